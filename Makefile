@@ -1,0 +1,26 @@
+# `make demo` and `make test` need python3 (3.11 or newer) and make, nothing else.
+PYTHON ?= python3
+BIN := .venv/bin
+STORE ?= runs/demo
+
+.PHONY: demo test lint clean
+
+demo: .venv/installed
+	$(BIN)/augbench run tune_configs/demo.yaml --store $(STORE)
+
+test: .venv/installed
+	$(BIN)/python -m pytest -m "not slow and not gpu"
+
+lint: .venv/installed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+# Made once; made again when the dependencies change.
+.venv/installed: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "augbench needs Python 3.11 or newer, this is " + sys.version.split()[0] + ": make PYTHON=/path/to/python3.11")'
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $@
+
+clean:
+	rm -rf .venv runs

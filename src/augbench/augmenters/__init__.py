@@ -1,0 +1,1 @@
+"""Augmenters: one file, one plug-in; the file's stem is the name."""

@@ -1,0 +1,53 @@
+"""Random coloured textures, for augmenters that paste foreign texture and were given no folder of pictures."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from augbench.core.noise import Shape, perlin, spectral, streaks
+
+
+def procedural_texture(rng: np.random.Generator, shape: Shape) -> np.ndarray:
+    """A texture of no particular material, H,W,3 uint8: a random field through a random palette of four colours."""
+    field = _FIELDS[rng.integers(len(_FIELDS))](rng, shape)
+    low, high = np.quantile(field[:: max(1, shape[0] // 64)], (0.02, 0.98))
+    level = np.clip((field - low) * (255 / (high - low + 1e-6)), 0, 255).astype(np.uint8)
+    return _palette(rng)[level]
+
+
+def _palette(rng: np.random.Generator) -> np.ndarray:
+    """256,3 uint8: a smooth run through four colours of one moderate tint, as textures have that were photographed."""
+    tint = rng.normal(0, 35, 3)
+    colours = np.clip(rng.uniform(0, 255, (4, 1)) + tint + rng.normal(0, 15, (4, 3)), 0, 255)
+    stops = np.linspace(0, 255, 4)
+    return np.stack([np.interp(np.arange(256), stops, colours[:, c]) for c in range(3)], 1).astype(np.uint8)
+
+
+def _clouds(rng: np.random.Generator, shape: Shape) -> np.ndarray:
+    return spectral(rng, shape, rng.uniform(0.3, 2.2))
+
+
+def _grain(rng: np.random.Generator, shape: Shape) -> np.ndarray:
+    return spectral(rng, shape, 0.0, lowest=rng.uniform(0.02, 0.15), highest=rng.uniform(0.2, 0.6))
+
+
+def _brushed(rng: np.random.Generator, shape: Shape) -> np.ndarray:
+    return streaks(rng, shape, rng.uniform(0, np.pi), rng.uniform(4, 30), rng.uniform(0.3, 2))
+
+
+def _stripes(rng: np.random.Generator, shape: Shape) -> np.ndarray:
+    """Sinusoidal bands of 4 to 40 pixels, warped; crossed by a second set half of the time."""
+    y, x = np.arange(shape[0], dtype=np.float32)[:, None], np.arange(shape[1], dtype=np.float32)[None, :]
+    angle, pitch = rng.uniform(0, np.pi), rng.uniform(4, 40)
+    warp = np.float32(rng.uniform(0, 1.5)) * perlin(rng, shape, (3, 3)) * 2
+    cos, sin = np.float32(np.cos(angle)), np.float32(np.sin(angle))
+    bands = np.sin((x * cos + y * sin) * np.float32(2 * np.pi / pitch) + warp)
+    return bands * np.sin((y * cos - x * sin) * np.float32(2 * np.pi / pitch) + warp) if rng.random() < 0.5 else bands
+
+
+def _islands(rng: np.random.Generator, shape: Shape) -> np.ndarray:
+    """Flat patches with sharp borders, as in stone or camouflage."""
+    return np.round(1.5 * spectral(rng, shape, rng.uniform(1.0, 2.0)))
+
+
+_FIELDS = (_clouds, _grain, _brushed, _stripes, _islands)

@@ -1,0 +1,1 @@
+"""timm classifiers: build, load resident data, fit, predict."""

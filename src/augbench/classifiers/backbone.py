@@ -1,0 +1,72 @@
+"""Build a timm classifier. Nothing silently starts from random weights."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from augbench.core.errors import UserError, did_you_mean
+from augbench.core.protocol import Protocol
+
+if TYPE_CHECKING:
+    import torch
+
+
+def build(protocol: Protocol, outputs: int, seed: int) -> torch.nn.Module:
+    """The protocol's backbone with ``outputs`` logits; its new layers are initialised from ``seed``.
+
+    Raises:
+        UserError: no such backbone, or its weights cannot be had or do not fit.
+    """
+    import timm
+    import torch
+
+    if not timm.is_model(protocol.backbone):
+        hint = did_you_mean(protocol.backbone, timm.list_models())
+        raise UserError(f"backbone '{protocol.backbone}' is unknown to timm{hint}")
+    torch.manual_seed(seed)
+    if protocol.weights == "timm":
+        return _pretrained(protocol, outputs)
+    model = timm.create_model(protocol.backbone, pretrained=False, num_classes=outputs)
+    if protocol.weights != "scratch":
+        _load_file(model, protocol.weights)
+    return model
+
+
+def _pretrained(protocol: Protocol, outputs: int) -> torch.nn.Module:
+    import timm
+
+    name = protocol.backbone
+    ways = (
+        f"put '{name}' into the Hugging Face cache (HF_HOME) on a machine with a network, or set "
+        f"protocols.{protocol.name}.weights to a local .safetensors file, or to 'scratch' for a random start"
+    )
+    if not timm.models.is_model_pretrained(name):
+        raise UserError(f"timm has no pretrained weights for '{name}': {ways}")
+    try:
+        return timm.create_model(name, pretrained=True, num_classes=outputs)
+    except Exception as error:  # hub, network and cache errors have no common base
+        raise UserError(f"no pretrained weights of '{name}' at hand ({type(error).__name__}): {ways}") from error
+
+
+def _load_file(model: torch.nn.Module, path: str) -> None:
+    """Load a safetensors file; only the classifier head may be missing or differ in shape."""
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    if Path(path).suffix != ".safetensors":
+        raise UserError(f"weights '{path}': only .safetensors files are read")
+    try:
+        given = load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise UserError(f"weights '{path}' cannot be read: {error}") from None
+    own = model.state_dict()
+    fitting = {name: tensor for name, tensor in given.items() if name in own and own[name].shape == tensor.shape}
+    head = model.get_classifier()
+    head_names = {name for name, module in model.named_modules() if module is head}
+    missing = [n for n in own if n not in fitting and n.rpartition(".")[0] not in head_names]
+    if missing:
+        raise UserError(
+            f"weights '{path}' do not fit {type(model).__name__}: {len(missing)} tensors lack, '{missing[0]}' first"
+        )
+    model.load_state_dict(fitting, strict=False)

@@ -1,0 +1,131 @@
+"""Train a classifier and predict with it. `fit` reads top to bottom; every number comes from the protocol."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from augbench.classifiers.backbone import build
+from augbench.classifiers.loader import SAMPLERS, Resident, batches
+from augbench.core.protocol import Protocol
+from augbench.core.seeds import derive_seed
+
+if TYPE_CHECKING:
+    import torch
+
+
+@dataclass
+class Fitted:
+    """A trained classifier and what was seen on the way."""
+
+    model: torch.nn.Module
+    losses: list[float]  # mean training loss of each epoch
+
+
+def fit(
+    data: Resident,
+    labels: np.ndarray,
+    outputs: int,
+    protocol: Protocol,
+    seed: int,
+    after_epoch: Callable[[torch.nn.Module, int], None],
+) -> Fitted:
+    """Train on ``data`` for the protocol's epochs; the last epoch's model is the result.
+
+    Args:
+        data: pictures.
+        labels: N int: 0/1 with one output, a class number with more.
+        outputs: 1 (binary cross-entropy) or C (cross-entropy).
+        protocol: optimiser, epochs, sampler, precision.
+        seed: of weights, order and flips.
+        after_epoch: called with the model and the epoch's number, 1-based; may switch it to eval mode.
+    """
+    import torch
+
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    model = build(protocol, outputs, derive_seed("weights", seed) % 2**31)
+    model = model.to(data.device, memory_format=torch.channels_last)
+    optimiser = _optimiser(model, protocol)
+    sampler = SAMPLERS[protocol.sampler](labels, np.random.default_rng(derive_seed("order", seed)))
+    flips = np.random.default_rng(derive_seed("flips", seed))
+    loss_of = _binary_loss if outputs == 1 else torch.nn.functional.cross_entropy
+    losses = []
+    for epoch in range(1, protocol.epochs + 1):
+        model.train()
+        order = list(batches(sampler.epoch(), protocol.batch))
+        total = torch.zeros((), dtype=torch.float64, device=data.device)
+        for step, indices in enumerate(order):
+            _set_lr(optimiser, protocol, (epoch - 1 + step / len(order)) / protocol.epochs)
+            pictures = data.batch(indices)
+            if protocol.flip:
+                pictures = _flip(pictures, flips)
+            with _precision(protocol, data.device):
+                logits = model(pictures)
+            loss = loss_of(logits.float(), torch.from_numpy(labels[indices]).to(data.device))
+            optimiser.zero_grad(set_to_none=True)
+            loss.backward()
+            optimiser.step()
+            total += loss.detach() * len(indices)
+        losses.append(float(total) / sum(map(len, order)))
+        after_epoch(model, epoch)
+    return Fitted(model, losses)
+
+
+def predict(model: torch.nn.Module, data: Resident, protocol: Protocol) -> np.ndarray:
+    """Logits of all pictures, N,outputs float32, in eval mode and fp32: bf16 logits tie and distort AP."""
+    import torch
+
+    model.eval()
+    with torch.inference_mode():
+        parts = [model(data.batch(b)).float().cpu() for b in _slices(len(data), protocol.eval_batch)]
+    return torch.cat(parts).numpy()
+
+
+def _slices(count: int, size: int) -> list[np.ndarray]:
+    return [np.arange(start, min(start + size, count)) for start in range(0, count, size)]
+
+
+def _binary_loss(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    import torch
+
+    return torch.nn.functional.binary_cross_entropy_with_logits(logits.squeeze(1), labels.float())
+
+
+def _optimiser(model: torch.nn.Module, protocol: Protocol) -> torch.optim.Optimizer:
+    import torch
+
+    common = {"lr": protocol.lr, "weight_decay": protocol.weight_decay}
+    if protocol.optimiser == "sgd":
+        return torch.optim.SGD(model.parameters(), momentum=protocol.momentum, **common)
+    kinds = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
+    return kinds[protocol.optimiser](model.parameters(), **common)
+
+
+def _set_lr(optimiser: torch.optim.Optimizer, protocol: Protocol, progress: float) -> None:
+    """``progress`` in [0, 1) of the whole training."""
+    factor = 0.5 * (1 + math.cos(math.pi * progress)) if protocol.schedule == "cosine" else 1.0
+    for group in optimiser.param_groups:
+        group["lr"] = protocol.lr * factor
+
+
+def _flip(pictures: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
+    """Each picture flipped in each axis with probability 1/2."""
+    import torch
+
+    for axis in (2, 3):
+        flipped = torch.from_numpy(rng.random(len(pictures)) < 0.5).to(pictures.device)
+        pictures = torch.where(flipped.view(-1, 1, 1, 1), pictures.flip(axis), pictures)
+    return pictures.contiguous(memory_format=torch.channels_last)
+
+
+def _precision(protocol: Protocol, device: torch.device) -> AbstractContextManager:
+    import torch
+
+    if protocol.precision == "bf16":
+        return torch.autocast(device.type, dtype=torch.bfloat16)
+    return nullcontext()

@@ -1,0 +1,217 @@
+"""The command line: thin and lazy. Heavy imports happen inside the commands, so that ``augbench --help`` is instant."""
+
+from __future__ import annotations
+
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from augbench.core.store import Store
+
+app = typer.Typer(
+    name="augbench",
+    help="Which way of making synthetic defects improves a surface-inspection classifier, by how much, at what cost.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+datasets_app = typer.Typer(help="Look at datasets.", no_args_is_help=True)
+store_app = typer.Typer(help="Look after a store.", no_args_is_help=True)
+app.add_typer(datasets_app, name="datasets")
+app.add_typer(store_app, name="store")
+
+
+class Executor(StrEnum):
+    """How a run is executed."""
+
+    ray = "ray"
+    inline = "inline"
+
+
+class Room(StrEnum):
+    """What can be listed."""
+
+    datasets = "datasets"
+    augmenters = "augmenters"
+    protocols = "protocols"
+
+
+GridArgument = Annotated[Path, typer.Argument(metavar="GRID", help="A grid file, e.g. tune_configs/demo.yaml.")]
+SetOption = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Change the grid, e.g. --set seeds=[0,1]. May be repeated."),
+]
+StoreOption = Annotated[Path | None, typer.Option("--store", help="Where results are kept. Default: runs/<grid name>.")]
+
+
+@app.callback(invoke_without_command=True)
+def _options(
+    plugin: Annotated[
+        list[Path] | None, typer.Option("--plugin", metavar="FILE", help="Add the plug-ins of a Python file.")
+    ] = None,
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+    version: Annotated[bool, typer.Option("--version", help="Print the version and leave.")] = False,
+) -> None:
+    """Options of every command."""
+    if version:
+        import augbench
+
+        typer.echo(f"augbench {augbench.__version__}")
+        raise typer.Exit
+    if plugin:
+        from augbench.core import plugins
+
+        for file in plugin:
+            plugins.load_file(file)
+
+
+@app.command()
+def plan(grid: GridArgument, changes: SetOption = None, store: StoreOption = None) -> None:
+    """Show what a grid means: trainings, pictures, what is done, what is left. Starts nothing."""
+    from rich.console import Console
+
+    from augbench.core.grid import load_grid
+    from augbench.core.plan import make_plan, subtract
+    from augbench.report.plan import print_plan
+
+    loaded = load_grid(grid, changes or ())
+    target = _store(store, loaded.name)
+    made = make_plan(loaded, target if target.root.is_dir() else None)
+    print_plan(made, subtract(made, target), target, Console())
+
+
+@app.command()
+def run(
+    grid: GridArgument,
+    changes: SetOption = None,
+    store: StoreOption = None,
+    executor: Annotated[Executor, typer.Option(help="ray, or inline: this process alone.")] = Executor.ray,
+    address: Annotated[str | None, typer.Option(help="A running Ray cluster, e.g. auto.")] = None,
+) -> None:
+    """Complete a grid: make pictures, train, print the table. What is done already is not done again."""
+    from rich.console import Console
+
+    from augbench.core.grid import load_grid
+    from augbench.engine.driver import run as run_grid
+    from augbench.report.write import report as write_report
+
+    console = Console()
+    loaded = load_grid(grid, changes or ())
+    target = _store(store, loaded.name)
+    summary = run_grid(loaded, target, executor=executor.value, address=address, console=console)
+    if summary.done:
+        write_report(target, loaded.name, console=console)
+    again = f"run the same command again to go on (store: {target.root})"
+    if summary.interrupted:
+        console.print(f"Stopped: {summary.done} of {summary.cells} cells are done; {again}.", highlight=False)
+        raise typer.Exit(130)
+    for key, line in list(summary.failures.items())[:10]:
+        waiting = f" ({summary.blocked[key]} cells wait for it)" if summary.blocked[key] else ""
+        console.print(f"failed: {key}: {line}{waiting}", markup=False, highlight=False)
+    if summary.failures:
+        missing = f"{summary.cells - summary.done} of {summary.cells} cells are missing"
+        console.print(f"{missing}; details in {target.root / 'failures'}; {again}.", highlight=False)
+        raise typer.Exit(2 if summary.user_error else 1)
+    console.print(_closing(summary.cells, summary.trained, summary.seconds, target), highlight=False)
+
+
+def _closing(cells: int, trained: int, seconds: float, store: Store) -> str:
+    if not trained:
+        return f"All {cells} cells were done already: nothing to do. Store: {store.root}"
+    return f"{cells} cells done, {trained} of them now, in {seconds:.0f} s. Store: {store.root}"
+
+
+@app.command()
+def report(
+    store: Annotated[Path, typer.Argument(help="The store to report on.")],
+    grid: Annotated[Path | None, typer.Option("--grid", help="Report on the cells of this grid file.")] = None,
+    changes: SetOption = None,
+    out: Annotated[Path | None, typer.Option("--out", help="Write there instead of STORE/reports/<grid>.")] = None,
+) -> None:
+    """Print the mean (std) tables of a store, and write them as Markdown, LaTeX, CSV and JSON."""
+    from rich.console import Console
+
+    from augbench.core.expected import expected_of
+    from augbench.core.grid import load_grid
+    from augbench.core.plan import make_plan
+    from augbench.core.store import Store
+    from augbench.report.write import report as write_report
+
+    target, console = Store(store), Console()
+    if grid is None:
+        write_report(target, None, out=out, console=console)
+        return
+    made = make_plan(load_grid(grid, changes or ()), target)
+    for label in made.absent:
+        made.library.dataset(label).root()  # its keys need its files
+    write_report(target, made.grid.name, expected=expected_of(made), out=out, console=console)
+
+
+@app.command("list")
+def list_(what: Annotated[Room, typer.Argument(help="datasets, augmenters or protocols")]) -> None:
+    """List what is there, each found by itself."""
+    from rich.console import Console
+
+    from augbench.report.listing import listing
+
+    Console().print(listing(what.value))
+
+
+@datasets_app.command("check")
+def datasets_check(
+    name: Annotated[str, typer.Argument(help="A dataset; see `augbench list datasets`.")],
+    root: Annotated[Path | None, typer.Option(help="Where its files lie.")] = None,
+    changes: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="A setting.")] = None,
+) -> None:
+    """Count a dataset's pictures against the official numbers, and read every file once."""
+    from rich.console import Console
+
+    from augbench.report.listing import check_dataset
+
+    problems = check_dataset(name, root, changes or (), Console())
+    if problems:
+        raise typer.Exit(2)
+
+
+@store_app.command("check")
+def store_check(store: Annotated[Path, typer.Argument(help="The store to look at.")]) -> None:
+    """Name every damaged file of a store."""
+    from augbench.core.errors import UserError
+    from augbench.core.store import Store
+
+    target = Store(store)
+    if not target.root.is_dir():
+        raise UserError(f"store '{store}' does not exist")
+    problems = target.check()
+    for problem in problems:
+        typer.echo(problem)
+    typer.echo(f"{len(problems)} problems in {len(target.keys('cells'))} cells" if problems else "all is well")
+    if problems:
+        raise typer.Exit(2)
+
+
+def _store(path: Path | None, grid_name: str) -> Store:
+    from augbench.core.store import Store
+
+    return Store(path if path is not None else Path("runs") / grid_name)
+
+
+def main() -> None:
+    """Entry point: a user's error ends in one line and exit status 2."""
+    try:
+        app()
+    except Exception as error:
+        from augbench.core.errors import UserError
+
+        if "--debug" in sys.argv or not isinstance(error, UserError):
+            raise
+        typer.echo(f"augbench: {' '.join(str(error).split())}", err=True)
+        raise SystemExit(2) from None
+
+
+if __name__ == "__main__":
+    main()

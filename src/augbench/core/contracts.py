@@ -1,0 +1,309 @@
+"""What a plug-in author implements: `Dataset` and `Augmenter`, and what passes between them and the benchmark.
+
+Nothing here loads torch or ray. A plug-in module is imported to be listed, so its heavy imports belong inside methods.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import ClassVar, Literal
+
+import numpy as np
+import pandas as pd
+from pydantic import BaseModel, ConfigDict
+
+from augbench.core.errors import UserError
+
+Task = Literal["detection", "recognition"]
+Shots = int | Literal["all"]
+Reads = Literal["negatives", "shots", "masks"]
+
+GOOD = "good"
+"""The label of a sample without a defect, in every dataset."""
+
+SAMPLE_COLUMNS = ("id", "image", "mask", "label", "split", "group")
+
+
+class Settings(BaseModel):
+    """Base of every plug-in's nested ``Config``: an unknown key is an error, and a value cannot change later."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Dataset:
+    """A table of samples and a way to read them.
+
+    A subclass sets the class attributes and implements `samples`; one that is not made of files also overrides
+    `read_image`, `read_mask` and `fingerprint`.
+    """
+
+    name: ClassVar[str] = ""  # the file stem; set by core.plugins
+    title: ClassVar[str] = ""
+    task: Task = "detection"
+    licence: ClassVar[str] = ""
+    citation: ClassVar[str] = ""
+    homepage: ClassVar[str] = ""
+    embedded: ClassVar[bool] = False  # True: results are labelled "mechanics, not evidence"
+    official_counts: ClassVar[Mapping[str, int]] = {}  # "<split> <label>" or "<label>" -> pictures
+    folds: ClassVar[int] = (
+        0  # 0: the split column of `samples` is the official split; k: grouped k-fold, an axis of the grid
+    )
+
+    class Config(Settings):
+        """Settings every dataset has. ``root`` says where the files lie; it is no part of any key."""
+
+        root: Path | None = None
+
+    location_settings: ClassVar[frozenset[str]] = frozenset({"root"})  # settings that are no part of a key
+
+    def __init__(self, config: Config | None = None) -> None:
+        self.config = config if config is not None else self.Config()
+
+    def samples(self) -> pd.DataFrame:
+        """One row a sample, sorted by ``id``, with the columns `SAMPLE_COLUMNS` (all str).
+
+        ``image`` and ``mask`` are paths relative to the root ("" = no mask file), ``label`` is `GOOD` or a defect
+        class, ``split`` is "train" or "test" ("" where `folds` > 0), ``group`` names the physical item: samples of
+        one group never stand on both sides of a split.
+
+        Raises:
+            UserError: the files are not there or not in the expected layout.
+        """
+        raise NotImplementedError(f"{type(self).__name__}.samples")
+
+    def read_image(self, sample: Mapping[str, str]) -> np.ndarray:
+        """The picture of one row of `samples`: H,W,3 uint8, RGB."""
+        return read_rgb(self.root() / sample["image"])
+
+    def read_mask(self, sample: Mapping[str, str]) -> np.ndarray | None:
+        """The defect's pixels of one row of `samples`: H,W bool, or None where the dataset has no mask for it."""
+        if not sample["mask"]:
+            return None
+        return read_grey(self.root() / sample["mask"]) > self.mask_threshold
+
+    mask_threshold: int = 0  # mask values above it are defect
+
+    def root(self) -> Path:
+        """The folder that holds the files.
+
+        Raises:
+            UserError: no root was given, or it is not a folder.
+        """
+        root = self.config.root
+        way = (
+            f"set datasets.{self.name}.root, or AUGBENCH_DATA to the folder that holds '{self.name}/'"
+            f"{'; get it at ' + self.homepage if self.homepage else ''}"
+        )
+        if root is None:
+            raise UserError(f"dataset '{self.name}' has no root: {way}")
+        if not Path(root).is_dir():
+            raise UserError(f"dataset '{self.name}': '{root}' is not a folder: {way}")
+        return Path(root)
+
+    def files(self) -> list[Path]:
+        """Every file the fingerprint covers, in the order of `samples`."""
+        table = self.samples()
+        names = [*table["image"], *(m for m in table["mask"] if m)]
+        return [self.root() / name for name in names]
+
+    def fingerprint(self) -> str:
+        """SHA-256 over the samples table and the digests of its files (hex). Reads every file once."""
+        total = hashlib.sha256(self.samples().to_json(orient="values").encode())
+        for path in self.files():
+            total.update(hashlib.sha256(path.read_bytes()).digest())
+        return total.hexdigest()
+
+    def classes(self) -> tuple[str, ...]:
+        """The defect classes, sorted: every label but `GOOD`."""
+        return tuple(sorted(set(self.samples()["label"]) - {GOOD}))
+
+    def has_masks(self) -> bool:
+        """Whether defective samples come with masks."""
+        table = self.samples()
+        return bool((table.loc[table["label"] != GOOD, "mask"] != "").all())
+
+    def key_settings(self) -> dict:
+        """The settings that are part of keys: all but `location_settings`, as JSON values."""
+        settings = self.config.model_dump(mode="json")
+        return {k: v for k, v in settings.items() if k not in self.location_settings}
+
+    def check(self) -> list[str]:
+        """What differs from the official counts, one plain sentence each; empty when all is well."""
+        table = self.samples()
+        problems = []
+        for what, expected in self.official_counts.items():
+            split, _, label = what.rpartition(" ")
+            rows = table if not split else table[table["split"] == split]
+            found = int((rows["label"] == label).sum())
+            if found != expected:
+                problems.append(f"{what}: {found} pictures, the official number is {expected}")
+        return problems
+
+
+def read_rgb(path: Path) -> np.ndarray:
+    """An 8-bit picture file as H,W,3 uint8.
+
+    Raises:
+        UserError: the file is missing, truncated, no picture, or of a kind that would be read wrongly.
+    """
+    return _read(path, "RGB")
+
+
+def read_grey(path: Path) -> np.ndarray:
+    """An 8-bit mask file as H,W uint8. Raises as `read_rgb`."""
+    return _read(path, "L")
+
+
+def _read(path: Path, mode: str) -> np.ndarray:
+    from PIL import Image
+
+    try:
+        with Image.open(path) as picture:
+            if picture.mode.startswith(("I", "F")):
+                raise UserError(f"picture '{path}' has {picture.mode} pixels: convert it to 8 bits per channel")
+            return np.asarray(picture.convert(mode))
+    except FileNotFoundError:
+        raise UserError(f"picture '{path}' is missing: restore it, or take its row out of the dataset") from None
+    except (OSError, SyntaxError, ValueError) as error:
+        raise UserError(f"picture '{path}' cannot be read ({error}): restore it from the original archive") from None
+
+
+class TrainView:
+    """What an augmenter may see: training negatives, and of the positives only what it declared that it reads.
+
+    Held-out and test samples are not in here, so an augmenter cannot reach them.
+    """
+
+    def __init__(self, dataset: Dataset, negatives: pd.DataFrame, shots: pd.DataFrame, reads: frozenset[str]) -> None:
+        self.task = dataset.task
+        self._dataset = dataset
+        self._reads = reads
+        self._negatives = negatives.reset_index(drop=True)
+        self._shots = shots.reset_index(drop=True)
+        visible = [t for name, t in (("negatives", self._negatives), ("shots", self._shots)) if name in reads]
+        rows = pd.concat(visible).to_dict("records") if visible else []
+        self._rows: dict[str, dict[str, str]] = {row["id"]: row for row in rows}
+
+    @property
+    def negatives(self) -> pd.DataFrame:
+        """Rows of the training negatives, in a fixed order."""
+        self._demand("negatives")
+        return self._negatives
+
+    @property
+    def shots(self) -> pd.DataFrame:
+        """Rows of the real defective samples that may be used, in a fixed order (empty at zero-shot)."""
+        self._demand("shots")
+        return self._shots
+
+    def image(self, sample_id: str) -> np.ndarray:
+        """H,W,3 uint8 of a visible sample; KeyError for any other."""
+        return self._dataset.read_image(self._rows[sample_id])
+
+    def mask(self, sample_id: str) -> np.ndarray | None:
+        """H,W bool of a visible sample, None where it has no mask file; KeyError for any other."""
+        self._demand("masks")
+        return self._dataset.read_mask(self._rows[sample_id])
+
+    def _demand(self, what: str) -> None:
+        if what not in self._reads:
+            raise PermissionError(f"this augmenter declares reads={sorted(self._reads)}; '{what}' is not among them")
+
+
+@dataclass(frozen=True)
+class Request:
+    """One synthetic picture to make."""
+
+    index: int  # its place in the pool
+    seed: int  # its own derived seed, in [0, 2**63)
+    label: str  # the class it shall show
+
+    @property
+    def rng(self) -> np.random.Generator:
+        """A fresh generator for this picture alone."""
+        return np.random.default_rng(self.seed)
+
+
+@dataclass(frozen=True)
+class Synthetic:
+    """One synthetic picture."""
+
+    image: np.ndarray  # H,W,3 uint8 RGB, at the dataset's native size
+    label: str
+    mask: np.ndarray | None = None  # H,W bool: where the defect is, if the augmenter knows
+    meta: dict = field(default_factory=dict)  # JSON values, e.g. {"source": sample id, "prompt": ...}
+
+
+@dataclass(frozen=True)
+class Part:
+    """A share of a mixture: an augmenter by name, its settings, and how much of N_aug it gives."""
+
+    augmenter: str
+    settings: Mapping[str, object]
+    share: float
+
+
+class Augmenter:
+    """One way of making synthetic defect images. The base class is the mechanism; a subclass overrides little."""
+
+    name: ClassVar[str] = ""  # the file stem; set by core.plugins
+    title: ClassVar[str] = ""
+    paper: ClassVar[str] = ""
+    licence: ClassVar[str] = ""
+    tasks: ClassVar[frozenset[Task]] = frozenset({"detection"})
+    learns: ClassVar[bool] = False  # True: `adapt` writes an adapter before anything is generated
+    makes_images: ClassVar[bool] = True  # False: N_aug is always 0
+    not_runnable: ClassVar[str] = ""  # why `run` refuses it for now; it can still be planned
+    chunk_size: ClassVar[int] = 20  # pictures made and committed together; part of the pool's key
+    uses_gpu: ClassVar[bool] = False
+
+    class Config(Settings):
+        """No settings by default."""
+
+    def __init__(self, config: Config | None = None) -> None:
+        self.config = config if config is not None else self.Config()
+
+    def reads(self, shots: Shots) -> frozenset[str]:
+        """What of the training split it looks at in this shot regime: a subset of negatives, shots, masks.
+
+        Keys hold only what is read: an augmenter that reads no shots has one pool for all regimes and draws.
+        """
+        return frozenset({"negatives"})
+
+    def refuses(self, shots: Shots) -> str:
+        """Why this shot regime makes no sense for it ("" = it does); the plan drops such cells and says why."""
+        return ""
+
+    def key_settings(self) -> dict:
+        """The settings that are part of keys, as JSON values. Where a setting is a path, override: hash the content."""
+        return self.config.model_dump(mode="json")
+
+    def parts(self) -> tuple[Part, ...]:
+        """The parts of a mixture; () for an augmenter that makes its own pictures. A mixture owns no images."""
+        return ()
+
+    def embedded(self) -> bool:
+        """True when it uses weights shipped in this package: results are labelled "mechanics, not evidence"."""
+        return False
+
+    def capacity(self, view: TrainView) -> int | None:
+        """How many pictures it can make from this view; None = as many as asked. The plan refuses a larger N_aug."""
+        return None
+
+    def adapt(self, view: TrainView, out: Path, seed: int) -> None:
+        """Learn from the view and write files into the empty folder ``out`` (safetensors, JSON). Only if `learns`."""
+
+    def load(self, adapter: Path | None, device: str) -> None:
+        """Get ready to generate on ``device`` ("cpu", "cuda"); ``adapter`` is what `adapt` wrote, or None."""
+
+    def generate(self, requests: Sequence[Request], view: TrainView) -> list[Synthetic]:
+        """One picture per request, in order. A picture depends on its request and the view alone (and, for diffusion,
+        on the fixed chunk it is made in), never on what was generated before.
+
+        Raises:
+            UserError: the view cannot serve it (for example a source folder without pictures).
+        """
+        raise NotImplementedError(f"{type(self).__name__}.generate")

@@ -1,0 +1,44 @@
+"""What a report expects of a grid: one flat entry per cell. The engine writes it, the report reads it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from augbench.core.plan import Plan
+
+EXPECTED_FIELDS = (
+    "key",
+    "dataset",  # its name in the grid
+    "fold",  # None: the official split
+    "augmenter",  # its name in the grid
+    "shots",  # 0, a number, or "all"
+    "draw",  # None unless shots is a number > 0
+    "n_aug",
+    "seed",
+    "protocol",  # its name
+    "task",  # "detection" or "recognition"
+    "ap_definition",  # which AP the protocol calls "AP": "trapezoidal" or "step"
+    "false_alarm_rate",  # the rate that the held-out threshold is chosen for; None where nothing is held out
+)
+
+
+def expected_of(plan: Plan) -> list[dict[str, Any]]:
+    """Every cell of a plan with the fields `EXPECTED_FIELDS`, in the order of the grid."""
+    tasks = {alias: plan.library.dataset(alias).task for alias in {cell.data.alias for cell in plan.cells}}
+    return [
+        {
+            "key": cell.key,
+            "dataset": cell.data.alias,
+            "fold": cell.data.fold,
+            "augmenter": cell.augmenter.alias,
+            "shots": cell.shots,
+            "draw": cell.draw,
+            "n_aug": cell.n_aug,
+            "seed": cell.seed,
+            "protocol": cell.protocol.name,
+            "task": tasks[cell.data.alias],
+            "ap_definition": cell.protocol.ap,
+            "false_alarm_rate": cell.protocol.false_alarm_rate if cell.data.holdout else None,
+        }
+        for cell in plan.cells
+    ]

@@ -1,0 +1,213 @@
+"""The grid file: YAML that names many cells, read with every key checked, and ``--set`` on top."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+
+from augbench.core.errors import UserError, did_you_mean
+from augbench.core.protocol import Protocol, first_problem, load_preset, make_protocol
+
+NAME = r"^[A-Za-z][A-Za-z0-9_]*$"  # safe in paths, keys and tables
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+def _one_or_many(value: Any) -> Any:
+    return value if isinstance(value, (list, tuple)) else [value]
+
+
+ShotsField = Annotated[int, Field(ge=0)] | Literal["all"]
+Axis = BeforeValidator(_one_or_many)
+ShotsAxis = Annotated[tuple[ShotsField, ...], Axis, Field(min_length=1)]
+CountAxis = Annotated[tuple[Annotated[int, Field(ge=0)], ...], Axis, Field(min_length=1)]
+
+
+class DatasetEntry(_Strict):
+    """One dataset of a grid; a bare name in YAML stands for ``{name: ...}``."""
+
+    name: str = Field(pattern=NAME)
+    alias: str = Field(default="", pattern=NAME + "|^$", alias="as")
+    settings: dict[str, Any] = {}
+    folds: CountAxis | None = None  # overrides the grid's
+
+    @property
+    def label(self) -> str:
+        """Its name in tables and keys."""
+        return self.alias or self.name
+
+
+class AugmenterEntry(_Strict):
+    """One augmenter of a grid, with the axes it narrows; a bare name in YAML stands for ``{name: ...}``."""
+
+    name: str = Field(pattern=NAME)
+    alias: str = Field(default="", pattern=NAME + "|^$", alias="as")
+    settings: dict[str, Any] = {}
+    shots: ShotsAxis | None = None
+    n_aug: CountAxis | None = None
+    seeds: CountAxis | None = None
+
+    @property
+    def label(self) -> str:
+        """Its name in tables and keys."""
+        return self.alias or self.name
+
+
+class StageResources(_Strict):
+    """What one worker of a stage reserves. ``None`` = decided from the cluster; see engine.resources."""
+
+    cpu: float | None = Field(default=None, ge=0)
+    gpu: float | None = Field(default=None, ge=0)
+    workers: int | None = Field(default=None, ge=1)
+
+
+class Resources(_Strict):
+    """How a run is spread over machines. No part of any key: it never changes a result."""
+
+    generate: StageResources = StageResources()
+    train: StageResources = StageResources()
+
+
+class Grid(_Strict):
+    """A grid file, checked. Axes multiply; an entry may narrow them for itself."""
+
+    name: str = Field(pattern=NAME)
+    about: str = ""
+    datasets: tuple[DatasetEntry, ...] = Field(min_length=1)
+    augmenters: tuple[AugmenterEntry, ...] = Field(min_length=1)
+    protocols: tuple[Protocol, ...] = Field(min_length=1)
+    shots: ShotsAxis = ("all",)
+    draws: CountAxis = (0,)
+    folds: CountAxis = (0,)
+    n_aug: CountAxis = (100,)
+    seeds: CountAxis = (0,)
+    fresh_pools: bool = False  # new pictures for each N_aug, as the papers did
+    save_weights: bool = False  # keep each trained classifier as safetensors
+    resources: Resources = Resources()
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON values, with protocols written out; `make_grid` is the way back."""
+        return self.model_dump(mode="json", by_alias=True)
+
+
+def load_grid(path: str | Path, changes: Iterable[str] = ()) -> Grid:
+    """Read a grid file and apply ``key=value`` changes.
+
+    Raises:
+        UserError: no such file, not YAML, an unknown key or name, or a value out of range, named with the file.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise UserError(f"grid '{path}': no such file (the grids that come with augbench lie in tune_configs/)")
+    try:
+        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UserError(f"grid '{path}' is not valid YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(raw, dict):
+        raise UserError(f"grid '{path}': expected keys such as datasets, augmenters, protocols at the top")
+    raw = _normalise({"name": path.stem, **raw}, str(path))
+    for change in changes:
+        _apply_change(raw, change)
+    return make_grid(raw, str(path))
+
+
+def make_grid(raw: dict[str, Any], where: str = "grid") -> Grid:
+    """A `Grid` from JSON values. Raises UserError as `load_grid`."""
+    raw = _normalise(raw, where)
+    raw["protocols"] = [_protocol(entry) for entry in raw.get("protocols", [])]
+    for axis in ("datasets", "augmenters", "protocols"):
+        _refuse_repeats(raw.get(axis, []), axis, where)
+    try:
+        return Grid(**raw)
+    except ValidationError as error:
+        model = {"datasets": DatasetEntry, "augmenters": AugmenterEntry, "resources": StageResources}
+        raise UserError(f"{where}: {first_problem(error, model.get(error.errors()[0]['loc'][0], Grid))}") from None
+
+
+def _normalise(raw: dict[str, Any], where: str) -> dict[str, Any]:
+    """Bare names become entries, so that changes and checks see one form."""
+    raw = dict(raw)
+    for axis in ("datasets", "augmenters", "protocols"):
+        if axis in raw:
+            entries = _one_or_many(raw[axis])
+            raw[axis] = [{"name": entry} if isinstance(entry, str) else entry for entry in entries]
+            for entry in raw[axis]:
+                if not isinstance(entry, (dict, Protocol)) or (isinstance(entry, dict) and "name" not in entry):
+                    raise UserError(f"{where}: {axis}: '{entry}' needs a name")
+    return raw
+
+
+def _protocol(entry: Any) -> Protocol:
+    """A preset by name, with the fields an entry changes; or a protocol written out in full."""
+    if isinstance(entry, Protocol):
+        return entry
+    fields = {key: value for key, value in entry.items() if key not in ("name", "preset")}
+    if {"width", "height", "lr", "batch", "epochs"} <= set(fields):
+        return make_protocol({"name": entry["name"], **fields})
+    preset = load_preset(entry.get("preset", entry["name"]))
+    if "preset" in entry:  # a new name for a changed preset
+        return make_protocol({**preset.model_dump(), **fields, "name": entry["name"]})
+    return preset.changed(**fields) if fields else preset
+
+
+def _refuse_repeats(entries: list[Any], axis: str, where: str) -> None:
+    labels = [e.name if isinstance(e, Protocol) else (e.get("as") or e["name"]) for e in entries]
+    for label in labels:
+        if labels.count(label) > 1:
+            raise UserError(f"{where}: {axis} names '{label}' twice: give one of them another name with 'as'")
+
+
+def _apply_change(raw: dict[str, Any], change: str) -> None:
+    """Apply one ``a.b.c=value`` (value in YAML) to a normalised grid."""
+    path, equals, text = change.partition("=")
+    if not equals:
+        raise UserError(f"--set '{change}': write key=value, for example --set seeds=[0,1]")
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError:
+        raise UserError(f"--set '{change}': '{text}' is not a YAML value") from None
+    head, *rest = path.strip().split(".")
+    if head not in Grid.model_fields:
+        raise UserError(f"--set '{change}': unknown key '{head}'{did_you_mean(head, Grid.model_fields)}")
+    if not rest:
+        raw[head] = value
+        raw.update(_normalise({head: value}, f"--set '{change}'") if head in _ENTRY_FIELDS else {})
+    elif head in _ENTRY_FIELDS:
+        _change_entry(raw, head, rest, value, change)
+    else:
+        _nested(raw, [head, *rest[:-1]], change)[rest[-1]] = value
+
+
+_ENTRY_FIELDS = {
+    "datasets": set(DatasetEntry.model_fields) - {"settings"},
+    "augmenters": set(AugmenterEntry.model_fields) - {"settings"},
+    "protocols": None,  # flat: every field is its own
+}
+
+
+def _change_entry(raw: dict[str, Any], axis: str, rest: list[str], value: Any, change: str) -> None:
+    """``datasets.NAME.SETTING=value``, ``augmenters.NAME.SETTING=value``, ``protocols.NAME.FIELD=value``."""
+    name, *field = rest
+    entries = [e for e in raw.get(axis, []) if name in (e["name"], e.get("as"))]
+    if not entries or not field:
+        known = [e.get("as") or e["name"] for e in raw.get(axis, [])]
+        raise UserError(f"--set '{change}': the grid has no {axis} entry '{name}'{did_you_mean(name, known)}")
+    for entry in entries:
+        own = _ENTRY_FIELDS[axis]
+        flat = own is None or field[0] in own or field[0] in ("as", "settings")
+        target = entry if flat else entry.setdefault("settings", {})
+        _nested(target, field[:-1], change)[field[-1]] = value
+
+
+def _nested(target: dict[str, Any], path: list[str], change: str) -> dict[str, Any]:
+    for step in path:
+        target = target.setdefault(step, {})
+        if not isinstance(target, dict):
+            raise UserError(f"--set '{change}': '{step}' has no keys inside")
+    return target

@@ -1,0 +1,125 @@
+"""Finding plug-ins: file stem = registered name; entry points; ``--plugin FILE``. No hand-kept list anywhere."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.metadata
+import importlib.util
+import inspect
+import pkgutil
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from pydantic import ValidationError
+
+from augbench.core.contracts import Augmenter, Dataset
+from augbench.core.errors import UserError, did_you_mean
+from augbench.core.protocol import first_problem
+
+ROOMS: dict[str, type] = {"datasets": Dataset, "augmenters": Augmenter}
+
+_found: dict[str, dict[str, type]] = {}
+_files: list[str] = []  # what --plugin added, so that workers can load the same
+
+
+def find(room: str) -> dict[str, type]:
+    """All plug-ins of ``room`` ("datasets" or "augmenters"): name -> class, sorted by name."""
+    if room not in _found:
+        found = {}
+        package = importlib.import_module(f"augbench.{room}")
+        for info in pkgutil.iter_modules(package.__path__):
+            if not info.name.startswith("_"):
+                module = importlib.import_module(f"augbench.{room}.{info.name}")
+                found[info.name] = _the_class(module, ROOMS[room], info.name)
+        for entry in importlib.metadata.entry_points(group=f"augbench.{room}"):
+            found[entry.name] = _named(entry.load(), entry.name)
+        _found[room] = dict(sorted(found.items()))
+    return _found[room]
+
+
+def get(room: str, name: str) -> type:
+    """The plug-in class of that name.
+
+    Raises:
+        UserError: there is none.
+    """
+    found = find(room)
+    if name not in found:
+        raise UserError(f"{room.removesuffix('s')} '{name}' does not exist{did_you_mean(name, found)}")
+    return found[name]
+
+
+def make(room: str, name: str, settings: dict[str, Any], where: str = "") -> Any:
+    """A plug-in with its settings checked against its ``Config``.
+
+    Raises:
+        UserError: no such plug-in, an unknown setting, or a value out of range, named.
+    """
+    plugin = get(room, name)
+    try:
+        config = plugin.Config(**settings)
+    except ValidationError as error:
+        raise UserError(f"{where or f'{room}.{name}'}: {first_problem(error, plugin.Config)}") from None
+    return plugin(config)
+
+
+def load_file(path: str | Path) -> None:
+    """Add the plug-ins of one Python file (``--plugin FILE``); the file's stem is the plug-in's name.
+
+    Raises:
+        UserError: no such file, or no plug-in in it.
+    """
+    path = Path(path).resolve()
+    if str(path) in _files:
+        return
+    if not path.is_file():
+        raise UserError(f"--plugin '{path}': no such file")
+    module_name = f"augbench_plugin_{path.stem}"
+    spec = importlib.util.spec_from_file_location(module_name, path)
+    if spec is None or spec.loader is None:
+        raise UserError(f"--plugin '{path}': not a Python file")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[module_name] = module
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        raise UserError(f"--plugin '{path}': {type(error).__name__}: {error}") from error
+    added = False
+    for room, base in ROOMS.items():
+        if _own_classes(module, base):
+            find(room)[path.stem] = _the_class(module, base, path.stem)
+            added = True
+    if not added:
+        raise UserError(f"--plugin '{path}': defines no subclass of Dataset or Augmenter")
+    _files.append(str(path))
+
+
+def loaded_files() -> tuple[str, ...]:
+    """The files that `load_file` added in this process."""
+    return tuple(_files)
+
+
+def _own_classes(module: ModuleType, base: type) -> list[type]:
+    """Public subclasses of ``base`` that are defined in ``module`` itself."""
+    return [
+        value
+        for name, value in vars(module).items()
+        if inspect.isclass(value)
+        and issubclass(value, base)
+        and value.__module__ == module.__name__
+        and not name.startswith("_")
+    ]
+
+
+def _the_class(module: ModuleType, base: type, name: str) -> type:
+    classes = _own_classes(module, base)
+    if len(classes) != 1:
+        raise UserError(f"{module.__file__}: defines {len(classes)} subclasses of {base.__name__}, one is expected")
+    return _named(classes[0], name)
+
+
+def _named(plugin: type, name: str) -> type:
+    plugin.name = name
+    return plugin

@@ -1,0 +1,130 @@
+"""Protocols: how a classifier is trained and judged. Presets are YAML files in ``assets/protocols``."""
+
+from __future__ import annotations
+
+from functools import cache, cached_property
+from importlib import resources
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from augbench.core.errors import UserError, did_you_mean
+from augbench.core.keys import digest
+
+
+class Protocol(BaseModel):
+    """Every number that decides a training and its score. All of it is part of a cell's key."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: str
+    # picture
+    width: int = Field(ge=8, le=4096)
+    height: int = Field(ge=8, le=4096)
+    crop: Literal["none", "centre"] = "none"  # centre: cut to the target's aspect first, so that nothing is stretched
+    mean: tuple[float, float, float] = (0.485, 0.456, 0.406)  # ImageNet, of pixel values in [0, 1]
+    std: tuple[float, float, float] = (0.229, 0.224, 0.225)
+    flip: bool = False  # online random flips, both axes; none of the papers flips
+    # classifier
+    backbone: str = "resnet50"  # a timm model name
+    weights: str = "timm"  # "timm": the name's pretrained weights; "scratch"; or a path to a local safetensors file
+    # training
+    optimiser: Literal["sgd", "adam", "adamw"] = "sgd"
+    lr: float = Field(gt=0)
+    momentum: float = Field(default=0.0, ge=0, lt=1)
+    weight_decay: float = Field(default=0.0, ge=0)
+    schedule: Literal["constant", "cosine"] = "constant"
+    batch: int = Field(ge=1)
+    epochs: int = Field(ge=1)
+    sampler: Literal["balanced", "shuffle"] = "balanced"
+    precision: Literal["fp32", "bf16"] = "fp32"
+    threads_per_cell: int = Field(default=1, ge=1)  # CPU threads: a different number gives different last digits
+    # judging
+    eval_batch: int = Field(default=64, ge=1)
+    eval_every: int = Field(default=1, ge=1)  # epochs between points of the test curve; the last is always there
+    ap: Literal["trapezoidal", "step"] = "step"  # which of the two is "AP" in the tables; both are recorded
+    holdout: float = Field(default=0.0, ge=0, lt=0.5)  # share of training negatives kept out to choose a threshold
+    false_alarm_rate: float = Field(default=0.01, gt=0, lt=1)  # on the held-out negatives; sets that threshold
+    # prose
+    about: str = ""
+    sources: dict[str, str] = {}  # field -> where its value comes from
+
+    @cached_property
+    def key_fields(self) -> dict[str, Any]:
+        """What enters keys: everything but the prose."""
+        fields = self.model_dump(mode="json", exclude={"about", "sources"})
+        if self.weights not in ("timm", "scratch"):
+            fields["weights"] = weights_digest(self.weights)
+        return fields
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 of `key_fields`."""
+        return digest(self.key_fields)
+
+    def changed(self, **fields: Any) -> Protocol:
+        """A copy with other values; its name says which, so that it is not taken for the preset."""
+        suffix = "".join(f"+{k}={v}" for k, v in sorted(fields.items()))
+        return make_protocol({**self.model_dump(), **fields, "name": self.name + suffix})
+
+
+@cache
+def weights_digest(path: str) -> str:
+    """``sha256:...`` of a local weights file: a key follows the content, not the path.
+
+    Raises:
+        UserError: there is no such file.
+    """
+    import hashlib
+    from pathlib import Path
+
+    if not Path(path).is_file():
+        raise UserError(
+            f"protocol weights: '{path}' is not a file: give a .safetensors file, 'timm' (pretrained by name) "
+            "or 'scratch' (random start)"
+        )
+    with Path(path).open("rb") as file:
+        return "sha256:" + hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def make_protocol(fields: dict[str, Any]) -> Protocol:
+    """A `Protocol` from a mapping.
+
+    Raises:
+        UserError: an unknown field or a value out of range, named.
+    """
+    try:
+        return Protocol(**fields)
+    except ValidationError as error:
+        raise UserError(f"protocol '{fields.get('name', '?')}': {first_problem(error, Protocol)}") from None
+
+
+def first_problem(error: ValidationError, model: type[BaseModel]) -> str:
+    """The first problem of a pydantic error as one plain sentence."""
+    problem = error.errors()[0]
+    where = ".".join(map(str, problem["loc"]))
+    if problem["type"] == "extra_forbidden":
+        return f"unknown key '{where}'{did_you_mean(where.rpartition('.')[2], model.model_fields)}"
+    if problem["type"] == "missing":
+        return f"'{where}' is missing"
+    return f"'{where}': {problem['msg'][0].lower()}{problem['msg'][1:]} (got {problem['input']!r})"
+
+
+def preset_names() -> list[str]:
+    """Names of the presets, sorted."""
+    folder = resources.files("augbench") / "assets" / "protocols"
+    return sorted(entry.name.removesuffix(".yaml") for entry in folder.iterdir() if entry.name.endswith(".yaml"))
+
+
+def load_preset(name: str) -> Protocol:
+    """The preset of that name.
+
+    Raises:
+        UserError: there is none.
+    """
+    names = preset_names()
+    if name not in names:
+        raise UserError(f"protocol '{name}' does not exist{did_you_mean(name, names)}")
+    text = (resources.files("augbench") / "assets" / "protocols" / f"{name}.yaml").read_text(encoding="utf-8")
+    return make_protocol({"name": name, **yaml.safe_load(text)})

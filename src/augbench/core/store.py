@@ -1,0 +1,233 @@
+"""The store: adapters, pools, cells and scores by key. The one path rule, and atomic writes.
+
+A file is either whole or not there: it is written beside its place, flushed to disk, and renamed. What marks a unit as
+done (the commit marker) is written last: an adapter's ``adapter.json``, a chunk's metadata file, a cell's record.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import traceback
+import uuid
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from augbench.core.errors import UserError
+from augbench.core.specs import AdapterSpec, PoolSpec
+
+Kind = Literal["adapters", "pools", "fidelity", "cells", "scores", "weights", "failures", "fingerprints", "grids"]
+SUFFIX = {
+    "cells": ".json",
+    "scores": ".parquet",
+    "weights": ".safetensors",
+    "failures": ".json",
+    "fingerprints": ".json",
+    "grids": ".json",
+    "fidelity": ".json",
+    "adapters": "",
+    "pools": "",
+}
+
+
+class Store:
+    """A directory that holds everything a grid makes. Nothing is created before the first write."""
+
+    def __init__(self, root: str | Path) -> None:
+        if "://" in str(root):
+            raise UserError(f"store '{root}': only local folders are supported so far: give a path")
+        self.root = Path(root).expanduser().resolve()
+        if self.root.exists() and not self.root.is_dir():
+            raise UserError(f"store '{root}' is a file: give a folder")
+
+    # -- paths: readers, writers and the planner all come through here
+
+    def path(self, kind: Kind, key: str) -> Path:
+        """Where the unit ``key`` of that kind lies (a folder for adapters and pools)."""
+        return self.root / kind / f"{key}{SUFFIX[kind]}"
+
+    def chunk_path(self, pool: PoolSpec, chunk: int) -> Path:
+        """The commit marker of a chunk: one JSON line per picture."""
+        return self.path("pools", pool.key) / "chunks" / f"{chunk:05d}.jsonl"
+
+    def image_path(self, pool: PoolSpec, index: int) -> Path:
+        """The picture with that place in the pool."""
+        return self.path("pools", pool.key) / "images" / f"{index:05d}.png"
+
+    def mask_path(self, pool: PoolSpec, index: int) -> Path:
+        """The mask of the picture with that place in the pool."""
+        return self.path("pools", pool.key) / "masks" / f"{index:05d}.png"
+
+    def report_path(self, grid_name: str) -> Path:
+        """The folder of a grid's reports."""
+        return self.root / "reports" / grid_name
+
+    # -- what is there
+
+    def keys(self, kind: Kind) -> set[str]:
+        """Keys of the files of that kind, in one directory listing (folders of adapters and pools: see below)."""
+        folder, suffix = self.root / kind, SUFFIX[kind]
+        if not folder.is_dir():
+            return set()
+        with os.scandir(folder) as entries:
+            return {e.name.removesuffix(suffix) for e in entries if e.name.endswith(suffix) and e.name[0] != "."}
+
+    def has_adapter(self, spec: AdapterSpec) -> bool:
+        """Whether the adapter is committed."""
+        return (self.path("adapters", spec.key) / "adapter.json").is_file()
+
+    def chunks(self, pool: PoolSpec) -> set[int]:
+        """Numbers of the committed chunks of a pool."""
+        folder = self.path("pools", pool.key) / "chunks"
+        return {int(path.stem) for path in folder.glob("*.jsonl")} if folder.is_dir() else set()
+
+    # -- reading and writing
+
+    def read_json(self, kind: Kind, key: str) -> dict[str, Any] | None:
+        """The JSON object of that key, or None where there is none.
+
+        Raises:
+            UserError: the file is not whole.
+        """
+        path = self.path(kind, key)
+        try:
+            return read_json_file(path)
+        except FileNotFoundError:
+            return None
+
+    def write_json(self, kind: Kind, key: str, value: Mapping[str, Any]) -> None:
+        """Write a JSON object, atomically."""
+        write_atomic(self.path(kind, key), json_bytes(value))
+
+    def read_record(self, key: str) -> dict[str, Any]:
+        """A cell's record.
+
+        Raises:
+            UserError: it is missing, not whole, or belongs to another key.
+        """
+        path = self.path("cells", key)
+        record = self.read_json("cells", key)
+        if record is None:
+            raise UserError(f"record '{path}' is missing: run the grid again")
+        if not {"key", "spec", "result", "provenance"} <= record.keys() or record["key"] != key:
+            raise UserError(f"record '{path}' is not the record of '{key}': {MEND}")
+        return record
+
+    def chunk_lines(self, pool: PoolSpec, chunk: int) -> list[dict[str, Any]]:
+        """The metadata of a committed chunk's pictures."""
+        path = self.chunk_path(pool, chunk)
+        try:
+            return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+        except json.JSONDecodeError as error:
+            raise UserError(f"chunk '{path}' is damaged ({error}): {MEND}") from None
+
+    # -- failures
+
+    def record_failure(self, key: str, spec: Mapping[str, Any], error: BaseException) -> None:
+        """Note that a unit failed, with its traceback; a later success removes the note."""
+        earlier = self.read_json("failures", key)
+        self.write_json(
+            "failures",
+            key,
+            {
+                "key": key,
+                "spec": spec,
+                "error": f"{type(error).__name__}: {error}",
+                "by_user": isinstance(error, UserError),
+                "attempts": (earlier["attempts"] if earlier else 0) + 1,
+                "traceback": "".join(traceback.format_exception(error)),
+            },
+        )
+
+    def clear_failure(self, key: str) -> None:
+        """The unit succeeded: no failure is on record any more."""
+        self.path("failures", key).unlink(missing_ok=True)
+
+    def check(self) -> list[str]:
+        """What is damaged, one sentence each: records that are not whole, or without their scores; stray parts."""
+        problems = []
+        for key in sorted(self.keys("cells")):
+            try:
+                self.read_record(key)
+            except UserError as error:
+                problems.append(str(error))
+                continue
+            if not self.path("scores", key).is_file():
+                problems.append(f"record '{self.path('cells', key)}' has no scores beside it: {MEND}")
+        for path in sorted((self.root / "pools").glob("*/chunks/*.jsonl")):
+            problems += _check_chunk(path)
+        return problems
+
+
+MEND = "delete it, and run the grid again to make it anew"
+
+
+def _check_chunk(path: Path) -> list[str]:
+    pool = path.parent.parent
+    try:
+        lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    except json.JSONDecodeError:
+        return [f"chunk '{path}' is damaged: {MEND}"]
+    missing = [line["file_name"] for line in lines if not (pool / line["file_name"]).is_file()]
+    return [f"chunk '{path}': '{name}' is missing: delete the chunk's file, and it is made again" for name in missing]
+
+
+def read_json_file(path: Path) -> dict[str, Any]:
+    """A JSON object from a file.
+
+    Raises:
+        FileNotFoundError: there is none.
+        UserError: it is not a whole JSON object.
+    """
+    data = path.read_bytes()
+    try:
+        value = json.loads(data)
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise UserError(f"'{path}' is damaged ({error}): {MEND}") from None
+    if not isinstance(value, dict):
+        raise UserError(f"'{path}' is damaged (not a JSON object): {MEND}")
+    return value
+
+
+def json_bytes(value: object) -> bytes:
+    """Readable JSON with sorted keys: equal values give equal bytes. NaN is refused."""
+    return (json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n").encode()
+
+
+def json_lines(values: Iterable[object]) -> bytes:
+    """One JSON value a line, keys sorted."""
+    return b"".join(
+        (json.dumps(v, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n").encode() for v in values
+    )
+
+
+def write_atomic(path: Path, data: bytes) -> None:
+    """Write a file so that it is whole or not there, also when the machine loses power in between."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.part")
+    try:
+        with beside.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        beside.replace(path)
+    except OSError as error:
+        beside.unlink(missing_ok=True)
+        if error.errno in (13, 28, 30, 122):  # access, disk full, read-only, quota
+            raise UserError(
+                f"store: cannot write '{path}': {error.strerror}: free room or give another --store"
+            ) from error
+        raise
+
+
+def commit_folder(made: Path, target: Path) -> None:
+    """Move a finished folder into its place; one that is already there was made from the same spec and stays."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        made.rename(target)
+    except OSError:
+        if not target.is_dir():
+            raise
+        shutil.rmtree(made)

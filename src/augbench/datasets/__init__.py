@@ -1,0 +1,1 @@
+"""Datasets: one file, one plug-in; the file's stem is the name."""

@@ -1,0 +1,191 @@
+"""The materials of the dataset `surfaces`: how a good surface looks, and how it is lit and photographed.
+
+`MATERIALS` is the one list of them. A corpus that pretrains weights for this benchmark leaves these recipes out.
+Colours and albedo are RGB in [0, 1]; fields are H,W float32; angles are as in `augbench.core.noise`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from augbench.core.noise import Shape, relief, spectral, streaks
+
+Colour = tuple[float, float, float]
+Range = tuple[float, float]
+
+
+@dataclass(frozen=True)
+class Material:
+    """A recipe: base colours, a texture of standard deviation about 1, and how strongly it modulates the colour."""
+
+    colours: tuple[Colour, ...]
+    texture: Callable[[np.random.Generator, Shape, float], np.ndarray]  # rng, shape, grain angle -> H,W float32
+    amplitude: Range  # relative brightness change of one standard deviation
+    grain: float  # mean direction of brushing, grinding or weaving, radians
+    gloss: float  # strength of the soft reflection that lighting may add
+
+
+@dataclass
+class Surface:
+    """One physical piece: what `photograph` is given."""
+
+    albedo: np.ndarray  # H,W,3 float32
+    texture: float  # standard deviation of its own brightness pattern, in albedo units
+    grain: float  # radians
+    gloss: float
+
+
+def _anodised(rng: np.random.Generator, shape: Shape, grain: float) -> np.ndarray:
+    """Etched aluminium: a fine matt grain over what is left of the rolling lines."""
+    return 0.75 * streaks(rng, shape, grain, rng.uniform(6, 18), 0.5) + 0.55 * spectral(rng, shape, 0.2, lowest=0.1)
+
+
+def _painted(rng: np.random.Generator, shape: Shape, grain: float) -> np.ndarray:
+    """Sprayed lacquer: orange peel under grazing light."""
+    return relief(spectral(rng, shape, rng.uniform(1.0, 1.6), lowest=0.03, highest=0.3), grain)
+
+
+def _resin(rng: np.random.Generator, shape: Shape, grain: float) -> np.ndarray:
+    """Cast resin with filler: soft clouds and a few pinpoint pores."""
+    pores = spectral(rng, shape, 0.0, lowest=0.12) > rng.uniform(3.0, 3.6)
+    return spectral(rng, shape, rng.uniform(1.2, 1.7)) + 0.4 * spectral(rng, shape, 0.0) - 1.5 * pores
+
+
+def _ground(rng: np.random.Generator, shape: Shape, grain: float) -> np.ndarray:
+    """Ground steel: long fine lines, uneven from pass to pass."""
+    return 0.8 * streaks(rng, shape, grain, rng.uniform(15, 50), 0.25) + 0.6 * streaks(rng, shape, grain, 40, 2.5)
+
+
+def _laminate(rng: np.random.Generator, shape: Shape, grain: float) -> np.ndarray:
+    """Fibre laminate: a two-over-two twill under clear resin, its threads never quite straight."""
+    pitch = rng.uniform(4.5, 8.0)  # pixels per thread
+    wander = spectral(rng, shape, 1.8) * np.float32(0.12)
+    y, x = np.mgrid[0 : shape[0], 0 : shape[1]].astype(np.float32)
+    cos, sin = np.cos(grain - np.pi / 2), np.sin(grain - np.pi / 2)
+    u, v = (x * cos + y * sin) / pitch + wander, (y * cos - x * sin) / pitch + wander
+    over = (np.floor(u) + np.floor(v)) % 4 < 2  # warp on top, else weft
+    crown = np.sin(np.pi * np.where(over, u % 1, v % 1))  # threads are round: bright on top, dark in the valleys
+    return 1.3 * (crown - 0.64) * 2 + np.where(over, 0.35, -0.35) + 0.25 * spectral(rng, shape, 0.0)
+
+
+def _enamel(rng: np.random.Generator, shape: Shape, grain: float) -> np.ndarray:
+    """Fired enamel: even, with the fine two-tone speckle of its pigment."""
+    fine = spectral(rng, shape, 0.3, lowest=0.1)
+    return 0.6 * spectral(rng, shape, 1.4) + 0.9 * np.clip(fine - 1.2, 0, 1.2) - 0.9 * np.clip(-1.3 - fine, 0, 1.2)
+
+
+UPRIGHT, LEVEL = np.pi / 2, 0.0
+
+MATERIALS: dict[str, Material] = {
+    "anodised aluminium": Material(
+        colours=((0.62, 0.63, 0.65), (0.66, 0.60, 0.48), (0.40, 0.46, 0.54), (0.30, 0.27, 0.25)),
+        texture=_anodised,
+        amplitude=(0.02, 0.05),
+        grain=UPRIGHT,
+        gloss=0.10,
+    ),
+    "painted panel": Material(
+        colours=((0.75, 0.74, 0.70), (0.22, 0.34, 0.50), (0.52, 0.17, 0.15), (0.24, 0.42, 0.33)),
+        texture=_painted,
+        amplitude=(0.015, 0.045),
+        grain=0.8,
+        gloss=0.16,
+    ),
+    "cast resin": Material(
+        colours=((0.52, 0.50, 0.46), (0.35, 0.36, 0.37), (0.66, 0.58, 0.46)),
+        texture=_resin,
+        amplitude=(0.02, 0.05),
+        grain=0.3,
+        gloss=0.08,
+    ),
+    "ground steel": Material(
+        colours=((0.50, 0.51, 0.53), (0.63, 0.63, 0.63), (0.41, 0.42, 0.45)),
+        texture=_ground,
+        amplitude=(0.04, 0.09),
+        grain=LEVEL,
+        gloss=0.14,
+    ),
+    "fibre laminate": Material(
+        colours=((0.22, 0.23, 0.24), (0.58, 0.55, 0.42), (0.38, 0.42, 0.36)),
+        texture=_laminate,
+        amplitude=(0.05, 0.10),
+        grain=UPRIGHT,
+        gloss=0.06,
+    ),
+    "fired enamel": Material(
+        colours=((0.80, 0.79, 0.76), (0.60, 0.66, 0.68), (0.28, 0.30, 0.34)),
+        texture=_enamel,
+        amplitude=(0.02, 0.05),
+        grain=1.2,
+        gloss=0.12,
+    ),
+}
+
+
+def make_surface(rng: np.random.Generator, shape: Shape) -> Surface:
+    """A good piece of a random material: its own shade, its own texture, and harmless blemishes."""
+    material = MATERIALS[list(MATERIALS)[rng.integers(len(MATERIALS))]]
+    grain = material.grain + rng.normal(0, 0.06)
+    colour = np.array(material.colours[rng.integers(len(material.colours))], np.float32)
+    colour = colour * np.float32(rng.uniform(0.88, 1.12)) + rng.normal(0, 0.012, 3).astype(np.float32)
+    amplitude = rng.uniform(*material.amplitude)
+
+    brightness = np.float32(amplitude) * material.texture(rng, shape, grain).astype(np.float32)
+    brightness += _blemishes(rng, shape, grain)
+    albedo = colour * (1 + brightness)[..., None]
+    return Surface(albedo, float(amplitude * colour.mean()), grain, material.gloss)
+
+
+def _blemishes(rng: np.random.Generator, shape: Shape, grain: float) -> np.ndarray:
+    """What a good piece may show, as relative brightness: dust, faint straight tool marks, a haze left by wiping."""
+    change = np.zeros(shape, np.float32)
+    for _ in range(rng.poisson(2.5)):  # a speck is a pixel or two; a defect spot is larger
+        y, x = rng.integers(shape[0]), rng.integers(shape[1])
+        change[y : y + rng.integers(1, 3), x : x + rng.integers(1, 3)] += rng.choice((-1, 1)) * rng.uniform(0.03, 0.14)
+    if rng.random() < 0.35:
+        for _ in range(rng.integers(1, 4)):
+            change += _tool_mark(rng, shape, grain)
+    if rng.random() < 0.3:
+        change += np.float32(rng.uniform(0.008, 0.03)) * spectral(rng, shape, 2.2)
+    return change
+
+
+def _tool_mark(rng: np.random.Generator, shape: Shape, grain: float) -> np.ndarray:
+    """A faint straight line along the grain from edge to edge: a scratch stops, bends or crosses the grain."""
+    y, x = np.arange(shape[0], dtype=np.float32)[:, None], np.arange(shape[1], dtype=np.float32)[None, :]
+    across = (y - rng.uniform(0, shape[0])) * np.cos(grain) - (x - rng.uniform(0, shape[1])) * np.sin(grain)
+    strength = rng.choice((-1, 1)) * rng.uniform(0.015, 0.05)
+    return (strength * np.clip(rng.uniform(0.6, 1.2) - np.abs(across), 0, 1)).astype(np.float32)
+
+
+def photograph(rng: np.random.Generator, surface: Surface) -> np.ndarray:
+    """One exposure, H,W,3 uint8: lighting gradient, reflection, white balance, slight blur, sensor noise."""
+    shape = surface.albedo.shape[:2]
+    light = _lighting(rng, shape, surface.gloss)[..., None]
+    balance = rng.normal(1, 0.02, 3).astype(np.float32)
+    picture = surface.albedo * light * balance
+    picture = _soften(picture, rng.uniform(0, 0.2))
+    picture += rng.standard_normal(picture.shape, dtype=np.float32) * np.float32(rng.uniform(0.004, 0.014))
+    return np.clip(picture * 255 + 0.5, 0, 255).astype(np.uint8)
+
+
+def _lighting(rng: np.random.Generator, shape: Shape, gloss: float) -> np.ndarray:
+    """H,W float32 around 1: a gain, a linear fall-off of up to 25 % from edge to edge, a broad soft reflection."""
+    y = np.linspace(-0.5, 0.5, shape[0], dtype=np.float32)[:, None]
+    x = np.linspace(-0.5, 0.5, shape[1], dtype=np.float32)[None, :]
+    angle = rng.uniform(0, 2 * np.pi)
+    fall = rng.uniform(0, 0.25) * (x * np.cos(angle) + y * np.sin(angle))
+    band = np.exp(-(((y - rng.uniform(-0.6, 0.6)) + 0.3 * rng.normal() * x) ** 2) / rng.uniform(0.02, 0.12))
+    return (rng.uniform(0.85, 1.12) * (1 + fall) + gloss * rng.random() * band).astype(np.float32)
+
+
+def _soften(picture: np.ndarray, share: float) -> np.ndarray:
+    """A 3 x 3 blur: each neighbour along an axis gives ``share`` (0 to 0.2) to a pixel; edges repeat."""
+    for axis in (0, 1):
+        padded = np.pad(picture, [(1, 1) if a == axis else (0, 0) for a in range(3)], mode="edge")
+        before, after = (padded[:-2], padded[2:]) if axis == 0 else (padded[:, :-2], padded[:, 2:])
+        picture = picture + np.float32(share) * (before + after - 2 * picture)
+    return picture

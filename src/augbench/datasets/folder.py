@@ -1,0 +1,99 @@
+"""Your own pictures: class folders, or a CSV.
+
+Class folders: ``ROOT/<class>/*.png``, split into grouped folds with each picture its own group; or
+``ROOT/train/<class>/...`` and ``ROOT/test/<class>/...``. The class named by the setting ``good`` has no defect.
+
+CSV (setting ``csv``, relative to the root): columns ``image`` and ``label``, and optionally ``mask``, ``split``
+(train/test) and ``group``. Paths are relative to the root. Give ``group`` wherever several pictures show one item.
+"""
+
+from __future__ import annotations
+
+from functools import cached_property
+from pathlib import Path
+from typing import Literal
+
+import pandas as pd
+from pydantic import Field
+
+from augbench.core.contracts import GOOD, SAMPLE_COLUMNS, Dataset
+from augbench.core.errors import UserError
+
+PICTURES = {".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"}
+
+
+class Folder(Dataset):
+    """Any folder of pictures."""
+
+    title = "a folder of pictures"
+    licence = "yours"
+
+    class Config(Dataset.Config):
+        """``good``: the label of pictures without a defect. ``mask_threshold``: mask values above it are defect."""
+
+        csv: str | None = None
+        task: Literal["detection", "recognition"] = "detection"
+        good: str = GOOD
+        folds: int = Field(default=5, ge=2)
+        mask_threshold: int = Field(default=0, ge=0, le=254)
+
+    def __init__(self, config: Config | None = None) -> None:
+        super().__init__(config)
+        self.task = self.config.task
+        self.mask_threshold = self.config.mask_threshold
+
+    @property
+    def folds(self) -> int:
+        """0 where the files come with a split, else the setting."""
+        if self.config.root is None:  # planned without its files
+            return self.config.folds
+        return 0 if (self._table["split"] != "").any() else self.config.folds
+
+    def samples(self) -> pd.DataFrame:
+        """Ids are the pictures' paths relative to the root."""
+        return self._table
+
+    @cached_property
+    def _table(self) -> pd.DataFrame:
+        table = self._from_csv() if self.config.csv else self._from_folders()
+        table["label"] = table["label"].where(table["label"] != self.config.good, GOOD)
+        return table[list(SAMPLE_COLUMNS)].sort_values("id", ignore_index=True)
+
+    def _from_csv(self) -> pd.DataFrame:
+        path = self._inside(self.config.csv)
+        try:
+            table = pd.read_csv(path, dtype=str, keep_default_na=False)
+        except (OSError, ValueError) as error:
+            raise UserError(f"dataset 'folder': '{path}' cannot be read as CSV: {error}") from None
+        missing = {"image", "label"} - set(table.columns)
+        unknown = set(table.columns) - {"image", "label", "mask", "split", "group"}
+        if missing or unknown:
+            wrong = f"lacks {sorted(missing)}" if missing else f"has unknown {sorted(unknown)}"
+            raise UserError(f"dataset 'folder': '{path}' {wrong}: columns are image, label, mask, split, group")
+        for name in [*table["image"], *table.get("mask", [])]:
+            self._inside(name)
+        if table["image"].duplicated().any():
+            twice = table["image"][table["image"].duplicated()].iloc[0]
+            raise UserError(f"dataset 'folder': '{path}' names '{twice}' twice: one row per picture")
+        defaults = {"mask": "", "split": "", "group": table["image"]}
+        return table.assign(id=table["image"], **{k: v for k, v in defaults.items() if k not in table})
+
+    def _from_folders(self) -> pd.DataFrame:
+        root = self.root()
+        split = (root / "train").is_dir() and (root / "test").is_dir()
+        rows = []
+        for side in ("train", "test") if split else ("",):
+            for folder in sorted(path for path in (root / side).iterdir() if path.is_dir() and path.name[0] != "."):
+                files = (path for path in folder.rglob("*") if path.suffix.lower() in PICTURES)
+                names = sorted(path.relative_to(root).as_posix() for path in files)
+                rows += [(name, name, "", folder.name, side, name) for name in names]
+        if not rows:
+            raise UserError(f"dataset 'folder': no class folders with pictures in '{root}' (<class>/*.png)")
+        return pd.DataFrame(rows, columns=SAMPLE_COLUMNS)
+
+    def _inside(self, name: str) -> Path:
+        """A path of the table, which must not leave the root."""
+        path = (self.root() / name).resolve()
+        if not path.is_relative_to(self.root().resolve()):
+            raise UserError(f"dataset 'folder': '{name}' leaves the root '{self.root()}': use paths inside it")
+        return path

@@ -1,0 +1,55 @@
+"""KSDD2, the Kolektor Surface-Defect Dataset 2: 2,331 training and 1,004 test pictures of about 230 x 630, with masks.
+
+Bozic, Tabernik, Skocaj, "Mixed supervision for surface-defect detection", Computers in Industry 129, 2021.
+"""
+
+from __future__ import annotations
+
+from functools import cached_property
+
+import pandas as pd
+
+from augbench.core.contracts import GOOD, SAMPLE_COLUMNS, Dataset, read_grey
+from augbench.core.errors import UserError
+
+DEFECT = "defect"
+
+
+class KSDD2(Dataset):
+    """Layout: ``train/10000.png`` with ``train/10000_GT.png``, ``test/20000.png`` ...
+
+    A picture is defective where its mask has any non-zero pixel. The archive's strays, files whose name holds
+    ``(copy)``, are left out.
+    """
+
+    title = "KSDD2"
+    licence = "CC BY-NC-SA 4.0"
+    citation = "Bozic et al.: Mixed supervision for surface-defect detection. Computers in Industry 129, 2021"
+    homepage = "https://www.vicos.si/resources/kolektorsdd2/"
+    official_counts = {
+        f"train {GOOD}": 2085,
+        f"train {DEFECT}": 246,
+        f"test {GOOD}": 894,
+        f"test {DEFECT}": 110,
+    }
+
+    def samples(self) -> pd.DataFrame:
+        """Ids are the numbers of the files; each picture is its own group (the archive names no items)."""
+        return self._table
+
+    @cached_property
+    def _table(self) -> pd.DataFrame:
+        rows = [row for split in ("train", "test") for row in self._rows(split)]
+        return pd.DataFrame(rows, columns=SAMPLE_COLUMNS).sort_values("id", ignore_index=True)
+
+    def _rows(self, split: str) -> list[tuple[str, ...]]:
+        folder = self.root() / split
+        pictures = [p for p in sorted(folder.glob("*.png")) if not p.stem.endswith("_GT") and "(copy)" not in p.stem]
+        if not pictures:
+            raise UserError(f"dataset 'ksdd2': no pictures in '{folder}': unpack the archive of {self.homepage} there")
+        rows = []
+        for path in pictures:
+            mask = path.with_name(f"{path.stem}_GT.png")
+            label = DEFECT if read_grey(mask).any() else GOOD
+            rows.append((path.stem, f"{split}/{path.name}", f"{split}/{mask.name}", label, split, path.stem))
+        return rows

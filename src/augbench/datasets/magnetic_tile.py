@@ -1,0 +1,66 @@
+"""Magnetic tile defects: 1,344 grey pictures, 392 defective in five classes, with pixel masks.
+
+Huang, Qiu, Yuan, "Surface defect saliency of magnetic tile", The Visual Computer 36, 2020.
+
+About six exposures show the same tile, so a split by picture leaks. The grouping that comes with this package
+(``assets/groups/magnetic_tile.csv``, 196 groups) was derived by us: runs of consecutive numbers with gaps of at most
+200, merged where high-pass correlation exceeds 0.85 and sizes differ by at most 8 pixels. It is a heuristic, not an
+official list. There is no official split; the grouped folds are an axis of the grid.
+"""
+
+from __future__ import annotations
+
+from functools import cached_property
+from importlib import resources
+
+import pandas as pd
+
+from augbench.core.contracts import GOOD, SAMPLE_COLUMNS, Dataset
+from augbench.core.errors import UserError
+
+FOLDER_OF = {
+    "blowhole": "MT_Blowhole",
+    "break": "MT_Break",
+    "crack": "MT_Crack",
+    "fray": "MT_Fray",
+    "uneven": "MT_Uneven",
+    GOOD: "MT_Free",
+}
+
+
+class MagneticTile(Dataset):
+    """Layout: ``MT_<Class>/Imgs/*.jpg`` with a mask of the same name in ``.png``; sizes vary (103-632 x 222-403)."""
+
+    title = "Magnetic Tile"
+    licence = "none stated; the authors ask for a citation, academic research only"
+    citation = "Huang, Qiu, Yuan: Surface defect saliency of magnetic tile. The Visual Computer 36, 85-96, 2020"
+    homepage = "https://github.com/abin24/Magnetic-tile-defect-datasets."
+    official_counts = {"blowhole": 115, "break": 85, "crack": 57, "fray": 32, "uneven": 103, GOOD: 952}
+    folds = 5
+    mask_threshold = 127  # masks are anti-aliased; four of class uneven are then empty, their label stays
+
+    def samples(self) -> pd.DataFrame:
+        """Ids are the file names without ending, e.g. ``exp1_num_108719``; good pictures have no mask file."""
+        return self._table
+
+    @cached_property
+    def _table(self) -> pd.DataFrame:
+        text = resources.files("augbench") / "assets" / "groups" / "magnetic_tile.csv"
+        with text.open(encoding="utf-8") as file:
+            groups = pd.read_csv(file, index_col="image")["group"]
+        rows = [row for label, folder in FOLDER_OF.items() for row in self._rows(label, folder, groups)]
+        return pd.DataFrame(rows, columns=SAMPLE_COLUMNS).sort_values("id", ignore_index=True)
+
+    def _rows(self, label: str, folder: str, groups: pd.Series) -> list[tuple[str, ...]]:
+        place = self.root() / folder / "Imgs"
+        pictures = sorted(place.glob("*.jpg"))
+        if not pictures:
+            raise UserError(f"dataset 'magnetic_tile': no pictures in '{place}': get them at {self.homepage}")
+        rows = []
+        for path in pictures:
+            name = f"{folder}/Imgs/{path.name}"
+            if name not in groups.index:
+                raise UserError(f"dataset 'magnetic_tile': '{name}' is not one of the official pictures: take it out")
+            mask = "" if label == GOOD else name.removesuffix(".jpg") + ".png"
+            rows.append((path.stem, name, mask, label, "", groups[name]))
+        return rows

@@ -1,0 +1,1 @@
+"""What diffusion augmenters share."""

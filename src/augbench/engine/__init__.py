@@ -1,0 +1,1 @@
+"""Ray around the jobs, and the same without Ray."""

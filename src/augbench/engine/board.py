@@ -1,0 +1,252 @@
+"""The board: what of a plan waits, may start, runs, is done. Shared by generation and training, without Ray.
+
+A cell may start the moment the chunks it takes are committed. The board also holds the leases, so that a second driver
+on the same store works on other cells and pools, and its finished work is noticed.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import Counter, defaultdict, deque
+from collections.abc import Callable
+
+from augbench.core.leases import Leases
+from augbench.core.plan import Plan, Remaining, Take
+from augbench.core.specs import AdapterSpec, Cell, PoolSpec
+from augbench.core.store import Store
+
+ATTEMPTS = 3  # times a cell is started when its worker dies under it, in one run
+LOOK_AGAIN = 2.0  # seconds between looks at what another driver does
+
+
+class Board:
+    """Thread-safe. Methods named ``*_next`` hand out work, the others report what became of it."""
+
+    def __init__(self, plan: Plan, remaining: Remaining, store: Store, leases: Leases) -> None:
+        self.plan = plan
+        self.store = store
+        self.leases = leases
+        self.total = len(plan.cells)
+        self.done = remaining.done
+        self.failures: dict[str, str] = {}  # key of a cell, pool or adapter -> one line
+        self.user_error = False  # a failure that the user can mend
+        self.blocked: Counter[str] = Counter()  # key of what failed -> cells that wait for it in vain
+        self.chunks_total = len(remaining.chunks)
+        self.chunks_done = 0
+        self.last: tuple[str, dict] | None = None  # the cell finished last and its headline
+        self.stopped = False
+        self.on_change: Callable[[], None] = lambda: None
+        self._lock = threading.RLock()
+        self._chunks: dict[str, list[int]] = defaultdict(list)  # pool key -> chunks still to make
+        self._pools = {pool.key: pool for pool, _ in remaining.chunks}
+        for pool, chunk in remaining.chunks:
+            self._chunks[pool.key].append(chunk)
+        self.adapters = {adapter.key: adapter for adapter in remaining.adapters}
+        self._missing: dict[str, set[tuple[str, int]]] = {}  # cell key -> chunks it waits for
+        self._waiting: dict[tuple[str, int], list[str]] = defaultdict(list)  # chunk -> cells that wait for it
+        self._ready: deque[str] = deque()
+        self._running: dict[str, int] = {}  # cell key -> attempt
+        self._attempts: Counter[str] = Counter()
+        self._elsewhere: list[str] = []  # cells of a block that another driver holds
+        self._looked = 0.0
+        self._left_of_block = Counter(cell.block for cell in remaining.cells)
+        for cell in remaining.cells:
+            self._place(cell)
+
+    def _place(self, cell: Cell) -> None:
+        """Put a cell where it belongs: ready, or waiting for chunks."""
+        missing = {
+            (take.pool.key, chunk)
+            for take in self.plan.needs[cell.key]
+            for chunk in self._chunks.get(take.pool.key, ())
+            if chunk < take.chunks
+        }
+        if missing:
+            self._missing[cell.key] = missing
+            for unit in missing:
+                self._waiting[unit].append(cell.key)
+        else:
+            self._ready.append(cell.key)
+
+    # -- cells
+
+    def next_cell(self) -> tuple[Cell, tuple[Take, ...]] | None:
+        """A cell that may start now, or None. Its block's lease is held from here until the block is done."""
+        with self._lock:
+            self._look_elsewhere()
+            while self._ready and not self.stopped:
+                key = self._ready.popleft()
+                cell = self.plan.by_key[key]
+                if not self.leases.acquire(cell.block):
+                    self._elsewhere.append(key)
+                    continue
+                if self._attempts[key] == 0 and self._committed_meanwhile(key):
+                    continue
+                self._attempts[key] += 1
+                self._running[key] = self._attempts[key]
+                return cell, self.plan.needs[key]
+            return None
+
+    @property
+    def ready_count(self) -> int:
+        """Cells that could start now."""
+        with self._lock:
+            return len(self._ready)
+
+    @property
+    def cells_left(self) -> bool:
+        """Whether any cell still waits, may start, runs, or is worked on elsewhere."""
+        with self._lock:
+            return not self.stopped and bool(self._missing or self._ready or self._running or self._elsewhere)
+
+    @property
+    def running(self) -> int:
+        """Cells being trained by this driver."""
+        return len(self._running)
+
+    def cell_done(self, key: str, headline: dict) -> None:
+        """A cell's record is in the store."""
+        with self._lock:
+            self._running.pop(key, None)
+            self.done += 1
+            self.last = (key, headline)
+            self._leave_block(key)
+        self.on_change()
+
+    def cell_failed(self, key: str, line: str, by_user: bool) -> None:
+        """A cell raised; its failure record is in the store."""
+        with self._lock:
+            self._running.pop(key, None)
+            self._fail(key, line, by_user)
+            self._leave_block(key)
+        self.on_change()
+
+    def cell_lost(self, key: str) -> None:
+        """The worker died under a cell. It starts again, unless that happened `ATTEMPTS` times."""
+        with self._lock:
+            self._running.pop(key, None)
+            if self.store.path("cells", key).is_file():  # it died after its last write
+                self.done += 1
+                self._leave_block(key)
+            elif self._attempts[key] < ATTEMPTS:
+                self._ready.appendleft(key)
+            else:
+                error = RuntimeError(f"its worker died {ATTEMPTS} times (out of memory?)")
+                self.store.record_failure(key, self.plan.by_key[key].as_dict(), error)
+                self._fail(key, str(error), by_user=False)
+                self._leave_block(key)
+        self.on_change()
+
+    def _committed_meanwhile(self, key: str) -> bool:
+        """Whether another driver finished this cell since we planned."""
+        if not self.store.path("cells", key).is_file():
+            return False
+        self.done += 1
+        self._leave_block(key)
+        return True
+
+    def _leave_block(self, key: str) -> None:
+        block = self.plan.by_key[key].block
+        self._left_of_block[block] -= 1
+        if not self._left_of_block[block]:
+            self.leases.release(block)
+
+    def _look_elsewhere(self) -> None:
+        """Every now and then, try again for the cells whose block another driver held."""
+        if self._elsewhere and time.monotonic() - self._looked > LOOK_AGAIN:
+            self._looked = time.monotonic()
+            self._ready.extend(self._elsewhere)
+            self._elsewhere.clear()
+
+    def _fail(self, key: str, line: str, by_user: bool) -> None:
+        self.failures[key] = line
+        self.user_error |= by_user
+
+    # -- adapters and chunks
+
+    def next_adapters(self) -> list[AdapterSpec]:
+        """Adapters to make now; another driver's are left to it and looked at again at the next call."""
+        with self._lock:
+            for key in [k for k, spec in self.adapters.items() if self.store.has_adapter(spec)]:
+                self.adapter_done(key)
+            return [spec for key, spec in self.adapters.items() if self.leases.acquire(key)]
+
+    def adapter_done(self, key: str) -> None:
+        """The adapter is in the store."""
+        with self._lock:
+            self.adapters.pop(key, None)
+            self.leases.release(key)
+
+    def adapter_failed(self, key: str, line: str, by_user: bool) -> None:
+        """An adapter could not be made: the pools that need it fail with it."""
+        with self._lock:
+            spec = self.adapters.pop(key)
+            self._fail(key, line, by_user)
+            self.leases.release(key)
+            for pool in [p for p in self._pools.values() if p.adapter == spec and p.key in self._chunks]:
+                self._drop_pool(pool.key, key)
+
+    def next_chunks(self) -> list[tuple[PoolSpec, int]]:
+        """All chunks that can be made now, oldest need first: adapter at hand, lease ours, not made elsewhere."""
+        with self._lock:
+            units = []
+            for key in list(self._chunks):
+                pool = self._pools[key]
+                adapter = self.plan.adapter(pool)
+                if (adapter and adapter.key in self.adapters) or not self.leases.acquire(key):
+                    self._take_over_chunks(pool)
+                    continue
+                self._take_over_chunks(pool)  # what a driver before us committed since we planned
+                units += [(pool, chunk) for chunk in self._chunks.get(key, ())]
+            return units
+
+    def _take_over_chunks(self, pool: PoolSpec) -> None:
+        for chunk in self.store.chunks(pool) & set(self._chunks.get(pool.key, ())):
+            self.chunk_done(pool.key, chunk)
+
+    @property
+    def chunks_left(self) -> bool:
+        """Whether any chunk is still to be made."""
+        with self._lock:
+            return not self.stopped and bool(self._chunks)
+
+    def chunk_done(self, pool_key: str, chunk: int) -> None:
+        """A chunk is committed: cells that waited for it alone may start."""
+        with self._lock:
+            self.chunks_done += 1
+            for key in self._waiting.pop((pool_key, chunk), ()):
+                missing = self._missing.get(key)
+                if missing is None:
+                    continue
+                missing.discard((pool_key, chunk))
+                if not missing:
+                    del self._missing[key]
+                    self._ready.append(key)
+            self._chunks[pool_key].remove(chunk)
+            if not self._chunks[pool_key]:
+                del self._chunks[pool_key]
+                self.leases.release(pool_key)
+        self.on_change()
+
+    def chunk_failed(self, pool_key: str, line: str, by_user: bool) -> None:
+        """A chunk could not be made: the cells that need the pool's missing chunks are blocked."""
+        with self._lock:
+            if pool_key in self._chunks:
+                self._fail(pool_key, line, by_user)
+                self._drop_pool(pool_key, pool_key)
+        self.on_change()
+
+    def _drop_pool(self, pool_key: str, culprit: str) -> None:
+        del self._chunks[pool_key]
+        self.leases.release(pool_key)
+        for key in [k for k, missing in self._missing.items() if any(pool == pool_key for pool, _ in missing)]:
+            del self._missing[key]
+            self.blocked[culprit] += 1
+            self._leave_block(key)
+
+    def stop(self) -> None:
+        """Hand out nothing more."""
+        with self._lock:
+            self.stopped = True
+        self.on_change()

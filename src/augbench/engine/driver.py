@@ -1,0 +1,158 @@
+"""The one driver loop: plan, subtract, run what is left, and say what became of it."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import time
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Literal
+
+from rich.console import Console
+
+from augbench.core.expected import expected_of
+from augbench.core.grid import Grid
+from augbench.core.leases import Leases
+from augbench.core.plan import Plan, Remaining, make_plan, subtract
+from augbench.core.store import Store
+from augbench.engine.board import Board
+from augbench.engine.inline import run_inline
+from augbench.engine.progress import RunProgress
+from augbench.jobs.context import Context
+from augbench.jobs.generate import assemble_pool
+from augbench.jobs.pictures import decode_all
+from augbench.jobs.preflight import preflight
+from augbench.jobs.train import train_cell
+
+Executor = Literal["ray", "inline"]
+
+# Read by Ray when it starts: results go to the store alone, and nothing is reported to anyone.
+LEAN = {
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    "TUNE_GLOBAL_CHECKPOINT_S": "100000",
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",
+    "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
+    "RAY_CHDIR_TO_TRIAL_DIR": "0",
+    "RAY_AIR_NEW_OUTPUT": "0",
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+}
+
+
+@dataclass
+class Summary:
+    """What a run did."""
+
+    cells: int
+    done: int
+    trained: int
+    seconds: float
+    interrupted: bool = False
+    failures: dict[str, str] = field(default_factory=dict)
+    blocked: Counter[str] = field(default_factory=Counter)
+    user_error: bool = False
+
+
+def run(
+    grid: Grid,
+    store: Store,
+    executor: Executor = "ray",
+    address: str | None = None,
+    console: Console | None = None,
+    job: object = train_cell,
+) -> Summary:
+    """Complete a grid in a store. What is there already is not done again.
+
+    Args:
+        grid: what to run.
+        store: what is done, and where results go.
+        executor: "ray", or "inline" for this process alone.
+        address: of a running Ray cluster ("auto" from one of its machines); None starts one here.
+        console: where progress goes.
+        job: what a training slot does; anything else than `train_cell` is for benchmarks.
+
+    Raises:
+        UserError: something the user gave cannot be used; nothing was started.
+    """
+    console = console or Console()
+    plan = make_plan(grid, store)
+    plan.require_runnable()
+    remaining = subtract(plan, store)
+    store.write_json("grids", grid.name, {"grid": grid.as_dict(), "cells": expected_of(plan)})
+    if remaining.nothing:
+        return Summary(len(plan.cells), len(plan.cells), 0, 0.0)
+    preflight(plan)
+    started = time.monotonic()
+    with Leases(store.root) as leases:
+        board = Board(plan, remaining, store, leases)
+        interrupted = False
+        try:
+            with RunProgress(board, console):
+                if executor == "inline":
+                    run_inline(plan, store, board)
+                else:
+                    _run_on_ray(plan, store, board, address, job)
+        except KeyboardInterrupt:
+            interrupted = True
+            board.stop()
+        _assemble(plan, remaining, store)
+    seconds = time.monotonic() - started
+    trained = board.done - remaining.done
+    return Summary(
+        board.total, board.done, trained, seconds, interrupted, board.failures, board.blocked, board.user_error
+    )
+
+
+def _run_on_ray(plan: Plan, store: Store, board: Board, address: str | None, job: object) -> None:
+    with _ray(address) as (cpus, gpus):
+        import ray
+
+        from augbench.engine.generate import Generation
+        from augbench.engine.resources import allot
+        from augbench.engine.train import run_training
+
+        allotment = allot(plan, cpus, gpus)
+        generation = Generation(plan, store, board, allotment)
+        if board.adapters or board.chunks_left:
+            generation.start()
+        # Once per node: every worker maps the same read-only arrays.
+        real = {key: ray.put(array) for key, array in decode_all(plan).items()} if job is train_cell else {}
+        run_training(plan, store, board, allotment, real, job)
+        if generation.error:
+            raise generation.error
+
+
+@contextlib.contextmanager
+def _ray(address: str | None) -> Iterator[tuple[float, float]]:
+    """A Ray cluster: CPUs and GPUs it has. One that was started here is shut down here."""
+    for name, value in LEAN.items():
+        os.environ.setdefault(name, value)
+    import ray
+
+    started_here = not ray.is_initialized()
+    if started_here:
+        ray.init(
+            address=address,
+            logging_level=logging.ERROR,
+            log_to_driver=False,
+            include_dashboard=False if address is None else None,
+            runtime_env={"env_vars": {k: v for k, v in LEAN.items() if k.startswith("RAY_")}},
+        )
+    for name in ("ray.tune", "ray.data", "ray.air"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    try:
+        resources = ray.cluster_resources()
+        yield resources.get("CPU", 0.0), resources.get("GPU", 0.0)
+    finally:
+        if started_here:
+            ray.shutdown()
+
+
+def _assemble(plan: Plan, remaining: Remaining, store: Store) -> None:
+    """Make every pool that this plan touched a readable image folder; also after an earlier run was killed."""
+    context = Context(store, plan.library)
+    for pool in plan.pools.values():
+        assemble_pool(context, pool)

@@ -1,0 +1,145 @@
+"""Adapters as Ray tasks and pools on Ray Data, in a thread beside the trainings that wait for them."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Iterator
+from functools import partial
+from typing import Any
+
+import numpy as np
+import ray
+
+from augbench.core.errors import UserError
+from augbench.core.plan import Plan
+from augbench.core.specs import AdapterSpec, PoolSpec
+from augbench.core.store import Store
+from augbench.engine.board import LOOK_AGAIN, Board
+from augbench.engine.resources import Allotment
+from augbench.engine.worker import WorkerSetup, one_line
+from augbench.jobs.adapt import adapt
+from augbench.jobs.generate import generate_chunk
+
+
+class Generation(threading.Thread):
+    """Makes every adapter and chunk the board asks for. What it could not do at all is in `error` afterwards."""
+
+    def __init__(self, plan: Plan, store: Store, board: Board, allotment: Allotment) -> None:
+        super().__init__(name="generation", daemon=True)
+        self.board = board
+        self.allotment = allotment
+        self.setup = WorkerSetup.of(plan, store)
+        self.error: BaseException | None = None
+        self._adapting: dict[ray.ObjectRef, str] = {}
+
+    def run(self) -> None:
+        """Until no adapter and no chunk is left."""
+        try:
+            while (self.board.adapters or self.board.chunks_left) and not self.board.stopped:
+                self._start_adapters()
+                self._collect_adapters()
+                units = self.board.next_chunks()
+                for pool_key, chunk, failure in self._make(units) if units else ():
+                    self._note(pool_key, chunk, failure)
+                    self._collect_adapters()
+                if not units:
+                    time.sleep(LOOK_AGAIN / 4)
+        except BaseException as error:  # the main thread raises it: a thread's own traceback helps nobody
+            self.error = error
+            self.board.stop()
+
+    def _start_adapters(self) -> None:
+        started = set(self._adapting.values())
+        task = _adapt.options(num_cpus=self.allotment.generate_cpu, num_gpus=self.allotment.generate_gpu)
+        for spec in self.board.next_adapters():
+            if spec.key not in started:
+                self._adapting[task.remote(self.setup, spec)] = spec.key
+
+    def _collect_adapters(self) -> None:
+        if not self._adapting:
+            return
+        finished, _ = ray.wait(list(self._adapting), num_returns=len(self._adapting), timeout=0)
+        for reference in finished:
+            key = self._adapting.pop(reference)
+            failure = ray.get(reference)
+            if failure is None:
+                self.board.adapter_done(key)
+            else:
+                self.board.adapter_failed(key, *failure)
+
+    def _make(self, units: list[tuple[PoolSpec, int]]) -> Iterator[tuple[str, int, tuple[str, bool] | None]]:
+        """One row is one chunk; yields (pool key, chunk, failure) as chunks are committed."""
+        _quiet_ray_data()
+        pools = {pool.key: pool for pool, _ in units}
+        rows = [{"pool": pool.key, "chunk": chunk} for pool, chunk in units]
+        # Materialised in as many blocks as rows: each chunk is a task of its own, and no read task needs a CPU.
+        dataset = ray.data.from_items(rows, override_num_blocks=len(rows)).materialize()
+        made = dataset.map_batches(
+            ChunkMaker,
+            fn_constructor_args=(self.setup, pools),
+            batch_size=1,
+            compute=ray.data.ActorPoolStrategy(size=min(self.allotment.generators, len(rows))),
+            num_cpus=self.allotment.generate_cpu,
+            num_gpus=self.allotment.generate_gpu,
+        )
+        for row in made.iter_rows():
+            failure = (row["error"], bool(row["by_user"])) if row["error"] else None
+            yield row["pool"], int(row["chunk"]), failure
+
+    def _note(self, pool_key: str, chunk: int, failure: tuple[str, bool] | None) -> None:
+        if failure is None:
+            self.board.chunk_done(pool_key, chunk)
+        else:
+            self.board.chunk_failed(pool_key, *failure)
+
+
+class ChunkMaker:
+    """An actor that makes chunks; it loads a bundle once and keeps it while chunks of one pool follow each other."""
+
+    def __init__(self, setup: WorkerSetup, pools: dict[str, PoolSpec]) -> None:
+        self.pools = pools
+        self.context_of = partial(setup.context)
+        self.contexts: dict[bool, Any] = {}
+
+    def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, list]:
+        """One chunk. An exception comes back as a row; only a dying system is fatal."""
+        pool, chunk = self.pools[batch["pool"][0]], int(batch["chunk"][0])
+        context = self._context(pool)
+        line, by_user = "", False
+        try:
+            generate_chunk(context, pool, chunk)
+        except Exception as error:
+            context.store.record_failure(pool.key, pool.as_dict(), error)
+            line, by_user = one_line(error), isinstance(error, UserError)
+        return {"pool": [pool.key], "chunk": [chunk], "error": [line], "by_user": [by_user]}
+
+    def _context(self, pool: PoolSpec) -> Any:
+        """With a GPU only for augmenters that use one: asking for it would load torch."""
+        from augbench.core import plugins
+
+        use_gpu = "augmenters" and plugins.get("augmenters", pool.augmenter.name).uses_gpu
+        if use_gpu not in self.contexts:
+            self.contexts[use_gpu] = self.context_of(use_gpu=use_gpu)
+        return self.contexts[use_gpu]
+
+
+@ray.remote(max_retries=2)
+def _adapt(setup: WorkerSetup, spec: AdapterSpec) -> tuple[str, bool] | None:
+    """Make an adapter; None, or why it could not be made and whether the user can mend it."""
+    context = setup.context(use_gpu=True)
+    try:
+        adapt(context, spec)
+    except Exception as error:
+        context.store.record_failure(spec.key, spec.as_dict(), error)
+        return one_line(error), isinstance(error, UserError)
+    return None
+
+
+def _quiet_ray_data() -> None:
+    """Our own progress is on screen; Ray Data's bars and plan print-outs would break it."""
+    context = ray.data.DataContext.get_current()
+    context.enable_progress_bars = False
+    context.print_on_execution_start = False
+    logging.getLogger("ray.data").setLevel(logging.ERROR)

@@ -1,0 +1,79 @@
+"""What a person sees while a grid runs: phase, done/total, rate, time left, the cell that finished last."""
+
+from __future__ import annotations
+
+import time
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+from augbench.engine.board import Board
+
+PLAIN_EVERY = 10.0  # seconds between lines where the output is no terminal
+
+
+class RunProgress:
+    """Follows a board; a context manager. On a terminal two live bars, elsewhere a line now and then."""
+
+    def __init__(self, board: Board, console: Console) -> None:
+        self.board = board
+        self.console = console
+        self.done_before = board.done
+        self.started = time.monotonic()
+        self._printed = 0.0
+        self._bars = Progress(
+            SpinnerColumn(),
+            TextColumn("{task.description}", style="bold"),
+            BarColumn(bar_width=24),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TextColumn("{task.fields[note]}", markup=False),
+            console=console,
+            disable=not console.is_terminal,
+        )
+        self._generate = self._bars.add_task(
+            "generate", total=board.chunks_total, note="", visible=board.chunks_total > 0
+        )
+        self._train = self._bars.add_task("train", total=board.total, completed=board.done, note="")
+
+    def __enter__(self) -> RunProgress:
+        self.board.on_change = self.update
+        self._bars.start()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.update(final=True)
+        self._bars.stop()
+
+    def update(self, final: bool = False) -> None:
+        """Read the board anew."""
+        board = self.board
+        self._bars.update(self._generate, completed=board.chunks_done, note="chunks")
+        self._bars.update(self._train, completed=board.done, note=self._note())
+        due = time.monotonic() - self._printed > PLAIN_EVERY
+        if not self.console.is_terminal and (due or final):
+            self._printed = time.monotonic()
+            chunks = f"generate {board.chunks_done}/{board.chunks_total} chunks, " if board.chunks_total else ""
+            self.console.print(
+                f"{chunks}train {board.done}/{board.total} {self._note()}", markup=False, highlight=False
+            )
+
+    def _note(self) -> str:
+        parts = [f"{len(self.board.failures)} failed"] if self.board.failures else []
+        done = self.board.done - self.done_before
+        if done:
+            rate = done / (time.monotonic() - self.started)
+            blocked = sum(self.board.blocked.values())
+            left = max(self.board.total - self.board.done - blocked, 0) / rate
+            parts.append(f"{rate:.2f} cells/s" if rate >= 0.1 else f"{1 / rate:.0f} s/cell")
+            parts.append(f"{_clock(left)} left")
+        if self.board.last:
+            key, headline = self.board.last
+            parts.append(f"{key.rpartition('-')[0]} " + " ".join(f"{k.upper()} {v:.3f}" for k, v in headline.items()))
+        return " · ".join(parts)
+
+
+def _clock(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"

@@ -1,0 +1,207 @@
+"""Training on Ray Tune: one `Tuner.fit` fed by the board, workers that live on from cell to cell."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import ray
+from ray import tune
+from ray.tune import Callback
+from ray.tune.search import Searcher
+
+from augbench.core.errors import UserError
+from augbench.core.plan import Plan, Take
+from augbench.core.specs import Cell
+from augbench.core.store import Store
+from augbench.engine.board import Board
+from augbench.engine.resources import Allotment
+from augbench.engine.worker import WorkerSetup, one_line
+from augbench.jobs.context import Context
+from augbench.jobs.pictures import Geometry, Pictures
+from augbench.jobs.train import headline
+
+CELLS_PER_FIT = 5000  # the driver grows by some 54 kB per trial; a new fit gives that back
+BARRIER_SECONDS = 60.0
+Job = Callable[[Context, Pictures, Cell, tuple[Take, ...]], dict]
+
+_boards: dict[str, Board] = {}  # by run id: Tune pickles its searcher, and a board has locks
+
+
+def run_training(
+    plan: Plan, store: Store, board: Board, allotment: Allotment, real: Mapping[tuple[str, Geometry], Any], job: Job
+) -> None:
+    """Train every cell that the board hands out; returns when none is left or the board was stopped.
+
+    Args:
+        plan: the grid.
+        store: where records go; workers write them themselves, at once.
+        board: what may start.
+        allotment: slots and what each reserves.
+        real: (dataset, geometry) -> reference to its decoded pictures in the object store.
+        job: what a slot does with a cell; `jobs.train.train_cell` but in benchmarks.
+    """
+    run_id = f"{plan.grid.name}-{time.time_ns()}"
+    _boards[run_id] = board
+    work = ray.put({cell.key: (cell, plan.needs[cell.key]) for cell in plan.cells})
+    try:
+        while board.cells_left:
+            _wait_until(board, lambda: board.ready_count or not board.cells_left)
+            barrier = StartBarrier.remote(min(allotment.slots, max(board.ready_count, 1)))
+            shared = {
+                "setup": WorkerSetup.of(plan, store),
+                "work": [work],  # in lists, references stay references until the worker asks for them
+                "real": {key: [reference] for key, reference in real.items()},
+                "barrier": barrier,
+                "job": job,
+            }
+            _fit(run_id, board, allotment, shared)
+    finally:
+        del _boards[run_id]
+
+
+def _wait_until(board: Board, condition: Callable[[], object]) -> None:
+    while not condition() and not board.stopped:
+        time.sleep(0.1)
+
+
+def _fit(run_id: str, board: Board, allotment: Allotment, shared: dict[str, Any]) -> None:
+    trainable = tune.with_parameters(CellTrainable, shared=shared)
+    trainable = tune.with_resources(trainable, {"cpu": allotment.train_cpu, "gpu": allotment.train_gpu})
+    with tempfile.TemporaryDirectory(prefix="augbench-tune-") as scratch:
+        tuner = tune.Tuner(
+            trainable,
+            tune_config=tune.TuneConfig(
+                search_alg=ReadyCells(run_id),
+                num_samples=CELLS_PER_FIT,
+                max_concurrent_trials=allotment.slots,
+                reuse_actors=True,
+                trial_name_creator=_trial_name,
+                trial_dirname_creator=_trial_name,
+            ),
+            run_config=tune.RunConfig(
+                name="cells",
+                storage_path=scratch,  # Tune's own files are not kept: the store has everything
+                verbose=0,
+                callbacks=[_Report(board)],
+                checkpoint_config=tune.CheckpointConfig(checkpoint_frequency=0, checkpoint_at_end=False),
+                failure_config=tune.FailureConfig(max_failures=0),
+            ),
+        )
+        tuner.fit()
+
+
+def _trial_name(trial: tune.experiment.Trial) -> str:
+    return trial.trial_id
+
+
+class ReadyCells(Searcher):
+    """Hands a cell to Tune the moment its pools are committed; None while nothing is ready."""
+
+    def __init__(self, run_id: str) -> None:
+        super().__init__(metric="done", mode="max")
+        self.run_id = run_id
+
+    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
+        """The next cell's key, None = ask again, FINISHED = nothing is left."""
+        board = _boards[self.run_id]
+        unit = board.next_cell()
+        if unit is not None:
+            return {"key": unit[0].key}
+        if board.cells_left and board.running + board.ready_count < board.total:
+            return None
+        return None if board.cells_left else Searcher.FINISHED
+
+    def on_trial_complete(self, trial_id: str, result: dict | None = None, error: bool = False) -> None:
+        """Results go to the board through `_Report`."""
+
+    def save(self, checkpoint_path: str) -> None:
+        """Nothing to save: resuming is planning again."""
+
+    def restore(self, checkpoint_path: str) -> None:
+        """Nothing to restore."""
+
+
+class _Report(Callback):
+    """Tells the board what became of each trial."""
+
+    def __init__(self, board: Board) -> None:
+        self.board = board
+
+    def on_trial_complete(self, iteration: int, trials: list, trial: tune.experiment.Trial, **info: Any) -> None:
+        outcome = trial.last_result
+        if "failure" in outcome:
+            failure = json.loads(outcome["failure"])
+            self.board.cell_failed(trial.config["key"], failure["line"], failure["by_user"])
+        else:
+            self.board.cell_done(trial.config["key"], json.loads(outcome["headline"]))
+
+    def on_trial_error(self, iteration: int, trials: list, trial: tune.experiment.Trial, **info: Any) -> None:
+        self.board.cell_lost(trial.config["key"])  # exceptions come back as results: only a dying worker ends here
+
+
+@ray.remote(num_cpus=0)
+class StartBarrier:
+    """Lets the first workers start together.
+
+    Tune gives a finished worker the next trial and kills the one that is still starting, so without this a grid of
+    short cells would run on its first worker alone.
+    """
+
+    def __init__(self, expected: int) -> None:
+        self.expected = expected
+        self.arrived = 0
+
+    async def arrive(self) -> None:
+        """Returns when all expected workers are here, or after `BARRIER_SECONDS`."""
+        self.arrived += 1
+        deadline = time.monotonic() + BARRIER_SECONDS
+        while self.arrived < self.expected and time.monotonic() < deadline:
+            await asyncio.sleep(0.02)
+
+
+class CellTrainable(tune.Trainable):
+    """One slot: trains one cell per trial, and keeps its process, decoded pictures and GPU context in between."""
+
+    def setup(self, config: dict[str, Any], shared: dict[str, Any]) -> None:
+        """Once per process."""
+        self.context: Context = shared["setup"].context(use_gpu=True)
+        self.work: dict[str, tuple[Cell, tuple[Take, ...]]] = ray.get(shared["work"][0])
+        self.references = shared["real"]  # kept, so that the arrays below stay mapped
+        real = {key: ray.get(reference[0]) for key, reference in self.references.items()}
+        self.pictures = Pictures(self.context.store, real)
+        self.job: Job = shared["job"]
+        ray.get(shared["barrier"].arrive.remote())
+
+    def reset_config(self, new_config: dict[str, Any]) -> bool:
+        """Go on with another cell in this process."""
+        self.config = new_config
+        return True
+
+    def step(self) -> dict[str, Any]:
+        """The whole cell. An exception is a result too; only a dying process is an error to Tune."""
+        cell, takes = self.work[self.config["key"]]
+        try:
+            record = self.job(self.context, self.pictures, cell, takes)
+            return {"done": True, "headline": json.dumps(headline(record))}
+        except Exception as error:
+            self.context.store.record_failure(cell.key, cell.as_dict(), error)
+            failure = {"line": one_line(error), "by_user": isinstance(error, UserError)}
+            return {"done": True, "failure": json.dumps(failure)}
+        finally:
+            _free_gpu(self.context.device)
+
+
+def _free_gpu(device: str) -> None:
+    """Give the cell's GPU memory back: the process lives on, and others share the device."""
+    if device != "cpu":
+        import gc
+
+        import torch
+
+        gc.collect()
+        torch.cuda.empty_cache()

@@ -1,0 +1,44 @@
+"""What a worker process, anywhere in the cluster, is set up with: plain names, nothing pickled from a script."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from augbench.core import plugins
+from augbench.core.errors import UserError
+from augbench.core.library import Library
+from augbench.core.plan import Plan
+from augbench.core.store import Store
+from augbench.jobs.context import Context, best_device
+
+
+@dataclass(frozen=True)
+class WorkerSetup:
+    """Enough to make a `Context` in another process."""
+
+    store: str
+    datasets: Mapping[str, tuple[str, Mapping[str, Any]]]
+    plugin_files: tuple[str, ...]
+    save_weights: bool
+
+    @classmethod
+    def of(cls, plan: Plan, store: Store) -> WorkerSetup:
+        """Of this run."""
+        return cls(str(store.root), plan.library.settings, plugins.loaded_files(), plan.grid.save_weights)
+
+    def context(self, use_gpu: bool) -> Context:
+        """The context in this process."""
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # repeatable matrix products on a GPU
+        for file in self.plugin_files:
+            plugins.load_file(file)
+        device = best_device() if use_gpu else "cpu"
+        return Context(Store(self.store), Library(self.datasets), device, self.save_weights)
+
+
+def one_line(error: BaseException) -> str:
+    """An exception as one line: a user's error as it is, any other with its type."""
+    text = " ".join(str(error).split())
+    return text if isinstance(error, UserError) else f"{type(error).__name__}: {text}"

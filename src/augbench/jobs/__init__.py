@@ -1,0 +1,1 @@
+"""Each job's whole story, top to bottom, without Ray."""

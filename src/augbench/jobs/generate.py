@@ -1,0 +1,132 @@
+"""The generate job: make the pictures of one chunk of a pool, and commit them."""
+
+from __future__ import annotations
+
+import io
+import json
+import time
+
+import numpy as np
+
+from augbench.core.contracts import Augmenter, Request, Synthetic
+from augbench.core.seeds import derive_seed
+from augbench.core.specs import PoolSpec
+from augbench.core.store import json_bytes, json_lines, write_atomic
+from augbench.jobs.context import Context
+from augbench.jobs.provenance import device_name, git_sha, versions
+
+DEFECT = "defect"  # the label of synthetic pictures in detection
+
+
+def generate_chunk(context: Context, pool: PoolSpec, chunk: int) -> float:
+    """Make one chunk and commit it: pictures and masks first, its metadata file last. Returns the seconds it took.
+
+    Raises:
+        UserError: the view cannot serve it.
+        ValueError: the augmenter broke its contract.
+    """
+    started = time.perf_counter()
+    augmenter = _loaded(context, pool)
+    reads = augmenter.reads(pool.shots or 0)
+    view = context.library.view(pool.data, pool.shots, pool.draw, reads)
+    requests = [_request(pool, i) for i in range(chunk * pool.chunk_size, (chunk + 1) * pool.chunk_size)]
+    pictures = augmenter.generate(requests, view)
+    _check(augmenter, requests, pictures)
+    seconds = time.perf_counter() - started
+    lines = [_write_picture(context, pool, r, p) for r, p in zip(requests, pictures, strict=True)]
+    provenance = {
+        "seconds": seconds,
+        "pictures": len(pictures),
+        "device": device_name(context.device),
+        "git_sha": git_sha(),
+        "versions": versions(),
+    }
+    marker = context.store.chunk_path(pool, chunk)
+    write_atomic(marker.with_name(f"{chunk:05d}.provenance.json"), json_bytes(provenance))
+    write_atomic(marker, json_lines(lines))
+    context.store.clear_failure(pool.key)
+    return seconds
+
+
+def assemble_pool(context: Context, pool: PoolSpec) -> None:
+    """Write ``metadata.jsonl`` and ``pool.json`` from the committed chunks, if they do not cover them yet."""
+    store = context.store
+    chunks = sorted(store.chunks(pool))
+    folder = store.path("pools", pool.key)
+    summary = folder / "pool.json"
+    if not chunks or (summary.is_file() and json.loads(summary.read_text(encoding="utf-8"))["chunks"] == chunks):
+        return
+    lines = [line for chunk in chunks for line in store.chunk_lines(pool, chunk)]
+    write_atomic(folder / "metadata.jsonl", json_lines(lines))
+    made = [json.loads(store.chunk_path(pool, c).with_name(f"{c:05d}.provenance.json").read_text()) for c in chunks]
+    record = {
+        "key": pool.key,
+        "spec": pool.as_dict(),
+        "pictures": len(lines),
+        "chunks": chunks,
+        "provenance": {"seconds": sum(m["seconds"] for m in made), **{k: made[-1][k] for k in _SAME_FOR_ALL}},
+    }
+    write_atomic(summary, json_bytes(record))
+
+
+_SAME_FOR_ALL = ("device", "git_sha", "versions")
+
+
+def _loaded(context: Context, pool: PoolSpec) -> Augmenter:
+    """The pool's augmenter with its adapter; only the last one stays loaded, since bundles are large."""
+    augmenter = context.library.augmenter(pool.augmenter)
+    adapter = context.store.path("adapters", pool.adapter.key) if augmenter.learns else None
+    wanted = (pool.augmenter.digest, str(adapter))
+    if wanted not in context.loaded:
+        context.loaded.clear()
+        augmenter.load(adapter, context.device)
+        context.loaded[wanted] = augmenter
+    return augmenter
+
+
+def _request(pool: PoolSpec, index: int) -> Request:
+    classes = pool.data.classes or (DEFECT,)
+    seed = derive_seed("generate", pool.augmenter.name, pool.seed, pool.fresh_for or "", index)
+    return Request(index, seed, classes[index % len(classes)])
+
+
+def _check(augmenter: Augmenter, requests: list[Request], pictures: list[Synthetic]) -> None:
+    """Hold an augmenter to its contract, whoever wrote it."""
+    if len(pictures) != len(requests):
+        raise ValueError(f"augmenter '{augmenter.name}' made {len(pictures)} pictures for {len(requests)} requests")
+    for request, picture in zip(requests, pictures, strict=True):
+        image, mask = picture.image, picture.mask
+        if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
+            found = f"{image.shape} {image.dtype}"
+            raise ValueError(f"augmenter '{augmenter.name}': an image must be H,W,3 uint8, not {found}")
+        if mask is not None and (mask.shape != image.shape[:2] or mask.dtype != bool):
+            raise ValueError(f"augmenter '{augmenter.name}': a mask must be H,W bool like its image")
+        if picture.label != request.label:
+            raise ValueError(f"augmenter '{augmenter.name}' made '{picture.label}' where '{request.label}' was asked")
+
+
+def _write_picture(context: Context, pool: PoolSpec, request: Request, picture: Synthetic) -> dict:
+    """Write image and mask; returns the line for the metadata, with names relative to the pool's folder."""
+    store = context.store
+    image_path = store.image_path(pool, request.index)
+    write_atomic(image_path, _png(picture.image))
+    line = {
+        "file_name": f"images/{image_path.name}",
+        "index": request.index,
+        "seed": request.seed,
+        "label": picture.label,
+        "meta": picture.meta,
+    }
+    if picture.mask is not None:
+        mask_path = store.mask_path(pool, request.index)
+        write_atomic(mask_path, _png(picture.mask.astype(np.uint8) * 255))
+        line["mask_file_name"] = f"masks/{mask_path.name}"
+    return line
+
+
+def _png(array: np.ndarray) -> bytes:
+    from PIL import Image
+
+    buffer = io.BytesIO()
+    Image.fromarray(array).save(buffer, "PNG", compress_level=3)
+    return buffer.getvalue()

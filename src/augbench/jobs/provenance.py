@@ -1,0 +1,51 @@
+"""What a result was made with: versions, device, git SHA."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import platform
+import subprocess
+from functools import cache
+from pathlib import Path
+
+import augbench
+
+PACKAGES = ("torch", "torchvision", "timm", "numpy", "scikit-learn", "diffusers", "transformers", "peft", "ray")
+
+
+@cache
+def versions() -> dict[str, str]:
+    """Versions of Python, augbench and what decides numbers."""
+    found = {"python": platform.python_version(), "augbench": augbench.__version__}
+    return found | {name: importlib.metadata.version(name) for name in PACKAGES}
+
+
+@cache
+def git_sha() -> str | None:
+    """The commit augbench runs from, with ``-dirty`` if tracked files were changed; None outside a checkout."""
+    here = Path(augbench.__file__).parent
+    try:
+        top = subprocess.run(["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"],
+                             cwd=here, capture_output=True, text=True, check=True, timeout=20)  # fmt: skip
+    except (OSError, subprocess.SubprocessError):
+        return None
+    tracked = subprocess.run(["git", "ls-files", "--error-unmatch", augbench.__file__],
+                             cwd=here, capture_output=True, check=False)  # fmt: skip
+    return top.stdout.strip() if tracked.returncode == 0 else None  # a site-packages inside another repository
+
+
+def device_name(device: str) -> str:
+    """The device's model: a GPU's name, or the processor."""
+    if device.startswith("cuda"):
+        import torch
+
+        return torch.cuda.get_device_name(device)
+    return _processor()
+
+
+@cache
+def _processor() -> str:
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.is_file() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()

@@ -1,0 +1,253 @@
+"""The train job: one cell's whole story, from its pictures to its record."""
+
+from __future__ import annotations
+
+import io
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from augbench.classifiers.fit import Fitted, fit, predict
+from augbench.classifiers.loader import Resident
+from augbench.core.contracts import GOOD
+from augbench.core.errors import UserError
+from augbench.core.library import Library
+from augbench.core.plan import Take
+from augbench.core.protocol import Protocol
+from augbench.core.seeds import derive_seed
+from augbench.core.specs import SCHEMA, Cell
+from augbench.core.splits import Split, checked_samples
+from augbench.core.store import json_bytes, write_atomic
+from augbench.jobs.context import Context
+from augbench.jobs.pictures import Pictures, geometry
+from augbench.jobs.provenance import device_name, git_sha, versions
+from augbench.metrics import detection, recognition
+
+
+@dataclass
+class Material:
+    """What a cell trains and is judged on."""
+
+    train: Resident
+    train_labels: np.ndarray  # N int64: 0/1, or a class number
+    judge: Resident
+    judged: pd.DataFrame  # rows of the judged pictures, test first, then held-out; column "part" says which
+    classes: tuple[str, ...]  # recognition: one output each; (): detection, one output
+    counts: dict[str, int]
+
+
+def train_cell(context: Context, pictures: Pictures, cell: Cell, takes: Sequence[Take]) -> dict:
+    """Train one classifier and commit its scores and record. Returns the record.
+
+    Args:
+        context: store, datasets, device.
+        pictures: decoded pictures.
+        cell: what to train.
+        takes: the pools it uses and how many pictures of each.
+
+    Raises:
+        UserError: weights or pictures that cannot be had, or nothing to learn from.
+    """
+    import torch
+
+    torch.set_num_threads(cell.protocol.threads_per_cell)
+    started = time.perf_counter()
+    material = gather(context, pictures, cell, takes)
+    gathered = time.perf_counter()
+    curve, judging, logits = [], 0.0, np.empty(0)
+
+    def judge(model: torch.nn.Module, epoch: int) -> None:
+        nonlocal judging, logits
+        if epoch % cell.protocol.eval_every == 0 or epoch == cell.protocol.epochs:
+            begun = time.perf_counter()
+            logits = predict(model, material.judge, cell.protocol)
+            now = evaluate(score_table(material, logits), cell.protocol)
+            curve.append({"epoch": epoch, score: now[score]})
+            judging += time.perf_counter() - begun
+
+    score = "accuracy" if material.classes else "ap"
+    outputs = len(material.classes) or 1
+    # Of the cell's names, not of its key: a seed means the same start whatever the augmenter and its settings.
+    seed = derive_seed("cell", cell.data.name, cell.data.fold, cell.seed)
+    fitted = fit(material.train, material.train_labels, outputs, cell.protocol, seed, judge)
+    scores = score_table(material, logits)
+    result = {
+        **evaluate(scores, cell.protocol),
+        "counts": material.counts,
+        "curves": {"loss": fitted.losses, "test": curve},
+        "best_epoch_oracle": max(curve, key=lambda point: (point[score], -point["epoch"])),
+    }
+    finished = time.perf_counter()
+    times = {"total": finished - started, "gather": gathered - started, "judge": judging}
+    times["fit"] = times["total"] - times["gather"] - times["judge"]
+    record = commit(context, cell, takes, scores, result, times)
+    if context.save_weights:
+        _save_weights(context, cell, fitted)
+    return record
+
+
+def headline(record: dict) -> dict[str, float]:
+    """The one number of a record that progress shows: AP, or accuracy in recognition."""
+    result = record["result"]
+    name = "ap" if "ap" in result else "accuracy"
+    return {name: result[name]}
+
+
+def gather(context: Context, pictures: Pictures, cell: Cell, takes: Sequence[Take]) -> Material:
+    """The pictures of a cell: negatives, shots and synthetic ones to train on; test and held-out ones to judge."""
+    import torch
+
+    device = torch.device(context.device)
+    split = context.library.split(cell.data)
+    shots = context.library.shots(cell.data, cell.shots, cell.draw)
+    size = geometry(cell.protocol)
+    real = pictures.real[cell.data.alias, size]
+    pools = [pictures.pool(take, size) for take in takes]
+    classes = _outputs(cell, split)
+    judged = pd.concat([split.test.assign(part="test"), split.heldout.assign(part="heldout")], ignore_index=True)
+    train = pd.concat([split.negatives, shots])
+    labels = [_labels(train["label"], classes), *(_pool_labels(take, cell, classes) for take in takes)]
+    if not classes and not any(part.any() for part in labels):
+        raise UserError(f"cell '{cell.key}' has no defective picture to learn from: use shots > 0 or an augmenter")
+    row_of = _row_of(context.library, cell.data.alias)
+    synthetic_rows = np.arange(len(real), len(real) + sum(map(len, pools)))
+    parts = [pictures.tensor(array, device) for array in (real, *pools)]
+    train_rows = np.concatenate([row_of[train["id"]].to_numpy(), synthetic_rows])
+    return Material(
+        train=Resident(parts, train_rows, cell.protocol, device),
+        train_labels=np.concatenate(labels),
+        judge=Resident(parts[:1], row_of[judged["id"]].to_numpy(), cell.protocol, device),
+        judged=judged,
+        classes=classes,
+        counts={
+            "train_negatives": len(split.negatives),
+            "shots": len(shots),
+            "synthetic": sum(take.n for take in takes),
+            "heldout_negatives": len(split.heldout),
+            "test_negatives": int((split.test["label"] == GOOD).sum()),
+            "test_positives": int((split.test["label"] != GOOD).sum()),
+        },
+    )
+
+
+def _outputs(cell: Cell, split: Split) -> tuple[str, ...]:
+    """What each logit stands for: () in detection; in recognition the classes, `GOOD` among them if it occurs."""
+    good = (GOOD,) if cell.data.classes and len(split.negatives) else ()
+    return good + cell.data.classes
+
+
+def _row_of(library: Library, alias: str) -> pd.Series:
+    """Sample id -> its row in the decoded array."""
+    ids = checked_samples(library.dataset(alias))["id"]
+    return pd.Series(np.arange(len(ids)), index=ids)
+
+
+def _labels(names: pd.Series, classes: tuple[str, ...]) -> np.ndarray:
+    if not classes:
+        return (names != GOOD).to_numpy(np.int64)
+    return names.map({name: number for number, name in enumerate(classes)}).to_numpy(np.int64)
+
+
+def _pool_labels(take: Take, cell: Cell, classes: tuple[str, ...]) -> np.ndarray:
+    """Pool pictures are interleaved by defect class; in detection all are positive."""
+    if not classes:
+        return np.ones(take.n, np.int64)
+    numbers = np.array([classes.index(name) for name in cell.data.classes], np.int64)
+    return numbers[np.arange(take.n) % len(numbers)]
+
+
+def score_table(material: Material, logits: np.ndarray) -> pd.DataFrame:
+    """One row per judged picture: id, part, label, group, and a float32 column per logit, named for its class."""
+    table = material.judged[["id", "part", "label", "group"]].astype(str).reset_index(drop=True)
+    names = [f"logit_{name}" for name in material.classes] or ["logit"]
+    for column, name in enumerate(names):
+        table[name] = logits[:, column].astype(np.float32)
+    return table
+
+
+def evaluate(scores: pd.DataFrame, protocol: Protocol) -> dict:
+    """Every metric of a cell, from its score table alone: what is published can be recomputed without training."""
+    if "logit" not in scores:
+        return _evaluate_recognition(scores)
+    test, heldout = (scores[scores["part"] == part] for part in ("test", "heldout"))
+    labels, logits = (test["label"] != GOOD).to_numpy(), test["logit"].to_numpy()
+    ap = {
+        "ap_step": detection.average_precision(labels, logits),
+        "ap_trapezoidal": detection.average_precision_trapezoidal(labels, logits),
+    }
+    result = {
+        "ap": ap[f"ap_{protocol.ap}"],
+        **ap,
+        "auroc": detection.auroc(labels, logits),
+        "oracle": detection.at_threshold(labels, logits, detection.best_f1_threshold(labels, logits)),
+        "heldout": None,
+    }
+    if len(heldout):
+        threshold = detection.threshold_for_false_alarms(heldout["logit"].to_numpy(), protocol.false_alarm_rate)
+        result["heldout"] = detection.at_threshold(labels, logits, threshold)
+    return result
+
+
+def _evaluate_recognition(scores: pd.DataFrame) -> dict:
+    test = scores[scores["part"] == "test"]
+    columns = [column for column in test if column.startswith("logit_")]
+    classes = [column.removeprefix("logit_") for column in columns]
+    labels = test["label"].map({name: number for number, name in enumerate(classes)}).to_numpy()
+    matrix = recognition.confusion_matrix(labels, test[columns].to_numpy().argmax(axis=1), len(classes))
+    return {
+        "accuracy": recognition.accuracy(matrix),
+        "macro_f1": recognition.macro_f1(matrix),
+        "confusion": matrix.tolist(),
+        "classes": classes,
+    }
+
+
+def commit(
+    context: Context, cell: Cell, takes: Sequence[Take], scores: pd.DataFrame, result: dict, seconds: dict[str, float]
+) -> dict:
+    """Write the scores, then the record: the record is the commit marker."""
+    buffer = io.BytesIO()
+    scores.to_parquet(buffer, index=False, engine="pyarrow", compression="zstd")
+    write_atomic(context.store.path("scores", cell.key), buffer.getvalue())
+    record = {
+        "schema": SCHEMA,
+        "key": cell.key,
+        "spec": cell.as_dict(),
+        "result": result,
+        "provenance": {
+            "seconds": seconds,
+            "images_per_second": _images_per_second(result, cell.protocol, seconds),
+            "embedded": _embedded(context.library, cell, takes),
+            "device": device_name(context.device),
+            "git_sha": git_sha(),
+            "versions": versions(),
+        },
+    }
+    write_atomic(context.store.path("cells", cell.key), json_bytes(record))
+    context.store.clear_failure(cell.key)
+    return record
+
+
+def _embedded(library: Library, cell: Cell, takes: Sequence[Take]) -> list[str]:
+    """The parts that come with this package, for which a result shows mechanics and is no evidence."""
+    found = [f"dataset {cell.data.name}"] if library.dataset(cell.data.alias).embedded else []
+    augmenters = [take.pool.augmenter for take in takes]
+    return found + [f"augmenter {spec.name}" for spec in augmenters if library.augmenter(spec).embedded()]
+
+
+def _images_per_second(result: dict, protocol: Protocol, seconds: dict[str, float]) -> float:
+    """Training pictures per second of fitting."""
+    counts = result["counts"]
+    positives = counts["shots"] + counts["synthetic"]
+    epoch = 2 * positives if protocol.sampler == "balanced" else counts["train_negatives"] + positives
+    return epoch * protocol.epochs / seconds["fit"]
+
+
+def _save_weights(context: Context, cell: Cell, fitted: Fitted) -> None:
+    from safetensors.torch import save
+
+    state = {name: tensor.cpu().contiguous() for name, tensor in fitted.model.state_dict().items()}
+    write_atomic(context.store.path("weights", cell.key), save(state))

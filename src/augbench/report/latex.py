@@ -1,0 +1,96 @@
+"""Tables -> LaTeX, with booktabs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import groupby
+
+from augbench.report.tables import Column, Row, Table
+
+_SPECIAL = {
+    "\\": r"\textbackslash{}",
+    "&": r"\&",
+    "%": r"\%",
+    "$": r"\$",
+    "#": r"\#",
+    "_": r"\_",
+    "{": r"\{",
+    "}": r"\}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "<": r"\textless{}",
+    ">": r"\textgreater{}",
+    "|": r"\textbar{}",
+    "\u2013": "--",
+}
+
+
+def to_latex(name: str, tables: Sequence[Table]) -> str:
+    """All tables of a report as ``table`` environments, to be read in with ``\\input``."""
+    head = f"% {' '.join(name.split())}: needs \\usepackage{{booktabs}}\n"
+    return head + "\n" + "\n".join(_table(table) for table in tables)
+
+
+def escape_latex(text: str) -> str:
+    """Text that LaTeX prints as it is, on one line."""
+    return "".join(_SPECIAL.get(character, character) for character in " ".join(text.split()))
+
+
+def _table(table: Table) -> str:
+    sides = "".join("r" if column.is_number else "l" for column in table.columns)
+    caption = " ".join(sentence if sentence.endswith(".") else f"{sentence}." for sentence in table.captions)
+    lines = [
+        r"\begin{table}[t]",
+        r"\centering",
+        rf"\caption{{{escape_latex(f'{table.title}. {caption}')}}}",
+        r"\small",
+        rf"\begin{{tabular}}{{{sides}}}",
+        r"\toprule",
+        *_headings(table.columns),
+        r"\midrule",
+        *_body(table),
+        r"\bottomrule",
+        r"\end{tabular}",
+        *(rf"\par\smallskip\footnotesize {escape_latex(note)}" for note in table.notes),
+        r"\end{table}",
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def _headings(columns: Sequence[Column]) -> list[str]:
+    """Group headings with a rule under each that spans several columns, then the titles."""
+    groups, rules, start = [], [], 1
+    for name, members in groupby(columns, key=lambda column: column.group or column.key):
+        width = len(list(members))
+        shown = name if columns[start - 1].group else ""
+        groups.append(rf"\multicolumn{{{width}}}{{c}}{{{escape_latex(shown)}}}" if shown else "")
+        if width > 1:
+            rules.append(rf"\cmidrule(lr){{{start}-{start + width - 1}}}")
+        start += width
+    titles = [r"$N_\mathrm{aug}$" if column.key == "n_aug" else escape_latex(column.title) for column in columns]
+    above = [_line(groups), *([" ".join(rules)] if rules else [])] if any(groups) else []
+    return [*above, _line(titles)]
+
+
+def _body(table: Table) -> list[str]:
+    lines = []
+    for place, row in enumerate(table.rows):
+        if row.first and place:
+            lines.append(r"\addlinespace")
+        lines.append(_line(_entries(table, row)))
+    return lines
+
+
+def _entries(table: Table, row: Row) -> list[str]:
+    """The entries of a row; the augmenter's name stands once per block."""
+    texts = []
+    for column in table.columns:
+        text = escape_latex(row.text(column)) if row.first or column.key != "augmenter" else ""
+        mark = "textbf" if table.is_best(row, column) else "textit" if row.is_average and text else ""
+        texts.append(rf"\{mark}{{{text}}}" if mark else text)
+    return texts
+
+
+def _line(entries: Sequence[str]) -> str:
+    return " & ".join(entries) + r" \\"

@@ -1,0 +1,115 @@
+"""The words around a table: its title, what its numbers are made of, and its footnotes."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+AP_WORDS = {
+    "trapezoidal": "AP is the area under the precision-recall curve by the trapezoidal rule.",
+    "step": "AP is step-wise: the sum of precision times the gain in recall, without interpolation.",
+}
+SHA_LENGTH = 12
+
+
+def title_of(cell: Any, folds: tuple[int, ...]) -> str:
+    """``ksdd2, few-shot (5 real defects), protocol inout``, with the folds where there are any."""
+    each = " per class" if cell.task == "recognition" else ""
+    regimes = {0: "zero-shot (no real defects)", "all": "full-shot (all real defects)"}
+    one = "1 real defect" if cell.shots == 1 else f"{cell.shots} real defects"
+    parts = [cell.dataset, regimes.get(cell.shots, f"few-shot ({one}{each})"), f"protocol {cell.protocol}"]
+    return ", ".join([*parts, folds_words(folds)] if folds else parts)
+
+
+def folds_words(folds: Sequence[int]) -> str:
+    """``fold 0``, ``folds 0-4``, ``folds 0, 2``."""
+    if len(folds) == 1:
+        return f"fold {folds[0]}"
+    in_a_row = list(folds) == list(range(folds[0], folds[-1] + 1))
+    return f"folds {folds[0]}-{folds[-1]}" if in_a_row else f"folds {', '.join(map(str, folds))}"
+
+
+def captions(rows: list[list[Any]], records: list[Any], embedded: tuple[str, ...]) -> list[str]:
+    """What the numbers are and where they come from, one sentence each.
+
+    Args:
+        rows: the expected cells of each row.
+        records: the records found.
+        embedded: the embedded parts behind them.
+    """
+    cell = rows[0][0]
+    sentences = [f"mechanics, not evidence ({', '.join(embedded)})"] if embedded else []
+    sentences.append(f"{_spread(rows)}.")
+    if cell.task == "detection":
+        sentences.append(AP_WORDS[cell.ap_definition])
+    return sentences + _origin(records)
+
+
+def footnotes(cell: Any, found: int, expected: int, averages: bool) -> list[str]:
+    """What the headings mean, and what is missing.
+
+    Args:
+        cell: any expected cell of the table.
+        found: cells with a record.
+        expected: cells in all.
+        averages: whether the table has average rows.
+    """
+    notes = []
+    if found < expected:
+        notes.append(f"* incomplete: {found} of {expected} cells")
+    if averages:
+        notes.append("Average: mean of the means and mean of the standard deviations over N_aug.")
+    if cell.task == "recognition":
+        return [*notes, "N_aug is per class."]
+    notes.append("Oracle: the threshold was chosen with the labels of the test pictures it is judged on.")
+    if cell.false_alarm_rate is not None:
+        notes.append(
+            "Held-out threshold: the lowest that calls at most "
+            f"{100 * cell.false_alarm_rate:g} % of the held-out good training pictures defective."
+        )
+    return notes
+
+
+def _spread(rows: list[list[Any]]) -> str:
+    """What mean and std go over: seeds, and draws and folds pooled with them."""
+    axes = {"seed": "seed", "draw": "draw of the shots", "fold": "fold"}
+    counts = {axis: {len({getattr(cell, axis) for cell in cells}) for cells in rows} for axis in axes}
+    several = [axis for axis in ("draw", "fold") if max(counts[axis]) > 1]
+    words = " x ".join(_count(counts[axis], axes[axis]) for axis in ("seed", *several))
+    if several:
+        return f"Mean (sample standard deviation) over {words}, pooled"
+    if counts["seed"] == {1}:
+        return "One seed: no standard deviation"
+    return f"Mean (sample standard deviation) over {words}"
+
+
+def _count(numbers: set[int], what: str) -> str:
+    """``4 seeds``, or ``2 to 4 seeds`` where rows differ."""
+    low, high = min(numbers), max(numbers)
+    head, _, tail = what.partition(" ")
+    plural = " ".join(filter(None, [head if high == 1 else f"{head}s", tail]))
+    return f"{high} {plural}" if low == high else f"{low} to {high} {plural}"
+
+
+def _origin(records: list[Any]) -> list[str]:
+    """Devices, where they differ, and the commits the records were made at."""
+    if not records:
+        return []
+    devices = Counter(record.device for record in records)
+    commits = sorted({_short(record.git_sha) for record in records if record.git_sha})
+    unknown = sum(not record.git_sha for record in records)
+    sentences = []
+    if len(devices) > 1:
+        each = ", ".join(f"{name} ({number} cells)" for name, number in sorted(devices.items()))
+        sentences.append(f"Records come from different devices: {each}.")
+    if commits:
+        sentences.append(f"Made at git {', '.join(commits)}{' and unknown commits' if unknown else ''}.")
+    elif unknown:
+        sentences.append("Made outside a git checkout: the commit is unknown.")
+    return sentences
+
+
+def _short(sha: str) -> str:
+    head, dash, state = sha.partition("-")
+    return head[:SHA_LENGTH] + dash + state

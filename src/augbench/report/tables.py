@@ -1,0 +1,247 @@
+"""The layout "mean_std": records -> tables of mean (sample std), as the papers print them.
+
+One `Table` per dataset, protocol, folds and shots. Every renderer reads this one structure, so that terminal, Markdown,
+LaTeX, CSV and JSON cannot disagree. What a grid expects decides the rows: missing cells are marked, never left out.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from math import isnan, nan
+from typing import Any
+
+import pandas as pd
+
+from augbench.report.frame import METRICS, shots_rank
+from augbench.report.notes import captions, footnotes, title_of
+
+DASH = "\N{EN DASH}"
+INCOMPLETE = "*"
+HEADLINE = {"detection": "ap", "recognition": "accuracy"}
+AP_NAMES = {"trapezoidal": "trapezoidal", "step": "step-wise"}
+ORACLE = "at best F1 on test (oracle)"
+HELDOUT = "at held-out threshold"
+
+
+@dataclass(frozen=True)
+class Stat:
+    """Mean and sample standard deviation (ddof=1) of a metric; NaN where there is none."""
+
+    mean: float = nan
+    std: float = nan  # NaN also where only one number is there
+    n: int = 0  # how many numbers; of an average: how many rows
+
+    @property
+    def text(self) -> str:
+        """``.626 (.059)``; a dash for what is not there."""
+        return DASH if isnan(self.mean) else f"{share(self.mean)} ({share(self.std)})"
+
+
+def share(value: float) -> str:
+    """Three digits of a number in [0, 1], without the leading zero: ``.626``, ``1.000``."""
+    if isnan(value):
+        return DASH
+    text = f"{value:.3f}"
+    return text.removeprefix("0") if value >= 0 else text
+
+
+def stat_of(values: Iterable[float]) -> Stat:
+    """Mean and sample std of the values that are not NaN."""
+    values = [float(value) for value in values if not isnan(value)]
+    if not values:
+        return Stat()
+    return Stat(statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else nan, len(values))
+
+
+def average_of(stats: Sequence[Stat]) -> Stat:
+    """As the papers average over N_aug: the mean of the means, and the mean of the standard deviations."""
+    there = [stat for stat in stats if stat.n]
+    if not there:
+        return Stat()
+    return Stat(statistics.fmean(s.mean for s in there), statistics.fmean(s.std for s in there), len(there))
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column of a table. Neighbours of one ``group`` share that heading."""
+
+    key: str  # "augmenter", "n_aug", "runs", or a metric
+    title: str
+    group: str = ""
+
+    @property
+    def is_number(self) -> bool:
+        """Whether it is set flush right or centred, as numbers are."""
+        return self.key not in ("augmenter", "n_aug")
+
+
+@dataclass(frozen=True)
+class Row:
+    """An augmenter with one N_aug, or its average over several."""
+
+    augmenter: str
+    n_aug: int | None  # None in an average
+    stats: dict[str, Stat]  # every metric of the task, shown or not
+    found: int  # cells with a record
+    expected: int
+    first: bool = True  # of its augmenter
+    is_average: bool = False
+    best: bool = False  # the best headline metric of the complete rows
+
+    @property
+    def incomplete(self) -> bool:
+        """Whether a cell is missing; of an average: in any of the rows that it averages."""
+        return self.found < self.expected
+
+    def text(self, column: Column) -> str:
+        """What stands in that column."""
+        if column.key == "augmenter":
+            return self.augmenter
+        if column.key == "n_aug":
+            return "Average" if self.is_average else str(self.n_aug)
+        return self._runs() if column.key == "runs" else self.stats[column.key].text
+
+    def _runs(self) -> str:
+        if self.is_average:
+            return INCOMPLETE if self.incomplete else ""
+        return f"{self.found}/{self.expected} {INCOMPLETE}" if self.incomplete else str(self.found)
+
+
+@dataclass
+class Table:
+    """What every renderer prints."""
+
+    title: str
+    dataset: str
+    protocol: str
+    folds: tuple[int, ...]  # (): the official split
+    shots: int | str
+    task: str
+    ap_definition: str  # "" in recognition
+    embedded: tuple[str, ...]  # embedded parts behind the numbers: then they show mechanics and are no evidence
+    columns: list[Column]
+    rows: list[Row]
+    captions: list[str]  # sentences over or under the table
+    notes: list[str] = field(default_factory=list)  # footnotes
+
+    @property
+    def headline(self) -> str:
+        """The metric whose best mean is set bold."""
+        return HEADLINE[self.task]
+
+    def is_best(self, row: Row, column: Column) -> bool:
+        """Whether this entry is set bold."""
+        return row.best and column.key == self.headline
+
+
+def build_tables(expected: pd.DataFrame, records: pd.DataFrame) -> list[Table]:
+    """One table per dataset, protocol, folds and shots, in the order of the grid.
+
+    Args:
+        expected: the cells that there should be, see `frame.load_expected`.
+        records: the cells that there are, see `frame.load_records`; others than the expected ones are ignored.
+    """
+    found = {record.key: record for record in records.itertuples(index=False)}
+    return [_table(rows, found) for rows in _by_table(expected)]
+
+
+Rows = dict[tuple[str, int], list[Any]]  # (augmenter, N_aug) -> its expected cells
+
+
+def _by_table(expected: pd.DataFrame) -> list[Rows]:
+    """The expected cells of each table by row. Rows trained on different folds are not comparable: other table."""
+    blocks: dict[tuple[str, str, int | str], Rows] = {}
+    for cell in expected.itertuples(index=False):
+        block = blocks.setdefault((cell.dataset, cell.protocol, cell.shots), {})
+        block.setdefault((cell.augmenter, cell.n_aug), []).append(cell)
+    names = {name: place for place, name in enumerate(dict.fromkeys((d, p) for d, p, _ in blocks))}
+    tables = []
+    for where in sorted(blocks, key=lambda where: (names[where[:2]], shots_rank(where[2]))):
+        by_folds: dict[tuple[int, ...], Rows] = {}
+        for row, cells in blocks[where].items():
+            by_folds.setdefault(folds_of(cells), {})[row] = cells
+        tables += by_folds.values()
+    return tables
+
+
+def folds_of(cells: Sequence[Any]) -> tuple[int, ...]:
+    """The folds of these cells, sorted; () for the official split."""
+    return tuple(sorted({int(cell.fold) for cell in cells if cell.fold is not None}))
+
+
+def _table(cells_of: Rows, found: dict[str, Any]) -> Table:
+    cells = [cell for row in cells_of.values() for cell in row]
+    records = [found[cell.key] for cell in cells if cell.key in found]
+    first, folds = cells[0], folds_of(cells)
+    rows = _mark_best(_rows(cells_of, found, first.task), HEADLINE[first.task])
+    embedded = tuple(sorted({part for record in records for part in record.embedded}))
+    return Table(
+        title=title_of(first, folds),
+        dataset=first.dataset,
+        protocol=first.protocol,
+        folds=folds,
+        shots=first.shots,
+        task=first.task,
+        ap_definition=first.ap_definition if first.task == "detection" else "",
+        embedded=embedded,
+        columns=_columns(first, pooled=len({(cell.draw, cell.fold) for cell in cells}) > 1),
+        rows=rows,
+        captions=captions(list(cells_of.values()), records, embedded),
+        notes=footnotes(first, len(records), len(cells), any(row.is_average for row in rows)),
+    )
+
+
+def _columns(cell: Any, pooled: bool) -> list[Column]:
+    """The columns of a table with this cell in it; ``pooled``: its runs differ in more than the seed."""
+    if cell.task == "recognition":
+        metrics = [Column("accuracy", "accuracy"), Column("macro_f1", "macro-F1")]
+    else:
+        metrics = [
+            Column("ap", "AP", AP_NAMES[cell.ap_definition]),
+            Column("precision", "precision", ORACLE),
+            Column("recall", "recall", ORACLE),
+        ]
+        if cell.false_alarm_rate is not None:
+            metrics += [
+                Column("heldout_recall", "recall", HELDOUT),
+                Column("heldout_false_alarm_rate", "false-alarm rate", HELDOUT),
+            ]
+    runs = Column("runs", "runs" if pooled else "seeds")
+    return [Column("augmenter", "augmenter"), Column("n_aug", "N_aug"), *metrics, runs]
+
+
+def _rows(cells_of: Rows, found: dict[str, Any], task: str) -> list[Row]:
+    """Rows by augmenter: without synthetic pictures first, then as the grid has them; averages close a block."""
+    blocks: dict[str, list[Row]] = {}
+    for (augmenter, n_aug), cells in cells_of.items():
+        block = blocks.setdefault(augmenter, [])
+        block.append(_row(augmenter, n_aug, cells, found, task, first=not block))
+    ordered = sorted(blocks.values(), key=lambda block: any(row.n_aug for row in block))  # stable
+    return [row for block in ordered for row in (*block, *_average(block))]
+
+
+def _row(augmenter: str, n_aug: int, cells: list[Any], found: dict[str, Any], task: str, first: bool) -> Row:
+    records = [found[cell.key] for cell in cells if cell.key in found]
+    stats = {metric: stat_of(getattr(record, metric) for record in records) for metric in METRICS[task]}
+    return Row(augmenter, int(n_aug), stats, len(records), len(cells), first)
+
+
+def _average(block: list[Row]) -> list[Row]:
+    """The average row of an augmenter with several N_aug > 0; else none."""
+    parts = [row for row in block if row.n_aug]
+    if len(parts) < 2:
+        return []
+    stats = {metric: average_of([row.stats[metric] for row in parts]) for metric in parts[0].stats}
+    found, expected = sum(row.found for row in parts), sum(row.expected for row in parts)
+    return [Row(block[0].augmenter, None, stats, found, expected, first=False, is_average=True)]
+
+
+def _mark_best(rows: list[Row], headline: str) -> list[Row]:
+    """Mark the best of the complete rows, if there are several. Equal at the printed digits is equally good."""
+    complete = [row for row in rows if not row.is_average and not row.incomplete]
+    if len(complete) < 2:
+        return rows
+    best = share(max(row.stats[headline].mean for row in complete))
+    return [replace(row, best=row in complete and share(row.stats[headline].mean) == best) for row in rows]

@@ -1,0 +1,100 @@
+"""A store's report: print it, and write it as Markdown, LaTeX, CSV and JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import pandas as pd
+from rich.console import Console
+
+from augbench.core.errors import UserError
+from augbench.core.store import Store, write_atomic
+from augbench.report.data import to_csv, to_json
+from augbench.report.frame import expected_from_records, load_expected, load_records
+from augbench.report.latex import to_latex
+from augbench.report.render import to_markdown, to_terminal
+from augbench.report.tables import Table, build_tables
+
+WAY_OUT = "run a grid first: augbench run GRID.yaml"
+ALL = "all"  # the report of a store that knows no grid
+
+
+def report(
+    store: Store, grid_name: str | None = None, out: Path | None = None, console: Console | None = None
+) -> list[Path]:
+    """Report one grid of a store, or every grid it knows, or, where it knows none, all its records as one.
+
+    Args:
+        store: what a run filled.
+        grid_name: the grid's name; None = each grid that has a record.
+        out: where the files go; None = ``STORE/reports/<grid>/``. Of several grids, each gets a folder in it.
+        console: prints the tables too, if given.
+
+    Returns:
+        The files written.
+
+    Raises:
+        UserError: no store, no record, an unknown grid, or a damaged record.
+    """
+    names = _names(store, grid_name)
+    if not names:
+        records = load_records(store)
+        return _write(store, expected_from_records(records), records, ALL, out, console)
+    files: list[Path] = []
+    for name in names:
+        expected = load_expected(store, name)
+        records = load_records(store, expected["key"])
+        if len(records):
+            folder = out / name if out and len(names) > 1 else out
+            files += _write(store, expected, records, name, folder, console)
+    if not files:
+        what = f"grid '{names[0]}'" if len(names) == 1 else f"its {len(names)} grids"
+        raise UserError(f"store '{store.root}' holds no record of {what}: {WAY_OUT}")
+    return files
+
+
+def write_report(
+    store: Store, expected: pd.DataFrame, name: str, out: Path | None = None, console: Console | None = None
+) -> list[Path]:
+    """Report these cells: ``report.md``, ``.tex``, ``.csv``, ``.json``, each written whole or not at all.
+
+    Equal stores give equal bytes. Arguments as in `report`; ``expected`` as `frame.expected_frame` gives it.
+
+    Raises:
+        UserError: a damaged record, or a folder that cannot be written to.
+    """
+    return _write(store, expected, load_records(store, expected["key"]), name, out, console)
+
+
+def print_report(tables: Sequence[Table], console: Console) -> None:
+    """Print the tables; made for 100 columns."""
+    for table in tables:
+        console.print(to_terminal(table))
+
+
+def _names(store: Store, grid_name: str | None) -> list[str]:
+    """The grids to report."""
+    if not store.root.is_dir():
+        raise UserError(f"store '{store.root}' does not exist: {WAY_OUT}, or give its folder with --store")
+    if not store.keys("cells"):
+        raise UserError(f"store '{store.root}' holds no records: {WAY_OUT}")
+    return sorted(store.keys("grids")) if grid_name is None else [grid_name]
+
+
+def _write(
+    store: Store, expected: pd.DataFrame, records: pd.DataFrame, name: str, out: Path | None, console: Console | None
+) -> list[Path]:
+    tables = build_tables(expected, records)
+    if console is not None:
+        print_report(tables, console)
+    folder = store.report_path(name) if out is None else Path(out)
+    contents = {
+        "report.md": to_markdown(name, tables).encode(),
+        "report.tex": to_latex(name, tables).encode(),
+        "report.csv": to_csv(tables).encode(),
+        "report.json": to_json(name, tables),
+    }
+    for file, content in contents.items():
+        write_atomic(folder / file, content)
+    return [folder / file for file in contents]

@@ -7,7 +7,7 @@ structure source with equal chance; opacity uniform in [0.15, 1].
 
 Not stated there, chosen here:
 - A shape that comes out empty is drawn again. Cells are at least 2 pixels wide, so small pictures see fewer scales.
-- Without a texture folder the texture is procedural.
+- A texture picture is resized to the size of the negative. Without a texture folder the texture is procedural.
 - The structure source cuts any size: cells differ by a pixel where the grid does not divide the picture. The paper's
   text says 4 x 8 cells, re-implementations use 8 x 8, the default.
 - A rotated structure source is filled with the image's mean colour at its corners.

@@ -12,6 +12,7 @@ class NoAugmentation(Augmenter):
 
     title = "no augmentation"
     licence = "Apache-2.0"
+    tasks = frozenset({"detection", "recognition"})
     makes_images = False
 
     def reads(self, shots: Shots) -> frozenset[str]:

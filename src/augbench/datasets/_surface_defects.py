@@ -150,11 +150,11 @@ def _blurred(field: np.ndarray) -> np.ndarray:
 
 
 DEFECTS: dict[str, Defect] = {
-    "scratch": Defect(_scratch, (0.12, 0.65), 0.35),
-    "spot": Defect(_spot, (0.12, 0.65), 0.7, ((1.0, 1.0, 1.0), (0.7, 0.95, 1.1))),
-    "mark": Defect(_mark, (0.11, 0.60), 0.3, ((1.0, 1.0, 1.0), (1.0, 0.97, 0.9))),
-    "crack": Defect(_crack, (0.12, 0.65), 0.85),
-    "stain": Defect(_stain, (0.09, 0.50), 0.8, ((0.7, 1.0, 1.25), (1.0, 0.9, 0.8), (1.1, 1.0, 0.8))),
+    "scratch": Defect(_scratch, (0.14, 0.65), 0.35),
+    "spot": Defect(_spot, (0.14, 0.65), 0.7, ((1.0, 1.0, 1.0), (0.7, 0.95, 1.1))),
+    "mark": Defect(_mark, (0.12, 0.60), 0.3, ((1.0, 1.0, 1.0), (1.0, 0.97, 0.9))),
+    "crack": Defect(_crack, (0.13, 0.65), 0.85),
+    "stain": Defect(_stain, (0.11, 0.50), 0.8, ((0.7, 1.0, 1.25), (1.0, 0.9, 0.8), (1.1, 1.0, 0.8))),
 }
 
 

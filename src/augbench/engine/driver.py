@@ -38,6 +38,7 @@ LEAN = {
     "RAY_CHDIR_TO_TRIAL_DIR": "0",
     "RAY_AIR_NEW_OUTPUT": "0",
     "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_BACKEND_LOG_LEVEL": "fatal",  # or its core prints advice into the progress bars
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
 }
 
@@ -141,7 +142,7 @@ def _ray(address: str | None) -> Iterator[tuple[float, float]]:
             include_dashboard=False if address is None else None,
             runtime_env={"env_vars": {k: v for k, v in LEAN.items() if k.startswith("RAY_")}},
         )
-    for name in ("ray.tune", "ray.data", "ray.air"):
+    for name in ("ray", "ray._private.worker", "ray.tune", "ray.data", "ray.air"):
         logging.getLogger(name).setLevel(logging.ERROR)
     try:
         resources = ray.cluster_resources()

@@ -6,12 +6,11 @@ import logging
 import threading
 import time
 from collections.abc import Iterator
-from functools import partial
-from typing import Any
 
 import numpy as np
 import ray
 
+from augbench.core import plugins
 from augbench.core.errors import UserError
 from augbench.core.plan import Plan
 from augbench.core.specs import AdapterSpec, PoolSpec
@@ -20,6 +19,7 @@ from augbench.engine.board import LOOK_AGAIN, Board
 from augbench.engine.resources import Allotment
 from augbench.engine.worker import WorkerSetup, one_line
 from augbench.jobs.adapt import adapt
+from augbench.jobs.context import Context
 from augbench.jobs.generate import generate_chunk
 
 
@@ -99,9 +99,11 @@ class ChunkMaker:
     """An actor that makes chunks; it loads a bundle once and keeps it while chunks of one pool follow each other."""
 
     def __init__(self, setup: WorkerSetup, pools: dict[str, PoolSpec]) -> None:
+        for file in setup.plugin_files:
+            plugins.load_file(file)
         self.pools = pools
-        self.context_of = partial(setup.context)
-        self.contexts: dict[bool, Any] = {}
+        self.setup = setup
+        self.contexts: dict[bool, Context] = {}
 
     def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, list]:
         """One chunk. An exception comes back as a row; only a dying system is fatal."""
@@ -115,13 +117,11 @@ class ChunkMaker:
             line, by_user = one_line(error), isinstance(error, UserError)
         return {"pool": [pool.key], "chunk": [chunk], "error": [line], "by_user": [by_user]}
 
-    def _context(self, pool: PoolSpec) -> Any:
+    def _context(self, pool: PoolSpec) -> Context:
         """With a GPU only for augmenters that use one: asking for it would load torch."""
-        from augbench.core import plugins
-
-        use_gpu = "augmenters" and plugins.get("augmenters", pool.augmenter.name).uses_gpu
+        use_gpu = plugins.get("augmenters", pool.augmenter.name).uses_gpu
         if use_gpu not in self.contexts:
-            self.contexts[use_gpu] = self.context_of(use_gpu=use_gpu)
+            self.contexts[use_gpu] = self.setup.context(use_gpu)
         return self.contexts[use_gpu]
 
 

@@ -59,7 +59,7 @@ def run_training(
                 "barrier": barrier,
                 "job": job,
             }
-            _fit(run_id, board, allotment, shared)
+            _fit(run_id, allotment, shared)
     finally:
         del _boards[run_id]
 
@@ -69,7 +69,7 @@ def _wait_until(board: Board, condition: Callable[[], object]) -> None:
         time.sleep(0.1)
 
 
-def _fit(run_id: str, board: Board, allotment: Allotment, shared: dict[str, Any]) -> None:
+def _fit(run_id: str, allotment: Allotment, shared: dict[str, Any]) -> None:
     trainable = tune.with_parameters(CellTrainable, shared=shared)
     trainable = tune.with_resources(trainable, {"cpu": allotment.train_cpu, "gpu": allotment.train_gpu})
     with tempfile.TemporaryDirectory(prefix="augbench-tune-") as scratch:
@@ -87,7 +87,7 @@ def _fit(run_id: str, board: Board, allotment: Allotment, shared: dict[str, Any]
                 name="cells",
                 storage_path=scratch,  # Tune's own files are not kept: the store has everything
                 verbose=0,
-                callbacks=[_Report(board)],
+                callbacks=[_Report(run_id)],
                 checkpoint_config=tune.CheckpointConfig(checkpoint_frequency=0, checkpoint_at_end=False),
                 failure_config=tune.FailureConfig(max_failures=0),
             ),
@@ -112,8 +112,6 @@ class ReadyCells(Searcher):
         unit = board.next_cell()
         if unit is not None:
             return {"key": unit[0].key}
-        if board.cells_left and board.running + board.ready_count < board.total:
-            return None
         return None if board.cells_left else Searcher.FINISHED
 
     def on_trial_complete(self, trial_id: str, result: dict | None = None, error: bool = False) -> None:
@@ -129,19 +127,19 @@ class ReadyCells(Searcher):
 class _Report(Callback):
     """Tells the board what became of each trial."""
 
-    def __init__(self, board: Board) -> None:
-        self.board = board
+    def __init__(self, run_id: str) -> None:
+        self.run_id = run_id
 
     def on_trial_complete(self, iteration: int, trials: list, trial: tune.experiment.Trial, **info: Any) -> None:
-        outcome = trial.last_result
+        board, outcome = _boards[self.run_id], trial.last_result
         if "failure" in outcome:
             failure = json.loads(outcome["failure"])
-            self.board.cell_failed(trial.config["key"], failure["line"], failure["by_user"])
+            board.cell_failed(trial.config["key"], failure["line"], failure["by_user"])
         else:
-            self.board.cell_done(trial.config["key"], json.loads(outcome["headline"]))
+            board.cell_done(trial.config["key"], json.loads(outcome["headline"]))
 
     def on_trial_error(self, iteration: int, trials: list, trial: tune.experiment.Trial, **info: Any) -> None:
-        self.board.cell_lost(trial.config["key"])  # exceptions come back as results: only a dying worker ends here
+        _boards[self.run_id].cell_lost(trial.config["key"])  # exceptions come back as results: only a dying worker ends here
 
 
 @ray.remote(num_cpus=0)

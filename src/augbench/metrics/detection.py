@@ -52,7 +52,8 @@ def at_threshold(labels: np.ndarray, scores: np.ndarray, threshold: float) -> di
     Precision is 1 where nothing is called defective (no call, no false call); F1 is then 0.
     """
     labels = np.asarray(labels, bool)
-    called = np.asarray(scores) >= threshold
+    # float64: NumPy would round the threshold to float32 scores, and one just above a score would then equal it.
+    called = np.asarray(scores, np.float64) >= threshold
     hits, calls = int((called & labels).sum()), int(called.sum())
     precision = hits / calls if calls else 1.0
     recall = hits / int(labels.sum())
@@ -72,6 +73,6 @@ def threshold_for_false_alarms(negative_scores: np.ndarray, rate: float) -> floa
     Chosen on held-out good pictures only, so it needs no defective one and exists at zero-shot too.
     """
     ordered = np.sort(np.asarray(negative_scores, np.float64))[::-1]
-    allowed = int(np.floor(rate * len(ordered)))
+    allowed = int(np.floor(rate * len(ordered) + 1e-9))  # 0.29 of 100 are 29, though 0.29 * 100 < 29 in floats
     # Just above the score of the first negative that must not alarm: ties with it must not alarm either.
     return float(np.nextafter(ordered[allowed], np.inf))

@@ -58,7 +58,19 @@ def to_json(name: str, tables: Sequence[Table]) -> bytes:
 
 
 def _json_table(table: Table) -> dict[str, Any]:
-    plain = ("title", "dataset", "protocol", "folds", "shots", "task", "ap_definition", "embedded", "captions", "notes")
+    plain = (
+        "title",
+        "label",
+        "dataset",
+        "protocol",
+        "folds",
+        "shots",
+        "task",
+        "ap_definition",
+        "embedded",
+        "captions",
+        "notes",
+    )
     columns = [vars(column) for column in table.columns]
     return {field: getattr(table, field) for field in plain} | {
         "columns": columns,

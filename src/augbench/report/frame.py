@@ -148,9 +148,7 @@ def _axes(spec: Mapping[str, Any]) -> dict[str, Any]:
         "ap_definition": protocol["ap"],
         "false_alarm_rate": protocol["false_alarm_rate"] if data["holdout"] else None,
         "dataset_id": digest([data["name"], data["settings"], data["fingerprint"]]),
-        "augmenter_id": digest(
-            [augmenter["name"], augmenter["key_settings"], spec["fresh_pools"] and spec["n_aug"] > 0]
-        ),
+        "augmenter_id": digest([augmenter["name"], augmenter["key_settings"], fresh]),
         "protocol_id": digest(settings),
     }
 

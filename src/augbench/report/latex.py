@@ -38,11 +38,12 @@ def escape_latex(text: str) -> str:
 
 def _table(table: Table) -> str:
     sides = "".join("r" if column.is_number else "l" for column in table.columns)
-    caption = " ".join(sentence if sentence.endswith(".") else f"{sentence}." for sentence in table.captions)
+    label = rf"\textbf{{{escape_latex(table.label)}}}. " if table.label else ""
+    caption = f"{escape_latex(table.title)}. {label}{escape_latex(' '.join(table.captions))}"
     lines = [
         r"\begin{table}[t]",
         r"\centering",
-        rf"\caption{{{escape_latex(f'{table.title}. {caption}')}}}",
+        rf"\caption{{{caption}}}",
         r"\small",
         rf"\begin{{tabular}}{{{sides}}}",
         r"\toprule",

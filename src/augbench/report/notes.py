@@ -30,17 +30,15 @@ def folds_words(folds: Sequence[int]) -> str:
     return f"folds {folds[0]}-{folds[-1]}" if in_a_row else f"folds {', '.join(map(str, folds))}"
 
 
-def captions(rows: list[list[Any]], records: list[Any], embedded: tuple[str, ...]) -> list[str]:
+def captions(rows: list[list[Any]], records: list[Any]) -> list[str]:
     """What the numbers are and where they come from, one sentence each.
 
     Args:
         rows: the expected cells of each row.
         records: the records found.
-        embedded: the embedded parts behind them.
     """
     cell = rows[0][0]
-    sentences = [f"mechanics, not evidence ({', '.join(embedded)})"] if embedded else []
-    sentences.append(f"{_spread(rows)}.")
+    sentences = [f"{_spread(rows)}."]
     if cell.task == "detection":
         sentences.append(AP_WORDS[cell.ap_definition])
     return sentences + _origin(records)
@@ -59,7 +57,7 @@ def footnotes(cell: Any, found: int, expected: int, averages: bool) -> list[str]
     if found < expected:
         notes.append(f"* incomplete: {found} of {expected} cells")
     if averages:
-        notes.append("Average: mean of the means and mean of the standard deviations over N_aug.")
+        notes.append("Average: mean of the means and mean of the standard deviations over N_aug > 0, as the papers do.")
     if cell.task == "recognition":
         return [*notes, "N_aug is per class."]
     notes.append("Oracle: the threshold was chosen with the labels of the test pictures it is judged on.")
@@ -101,7 +99,7 @@ def _origin(records: list[Any]) -> list[str]:
     unknown = sum(not record.git_sha for record in records)
     sentences = []
     if len(devices) > 1:
-        each = ", ".join(f"{name} ({number} cells)" for name, number in sorted(devices.items()))
+        each = ", ".join(f"{name} ({number} cell{'s' * (number > 1)})" for name, number in sorted(devices.items()))
         sentences.append(f"Records come from different devices: {each}.")
     if commits:
         sentences.append(f"Made at git {', '.join(commits)}{' and unknown commits' if unknown else ''}.")

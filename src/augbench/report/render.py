@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import textwrap
 from collections.abc import Sequence
 
 import rich.table
@@ -11,24 +12,23 @@ from rich.console import Group, RenderableType
 from rich.padding import Padding
 from rich.text import Text
 
-from augbench.report.tables import Row, Table
+from augbench.report.tables import Column, Row, Table
 
-_MARKDOWN = re.compile(r"([\\`*_{}\[\]<>()#+!|~$&])")
+_MARKDOWN = re.compile(r"([\\`*_\[\]<>#|~$&])")
 
 
 def to_terminal(table: Table) -> RenderableType:
     """A table for ``rich.console.Console.print``; made for 100 columns."""
-    grid = rich.table.Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1))
+    grid = rich.table.Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1), collapse_padding=True)
     for column in table.columns:
         side = "right" if column.is_number else "left"
-        header = Text(f"{column.title}\n{column.group}" if column.group else column.title)
-        grid.add_column(header, justify=side, vertical="bottom", no_wrap=False, min_width=_width(table, column.key))
+        grid.add_column(_header(table, column), justify=side, vertical="bottom", overflow="fold")
     for row, following in zip(table.rows, [*table.rows[1:], None], strict=True):
         grid.add_row(*_entries(table, row), end_section=following is not None and following.first)
-    words = [Text(sentence, style="yellow" if place == 0 and table.embedded else "dim")
-             for place, sentence in enumerate(table.captions)]  # fmt: skip
+    label = [Text(table.label, style="yellow")] if table.label else []
+    words = [Text(sentence, style="dim") for sentence in table.captions]
     notes = [Text(note, style="dim") for note in table.notes]
-    return Group(Text(table.title, style="bold"), *words, Padding(grid, (1, 0)), *notes, Text())
+    return Group(Text(table.title, style="bold"), *label, *words, Padding(grid, (1, 0)), *notes, Text())
 
 
 def _entries(table: Table, row: Row) -> list[Text]:
@@ -38,10 +38,12 @@ def _entries(table: Table, row: Row) -> list[Text]:
     return texts if row.first else [Text(), *texts[1:]]
 
 
-def _width(table: Table, key: str) -> int | None:
-    """Numbers are never wrapped, headings may be."""
-    column = next(column for column in table.columns if column.key == key)
-    return max((len(row.text(column)) for row in table.rows), default=None) if column.is_number else None
+def _header(table: Table, column: Column) -> Text:
+    """Title and group, broken into lines no wider than the entries, so that the width is left to long names."""
+    words = f"{column.title} {column.group}".split()
+    width = max(len(text) for text in (*words, *(row.text(column) for row in table.rows)))
+    lines = [*textwrap.wrap(column.title, width), *textwrap.wrap(column.group, width)]
+    return Text("\n".join(lines))
 
 
 def to_markdown(name: str, tables: Sequence[Table]) -> str:
@@ -54,18 +56,12 @@ def _markdown_table(table: Table) -> str:
               for c in table.columns]  # fmt: skip
     rules = ["---:" if column.is_number else ":---" for column in table.columns]
     lines = [f"## {escape_markdown(table.title)}", ""]
-    lines += [escape_markdown(" ".join(_sentences(table))), ""]
+    label = [f"**{escape_markdown(table.label)}**", ""] if table.label else []
+    lines += [*label, escape_markdown(" ".join(table.captions)), ""]
     lines += [_markdown_row(titles), _markdown_row(rules)]
     lines += [_markdown_row(_markdown_entries(table, row)) for row in table.rows]
     lines += ["", *(f"- {escape_markdown(note)}" for note in table.notes), ""]
     return "\n".join(lines)
-
-
-def _sentences(table: Table) -> list[str]:
-    """The captions as running text: the label gets its full stop."""
-    return [
-        sentence if sentence.endswith(".") else f"{sentence[0].upper()}{sentence[1:]}." for sentence in table.captions
-    ]
 
 
 def _markdown_entries(table: Table, row: Row) -> list[str]:

@@ -127,6 +127,11 @@ class Table:
     notes: list[str] = field(default_factory=list)  # footnotes
 
     @property
+    def label(self) -> str:
+        """``mechanics, not evidence (dataset surfaces)`` where embedded parts stand behind the numbers, else ""."""
+        return f"mechanics, not evidence ({', '.join(self.embedded)})" if self.embedded else ""
+
+    @property
     def headline(self) -> str:
         """The metric whose best mean is set bold."""
         return HEADLINE[self.task]
@@ -188,7 +193,7 @@ def _table(cells_of: Rows, found: dict[str, Any]) -> Table:
         embedded=embedded,
         columns=_columns(first, pooled=len({(cell.draw, cell.fold) for cell in cells}) > 1),
         rows=rows,
-        captions=captions(list(cells_of.values()), records, embedded),
+        captions=captions(list(cells_of.values()), records),
         notes=footnotes(first, len(records), len(cells), any(row.is_average for row in rows)),
     )
 

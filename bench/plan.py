@@ -1,0 +1,169 @@
+"""Planning a large grid and reporting many records: seconds and memory. Prints a table and one line of JSON.
+
+    python bench/plan.py [--cells N] [--records N]
+
+Every measurement runs in a process of its own, so that its peak memory is its own. The store is temporary and holds
+synthetic records of realistic size, with curves of 50 epochs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import multiprocessing
+import platform
+import resource
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pydantic
+from rich.console import Console
+from rich.table import Table
+
+from augbench.core.expected import expected_of
+from augbench.core.grid import Grid, make_grid
+from augbench.core.plan import Plan, make_plan, subtract
+from augbench.core.specs import Cell
+from augbench.core.store import Store, json_bytes
+from augbench.report import expected_frame, report, write_report
+
+SHOTS = [0, 1, 2, 5, 10, 20, "all"]
+N_AUG = [20, 40, 60, 80, 100]
+OPACITIES = 10  # as many aliases of memseg with settings of their own
+EPOCHS = 50
+PROTOCOL = {"name": "bench", "width": 64, "height": 176, "lr": 0.01, "batch": 5, "epochs": EPOCHS, "holdout": 0.1}
+GOALS = {"plan": 5.0, "report": 10.0}  # seconds
+MEMORY_GOAL = 1.0  # GB
+
+
+def grid_of(cells: int) -> Grid:
+    """A grid of about that many cells: shots x N_aug x memseg's aliases x seeds, and the rows without augmentation."""
+    memseg = [{"name": "memseg", "as": f"memseg_{i}", "settings": {"opacity": [0.05 * i, 1]}} for i in range(OPACITIES)]
+    seeds = -(-cells // (len(SHOTS) * len(N_AUG) * OPACITIES + len(SHOTS) - 1))
+    axes = {"shots": SHOTS, "n_aug": N_AUG, "seeds": list(range(seeds))}
+    grid = {"name": "bench", "datasets": ["surfaces"], "augmenters": ["none", *memseg], "protocols": [PROTOCOL]}
+    return make_grid(grid | axes)
+
+
+def record_of(cell: Cell, rng: np.random.Generator) -> dict:
+    """A record as the train job writes it, with invented numbers."""
+    numbers = rng.random(2 * EPOCHS + 16).tolist()
+    judged = dict(
+        zip(("threshold", "precision", "recall", "f1", "accuracy", "false_alarm_rate"), numbers, strict=False)
+    )
+    curve = [{"epoch": epoch + 1, "ap": numbers[16 + epoch]} for epoch in range(EPOCHS)]
+    result = {
+        **dict(zip(("ap", "ap_step", "ap_trapezoidal", "auroc"), numbers[6:], strict=False)),
+        "oracle": judged,
+        "heldout": judged,
+        "counts": dict.fromkeys(("train_negatives", "shots", "synthetic", "heldout_negatives", "test_negatives"), 100),
+        "curves": {"loss": numbers[16 + EPOCHS :], "test": curve},
+        "best_epoch_oracle": curve[0],
+    }
+    provenance = {
+        "seconds": {"total": 60.0, "gather": 1.0, "judge": 9.0, "fit": 50.0},
+        "images_per_second": 100.0,
+        "embedded": ["dataset surfaces"],
+        "device": "invented",
+        "git_sha": "0" * 40,
+        "versions": dict.fromkeys(("python", "augbench", "torch", "timm", "numpy", "scikit-learn", "ray"), "1.2.3"),
+    }
+    return {"schema": 1, "key": cell.key, "spec": cell.as_dict(), "result": result, "provenance": provenance}
+
+
+def fill(store: Store, plan: Plan, count: int) -> None:
+    """Write that many records, evenly spread over the plan, and what the engine writes about the grid."""
+    rng = np.random.default_rng(0)
+    folder = store.path("cells", "x").parent
+    folder.mkdir(parents=True)
+    for cell in plan.cells[:: len(plan.cells) // count][:count]:
+        store.path("cells", cell.key).write_bytes(json_bytes(record_of(cell, rng)))  # quicker than a flush for each
+    store.write_json("grids", "bench", {"grid": plan.grid.as_dict(), "cells": expected_of(plan)})
+
+
+def measure_plan(cells: int, root: Path) -> dict:
+    """Planning, keys and needs included."""
+    grid = grid_of(cells)
+    seconds, plan = timed(lambda: make_plan(grid))
+    return {"what": f"plan {len(plan.cells):,} cells", "seconds": seconds, "goal": GOALS["plan"]}
+
+
+def measure_subtract(cells: int, root: Path) -> dict:
+    """Subtracting what the store holds; every record is read."""
+    plan, store = make_plan(grid_of(cells)), Store(root)
+    seconds, remaining = timed(lambda: subtract(plan, store))
+    return {"what": f"subtract {remaining.done:,} of {len(plan.cells):,} cells", "seconds": seconds, "goal": None}
+
+
+def measure_report(cells: int, root: Path) -> dict:
+    """Reading every record and writing the four files; each record is expected."""
+    store, out = Store(root), root / "out"
+    plan = make_plan(grid_of(cells))
+    held = store.keys("cells")
+    expected = expected_frame([cell for cell in expected_of(plan) if cell["key"] in held])
+    seconds, _ = timed(lambda: write_report(store, expected, "bench", out))
+    return {"what": f"report {len(expected):,} records", "seconds": seconds, "goal": GOALS["report"]}
+
+
+def measure_report_alone(cells: int, root: Path) -> dict:
+    """The command: it also reads what the engine wrote about the whole grid, most of whose cells are missing."""
+    store = Store(root)
+    seconds, _ = timed(lambda: report(store, "bench"))
+    found = len(store.keys("cells"))
+    return {"what": f"report {found:,} records of a large grid", "seconds": seconds, "goal": GOALS["report"]}
+
+
+def timed(call: Callable[[], object]) -> tuple[float, object]:
+    """Seconds and what the call returns."""
+    start = time.perf_counter()
+    value = call()
+    return time.perf_counter() - start, value
+
+
+def alone(measure: Callable[[int, Path], dict], cells: int, root: Path) -> dict:
+    """One measurement in a fresh process, with the peak memory of that process in GB."""
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        return pool.apply(_with_memory, (measure, cells, root))
+
+
+def _with_memory(measure: Callable[[int, Path], dict], cells: int, root: Path) -> dict:
+    found = measure(cells, root)
+    unit = 1e9 if sys.platform == "darwin" else 1e6  # bytes there, kilobytes elsewhere
+    return found | {"gigabytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit}
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--cells", type=int, default=100_000, help="cells of the grid (default 100,000)")
+    parser.add_argument("--records", type=int, default=10_000, help="records in the store (default 10,000)")
+    args = parser.parse_args()
+
+    with tempfile.TemporaryDirectory() as folder:
+        root = Path(folder) / "store"
+        fill(Store(root), make_plan(grid_of(args.cells)), args.records)
+        size = sum(path.stat().st_size for path in (root / "cells").iterdir()) / args.records
+        measures = (measure_plan, measure_subtract, measure_report, measure_report_alone)
+        rows = [alone(measure, args.cells, root) for measure in measures]
+
+    table = Table(
+        "what", "seconds", "goal", "peak memory", title=f"Planning and reporting (records of {size:,.0f} bytes)"
+    )
+    for row in rows:
+        goal = f"< {row['goal']:g} s, < {MEMORY_GOAL:g} GB" if row["goal"] else ""
+        table.add_row(row["what"], f"{row['seconds']:.2f}", goal, f"{row['gigabytes']:.2f} GB")
+    Console().print(table)
+    rounded = [{k: round(v, 2) if isinstance(v, float) else v for k, v in row.items()} for row in rows]
+    versions = {"python": platform.python_version(), "numpy": np.__version__, "pandas": pd.__version__}
+    versions |= {"pydantic": pydantic.VERSION}
+    setup = {"record_bytes": round(size), "machine": platform.machine()}
+    print(json.dumps({"bench": "plan", "measured": rounded, **setup, "versions": versions}))
+
+
+if __name__ == "__main__":
+    main()

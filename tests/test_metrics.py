@@ -1,0 +1,127 @@
+"""Metrics: against scikit-learn where it has the metric, against cases worked out by hand elsewhere."""
+
+import numpy as np
+import pytest
+from sklearn import metrics as sk
+
+from augbench.metrics import detection, recognition
+
+SEEDS = range(5)
+
+
+def drawn(seed, n=60, levels=None):
+    """Labels and float32 scores; few levels make many ties."""
+    rng = np.random.default_rng(seed)
+    labels = rng.random(n) < 0.3
+    labels[:2] = True, False
+    scores = rng.normal(labels.astype(float), 1).astype(np.float32)
+    return labels, np.round(scores * levels) / np.float32(levels) if levels else scores
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize("levels", [None, 2])
+def test_curves_agree_with_scikit_learn(seed, levels):
+    labels, scores = drawn(seed, levels=levels)
+    precision, recall, _ = sk.precision_recall_curve(labels, scores)
+    assert detection.average_precision(labels, scores) == sk.average_precision_score(labels, scores)
+    assert detection.average_precision_trapezoidal(labels, scores) == pytest.approx(sk.auc(recall, precision))
+    assert detection.auroc(labels, scores) == sk.roc_auc_score(labels, scores)
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize("levels", [None, 2])
+def test_counts_at_a_threshold_agree_with_scikit_learn(seed, levels):
+    labels, scores = drawn(seed, levels=levels)
+    for threshold in (*scores[:5], 0.1):
+        found, called = detection.at_threshold(labels, scores, float(threshold)), scores >= threshold
+        assert found["precision"] == pytest.approx(sk.precision_score(labels, called, zero_division=1))
+        assert found["recall"] == pytest.approx(sk.recall_score(labels, called))
+        assert found["f1"] == pytest.approx(sk.f1_score(labels, called, zero_division=0))
+        assert found["accuracy"] == pytest.approx(sk.accuracy_score(labels, called))
+        assert found["false_alarm_rate"] == pytest.approx(called[~labels].mean())
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize("levels", [None, 2])
+def test_best_f1_threshold_is_the_best_of_all(seed, levels):
+    labels, scores = drawn(seed, levels=levels)
+    best = detection.at_threshold(labels, scores, detection.best_f1_threshold(labels, scores))["f1"]
+    assert best == pytest.approx(max(sk.f1_score(labels, scores >= t) for t in np.unique(scores)))
+
+
+def test_the_two_definitions_of_ap_by_hand():
+    # By falling score: defective, good, defective. Points (recall, precision): (1/2, 1), (1/2, 1/2), (1, 2/3).
+    labels, scores = np.array([1, 0, 1]), np.array([3.0, 2.0, 1.0])
+    assert detection.average_precision(labels, scores) == pytest.approx(1 / 2 * 1 + 1 / 2 * 2 / 3)
+    assert detection.average_precision_trapezoidal(labels, scores) == pytest.approx(1 / 2 + 1 / 2 * (1 / 2 + 2 / 3) / 2)
+
+
+def test_all_scores_tied():
+    labels, scores = np.array([1, 0, 0, 0]), np.zeros(4, np.float32)
+    assert detection.average_precision(labels, scores) == pytest.approx(1 / 4)
+    assert detection.auroc(labels, scores) == 0.5
+    assert detection.best_f1_threshold(labels, scores) == 0
+    assert detection.at_threshold(labels, scores, 0.0)["false_alarm_rate"] == 1
+
+
+def test_of_equally_good_thresholds_the_highest():
+    # Calling 1 of 2 (precision 1, recall 1/2) and calling 4 (1/2, 1) both give F1 = 2/3.
+    labels, scores = np.array([1, 0, 0, 1]), np.array([4.0, 3.0, 2.0, 1.0])
+    assert detection.best_f1_threshold(labels, scores) == 4
+
+
+def test_nothing_called_defective():
+    found = detection.at_threshold(np.array([1, 0]), np.array([0.2, 0.1]), 0.5)
+    assert (found["precision"], found["recall"], found["f1"], found["false_alarm_rate"]) == (1, 0, 0, 0)
+    assert found["accuracy"] == 0.5
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("levels", [None, 1, 3])
+@pytest.mark.parametrize("rate", [0.001, 0.01, 0.1, 0.29, 0.5, 0.99])
+def test_false_alarms_never_exceed_the_rate(dtype, levels, rate):
+    for seed in SEEDS:
+        _, scores = drawn(seed, n=100, levels=levels)
+        scores = scores.astype(dtype)
+        threshold = detection.threshold_for_false_alarms(scores, rate)
+        labels = np.append(np.zeros(len(scores), bool), True)  # at_threshold asks for both classes
+        judged = np.append(scores, dtype(9))
+        assert detection.at_threshold(labels, judged, threshold)["false_alarm_rate"] <= rate
+
+
+def test_a_float32_score_equal_to_the_highest_negative_is_no_alarm():
+    # The threshold is one float64 step above the score. Rounded to float32 it would be the score, and would alarm.
+    heldout = np.array([0.1, 0.7], np.float32)
+    threshold = detection.threshold_for_false_alarms(heldout, 0.01)
+    assert threshold > float(heldout[1])
+    found = detection.at_threshold(np.array([0, 1]), np.array([0.7, 0.8], np.float32), threshold)
+    assert (found["false_alarm_rate"], found["recall"]) == (0, 1)
+
+
+def test_the_threshold_is_the_lowest_that_keeps_the_rate():
+    scores = np.arange(100, dtype=np.float32)
+    for rate, called in ((0.0, 0), (0.01, 1), (0.07, 7), (0.29, 29), (0.295, 29)):
+        assert (scores.astype(float) >= detection.threshold_for_false_alarms(scores, rate)).sum() == called
+
+
+def test_with_ties_the_threshold_stays_above_them():
+    threshold = detection.threshold_for_false_alarms(np.array([0.0, 1.0, 1.0, 1.0], np.float32), 0.5)
+    assert threshold > 1  # three share the place of the second alarm that would be allowed: none may alarm
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_recognition_agrees_with_scikit_learn(seed):
+    rng = np.random.default_rng(seed)
+    labels, predicted = rng.integers(0, 4, 50), rng.integers(1, 5, 50)  # class 0 never predicted, 4 never there
+    matrix = recognition.confusion_matrix(labels, predicted, 6)  # class 5 neither
+    assert np.array_equal(matrix, sk.confusion_matrix(labels, predicted, labels=range(6)))
+    assert recognition.accuracy(matrix) == pytest.approx(sk.accuracy_score(labels, predicted))
+    assert recognition.macro_f1(matrix) == pytest.approx(sk.f1_score(labels, predicted, average="macro"))
+
+
+def test_macro_f1_by_hand():
+    # Class 0: 2 of 2 found, 1 false: F1 = 4/5. Class 1: 1 of 2 found, none false: F1 = 2/3.
+    matrix = recognition.confusion_matrix(np.array([0, 0, 1, 1]), np.array([0, 0, 0, 1]), 2)
+    assert matrix.tolist() == [[2, 0], [1, 1]]
+    assert recognition.macro_f1(matrix) == pytest.approx((4 / 5 + 2 / 3) / 2)
+    assert recognition.accuracy(matrix) == 0.75

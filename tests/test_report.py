@@ -14,6 +14,9 @@ import pytest
 from rich.console import Console
 
 from augbench.core.errors import UserError
+from augbench.core.expected import EXPECTED_FIELDS, expected_of
+from augbench.core.grid import make_grid
+from augbench.core.plan import make_plan
 from augbench.core.protocol import make_protocol
 from augbench.core.specs import AugmenterSpec, Cell, DataSpec
 from augbench.core.store import Store
@@ -89,6 +92,20 @@ def tables_of(store, cells, task="detection"):
 
 def texts(table, row):
     return [row.text(column) for column in table.columns]
+
+
+def test_what_the_plan_expects_is_what_records_say(store):
+    strict = {"name": "strict", "width": 64, "height": 176, "lr": 0.01, "batch": 5, "epochs": 1, "holdout": 0.1}
+    plain = {**strict, "name": "plain", "holdout": 0}
+    raw = {"name": "small", "datasets": ["surfaces"], "augmenters": ["none", "memseg"], "shots": [0, 5, "all"],
+           "n_aug": [20, 40], "draws": [0, 1], "protocols": [strict, plain]}  # fmt: skip
+    plan = make_plan(make_grid(raw))
+    for one in plan.cells:
+        write(store, one)
+    expected = expected_frame(expected_of(plan))
+    found = load_records(store)[list(EXPECTED_FIELDS)]
+    assert len(found) == len(plan.cells) == 2 * (3 + 4 * 2)  # protocols; few-shot has two draws, and none no zero-shot
+    pd.testing.assert_frame_equal(found, expected.sort_values("key", ignore_index=True))
 
 
 # -- numbers
@@ -278,12 +295,30 @@ def test_a_grid_is_reported_in_four_files_with_equal_bytes_each_time(store, tmp_
     files = report(store, "small")
     assert [file.name for file in files] == ["report.md", "report.tex", "report.csv", "report.json"]
     assert files[0].parent == store.report_path("small")
-    again = report(store, None, tmp_path / "elsewhere")
+    again = report(store, None, out=tmp_path / "elsewhere")
     assert [file.read_bytes() for file in files] == [file.read_bytes() for file in again]
     content = json.loads(files[3].read_text())
     assert [table["shots"] for table in content["tables"]] == [5, "all"]
     assert content["tables"][0]["rows"][0]["metrics"]["ap"] == {"mean": 0.6, "std": None, "n": 1}
     assert content["tables"][0]["notes"][0] == "* incomplete: 1 of 2 cells"
+
+
+def test_a_planned_grid_needs_no_file_about_it(store):
+    cells = [cell(seed=0), cell(seed=1)]
+    write(store, cells[0])
+    files = report(store, "planned", expected=[expected_cell(cell) for cell in cells])
+    assert "1/2 \\*" in files[0].read_text()
+    with pytest.raises(UserError, match="no record of grid 'planned'"):
+        report(store, "planned", expected=[expected_cell(cells[1])])
+
+
+def test_a_pipe_gets_the_full_width(store):
+    judged = protocol(holdout=0.1)
+    write(store, cell("a_rather_long_name", judged=judged))
+    console = Console(width=80, record=True, file=io.StringIO())
+    print_report(tables_of(store, [cell("a_rather_long_name", judged=judged)]), console)
+    assert "a_rather_long_name  100 " in console.export_text()
+    assert console.width == 80
 
 
 def test_several_grids_are_reported_each(store, tmp_path):

@@ -126,8 +126,8 @@ class Dataset:
         return bool((table.loc[table["label"] != GOOD, "mask"] != "").all())
 
     def key_settings(self) -> dict:
-        """The settings that are part of keys: all but `location_settings`, as JSON values."""
-        settings = self.config.model_dump(mode="json")
+        """The settings that are part of keys: what differs from the defaults, but `location_settings`; JSON values."""
+        settings = self.config.model_dump(mode="json", exclude_defaults=True)
         return {k: v for k, v in settings.items() if k not in self.location_settings}
 
     def check(self) -> list[str]:
@@ -278,8 +278,12 @@ class Augmenter:
         return ""
 
     def key_settings(self) -> dict:
-        """The settings that are part of keys, as JSON values. Where a setting is a path, override: hash the content."""
-        return self.config.model_dump(mode="json")
+        """The settings that are part of keys: what differs from the defaults, as JSON values.
+
+        A setting that is added later leaves old keys as they are; a default that has been released is never changed.
+        Where a setting is a path, override this and put a digest of the content in its place.
+        """
+        return self.config.model_dump(mode="json", exclude_defaults=True)
 
     def parts(self) -> tuple[Part, ...]:
         """The parts of a mixture; () for an augmenter that makes its own pictures. A mixture owns no images."""

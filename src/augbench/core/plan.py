@@ -7,7 +7,7 @@ planning again: no run state is kept anywhere.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -269,9 +269,19 @@ def _check_needs(plan: Plan) -> None:
         if cell.data.alias not in plan.absent and question not in asked:
             asked.add(question)
             plan.library.shots(cell.data, cell.shots, cell.draw)
-    for key, pool in plan.pools.items():
+    for pool, size in _largest_pools(plan):
         if pool.data.alias not in plan.absent:
-            _check_pool(plan, pool, plan.pool_sizes[key])
+            _check_pool(plan, pool, size)
+
+
+def _largest_pools(plan: Plan) -> Iterable[tuple[PoolSpec, int]]:
+    """Of the pools made from one view the largest: pools of other seeds see the same, and making a view takes time."""
+    largest: dict[tuple, tuple[PoolSpec, int]] = {}
+    for key, pool in plan.pools.items():
+        view = (pool.data.digest, pool.augmenter.digest, pool.shots, pool.draw)
+        if view not in largest or plan.pool_sizes[key] > largest[view][1]:
+            largest[view] = pool, plan.pool_sizes[key]
+    return largest.values()
 
 
 def _check_pool(plan: Plan, pool: PoolSpec, size: int) -> None:

@@ -52,8 +52,12 @@ class Protocol(BaseModel):
 
     @cached_property
     def key_fields(self) -> dict[str, Any]:
-        """What enters keys: everything but the prose."""
-        fields = self.model_dump(mode="json", exclude={"about", "sources"})
+        """What enters keys: everything that differs from the defaults, but the prose.
+
+        So a field that is added later, with a default that means "as before", leaves old keys as they are. A default
+        that has been released is never changed.
+        """
+        fields = self.model_dump(mode="json", exclude={"about", "sources"}, exclude_defaults=True)
         if self.weights not in ("timm", "scratch"):
             fields["weights"] = weights_digest(self.weights)
         return fields

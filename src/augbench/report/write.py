@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 from rich.console import Console
@@ -11,23 +12,30 @@ from rich.console import Console
 from augbench.core.errors import UserError
 from augbench.core.store import Store, write_atomic
 from augbench.report.data import to_csv, to_json
-from augbench.report.frame import expected_from_records, load_expected, load_records
+from augbench.report.frame import expected_frame, expected_from_records, load_expected, load_records
 from augbench.report.latex import to_latex
 from augbench.report.render import to_markdown, to_terminal
 from augbench.report.tables import Table, build_tables
 
 WAY_OUT = "run a grid first: augbench run GRID.yaml"
+WIDTH = 100
 ALL = "all"  # the report of a store that knows no grid
 
 
 def report(
-    store: Store, grid_name: str | None = None, out: Path | None = None, console: Console | None = None
+    store: Store,
+    grid_name: str | None = None,
+    expected: Iterable[Mapping[str, Any]] | None = None,
+    out: Path | None = None,
+    console: Console | None = None,
 ) -> list[Path]:
     """Report one grid of a store, or every grid it knows, or, where it knows none, all its records as one.
 
     Args:
         store: what a run filled.
         grid_name: the grid's name; None = each grid that has a record.
+        expected: the grid's cells, where the caller planned it (`augbench.core.expected.expected_of`); None = as the
+            store knows them.
         out: where the files go; None = ``STORE/reports/<grid>/``. Of several grids, each gets a folder in it.
         console: prints the tables too, if given.
 
@@ -43,11 +51,11 @@ def report(
         return _write(store, expected_from_records(records), records, ALL, out, console)
     files: list[Path] = []
     for name in names:
-        expected = load_expected(store, name)
-        records = load_records(store, expected["key"])
+        cells = load_expected(store, name) if expected is None else expected_frame(expected)
+        records = load_records(store, cells["key"])
         if len(records):
             folder = out / name if out and len(names) > 1 else out
-            files += _write(store, expected, records, name, folder, console)
+            files += _write(store, cells, records, name, folder, console)
     if not files:
         what = f"grid '{names[0]}'" if len(names) == 1 else f"its {len(names)} grids"
         raise UserError(f"store '{store.root}' holds no record of {what}: {WAY_OUT}")
@@ -68,9 +76,13 @@ def write_report(
 
 
 def print_report(tables: Sequence[Table], console: Console) -> None:
-    """Print the tables; made for 100 columns."""
+    """Print the tables; made for 100 columns, which a file or a pipe gets even if rich thinks it narrower."""
+    before = console.width
+    if not console.is_terminal:
+        console.width = max(before, WIDTH)
     for table in tables:
         console.print(to_terminal(table))
+    console.width = before
 
 
 def _names(store: Store, grid_name: str | None) -> list[str]:

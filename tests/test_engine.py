@@ -1,0 +1,221 @@
+"""The driver loop: the same bytes whatever happens, and nothing done twice."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+from helpers import HERE, TINY, TOY, cli, results_of, tiny, tiny_grid
+
+from augbench.core.leases import Leases
+from augbench.core.plan import make_plan, subtract
+from augbench.core.store import Store
+from augbench.engine.board import ATTEMPTS, Board
+from augbench.engine.driver import run
+
+SLOW = {"name": "slow", **TINY, "epochs": 12}  # long enough to be killed in the middle
+GRID = tiny(
+    name="killed",
+    augmenters=["none", "memseg", "toy"],
+    shots=[0, 5],
+    n_aug=[6, 30],
+    protocols=[SLOW],
+)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory):
+    """The grid run inline in one go: what every other way must equal."""
+    store = Store(tmp_path_factory.mktemp("undisturbed"))
+    summary = run(tiny_grid(**GRID), store, executor="inline")
+    assert summary.done == summary.cells == 9
+    return store
+
+
+def grid_file(tmp_path, grid=GRID):
+    path = tmp_path / "killed.yaml"
+    path.write_text(yaml.safe_dump(grid))
+    return path
+
+
+def start(path, store, *options):
+    command = [sys.executable, "-m", "augbench.cli", "--plugin", TOY, "run", path, "--store", store.root, *options]
+    return subprocess.Popen(
+        [str(word) for word in command], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=HERE
+    )
+
+
+def wait_for_records(store, count, process, seconds=120):
+    deadline = time.monotonic() + seconds
+    while len(store.keys("cells")) < count:
+        assert process.poll() is None, process.stdout.read()
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def ray_processes(name):
+    """Pids of Ray workers whose title holds ``name``."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                title = (entry / "cmdline").read_bytes().decode(errors="replace")
+            except OSError:
+                continue
+            if title.startswith("ray::") and name in title:
+                found.append(int(entry.name))
+    return found
+
+
+def test_killed_driver_is_completed_by_the_same_command(undisturbed, store, tmp_path):
+    path = grid_file(tmp_path)
+    process = start(path, store)
+    wait_for_records(store, 2, process)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    done_before = store.keys("cells")
+    assert 0 < len(done_before) < 9, "it was to be killed in the middle"
+    times = {key: store.path("cells", key).stat().st_mtime_ns for key in done_before}
+    second = start(path, store)
+    out, _ = second.communicate(timeout=200)
+    assert second.returncode == 0, out
+    assert results_of(store) == results_of(undisturbed)
+    assert {key: store.path("cells", key).stat().st_mtime_ns for key in done_before} == times  # nothing done twice
+    assert not list((store.root / "leases").iterdir())
+
+
+def test_killed_worker_is_replaced(undisturbed, store, tmp_path):
+    process = start(grid_file(tmp_path), store)
+    wait_for_records(store, 1, process)
+    workers = ray_processes("CellTrainable")
+    assert workers
+    os.kill(workers[0], signal.SIGKILL)
+    out, _ = process.communicate(timeout=200)
+    assert process.returncode == 0, out
+    assert results_of(store) == results_of(undisturbed)
+    assert not store.keys("failures")
+
+
+def test_ctrl_c_says_how_to_go_on(store, tmp_path):
+    process = start(grid_file(tmp_path), store)
+    wait_for_records(store, 1, process)
+    process.send_signal(signal.SIGINT)
+    out, _ = process.communicate(timeout=60)
+    assert process.returncode == 130, out
+    assert "run the same command again" in " ".join(out.split())
+    assert "Traceback" not in out
+    assert not list((store.root / "leases").iterdir())
+
+
+def test_inline_ctrl_c_and_second_run(undisturbed, store, tmp_path):
+    process = start(grid_file(tmp_path), store, "--executor", "inline")
+    wait_for_records(store, 3, process)
+    process.send_signal(signal.SIGINT)
+    out, _ = process.communicate(timeout=60)
+    assert process.returncode == 130, out
+    second = cli("--plugin", TOY, "run", grid_file(tmp_path), "--store", store.root, "--executor", "inline")
+    assert second.returncode == 0, second.stderr
+    assert results_of(store) == results_of(undisturbed)
+    third = cli("--plugin", TOY, "run", grid_file(tmp_path), "--store", store.root)
+    assert "nothing to do" in " ".join(third.stdout.split())
+
+
+def test_pools_are_readable_image_folders(undisturbed):
+    import json
+
+    for folder in (undisturbed.root / "pools").iterdir():
+        lines = [json.loads(line) for line in (folder / "metadata.jsonl").read_text().splitlines()]
+        summary = json.loads((folder / "pool.json").read_text())
+        assert summary["pictures"] == len(lines) and summary["provenance"]["seconds"] > 0
+        assert [line["index"] for line in lines] == list(range(len(lines)))
+        for line in lines:
+            assert (folder / line["file_name"]).is_file()
+            assert (folder / line["mask_file_name"]).is_file()
+
+
+def test_a_larger_n_aug_extends_a_pool(store):
+    run(tiny_grid(augmenters=["memseg"], shots=[0]), store, executor="inline")
+    before = {p: p.read_bytes() for p in (store.root / "pools").rglob("images/*.png")}
+    summary = run(tiny_grid(augmenters=["memseg"], shots=[0], n_aug=[6, 30]), store, executor="inline")
+    assert summary.trained == 1
+    after = {p: p.read_bytes() for p in (store.root / "pools").rglob("images/*.png")}
+    assert len(before) == 20 and len(after) == 40
+    assert all(after[path] == content for path, content in before.items())
+
+
+def test_one_bad_pool_does_not_stop_the_sweep(store):
+    broken = {"name": "toy", "as": "broken", "settings": {"broken_from": 4}}
+    grid = tiny_grid(augmenters=["none", broken, "memseg"], shots=[5], n_aug=[3, 8])
+    summary = run(grid, store, executor="inline")
+    assert summary.done == 4  # none, memseg twice, and broken's first chunk is enough for N_aug 3
+    assert list(summary.failures.values()) == ["RuntimeError: the toy broke"] and sum(summary.blocked.values()) == 1
+    (key,) = store.keys("failures")
+    assert "the toy broke" in store.read_json("failures", key)["traceback"]
+
+
+def test_one_bad_adapter_does_not_stop_the_sweep(store):
+    broken = {"name": "toy", "settings": {"adapt_fails": True}}
+    summary = run(tiny_grid(augmenters=["none", broken], shots=[5]), store, executor="inline")
+    assert summary.done == 1 and sum(summary.blocked.values()) == 1
+    assert "the adapter broke" in next(iter(summary.failures.values()))
+    assert not list((store.root / "adapters").glob(".*"))
+
+
+def test_failed_cells_are_tried_again(store):
+    raw = tiny(augmenters=["toy"], shots=[5])
+    broken = {**raw, "augmenters": [{"name": "toy", "settings": {"broken_from": 0}}]}
+    assert run(tiny_grid(**broken), store, executor="inline").done == 0
+    assert run(tiny_grid(**broken), store, executor="inline").done == 0
+    (key,) = store.keys("failures")
+    assert store.read_json("failures", key)["attempts"] == 2
+
+
+def board_of(store, leases, **changes):
+    plan = make_plan(tiny_grid(**changes))
+    return plan, Board(plan, subtract(plan, store), store, leases)
+
+
+def test_board_starts_a_cell_when_its_chunks_are_there(store):
+    with Leases(store.root) as leases:
+        plan, board = board_of(store, leases, augmenters=["memseg"], shots=[0], n_aug=[6, 30])
+        assert board.next_cell() is None and board.cells_left
+        units = board.next_chunks()
+        assert [chunk for _, chunk in units] == [0, 1]
+        board.chunk_done(units[0][0].key, 0)
+        cell, _ = board.next_cell()
+        assert cell.n_aug == 6 and board.next_cell() is None
+        board.chunk_done(units[0][0].key, 1)
+        assert board.next_cell()[0].n_aug == 30
+        for each in plan.cells:
+            board.cell_done(each.key, {"ap": 1.0})
+        assert not board.cells_left and not board.chunks_left
+
+
+def test_board_gives_up_on_a_cell_that_kills_its_workers(store):
+    with Leases(store.root) as leases:
+        _, board = board_of(store, leases, augmenters=["none"], shots=[5])
+        for _ in range(ATTEMPTS):
+            cell, _ = board.next_cell()
+            board.cell_lost(cell.key)
+        assert board.next_cell() is None and not board.cells_left
+        assert "died" in board.failures[cell.key] and store.keys("failures") == {cell.key}
+
+
+def test_two_drivers_do_nothing_twice(undisturbed, store, tmp_path):
+    """Two drivers at once on one store: together they make what one makes."""
+    path = grid_file(tmp_path)
+    processes = [start(path, store, "--executor", "inline") for _ in range(2)]
+    outs = [process.communicate(timeout=240)[0] for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], outs
+    assert results_of(store) == results_of(undisturbed)
+    trained = [int(word) for out in outs for word in _numbers_before(out, " of them now")]
+    assert sum(trained) == 9, outs
+
+
+def _numbers_before(text, words):
+    text = " ".join(text.split())
+    return [text[:i].split()[-1] for i in range(len(text)) if text.startswith(words, i)]

@@ -1,0 +1,113 @@
+"""Who may import whom. The arrows are read off the code, so nobody has to remember them."""
+
+import ast
+import sys
+from pathlib import Path
+
+import pytest
+
+import augbench
+
+ROOT = Path(augbench.__file__).parent
+ALLOWED = {
+    "core": set(),
+    "metrics": set(),
+    "datasets": {"core"},
+    "diffusion": {"core"},
+    "classifiers": {"core"},
+    "augmenters": {"core", "diffusion"},
+    "jobs": {"core", "metrics", "classifiers"},
+    "engine": {"core", "jobs"},
+    "report": {"core", "metrics"},
+    "cli": {"core", "engine", "report"},
+    "": {"core"},
+}
+HEAVY = {"torch", "torchvision", "timm", "diffusers", "transformers", "peft", "sklearn", "ray", "safetensors", "scipy"}
+
+
+def files():
+    return sorted(ROOT.rglob("*.py"))
+
+
+def module_of(path):
+    parts = path.relative_to(ROOT.parent).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def room_of(module):
+    parts = module.split(".")
+    return parts[1] if len(parts) > 1 else ""
+
+
+def imports(path, top_level_only=False):
+    """Modules a file imports, as dotted names; names under TYPE_CHECKING count for rooms, not for loading."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    nodes = tree.body if top_level_only else ast.walk(tree)
+    for node in nodes:
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            yield node.module
+            if node.module and (ROOT.parent / node.module.replace(".", "/")).is_dir():
+                yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+@pytest.mark.parametrize("path", files(), ids=lambda p: module_of(p))
+def test_rooms(path):
+    room = room_of(module_of(path))
+    for name in imports(path):
+        if name.split(".")[0] == "augbench":
+            other = room_of(name)
+            inside = other == room and room not in ("datasets", "augmenters")
+            own_helper = other == room and name.split(".")[-1].startswith("_")
+            version_only = name == "augbench" or other == "__version__"
+            assert inside or own_helper or version_only or other in ALLOWED[room], f"{path.name} imports {name}"
+        if name.split(".")[0] == "ray":
+            assert room == "engine", f"{path.name} imports ray"
+
+
+@pytest.mark.parametrize("path", files(), ids=lambda p: module_of(p))
+def test_heavy_libraries_are_imported_late(path):
+    if module_of(path) in ("augbench.engine.train", "augbench.engine.generate"):
+        return  # loaded by the driver once a run on Ray starts
+    heavy = {name.split(".")[0] for name in imports(path, top_level_only=True)} & HEAVY
+    assert not heavy, f"{path.name} imports {heavy} at its top"
+
+
+def test_no_pickle_and_no_unsafe_yaml():
+    for path in files():
+        assert not {"pickle", "cloudpickle", "dill", "joblib"} & {n.split(".")[0] for n in imports(path)}, path
+        text = path.read_text(encoding="utf-8")
+        assert "yaml.load(" not in text and "torch.load(" not in text and "eval(" not in text.replace(".eval()", "")
+
+
+def test_no_cycles():
+    graph = {module_of(path): set() for path in files()}
+    for path in files():
+        for name in imports(path):
+            if name in graph and name != module_of(path):
+                graph[module_of(path)].add(name)
+    for package in [name for name in graph if (ROOT.parent / name.replace(".", "/")).is_dir()]:
+        for name in graph:  # importing a module runs the packages above it
+            if name.startswith(package + ".") and package != "augbench":
+                graph[name].discard(package)
+    done, path = set(), []
+
+    def visit(name):
+        assert name not in path, " -> ".join([*path[path.index(name) :], name])
+        if name not in done:
+            path.append(name)
+            for other in sorted(graph[name] - {"augbench"}):
+                visit(other)
+            path.pop()
+            done.add(name)
+
+    sys.setrecursionlimit(10_000)
+    for name in graph:
+        visit(name)
+
+
+def test_files_stay_readable():
+    long = {p.name: n for p in files() if (n := len(p.read_text(encoding="utf-8").splitlines())) > 400}
+    assert not long

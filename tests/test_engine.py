@@ -71,6 +71,22 @@ def ray_processes(name):
     return found
 
 
+def wait_for_worker(name, seconds=60):
+    deadline = time.monotonic() + seconds
+    while not (found := ray_processes(name)):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    return found[0]
+
+
+def test_killed_generator_is_replaced(undisturbed, store, tmp_path):
+    process = start(grid_file(tmp_path), store)
+    os.kill(wait_for_worker("MapWorker(MapBatches(ChunkMaker)).submit"), signal.SIGKILL)
+    out, _ = process.communicate(timeout=200)
+    assert process.returncode == 0, out
+    assert results_of(store) == results_of(undisturbed)
+
+
 def test_killed_driver_is_completed_by_the_same_command(undisturbed, store, tmp_path):
     path = grid_file(tmp_path)
     process = start(path, store)
@@ -91,9 +107,7 @@ def test_killed_driver_is_completed_by_the_same_command(undisturbed, store, tmp_
 def test_killed_worker_is_replaced(undisturbed, store, tmp_path):
     process = start(grid_file(tmp_path), store)
     wait_for_records(store, 1, process)
-    workers = ray_processes("CellTrainable")
-    assert workers
-    os.kill(workers[0], signal.SIGKILL)
+    os.kill(wait_for_worker("Trainable.train"), signal.SIGKILL)
     out, _ = process.communicate(timeout=200)
     assert process.returncode == 0, out
     assert results_of(store) == results_of(undisturbed)

@@ -29,6 +29,7 @@ class Board:
         self.leases = leases
         self.total = len(plan.cells)
         self.done = remaining.done
+        self.trained = 0  # by this driver, in this run
         self.failures: dict[str, str] = {}  # key of a cell, pool or adapter -> one line
         self.user_error = False  # a failure that the user can mend
         self.blocked: Counter[str] = Counter()  # key of what failed -> cells that wait for it in vain
@@ -110,6 +111,7 @@ class Board:
         with self._lock:
             self._running.pop(key, None)
             self.done += 1
+            self.trained += 1
             self.last = (key, headline)
             self._leave_block(key)
         self.on_change()

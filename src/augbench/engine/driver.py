@@ -38,7 +38,6 @@ LEAN = {
     "RAY_CHDIR_TO_TRIAL_DIR": "0",
     "RAY_AIR_NEW_OUTPUT": "0",
     "RAY_USAGE_STATS_ENABLED": "0",
-    "RAY_BACKEND_LOG_LEVEL": "fatal",  # or its core prints advice into the progress bars
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
 }
 
@@ -101,9 +100,8 @@ def run(
             board.stop()
         _assemble(plan, remaining, store)
     seconds = time.monotonic() - started
-    trained = board.done - remaining.done
     return Summary(
-        board.total, board.done, trained, seconds, interrupted, board.failures, board.blocked, board.user_error
+        board.total, board.done, board.trained, seconds, interrupted, board.failures, board.blocked, board.user_error
     )
 
 

@@ -15,7 +15,7 @@ from augbench.core.errors import UserError
 from augbench.core.plan import Plan
 from augbench.core.specs import AdapterSpec, PoolSpec
 from augbench.core.store import Store
-from augbench.engine.board import LOOK_AGAIN, Board
+from augbench.engine.board import ATTEMPTS, LOOK_AGAIN, Board
 from augbench.engine.resources import Allotment
 from augbench.engine.worker import WorkerSetup, one_line
 from augbench.jobs.adapt import adapt
@@ -37,18 +37,29 @@ class Generation(threading.Thread):
     def run(self) -> None:
         """Until no adapter and no chunk is left."""
         try:
+            deaths = 0
             while (self.board.adapters or self.board.chunks_left) and not self.board.stopped:
                 self._start_adapters()
                 self._collect_adapters()
-                units = self.board.next_chunks()
-                for pool_key, chunk, failure in self._make(units) if units else ():
-                    self._note(pool_key, chunk, failure)
-                    self._collect_adapters()
-                if not units:
-                    time.sleep(LOOK_AGAIN / 4)
+                done_before = self.board.chunks_done
+                try:
+                    if not self._make_what_can_be_made():
+                        time.sleep(LOOK_AGAIN / 4)
+                except ray.exceptions.RayError:  # a dead worker ends Ray Data's execution: begin another
+                    deaths = 1 if self.board.chunks_done > done_before else deaths + 1
+                    if deaths == ATTEMPTS:
+                        raise
         except BaseException as error:  # the main thread raises it: a thread's own traceback helps nobody
             self.error = error
             self.board.stop()
+
+    def _make_what_can_be_made(self) -> bool:
+        """One execution of Ray Data over all chunks that can be made now; False if there are none."""
+        units = self.board.next_chunks()
+        for pool_key, chunk, failure in self._execute(units) if units else ():
+            self._note(pool_key, chunk, failure)
+            self._collect_adapters()
+        return bool(units)
 
     def _start_adapters(self) -> None:
         started = set(self._adapting.values())
@@ -69,7 +80,7 @@ class Generation(threading.Thread):
             else:
                 self.board.adapter_failed(key, *failure)
 
-    def _make(self, units: list[tuple[PoolSpec, int]]) -> Iterator[tuple[str, int, tuple[str, bool] | None]]:
+    def _execute(self, units: list[tuple[PoolSpec, int]]) -> Iterator[tuple[str, int, tuple[str, bool] | None]]:
         """One row is one chunk; yields (pool key, chunk, failure) as chunks are committed."""
         _quiet_ray_data()
         pools = {pool.key: pool for pool, _ in units}
@@ -83,6 +94,7 @@ class Generation(threading.Thread):
             compute=ray.data.ActorPoolStrategy(size=min(self.allotment.generators, len(rows))),
             num_cpus=self.allotment.generate_cpu,
             num_gpus=self.allotment.generate_gpu,
+            ray_remote_args_fn=_without_restarts,
         )
         for row in made.iter_rows():
             failure = (row["error"], bool(row["by_user"])) if row["error"] else None
@@ -93,6 +105,11 @@ class Generation(threading.Thread):
             self.board.chunk_done(pool_key, chunk)
         else:
             self.board.chunk_failed(pool_key, *failure)
+
+
+def _without_restarts() -> dict[str, int]:
+    """A restarted actor may find its arguments gone from the object store; `Generation.run` begins anew instead."""
+    return {"max_restarts": 0}
 
 
 class ChunkMaker:

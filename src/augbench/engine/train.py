@@ -114,8 +114,8 @@ class ReadyCells(Searcher):
             return {"key": unit[0].key}
         return None if board.cells_left else Searcher.FINISHED
 
-    def on_trial_complete(self, trial_id: str, result: dict | None = None, error: bool = False) -> None:
-        """Results go to the board through `_Report`."""
+    def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
+        """Nothing to learn from: results go to the board through `_Report`."""
 
     def save(self, checkpoint_path: str) -> None:
         """Nothing to save: resuming is planning again."""
@@ -139,7 +139,8 @@ class _Report(Callback):
             board.cell_done(trial.config["key"], json.loads(outcome["headline"]))
 
     def on_trial_error(self, iteration: int, trials: list, trial: tune.experiment.Trial, **info: Any) -> None:
-        _boards[self.run_id].cell_lost(trial.config["key"])  # exceptions come back as results: only a dying worker ends here
+        # An exception in a cell comes back as a result: only a worker that died ends here.
+        _boards[self.run_id].cell_lost(trial.config["key"])
 
 
 @ray.remote(num_cpus=0)

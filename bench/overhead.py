@@ -2,8 +2,8 @@
 
     python bench/overhead.py [--cells 500] [--slots 2] [--job-seconds 0.2]
 
-Each cell sleeps, then writes a real record and 1,004 scores. Overhead = (wall x slots - seconds slept) / cells, from the
-first record on, when the first workers are up; the time in the store is part of it and shown separately.
+Each cell sleeps, then writes a real record and 1,004 scores. Overhead = (wall x slots - seconds slept) / cells, from
+the first record on, when the first workers are up; the time in the store is part of it and shown separately.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ class SleepingJob:
         self.seconds = seconds
 
     def __call__(self, context, pictures, cell, takes):
+        """Sleep, score, commit; notes how long scoring and committing took."""
         from augbench.jobs.train import commit, evaluate
 
         time.sleep(self.seconds)
@@ -55,6 +56,7 @@ class SleepingJob:
 
 
 def grid(cells: int):
+    """One cell per seed."""
     from augbench.core.grid import make_grid
 
     return make_grid({
@@ -68,6 +70,7 @@ def grid(cells: int):
 
 
 def main() -> None:
+    """Run the grid once and print where the time went."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--cells", type=int, default=500)
     parser.add_argument("--slots", type=int, default=2)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -43,6 +44,7 @@ def _pretrained(protocol: Protocol, outputs: int) -> torch.nn.Module:
     )
     if not timm.models.is_model_pretrained(name):
         raise UserError(f"timm has no pretrained weights for '{name}': {ways}")
+    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # it counts its retries aloud; we say it once
     try:
         return timm.create_model(name, pretrained=True, num_classes=outputs)
     except Exception as error:  # hub, network and cache errors have no common base

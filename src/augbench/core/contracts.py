@@ -47,6 +47,7 @@ class Dataset:
     citation: ClassVar[str] = ""
     homepage: ClassVar[str] = ""
     embedded: ClassVar[bool] = False  # True: results are labelled "mechanics, not evidence"
+    known: ClassVar[Mapping[str, str]] = {}  # sample id -> what is odd about it in the official archive
     official_counts: ClassVar[Mapping[str, int]] = {}  # "<split> <label>" or "<label>" -> pictures
     folds: ClassVar[int] = (
         0  # 0: the split column of `samples` is the official split; k: grouped k-fold, an axis of the grid

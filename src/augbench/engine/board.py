@@ -93,6 +93,7 @@ class Board:
     def ready_count(self) -> int:
         """Cells that could start now."""
         with self._lock:
+            self._look_elsewhere()
             return len(self._ready)
 
     @property
@@ -100,11 +101,6 @@ class Board:
         """Whether any cell still waits, may start, runs, or is worked on elsewhere."""
         with self._lock:
             return not self.stopped and bool(self._missing or self._ready or self._running or self._elsewhere)
-
-    @property
-    def running(self) -> int:
-        """Cells being trained by this driver."""
-        return len(self._running)
 
     def cell_done(self, key: str, headline: dict) -> None:
         """A cell's record is in the store."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import socket
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -13,6 +14,7 @@ from typing import Literal
 
 from rich.console import Console
 
+from augbench.core.errors import UserError
 from augbench.core.expected import expected_of
 from augbench.core.grid import Grid
 from augbench.core.leases import Leases
@@ -133,13 +135,8 @@ def _ray(address: str | None) -> Iterator[tuple[float, float]]:
 
     started_here = not ray.is_initialized()
     if started_here:
-        ray.init(
-            address=address,
-            logging_level=logging.ERROR,
-            log_to_driver=False,
-            include_dashboard=False if address is None else None,
-            runtime_env={"env_vars": {k: v for k, v in LEAN.items() if k.startswith("RAY_")}},
-        )
+        # Ray itself would join whatever cluster another program started on this machine, and end with it.
+        _connect(address or os.environ.get("RAY_ADDRESS") or "local")
     for name in ("ray", "ray._private.worker", "ray.tune", "ray.data", "ray.air"):
         logging.getLogger(name).setLevel(logging.ERROR)
     try:
@@ -148,6 +145,28 @@ def _ray(address: str | None) -> Iterator[tuple[float, float]]:
     finally:
         if started_here:
             ray.shutdown()
+
+
+def _connect(address: str) -> None:
+    """Start Ray here ("local") or join a cluster. Raises UserError where none answers."""
+    import ray
+
+    host, _, port = address.rpartition(":")
+    try:
+        if host and port.isdigit():  # ask first: Ray would try for two minutes and then end the process
+            socket.create_connection((host, int(port)), timeout=5).close()
+        ray.init(
+            address=address,
+            logging_level=logging.ERROR,
+            log_to_driver=False,
+            include_dashboard=False if address == "local" else None,
+            runtime_env={"env_vars": {k: v for k, v in LEAN.items() if k.startswith("RAY_")}},
+        )
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"no Ray cluster at '{address}' ({' '.join(str(error).split())[:120]}): start one with `ray start --head`, "
+            "or leave --address out"
+        ) from None
 
 
 def _assemble(plan: Plan, remaining: Remaining, store: Store) -> None:

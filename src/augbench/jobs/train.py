@@ -169,7 +169,13 @@ def score_table(material: Material, logits: np.ndarray) -> pd.DataFrame:
 
 
 def evaluate(scores: pd.DataFrame, protocol: Protocol) -> dict:
-    """Every metric of a cell, from its score table alone: what is published can be recomputed without training."""
+    """Every metric of a cell, from its score table alone: what is published can be recomputed without training.
+
+    Raises:
+        UserError: the logits are not finite.
+    """
+    if not np.isfinite(scores.filter(like="logit").to_numpy()).all():
+        raise UserError(f"training diverged (logits are not finite): lower lr in protocol '{protocol.name}'")
     if "logit" not in scores:
         return _evaluate_recognition(scores)
     test, heldout = (scores[scores["part"] == part] for part in ("test", "heldout"))

@@ -28,7 +28,8 @@ def _table(*columns: str) -> Table:
 
 
 def _datasets() -> Table:
-    table = _table("dataset", "title", "split", "licence", "homepage")
+    table = _table("dataset", "title", "split", "licence")
+    table.add_column("homepage", overflow="fold")
     for name, plugin in plugins.find("datasets").items():
         folds = plugin.folds if isinstance(plugin.folds, int) else "yours"
         split = "official" if folds == 0 else "yours" if folds == "yours" else f"{folds} grouped folds"
@@ -82,6 +83,8 @@ def check_dataset(name: str, root: Path | None, changes: Iterable[str], console:
     for row in counts.itertuples():
         shown.add_row(row.split or "by fold", row.label, str(row.pictures), str(row.groups))
     console.print(shown)
+    for name, what in dataset.known.items():
+        console.print(f"known: '{name}': {what}", markup=False, highlight=False)
     problems = dataset.check() + _read_all(dataset)
     for problem in problems:
         console.print(f"problem: {problem}", markup=False, highlight=False)
@@ -101,6 +104,6 @@ def _read_all(dataset: Dataset) -> list[str]:
             continue
         if mask is not None and mask.shape != image.shape[:2]:
             problems.append(f"mask of '{sample['id']}' is {mask.shape[::-1]}, its picture {image.shape[1::-1]}")
-        elif mask is not None and sample["label"] != GOOD and not mask.any():
+        elif mask is not None and sample["label"] != GOOD and not mask.any() and sample["id"] not in dataset.known:
             problems.append(f"mask of '{sample['id']}' ({sample['label']}) is empty")
     return problems

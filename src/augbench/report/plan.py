@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
+from collections.abc import Iterable
 
 from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from augbench.core.contracts import Shots
 from augbench.core.plan import Plan, Remaining
 from augbench.core.specs import regime
 from augbench.core.store import Store
@@ -37,7 +39,7 @@ def print_plan(plan: Plan, remaining: Remaining, store: Store, console: Console)
 def _cells_table(plan: Plan) -> Table:
     """Trainings by augmenter and regime."""
     counts = Counter((cell.augmenter.alias, regime(cell.shots)) for cell in plan.cells)
-    regimes = list(dict.fromkeys(regime(cell.shots) for cell in plan.cells))
+    regimes = _regimes(cell.shots for cell in plan.cells)
     table = Table(title=f"{len(plan.cells):,} trainings", box=box.SIMPLE_HEAD, title_justify="left")
     table.add_column("augmenter")
     for name in regimes:
@@ -47,15 +49,20 @@ def _cells_table(plan: Plan) -> Table:
     return table
 
 
+def _regimes(shots: Iterable[Shots]) -> list[str]:
+    """The regimes that occur, from zero over few to full."""
+    return [regime(s) for s in sorted(set(shots), key=lambda s: float("inf") if s == "all" else s)]
+
+
 def _pool_groups(plan: Plan) -> dict[tuple[str, str, str, int], int]:
     """(dataset, augmenter, regimes it serves, pictures) -> pools."""
-    serves: dict[str, dict[str, None]] = {}
+    serves: defaultdict[str, set[Shots]] = defaultdict(set)
     for cell in plan.cells:
         for take in plan.needs[cell.key]:
-            serves.setdefault(take.pool.key, {})[regime(cell.shots)] = None
+            serves[take.pool.key].add(cell.shots)
     groups: Counter[tuple[str, str, str, int]] = Counter()
     for key, pool in plan.pools.items():
-        groups[pool.data.prefix, pool.augmenter.name, ", ".join(serves[key]), plan.pool_sizes[key]] += 1
+        groups[pool.data.prefix, pool.augmenter.name, ", ".join(_regimes(serves[key])), plan.pool_sizes[key]] += 1
     return dict(groups)
 
 

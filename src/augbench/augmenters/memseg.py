@@ -65,14 +65,14 @@ class MemSeg(Augmenter):
     config: Config
 
     def key_settings(self) -> dict[str, object]:
-        """The settings as JSON values, with the texture folder replaced by a digest of what is in it.
+        """As every augmenter's, with the texture folder replaced by a digest of what is in it.
 
         Two machines with the same pictures under different paths share a pool; a changed picture makes a new one.
 
         Raises:
             UserError: the texture folder is missing or has no pictures.
         """
-        settings = self.config.model_dump(mode="json")
+        settings = super().key_settings()
         if self.config.texture_folder is not None:
             settings["texture_folder"] = f"sha256:{self._texture_digest}"
         return settings

@@ -32,7 +32,7 @@ class MagneticTile(Dataset):
     """Layout: ``MT_<Class>/Imgs/*.jpg`` with a mask of the same name in ``.png``; sizes vary (103-632 x 222-403)."""
 
     title = "Magnetic Tile"
-    licence = "none stated; the authors ask for a citation, academic research only"
+    licence = "not stated; academic use, cite the paper"
     citation = "Huang, Qiu, Yuan: Surface defect saliency of magnetic tile. The Visual Computer 36, 85-96, 2020"
     homepage = "https://github.com/abin24/Magnetic-tile-defect-datasets."
     official_counts = {"blowhole": 115, "break": 85, "crack": 57, "fray": 32, "uneven": 103, GOOD: 952}

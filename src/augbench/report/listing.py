@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from augbench.core import plugins
-from augbench.core.contracts import GOOD, Dataset
+from augbench.core.contracts import GOOD, Augmenter, Dataset
 from augbench.core.errors import UserError
 from augbench.core.library import open_dataset
 from augbench.core.protocol import load_preset, preset_names
@@ -29,27 +29,39 @@ def _table(*columns: str) -> Table:
 
 def _datasets() -> Table:
     table = _table("dataset", "title", "split", "licence")
-    table.add_column("homepage", overflow="fold")
     for name, plugin in plugins.find("datasets").items():
         folds = plugin.folds if isinstance(plugin.folds, int) else "yours"
         split = "official" if folds == 0 else "yours" if folds == "yours" else f"{folds} grouped folds"
-        table.add_row(name, plugin.title, split, plugin.licence, "embedded" if plugin.embedded else plugin.homepage)
+        table.add_row(name, plugin.title, split, plugin.licence)
     return table
 
 
 def _augmenters() -> Table:
     table = _table("augmenter", "title", "reads at 0 / some shots", "learns", "status")
     for name, plugin in plugins.find("augmenters").items():
-        mixture = plugin.parts is not plugins.ROOMS["augmenters"].parts
-        reads = "what its parts read" if mixture else _reads(plugin)
-        status = "planned only" if plugin.not_runnable else "ready"
-        table.add_row(name, plugin.title, reads, "yes" if plugin.learns else "-", status)
+        status = "planned only" if _planned_only(plugin) else "ready"
+        table.add_row(name, plugin.title, _reads(plugin), "yes" if plugin.learns else "-", status)
     return table
 
 
-def _reads(plugin: type) -> str:
+def _takes_defaults(plugin: type[Augmenter]) -> bool:
+    """Whether it can be made without settings."""
+    return not any(field.is_required() for field in plugin.Config.model_fields.values())
+
+
+def _planned_only(plugin: type[Augmenter]) -> bool:
+    """Whether it, or a part of it, cannot run yet."""
+    parts = plugin().parts() if _takes_defaults(plugin) else ()
+    return bool(plugin.not_runnable) or any(_planned_only(plugins.get("augmenters", p.augmenter)) for p in parts)
+
+
+def _reads(plugin: type[Augmenter]) -> str:
     if not plugin.makes_images:
         return "-"
+    if plugin.parts is not Augmenter.parts:
+        return "what its parts read"
+    if not _takes_defaults(plugin):
+        return "as its settings say"
     zero, some = (", ".join(sorted(plugin().reads(shots))) for shots in (0, "all"))
     return zero if zero == some else f"{zero} / {some}"
 

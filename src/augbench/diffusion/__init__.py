@@ -1,1 +1,0 @@
-"""What diffusion augmenters share."""

@@ -41,6 +41,18 @@ def test_balanced_sampler_repeats_negatives_where_there_are_fewer():
     assert len(epoch) == 14 and np.ptp(np.bincount(epoch, minlength=10)[7:]) <= 1
 
 
+@pytest.mark.parametrize("positives", [2, 40])
+def test_fixed_epochs_are_equally_long_and_fair(positives):
+    labels = np.array([1] * positives + [0] * 30)
+    sampler = BalancedSampler(labels, np.random.default_rng(0), pictures=24)
+    seen = np.zeros(len(labels), int)
+    for _ in range(10):
+        epoch = sampler.epoch()
+        assert len(epoch) == 24 and labels[epoch].sum() == 12
+        np.add.at(seen, epoch, 1)
+    assert np.ptp(seen[labels == 1]) <= 1 and np.ptp(seen[labels == 0]) <= 1
+
+
 def test_shuffle_sampler_shows_all_once():
     assert sorted(ShuffleSampler(np.zeros(9), np.random.default_rng(0)).epoch()) == list(range(9))
 

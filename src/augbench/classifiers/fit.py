@@ -25,6 +25,7 @@ class Fitted:
 
     model: torch.nn.Module
     losses: list[float]  # mean training loss of each epoch
+    shown: int  # pictures, repetitions counted
 
 
 def fit(
@@ -51,10 +52,11 @@ def fit(
     model = build(protocol, outputs, derive_seed("weights", seed) % 2**31)
     model = model.to(data.device, memory_format=torch.channels_last)
     optimiser = _optimiser(model, protocol)
-    sampler = SAMPLERS[protocol.sampler](labels, np.random.default_rng(derive_seed("order", seed)))
+    order_rng = np.random.default_rng(derive_seed("order", seed))
+    sampler = SAMPLERS[protocol.sampler](labels, order_rng, protocol.epoch_pictures)
     flips = np.random.default_rng(derive_seed("flips", seed))
     loss_of = _binary_loss if outputs == 1 else torch.nn.functional.cross_entropy
-    losses = []
+    losses, shown = [], 0
     for epoch in range(1, protocol.epochs + 1):
         model.train()
         order = list(batches(sampler.epoch(), protocol.batch))
@@ -71,9 +73,11 @@ def fit(
             loss.backward()
             optimiser.step()
             total += loss.detach() * len(indices)
-        losses.append(float(total) / sum(map(len, order)))
+        pictures_shown = sum(map(len, order))
+        losses.append(float(total) / pictures_shown)
+        shown += pictures_shown
         after_epoch(model, epoch)
-    return Fitted(model, losses)
+    return Fitted(model, losses, shown)
 
 
 def predict(model: torch.nn.Module, data: Resident, protocol: Protocol) -> np.ndarray:

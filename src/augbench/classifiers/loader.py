@@ -64,39 +64,54 @@ def on_device(array: np.ndarray, device: torch.device) -> torch.Tensor:
         return torch.from_numpy(array).to(device)
 
 
-class BalancedSampler:
-    """All positives once per epoch and as many negatives, the least used first (mixed-segdec's frequency sampling).
+class Turns:
+    """Draws members of a set so that none comes up again before all others have (mixed-segdec's frequency sampling)."""
 
-    Every negative is shown once before any is shown twice. With more positives than negatives, negatives repeat.
+    def __init__(self, members: np.ndarray, rng: np.random.Generator) -> None:
+        self.members = members
+        self.used = np.zeros(len(members), np.int64)
+        self.rng = rng
+
+    def draw(self, count: int) -> np.ndarray:
+        """``count`` members, the least used first, ties at random."""
+        chosen = []
+        while count:
+            order = np.lexsort((self.rng.random(len(self.members)), self.used))[:count]
+            self.used[order] += 1
+            chosen.append(self.members[order])
+            count -= len(order)
+        return np.concatenate(chosen)
+
+
+class BalancedSampler:
+    """As many positives as negatives in an epoch, each drawn in turns.
+
+    Without ``pictures`` an epoch holds every positive once, as in mixed-segdec; then more synthetic pictures also mean
+    a longer training. With it an epoch has that many pictures whatever there is to draw from.
     """
 
-    def __init__(self, labels: np.ndarray, rng: np.random.Generator) -> None:
-        self.positives = np.flatnonzero(labels)
-        self.negatives = np.flatnonzero(labels == 0)
-        self.used = np.zeros(len(self.negatives), np.int64)
+    def __init__(self, labels: np.ndarray, rng: np.random.Generator, pictures: int | None = None) -> None:
+        self.positives = Turns(np.flatnonzero(labels), rng)
+        self.negatives = Turns(np.flatnonzero(labels == 0), rng)
+        self.half = pictures // 2 if pictures else len(self.positives.members)
         self.rng = rng
 
     def epoch(self) -> np.ndarray:
         """Indices of one epoch, shuffled."""
-        left, chosen = len(self.positives), []
-        while left:
-            order = np.lexsort((self.rng.random(len(self.negatives)), self.used))[:left]
-            self.used[order] += 1
-            chosen.append(self.negatives[order])
-            left -= len(order)
-        return self.rng.permutation(np.concatenate([self.positives, *chosen]))
+        return self.rng.permutation(np.concatenate([self.positives.draw(self.half), self.negatives.draw(self.half)]))
 
 
 class ShuffleSampler:
-    """Every sample once per epoch."""
+    """Every sample once per epoch; with ``pictures``, that many in turns."""
 
-    def __init__(self, labels: np.ndarray, rng: np.random.Generator) -> None:
-        self.count = len(labels)
+    def __init__(self, labels: np.ndarray, rng: np.random.Generator, pictures: int | None = None) -> None:
+        self.all = Turns(np.arange(len(labels)), rng)
+        self.pictures = pictures or len(labels)
         self.rng = rng
 
     def epoch(self) -> np.ndarray:
         """Indices of one epoch, shuffled."""
-        return self.rng.permutation(self.count)
+        return self.rng.permutation(self.all.draw(self.pictures))
 
 
 SAMPLERS = {"balanced": BalancedSampler, "shuffle": ShuffleSampler}

@@ -38,6 +38,9 @@ class Protocol(BaseModel):
     batch: int = Field(ge=1)
     epochs: int = Field(ge=1)
     sampler: Literal["balanced", "shuffle"] = "balanced"
+    epoch_pictures: int | None = Field(
+        default=None, ge=2
+    )  # in one epoch; None: 2 x positives (balanced), all (shuffle)
     precision: Literal["fp32", "bf16"] = "fp32"
     threads_per_cell: int = Field(default=1, ge=1)  # CPU threads: a different number gives different last digits
     # judging

@@ -83,7 +83,7 @@ def train_cell(context: Context, pictures: Pictures, cell: Cell, takes: Sequence
     finished = time.perf_counter()
     times = {"total": finished - started, "gather": gathered - started, "judge": judging}
     times["fit"] = times["total"] - times["gather"] - times["judge"]
-    record = commit(context, cell, takes, scores, result, times)
+    record = commit(context, cell, takes, scores, result, times, fitted.shown)
     if context.save_weights:
         _save_weights(context, cell, fitted)
     return record
@@ -212,9 +212,25 @@ def _evaluate_recognition(scores: pd.DataFrame) -> dict:
 
 
 def commit(
-    context: Context, cell: Cell, takes: Sequence[Take], scores: pd.DataFrame, result: dict, seconds: dict[str, float]
+    context: Context,
+    cell: Cell,
+    takes: Sequence[Take],
+    scores: pd.DataFrame,
+    result: dict,
+    seconds: dict[str, float],
+    shown: int,
 ) -> dict:
-    """Write the scores, then the record: the record is the commit marker."""
+    """Write the scores, then the record: the record is the commit marker.
+
+    Args:
+        context: where to.
+        cell: what was trained.
+        takes: the pools it used.
+        scores: from `score_table`.
+        result: from `evaluate`, with counts and curves.
+        seconds: total, gather, fit, judge.
+        shown: training pictures, repetitions counted.
+    """
     buffer = io.BytesIO()
     scores.to_parquet(buffer, index=False, engine="pyarrow", compression="zstd")
     write_atomic(context.store.path("scores", cell.key), buffer.getvalue())
@@ -225,7 +241,7 @@ def commit(
         "result": result,
         "provenance": {
             "seconds": seconds,
-            "images_per_second": _images_per_second(result, cell.protocol, seconds),
+            "images_per_second": shown / seconds["fit"],
             "embedded": _embedded(context.library, cell, takes),
             "device": device_name(context.device),
             "git_sha": git_sha(),
@@ -242,14 +258,6 @@ def _embedded(library: Library, cell: Cell, takes: Sequence[Take]) -> list[str]:
     found = [f"dataset {cell.data.name}"] if library.dataset(cell.data.alias).embedded else []
     augmenters = [take.pool.augmenter for take in takes]
     return found + [f"augmenter {spec.name}" for spec in augmenters if library.augmenter(spec).embedded()]
-
-
-def _images_per_second(result: dict, protocol: Protocol, seconds: dict[str, float]) -> float:
-    """Training pictures per second of fitting."""
-    counts = result["counts"]
-    positives = counts["shots"] + counts["synthetic"]
-    epoch = 2 * positives if protocol.sampler == "balanced" else counts["train_negatives"] + positives
-    return epoch * protocol.epochs / seconds["fit"]
 
 
 def _save_weights(context: Context, cell: Cell, fitted: Fitted) -> None:

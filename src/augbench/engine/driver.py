@@ -18,11 +18,12 @@ from augbench.core.errors import UserError
 from augbench.core.expected import expected_of
 from augbench.core.grid import Grid
 from augbench.core.leases import Leases
-from augbench.core.plan import Plan, Remaining, make_plan, subtract
+from augbench.core.plan import Plan, make_plan, subtract
 from augbench.core.store import Store
 from augbench.engine.board import Board
 from augbench.engine.inline import run_inline
 from augbench.engine.progress import RunProgress
+from augbench.engine.worker import Job
 from augbench.jobs.context import Context
 from augbench.jobs.generate import assemble_pool
 from augbench.jobs.pictures import decode_all
@@ -64,7 +65,7 @@ def run(
     executor: Executor = "ray",
     address: str | None = None,
     console: Console | None = None,
-    job: object = train_cell,
+    job: Job = train_cell,
 ) -> Summary:
     """Complete a grid in a store. What is there already is not done again.
 
@@ -100,14 +101,14 @@ def run(
         except KeyboardInterrupt:
             interrupted = True
             board.stop()
-        _assemble(plan, remaining, store)
+        _assemble(plan, store)
     seconds = time.monotonic() - started
     return Summary(
         board.total, board.done, board.trained, seconds, interrupted, board.failures, board.blocked, board.user_error
     )
 
 
-def _run_on_ray(plan: Plan, store: Store, board: Board, address: str | None, job: object) -> None:
+def _run_on_ray(plan: Plan, store: Store, board: Board, address: str | None, job: Job) -> None:
     with _ray(address) as (cpus, gpus):
         import ray
 
@@ -120,7 +121,7 @@ def _run_on_ray(plan: Plan, store: Store, board: Board, address: str | None, job
         if board.adapters or board.chunks_left:
             generation.start()
         # Once per node: every worker maps the same read-only arrays.
-        real = {key: ray.put(array) for key, array in decode_all(plan).items()} if job is train_cell else {}
+        real = {key: ray.put(array) for key, array in decode_all(plan).items()}
         run_training(plan, store, board, allotment, real, job)
         if generation.error:
             raise generation.error
@@ -169,7 +170,7 @@ def _connect(address: str) -> None:
         ) from None
 
 
-def _assemble(plan: Plan, remaining: Remaining, store: Store) -> None:
+def _assemble(plan: Plan, store: Store) -> None:
     """Make every pool that this plan touched a readable image folder; also after an earlier run was killed."""
     context = Context(store, plan.library)
     for pool in plan.pools.values():

@@ -20,14 +20,13 @@ from augbench.core.specs import Cell
 from augbench.core.store import Store
 from augbench.engine.board import Board
 from augbench.engine.resources import Allotment
-from augbench.engine.worker import WorkerSetup, one_line
+from augbench.engine.worker import Job, WorkerSetup, one_line
 from augbench.jobs.context import Context
 from augbench.jobs.pictures import Geometry, Pictures
 from augbench.jobs.train import headline
 
 CELLS_PER_FIT = 5000  # the driver grows by some 54 kB per trial; a new fit gives that back
 BARRIER_SECONDS = 60.0
-Job = Callable[[Context, Pictures, Cell, tuple[Take, ...]], dict]
 
 _boards: dict[str, Board] = {}  # by run id: Tune pickles its searcher, and a board has locks
 

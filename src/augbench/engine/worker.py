@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from augbench.core import plugins
 from augbench.core.errors import UserError
 from augbench.core.library import Library
-from augbench.core.plan import Plan
+from augbench.core.plan import Plan, Take
+from augbench.core.specs import Cell
 from augbench.core.store import Store
 from augbench.jobs.context import Context, best_device
+from augbench.jobs.pictures import Pictures
+from augbench.jobs.provenance import git_sha
+
+Job = Callable[[Context, Pictures, Cell, tuple[Take, ...]], dict]
+"""What a training slot does with a cell: `jobs.train.train_cell`, but in benchmarks."""
 
 
 @dataclass(frozen=True)
@@ -23,11 +29,12 @@ class WorkerSetup:
     datasets: Mapping[str, tuple[str, Mapping[str, Any]]]
     plugin_files: tuple[str, ...]
     save_weights: bool
+    git_sha: str | None
 
     @classmethod
     def of(cls, plan: Plan, store: Store) -> WorkerSetup:
         """Of this run."""
-        return cls(str(store.root), plan.library.settings, plugins.loaded_files(), plan.grid.save_weights)
+        return cls(str(store.root), plan.library.settings, plugins.loaded_files(), plan.grid.save_weights, git_sha())
 
     def context(self, use_gpu: bool) -> Context:
         """The context in this process."""
@@ -35,7 +42,7 @@ class WorkerSetup:
         for file in self.plugin_files:
             plugins.load_file(file)
         device = best_device() if use_gpu else "cpu"
-        return Context(Store(self.store), Library(self.datasets), device, self.save_weights)
+        return Context(Store(self.store), Library(self.datasets), device, self.save_weights, self.git_sha)
 
 
 def one_line(error: BaseException) -> str:

@@ -10,7 +10,7 @@ from augbench.core.seeds import derive_seed
 from augbench.core.specs import AdapterSpec
 from augbench.core.store import commit_folder, json_bytes, write_atomic
 from augbench.jobs.context import Context
-from augbench.jobs.provenance import device_name, git_sha, versions
+from augbench.jobs.provenance import device_name, versions
 
 
 def adapt(context: Context, spec: AdapterSpec) -> None:
@@ -33,7 +33,7 @@ def adapt(context: Context, spec: AdapterSpec) -> None:
             "provenance": {
                 "seconds": time.perf_counter() - started,
                 "device": device_name(context.device),
-                "git_sha": git_sha(),
+                "git_sha": context.git_sha,
                 "versions": versions(),
             },
         }

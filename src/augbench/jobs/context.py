@@ -16,6 +16,7 @@ class Context:
     library: Library
     device: str = "cpu"  # a torch device
     save_weights: bool = False
+    git_sha: str | None = None  # of the code, read when the run started: the tree may change while it goes on
     loaded: dict = field(default_factory=dict)  # the augmenter that is loaded right now, see jobs.generate
 
 

@@ -13,7 +13,7 @@ from augbench.core.seeds import derive_seed
 from augbench.core.specs import PoolSpec
 from augbench.core.store import json_bytes, json_lines, write_atomic
 from augbench.jobs.context import Context
-from augbench.jobs.provenance import device_name, git_sha, versions
+from augbench.jobs.provenance import device_name, versions
 
 DEFECT = "defect"  # the label of synthetic pictures in detection
 
@@ -38,7 +38,7 @@ def generate_chunk(context: Context, pool: PoolSpec, chunk: int) -> float:
         "seconds": seconds,
         "pictures": len(pictures),
         "device": device_name(context.device),
-        "git_sha": git_sha(),
+        "git_sha": context.git_sha,
         "versions": versions(),
     }
     marker = context.store.chunk_path(pool, chunk)

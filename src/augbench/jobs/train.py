@@ -23,7 +23,7 @@ from augbench.core.splits import Split, checked_samples
 from augbench.core.store import json_bytes, write_atomic
 from augbench.jobs.context import Context
 from augbench.jobs.pictures import Pictures, geometry
-from augbench.jobs.provenance import device_name, git_sha, versions
+from augbench.jobs.provenance import device_name, versions
 from augbench.metrics import detection, recognition
 
 
@@ -244,7 +244,7 @@ def commit(
             "images_per_second": shown / seconds["fit"],
             "embedded": _embedded(context.library, cell, takes),
             "device": device_name(context.device),
-            "git_sha": git_sha(),
+            "git_sha": context.git_sha,
             "versions": versions(),
         },
     }

@@ -1,6 +1,7 @@
 """Who may import whom. The arrows are read off the code, so nobody has to remember them."""
 
 import ast
+import subprocess
 import sys
 from pathlib import Path
 
@@ -111,3 +112,12 @@ def test_no_cycles():
 def test_files_stay_readable():
     long = {p.name: n for p in files() if (n := len(p.read_text(encoding="utf-8").splitlines())) > 400}
     assert not long
+
+
+def test_help_loads_nothing_heavy():
+    code = (
+        "import sys, augbench.cli; print([m for m in ('numpy', 'pandas', 'torch', 'ray', 'rich') if m in sys.modules])"
+    )
+    assert (
+        subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "[]"
+    )

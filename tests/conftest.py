@@ -1,8 +1,10 @@
+import os
 import sys
 from pathlib import Path
 
 import pytest
 
+os.environ["HF_HUB_OFFLINE"] = "1"  # before anything reads it: tests ask no network, and do not wait for one
 sys.path.insert(0, str(Path(__file__).parent))
 
 from augbench.core import plugins

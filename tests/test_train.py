@@ -86,8 +86,7 @@ def test_centre_crop_keeps_the_aspect_and_none_stretches():
         assert (abs(int(rows) - int(columns)) <= 1) is square
 
 
-def test_unknown_and_unreachable_weights_are_named(tmp_path, monkeypatch):
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+def test_unknown_and_unreachable_weights_are_named(tmp_path):
     with pytest.raises(UserError, match="did you mean 'resnet50'"):
         build(protocol(backbone="resnet5O"), 1, 0)
     with pytest.raises(UserError, match=r"no pretrained weights of 'resnet18' at hand.*scratch"):

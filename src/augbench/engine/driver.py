@@ -166,7 +166,7 @@ def _connect(address: str) -> None:
     except (OSError, ValueError) as error:
         raise UserError(
             f"no Ray cluster at '{address}' ({' '.join(str(error).split())[:120]}): start one with `ray start --head`, "
-            "or leave --address out"
+            "set RAY_AUTH_MODE=token if it asks for a token, or leave --address out"
         ) from None
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
+import warnings
 from collections.abc import Iterator
 
 import numpy as np
@@ -159,4 +160,6 @@ def _quiet_ray_data() -> None:
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
     context.print_on_execution_start = False
+    # For `_without_restarts`: the one way to say so that this Ray has; pyproject.toml bounds the version.
+    warnings.filterwarnings("ignore", message="`ray_remote_args", category=DeprecationWarning)
     logging.getLogger("ray.data").setLevel(logging.ERROR)

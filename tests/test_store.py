@@ -1,5 +1,6 @@
 """The store: whole files or none, damaged ones named, leases advisory."""
 
+import hashlib
 import json
 import os
 import threading
@@ -14,7 +15,7 @@ from augbench.core.errors import UserError
 from augbench.core.grid import DatasetEntry
 from augbench.core.leases import Leases, abandoned
 from augbench.core.library import Library
-from augbench.core.store import Store, json_bytes, write_atomic
+from augbench.core.store import Store, json_bytes, json_lines, write_atomic
 
 
 def test_write_is_whole_or_nothing(store, monkeypatch):
@@ -139,6 +140,11 @@ def test_deleted_leases_change_nothing(store):
 
 def test_pool_paths_follow_the_spec(store):
     pool = next(iter(tiny_plan().pools.values()))
-    write_atomic(store.chunk_path(pool, 3), b'{"file_name": "images/00060.png"}\n')
+    line = {"file_name": "images/00060.png", "sha256": {"images/00060.png": hashlib.sha256(b"x").hexdigest()}}
+    write_atomic(store.chunk_path(pool, 3), json_lines([line]))
     assert store.chunks(pool) == {3}
-    assert "images/00060.png' is missing" in store.check()[0]
+    assert "images/00060.png' is missing or damaged" in store.check()[0]
+    write_atomic(store.image_path(pool, 60), b"x")
+    assert not store.check()
+    write_atomic(store.image_path(pool, 60), b"y")
+    assert "00003.jsonl" in store.check()[0]

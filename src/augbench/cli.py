@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -79,7 +80,7 @@ def plan(grid: GridArgument, changes: SetOption = None, store: StoreOption = Non
     from augbench.report.plan import print_plan
 
     loaded = load_grid(grid, changes or ())
-    target = _store(store, loaded.name)
+    target = _store(store, loaded.base)
     made = make_plan(loaded, target if target.root.is_dir() else None)
     print_plan(made, subtract(made, target), target, Console())
 
@@ -100,23 +101,24 @@ def run(
     from augbench.report.write import report as write_report
 
     console = Console()
+    say = partial(console.print, markup=False, highlight=False, soft_wrap=True)
     loaded = load_grid(grid, changes or ())
-    target = _store(store, loaded.name)
+    target = _store(store, loaded.base)
     summary = run_grid(loaded, target, executor=executor.value, address=address, console=console)
-    if summary.done:
-        write_report(target, loaded.name, console=console)
     again = f"run the same command again to go on (store: {target.root})"
     if summary.interrupted:
-        console.print(f"Stopped: {summary.done} of {summary.cells} cells are done; {again}.", highlight=False)
+        say(f"Stopped: {summary.done} of {summary.cells} cells are done; {again}.")
         raise typer.Exit(130)
+    if summary.done:
+        write_report(target, loaded.name, console=console)
     for key, line in list(summary.failures.items())[:10]:
         waiting = f" ({summary.blocked[key]} cells wait for it)" if summary.blocked[key] else ""
-        console.print(f"failed: {key}: {line}{waiting}", markup=False, highlight=False)
+        say(f"failed: {key}: {line}{waiting}")
     if summary.failures:
         missing = f"{summary.cells - summary.done} of {summary.cells} cells are missing"
-        console.print(f"{missing}; details in {target.root / 'failures'}; {again}.", highlight=False)
+        say(f"{missing}; details in {target.root / 'failures'}; mend what failed, then {again}.")
         raise typer.Exit(2 if summary.user_error else 1)
-    console.print(_closing(summary.cells, summary.trained, summary.seconds, target), highlight=False)
+    say(_closing(summary.cells, summary.trained, summary.seconds, target))
 
 
 def _closing(cells: int, trained: int, seconds: float, store: Store) -> str:
@@ -135,6 +137,7 @@ def report(
     """Print the mean (std) tables of a store, and write them as Markdown, LaTeX, CSV and JSON."""
     from rich.console import Console
 
+    from augbench.core.errors import UserError
     from augbench.core.expected import expected_of
     from augbench.core.grid import load_grid
     from augbench.core.plan import make_plan
@@ -142,6 +145,10 @@ def report(
     from augbench.report.write import report as write_report
 
     target, console = Store(store), Console()
+    if out is not None and out.exists() and not out.is_dir():
+        raise UserError(f"--out '{out}' is a file: give a folder")
+    if changes and grid is None:
+        raise UserError("--set changes a grid: give --grid FILE too")
     if grid is None:
         write_report(target, None, out=out, console=console)
         return
@@ -184,8 +191,8 @@ def store_check(store: Annotated[Path, typer.Argument(help="The store to look at
     from augbench.core.store import Store
 
     target = Store(store)
-    if not target.root.is_dir():
-        raise UserError(f"store '{store}' does not exist")
+    if not target.exists():
+        raise UserError(f"'{store}' is no store: give a folder that `augbench run` made")
     problems = target.check()
     for problem in problems:
         typer.echo(problem)
@@ -201,16 +208,23 @@ def _store(path: Path | None, grid_name: str) -> Store:
 
 
 def main() -> None:
-    """Entry point: a user's error ends in one line and exit status 2."""
+    """Entry point: whatever a user got wrong ends in one line and exit status 2."""
     try:
-        app()
+        status = app(standalone_mode=False)
     except Exception as error:
         from augbench.core.errors import UserError
 
-        if "--debug" in sys.argv or not isinstance(error, UserError):
+        usage = getattr(error, "format_message", None)  # of the argument parser
+        if "--debug" in sys.argv or not (isinstance(error, UserError) or usage):
             raise
-        typer.echo(f"augbench: {' '.join(str(error).split())}", err=True)
+        message = usage() if usage else str(error)
+        if len(sys.argv) == 1:  # no arguments at all: that message is the help
+            typer.echo(message)
+        else:
+            hint = " (see augbench --help)" if usage else ""
+            typer.echo(f"augbench: {' '.join(message.split())}{hint}", err=True)
         raise SystemExit(2) from None
+    raise SystemExit(status if isinstance(status, int) else 0)
 
 
 if __name__ == "__main__":

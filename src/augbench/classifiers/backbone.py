@@ -38,9 +38,10 @@ def _pretrained(protocol: Protocol, outputs: int) -> torch.nn.Module:
     import timm
 
     name = protocol.backbone
+    option = f"protocols.{protocol.name.partition('+')[0]}.weights"
     ways = (
         f"put '{name}' into the Hugging Face cache (HF_HOME) on a machine with a network, or set "
-        f"protocols.{protocol.name}.weights to a local .safetensors file, or to 'scratch' for a random start"
+        f"{option} to a local .safetensors file, or to 'scratch' for a random start"
     )
     if not timm.models.is_model_pretrained(name):
         raise UserError(f"timm has no pretrained weights for '{name}': {ways}")

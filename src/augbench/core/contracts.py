@@ -9,13 +9,16 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 import numpy as np
 import pandas as pd
 from pydantic import BaseModel, ConfigDict
 
 from augbench.core.errors import UserError
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 Task = Literal["detection", "recognition"]
 Shots = int | Literal["all"]
@@ -159,17 +162,25 @@ def read_grey(path: Path) -> np.ndarray:
 
 
 def _read(path: Path, mode: str) -> np.ndarray:
-    from PIL import Image
+    from PIL import Image, ImageOps
 
     try:
         with Image.open(path) as picture:
             if picture.mode.startswith(("I", "F")):
                 raise UserError(f"picture '{path}' has {picture.mode} pixels: convert it to 8 bits per channel")
-            return np.asarray(picture.convert(mode))
+            upright = ImageOps.exif_transpose(picture)
+            if mode == "RGB" and _see_through(upright):
+                raise UserError(f"picture '{path}' has transparent pixels: put it on a background and save it as RGB")
+            return np.asarray(upright.convert(mode))
     except FileNotFoundError:
         raise UserError(f"picture '{path}' is missing: restore it, or take its row out of the dataset") from None
     except (OSError, SyntaxError, ValueError) as error:
         raise UserError(f"picture '{path}' cannot be read ({error}): restore it from the original archive") from None
+
+
+def _see_through(picture: Image.Image) -> bool:
+    """Whether any pixel is not opaque: dropping that would show what nobody was meant to see."""
+    return picture.has_transparency_data and int(np.asarray(picture.convert("RGBA"))[..., 3].min()) < 255
 
 
 class TrainView:

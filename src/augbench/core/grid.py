@@ -9,10 +9,13 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
+from augbench.core import plugins
 from augbench.core.errors import UserError, did_you_mean
+from augbench.core.keys import digest
 from augbench.core.protocol import Protocol, first_problem, load_preset, make_protocol
 
 NAME = r"^[A-Za-z][A-Za-z0-9_]*$"  # safe in paths, keys and tables
+GRID_NAME = NAME[:-1] + r"(\+[0-9a-f]{6})?$"  # a grid changed with --set has a digest of the change behind its name
 
 
 class _Strict(BaseModel):
@@ -26,7 +29,7 @@ def _one_or_many(value: Any) -> Any:
 ShotsField = Annotated[int, Field(ge=0)] | Literal["all"]
 Axis = BeforeValidator(_one_or_many)
 ShotsAxis = Annotated[tuple[ShotsField, ...], Axis, Field(min_length=1)]
-CountAxis = Annotated[tuple[Annotated[int, Field(ge=0)], ...], Axis, Field(min_length=1)]
+CountAxis = Annotated[tuple[Annotated[int, Field(ge=0, le=1_000_000, strict=True)], ...], Axis, Field(min_length=1)]
 
 
 class DatasetEntry(_Strict):
@@ -77,7 +80,7 @@ class Resources(_Strict):
 class Grid(_Strict):
     """A grid file, checked. Axes multiply; an entry may narrow them for itself."""
 
-    name: str = Field(pattern=NAME)
+    name: str = Field(pattern=GRID_NAME)
     about: str = ""
     datasets: tuple[DatasetEntry, ...] = Field(min_length=1)
     augmenters: tuple[AugmenterEntry, ...] = Field(min_length=1)
@@ -91,6 +94,11 @@ class Grid(_Strict):
     save_weights: bool = False  # keep each trained classifier as safetensors
     resources: Resources = Resources()
 
+    @property
+    def base(self) -> str:
+        """The name without what ``--set`` put behind it."""
+        return self.name.partition("+")[0]
+
     def as_dict(self) -> dict[str, Any]:
         """JSON values, with protocols written out; `make_grid` is the way back."""
         return self.model_dump(mode="json", by_alias=True)
@@ -103,18 +111,48 @@ def load_grid(path: str | Path, changes: Iterable[str] = ()) -> Grid:
         UserError: no such file, not YAML, an unknown key or name, or a value out of range, named with the file.
     """
     path = Path(path)
+    if path.is_dir():
+        raise UserError(f"grid '{path}' is a folder: give a YAML file in it")
     if not path.is_file():
         raise UserError(f"grid '{path}': no such file (the grids that come with augbench lie in tune_configs/)")
     try:
-        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raw = _UniqueKeys(path.read_text(encoding="utf-8")).get_single_data()
+    except UnicodeDecodeError:
+        raise UserError(f"grid '{path}' is not UTF-8: save it as UTF-8") from None
+    except yaml.YAMLError as error:
         raise UserError(f"grid '{path}' is not valid YAML: {' '.join(str(error).split())}") from None
     if not isinstance(raw, dict):
         raise UserError(f"grid '{path}': expected keys such as datasets, augmenters, protocols at the top")
     raw = _normalise({"name": path.stem, **raw}, str(path))
+    as_written = make_grid(raw, str(path))
     for change in changes:
         _apply_change(raw, change)
-    return make_grid(raw, str(path))
+    grid = make_grid(raw, str(path))
+    if _identity(grid) == _identity(as_written):
+        return grid
+    return grid.model_copy(update={"name": f"{grid.name}+{digest(_identity(grid))[:6]}"})
+
+
+class _UniqueKeys(yaml.SafeLoader):
+    """YAML lets a later key silently replace an earlier one; a grid must not."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
+        """A mapping, unless it names a key twice."""
+        seen = set()
+        for key, _ in node.value:
+            if key.value in seen:
+                raise yaml.constructor.ConstructorError(None, None, f"key '{key.value}' stands twice", key.start_mark)
+            seen.add(key.value)
+        return super().construct_mapping(node, deep)
+
+
+def _identity(grid: Grid) -> dict[str, Any]:
+    """What of a grid decides its cells: not where files lie, nor how the run is spread."""
+    content = grid.as_dict()
+    del content["resources"], content["save_weights"]
+    for entry in content["datasets"]:
+        entry["settings"].pop("root", None)
+    return content
 
 
 def make_grid(raw: dict[str, Any], where: str = "grid") -> Grid:
@@ -126,8 +164,15 @@ def make_grid(raw: dict[str, Any], where: str = "grid") -> Grid:
     try:
         return Grid(**raw)
     except ValidationError as error:
-        model = {"datasets": DatasetEntry, "augmenters": AugmenterEntry, "resources": StageResources}
-        raise UserError(f"{where}: {first_problem(error, model.get(error.errors()[0]['loc'][0], Grid))}") from None
+        raise UserError(f"{where}: {first_problem(error, _model_at(error.errors()[0]['loc']))}") from None
+
+
+def _model_at(place: tuple[str | int, ...]) -> type[BaseModel]:
+    """The model whose fields could have stood there."""
+    if len(place) > 1 and place[0] == "resources":
+        return Resources if len(place) == 2 else StageResources
+    nested = {"datasets": DatasetEntry, "augmenters": AugmenterEntry}
+    return nested.get(str(place[0]), Grid) if len(place) > 1 else Grid
 
 
 def _normalise(raw: dict[str, Any], where: str) -> dict[str, Any]:
@@ -195,12 +240,15 @@ def _change_entry(raw: dict[str, Any], axis: str, rest: list[str], value: Any, c
     """``datasets.NAME.SETTING=value``, ``augmenters.NAME.SETTING=value``, ``protocols.NAME.FIELD=value``."""
     name, *field = rest
     entries = [e for e in raw.get(axis, []) if name in (e["name"], e.get("as"))]
-    if not entries or not field:
+    if entries and not field:
+        raise UserError(f"--set '{change}': name what to change: {axis}.{name}.KEY=VALUE")
+    if not entries:
         known = [e.get("as") or e["name"] for e in raw.get(axis, [])]
         raise UserError(f"--set '{change}': the grid has no {axis} entry '{name}'{did_you_mean(name, known)}")
     for entry in entries:
         own = _ENTRY_FIELDS[axis]
-        flat = own is None or field[0] in own or field[0] in ("as", "settings")
+        setting = axis != "protocols" and field[0] in plugins.get(axis, entry["name"]).Config.model_fields
+        flat = own is None or (not setting and field[0] in {*own, "as", "settings"})
         target = entry if flat else entry.setdefault("settings", {})
         _nested(target, field[:-1], change)[field[-1]] = value
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
+from augbench.core import plugins
 from augbench.core.contracts import Augmenter, Part, Shots
 from augbench.core.errors import UserError
 from augbench.core.grid import AugmenterEntry, DatasetEntry, Grid
@@ -102,6 +103,7 @@ def make_plan(grid: Grid, store: Store | None = None) -> Plan:
     Raises:
         UserError: an unknown name or setting, or something that a dataset cannot give (shots, masks, pictures).
     """
+    _refuse_borrowed_names(grid)
     plan = Plan(grid, Library.of(grid.datasets), [], {}, {}, {})
     augmenters = [(e, _augmenter_spec(plan.library, e.name, e.settings, e.label)) for e in grid.augmenters]
     for data, protocol in _data_axis(grid, plan, store):
@@ -115,13 +117,23 @@ def make_plan(grid: Grid, store: Store | None = None) -> Plan:
     return plan
 
 
+def _refuse_borrowed_names(grid: Grid) -> None:
+    """In tables and keys an alias stands where a name stands: it must not be the name of something else."""
+    for room, entries in (("datasets", grid.datasets), ("augmenters", grid.augmenters)):
+        for entry in entries:
+            if entry.label != entry.name and entry.label in plugins.find(room):
+                raise UserError(
+                    f"grid '{grid.name}': {room}: '{entry.name}' cannot go as '{entry.label}', which exists"
+                )
+
+
 def subtract(plan: Plan, store: Store) -> Remaining:
     """What of the plan the store does not hold. Records that count as done are read, so a damaged one is found now.
 
     Raises:
         UserError: a damaged record or chunk, named.
     """
-    have = store.keys("cells")
+    have = store.keys("cells") & store.keys("scores")  # a record whose scores are lost cannot be checked: train again
     for key in have & plan.by_key.keys():
         store.read_record(key)
     cells = [cell for cell in plan.cells if cell.key not in have]
@@ -148,7 +160,7 @@ def _augmenter_spec(library: Library, name: str, settings: Mapping[str, Any], la
     What a mixture is made of enters its key by the digests of the parts.
     """
     augmenter = library.augmenter(AugmenterSpec(name, label, settings, settings))
-    key_settings = augmenter.key_settings()
+    key_settings = {**augmenter.key_settings(), **plugins.version("augmenters", name)}
     if augmenter.parts():
         parts = [(part_spec(library, part).digest, part.share) for part in augmenter.parts()]
         key_settings = {"parts": parts}
@@ -176,7 +188,8 @@ def _data_axis(grid: Grid, plan: Plan, store: Store | None) -> Iterator[tuple[Da
 def _data_spec(plan: Plan, entry: DatasetEntry, fingerprint: str, fold: int | None, holdout: float) -> DataSpec:
     dataset = plan.library.dataset(entry.label)
     classes = dataset.classes() if dataset.task == "recognition" and fingerprint != ABSENT else ()
-    return DataSpec(entry.name, entry.label, dataset.key_settings(), fingerprint, fold, holdout, classes)
+    settings = {**dataset.key_settings(), **plugins.version("datasets", entry.name)}
+    return DataSpec(entry.name, entry.label, settings, fingerprint, fold, holdout, classes)
 
 
 def _folds(grid: Grid, entry: DatasetEntry, k: int) -> tuple[int | None, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib
 import importlib.metadata
 import importlib.util
@@ -21,6 +22,7 @@ from augbench.core.protocol import first_problem
 ROOMS: dict[str, type] = {"datasets": Dataset, "augmenters": Augmenter}
 
 _found: dict[str, dict[str, type]] = {}
+_versions: dict[tuple[str, str], str] = {}  # (room, name) -> what tells its code apart; none for our own
 _files: list[str] = []  # what --plugin added, so that workers can load the same
 
 
@@ -34,7 +36,10 @@ def find(room: str) -> dict[str, type]:
                 module = importlib.import_module(f"augbench.{room}.{info.name}")
                 found[info.name] = _the_class(module, ROOMS[room], info.name)
         for entry in importlib.metadata.entry_points(group=f"augbench.{room}"):
+            if entry.name in found:
+                raise UserError(f"entry point '{entry.value}': '{entry.name}' is already one of the {room}")
             found[entry.name] = _named(entry.load(), entry.name)
+            _versions[room, entry.name] = f"{entry.dist.name}=={entry.dist.version}" if entry.dist else entry.value
         _found[room] = dict(sorted(found.items()))
     return _found[room]
 
@@ -76,6 +81,8 @@ def load_file(path: str | Path) -> None:
         return
     if not path.is_file():
         raise UserError(f"--plugin '{path}': no such file")
+    if path.suffix != ".py" or not path.stem.isidentifier():
+        raise UserError(f"--plugin '{path}': not a Python file whose name could be a plug-in's: call it NAME.py")
     module_name = f"augbench_plugin_{path.stem}"
     spec = importlib.util.spec_from_file_location(module_name, path)
     if spec is None or spec.loader is None:
@@ -86,14 +93,25 @@ def load_file(path: str | Path) -> None:
         spec.loader.exec_module(module)
     except Exception as error:
         raise UserError(f"--plugin '{path}': {type(error).__name__}: {error}") from error
-    added = False
-    for room, base in ROOMS.items():
-        if _own_classes(module, base):
-            find(room)[path.stem] = _the_class(module, base, path.stem)
-            added = True
-    if not added:
+    rooms = [room for room, base in ROOMS.items() if _own_classes(module, base)]
+    if not rooms:
         raise UserError(f"--plugin '{path}': defines no subclass of Dataset or Augmenter")
+    for room in rooms:
+        if path.stem in find(room):
+            raise UserError(f"--plugin '{path}': '{path.stem}' is already one of the {room}: rename the file")
+    for room in rooms:
+        find(room)[path.stem] = _the_class(module, ROOMS[room], path.stem)
+        _versions[room, path.stem] = "sha256:" + hashlib.sha256(path.read_bytes()).hexdigest()
     _files.append(str(path))
+
+
+def version(room: str, name: str) -> dict[str, str]:
+    """``{"plugin": ...}`` for keys: a file's digest or a package's version, so that changed code makes new results.
+
+    Empty for augbench's own plug-ins: what they make never changes under one name.
+    """
+    find(room)
+    return {"plugin": _versions[room, name]} if (room, name) in _versions else {}
 
 
 def loaded_files() -> tuple[str, ...]:

@@ -113,8 +113,14 @@ def first_problem(error: ValidationError, model: type[BaseModel]) -> str:
     where = ".".join(map(str, problem["loc"]))
     if problem["type"] == "extra_forbidden":
         return f"unknown key '{where}'{did_you_mean(where.rpartition('.')[2], model.model_fields)}"
-    if problem["type"] == "missing":
-        return f"'{where}' is missing"
+    if problem["type"] == "missing" or (problem["type"] == "too_short" and not problem["input"]):
+        return f"'{where}' is missing or empty"
+    if problem["type"] == "string_pattern_mismatch":
+        return f"'{where}': '{problem['input']}' may hold letters, digits and underscores, and begins with a letter"
+    if problem["type"] == "value_error":
+        return f"'{where}': {problem['ctx']['error']}"
+    if where.startswith("shots."):
+        return f"'shots': a number from 0 on, or 'all' (got {problem['input']!r})"
     return f"'{where}': {problem['msg'][0].lower()}{problem['msg'][1:]} (got {problem['input']!r})"
 
 

@@ -36,13 +36,7 @@ def make_split(dataset: Dataset, spec: DataSpec) -> Split:
         folds = grouped_folds(table, dataset.folds, spec.name)
         train, test = table[folds != spec.fold], table[folds == spec.fold]
     defective = train["label"] != GOOD
-    for part, where in ((train[defective], "training"), (test[test["label"] != GOOD], "test")):
-        if part.empty:
-            raise UserError(
-                f"dataset '{spec.alias}' has no defective {where} pictures: nothing can be learned or judged"
-            )
-    if dataset.task == "detection" and (defective.all() or (test["label"] != GOOD).all()):
-        raise UserError(f"dataset '{spec.alias}' has no good pictures in training or test: detection needs both")
+    _refuse_one_sided(dataset, spec, train, test)
     negatives = train[~defective]
     heldout = _holdout(negatives, train.loc[defective, "group"], spec)
     parts = (
@@ -52,6 +46,17 @@ def make_split(dataset: Dataset, spec: DataSpec) -> Split:
         test,
     )
     return Split(*(part.reset_index(drop=True) for part in parts))
+
+
+def _refuse_one_sided(dataset: Dataset, spec: DataSpec, train: pd.DataFrame, test: pd.DataFrame) -> None:
+    """Both kinds of pictures are needed on both sides (in recognition, defects on both)."""
+    for side, part in (("training", train), ("test", test)):
+        found = ", ".join(f"{label} {count}" for label, count in part["label"].value_counts().items()) or "nothing"
+        where = f"dataset '{spec.alias}': the {side} side" + ("" if spec.fold is None else f" of fold {spec.fold}")
+        if not (part["label"] != GOOD).any():
+            raise UserError(f"{where} has no defective pictures (found: {found}): nothing to learn or judge by")
+        if dataset.task == "detection" and not (part["label"] == GOOD).any():
+            raise UserError(f"{where} has no good pictures (found: {found}): detection needs both")
 
 
 def checked_samples(dataset: Dataset) -> pd.DataFrame:
@@ -64,6 +69,8 @@ def checked_samples(dataset: Dataset) -> pd.DataFrame:
     missing = [column for column in SAMPLE_COLUMNS if column not in table.columns]
     if missing:
         raise UserError(f"dataset '{dataset.name}': its table lacks the columns {', '.join(missing)}")
+    if table.empty:
+        raise UserError(f"dataset '{dataset.name}' has no samples")
     if table["id"].duplicated().any():
         raise UserError(f"dataset '{dataset.name}': id '{table['id'][table['id'].duplicated()].iloc[0]}' occurs twice")
     if not dataset.folds:

@@ -6,6 +6,8 @@ done (the commit marker) is written last: an adapter's ``adapter.json``, a chunk
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 import json
 import os
 import shutil
@@ -36,11 +38,19 @@ class Store:
     """A directory that holds everything a grid makes. Nothing is created before the first write."""
 
     def __init__(self, root: str | Path) -> None:
+        if not str(root).strip():
+            raise UserError("--store is empty: give a folder")
         if "://" in str(root):
             raise UserError(f"store '{root}': only local folders are supported so far: give a path")
         self.root = Path(root).expanduser().resolve()
         if self.root.exists() and not self.root.is_dir():
             raise UserError(f"store '{root}' is a file: give a folder")
+        if self.root.is_dir() and any(self.root.iterdir()) and not self.exists():
+            raise UserError(f"store '{root}' is a folder with other things in it: give a new or an empty one")
+
+    def exists(self) -> bool:
+        """Whether anything has been written yet."""
+        return any((self.root / kind).is_dir() for kind in (*SUFFIX, "leases", "reports"))
 
     # -- paths: readers, writers and the planner all come through here
 
@@ -154,8 +164,7 @@ class Store:
             except UserError as error:
                 problems.append(str(error))
                 continue
-            if not self.path("scores", key).is_file():
-                problems.append(f"record '{self.path('cells', key)}' has no scores beside it: {MEND}")
+            problems += _check_scores(self.path("scores", key))
         for path in sorted((self.root / "pools").glob("*/chunks/*.jsonl")):
             problems += _check_chunk(path)
         return problems
@@ -164,14 +173,32 @@ class Store:
 MEND = "delete it, and run the grid again to make it anew"
 
 
+def _check_scores(path: Path) -> list[str]:
+    import pyarrow
+    from pyarrow import parquet
+
+    try:
+        parquet.read_table(path)
+    except FileNotFoundError:
+        return [f"scores '{path}' are missing: run the grid again to make them anew"]
+    except (pyarrow.ArrowException, OSError):
+        return [f"scores '{path}' are damaged: {MEND}"]
+    return []
+
+
 def _check_chunk(path: Path) -> list[str]:
+    """A chunk's pictures against the digests in its metadata."""
     pool = path.parent.parent
     try:
         lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
     except json.JSONDecodeError:
         return [f"chunk '{path}' is damaged: {MEND}"]
-    missing = [line["file_name"] for line in lines if not (pool / line["file_name"]).is_file()]
-    return [f"chunk '{path}': '{name}' is missing: delete the chunk's file, and it is made again" for name in missing]
+    bad = []
+    for name, expected in (pair for line in lines for pair in line.get("sha256", {}).items()):
+        file = pool / name
+        if not file.is_file() or hashlib.sha256(file.read_bytes()).hexdigest() != expected:
+            bad.append(f"chunk '{path}': '{name}' is missing or damaged: {MEND}")
+    return bad
 
 
 def read_json_file(path: Path) -> dict[str, Any]:
@@ -205,21 +232,18 @@ def json_lines(values: Iterable[object]) -> bytes:
 
 def write_atomic(path: Path, data: bytes) -> None:
     """Write a file so that it is whole or not there, also when the machine loses power in between."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.part")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         with beside.open("wb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
         beside.replace(path)
     except OSError as error:
-        beside.unlink(missing_ok=True)
-        if error.errno in (13, 28, 30, 122):  # access, disk full, read-only, quota
-            raise UserError(
-                f"store: cannot write '{path}': {error.strerror}: free room or give another --store"
-            ) from error
-        raise
+        with contextlib.suppress(OSError):
+            beside.unlink(missing_ok=True)
+        raise UserError(f"cannot write '{path}' ({error.strerror}): make room or rights, or write elsewhere") from error
 
 
 def commit_folder(made: Path, target: Path) -> None:

@@ -9,6 +9,7 @@ CSV (setting ``csv``, relative to the root): columns ``image`` and ``label``, an
 
 from __future__ import annotations
 
+import posixpath
 from functools import cached_property
 from pathlib import Path
 from typing import Literal
@@ -56,27 +57,54 @@ class Folder(Dataset):
     @cached_property
     def _table(self) -> pd.DataFrame:
         table = self._from_csv() if self.config.csv else self._from_folders()
+        labels = sorted(set(table["label"]))
+        if self.config.task == "detection" and self.config.good not in labels:
+            raise UserError(
+                f"dataset 'folder': no class is called '{self.config.good}' (found: {', '.join(labels[:8])}): "
+                "name the one without defects with the setting good"
+            )
         table["label"] = table["label"].where(table["label"] != self.config.good, GOOD)
         return table[list(SAMPLE_COLUMNS)].sort_values("id", ignore_index=True)
 
     def _from_csv(self) -> pd.DataFrame:
         path = self._inside(self.config.csv)
         try:
-            table = pd.read_csv(path, dtype=str, keep_default_na=False)
+            table = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8")
+        except UnicodeDecodeError:
+            raise UserError(f"dataset 'folder': '{path}' is not UTF-8: save it as UTF-8") from None
         except (OSError, ValueError) as error:
             raise UserError(f"dataset 'folder': '{path}' cannot be read as CSV: {error}") from None
         missing = {"image", "label"} - set(table.columns)
         unknown = set(table.columns) - {"image", "label", "mask", "split", "group"}
         if missing or unknown:
             wrong = f"lacks {sorted(missing)}" if missing else f"has unknown {sorted(unknown)}"
-            raise UserError(f"dataset 'folder': '{path}' {wrong}: columns are image, label, mask, split, group")
-        for name in [*table["image"], *table.get("mask", [])]:
-            self._inside(name)
+            raise UserError(
+                f"dataset 'folder': '{path}' {wrong}: columns are image, label, mask, split, group, with commas between"
+            )
+        self._check_cells(path, table)
+        for column in {"image", "mask"} & set(table.columns):
+            table[column] = [posixpath.normpath(name) if name else "" for name in table[column]]
         if table["image"].duplicated().any():
             twice = table["image"][table["image"].duplicated()].iloc[0]
             raise UserError(f"dataset 'folder': '{path}' names '{twice}' twice: one row per picture")
-        defaults = {"mask": "", "split": "", "group": table["image"]}
-        return table.assign(id=table["image"], **{k: v for k, v in defaults.items() if k not in table})
+        groups = table["group"].where(table["group"] != "", table["image"]) if "group" in table else table["image"]
+        defaults = {"mask": "", "split": ""}
+        return table.assign(id=table["image"], group=groups, **{k: v for k, v in defaults.items() if k not in table})
+
+    def _check_cells(self, path: Path, table: pd.DataFrame) -> None:
+        """Every row has an image and a label, without blanks around them, and no path leaves the root."""
+        for number, row in enumerate(table.to_dict("records"), start=2):  # the header is line 1
+            for column in ("image", "label"):
+                if not row[column]:
+                    raise UserError(f"dataset 'folder': '{path}' line {number} has no {column}")
+            for column, value in row.items():
+                if value != value.strip():
+                    raise UserError(f"dataset 'folder': '{path}' line {number}: blanks around {column} '{value}'")
+            for name in (row["image"], row.get("mask", "")):
+                self._inside(name)
+        spellings = table["label"].groupby(table["label"].str.lower()).unique()
+        for names in spellings[spellings.map(len) > 1]:
+            raise UserError(f"dataset 'folder': '{path}' spells one class in several ways: {', '.join(names)}")
 
     def _from_folders(self) -> pd.DataFrame:
         root = self.root()

@@ -5,11 +5,16 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import shutil
+import signal
 import socket
+import tempfile
+import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Literal
 
 from rich.console import Console
@@ -135,9 +140,10 @@ def _ray(address: str | None) -> Iterator[tuple[float, float]]:
     import ray
 
     started_here = not ray.is_initialized()
+    folder = tempfile.mkdtemp(prefix="augbench-ray-", dir="/tmp" if Path("/tmp").is_dir() else None)  # noqa: S108, sockets
     if started_here:
-        # Ray itself would join whatever cluster another program started on this machine, and end with it.
-        _connect(address or os.environ.get("RAY_ADDRESS") or "local")
+        # By default Ray joins whatever cluster another program started on this machine, and ends with it.
+        _connect(address or os.environ.get("RAY_ADDRESS") or "local", folder)
     for name in ("ray", "ray._private.worker", "ray.tune", "ray.data", "ray.air"):
         logging.getLogger(name).setLevel(logging.ERROR)
     try:
@@ -145,11 +151,29 @@ def _ray(address: str | None) -> Iterator[tuple[float, float]]:
         yield resources.get("CPU", 0.0), resources.get("GPU", 0.0)
     finally:
         if started_here:
-            ray.shutdown()
+            with _deaf_to_ctrl_c():
+                ray.shutdown()
+                shutil.rmtree(folder, ignore_errors=True)
 
 
-def _connect(address: str) -> None:
-    """Start Ray here ("local") or join a cluster. Raises UserError where none answers."""
+@contextlib.contextmanager
+def _deaf_to_ctrl_c() -> Iterator[None]:
+    """A second Ctrl-C while Ray shuts down would only leave its processes behind."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def _connect(address: str, folder: str) -> None:
+    """Start Ray here ("local", with its files in ``folder``) or join a cluster. Raises UserError where none answers.
+
+    A folder of its own keeps `--address auto` of another run from joining this one, which ends when this run ends.
+    """
     import ray
 
     host, _, port = address.rpartition(":")
@@ -160,7 +184,7 @@ def _connect(address: str) -> None:
             address=address,
             logging_level=logging.ERROR,
             log_to_driver=False,
-            include_dashboard=False if address == "local" else None,
+            **({"include_dashboard": False, "_temp_dir": folder} if address == "local" else {}),
             runtime_env={"env_vars": {k: v for k, v in LEAN.items() if k.startswith("RAY_")}},
         )
     except (OSError, ValueError) as error:

@@ -55,7 +55,10 @@ class RunProgress:
             self._printed = time.monotonic()
             chunks = f"generate {board.chunks_done}/{board.chunks_total} chunks, " if board.chunks_total else ""
             self.console.print(
-                f"{chunks}train {board.done}/{board.total} {self._note()}", markup=False, highlight=False
+                f"{chunks}train {board.done}/{board.total} {self._note()}",
+                markup=False,
+                highlight=False,
+                soft_wrap=True,
             )
 
     def _note(self) -> str:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from augbench.core import plugins
@@ -46,6 +48,10 @@ class WorkerSetup:
 
 
 def one_line(error: BaseException) -> str:
-    """An exception as one line: a user's error as it is, any other with its type."""
+    """An exception as one line: a user's error as it is, any other with its type and the place it came from."""
     text = " ".join(str(error).split())
-    return text if isinstance(error, UserError) else f"{type(error).__name__}: {text}"
+    if isinstance(error, UserError):
+        return text
+    frames = traceback.extract_tb(error.__traceback__)
+    place = f" ({Path(frames[-1].filename).name}, line {frames[-1].lineno})" if frames else ""
+    return f"{type(error).__name__}: {text}{place}"

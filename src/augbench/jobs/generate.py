@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import time
@@ -107,20 +108,20 @@ def _check(augmenter: Augmenter, requests: list[Request], pictures: list[Synthet
 
 def _write_picture(context: Context, pool: PoolSpec, request: Request, picture: Synthetic) -> dict:
     """Write image and mask; returns the line for the metadata, with names relative to the pool's folder."""
-    store = context.store
-    image_path = store.image_path(pool, request.index)
-    write_atomic(image_path, _png(picture.image))
+    files = {context.store.image_path(pool, request.index): _png(picture.image)}
     line = {
-        "file_name": f"images/{image_path.name}",
+        "file_name": f"images/{request.index:05d}.png",
         "index": request.index,
         "seed": request.seed,
         "label": picture.label,
         "meta": picture.meta,
     }
     if picture.mask is not None:
-        mask_path = store.mask_path(pool, request.index)
-        write_atomic(mask_path, _png(picture.mask.astype(np.uint8) * 255))
-        line["mask_file_name"] = f"masks/{mask_path.name}"
+        files[context.store.mask_path(pool, request.index)] = _png(picture.mask.astype(np.uint8) * 255)
+        line["mask_file_name"] = f"masks/{request.index:05d}.png"
+    for path, data in files.items():
+        write_atomic(path, data)
+    line["sha256"] = {f"{p.parent.name}/{p.name}": hashlib.sha256(data).hexdigest() for p, data in files.items()}
     return line
 
 

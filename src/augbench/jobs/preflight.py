@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from augbench.classifiers.backbone import build
+from augbench.core.errors import UserError
 from augbench.core.plan import Plan
 
 
@@ -10,7 +11,18 @@ def preflight(plan: Plan) -> None:
     """Make sure that every classifier of the plan can be built.
 
     Raises:
-        UserError: an unknown backbone, or weights that cannot be had.
+        UserError: an unknown backbone, weights that cannot be had, or pictures of a size that it cannot take.
     """
+    import torch
+
     for protocol in plan.grid.protocols:
-        build(protocol, 1, 0)
+        model = build(protocol, 1, 0).eval()
+        try:
+            with torch.inference_mode():
+                model(torch.zeros(1, 3, protocol.height, protocol.width))
+        except (AssertionError, RuntimeError, ValueError) as error:
+            name = protocol.name.partition("+")[0]
+            raise UserError(
+                f"backbone '{protocol.backbone}' cannot take {protocol.width} x {protocol.height} pictures ({error}): "
+                f"change protocols.{name}.width and height, or the backbone"
+            ) from None

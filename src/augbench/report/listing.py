@@ -15,7 +15,8 @@ from augbench.core.contracts import GOOD, Augmenter, Dataset
 from augbench.core.errors import UserError
 from augbench.core.library import open_dataset
 from augbench.core.protocol import load_preset, preset_names
-from augbench.core.splits import checked_samples
+from augbench.core.specs import DataSpec
+from augbench.core.splits import checked_samples, make_split
 
 
 def listing(what: str) -> Table:
@@ -96,12 +97,24 @@ def check_dataset(name: str, root: Path | None, changes: Iterable[str], console:
         shown.add_row(row.split or "by fold", row.label, str(row.pictures), str(row.groups))
     console.print(shown)
     for name, what in dataset.known.items():
-        console.print(f"known: '{name}': {what}", markup=False, highlight=False)
-    problems = dataset.check() + _read_all(dataset)
+        console.print(f"known: '{name}': {what}", markup=False, highlight=False, soft_wrap=True)
+    problems = dataset.check() + _split_problems(dataset) + _read_all(dataset)
     for problem in problems:
-        console.print(f"problem: {problem}", markup=False, highlight=False)
+        console.print(f"problem: {problem}", markup=False, highlight=False, soft_wrap=True)
     if not problems:
         console.print(f"{len(table)} pictures, {table['group'].nunique()} groups: all is well", highlight=False)
+    return problems
+
+
+def _split_problems(dataset: Dataset) -> list[str]:
+    """Whether every fold can be trained and judged."""
+    problems = []
+    for fold in range(dataset.folds) if dataset.folds else (None,):
+        spec = DataSpec(dataset.name, dataset.name, {}, "", fold, 0.0)
+        try:
+            make_split(dataset, spec)
+        except UserError as error:
+            problems.append(str(error))
     return problems
 
 

@@ -79,14 +79,6 @@ def wait_for_worker(name, seconds=60):
     return found[0]
 
 
-def test_killed_generator_is_replaced(undisturbed, store, tmp_path):
-    process = start(grid_file(tmp_path), store)
-    os.kill(wait_for_worker("MapWorker(MapBatches(ChunkMaker)).submit"), signal.SIGKILL)
-    out, _ = process.communicate(timeout=200)
-    assert process.returncode == 0, out
-    assert results_of(store) == results_of(undisturbed)
-
-
 def test_killed_driver_is_completed_by_the_same_command(undisturbed, store, tmp_path):
     path = grid_file(tmp_path)
     process = start(path, store)
@@ -104,8 +96,10 @@ def test_killed_driver_is_completed_by_the_same_command(undisturbed, store, tmp_
     assert not list((store.root / "leases").iterdir())
 
 
-def test_killed_worker_is_replaced(undisturbed, store, tmp_path):
+def test_killed_workers_are_replaced(undisturbed, store, tmp_path):
+    """First a generator, then a training."""
     process = start(grid_file(tmp_path), store)
+    os.kill(wait_for_worker("MapWorker(MapBatches(ChunkMaker)).submit"), signal.SIGKILL)
     wait_for_records(store, 1, process)
     os.kill(wait_for_worker("Trainable.train"), signal.SIGKILL)
     out, _ = process.communicate(timeout=200)

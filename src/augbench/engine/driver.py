@@ -140,9 +140,11 @@ def _ray(address: str | None) -> Iterator[tuple[float, float]]:
     import ray
 
     started_here = not ray.is_initialized()
-    folder = tempfile.mkdtemp(prefix="augbench-ray-", dir="/tmp" if Path("/tmp").is_dir() else None)  # noqa: S108, sockets
+    folder = ""
     if started_here:
         # By default Ray joins whatever cluster another program started on this machine, and ends with it.
+        # Not in the folder for temporary files of every system: Ray's sockets need a short path.
+        folder = tempfile.mkdtemp(prefix="augbench-ray-", dir="/tmp" if Path("/tmp").is_dir() else None)  # noqa: S108
         _connect(address or os.environ.get("RAY_ADDRESS") or "local", folder)
     for name in ("ray", "ray._private.worker", "ray.tune", "ray.data", "ray.air"):
         logging.getLogger(name).setLevel(logging.ERROR)

@@ -88,7 +88,7 @@ def print_report(tables: Sequence[Table], console: Console) -> None:
 def _names(store: Store, grid_name: str | None) -> list[str]:
     """The grids to report."""
     if not store.root.is_dir():
-        raise UserError(f"store '{store.root}' does not exist: {WAY_OUT}, or give its folder with --store")
+        raise UserError(f"store '{store.root}' does not exist: {WAY_OUT}, or give another folder")
     if not store.keys("cells"):
         raise UserError(f"store '{store.root}' holds no records: {WAY_OUT}")
     return sorted(store.keys("grids")) if grid_name is None else [grid_name]
@@ -99,6 +99,7 @@ def _write(
 ) -> list[Path]:
     tables = build_tables(expected, records)
     if console is not None:
+        console.print(f"[bold]{name}[/]", highlight=False)
         print_report(tables, console)
     folder = store.report_path(name) if out is None else Path(out)
     contents = {

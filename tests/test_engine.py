@@ -141,6 +141,9 @@ def test_pools_are_readable_image_folders(undisturbed):
         assert summary["pictures"] == len(lines) and summary["provenance"]["seconds"] > 0
         assert [line["index"] for line in lines] == list(range(len(lines)))
         for line in lines:
+            # The same flat columns in every row, or Hugging Face makes one struct field of each picture.
+            assert line.keys() == lines[0].keys()
+            assert all(isinstance(value, int | str) for name, value in line.items() if name != "meta")
             assert (folder / line["file_name"]).is_file()
             assert (folder / line["mask_file_name"]).is_file()
 

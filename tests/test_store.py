@@ -140,7 +140,7 @@ def test_deleted_leases_change_nothing(store):
 
 def test_pool_paths_follow_the_spec(store):
     pool = next(iter(tiny_plan().pools.values()))
-    line = {"file_name": "images/00060.png", "sha256": {"images/00060.png": hashlib.sha256(b"x").hexdigest()}}
+    line = {"file_name": "images/00060.png", "sha256": hashlib.sha256(b"x").hexdigest()}
     write_atomic(store.chunk_path(pool, 3), json_lines([line]))
     assert store.chunks(pool) == {3}
     assert "images/00060.png' is missing or damaged" in store.check()[0]

@@ -15,7 +15,7 @@ from augbench.core.errors import UserError
 from augbench.core.grid import DatasetEntry
 from augbench.core.keys import digest
 from augbench.core.specs import AugmenterSpec, DataSpec
-from augbench.core.splits import Split, choose_shots, make_split, train_view
+from augbench.core.splits import Split, checked_samples, choose_shots, make_split, train_view
 from augbench.core.store import Store
 
 DATA_VARIABLE = "AUGBENCH_DATA"  # a folder that holds one folder per dataset name
@@ -45,6 +45,7 @@ class Library:
         self.settings = dict(settings)
         self._datasets: dict[str, Dataset] = {}
         self._splits: dict[str, Split] = {}
+        self._rows: dict[str, pd.Series] = {}
         self._augmenters: dict[str, Augmenter] = {}
 
     @classmethod
@@ -75,6 +76,13 @@ class Library:
         if spec.digest not in self._splits:
             self._splits[spec.digest] = make_split(self.dataset(spec.alias), spec)
         return self._splits[spec.digest]
+
+    def row_of(self, label: str) -> pd.Series:
+        """Sample id -> its place in the dataset's table, and so in the array of its decoded pictures."""
+        if label not in self._rows:
+            ids = checked_samples(self.dataset(label))["id"]
+            self._rows[label] = pd.Series(range(len(ids)), index=ids)
+        return self._rows[label]
 
     def view(self, spec: DataSpec, shots: Shots | None, draw: int | None, reads: frozenset[str]) -> TrainView:
         """What an augmenter that declares ``reads`` may see."""

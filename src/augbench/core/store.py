@@ -191,14 +191,21 @@ def _check_chunk(path: Path) -> list[str]:
     pool = path.parent.parent
     try:
         lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-    except json.JSONDecodeError:
+        pairs = [pair for line in lines for pair in _digests(line)]
+    except (json.JSONDecodeError, KeyError):
         return [f"chunk '{path}' is damaged: {MEND}"]
     bad = []
-    for name, expected in (pair for line in lines for pair in line.get("sha256", {}).items()):
+    for name, expected in pairs:
         file = pool / name
         if not file.is_file() or hashlib.sha256(file.read_bytes()).hexdigest() != expected:
             bad.append(f"chunk '{path}': '{name}' is missing or damaged: {MEND}")
     return bad
+
+
+def _digests(line: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """(file, SHA-256) of a picture's line, and of its mask if it has one. Flat, for Hugging Face's column types."""
+    found = [(line["file_name"], line["sha256"])]
+    return [*found, (line["mask_file_name"], line["mask_sha256"])] if "mask_file_name" in line else found
 
 
 def read_json_file(path: Path) -> dict[str, Any]:

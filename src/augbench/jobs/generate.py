@@ -6,6 +6,7 @@ import hashlib
 import io
 import json
 import time
+from pathlib import Path
 
 import numpy as np
 
@@ -108,21 +109,26 @@ def _check(augmenter: Augmenter, requests: list[Request], pictures: list[Synthet
 
 def _write_picture(context: Context, pool: PoolSpec, request: Request, picture: Synthetic) -> dict:
     """Write image and mask; returns the line for the metadata, with names relative to the pool's folder."""
-    files = {context.store.image_path(pool, request.index): _png(picture.image)}
     line = {
-        "file_name": f"images/{request.index:05d}.png",
         "index": request.index,
         "seed": request.seed,
         "label": picture.label,
         "meta": picture.meta,
+        "file_name": f"images/{request.index:05d}.png",
+        "sha256": _write_png(context.store.image_path(pool, request.index), picture.image),
     }
     if picture.mask is not None:
-        files[context.store.mask_path(pool, request.index)] = _png(picture.mask.astype(np.uint8) * 255)
         line["mask_file_name"] = f"masks/{request.index:05d}.png"
-    for path, data in files.items():
-        write_atomic(path, data)
-    line["sha256"] = {f"{p.parent.name}/{p.name}": hashlib.sha256(data).hexdigest() for p, data in files.items()}
+        mask = picture.mask.astype(np.uint8) * 255
+        line["mask_sha256"] = _write_png(context.store.mask_path(pool, request.index), mask)
     return line
+
+
+def _write_png(path: Path, array: np.ndarray) -> str:
+    """Write a picture, atomically; returns the digest by which the store finds damage (hex)."""
+    data = _png(array)
+    write_atomic(path, data)
+    return hashlib.sha256(data).hexdigest()
 
 
 def _png(array: np.ndarray) -> bytes:

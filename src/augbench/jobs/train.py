@@ -19,7 +19,7 @@ from augbench.core.plan import Take
 from augbench.core.protocol import Protocol
 from augbench.core.seeds import derive_seed
 from augbench.core.specs import SCHEMA, Cell
-from augbench.core.splits import Split, checked_samples
+from augbench.core.splits import Split
 from augbench.core.store import json_bytes, write_atomic
 from augbench.jobs.context import Context
 from augbench.jobs.pictures import Pictures, geometry
@@ -112,7 +112,7 @@ def gather(context: Context, pictures: Pictures, cell: Cell, takes: Sequence[Tak
     labels = [_labels(train["label"], classes), *(_pool_labels(take, cell, classes) for take in takes)]
     if not classes and not any(part.any() for part in labels):
         raise UserError(f"cell '{cell.key}' has no defective picture to learn from: use shots > 0 or an augmenter")
-    row_of = _row_of(context.library, cell.data.alias)
+    row_of = context.library.row_of(cell.data.alias)
     synthetic_rows = np.arange(len(real), len(real) + sum(map(len, pools)))
     parts = [pictures.tensor(array, device) for array in (real, *pools)]
     train_rows = np.concatenate([row_of[train["id"]].to_numpy(), synthetic_rows])
@@ -137,12 +137,6 @@ def _outputs(cell: Cell, split: Split) -> tuple[str, ...]:
     """What each logit stands for: () in detection; in recognition the classes, `GOOD` among them if it occurs."""
     good = (GOOD,) if cell.data.classes and len(split.negatives) else ()
     return good + cell.data.classes
-
-
-def _row_of(library: Library, alias: str) -> pd.Series:
-    """Sample id -> its row in the decoded array."""
-    ids = checked_samples(library.dataset(alias))["id"]
-    return pd.Series(np.arange(len(ids)), index=ids)
 
 
 def _labels(names: pd.Series, classes: tuple[str, ...]) -> np.ndarray:

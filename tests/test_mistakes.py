@@ -48,6 +48,12 @@ def test_alias_cannot_be_the_name_of_another():
         make_plan(tiny_grid(augmenters=[{"name": "memseg", "as": "none"}]))
 
 
+def test_mixture_of_the_same_twice():
+    parts = [{"name": "memseg", "share": 0.5}, {"name": "memseg", "share": 0.5, "settings": {"texture_share": 0.5}}]
+    with pytest.raises(UserError, match="'mixture': two parts are the same"):
+        make_plan(tiny_grid(augmenters=[{"name": "mixture", "settings": {"parts": parts}}]))
+
+
 # -- grids
 
 

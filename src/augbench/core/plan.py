@@ -163,6 +163,8 @@ def _augmenter_spec(library: Library, name: str, settings: Mapping[str, Any], la
     key_settings = {**augmenter.key_settings(), **plugins.version("augmenters", name)}
     if augmenter.parts():
         parts = [(part_spec(library, part).digest, part.share) for part in augmenter.parts()]
+        if len({spec for spec, _ in parts}) < len(parts):
+            raise UserError(f"augmenter '{label}': two parts are the same, so their pictures would be too: join them")
         key_settings = {"parts": parts}
     return AugmenterSpec(name, label, settings, key_settings)
 

@@ -140,22 +140,21 @@ def _ray(address: str | None) -> Iterator[tuple[float, float]]:
     import ray
 
     started_here = not ray.is_initialized()
-    folder = ""
-    if started_here:
-        # By default Ray joins whatever cluster another program started on this machine, and ends with it.
-        # Not in the folder for temporary files of every system: Ray's sockets need a short path.
-        folder = tempfile.mkdtemp(prefix="augbench-ray-", dir="/tmp" if Path("/tmp").is_dir() else None)  # noqa: S108
-        _connect(address or os.environ.get("RAY_ADDRESS") or "local", folder)
-    for name in ("ray", "ray._private.worker", "ray.tune", "ray.data", "ray.air"):
-        logging.getLogger(name).setLevel(logging.ERROR)
+    # Not in the folder for temporary files of every system: Ray's sockets need a short path.
+    folder = tempfile.mkdtemp(prefix="augbench-ray-", dir="/tmp" if Path("/tmp").is_dir() else None)  # noqa: S108
     try:
+        if started_here:
+            # By default Ray joins whatever cluster another program started on this machine, and ends with it.
+            _connect(address or os.environ.get("RAY_ADDRESS") or "local", folder)
+        for name in ("ray", "ray._private.worker", "ray.tune", "ray.data", "ray.air"):
+            logging.getLogger(name).setLevel(logging.ERROR)
         resources = ray.cluster_resources()
         yield resources.get("CPU", 0.0), resources.get("GPU", 0.0)
     finally:
         if started_here:
             with _deaf_to_ctrl_c():
                 ray.shutdown()
-                shutil.rmtree(folder, ignore_errors=True)
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 @contextlib.contextmanager

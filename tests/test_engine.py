@@ -45,8 +45,18 @@ def grid_file(tmp_path, grid=GRID):
 def start(path, store, *options):
     command = [sys.executable, "-m", "augbench.cli", "--plugin", TOY, "run", path, "--store", store.root, *options]
     return subprocess.Popen(
-        [str(word) for word in command], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=HERE
+        [str(word) for word in command],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        cwd=HERE,
+        preexec_fn=hear_ctrl_c,
     )
+
+
+def hear_ctrl_c():
+    """A shell makes its background jobs deaf to SIGINT, and children inherit that: CI may be such a job."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def wait_for_records(store, count, process, seconds=120):

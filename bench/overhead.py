@@ -50,7 +50,7 @@ class SleepingJob:
         evaluated = time.perf_counter()
         seconds = {"total": self.seconds, "fit": self.seconds, "gather": 0.0, "judge": evaluated - begun}
         record = commit(context, cell, takes, scores, result, seconds, shown=0)
-        with (context.store.root / f"times-{os.getpid()}.txt").open("a") as file:
+        with (context.store.files.folder / f"times-{os.getpid()}.txt").open("a") as file:
             file.write(f"{time.time()} {evaluated - begun} {time.perf_counter() - evaluated}\n")
         return record
 

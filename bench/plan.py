@@ -82,10 +82,11 @@ def fill(cells: int, root: Path, count: int) -> dict:
     """Write that many records, evenly spread over the plan, and what the engine writes about the grid."""
     plan, store = make_plan(grid_of(cells)), Store(root)
     rng = np.random.default_rng(0)
-    folder = store.path("cells", "x").parent
+    folder = store.files.folder / "cells"
     folder.mkdir(parents=True)
     for cell in plan.cells[:: len(plan.cells) // count][:count]:
-        store.path("cells", cell.key).write_bytes(json_bytes(record_of(cell, rng)))  # quicker than a flush for each
+        path = store.files.folder / store.name("cells", cell.key)
+        path.write_bytes(json_bytes(record_of(cell, rng)))  # quicker than a flush for each
     store.write_json("grids", "bench", {"grid": plan.grid.as_dict(), "cells": expected_of(plan)})
     return {}
 

@@ -16,6 +16,33 @@ def store(tmp_path):
     return Store(tmp_path / "store")
 
 
+@pytest.fixture(scope="session")
+def _s3_server():
+    from s3 import S3Server
+
+    with S3Server() as server:
+        yield server
+
+
+@pytest.fixture
+def s3(_s3_server, monkeypatch):
+    """A real S3 server on loopback with the empty bucket ``bucket``; clients find it by their variables."""
+    for name, value in _s3_server.variables.items():
+        monkeypatch.setenv(name, value)
+    _s3_server.reset()
+    _s3_server.make_bucket("bucket")
+    return _s3_server
+
+
+@pytest.fixture(params=["local", "memory", "s3"])
+def any_store(request, tmp_path):
+    """The same store in a folder, in memory, and on S3."""
+    if request.param == "s3":
+        request.getfixturevalue("s3")
+        return Store("s3://bucket/some/store")
+    return Store(tmp_path / "store" if request.param == "local" else f"memory://{tmp_path.name}")
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _toy_plugin():
     import helpers

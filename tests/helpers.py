@@ -63,12 +63,17 @@ def library_of(name, settings):
     return Library.of(tiny_grid(**on_disk(name, settings)).datasets)
 
 
+def path_of(store, kind, key):
+    """The file or folder of a unit in a local store."""
+    return store.files.folder / store.name(kind, key)
+
+
 def results_of(store):
     """Key -> (result as it is written, bytes of the scores): what must never depend on how a grid was run."""
     from augbench.core.store import json_bytes
 
     return {
-        key: (json_bytes(store.read_record(key)["result"]), store.path("scores", key).read_bytes())
+        key: (json_bytes(store.read_record(key)["result"]), store.files.read(store.name("scores", key)))
         for key in sorted(store.keys("cells"))
     }
 

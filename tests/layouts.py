@@ -11,14 +11,14 @@ from PIL import Image
 FOLDER_CLASSES = ("good", "scratch", "stain")
 
 
-def picture(rng, height=40, width=32, mark=False):
-    """A grey noise picture, with a bright rectangle if ``mark``; and the rectangle's mask."""
+def picture(rng, height=40, width=32, mark=False, contrast=90):
+    """A grey noise picture, with a rectangle brighter by ``contrast`` if ``mark``; and the rectangle's mask."""
     image = rng.normal(120, 12, (height, width))
     mask = np.zeros((height, width), bool)
     if mark:
         top, left = rng.integers(4, height - 14), rng.integers(4, width - 14)
         mask[top : top + 8, left : left + 8] = True
-        image[mask] += 90
+        image[mask] += contrast
     return np.clip(image, 0, 255).astype(np.uint8), mask
 
 
@@ -53,17 +53,141 @@ def draw_folder_csv(root, good=16, bad=8):
     return {"root": str(root), "csv": "table.csv"}
 
 
-def draw_ksdd2(root):
+def draw_ksdd2(root, train=20, test=12, contrast=90):
     rng = np.random.default_rng(2)
-    for split, first, count in (("train", 10000, 20), ("test", 20000, 12)):
+    for split, first, count in (("train", 10000, train), ("test", 20000, test)):
         for index in range(count):
-            image, mask = picture(rng, 63, 23, mark=index % 3 == 0)
+            image, mask = picture(rng, 63, 23, index % 3 == 0, contrast)
             rgb = np.repeat(image[..., None], 3, axis=2)
             save(rgb, root / split / f"{first + index}.png")
             save(mask.astype(np.uint8) * 255, root / split / f"{first + index}_GT.png")
     save(rgb, root / "train" / "10301 (copy).png")
     save(mask.astype(np.uint8), root / "train" / "10301_GT (copy).png")
     return {"root": str(root)}
+
+
+def draw_ksdd(root, items=9, parts=4):
+    """Items in folders; one part of each has a defect."""
+    rng = np.random.default_rng(4)
+    for item in range(1, items + 1):
+        for part in range(parts):
+            image, mask = picture(rng, 63, 25, mark=part == item % parts)
+            save(image, root / f"kos{item:02d}" / f"Part{part}.jpg")
+            save(mask.astype(np.uint8) * 255, root / f"kos{item:02d}" / f"Part{part}_label.bmp")
+    return {"root": str(root)}
+
+
+NEU_SHORT = {
+    "crazing": "Cr",
+    "inclusion": "In",
+    "patches": "Pa",
+    "pitted_surface": "PS",
+    "rolled-in_scale": "RS",
+    "scratches": "Sc",
+}
+NEU_NUMBERS = (1, 2, 3, 99, 100, 101, 105, 300)
+
+
+def draw_neu(root, layout="det"):
+    """A few pictures a class, in the layout "cls", "cls folders", "det" (the archive's), "kaggle" or "by class"."""
+    rng = np.random.default_rng(5)
+    for label, short in NEU_SHORT.items():
+        for index, number in enumerate(NEU_NUMBERS):
+            image, mask = picture(rng, mark=True)
+            side = "validation" if index >= 6 else "train"
+            name = f"{label}_{number}"
+            places = {
+                "cls": (f"{short}_{number}.bmp", None),
+                "cls folders": (f"{label}/{short}_{number}.bmp", None),
+                "det": (f"IMAGES/{name}.jpg", f"ANNOTATIONS/{name}.xml"),
+                "kaggle": (f"{side}/images/{label}/{name}.jpg", f"{side}/annotations/{name}.xml"),
+                "by class": (f"images/{label}/{name}.jpg", f"annotations_voc/{name}.xml"),
+            }
+            place, boxes = places[layout]
+            save(image, root / place)
+            if boxes:
+                write_boxes(root / boxes, image.shape, [(label, box_of(mask)), ("other", (1, 1, 3, 3))])
+    return {"root": str(root)}
+
+
+def box_of(mask):
+    """Left, top, right, bottom of the marked pixels, counted from 1, all inside."""
+    ys, xs = np.nonzero(mask)
+    return xs.min() + 1, ys.min() + 1, xs.max() + 1, ys.max() + 1
+
+
+def write_boxes(path, shape, boxes, prolog=""):
+    """An annotation in Pascal VOC's XML."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    objects = "".join(
+        f"<object><name>{label}</name><bndbox><xmin>{box[0]}</xmin><ymin>{box[1]}</ymin>"
+        f"<xmax>{box[2]}</xmax><ymax>{box[3]}</ymax></bndbox></object>"
+        for label, box in boxes
+    )
+    size = f"<size><width>{shape[1]}</width><height>{shape[0]}</height><depth>1</depth></size>"
+    path.write_text(f"{prolog}<annotation>{size}{objects}</annotation>")
+
+
+def draw_mvtec(root):
+    """MVTec AD with all pictures pooled: its official training split has no defects."""
+    draw_mvtec_ad(root)
+    return {"root": str(root), "category": "bottle", "split": "folds"}
+
+
+def draw_mvtec_ad(root, category="bottle"):
+    rng = np.random.default_rng(6)
+    for folder, count in (("train/good", 20), ("test/good", 10), ("test/broken", 8), ("test/stain", 6)):
+        for index in range(count):
+            image, mask = picture(rng, mark=not folder.endswith("good"))
+            save(np.repeat(image[..., None], 3, axis=2), root / category / folder / f"{index:03d}.png")
+            if not folder.endswith("good"):
+                kind = folder.removeprefix("test/")
+                save(mask.astype(np.uint8) * 255, root / category / "ground_truth" / kind / f"{index:03d}_mask.png")
+    return {"root": str(root), "category": category}
+
+
+def draw_btech(root, category="01"):
+    """Pictures in .bmp; masks of the same name in .png, and two in .bmp."""
+    rng = np.random.default_rng(7)
+    for folder, count in (("train/ok", 12), ("test/ok", 6), ("test/ko", 5)):
+        for index in range(count):
+            image, mask = picture(rng, mark=folder.endswith("ko"))
+            save(np.repeat(image[..., None], 3, axis=2), root / category / folder / f"{index:04d}.bmp")
+            if folder.endswith("ko"):
+                ending = "bmp" if index < 2 else "png"
+                save(mask.astype(np.uint8) * 255, root / category / "ground_truth" / "ko" / f"{index:04d}.{ending}")
+    return {"root": str(root), "category": category}
+
+
+def draw_visa(root, category="candle"):
+    """Masks hold small numbers, one a kind of defect; the splits lie beside the category."""
+    rng = np.random.default_rng(8)
+    rows = []
+    for folder, count in (("Normal", 12), ("Anomaly", 6)):
+        for index in range(count):
+            image, mask = picture(rng, mark=folder == "Anomaly")
+            name = f"Data/Images/{folder}/{index:0{4 if folder == 'Normal' else 3}d}.JPG"
+            save(np.repeat(image[..., None], 3, axis=2), root / category / name)
+            mask_name = f"Data/Masks/Anomaly/{index:03d}.png" if folder == "Anomaly" else ""
+            if mask_name:
+                save(mask.astype(np.uint8) * (index % 3 + 1), root / category / mask_name)
+            rows.append((folder, index, f"{category}/{name}", f"{category}/{mask_name}" if mask_name else ""))
+    trained = {"1cls": (9, 0), "2cls_fewshot": (3, 2), "2cls_highshot": (7, 4)}  # good, defective
+    for split, (good, bad) in trained.items():
+        lines = [
+            (
+                category,
+                "train" if index < (good if folder == "Normal" else bad) else "test",
+                folder.lower(),
+                image,
+                mask,
+            )
+            for folder, index, image, mask in rows
+        ]
+        path = root / "split_csv" / f"{split}.csv"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        pd.DataFrame(lines, columns=["object", "split", "label", "image", "mask"]).to_csv(path, index=False)
+    return {"root": str(root), "category": category}
 
 
 def draw_magnetic_tile(root):

@@ -6,7 +6,7 @@ import time
 import layouts
 import pytest
 import yaml
-from helpers import TOY, assert_one_line, cli, on_disk, tiny
+from helpers import TOY, assert_one_line, cli, on_disk, path_of, tiny
 
 from augbench.core.store import Store
 
@@ -55,33 +55,33 @@ def test_run_report_and_run_again(grid_path, tmp_path):
 
 def test_truncated_record(grid_path, tmp_path):
     store = Store(tmp_path / "store")
-    assert cli("run", grid_path, "--store", store.root, "--executor", "inline").returncode == 0
+    assert cli("run", grid_path, "--store", store.url, "--executor", "inline").returncode == 0
     keys = sorted(store.keys("cells"))
-    path = store.path("cells", keys[0])
+    path = path_of(store, "cells", keys[0])
     path.write_bytes(path.read_bytes()[:100])
-    commands = [("run", grid_path, "--store", store.root), ("report", store.root)]
-    for command in [*commands, ("plan", grid_path, "--store", store.root)]:
+    commands = [("run", grid_path, "--store", store.url), ("report", store.files.folder)]
+    for command in [*commands, ("plan", grid_path, "--store", store.url)]:
         assert_one_line(cli(*command), path.name, "delete it")
-    assert cli("store", "check", store.root).returncode == 2
+    assert cli("store", "check", store.url).returncode == 2
     assert sorted(store.keys("cells")) == keys, "nothing was lost"
     path.unlink()
-    result = cli("run", grid_path, "--store", store.root, "--executor", "inline")
+    result = cli("run", grid_path, "--store", store.url, "--executor", "inline")
     assert result.returncode == 0 and "1 of them now" in " ".join(result.stdout.split())
 
 
 def test_damaged_pool_picture(grid_path, tmp_path):
     store = Store(tmp_path / "store")
-    assert cli("run", grid_path, "--store", store.root, "--executor", "inline").returncode == 0
-    (picture,) = store.root.glob("pools/*/images/00003.png")
+    assert cli("run", grid_path, "--store", store.url, "--executor", "inline").returncode == 0
+    (picture,) = store.files.folder.glob("pools/*/images/00003.png")
     picture.write_bytes(b"no picture")
     for key in store.keys("cells"):
-        store.path("cells", key).unlink()
-    result = cli("run", grid_path, "--store", store.root, "--executor", "inline")
+        path_of(store, "cells", key).unlink()
+    result = cli("run", grid_path, "--store", store.url, "--executor", "inline")
     assert result.returncode == 2
     said = " ".join(result.stdout.split())
     assert "00003.png" in said and "00000.jsonl" in said and "Traceback" not in said
-    next(store.root.glob("pools/*/chunks/00000.jsonl")).unlink()
-    assert cli("run", grid_path, "--store", store.root, "--executor", "inline").returncode == 0
+    next(store.files.folder.glob("pools/*/chunks/00000.jsonl")).unlink()
+    assert cli("run", grid_path, "--store", store.url, "--executor", "inline").returncode == 0
 
 
 def test_corrupt_dataset_picture(tmp_path):
@@ -161,9 +161,9 @@ def test_entry_points_bring_third_party_plugins(tmp_path):
 
 def test_scores_and_record_are_what_they_say(grid_path, tmp_path):
     store = Store(tmp_path / "store")
-    cli("run", grid_path, "--store", store.root, "--executor", "inline", "--set", "save_weights=true")
+    cli("run", grid_path, "--store", store.url, "--executor", "inline", "--set", "save_weights=true")
     for key in store.keys("cells"):
-        record = json.loads(store.path("cells", key).read_text())
+        record = json.loads(path_of(store, "cells", key).read_text())
         assert record["key"] == key and record["provenance"]["embedded"] == ["dataset surfaces"]
         assert record["provenance"]["versions"]["torch"] and record["provenance"]["device"]
-        assert store.path("weights", key).is_file()
+        assert path_of(store, "weights", key).is_file()

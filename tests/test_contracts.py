@@ -11,10 +11,11 @@ from helpers import library_of, same_picture, tiny_grid, tiny_plan, view_of
 
 from augbench import GOOD, Request
 from augbench.core import plugins
-from augbench.core.contracts import SAMPLE_COLUMNS
+from augbench.core.contracts import SAMPLE_COLUMNS, Dataset
 from augbench.core.keys import canonical_json
 from augbench.core.plan import make_plan
 from augbench.core.splits import grouped_folds
+from augbench.report.findings import examine
 
 DATASETS = sorted(plugins.find("datasets"))
 AUGMENTERS = sorted(plugins.find("augmenters"))
@@ -29,7 +30,7 @@ RUNNABLE = [
 def dataset(request, tmp_path):
     draw = getattr(layouts, f"draw_{request.param}", None)
     assert draw, f"add draw_{request.param} to tests/layouts.py: a tiny one in its official layout"
-    return library_of(request.param, draw(tmp_path)).dataset(request.param)
+    return library_of(request.param, draw(tmp_path / "data")).dataset(request.param)
 
 
 def spec_of(dataset, tmp_path, fold=0):
@@ -51,7 +52,8 @@ def test_dataset_table(dataset):
     assert tuple(table.columns) == SAMPLE_COLUMNS
     assert table["id"].is_unique and table["id"].is_monotonic_increasing
     assert all(isinstance(value, str) for value in table.to_numpy().ravel())
-    assert GOOD in set(table["label"]) and len(set(table["label"])) > 1
+    assert len(set(table["label"])) > 1
+    assert (GOOD in set(table["label"])) == (dataset.task == "detection"), "recognition tells defects apart"
     assert set(table["split"]) == ({""} if dataset.folds else {"train", "test"})
 
 
@@ -72,8 +74,12 @@ def test_dataset_groups_are_on_one_side(dataset, tmp_path):
         parts = {name: set(getattr(split, name)["group"]) for name in ("negatives", "positives", "heldout", "test")}
         assert not parts["test"] & (parts["negatives"] | parts["positives"] | parts["heldout"])
         assert not parts["heldout"] & (parts["negatives"] | parts["positives"])
-        assert len(split.heldout), "the tiny protocol holds out a fifth"
-        assert set(split.heldout["label"]) == {GOOD}
+        if dataset.task == "recognition":
+            assert split.heldout.empty and split.negatives.empty
+            assert set(split.positives["label"]) == set(split.test["label"]) == set(dataset.classes())
+        else:
+            assert len(split.heldout), "the tiny protocol holds out a fifth"
+            assert set(split.heldout["label"]) == {GOOD}
 
 
 def test_folds_cover_every_sample_once(dataset):
@@ -94,10 +100,22 @@ def test_dataset_fingerprint_follows_content(dataset):
         assert type(dataset)(dataset.config).fingerprint() != before
 
 
+def test_dataset_can_be_shown_and_checked(dataset):
+    plugin = type(dataset)
+    assert all(field.description for field in plugin.Config.model_fields.values()), "each setting says what it means"
+    assert plugin.__doc__ != Dataset.__doc__, "the docstring says which layout is expected"
+    findings = examine(dataset)
+    counted = tuple(dataset.official_counts)
+    assert [problem for problem in findings.problems if not problem.startswith(counted or "-")] == []
+    assert all(one.pixels and one.size for one in findings.seen)
+    assert len(findings.folds) == (dataset.folds or 1)
+
+
 def test_draws_nest(dataset, tmp_path):
     library, spec = spec_of(dataset, tmp_path)
     small, large = (set(library.shots(spec, n, 3)["id"]) for n in (2, 4))
     assert small < large
+    assert len(small) == 2 * (len(library.dataset(spec.alias).classes()) if spec.classes else 1)
     assert small != set(library.shots(spec, 2, 4)["id"]) or len(large) < 6
 
 
@@ -186,5 +204,9 @@ def test_augmenter_can_be_planned_everywhere(name, tmp_path):
         settings = getattr(layouts, f"draw_{dataset}")(tmp_path / dataset)
         if name == "toy" and dataset == "folder":
             continue  # it needs masks, and class folders have none
-        grid = tiny_grid(datasets=[{"name": dataset, "settings": settings}], augmenters=[name], shots=["all"])
-        assert make_plan(grid).cells
+        augmenters = list(dict.fromkeys(["none", name]))  # `none` can be planned for every task
+        grid = tiny_grid(datasets=[{"name": dataset, "settings": settings}], augmenters=augmenters, shots=["all"])
+        plan = make_plan(grid)
+        fits = plugins.get("datasets", dataset).task in plugins.get("augmenters", name).tasks
+        assert any(cell.augmenter.name == name for cell in plan.cells) == fits
+        assert fits or any(f"{name}: made for" in reason for reason in plan.dropped)

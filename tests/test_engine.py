@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from helpers import HERE, TINY, TOY, cli, results_of, tiny, tiny_grid
+from helpers import HERE, TINY, TOY, cli, path_of, results_of, tiny, tiny_grid
 
 from augbench.core.leases import Leases
 from augbench.core.plan import make_plan, subtract
@@ -43,7 +43,7 @@ def grid_file(tmp_path, grid=GRID):
 
 
 def start(path, store, *options):
-    command = [sys.executable, "-m", "augbench.cli", "--plugin", TOY, "run", path, "--store", store.root, *options]
+    command = [sys.executable, "-m", "augbench.cli", "--plugin", TOY, "run", path, "--store", store.url, *options]
     return subprocess.Popen(
         [str(word) for word in command],
         stdout=subprocess.PIPE,
@@ -97,13 +97,13 @@ def test_killed_driver_is_completed_by_the_same_command(undisturbed, store, tmp_
     process.wait()
     done_before = store.keys("cells")
     assert 0 < len(done_before) < 9, "it was to be killed in the middle"
-    times = {key: store.path("cells", key).stat().st_mtime_ns for key in done_before}
+    times = {key: path_of(store, "cells", key).stat().st_mtime_ns for key in done_before}
     second = start(path, store)
     out, _ = second.communicate(timeout=200)
     assert second.returncode == 0, out
     assert results_of(store) == results_of(undisturbed)
-    assert {key: store.path("cells", key).stat().st_mtime_ns for key in done_before} == times  # nothing done twice
-    assert not list((store.root / "leases").iterdir())
+    assert {key: path_of(store, "cells", key).stat().st_mtime_ns for key in done_before} == times  # nothing done twice
+    assert store.files.names("leases") == {"drivers"} and not store.files.names("leases/drivers")
 
 
 def test_killed_workers_are_replaced(undisturbed, store, tmp_path):
@@ -126,7 +126,7 @@ def test_ctrl_c_says_how_to_go_on(store, tmp_path):
     assert process.returncode == 130, out
     assert "run the same command again" in " ".join(out.split())
     assert "Traceback" not in out
-    assert not list((store.root / "leases").iterdir())
+    assert store.files.names("leases") == {"drivers"} and not store.files.names("leases/drivers")
 
 
 def test_inline_ctrl_c_and_second_run(undisturbed, store, tmp_path):
@@ -135,17 +135,17 @@ def test_inline_ctrl_c_and_second_run(undisturbed, store, tmp_path):
     process.send_signal(signal.SIGINT)
     out, _ = process.communicate(timeout=60)
     assert process.returncode == 130, out
-    second = cli("--plugin", TOY, "run", grid_file(tmp_path), "--store", store.root, "--executor", "inline")
+    second = cli("--plugin", TOY, "run", grid_file(tmp_path), "--store", store.url, "--executor", "inline")
     assert second.returncode == 0, second.stderr
     assert results_of(store) == results_of(undisturbed)
-    third = cli("--plugin", TOY, "run", grid_file(tmp_path), "--store", store.root)
+    third = cli("--plugin", TOY, "run", grid_file(tmp_path), "--store", store.url)
     assert "nothing to do" in " ".join(third.stdout.split())
 
 
 def test_pools_are_readable_image_folders(undisturbed):
     import json
 
-    for folder in (undisturbed.root / "pools").iterdir():
+    for folder in (undisturbed.files.folder / "pools").iterdir():
         lines = [json.loads(line) for line in (folder / "metadata.jsonl").read_text().splitlines()]
         summary = json.loads((folder / "pool.json").read_text())
         assert summary["pictures"] == len(lines) and summary["provenance"]["seconds"] > 0
@@ -160,10 +160,10 @@ def test_pools_are_readable_image_folders(undisturbed):
 
 def test_a_larger_n_aug_extends_a_pool(store):
     run(tiny_grid(augmenters=["memseg"], shots=[0]), store, executor="inline")
-    before = {p: p.read_bytes() for p in (store.root / "pools").rglob("images/*.png")}
+    before = {p: p.read_bytes() for p in (store.files.folder / "pools").rglob("images/*.png")}
     summary = run(tiny_grid(augmenters=["memseg"], shots=[0], n_aug=[6, 30]), store, executor="inline")
     assert summary.trained == 1
-    after = {p: p.read_bytes() for p in (store.root / "pools").rglob("images/*.png")}
+    after = {p: p.read_bytes() for p in (store.files.folder / "pools").rglob("images/*.png")}
     assert len(before) == 20 and len(after) == 40
     assert all(after[path] == content for path, content in before.items())
 
@@ -184,7 +184,7 @@ def test_one_bad_adapter_does_not_stop_the_sweep(store):
     summary = run(tiny_grid(augmenters=["none", broken], shots=[5]), store, executor="inline")
     assert summary.done == 1 and sum(summary.blocked.values()) == 1
     assert "the adapter broke" in next(iter(summary.failures.values()))
-    assert not list((store.root / "adapters").glob(".*"))
+    assert not list((store.files.folder / "adapters").glob(".*"))
 
 
 def test_failed_cells_are_tried_again(store):
@@ -202,7 +202,7 @@ def board_of(store, leases, **changes):
 
 
 def test_board_starts_a_cell_when_its_chunks_are_there(store):
-    with Leases(store.root) as leases:
+    with Leases(store.files) as leases:
         plan, board = board_of(store, leases, augmenters=["memseg"], shots=[0], n_aug=[6, 30])
         assert board.next_cell() is None and board.cells_left
         units = board.next_chunks()
@@ -218,7 +218,7 @@ def test_board_starts_a_cell_when_its_chunks_are_there(store):
 
 
 def test_board_gives_up_on_a_cell_that_kills_its_workers(store):
-    with Leases(store.root) as leases:
+    with Leases(store.files) as leases:
         _, board = board_of(store, leases, augmenters=["none"], shots=[5])
         for _ in range(ATTEMPTS):
             cell, _ = board.next_cell()

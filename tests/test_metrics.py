@@ -125,3 +125,70 @@ def test_macro_f1_by_hand():
     assert matrix.tolist() == [[2, 0], [1, 1]]
     assert recognition.macro_f1(matrix) == pytest.approx((4 / 5 + 2 / 3) / 2)
     assert recognition.accuracy(matrix) == 0.75
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_each_class_agrees_with_scikit_learn(seed):
+    rng = np.random.default_rng(seed)
+    labels, predicted = rng.integers(0, 4, 50), rng.integers(1, 5, 50)  # class 0 never predicted, 4 and 5 never there
+    found = recognition.by_class(recognition.confusion_matrix(labels, predicted, 6))
+    theirs = sk.precision_recall_fscore_support(labels, predicted, labels=range(6), zero_division=0)
+    for metric, values in zip(("precision", "recall", "f1", "support"), theirs, strict=True):
+        assert [one[metric] for one in found] == pytest.approx(values.tolist()), metric
+    assert np.mean([one["f1"] for one in found[:5]]) == pytest.approx(
+        recognition.macro_f1(recognition.confusion_matrix(labels, predicted, 6))
+    )
+
+
+def test_each_class_by_hand():
+    # Class 0: found 2 of 2, and 1 of class 1 taken for it. Class 2 occurs nowhere.
+    matrix = recognition.confusion_matrix(np.array([0, 0, 1, 1]), np.array([0, 0, 0, 1]), 3)
+    assert recognition.by_class(matrix) == [
+        {"precision": 2 / 3, "recall": 1.0, "f1": 4 / 5, "support": 2},
+        {"precision": 1.0, "recall": 1 / 2, "f1": 2 / 3, "support": 2},
+        {"precision": 0.0, "recall": 0.0, "f1": 0.0, "support": 0},
+    ]
+
+
+@pytest.mark.parametrize("rate", [0.01, 0.05, 0.29, 0.5])
+@pytest.mark.parametrize("levels", [None, 1, 3])
+def test_recall_at_false_alarms_is_the_best_point_of_the_roc_curve(levels, rate):
+    for seed in SEEDS:
+        labels, scores = drawn(seed, n=150, levels=levels)
+        false_alarms, recall, _ = sk.roc_curve(labels, scores, drop_intermediate=False)
+        expected = recall[false_alarms <= rate + 1e-9].max()
+        assert detection.recall_at_false_alarms(labels, scores, rate) == pytest.approx(expected)
+
+
+def test_recall_at_false_alarms_by_hand():
+    good = np.arange(100, dtype=np.float32)  # one of them may be called: the one with 99
+    labels = np.append(np.zeros(100, bool), np.ones(4, bool))
+    for defective, recall in (([98.5, 98, 97, 120], 2 / 4), ([99, 99, 98, 98], 2 / 4), ([0, 1, 2, 98], 0)):
+        scores = np.append(good, np.array(defective, np.float32))
+        assert detection.recall_at_false_alarms(labels, scores) == recall
+    tied = np.append(np.minimum(good, 98), np.array([98, 98, 98, 98.5], np.float32))
+    assert detection.recall_at_false_alarms(labels, tied) == 1 / 4  # two good ones share the top: neither may be called
+    few = np.append(good[:50], np.array([49, 50, 51, 52], np.float32))
+    assert detection.recall_at_false_alarms(labels[50:], few) == 3 / 4  # of 50 none may be called
+
+
+@pytest.mark.parametrize("levels", [None, 1, 3])
+def test_scores_of_each_defect_class(levels):
+    for seed in SEEDS:
+        labels, scores = drawn(seed, n=80, levels=levels)
+        rng = np.random.default_rng(seed)
+        names = np.where(labels, rng.choice(["dent", "scratch"], 80), "good")
+        names[0] = "stain"  # a class of one
+        found = detection.by_class(names, scores, "good", detection.average_precision)
+        assert list(found) == sorted(set(names) - {"good"}) and found["stain"]["support"] == 1
+        assert sum(one["support"] for one in found.values()) == labels.sum()
+        for name, one in found.items():
+            judged = np.isin(names, (name, "good"))
+            assert one["ap"] == sk.average_precision_score(names[judged] == name, scores[judged])
+        for threshold in (float(scores[3]), 0.2):
+            recalls = detection.recall_by_class(names, scores, "good", threshold)
+            called = scores.astype(np.float64) >= threshold
+            for name in found:
+                assert recalls[name] == pytest.approx(sk.recall_score(names == name, called & (names == name)))
+            total = sum(recalls[name] * found[name]["support"] for name in found) / labels.sum()
+            assert total == pytest.approx(detection.at_threshold(labels, scores, threshold)["recall"])

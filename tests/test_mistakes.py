@@ -4,15 +4,15 @@ import numpy as np
 import pandas as pd
 import pytest
 import yaml
-from helpers import TINY, TOY, assert_one_line, cli, tiny, tiny_grid, tiny_plan
+from helpers import TINY, TOY, assert_one_line, cli, path_of, tiny, tiny_grid, tiny_plan
 from layouts import draw_folder, draw_folder_csv, save
 from PIL import Image
 
 from augbench.core import plugins
-from augbench.core.contracts import read_rgb
 from augbench.core.errors import UserError
 from augbench.core.grid import DatasetEntry, load_grid, make_grid
 from augbench.core.library import Library
+from augbench.core.pictures import read_rgb
 from augbench.core.plan import make_plan, subtract
 from augbench.core.store import Store
 from augbench.engine.driver import run
@@ -131,10 +131,10 @@ def test_damaged_scores_and_pictures_are_named_and_lost_scores_made_again(store)
     run(grid, store, executor="inline")
     assert not store.check()
     (key,) = store.keys("cells")
-    scores = store.path("scores", key)
+    scores = path_of(store, "scores", key)
     content = scores.read_bytes()
     scores.write_bytes(content[:100])
-    (picture,) = store.root.glob("pools/*/images/00002.png")
+    (picture,) = store.files.folder.glob("pools/*/images/00002.png")
     picture.write_bytes(picture.read_bytes()[:50])
     assert [name in line for name, line in zip([key, "00002.png"], store.check(), strict=True)] == [True, True]
     scores.unlink()

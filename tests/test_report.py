@@ -8,9 +8,11 @@ import json
 import math
 import subprocess
 import sys
+from pathlib import Path
 
 import pandas as pd
 import pytest
+from helpers import path_of
 from rich.console import Console
 
 from augbench.core.errors import UserError
@@ -287,15 +289,19 @@ def planned(store, cells, name="small"):
     store.write_json("grids", name, {"grid": {}, "cells": [expected_cell(cell) for cell in cells]})
 
 
+def written(*arguments, **options):
+    return [Path(file) for file in report(*arguments, **options)]
+
+
 def test_a_grid_is_reported_in_four_files_with_equal_bytes_each_time(store, tmp_path):
     cells = [cell(seed=seed, shots=shots, draw=draw) for seed in range(2) for shots, draw in (("all", None), (5, 1))]
     planned(store, cells)
     for one in cells[:3]:
         write(store, one)
-    files = report(store, "small")
+    files = written(store, "small")
     assert [file.name for file in files] == ["report.md", "report.tex", "report.csv", "report.json"]
-    assert files[0].parent == store.report_path("small")
-    again = report(store, None, out=tmp_path / "elsewhere")
+    assert files[0].parent == store.files.folder / "reports" / "small"
+    again = written(store, None, out=tmp_path / "elsewhere")
     assert [file.read_bytes() for file in files] == [file.read_bytes() for file in again]
     content = json.loads(files[3].read_text())
     assert [table["shots"] for table in content["tables"]] == [5, "all"]
@@ -306,7 +312,7 @@ def test_a_grid_is_reported_in_four_files_with_equal_bytes_each_time(store, tmp_
 def test_a_planned_grid_needs_no_file_about_it(store):
     cells = [cell(seed=0), cell(seed=1)]
     write(store, cells[0])
-    files = report(store, "planned", expected=[expected_cell(cell) for cell in cells])
+    files = written(store, "planned", expected=[expected_cell(cell) for cell in cells])
     assert "1/2 \\*" in files[0].read_text()
     with pytest.raises(UserError, match="no record of grid 'planned'"):
         report(store, "planned", expected=[expected_cell(cells[1])])
@@ -326,7 +332,7 @@ def test_several_grids_are_reported_each(store, tmp_path):
         planned(store, [cell(n_aug=n)], name)
         if name != "no_record":
             write(store, cell(n_aug=n))
-    files = report(store, out=tmp_path / "out")
+    files = written(store, out=tmp_path / "out")
     assert [file.parent.name for file in files[::4]] == ["one", "two"]
     with pytest.raises(UserError, match=r"no record of grid 'no_record'.*augbench run"):
         report(store, "no_record")
@@ -336,7 +342,7 @@ def test_without_a_grid_all_records_are_reported(store):
     cells = [cell("memseg", n) for n in (100, 80)]
     for one in cells:
         write(store, one)
-    files = report(store)
+    files = written(store)
     assert files[0].parent.name == "all"
     rows = pd.read_csv(files[2])
     assert rows["n_aug"].tolist()[:2] == [80, 100]
@@ -345,7 +351,7 @@ def test_without_a_grid_all_records_are_reported(store):
 def test_without_a_grid_one_name_for_two_settings_is_not_averaged(store):
     write(store, cell(settings={"opacity": 1}), ap=0.2)
     write(store, cell(settings={"opacity": 2}), ap=0.8)
-    rows = pd.read_csv(report(store)[2])
+    rows = pd.read_csv(written(store)[2])
     assert sorted(rows["ap_mean"]) == [0.2, 0.8]
     assert rows["augmenter"].str.match(r"memseg #[0-9a-f]{6}$").all()
 
@@ -354,9 +360,9 @@ def test_without_a_grid_one_name_for_two_settings_is_not_averaged(store):
 
 
 def test_no_store_or_an_empty_one_says_the_way_out(store):
-    with pytest.raises(UserError, match="does not exist: run a grid first: augbench run"):
+    with pytest.raises(UserError, match="does not exist or holds no records: run a grid first: augbench run"):
         report(store)
-    store.root.mkdir()
+    store.files.folder.mkdir()
     with pytest.raises(UserError, match="holds no records: run a grid first: augbench run"):
         report(store)
     write(store, cell())
@@ -368,7 +374,7 @@ def test_no_store_or_an_empty_one_says_the_way_out(store):
 @pytest.mark.parametrize("damage", ["", "{", "[]", '{"key": "other"}'])
 def test_a_damaged_record_is_named(store, damage):
     write(store, cell())
-    store.path("cells", cell().key).write_text(damage)
+    path_of(store, "cells", cell().key).write_text(damage)
     with pytest.raises(UserError, match=f"{cell().key}.json"):
         report(store)
 
@@ -387,8 +393,8 @@ import sys
 sys.modules["torch"] = sys.modules["ray"] = None  # importing them now fails
 import augbench.report
 from augbench.core.store import Store
-assert augbench.report.report(Store({str(store.root)!r}), "small")
+assert augbench.report.report(Store({store.url!r}), "small")
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert store.report_path("small").joinpath("report.md").is_file()
+    assert (store.files.folder / "reports" / "small" / "report.md").is_file()

@@ -1,4 +1,4 @@
-"""The store: whole files or none, damaged ones named, leases advisory."""
+"""The store: whole files or none, damaged ones named, leases advisory; in a folder, in memory and on S3 alike."""
 
 import hashlib
 import json
@@ -8,14 +8,14 @@ import time
 
 import layouts
 import pytest
-from helpers import tiny_plan
+from helpers import path_of, tiny_plan
 
 from augbench.core import leases as leases_module
 from augbench.core.errors import UserError
 from augbench.core.grid import DatasetEntry
-from augbench.core.leases import Leases, abandoned
+from augbench.core.leases import Leases, abandoned, heartbeat_name, lease_name
 from augbench.core.library import Library
-from augbench.core.store import Store, json_bytes, json_lines, write_atomic
+from augbench.core.store import Store, json_bytes, json_lines
 
 
 def test_write_is_whole_or_nothing(store, monkeypatch):
@@ -28,19 +28,19 @@ def test_write_is_whole_or_nothing(store, monkeypatch):
     with pytest.raises(UserError, match="No space left"):
         store.write_json("cells", "a", {"x": 2})
     assert store.read_json("cells", "a") == {"x": 1}
-    assert [path.name for path in store.path("cells", "a").parent.iterdir()] == ["a.json"]
+    assert [path.name for path in path_of(store, "cells", "a").parent.iterdir()] == ["a.json"]
 
 
 def test_unfinished_files_are_no_keys(store):
     store.write_json("cells", "a", {"x": 1})
-    (store.root / "cells" / ".b.json.1234.part").write_text("{")
+    (store.files.folder / "cells" / ".b.json.1234.part").write_text("{")
     assert store.keys("cells") == {"a"}
 
 
 @pytest.mark.parametrize("content", ["", '{"key": "a", "spec"', "[]", '{"key": "other"}'])
 def test_damaged_record_is_named(store, content):
-    store.path("cells", "a").parent.mkdir(parents=True)
-    store.path("cells", "a").write_text(content)
+    path_of(store, "cells", "a").parent.mkdir(parents=True)
+    path_of(store, "cells", "a").write_text(content)
     with pytest.raises(UserError, match=r"a\.json"):
         store.read_record("a")
     assert len(store.check()) == 1
@@ -56,8 +56,6 @@ def test_store_refuses_what_it_cannot_be(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="is a file"):
         Store(tmp_path / "file")
-    with pytest.raises(UserError, match="only local folders"):
-        Store("s3://bucket/x")
 
 
 def test_failures_count_attempts_and_are_cleared(store):
@@ -84,20 +82,25 @@ def test_fingerprint_is_cached_until_a_file_changes(store, tmp_path):
     assert fingerprint() == first
 
 
-def test_two_drivers_share_leases(store):
-    with Leases(store.root) as one, Leases(store.root) as two:
+def test_two_drivers_share_leases(any_store):
+    files = any_store.files
+    with Leases(files) as one, Leases(files) as two:
         assert one.acquire("a") and one.acquire("a")
         assert not two.acquire("a")
         assert two.acquire("b")
         one.release("a")
         assert two.acquire("a")
         one.release("a")  # no longer ours: must not be deleted
-        assert (store.root / "leases" / "a").is_file()
-    assert not list((store.root / "leases").iterdir())
+        assert files.exists(lease_name("a"))
+    assert files.names("leases") <= {"drivers"} and not files.names("leases/drivers")
 
 
-def test_only_one_of_many_gets_a_lease(store):
-    drivers = [Leases(store.root) for _ in range(8)]
+@pytest.mark.parametrize("kind", ["local", "s3"])
+def test_only_one_of_many_gets_a_lease(kind, request, tmp_path):
+    if kind == "s3":
+        request.getfixturevalue("s3")
+    store = Store(tmp_path if kind == "local" else "s3://bucket")
+    drivers = [Leases(store.files) for _ in range(8)]
     got = []
     threads = [threading.Thread(target=lambda d=d: got.append(d.acquire("a"))) for d in drivers]
     for thread in threads:
@@ -107,44 +110,61 @@ def test_only_one_of_many_gets_a_lease(store):
     assert got.count(True) == 1
 
 
-def test_an_abandoned_lease_is_taken_over(store):
-    with Leases(store.root) as one:
-        one.acquire("old")
-        one.acquire("dead")
-        old, dead = (store.root / "leases" / name for name in ("old", "dead"))
-        os.utime(old, (time.time() - leases_module.LIFETIME - 1,) * 2)
-        dead.write_text(json.dumps({**json.loads(dead.read_text()), "pid": 2**22 + 1}))  # beyond any pid
-        assert abandoned(old) and abandoned(dead)
-        with Leases(store.root) as two:
-            assert two.acquire("old") and two.acquire("dead")
+def test_the_lease_of_a_dead_process_is_taken_over(any_store):
+    files = any_store.files
+    with Leases(files) as one:
+        one.acquire("a")
+        assert not abandoned(files, "a")
+        files.write(lease_name("a"), json.dumps({**json.loads(files.read(lease_name("a"))), "pid": 2**22 + 1}).encode())
+        assert abandoned(files, "a")  # no process has such a number
+        with Leases(files) as two:
+            assert two.acquire("a")
 
 
-def test_heartbeat_keeps_a_lease_young(store, monkeypatch):
+def test_the_lease_of_a_silent_driver_is_taken_over(any_store, monkeypatch):
+    monkeypatch.setattr(leases_module, "HEARTBEAT", 3600)
+    files = any_store.files
+    with Leases(files) as one, Leases(files) as two:
+        one.acquire("a")
+        assert not two.acquire("a")
+        monkeypatch.setattr(leases_module, "LIFETIME", -60)  # as if a minute had gone by
+        assert two.acquire("a")
+
+
+def test_a_lease_that_was_never_written_lapses(store, monkeypatch):
+    store.files.create(lease_name("a"), b"")  # its driver died between creating and writing
+    assert not abandoned(store.files, "a")
+    monkeypatch.setattr(leases_module, "LIFETIME", -1)
+    assert abandoned(store.files, "a")
+
+
+def test_one_heartbeat_keeps_all_leases_young(store, monkeypatch):
     monkeypatch.setattr(leases_module, "HEARTBEAT", 0.05)
-    with Leases(store.root) as one:
+    with Leases(store.files) as one:
         one.acquire("a")
-        path = store.root / "leases" / "a"
-        os.utime(path, (1, 1))
+        one.acquire("b")
+        for name in (lease_name("a"), lease_name("b"), heartbeat_name(one.owner)):
+            os.utime(store.files.folder / name, (1, 1))
         deadline = time.monotonic() + 5
-        while abandoned(path) and time.monotonic() < deadline:
+        while abandoned(store.files, "a") and time.monotonic() < deadline:
             time.sleep(0.02)
-        assert not abandoned(path)
+        assert not abandoned(store.files, "a") and not abandoned(store.files, "b")
 
 
-def test_deleted_leases_change_nothing(store):
-    with Leases(store.root) as one:
+def test_deleted_leases_change_nothing(any_store):
+    with Leases(any_store.files) as one:
         one.acquire("a")
-        (store.root / "leases" / "a").unlink()
+        any_store.files.remove(lease_name("a"))
         one.release("a")
 
 
 def test_pool_paths_follow_the_spec(store):
     pool = next(iter(tiny_plan().pools.values()))
     line = {"file_name": "images/00060.png", "sha256": hashlib.sha256(b"x").hexdigest()}
-    write_atomic(store.chunk_path(pool, 3), json_lines([line]))
+    store.files.write(store.chunk_name(pool, 3), json_lines([line]))
     assert store.chunks(pool) == {3}
     assert "images/00060.png' is missing or damaged" in store.check()[0]
-    write_atomic(store.image_path(pool, 60), b"x")
+    store.files.write(store.image_name(pool, 60), b"x")
     assert not store.check()
-    write_atomic(store.image_path(pool, 60), b"y")
+    store.files.write(store.image_name(pool, 60), b"y")
     assert "00003.jsonl" in store.check()[0]

@@ -4,17 +4,18 @@ import json
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
-from helpers import TINY, tiny_grid, tiny_plan
+from helpers import TINY, path_of, tiny_grid, tiny_plan
 
 from augbench.classifiers.backbone import build
-from augbench.classifiers.loader import BalancedSampler, Resident, ShuffleSampler, batches
+from augbench.classifiers.loader import BalancedSampler, Resident, ShuffleSampler, batches, make_sampler
 from augbench.core.errors import UserError
 from augbench.core.protocol import make_protocol
 from augbench.engine.driver import run
+from augbench.jobs.evaluate import evaluate, headline_score
 from augbench.jobs.pictures import fit_picture
-from augbench.jobs.train import evaluate
 
 GOLDEN = Path(__file__).parent / "golden_cell.json"
 
@@ -23,17 +24,37 @@ def protocol(**changes):
     return make_protocol({"name": "tiny", **TINY, **changes})
 
 
-def test_balanced_sampler_shows_positives_once_and_negatives_in_turn():
-    labels = np.array([1] * 4 + [0] * 10)
+@pytest.mark.parametrize(("positives", "negatives"), [(4, 10), (3, 7), (5, 5), (6, 20), (1, 3)])
+def test_balanced_sampler_shows_positives_once_and_negatives_in_turn(positives, negatives):
+    labels = np.array([1] * positives + [0] * negatives)
     sampler = BalancedSampler(labels, np.random.default_rng(0))
-    seen = np.zeros(14, int)
-    for _ in range(5):
+    seen = np.zeros(len(labels), int)
+    orders = []
+    for number in range(1, 2 * negatives + 1):  # twice as many epochs as there are negatives: all rounds end evenly
         epoch = sampler.epoch()
-        assert sorted(epoch[labels[epoch] == 1]) == [0, 1, 2, 3]
-        assert (labels[epoch] == 0).sum() == 4 and len(set(epoch)) == 8
+        assert sorted(epoch[labels[epoch] == 1]) == list(range(positives))
+        assert (labels[epoch] == 0).sum() == positives and len(set(epoch)) == 2 * positives
         np.add.at(seen, epoch, 1)
-        assert np.ptp(seen[4:]) <= 1  # no negative twice before all were shown
-    assert (seen[4:] == 2).all()
+        assert np.ptp(seen[positives:]) <= 1  # no negative again before all were shown
+        assert seen[positives:].sum() == number * positives
+        orders.append(tuple(epoch))
+    assert (seen == 2 * negatives * np.where(labels, 1, positives / negatives)).all()
+    assert len(set(orders)) > 1
+
+
+def test_balanced_among_defects_alone_means_all_classes_alike():
+    """Without good pictures label 0 is a class as the others; it must not fill half of an epoch."""
+    labels = np.repeat([0, 1, 2, 3], [9, 4, 6, 2])
+    for pictures, each in ((None, 9), (21, 5)):
+        p = protocol(sampler="balanced", epoch_pictures=pictures)
+        sampler = make_sampler(p, labels, np.random.default_rng(0), good=False)
+        seen = np.zeros(len(labels), int)
+        for _ in range(6):
+            epoch = sampler.epoch()
+            assert np.bincount(labels[epoch]).tolist() == [each] * 4
+            np.add.at(seen, epoch, 1)
+        assert all(np.ptp(seen[labels == label]) <= 1 for label in range(4))
+    assert isinstance(make_sampler(p, labels, np.random.default_rng(0), good=True), BalancedSampler)
 
 
 def test_balanced_sampler_repeats_negatives_where_there_are_fewer():
@@ -138,13 +159,11 @@ def test_golden_cell(store):
 
 def test_result_follows_from_the_scores(store):
     """What is published can be recomputed from the scores alone."""
-    import pandas as pd
-
     grid = tiny_grid(shots=[5], augmenters=["none"])
     run(grid, store, executor="inline")
     (key,) = store.keys("cells")
     result = store.read_record(key)["result"]
-    scores = pd.read_parquet(store.path("scores", key))
+    scores = pd.read_parquet(path_of(store, "scores", key))
     assert scores["logit"].dtype == np.float32
     again = evaluate(scores, grid.protocols[0])
     assert {name: result[name] for name in again} == again
@@ -163,13 +182,66 @@ def test_recognition_runs(store, tmp_path):
     result = store.read_record(key)["result"]
     assert result["classes"] == ["good", "scratch", "stain"]
     assert np.array(result["confusion"]).shape == (3, 3)
-    assert 0 <= result["macro_f1"] <= 1
+    assert np.mean([c["f1"] for c in result["per_class"].values()]) == pytest.approx(result["macro_f1"])
+    supports = {name: c["support"] for name, c in result["per_class"].items()}
+    assert supports == dict(zip(result["classes"], np.sum(result["confusion"], axis=1).tolist(), strict=True))
+
+
+def test_recognition_among_defects_alone_runs(store, tmp_path):
+    import shutil
+
+    import layouts
+
+    settings = {**layouts.draw_folder(tmp_path), "task": "recognition"}
+    shutil.rmtree(tmp_path / "good")
+    grid = tiny_grid(datasets=[{"name": "folder", "settings": settings}], augmenters=["none"], shots=["all"])
+    run(grid, store, executor="inline")
+    (key,) = store.keys("cells")
+    assert store.read_record(key)["result"]["classes"] == ["scratch", "stain"]
+
+
+def scored(label, logits, part="test"):
+    return pd.DataFrame({"part": part, "label": label, "logit": np.asarray(logits, np.float32)})
+
+
+def test_which_kind_of_defect_is_found():
+    """Worked out by hand: scratches lie over all good pictures, stains among them, dents below."""
+    scores = pd.concat(
+        [
+            scored("good", [0.0, 1.0, 2.0, 3.0]),
+            scored("scratch", [5.0, 4.0]),
+            scored("stain", [2.5]),
+            scored("dent", [-1.0]),
+            scored("good", [0.0, 3.5], part="heldout"),
+        ]
+    )
+    result = evaluate(scores, protocol())
+    # At the best F1 the threshold is 2.5: calls both scratches, the stain and one good picture (F1 = 6/8).
+    assert result["oracle"]["threshold"] == 2.5 and result["oracle"]["f1"] == 0.75
+    assert result["per_class"] == {
+        "dent": {"support": 1, "ap": 1 / 5, "recall": 0.0, "heldout_recall": 0.0},
+        "scratch": {"support": 2, "ap": 1.0, "recall": 1.0, "heldout_recall": 1.0},
+        "stain": {"support": 1, "ap": 1 / 2, "recall": 1.0, "heldout_recall": 0.0},
+    }
+    assert result["recall_at_1pct_false_alarms"] == 2 / 4  # of four good pictures none may be called
+    without = evaluate(scores[scores["part"] == "test"], protocol(ap="trapezoidal"))
+    assert {c["heldout_recall"] for c in without["per_class"].values()} == {None}
+    assert without["per_class"]["stain"]["ap"] == pytest.approx(1 / 4)  # from (0, 1) over (0, 0) to (1, 1/2)
+
+
+@pytest.mark.parametrize("ap", ["step", "trapezoidal"])
+def test_a_point_of_the_curve_is_what_the_record_would_say(ap):
+    rng = np.random.default_rng(0)
+    scores = pd.concat([scored("good", rng.normal(0, 1, 40)), scored("dent", rng.normal(1, 1, 20))])
+    p = protocol(ap=ap)
+    assert headline_score(scores, p) == evaluate(scores, p)["ap"] == evaluate(scores, p)[f"ap_{ap}"]
+    for judged in (evaluate, headline_score):
+        with pytest.raises(UserError, match="training diverged"):
+            judged(pd.concat([scores, scored("good", [np.nan])]), p)
 
 
 def test_bf16_differs_and_scores_stay_fp32(store):
     grid = tiny_grid(shots=[5], augmenters=["none"], protocols=[{"name": "t", **TINY, "precision": "bf16"}])
     run(grid, store, executor="inline")
-    import pandas as pd
-
     (key,) = store.keys("scores")
-    assert pd.read_parquet(store.path("scores", key))["logit"].dtype == np.float32
+    assert pd.read_parquet(path_of(store, "scores", key))["logit"].dtype == np.float32

@@ -21,8 +21,10 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 datasets_app = typer.Typer(help="Look at datasets.", no_args_is_help=True)
+protocols_app = typer.Typer(help="Look at how classifiers are trained and judged.", no_args_is_help=True)
 store_app = typer.Typer(help="Look after a store.", no_args_is_help=True)
 app.add_typer(datasets_app, name="datasets")
+app.add_typer(protocols_app, name="protocols")
 app.add_typer(store_app, name="store")
 
 
@@ -46,7 +48,10 @@ SetOption = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="Change the grid, e.g. --set seeds=[0,1]. May be repeated."),
 ]
-StoreOption = Annotated[Path | None, typer.Option("--store", help="Where results are kept. Default: runs/<grid name>.")]
+StoreOption = Annotated[
+    str | None,
+    typer.Option("--store", help="Where results are kept: a folder or a URL (s3://...). Default: runs/<grid name>."),
+]
 
 
 @app.callback(invoke_without_command=True)
@@ -81,7 +86,7 @@ def plan(grid: GridArgument, changes: SetOption = None, store: StoreOption = Non
 
     loaded = load_grid(grid, changes or ())
     target = _store(store, loaded.base)
-    made = make_plan(loaded, target if target.root.is_dir() else None)
+    made = make_plan(loaded, target if target.exists() else None)
     print_plan(made, subtract(made, target), target, Console())
 
 
@@ -105,7 +110,7 @@ def run(
     loaded = load_grid(grid, changes or ())
     target = _store(store, loaded.base)
     summary = run_grid(loaded, target, executor=executor.value, address=address, console=console)
-    again = f"run the same command again to go on (store: {target.root})"
+    again = f"run the same command again to go on (store: {target.url})"
     if summary.interrupted:
         say(f"Stopped: {summary.done} of {summary.cells} cells are done; {again}.")
         raise typer.Exit(130)
@@ -116,20 +121,20 @@ def run(
         say(f"failed: {key}: {line}{waiting}")
     if summary.failures:
         missing = f"{summary.cells - summary.done} of {summary.cells} cells are missing"
-        say(f"{missing}; details in {target.root / 'failures'}; mend what failed, then {again}.")
+        say(f"{missing}; details in {target.files.where('failures')}; mend what failed, then {again}.")
         raise typer.Exit(2 if summary.user_error else 1)
     say(_closing(summary.cells, summary.trained, summary.seconds, target))
 
 
 def _closing(cells: int, trained: int, seconds: float, store: Store) -> str:
     if not trained:
-        return f"All {cells} cells were done already: nothing to do. Store: {store.root}"
-    return f"{cells} cells done, {trained} of them now, in {seconds:.0f} s. Store: {store.root}"
+        return f"All {cells} cells were done already: nothing to do. Store: {store.url}"
+    return f"{cells} cells done, {trained} of them now, in {seconds:.0f} s. Store: {store.url}"
 
 
 @app.command()
 def report(
-    store: Annotated[Path, typer.Argument(help="The store to report on.")],
+    store: Annotated[str, typer.Argument(help="The store to report on: a folder or a URL.")],
     grid: Annotated[Path | None, typer.Option("--grid", help="Report on the cells of this grid file.")] = None,
     changes: SetOption = None,
     out: Annotated[Path | None, typer.Option("--out", help="Write there instead of STORE/reports/<grid>.")] = None,
@@ -168,24 +173,92 @@ def list_(what: Annotated[Room, typer.Argument(help="datasets, augmenters or pro
     Console().print(listing(what.value))
 
 
-@datasets_app.command("check")
-def datasets_check(
-    name: Annotated[str, typer.Argument(help="A dataset; see `augbench list datasets`.")],
-    root: Annotated[Path | None, typer.Option(help="Where its files lie.")] = None,
-    changes: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="A setting.")] = None,
-) -> None:
-    """Count a dataset's pictures against the official numbers, and read every file once."""
+DatasetArgument = Annotated[str, typer.Argument(metavar="NAME", help="A dataset; see `augbench datasets list`.")]
+RootOption = Annotated[Path | None, typer.Option(help="Where its files lie. Default: $AUGBENCH_DATA/NAME.")]
+SettingOption = Annotated[
+    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="A setting of the dataset. May be repeated.")
+]
+
+
+@datasets_app.command("list")
+def datasets_list() -> None:
+    """List the datasets: task, split, size, licence."""
     from rich.console import Console
 
-    from augbench.report.listing import check_dataset
+    from augbench.report.datasets import datasets_table
 
-    problems = check_dataset(name, root, changes or (), Console())
-    if problems:
+    Console().print(datasets_table())
+
+
+@datasets_app.command("show")
+def datasets_show(name: DatasetArgument, changes: SettingOption = None) -> None:
+    """Say what a dataset is, where to get it, which layout is expected, and its settings."""
+    from rich.console import Console
+
+    from augbench.report.datasets import show_dataset
+
+    show_dataset(name, changes or (), Console())
+
+
+@datasets_app.command("check")
+def datasets_check(
+    name: DatasetArgument,
+    root: RootOption = None,
+    changes: SettingOption = None,
+    store: Annotated[
+        str | None,
+        typer.Option(help="Keep the fingerprint in this store, so that a run need not read all files again."),
+    ] = None,
+) -> None:
+    """Read every file once: counts, groups, formats, and everything that is wrong, named."""
+    from rich.console import Console
+
+    from augbench.report.datasets import check_dataset
+
+    if check_dataset(name, root, changes or (), store, Console()):
         raise typer.Exit(2)
 
 
+@datasets_app.command("sample")
+def datasets_sample(
+    name: DatasetArgument,
+    root: RootOption = None,
+    changes: SettingOption = None,
+    out: Annotated[Path | None, typer.Option(help="The PNG to write. Default: NAME.png.")] = None,
+    count: Annotated[int, typer.Option(min=1, max=1000, help="About how many pictures.")] = 40,
+) -> None:
+    """Write a contact sheet: good pictures and some of every class, with their masks outlined."""
+    from rich.console import Console
+
+    from augbench.report.datasets import write_sample
+
+    write_sample(name, root, changes or (), out, count, Console())
+
+
+@protocols_app.command("list")
+def protocols_list() -> None:
+    """List the presets."""
+    from rich.console import Console
+
+    from augbench.report.protocols import list_protocols
+
+    Console().print(list_protocols())
+
+
+@protocols_app.command("show")
+def protocols_show(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="A preset; see `augbench protocols list`.")],
+) -> None:
+    """Print every number of a preset and where it comes from."""
+    from rich.console import Console
+
+    from augbench.report.protocols import show_protocol
+
+    show_protocol(name, Console())
+
+
 @store_app.command("check")
-def store_check(store: Annotated[Path, typer.Argument(help="The store to look at.")]) -> None:
+def store_check(store: Annotated[str, typer.Argument(help="The store to look at: a folder or a URL.")]) -> None:
     """Name every damaged file of a store."""
     from augbench.core.errors import UserError
     from augbench.core.store import Store
@@ -201,10 +274,10 @@ def store_check(store: Annotated[Path, typer.Argument(help="The store to look at
         raise typer.Exit(2)
 
 
-def _store(path: Path | None, grid_name: str) -> Store:
+def _store(location: str | None, grid_name: str) -> Store:
     from augbench.core.store import Store
 
-    return Store(path if path is not None else Path("runs") / grid_name)
+    return Store(location if location is not None else Path("runs") / grid_name)
 
 
 def main() -> None:
@@ -218,7 +291,7 @@ def main() -> None:
         if "--debug" in sys.argv or not (isinstance(error, UserError) or usage):
             raise
         message = usage() if usage else str(error)
-        if len(sys.argv) == 1:  # no arguments at all: that message is the help
+        if len(sys.argv) == 1 or not message:  # a command without its arguments: its help has been shown
             typer.echo(message)
         else:
             hint = " (see augbench --help)" if usage else ""

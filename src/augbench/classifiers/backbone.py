@@ -22,9 +22,7 @@ def build(protocol: Protocol, outputs: int, seed: int) -> torch.nn.Module:
     import timm
     import torch
 
-    if not timm.is_model(protocol.backbone):
-        hint = did_you_mean(protocol.backbone, timm.list_models())
-        raise UserError(f"backbone '{protocol.backbone}' is unknown to timm{hint}")
+    _refuse_unknown(protocol.backbone)
     torch.manual_seed(seed)
     if protocol.weights == "timm":
         return _pretrained(protocol, outputs)
@@ -32,6 +30,18 @@ def build(protocol: Protocol, outputs: int, seed: int) -> torch.nn.Module:
     if protocol.weights != "scratch":
         _load_file(model, protocol.weights)
     return model
+
+
+def _refuse_unknown(backbone: str) -> None:
+    """timm's names are ``architecture`` or ``architecture.tag``, a tag naming one of several sets of weights."""
+    import timm
+
+    architecture, _, tag = backbone.partition(".")
+    if not timm.is_model(architecture):
+        raise UserError(f"backbone '{backbone}' is unknown to timm{did_you_mean(architecture, timm.list_models())}")
+    tags = timm.list_pretrained(f"{architecture}.*") if tag else []
+    if tag and backbone not in tags:
+        raise UserError(f"backbone '{backbone}': timm has no weights of that tag{did_you_mean(backbone, tags)}")
 
 
 def _pretrained(protocol: Protocol, outputs: int) -> torch.nn.Module:

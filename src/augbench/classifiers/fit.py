@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from augbench.classifiers.backbone import build
-from augbench.classifiers.loader import SAMPLERS, Resident, batches
+from augbench.classifiers.loader import Resident, batches, make_sampler
 from augbench.core.protocol import Protocol
 from augbench.core.seeds import derive_seed
 
@@ -25,6 +25,7 @@ class Fitted:
 
     model: torch.nn.Module
     losses: list[float]  # mean training loss of each epoch
+    step_losses: list[float]  # mean training loss of each step's batch, over all epochs
     shown: int  # pictures, repetitions counted
 
 
@@ -35,6 +36,7 @@ def fit(
     protocol: Protocol,
     seed: int,
     after_epoch: Callable[[torch.nn.Module, int], None],
+    good: bool = True,
 ) -> Fitted:
     """Train on ``data`` for the protocol's epochs; the last epoch's model is the result.
 
@@ -45,6 +47,10 @@ def fit(
         protocol: optimiser, epochs, sampler, precision.
         seed: of weights, order and flips.
         after_epoch: called with the model and the epoch's number, 1-based; may switch it to eval mode.
+        good: whether label 0 means a good picture; False in recognition among defects alone.
+
+    Raises:
+        UserError: as `build`.
     """
     import torch
 
@@ -53,14 +59,15 @@ def fit(
     model = model.to(data.device, memory_format=torch.channels_last)
     optimiser = _optimiser(model, protocol)
     order_rng = np.random.default_rng(derive_seed("order", seed))
-    sampler = SAMPLERS[protocol.sampler](labels, order_rng, protocol.epoch_pictures)
+    sampler = make_sampler(protocol, labels, order_rng, good)
     flips = np.random.default_rng(derive_seed("flips", seed))
     loss_of = _binary_loss if outputs == 1 else torch.nn.functional.cross_entropy
-    losses, shown = [], 0
+    losses, step_losses, shown = [], [], 0
     for epoch in range(1, protocol.epochs + 1):
-        model.train()
+        model.train(epoch == 1 or protocol.batchnorm == "train")
         order = list(batches(sampler.epoch(), protocol.batch))
         total = torch.zeros((), dtype=torch.float64, device=data.device)
+        of_steps = []
         for step, indices in enumerate(order):
             _set_lr(optimiser, protocol, (epoch - 1 + step / len(order)) / protocol.epochs)
             pictures = data.batch(indices)
@@ -73,11 +80,13 @@ def fit(
             loss.backward()
             optimiser.step()
             total += loss.detach() * len(indices)
+            of_steps.append(loss.detach())
         pictures_shown = sum(map(len, order))
         losses.append(float(total) / pictures_shown)
+        step_losses += torch.stack(of_steps).tolist()  # once an epoch: reading a number makes a GPU wait
         shown += pictures_shown
         after_epoch(model, epoch)
-    return Fitted(model, losses, shown)
+    return Fitted(model, losses, step_losses, shown)
 
 
 def predict(model: torch.nn.Module, data: Resident, protocol: Protocol) -> np.ndarray:

@@ -65,7 +65,11 @@ def on_device(array: np.ndarray, device: torch.device) -> torch.Tensor:
 
 
 class Turns:
-    """Draws members of a set so that none comes up again before all others have (mixed-segdec's frequency sampling)."""
+    """Draws members of a set so that none comes up again before all others have.
+
+    mixed-segdec's frequency sampling, taken to its end: there those shown least are strongly favoured, here they come
+    first.
+    """
 
     def __init__(self, members: np.ndarray, rng: np.random.Generator) -> None:
         self.members = members
@@ -101,6 +105,23 @@ class BalancedSampler:
         return self.rng.permutation(np.concatenate([self.positives.draw(self.half), self.negatives.draw(self.half)]))
 
 
+class ClassBalancedSampler:
+    """As many pictures of each class in an epoch, each drawn in turns: recognition among defects alone.
+
+    Without ``pictures`` an epoch holds every picture of the largest class once.
+    """
+
+    def __init__(self, labels: np.ndarray, rng: np.random.Generator, pictures: int | None = None) -> None:
+        self.classes = [Turns(np.flatnonzero(labels == label), rng) for label in np.unique(labels)]
+        each = pictures // len(self.classes) if pictures else max(len(turns.members) for turns in self.classes)
+        self.each = max(each, 1)
+        self.rng = rng
+
+    def epoch(self) -> np.ndarray:
+        """Indices of one epoch, shuffled."""
+        return self.rng.permutation(np.concatenate([turns.draw(self.each) for turns in self.classes]))
+
+
 class ShuffleSampler:
     """Every sample once per epoch; with ``pictures``, that many in turns."""
 
@@ -114,7 +135,20 @@ class ShuffleSampler:
         return self.rng.permutation(self.all.draw(self.pictures))
 
 
-SAMPLERS = {"balanced": BalancedSampler, "shuffle": ShuffleSampler}
+Sampler = BalancedSampler | ClassBalancedSampler | ShuffleSampler
+
+
+def make_sampler(protocol: Protocol, labels: np.ndarray, rng: np.random.Generator, good: bool) -> Sampler:
+    """The protocol's sampler.
+
+    Args:
+        protocol: which sampler, and the pictures of an epoch.
+        labels: N int.
+        rng: of the order.
+        good: whether label 0 means a good picture. Where it does not, "balanced" means all classes alike.
+    """
+    kind = ShuffleSampler if protocol.sampler == "shuffle" else BalancedSampler if good else ClassBalancedSampler
+    return kind(labels, rng, protocol.epoch_pictures)
 
 
 def batches(indices: np.ndarray, size: int) -> Iterator[np.ndarray]:

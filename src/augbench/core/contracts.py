@@ -8,17 +8,16 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 import pandas as pd
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from augbench.core.errors import UserError
-
-if TYPE_CHECKING:
-    from PIL import Image
+from augbench.core.pictures import SUFFIXES, decode_grey, decode_rgb, read_bytes
 
 Task = Literal["detection", "recognition"]
 Shots = int | Literal["all"]
@@ -26,6 +25,9 @@ Reads = Literal["negatives", "shots", "masks"]
 
 GOOD = "good"
 """The label of a sample without a defect, in every dataset."""
+
+DEFECTIVE = "defective"
+"""In `Dataset.official_counts`: every label but `GOOD`."""
 
 SAMPLE_COLUMNS = ("id", "image", "mask", "label", "split", "group")
 
@@ -39,8 +41,9 @@ class Settings(BaseModel):
 class Dataset:
     """A table of samples and a way to read them.
 
-    A subclass sets the class attributes and implements `samples`; one that is not made of files also overrides
-    `read_image`, `read_mask` and `fingerprint`.
+    A subclass sets the class attributes and implements `samples`; one whose masks are no pictures overrides
+    `decode_mask`, one that is not made of files `read_image`, `read_mask` and `fingerprint`. The docstring of the class
+    says which layout is expected, for `augbench datasets show`.
     """
 
     name: ClassVar[str] = ""  # the file stem; set by core.plugins
@@ -51,15 +54,13 @@ class Dataset:
     homepage: ClassVar[str] = ""
     embedded: ClassVar[bool] = False  # True: results are labelled "mechanics, not evidence"
     known: ClassVar[Mapping[str, str]] = {}  # sample id -> what is odd about it in the official archive
-    official_counts: ClassVar[Mapping[str, int]] = {}  # "<split> <label>" or "<label>" -> pictures
-    folds: ClassVar[int] = (
-        0  # 0: the split column of `samples` is the official split; k: grouped k-fold, an axis of the grid
-    )
+    official_counts: Mapping[str, int] = {}  # "<split> <label>" or "<label>" -> pictures; `DEFECTIVE`: all but good
+    folds: int = 0  # 0: the split column of `samples` is the official split; k: grouped k-fold, an axis of the grid
 
     class Config(Settings):
-        """Settings every dataset has. ``root`` says where the files lie; it is no part of any key."""
+        """Settings every dataset has. Each says in its ``description`` what it means."""
 
-        root: Path | None = None
+        root: Path | None = Field(None, description="the folder that holds its files; no part of any key")
 
     location_settings: ClassVar[frozenset[str]] = frozenset({"root"})  # settings that are no part of a key
 
@@ -74,19 +75,25 @@ class Dataset:
         one group never stand on both sides of a split.
 
         Raises:
-            UserError: the files are not there or not in the expected layout.
+            UserError: the files are not there or not in the expected layout. `DatasetError` where single rows fail.
         """
         raise NotImplementedError(f"{type(self).__name__}.samples")
 
     def read_image(self, sample: Mapping[str, str]) -> np.ndarray:
         """The picture of one row of `samples`: H,W,3 uint8, RGB."""
-        return read_rgb(self.root() / sample["image"])
+        path = self.root() / sample["image"]
+        return decode_rgb(read_bytes(path), str(path))
 
     def read_mask(self, sample: Mapping[str, str]) -> np.ndarray | None:
         """The defect's pixels of one row of `samples`: H,W bool, or None where the dataset has no mask for it."""
         if not sample["mask"]:
             return None
-        return read_grey(self.root() / sample["mask"]) > self.mask_threshold
+        path = self.root() / sample["mask"]
+        return self.decode_mask(read_bytes(path), str(path), sample["label"])
+
+    def decode_mask(self, data: bytes, name: str, label: str) -> np.ndarray:
+        """A mask file's bytes as H,W bool; ``name`` is what errors call it, ``label`` the class of its picture."""
+        return decode_grey(data, name) > self.mask_threshold
 
     mask_threshold: int = 0  # mask values above it are defect
 
@@ -117,8 +124,17 @@ class Dataset:
         """SHA-256 over the samples table and the digests of its files (hex). Reads every file once."""
         total = hashlib.sha256(self.samples().to_json(orient="values").encode())
         for path in self.files():
-            total.update(hashlib.sha256(path.read_bytes()).digest())
+            total.update(self._digests.get(_state(path)) or self.remember(path, read_bytes(path)))
         return total.hexdigest()
+
+    def remember(self, path: Path, data: bytes) -> bytes:
+        """SHA-256 of a file that was just read, kept so that `fingerprint` need not read the unchanged file again."""
+        digest = self._digests[_state(path)] = hashlib.sha256(data).digest()
+        return digest
+
+    @cached_property
+    def _digests(self) -> dict[tuple[str, int, int], bytes]:
+        return {}
 
     def classes(self) -> tuple[str, ...]:
         """The defect classes, sorted: every label but `GOOD`."""
@@ -136,51 +152,39 @@ class Dataset:
 
     def check(self) -> list[str]:
         """What differs from the official counts, one plain sentence each; empty when all is well."""
-        table = self.samples()
         problems = []
         for what, expected in self.official_counts.items():
-            split, _, label = what.rpartition(" ")
-            rows = table if not split else table[table["split"] == split]
-            found = int((rows["label"] == label).sum())
+            found = self.count(what)
             if found != expected:
                 problems.append(f"{what}: {found} pictures, the official number is {expected}")
         return problems
 
+    def count(self, what: str) -> int:
+        """Pictures of "<split> <label>" or "<label>", as `official_counts` names them."""
+        table = self.samples()
+        split, _, label = what.rpartition(" ")
+        rows = table if not split else table[table["split"] == split]
+        return int(((rows["label"] != GOOD) if label == DEFECTIVE else (rows["label"] == label)).sum())
 
-def read_rgb(path: Path) -> np.ndarray:
-    """An 8-bit picture file as H,W,3 uint8.
+    def home(self) -> Path:
+        """The folder that holds its files: the root, unless a setting names a part of it."""
+        return self.root()
 
-    Raises:
-        UserError: the file is missing, truncated, no picture, or of a kind that would be read wrongly.
-    """
-    return _read(path, "RGB")
-
-
-def read_grey(path: Path) -> np.ndarray:
-    """An 8-bit mask file as H,W uint8. Raises as `read_rgb`."""
-    return _read(path, "L")
+    def strays(self) -> list[str]:
+        """Picture files at `home` that the table leaves out: sorted paths relative to the root; no hidden ones."""
+        table, root = self.samples(), self.root()
+        found = (path.relative_to(root) for path in self.home().rglob("*") if path.suffix.lower() in SUFFIXES)
+        names = {path.as_posix() for path in found if not any(part.startswith(".") for part in path.parts)}
+        return sorted(names - set(table["image"]) - set(table["mask"]))
 
 
-def _read(path: Path, mode: str) -> np.ndarray:
-    from PIL import Image, ImageOps
-
+def _state(path: Path) -> tuple[str, int, int]:
+    """What tells that a file is still the one that was read."""
     try:
-        with Image.open(path) as picture:
-            if picture.mode.startswith(("I", "F")):
-                raise UserError(f"picture '{path}' has {picture.mode} pixels: convert it to 8 bits per channel")
-            upright = ImageOps.exif_transpose(picture)
-            if mode == "RGB" and _see_through(upright):
-                raise UserError(f"picture '{path}' has transparent pixels: put it on a background and save it as RGB")
-            return np.asarray(upright.convert(mode))
-    except FileNotFoundError:
-        raise UserError(f"picture '{path}' is missing: restore it, or take its row out of the dataset") from None
-    except (OSError, SyntaxError, ValueError) as error:
-        raise UserError(f"picture '{path}' cannot be read ({error}): restore it from the original archive") from None
-
-
-def _see_through(picture: Image.Image) -> bool:
-    """Whether any pixel is not opaque: dropping that would show what nobody was meant to see."""
-    return picture.has_transparency_data and int(np.asarray(picture.convert("RGBA"))[..., 3].min()) < 255
+        stat = path.stat()
+    except OSError:
+        return str(path), -1, -1  # reading it says what is wrong
+    return str(path), stat.st_size, stat.st_mtime_ns
 
 
 class TrainView:

@@ -10,6 +10,7 @@ EXPECTED_FIELDS = (
     "key",
     "dataset",  # its name in the grid
     "fold",  # None: the official split
+    "test_share",  # the fold is a draw of this share to test on; None: it is one of k folds, or there is none
     "augmenter",  # its name in the grid
     "shots",  # 0, a number, or "all"
     "draw",  # None unless shots is a number > 0
@@ -21,6 +22,9 @@ EXPECTED_FIELDS = (
     "false_alarm_rate",  # the rate that the held-out threshold is chosen for; None where nothing is held out
 )
 
+LATER_FIELDS = {"test_share": None}
+"""Fields that came after the first stores were written, with what those stores mean."""
+
 
 def expected_of(plan: Plan) -> list[dict[str, Any]]:
     """Every cell of a plan with the fields `EXPECTED_FIELDS`, in the order of the grid."""
@@ -30,6 +34,7 @@ def expected_of(plan: Plan) -> list[dict[str, Any]]:
             "key": cell.key,
             "dataset": cell.data.alias,
             "fold": cell.data.fold,
+            "test_share": cell.data.test_share,
             "augmenter": cell.augmenter.alias,
             "shots": cell.shots,
             "draw": cell.draw,

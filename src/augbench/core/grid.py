@@ -197,7 +197,7 @@ def _protocol(entry: Any) -> Protocol:
         return make_protocol({"name": entry["name"], **fields})
     preset = load_preset(entry.get("preset", entry["name"]))
     if "preset" in entry:  # a new name for a changed preset
-        return make_protocol({**preset.model_dump(), **fields, "name": entry["name"]})
+        return preset.under_name(entry["name"], **fields)
     return preset.changed(**fields) if fields else preset
 
 

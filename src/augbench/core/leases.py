@@ -1,8 +1,9 @@
 """Leases: who works on what, so that two live drivers on one store share the work instead of doing it twice.
 
 They are advisory. Deleting them never changes a result: a unit made twice is the same unit, since the same key means
-the same bytes. A lease is a file made with an exclusive create and kept young by a heartbeat; one that has not been
-touched for `LIFETIME` seconds, or whose process on this machine is gone, may be taken over.
+the same bytes. A lease is a file made with an exclusive create that names its driver; a driver shows that it lives by
+one heartbeat file. A lease whose driver has been silent for `LIFETIME` seconds, or is a process of this machine that
+is gone, may be taken over.
 """
 
 from __future__ import annotations
@@ -12,102 +13,120 @@ import json
 import os
 import socket
 import threading
-import time
 import uuid
-from pathlib import Path
 
-LIFETIME = 60.0  # seconds without a heartbeat after which a lease counts as abandoned
+from augbench.core.errors import StoreError
+from augbench.core.files import Files
+
+LIFETIME = 60.0  # seconds of silence after which a driver counts as gone
 HEARTBEAT = 15.0  # seconds
+FOLDER = "leases"
+
+
+def lease_name(key: str) -> str:
+    """The file that says who holds the unit ``key``."""
+    return f"{FOLDER}/{key}"
+
+
+def heartbeat_name(owner: str) -> str:
+    """The file that a driver writes anew every `HEARTBEAT` seconds: one, however many leases it holds."""
+    return f"{FOLDER}/drivers/{owner}"
 
 
 class Leases:
     """The leases one driver holds in a store; use it as a context manager, so that they are given back."""
 
-    def __init__(self, store_root: Path) -> None:
-        self.folder = store_root / "leases"
+    def __init__(self, files: Files) -> None:
+        self.files = files
         self.owner = f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
         self._held: set[str] = set()
         self._lock = threading.Lock()
         self._stop = threading.Event()
-        self._thread: threading.Thread | None = None
+        self._thread = threading.Thread(target=self._beat, name="lease-heartbeat", daemon=True)
 
     def __enter__(self) -> Leases:
-        self._thread = threading.Thread(target=self._beat, name="lease-heartbeat", daemon=True)
+        self.files.write(heartbeat_name(self.owner), b"")
         self._thread.start()
         return self
 
     def __exit__(self, *exception: object) -> None:
         self._stop.set()
+        self._thread.join(timeout=HEARTBEAT)  # or a last heartbeat could come after the file was removed
         for key in list(self._held):
             self.release(key)
+        with contextlib.suppress(StoreError):
+            self.files.remove(heartbeat_name(self.owner))
 
     def acquire(self, key: str) -> bool:
         """Take the lease of that unit; False while a live driver elsewhere holds it. Holding it already is True."""
         with self._lock:
             if key in self._held:
                 return True
-            self.folder.mkdir(parents=True, exist_ok=True)
-            path = self.folder / key
-            if not self._create(path):
-                if not abandoned(path):
+            if not self._create(key):
+                if not abandoned(self.files, key):
                     return False
-                # Of several that find it abandoned, the one whose rename succeeds may try; the others find it gone.
-                with contextlib.suppress(FileNotFoundError):
-                    path.rename(grave := path.with_name(f".{key}.{self.owner}"))
-                    grave.unlink(missing_ok=True)
-                if not self._create(path):
+                self._bury(key)
+                if not self._create(key):
                     return False
             self._held.add(key)
             return True
 
     def release(self, key: str) -> None:
-        """Give the lease back, if it is still ours."""
-        with self._lock:
+        """Give the lease back, if it is still ours. With the store out of reach it lapses by itself."""
+        with self._lock, contextlib.suppress(StoreError):
             self._held.discard(key)
-            path = self.folder / key
-            holder = _holder(path)
+            holder = _holder(self.files, key)
             if holder and holder["owner"] == self.owner:
-                path.unlink(missing_ok=True)
+                self.files.remove(lease_name(key))
 
-    def _create(self, path: Path) -> bool:
-        try:
-            with path.open("x", encoding="utf-8") as file:
-                json.dump({"owner": self.owner, "host": socket.gethostname(), "pid": os.getpid()}, file)
-        except FileExistsError:
-            return False
-        return True
+    def _create(self, key: str) -> bool:
+        lease = {"owner": self.owner, "host": socket.gethostname(), "pid": os.getpid()}
+        if self.files.create(lease_name(key), json.dumps(lease).encode()):
+            return True
+        # A remote create that was tried again may have found its own first attempt.
+        holder = _holder(self.files, key)
+        return bool(holder and holder["owner"] == self.owner)
+
+    def _bury(self, key: str) -> None:
+        """Remove an abandoned lease and its driver's heartbeat, which a driver that lives after all writes again."""
+        holder = _holder(self.files, key)
+        if holder:
+            self.files.remove(heartbeat_name(holder["owner"]))
+        self.files.remove(lease_name(key))
 
     def _beat(self) -> None:
         while not self._stop.wait(HEARTBEAT):
-            with self._lock:
-                for key in self._held:
-                    with contextlib.suppress(FileNotFoundError):  # deleted by hand: allowed, see above
-                        os.utime(self.folder / key)
+            with contextlib.suppress(StoreError):  # the next beat may come through
+                self.files.write(heartbeat_name(self.owner), b"")
 
 
-def abandoned(path: Path) -> bool:
-    """Whether nobody alive seems to hold it: no heartbeat for `LIFETIME`, or its process on this host is gone."""
-    try:
-        age = time.time() - path.stat().st_mtime
-    except FileNotFoundError:
+def abandoned(files: Files, key: str) -> bool:
+    """Whether nobody alive seems to hold it: its driver is silent, or its process on this host is gone."""
+    age = files.age(lease_name(key))
+    if age is None:
         return True
-    if age > LIFETIME:
+    holder = _holder(files, key)
+    if holder is None:  # being written right now, or its driver died in that moment
+        return age > LIFETIME
+    if holder["host"] == socket.gethostname() and not _lives(holder["pid"]):
         return True
-    holder = _holder(path)
-    if holder is None or holder["host"] != socket.gethostname():
-        return False
+    silence = files.age(heartbeat_name(holder["owner"]))
+    return age > LIFETIME if silence is None else silence > LIFETIME
+
+
+def _lives(pid: int) -> bool:
     try:
-        os.kill(holder["pid"], 0)
+        os.kill(pid, 0)
     except ProcessLookupError:
-        return True
-    except PermissionError:
         return False
-    return False
+    except PermissionError:
+        return True
+    return True
 
 
-def _holder(path: Path) -> dict | None:
+def _holder(files: Files, key: str) -> dict | None:
     """What the lease says, or None while it is being written or gone."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return json.loads(files.read(lease_name(key)))
     except (FileNotFoundError, json.JSONDecodeError):
         return None

@@ -134,8 +134,8 @@ def subtract(plan: Plan, store: Store) -> Remaining:
         UserError: a damaged record or chunk, named.
     """
     have = store.keys("cells") & store.keys("scores")  # a record whose scores are lost cannot be checked: train again
-    for key in have & plan.by_key.keys():
-        store.read_record(key)
+    for _ in store.read_records(sorted(have & plan.by_key.keys())):
+        pass  # reading one is checking it
     cells = [cell for cell in plan.cells if cell.key not in have]
     wanted: dict[str, int] = {}
     for cell in cells:
@@ -182,25 +182,26 @@ def _data_axis(grid: Grid, plan: Plan, store: Store | None) -> Iterator[tuple[Da
         if fingerprint == ABSENT:
             plan.absent.append(entry.label)
         for protocol in grid.protocols:
-            holdout = protocol.holdout if dataset.task == "detection" else 0.0
-            for fold in _folds(grid, entry, dataset.folds):
-                yield _data_spec(plan, entry, fingerprint, fold, holdout), protocol
+            for fold in _folds(grid, entry, dataset.folds, protocol.test_share):
+                yield _data_spec(plan, entry, fingerprint, fold, protocol), protocol
 
 
-def _data_spec(plan: Plan, entry: DatasetEntry, fingerprint: str, fold: int | None, holdout: float) -> DataSpec:
+def _data_spec(plan: Plan, entry: DatasetEntry, fingerprint: str, fold: int | None, protocol: Protocol) -> DataSpec:
     dataset = plan.library.dataset(entry.label)
+    holdout = protocol.holdout if dataset.task == "detection" else 0.0
+    test_share = protocol.test_share if dataset.folds else None  # an official split is never drawn anew
     classes = dataset.classes() if dataset.task == "recognition" and fingerprint != ABSENT else ()
     settings = {**dataset.key_settings(), **plugins.version("datasets", entry.name)}
-    return DataSpec(entry.name, entry.label, settings, fingerprint, fold, holdout, classes)
+    return DataSpec(entry.name, entry.label, settings, fingerprint, fold, holdout, classes, test_share)
 
 
-def _folds(grid: Grid, entry: DatasetEntry, k: int) -> tuple[int | None, ...]:
-    """The folds to run; (None,) where the official split is used."""
+def _folds(grid: Grid, entry: DatasetEntry, k: int, test_share: float | None) -> tuple[int | None, ...]:
+    """The folds to run; (None,) where the official split is used. Of draws of a test share there is no end."""
     if not k:
         return (None,)
     folds = entry.folds or grid.folds
     for fold in folds:
-        if fold >= k:
+        if fold >= k and test_share is None:
             raise UserError(f"grid '{grid.name}': fold {fold} does not exist: '{entry.label}' has folds 0 to {k - 1}")
     return folds
 

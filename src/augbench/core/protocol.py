@@ -41,9 +41,11 @@ class Protocol(BaseModel):
     epoch_pictures: int | None = Field(
         default=None, ge=2
     )  # in one epoch; None: 2 x positives (balanced), all (shuffle)
+    batchnorm: Literal["train", "eval_after_first_epoch"] = "train"
     precision: Literal["fp32", "bf16"] = "fp32"
     threads_per_cell: int = Field(default=1, ge=1)  # CPU threads: a different number gives different last digits
     # judging
+    test_share: float | None = Field(default=None, gt=0, lt=1)  # None: k folds; only where no split is official
     eval_batch: int = Field(default=64, ge=1)
     eval_every: int = Field(default=1, ge=1)  # epochs between points of the test curve; the last is always there
     ap: Literal["trapezoidal", "step"] = "step"  # which of the two is "AP" in the tables; both are recorded
@@ -51,7 +53,14 @@ class Protocol(BaseModel):
     false_alarm_rate: float = Field(default=0.01, gt=0, lt=1)  # on the held-out negatives; sets that threshold
     # prose
     about: str = ""
-    sources: dict[str, str] = {}  # field -> where its value comes from
+    sources: dict[str, str] = {}  # field, or several with commas -> where the value comes from
+
+    def source_of(self, field: str) -> str:
+        """Where that field's value comes from; "" where the protocol does not say."""
+        if field in self.sources:
+            return self.sources[field]
+        several = (text for names, text in self.sources.items() if field in names.replace(" ", "").split(","))
+        return next(several, "")
 
     @cached_property
     def key_fields(self) -> dict[str, Any]:
@@ -73,7 +82,61 @@ class Protocol(BaseModel):
     def changed(self, **fields: Any) -> Protocol:
         """A copy with other values; its name says which, so that it is not taken for the preset."""
         suffix = "".join(f"+{k}={v}" for k, v in sorted(fields.items()))
-        return make_protocol({**self.model_dump(), **fields, "name": self.name + suffix})
+        return self.under_name(self.name + suffix, **fields)
+
+    def under_name(self, name: str, **fields: Any) -> Protocol:
+        """A copy with a name and other values. A changed field no longer claims the source of the value it had."""
+        was = {field: getattr(self, field) for field in fields if field in PROTOCOL_NUMBERS}
+        sources = self.sources | {field: f"changed; {self.name} has {value}" for field, value in was.items()}
+        return make_protocol({**self.model_dump(), "sources": sources, **fields, "name": name})
+
+
+PROSE = ("name", "about", "sources")
+"""The fields of a `Protocol` that decide no number. (The name is part of keys all the same: it stands in tables.)"""
+
+PROTOCOL_NUMBERS = tuple(field for field in Protocol.model_fields if field not in PROSE)
+"""The fields of a `Protocol` that decide numbers. Each has a source in every preset."""
+
+SWITCHES: dict[str, dict[str, str]] = {
+    "crop": {
+        "none": "the whole picture is resized; where its aspect differs it is stretched",
+        "centre": "the largest centred part with the target's aspect, then resized: nothing is stretched",
+    },
+    "weights": {
+        "timm": "the pretrained weights that timm has under the backbone's name",
+        "scratch": "a random start",
+        "FILE.safetensors": "a local file; the new last layer starts at random",
+    },
+    "optimiser": {
+        "sgd": "stochastic gradient descent",
+        "adam": "Adam with PyTorch's betas; weight_decay is an L2 penalty",
+        "adamw": "Adam with decoupled weight decay",
+    },
+    "schedule": {
+        "constant": "the learning rate stays",
+        "cosine": "the learning rate falls to 0 along half a cosine, step by step",
+    },
+    "sampler": {
+        "balanced": "as many negatives as positives in an epoch (in recognition without good pictures: as many of each "
+        "class); none comes again before all others of its kind came",
+        "shuffle": "all pictures alike, in a new order each epoch; none comes again before all others came",
+    },
+    "batchnorm": {
+        "train": "every epoch trains with the statistics of each batch",
+        "eval_after_first_epoch": "from the second epoch on the model stays in eval mode while it trains, so running "
+        "statistics stand still: what happens where model.train() is called once before the loop and an evaluation "
+        "that calls model.eval() ends each epoch",
+    },
+    "precision": {
+        "fp32": "32-bit floats throughout",
+        "bf16": "the forward pass of training in bfloat16 (autocast); judging always in fp32",
+    },
+    "ap": {
+        "trapezoidal": "AP is the area under the precision-recall curve by the trapezoidal rule",
+        "step": "AP is the sum of precision times the gain in recall (scikit-learn's average_precision_score)",
+    },
+}
+"""Named choices: field -> value -> what it does."""
 
 
 @cache

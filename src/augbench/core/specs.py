@@ -48,12 +48,14 @@ class DataSpec:
     fold: int | None
     holdout: float
     classes: tuple[str, ...] = ()  # recognition: the defect classes, in pool order; () in detection
+    test_share: float | None = None  # the fold is a draw of this share to test on; None: it is one of k folds
 
     @cached_property
     def identity(self) -> dict[str, Any]:
         """What of it is part of keys (the classes follow from the fingerprint)."""
         fields = ("name", "settings", "fingerprint", "fold", "holdout")
-        return {field: getattr(self, field) for field in fields}
+        share = {} if self.test_share is None else {"test_share": self.test_share}  # absent: keys stay as they were
+        return {field: getattr(self, field) for field in fields} | share
 
     @cached_property
     def digest(self) -> str:

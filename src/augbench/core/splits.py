@@ -18,7 +18,7 @@ class Split:
     """The four disjoint parts of a dataset in one fold. Each is a table with the columns of `Dataset.samples`."""
 
     negatives: pd.DataFrame  # training pictures without a defect, the held-out ones left out
-    positives: pd.DataFrame  # all real defective training pictures; shots are chosen from them
+    positives: pd.DataFrame  # all real defective training pictures, maybe none; shots are chosen from them
     heldout: pd.DataFrame  # negatives to choose a threshold on; no augmenter and no training sees them
     test: pd.DataFrame
 
@@ -27,33 +27,36 @@ def make_split(dataset: Dataset, spec: DataSpec) -> Split:
     """The parts of ``dataset`` for the fold and hold-out of ``spec``.
 
     Raises:
-        UserError: a table that breaks the contract, or one without positives to train or judge on.
+        UserError: a table that breaks the contract, or one without the pictures to train or judge on.
     """
     table = checked_samples(dataset)
-    if spec.fold is None:
-        train, test = table[table["split"] == "train"], table[table["split"] == "test"]
-    else:
-        folds = grouped_folds(table, dataset.folds, spec.name)
-        train, test = table[folds != spec.fold], table[folds == spec.fold]
-    defective = train["label"] != GOOD
+    tested = _is_test(table, dataset, spec)
+    train, test = table[~tested], table[tested]
     _refuse_one_sided(dataset, spec, train, test)
-    negatives = train[~defective]
-    heldout = _holdout(negatives, train.loc[defective, "group"], spec)
-    parts = (
-        negatives[~negatives["id"].isin(heldout)],
-        train[defective],
-        negatives[negatives["id"].isin(heldout)],
-        test,
-    )
+    defective = (train["label"] != GOOD).to_numpy()
+    held = train["group"].isin(_holdout(train[~defective], train.loc[defective, "group"], spec)).to_numpy()
+    # Defective pictures of a held-out group are in no part at all: they show an item that training must not see.
+    parts = (train[~defective & ~held], train[defective & ~held], train[~defective & held], test)
     return Split(*(part.reset_index(drop=True) for part in parts))
 
 
+def _is_test(table: pd.DataFrame, dataset: Dataset, spec: DataSpec) -> np.ndarray:
+    """Whether each row is on the test side: by the official split, by a drawn share, or by one of k folds."""
+    if spec.fold is None:
+        return (table["split"] == "test").to_numpy()
+    if spec.test_share is not None:
+        return drawn_share(table, spec.test_share, spec.name, spec.fold)
+    return grouped_folds(table, dataset.folds, spec.name) == spec.fold
+
+
 def _refuse_one_sided(dataset: Dataset, spec: DataSpec, train: pd.DataFrame, test: pd.DataFrame) -> None:
-    """Both kinds of pictures are needed on both sides (in recognition, defects on both)."""
+    """Both kinds of pictures are needed on both sides: in recognition only defects; in detection training can do
+    without real defects, for then there is zero-shot."""
     for side, part in (("training", train), ("test", test)):
         found = ", ".join(f"{label} {count}" for label, count in part["label"].value_counts().items()) or "nothing"
         where = f"dataset '{spec.alias}': the {side} side" + ("" if spec.fold is None else f" of fold {spec.fold}")
-        if not (part["label"] != GOOD).any():
+        spared = side == "training" and dataset.task == "detection"
+        if not spared and not (part["label"] != GOOD).any():
             raise UserError(f"{where} has no defective pictures (found: {found}): nothing to learn or judge by")
         if dataset.task == "detection" and not (part["label"] == GOOD).any():
             raise UserError(f"{where} has no good pictures (found: {found}): detection needs both")
@@ -110,18 +113,48 @@ def grouped_folds(table: pd.DataFrame, k: int, name: str) -> np.ndarray:
     return table["group"].map(fold_of).to_numpy()
 
 
+def drawn_share(table: pd.DataFrame, share: float, name: str, number: int) -> np.ndarray:
+    """N bool: a draw of about ``share`` of the rows, by whole groups, with about that share of every label.
+
+    Groups come in a seeded random order, and one is taken where it brings the shares of the labels, each label counting
+    alike, closer to ``share``. Where every picture is a group of its own, each label's count is the share, rounded.
+
+    Args:
+        table: with the columns group and label.
+        share: in (0, 1).
+        name: the dataset's; seeds the order.
+        number: of the draw, from 0; draws of different numbers are independent.
+    """
+    counts = pd.crosstab(table["group"], table["label"])
+    members = counts.to_numpy() / counts.to_numpy().sum(axis=0)  # of each label the share that a group holds
+    lacking = np.full(members.shape[1], share)
+    taken = np.zeros(len(counts), bool)
+    for group in rng("test_share", name, number).permutation(len(counts)):
+        after = lacking - members[group]
+        taken[group] = np.abs(after).sum() < np.abs(lacking).sum() - 1e-9  # a tie by rounding errors is a tie
+        lacking = after if taken[group] else lacking
+    return table["group"].isin(counts.index[taken]).to_numpy()
+
+
 def _holdout(negatives: pd.DataFrame, positive_groups: pd.Series, spec: DataSpec) -> set[str]:
-    """Ids of whole groups of negatives, about ``spec.holdout`` of them; groups that also hold defects are left in."""
+    """Names of groups that hold about ``spec.holdout`` of the negatives.
+
+    Groups that also hold defects are left in, but where there are no others (each item of KolektorSDD has a defect
+    somewhere): there whole items are held out.
+    """
     if not spec.holdout:
         return set()
-    candidates = negatives[~negatives["group"].isin(set(positive_groups))]
-    groups = sorted(candidates["group"].unique())
-    wanted = round(spec.holdout * len(negatives))
+    sizes = negatives.groupby("group").size()
+    clean = sizes[~sizes.index.isin(set(positive_groups))]
+    wanted, taken = max(round(spec.holdout * len(negatives)), 1), 0
     chosen: set[str] = set()
+    groups = clean if len(clean) else sizes
     for index in rng("holdout", spec.name, spec.fold).permutation(len(groups)):
-        members = candidates.loc[candidates["group"] == groups[index], "id"]
-        if len(chosen) + len(members) <= max(wanted, 1):
-            chosen.update(members)
+        total = taken + groups.iloc[index]
+        # Clean groups never exceed what is wanted. Items are too few and too large for that: the closer, the better.
+        if total <= wanted if len(clean) else abs(total - wanted) < abs(taken - wanted):
+            chosen.add(groups.index[index])
+            taken = total
     if not chosen:
         raise UserError(
             f"dataset '{spec.alias}' has no group of good pictures small enough to hold out {spec.holdout:.0%}: "
@@ -146,6 +179,11 @@ def choose_shots(split: Split, spec: DataSpec, shots: Shots | None, draw: int | 
     positives = split.positives
     if not shots:
         return positives.iloc[:0]
+    if positives.empty:
+        raise UserError(
+            f"dataset '{spec.alias}' has no defective training pictures, shots asks for {shots}: only shots: [0] can "
+            "be had, with an augmenter; or split it otherwise, where the dataset has a setting for that"
+        )
     if shots == "all":
         return positives
     chosen = []

@@ -1,23 +1,23 @@
-"""The store: adapters, pools, cells and scores by key. The one path rule, and atomic writes.
+"""The store: adapters, pools, cells and scores by key. The one rule for names; every read and write comes through here.
 
-A file is either whole or not there: it is written beside its place, flushed to disk, and renamed. What marks a unit as
-done (the commit marker) is written last: an adapter's ``adapter.json``, a chunk's metadata file, a cell's record.
+What marks a unit as done (the commit marker) is written last: an adapter's ``adapter.json``, a chunk's metadata file, a
+cell's record. How a file comes to be whole or not there is the business of `core.files`.
 """
 
 from __future__ import annotations
 
 import contextlib
 import hashlib
+import io
 import json
-import os
-import shutil
 import traceback
-import uuid
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from augbench.core.errors import UserError
+from augbench.core.errors import StoreError, UserError
+from augbench.core.files import Files, LocalFiles
+from augbench.core.remote import RemoteFiles
 from augbench.core.specs import AdapterSpec, PoolSpec
 
 Kind = Literal["adapters", "pools", "fidelity", "cells", "scores", "weights", "failures", "fingerprints", "grids"]
@@ -32,66 +32,90 @@ SUFFIX = {
     "adapters": "",
     "pools": "",
 }
+ADAPTER_MARKER = "adapter.json"
+MEND = "delete it, and run the grid again to make it anew"
 
 
 class Store:
-    """A directory that holds everything a grid makes. Nothing is created before the first write."""
+    """Holds everything a grid makes, in a folder or at a URL. Nothing is created before the first write."""
 
-    def __init__(self, root: str | Path) -> None:
-        if not str(root).strip():
-            raise UserError("--store is empty: give a folder")
-        if "://" in str(root):
-            raise UserError(f"store '{root}': only local folders are supported so far: give a path")
-        self.root = Path(root).expanduser().resolve()
-        if self.root.exists() and not self.root.is_dir():
-            raise UserError(f"store '{root}' is a file: give a folder")
-        if self.root.is_dir() and any(self.root.iterdir()) and not self.exists():
-            raise UserError(f"store '{root}' is a folder with other things in it: give a new or an empty one")
+    def __init__(self, location: str | Path, look: bool = True) -> None:
+        """Open a store.
+
+        Args:
+            location: a path, or a URL that fsspec knows, such as ``s3://bucket/folder``.
+            look: see whether it can be one. A worker of a run need not: its driver has looked.
+
+        Raises:
+            UserError: it cannot be a store, holds other things, or is out of reach.
+        """
+        self.files = open_files(location)
+        top = self.files.top() if look else set()
+        if top and not top & self._rooms():
+            raise UserError(f"store '{location}' is a folder with other things in it: give a new or an empty one")
+
+    @property
+    def url(self) -> str:
+        """The path or URL that opens it again, in this process or another."""
+        return self.files.url
 
     def exists(self) -> bool:
         """Whether anything has been written yet."""
-        return any((self.root / kind).is_dir() for kind in (*SUFFIX, "leases", "reports"))
+        return bool(self.files.top() & self._rooms())
 
-    # -- paths: readers, writers and the planner all come through here
+    @staticmethod
+    def _rooms() -> set[str]:
+        return {*SUFFIX, "leases", "reports"}
 
-    def path(self, kind: Kind, key: str) -> Path:
-        """Where the unit ``key`` of that kind lies (a folder for adapters and pools)."""
-        return self.root / kind / f"{key}{SUFFIX[kind]}"
+    # -- names: readers, writers and the planner all come through here
 
-    def chunk_path(self, pool: PoolSpec, chunk: int) -> Path:
+    def name(self, kind: Kind, key: str) -> str:
+        """The name of the unit ``key`` of that kind (a folder for adapters and pools), relative to the store."""
+        return f"{kind}/{key}{SUFFIX[kind]}"
+
+    def chunk_name(self, pool: PoolSpec, chunk: int) -> str:
         """The commit marker of a chunk: one JSON line per picture."""
-        return self.path("pools", pool.key) / "chunks" / f"{chunk:05d}.jsonl"
+        return f"{self.name('pools', pool.key)}/chunks/{chunk:05d}.jsonl"
 
-    def image_path(self, pool: PoolSpec, index: int) -> Path:
+    def chunk_provenance_name(self, pool: PoolSpec, chunk: int) -> str:
+        """How a chunk was made: seconds, device, versions."""
+        return f"{self.name('pools', pool.key)}/chunks/{chunk:05d}.provenance.json"
+
+    def image_name(self, pool: PoolSpec, index: int) -> str:
         """The picture with that place in the pool."""
-        return self.path("pools", pool.key) / "images" / f"{index:05d}.png"
+        return f"{self.name('pools', pool.key)}/images/{index:05d}.png"
 
-    def mask_path(self, pool: PoolSpec, index: int) -> Path:
+    def mask_name(self, pool: PoolSpec, index: int) -> str:
         """The mask of the picture with that place in the pool."""
-        return self.path("pools", pool.key) / "masks" / f"{index:05d}.png"
+        return f"{self.name('pools', pool.key)}/masks/{index:05d}.png"
 
-    def report_path(self, grid_name: str) -> Path:
-        """The folder of a grid's reports."""
-        return self.root / "reports" / grid_name
+    def report_name(self, grid_name: str, file: str) -> str:
+        """A file of a grid's report."""
+        return f"reports/{grid_name}/{file}"
+
+    def where(self, kind: Kind, key: str) -> str:
+        """The unit's place in words that a user can paste."""
+        return self.files.where(self.name(kind, key))
 
     # -- what is there
 
     def keys(self, kind: Kind) -> set[str]:
-        """Keys of the files of that kind, in one directory listing (folders of adapters and pools: see below)."""
-        folder, suffix = self.root / kind, SUFFIX[kind]
-        if not folder.is_dir():
-            return set()
-        with os.scandir(folder) as entries:
-            return {e.name.removesuffix(suffix) for e in entries if e.name.endswith(suffix) and e.name[0] != "."}
+        """Keys of that kind, in one listing (of adapters and pools also those that are not committed: see below)."""
+        suffix = SUFFIX[kind]
+        return {name.removesuffix(suffix) for name in self.files.names(kind) if name.endswith(suffix)}
+
+    def has(self, kind: Kind, key: str) -> bool:
+        """Whether the file of that key is there."""
+        return self.files.exists(self.name(kind, key))
 
     def has_adapter(self, spec: AdapterSpec) -> bool:
         """Whether the adapter is committed."""
-        return (self.path("adapters", spec.key) / "adapter.json").is_file()
+        return self.files.exists(f"{self.name('adapters', spec.key)}/{ADAPTER_MARKER}")
 
     def chunks(self, pool: PoolSpec) -> set[int]:
         """Numbers of the committed chunks of a pool."""
-        folder = self.path("pools", pool.key) / "chunks"
-        return {int(path.stem) for path in folder.glob("*.jsonl")} if folder.is_dir() else set()
+        names = self.files.names(f"{self.name('pools', pool.key)}/chunks")
+        return {int(name.removesuffix(".jsonl")) for name in names if name.endswith(".jsonl")}
 
     # -- reading and writing
 
@@ -101,15 +125,15 @@ class Store:
         Raises:
             UserError: the file is not whole.
         """
-        path = self.path(kind, key)
+        name = self.name(kind, key)
         try:
-            return read_json_file(path)
+            return parse_json(self.files.read(name), self.files.where(name))
         except FileNotFoundError:
             return None
 
     def write_json(self, kind: Kind, key: str, value: Mapping[str, Any]) -> None:
-        """Write a JSON object, atomically."""
-        write_atomic(self.path(kind, key), json_bytes(value))
+        """Write a JSON object."""
+        self.files.write(self.name(kind, key), json_bytes(value))
 
     def read_record(self, key: str) -> dict[str, Any]:
         """A cell's record.
@@ -117,89 +141,114 @@ class Store:
         Raises:
             UserError: it is missing, not whole, or belongs to another key.
         """
-        path = self.path("cells", key)
-        record = self.read_json("cells", key)
-        if record is None:
-            raise UserError(f"record '{path}' is missing: run the grid again")
+        return next(self.read_records([key]))
+
+    def read_records(self, keys: Sequence[str]) -> Iterator[dict[str, Any]]:
+        """Records in the order of the keys; remote ones are fetched many at a time. Raises as `read_record`."""
+        for key, data in zip(keys, self.files.read_many([self.name("cells", key) for key in keys]), strict=True):
+            yield self._record(key, data)
+
+    def _record(self, key: str, data: bytes | None) -> dict[str, Any]:
+        place = self.where("cells", key)
+        if data is None:
+            raise UserError(f"record '{place}' is missing: run the grid again")
+        record = parse_json(data, place)
         if not {"key", "spec", "result", "provenance"} <= record.keys() or record["key"] != key:
-            raise UserError(f"record '{path}' is not the record of '{key}': {MEND}")
+            raise UserError(f"record '{place}' is not the record of '{key}': {MEND}")
         return record
 
     def chunk_lines(self, pool: PoolSpec, chunk: int) -> list[dict[str, Any]]:
         """The metadata of a committed chunk's pictures."""
-        path = self.chunk_path(pool, chunk)
-        try:
-            return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-        except json.JSONDecodeError as error:
-            raise UserError(f"chunk '{path}' is damaged ({error}): {MEND}") from None
+        name = self.chunk_name(pool, chunk)
+        return parse_lines(self.files.read(name), self.files.where(name))
 
     # -- failures
 
     def record_failure(self, key: str, spec: Mapping[str, Any], error: BaseException) -> None:
         """Note that a unit failed, with its traceback; a later success removes the note."""
-        earlier = self.read_json("failures", key)
-        self.write_json(
-            "failures",
-            key,
-            {
+        if isinstance(error, StoreError):
+            return  # the unit is not to blame, and where nothing can be written no note can
+        with contextlib.suppress(StoreError):  # the caller has the error in hand and reports it
+            earlier = self.read_json("failures", key)
+            note = {
                 "key": key,
                 "spec": spec,
                 "error": f"{type(error).__name__}: {error}",
                 "by_user": isinstance(error, UserError),
                 "attempts": (earlier["attempts"] if earlier else 0) + 1,
                 "traceback": "".join(traceback.format_exception(error)),
-            },
-        )
+            }
+            self.write_json("failures", key, note)
 
     def clear_failure(self, key: str) -> None:
         """The unit succeeded: no failure is on record any more."""
-        self.path("failures", key).unlink(missing_ok=True)
+        self.files.remove(self.name("failures", key))
+
+    # -- damage
 
     def check(self) -> list[str]:
-        """What is damaged, one sentence each: records that are not whole, or without their scores; stray parts."""
-        problems = []
-        for key in sorted(self.keys("cells")):
+        """What is damaged, one sentence each: records that are not whole, or without their scores; chunks."""
+        keys = sorted(self.keys("cells"))
+        problems: list[str] = []
+        whole = []
+        for key, data in zip(keys, self.files.read_many([self.name("cells", key) for key in keys]), strict=True):
             try:
-                self.read_record(key)
+                self._record(key, data)
+                whole.append(self.name("scores", key))
             except UserError as error:
                 problems.append(str(error))
-                continue
-            problems += _check_scores(self.path("scores", key))
-        for path in sorted((self.root / "pools").glob("*/chunks/*.jsonl")):
-            problems += _check_chunk(path)
+        for name, data in zip(whole, self.files.read_many(whole), strict=True):
+            problems += _check_scores(data, self.files.where(name))
+        for pool in sorted(self.files.names("pools")):
+            folder = f"pools/{pool}/chunks"
+            for chunk in sorted(name for name in self.files.names(folder) if name.endswith(".jsonl")):
+                problems += self._check_chunk(f"pools/{pool}", f"{folder}/{chunk}")
         return problems
 
+    def _check_chunk(self, pool: str, chunk: str) -> list[str]:
+        """A chunk's pictures against the digests in its metadata."""
+        place = self.files.where(chunk)
+        try:
+            lines = parse_lines(self.files.read(chunk), place)
+            digests = dict(pair for line in lines for pair in _digests(line))
+        except (UserError, KeyError):
+            return [f"chunk '{place}' is damaged: {MEND}"]
+        contents = self.files.read_many([f"{pool}/{file}" for file in digests])
+        return [
+            f"chunk '{place}': '{file}' is missing or damaged: {MEND}"
+            for (file, expected), data in zip(digests.items(), contents, strict=True)
+            if data is None or hashlib.sha256(data).hexdigest() != expected
+        ]
 
-MEND = "delete it, and run the grid again to make it anew"
+
+def open_files(location: str | Path) -> Files:
+    """The files of a store at a path or an fsspec URL. Nothing is read or created yet.
+
+    Raises:
+        UserError: the location cannot be a store.
+    """
+    text = str(location).strip()
+    if not text:
+        raise UserError("--store is empty: give a folder or a URL")
+    protocol, separator, rest = text.partition("://")
+    if not separator:
+        return LocalFiles(Path(text))
+    if protocol in ("file", "local"):
+        return LocalFiles(Path(rest))
+    return RemoteFiles(f"{protocol}://{rest.rstrip('/')}", protocol)
 
 
-def _check_scores(path: Path) -> list[str]:
+def _check_scores(data: bytes | None, place: str) -> list[str]:
     import pyarrow
     from pyarrow import parquet
 
+    if data is None:
+        return [f"scores '{place}' are missing: run the grid again to make them anew"]
     try:
-        parquet.read_table(path)
-    except FileNotFoundError:
-        return [f"scores '{path}' are missing: run the grid again to make them anew"]
+        parquet.read_table(io.BytesIO(data))
     except (pyarrow.ArrowException, OSError):
-        return [f"scores '{path}' are damaged: {MEND}"]
+        return [f"scores '{place}' are damaged: {MEND}"]
     return []
-
-
-def _check_chunk(path: Path) -> list[str]:
-    """A chunk's pictures against the digests in its metadata."""
-    pool = path.parent.parent
-    try:
-        lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-        pairs = [pair for line in lines for pair in _digests(line)]
-    except (json.JSONDecodeError, KeyError):
-        return [f"chunk '{path}' is damaged: {MEND}"]
-    bad = []
-    for name, expected in pairs:
-        file = pool / name
-        if not file.is_file() or hashlib.sha256(file.read_bytes()).hexdigest() != expected:
-            bad.append(f"chunk '{path}': '{name}' is missing or damaged: {MEND}")
-    return bad
 
 
 def _digests(line: Mapping[str, Any]) -> list[tuple[str, str]]:
@@ -208,21 +257,20 @@ def _digests(line: Mapping[str, Any]) -> list[tuple[str, str]]:
     return [*found, (line["mask_file_name"], line["mask_sha256"])] if "mask_file_name" in line else found
 
 
-def read_json_file(path: Path) -> dict[str, Any]:
-    """A JSON object from a file.
-
-    Raises:
-        FileNotFoundError: there is none.
-        UserError: it is not a whole JSON object.
-    """
-    data = path.read_bytes()
+def parse_json(data: bytes, place: str) -> dict[str, Any]:
+    """A JSON object. Raises UserError, naming the place, where it is not a whole one."""
     try:
         value = json.loads(data)
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise UserError(f"'{path}' is damaged ({error}): {MEND}") from None
+        raise UserError(f"'{place}' is damaged ({error}): {MEND}") from None
     if not isinstance(value, dict):
-        raise UserError(f"'{path}' is damaged (not a JSON object): {MEND}")
+        raise UserError(f"'{place}' is damaged (not a JSON object): {MEND}")
     return value
+
+
+def parse_lines(data: bytes, place: str) -> list[dict[str, Any]]:
+    """One JSON object a line. Raises UserError as `parse_json`."""
+    return [parse_json(line, place) for line in data.splitlines()]
 
 
 def json_bytes(value: object) -> bytes:
@@ -235,30 +283,3 @@ def json_lines(values: Iterable[object]) -> bytes:
     return b"".join(
         (json.dumps(v, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n").encode() for v in values
     )
-
-
-def write_atomic(path: Path, data: bytes) -> None:
-    """Write a file so that it is whole or not there, also when the machine loses power in between."""
-    beside = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with beside.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        beside.replace(path)
-    except OSError as error:
-        with contextlib.suppress(OSError):
-            beside.unlink(missing_ok=True)
-        raise UserError(f"cannot write '{path}' ({error.strerror}): make room or rights, or write elsewhere") from error
-
-
-def commit_folder(made: Path, target: Path) -> None:
-    """Move a finished folder into its place; one that is already there was made from the same spec and stays."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        made.rename(target)
-    except OSError:
-        if not target.is_dir():
-            raise
-        shutil.rmtree(made)

@@ -19,24 +19,25 @@ from pydantic import Field
 
 from augbench.core.contracts import GOOD, SAMPLE_COLUMNS, Dataset
 from augbench.core.errors import UserError
-
-PICTURES = {".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"}
+from augbench.core.pictures import SUFFIXES
 
 
 class Folder(Dataset):
-    """Any folder of pictures."""
+    """Layouts: ``<class>/*.png``; ``train/<class>/*.png`` with ``test/<class>/*.png``; or a CSV file that lists the
+    pictures (setting ``csv``): columns ``image`` and ``label``, and optionally ``mask``, ``split`` and ``group``.
+    """
 
     title = "a folder of pictures"
     licence = "yours"
 
     class Config(Dataset.Config):
-        """``good``: the label of pictures without a defect. ``mask_threshold``: mask values above it are defect."""
+        """Which files, and how they are meant."""
 
-        csv: str | None = None
-        task: Literal["detection", "recognition"] = "detection"
-        good: str = GOOD
-        folds: int = Field(default=5, ge=2)
-        mask_threshold: int = Field(default=0, ge=0, le=254)
+        csv: str | None = Field(None, description="the table of the pictures, a path relative to the root")
+        task: Literal["detection", "recognition"] = Field("detection", description="detection, or recognition")
+        good: str = Field(GOOD, description="the label of pictures without a defect")
+        folds: int = Field(5, ge=2, description="how many folds, where the files come without a split")
+        mask_threshold: int = Field(0, ge=0, le=254, description="mask values above it are defect")
 
     def __init__(self, config: Config | None = None) -> None:
         super().__init__(config)
@@ -112,7 +113,7 @@ class Folder(Dataset):
         rows = []
         for side in ("train", "test") if split else ("",):
             for folder in sorted(path for path in (root / side).iterdir() if path.is_dir() and path.name[0] != "."):
-                files = (path for path in folder.rglob("*") if path.suffix.lower() in PICTURES)
+                files = (path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES)
                 names = sorted(path.relative_to(root).as_posix() for path in files)
                 rows += [(name, name, "", folder.name, side, name) for name in names]
         if not rows:

@@ -9,10 +9,9 @@ from functools import cached_property
 
 import pandas as pd
 
-from augbench.core.contracts import GOOD, SAMPLE_COLUMNS, Dataset, read_grey
+from augbench.core.contracts import GOOD, Dataset
 from augbench.core.errors import UserError
-
-DEFECT = "defect"
+from augbench.datasets._mask_labels import DEFECT, labelled
 
 
 class KSDD2(Dataset):
@@ -40,16 +39,17 @@ class KSDD2(Dataset):
     @cached_property
     def _table(self) -> pd.DataFrame:
         rows = [row for split in ("train", "test") for row in self._rows(split)]
-        return pd.DataFrame(rows, columns=SAMPLE_COLUMNS).sort_values("id", ignore_index=True)
+        return labelled("ksdd2", self.root(), rows)
 
-    def _rows(self, split: str) -> list[tuple[str, ...]]:
+    def _rows(self, split: str) -> list[tuple[str, str, str, str, str]]:
         folder = self.root() / split
-        pictures = [p for p in sorted(folder.glob("*.png")) if not p.stem.endswith("_GT") and "(copy)" not in p.stem]
+        pictures = [path for path in sorted(folder.glob("[!.]*.png")) if _is_picture(path.stem)]
         if not pictures:
             raise UserError(f"dataset 'ksdd2': no pictures in '{folder}': unpack the archive of {self.homepage} there")
-        rows = []
-        for path in pictures:
-            mask = path.with_name(f"{path.stem}_GT.png")
-            label = DEFECT if read_grey(mask).any() else GOOD
-            rows.append((path.stem, f"{split}/{path.name}", f"{split}/{mask.name}", label, split, path.stem))
-        return rows
+        return [
+            (path.stem, f"{split}/{path.name}", f"{split}/{path.stem}_GT.png", split, path.stem) for path in pictures
+        ]
+
+
+def _is_picture(stem: str) -> bool:
+    return not stem.endswith("_GT") and "(copy)" not in stem

@@ -40,13 +40,13 @@ class Surfaces(Dataset):
     folds = 0
 
     class Config(Dataset.Config):
-        """How many pictures of each kind, and which world they come from. ``root`` is not used."""
+        """How many pictures of each kind, and which world they come from; ``root`` is not used."""
 
-        train_good: int = Field(400, ge=1, le=100_000)
-        train_defective: int = Field(40, ge=0, le=100_000)
-        test_good: int = Field(200, ge=1, le=100_000)
-        test_defective: int = Field(60, ge=1, le=100_000)
-        seed: int = Field(0, ge=0)
+        train_good: int = Field(400, ge=1, le=100_000, description="good training pictures")
+        train_defective: int = Field(40, ge=0, le=100_000, description="defective training pictures")
+        test_good: int = Field(200, ge=1, le=100_000, description="good test pictures")
+        test_defective: int = Field(60, ge=1, le=100_000, description="defective test pictures")
+        seed: int = Field(0, ge=0, description="which world they come from")
 
     config: Config
 

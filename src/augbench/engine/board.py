@@ -6,15 +6,18 @@ on the same store works on other cells and pools, and its finished work is notic
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from collections import Counter, defaultdict, deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
+from augbench.core.errors import StoreError
 from augbench.core.leases import Leases
 from augbench.core.plan import Plan, Remaining, Take
 from augbench.core.specs import AdapterSpec, Cell, PoolSpec
 from augbench.core.store import Store
+from augbench.engine.worker import Failure
 
 ATTEMPTS = 3  # times a cell is started when its worker dies under it, in one run
 LOOK_AGAIN = 2.0  # seconds between looks at what another driver does
@@ -37,6 +40,7 @@ class Board:
         self.chunks_done = 0
         self.last: tuple[str, dict] | None = None  # the cell finished last and its headline
         self.stopped = False
+        self.fatal: StoreError | None = None  # the store is out of reach: why, in one line
         self.on_change: Callable[[], None] = lambda: None
         self._lock = threading.RLock()
         self._chunks: dict[str, list[int]] = defaultdict(list)  # pool key -> chunks still to make
@@ -74,7 +78,7 @@ class Board:
 
     def next_cell(self) -> tuple[Cell, tuple[Take, ...]] | None:
         """A cell that may start now, or None. Its block's lease is held from here until the block is done."""
-        with self._lock:
+        with self._lock, self._or_stop():
             self._look_elsewhere()
             while self._ready and not self.stopped:
                 key = self._ready.popleft()
@@ -87,7 +91,7 @@ class Board:
                 self._attempts[key] += 1
                 self._running[key] = self._attempts[key]
                 return cell, self.plan.needs[key]
-            return None
+        return None
 
     @property
     def ready_count(self) -> int:
@@ -112,19 +116,19 @@ class Board:
             self._leave_block(key)
         self.on_change()
 
-    def cell_failed(self, key: str, line: str, by_user: bool) -> None:
+    def cell_failed(self, key: str, failure: Failure) -> None:
         """A cell raised; its failure record is in the store."""
         with self._lock:
             self._running.pop(key, None)
-            self._fail(key, line, by_user)
+            self._fail(key, failure)
             self._leave_block(key)
         self.on_change()
 
     def cell_lost(self, key: str) -> None:
         """The worker died under a cell. It starts again, unless that happened `ATTEMPTS` times."""
-        with self._lock:
+        with self._lock, self._or_stop():
             self._running.pop(key, None)
-            if self.store.path("cells", key).is_file():  # it died after its last write
+            if self.store.has("cells", key):  # it died after its last write
                 self.done += 1
                 self._leave_block(key)
             elif self._attempts[key] < ATTEMPTS:
@@ -132,13 +136,13 @@ class Board:
             else:
                 error = RuntimeError(f"its worker died {ATTEMPTS} times (out of memory?)")
                 self.store.record_failure(key, self.plan.by_key[key].as_dict(), error)
-                self._fail(key, str(error), by_user=False)
+                self._fail(key, Failure(str(error), by_user=False))
                 self._leave_block(key)
         self.on_change()
 
     def _committed_meanwhile(self, key: str) -> bool:
         """Whether another driver finished this cell since we planned."""
-        if not self.store.path("cells", key).is_file():
+        if not self.store.has("cells", key):
             return False
         self.done += 1
         self._leave_block(key)
@@ -157,18 +161,34 @@ class Board:
             self._ready.extend(self._elsewhere)
             self._elsewhere.clear()
 
-    def _fail(self, key: str, line: str, by_user: bool) -> None:
-        self.failures[key] = line
-        self.user_error |= by_user
+    def _fail(self, key: str, failure: Failure) -> None:
+        if failure.fatal:  # the unit is not to blame
+            self._end(StoreError(failure.line))
+            return
+        self.failures[key] = failure.line
+        self.user_error |= failure.by_user
+
+    @contextlib.contextmanager
+    def _or_stop(self) -> Iterator[None]:
+        """Where the store is out of reach the run ends; the driver raises `fatal` when everything has come to rest."""
+        try:
+            yield
+        except StoreError as error:
+            self._end(error)
+
+    def _end(self, error: StoreError) -> None:
+        self.fatal = self.fatal or error
+        self.stopped = True
 
     # -- adapters and chunks
 
     def next_adapters(self) -> list[AdapterSpec]:
         """Adapters to make now; another driver's are left to it and looked at again at the next call."""
-        with self._lock:
+        with self._lock, self._or_stop():
             for key in [k for k, spec in self.adapters.items() if self.store.has_adapter(spec)]:
                 self.adapter_done(key)
             return [spec for key, spec in self.adapters.items() if self.leases.acquire(key)]
+        return []
 
     def adapter_done(self, key: str) -> None:
         """The adapter is in the store."""
@@ -176,18 +196,18 @@ class Board:
             self.adapters.pop(key, None)
             self.leases.release(key)
 
-    def adapter_failed(self, key: str, line: str, by_user: bool) -> None:
+    def adapter_failed(self, key: str, failure: Failure) -> None:
         """An adapter could not be made: the pools that need it fail with it."""
         with self._lock:
             spec = self.adapters.pop(key)
-            self._fail(key, line, by_user)
+            self._fail(key, failure)
             self.leases.release(key)
             for pool in [p for p in self._pools.values() if p.adapter == spec and p.key in self._chunks]:
                 self._drop_pool(pool.key, key)
 
     def next_chunks(self) -> list[tuple[PoolSpec, int]]:
         """All chunks that can be made now, oldest need first: adapter at hand, lease ours, not made elsewhere."""
-        with self._lock:
+        with self._lock, self._or_stop():
             units = []
             for key in list(self._chunks):
                 pool = self._pools[key]
@@ -198,6 +218,7 @@ class Board:
                 self._take_over_chunks(pool)  # what a driver before us committed since we planned
                 units += [(pool, chunk) for chunk in self._chunks.get(key, ())]
             return units
+        return []
 
     def _take_over_chunks(self, pool: PoolSpec) -> None:
         for chunk in self.store.chunks(pool) & set(self._chunks.get(pool.key, ())):
@@ -227,11 +248,11 @@ class Board:
                 self.leases.release(pool_key)
         self.on_change()
 
-    def chunk_failed(self, pool_key: str, line: str, by_user: bool) -> None:
+    def chunk_failed(self, pool_key: str, failure: Failure) -> None:
         """A chunk could not be made: the cells that need the pool's missing chunks are blocked."""
         with self._lock:
             if pool_key in self._chunks:
-                self._fail(pool_key, line, by_user)
+                self._fail(pool_key, failure)
                 self._drop_pool(pool_key, pool_key)
         self.on_change()
 

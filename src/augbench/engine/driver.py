@@ -86,6 +86,8 @@ def run(
         UserError: something the user gave cannot be used; nothing was started.
     """
     console = console or Console()
+    if executor == "ray" and store.files.one_process:
+        raise UserError(f"store '{store.url}' is seen by one process only: use --executor inline, or another store")
     plan = make_plan(grid, store)
     plan.require_runnable()
     remaining = subtract(plan, store)
@@ -94,7 +96,7 @@ def run(
         return Summary(len(plan.cells), len(plan.cells), 0, 0.0)
     preflight(plan)
     started = time.monotonic()
-    with Leases(store.root) as leases:
+    with Leases(store.files) as leases:
         board = Board(plan, remaining, store, leases)
         interrupted = False
         try:
@@ -106,6 +108,8 @@ def run(
         except KeyboardInterrupt:
             interrupted = True
             board.stop()
+        if board.fatal:
+            raise board.fatal
         _assemble(plan, store)
     seconds = time.monotonic() - started
     return Summary(

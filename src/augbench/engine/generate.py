@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import threading
 import time
 import warnings
 from collections.abc import Iterator
+from dataclasses import asdict
 
 import numpy as np
 import ray
 
 from augbench.core import plugins
-from augbench.core.errors import UserError
 from augbench.core.plan import Plan
 from augbench.core.specs import AdapterSpec, PoolSpec
 from augbench.core.store import Store
 from augbench.engine.board import ATTEMPTS, LOOK_AGAIN, Board
 from augbench.engine.resources import Allotment
-from augbench.engine.worker import WorkerSetup, one_line
+from augbench.engine.worker import Failure, WorkerSetup
 from augbench.jobs.adapt import adapt
 from augbench.jobs.context import Context
 from augbench.jobs.generate import generate_chunk
@@ -79,9 +80,9 @@ class Generation(threading.Thread):
             if failure is None:
                 self.board.adapter_done(key)
             else:
-                self.board.adapter_failed(key, *failure)
+                self.board.adapter_failed(key, failure)
 
-    def _execute(self, units: list[tuple[PoolSpec, int]]) -> Iterator[tuple[str, int, tuple[str, bool] | None]]:
+    def _execute(self, units: list[tuple[PoolSpec, int]]) -> Iterator[tuple[str, int, Failure | None]]:
         """One row is one chunk; yields (pool key, chunk, failure) as chunks are committed."""
         _quiet_ray_data()
         pools = {pool.key: pool for pool, _ in units}
@@ -98,14 +99,14 @@ class Generation(threading.Thread):
             ray_remote_args_fn=_without_restarts,
         )
         for row in made.iter_rows():
-            failure = (row["error"], bool(row["by_user"])) if row["error"] else None
+            failure = Failure(**json.loads(row["failure"])) if row["failure"] else None
             yield row["pool"], int(row["chunk"]), failure
 
-    def _note(self, pool_key: str, chunk: int, failure: tuple[str, bool] | None) -> None:
+    def _note(self, pool_key: str, chunk: int, failure: Failure | None) -> None:
         if failure is None:
             self.board.chunk_done(pool_key, chunk)
         else:
-            self.board.chunk_failed(pool_key, *failure)
+            self.board.chunk_failed(pool_key, failure)
 
 
 def _without_restarts() -> dict[str, int]:
@@ -127,13 +128,13 @@ class ChunkMaker:
         """One chunk. An exception comes back as a row; only a dying system is fatal."""
         pool, chunk = self.pools[batch["pool"][0]], int(batch["chunk"][0])
         context = self._context(pool)
-        line, by_user = "", False
+        failure = ""
         try:
             generate_chunk(context, pool, chunk)
         except Exception as error:
             context.store.record_failure(pool.key, pool.as_dict(), error)
-            line, by_user = one_line(error), isinstance(error, UserError)
-        return {"pool": [pool.key], "chunk": [chunk], "error": [line], "by_user": [by_user]}
+            failure = json.dumps(asdict(Failure.of(error)))
+        return {"pool": [pool.key], "chunk": [chunk], "failure": [failure]}
 
     def _context(self, pool: PoolSpec) -> Context:
         """With a GPU only for augmenters that use one: asking for it would load torch."""
@@ -144,14 +145,14 @@ class ChunkMaker:
 
 
 @ray.remote(max_retries=2)
-def _adapt(setup: WorkerSetup, spec: AdapterSpec) -> tuple[str, bool] | None:
-    """Make an adapter; None, or why it could not be made and whether the user can mend it."""
+def _adapt(setup: WorkerSetup, spec: AdapterSpec) -> Failure | None:
+    """Make an adapter; None, or why it could not be made."""
     context = setup.context(use_gpu=True)
     try:
         adapt(context, spec)
     except Exception as error:
         context.store.record_failure(spec.key, spec.as_dict(), error)
-        return one_line(error), isinstance(error, UserError)
+        return Failure.of(error)
     return None
 
 

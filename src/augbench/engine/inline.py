@@ -5,11 +5,10 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-from augbench.core.errors import UserError
 from augbench.core.plan import Plan
 from augbench.core.store import Store
 from augbench.engine.board import LOOK_AGAIN, Board
-from augbench.engine.worker import WorkerSetup, one_line
+from augbench.engine.worker import Failure, WorkerSetup
 from augbench.jobs.adapt import adapt
 from augbench.jobs.context import Context
 from augbench.jobs.generate import generate_chunk
@@ -41,21 +40,21 @@ def _adapt_all(context: Context, board: Board) -> bool:
             board.adapter_done(spec.key)
         except Exception as error:  # one bad unit never stops the sweep
             context.store.record_failure(spec.key, spec.as_dict(), error)
-            board.adapter_failed(spec.key, one_line(error), isinstance(error, UserError))
+            board.adapter_failed(spec.key, Failure.of(error))
     return bool(specs)
 
 
 def _generate_all(context: Context, board: Board) -> bool:
     units = board.next_chunks()
     for pool, chunk in units:
-        if pool.key in board.failures:
+        if pool.key in board.failures or board.stopped:
             continue
         try:
             generate_chunk(context, pool, chunk)
             board.chunk_done(pool.key, chunk)
         except Exception as error:
             context.store.record_failure(pool.key, pool.as_dict(), error)
-            board.chunk_failed(pool.key, one_line(error), isinstance(error, UserError))
+            board.chunk_failed(pool.key, Failure.of(error))
     return bool(units)
 
 
@@ -68,5 +67,5 @@ def _train_all(context: Context, pictures: Pictures, board: Board) -> bool:
         board.cell_done(cell.key, headline(train_cell(context, pictures, cell, takes)))
     except Exception as error:
         context.store.record_failure(cell.key, cell.as_dict(), error)
-        board.cell_failed(cell.key, one_line(error), isinstance(error, UserError))
+        board.cell_failed(cell.key, Failure.of(error))
     return True

@@ -7,6 +7,7 @@ import json
 import tempfile
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import asdict
 from typing import Any
 
 import ray
@@ -14,13 +15,12 @@ from ray import tune
 from ray.tune import Callback
 from ray.tune.search import Searcher
 
-from augbench.core.errors import UserError
 from augbench.core.plan import Plan, Take
 from augbench.core.specs import Cell
 from augbench.core.store import Store
 from augbench.engine.board import Board
 from augbench.engine.resources import Allotment
-from augbench.engine.worker import Job, WorkerSetup, one_line
+from augbench.engine.worker import Failure, Job, WorkerSetup
 from augbench.jobs.context import Context
 from augbench.jobs.pictures import Geometry, Pictures
 from augbench.jobs.train import headline
@@ -132,8 +132,7 @@ class _Report(Callback):
     def on_trial_complete(self, iteration: int, trials: list, trial: tune.experiment.Trial, **info: Any) -> None:
         board, outcome = _boards[self.run_id], trial.last_result
         if "failure" in outcome:
-            failure = json.loads(outcome["failure"])
-            board.cell_failed(trial.config["key"], failure["line"], failure["by_user"])
+            board.cell_failed(trial.config["key"], Failure(**json.loads(outcome["failure"])))
         else:
             board.cell_done(trial.config["key"], json.loads(outcome["headline"]))
 
@@ -188,8 +187,7 @@ class CellTrainable(tune.Trainable):
             return {"done": True, "headline": json.dumps(headline(record))}
         except Exception as error:
             self.context.store.record_failure(cell.key, cell.as_dict(), error)
-            failure = {"line": one_line(error), "by_user": isinstance(error, UserError)}
-            return {"done": True, "failure": json.dumps(failure)}
+            return {"done": True, "failure": json.dumps(asdict(Failure.of(error)))}
         finally:
             _free_gpu(self.context.device)
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from augbench.core import plugins
-from augbench.core.errors import UserError
+from augbench.core.errors import StoreError, UserError
 from augbench.core.library import Library
 from augbench.core.plan import Plan, Take
 from augbench.core.specs import Cell
@@ -36,7 +36,7 @@ class WorkerSetup:
     @classmethod
     def of(cls, plan: Plan, store: Store) -> WorkerSetup:
         """Of this run."""
-        return cls(str(store.root), plan.library.settings, plugins.loaded_files(), plan.grid.save_weights, git_sha())
+        return cls(store.url, plan.library.settings, plugins.loaded_files(), plan.grid.save_weights, git_sha())
 
     def context(self, use_gpu: bool) -> Context:
         """The context in this process."""
@@ -44,10 +44,24 @@ class WorkerSetup:
         for file in self.plugin_files:
             plugins.load_file(file)
         device = best_device() if use_gpu else "cpu"
-        return Context(Store(self.store), Library(self.datasets), device, self.save_weights, self.git_sha)
+        return Context(Store(self.store, look=False), Library(self.datasets), device, self.save_weights, self.git_sha)
 
 
-def one_line(error: BaseException) -> str:
+@dataclass(frozen=True)
+class Failure:
+    """What an exception becomes on its way to the driver: plain values, since not every exception can travel."""
+
+    line: str
+    by_user: bool  # the user can mend it
+    fatal: bool = False  # the store is out of reach: nothing could be committed any more
+
+    @classmethod
+    def of(cls, error: BaseException) -> Failure:
+        """Of an exception."""
+        return cls(_one_line(error), isinstance(error, UserError), isinstance(error, StoreError))
+
+
+def _one_line(error: BaseException) -> str:
     """An exception as one line: a user's error as it is, any other with its type and the place it came from."""
     text = " ".join(str(error).split())
     if isinstance(error, UserError):

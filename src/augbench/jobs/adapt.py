@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import shutil
+import tempfile
 import time
-import uuid
+from pathlib import Path
 
 from augbench.core.seeds import derive_seed
 from augbench.core.specs import AdapterSpec
-from augbench.core.store import commit_folder, json_bytes, write_atomic
+from augbench.core.store import ADAPTER_MARKER, json_bytes
 from augbench.jobs.context import Context
 from augbench.jobs.provenance import device_name, versions
 
@@ -22,10 +22,9 @@ def adapt(context: Context, spec: AdapterSpec) -> None:
     started = time.perf_counter()
     augmenter = context.library.augmenter(spec.augmenter)
     view = context.library.view(spec.data, spec.shots, spec.draw, augmenter.reads(spec.shots or 0))
-    target = context.store.path("adapters", spec.key)
-    made = target.with_name(f".{spec.key}.{uuid.uuid4().hex[:8]}.part")
-    made.mkdir(parents=True)
-    try:
+    with tempfile.TemporaryDirectory(prefix="augbench-adapt-") as scratch:
+        made = Path(scratch) / "adapter"
+        made.mkdir()
         augmenter.adapt(view, made, derive_seed("adapt", spec.augmenter.name))
         record = {
             "key": spec.key,
@@ -37,8 +36,6 @@ def adapt(context: Context, spec: AdapterSpec) -> None:
                 "versions": versions(),
             },
         }
-        write_atomic(made / "adapter.json", json_bytes(record))
-        commit_folder(made, target)
-    finally:
-        shutil.rmtree(made, ignore_errors=True)
+        (made / ADAPTER_MARKER).write_bytes(json_bytes(record))
+        context.store.files.commit_folder(made, context.store.name("adapters", spec.key), ADAPTER_MARKER)
     context.store.clear_failure(spec.key)

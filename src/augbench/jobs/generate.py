@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import io
-import json
 import time
-from pathlib import Path
 
 import numpy as np
 
 from augbench.core.contracts import Augmenter, Request, Synthetic
 from augbench.core.seeds import derive_seed
 from augbench.core.specs import PoolSpec
-from augbench.core.store import json_bytes, json_lines, write_atomic
+from augbench.core.store import Store, json_bytes, json_lines, parse_json
 from augbench.jobs.context import Context
 from augbench.jobs.provenance import device_name, versions
 
@@ -43,9 +41,8 @@ def generate_chunk(context: Context, pool: PoolSpec, chunk: int) -> float:
         "git_sha": context.git_sha,
         "versions": versions(),
     }
-    marker = context.store.chunk_path(pool, chunk)
-    write_atomic(marker.with_name(f"{chunk:05d}.provenance.json"), json_bytes(provenance))
-    write_atomic(marker, json_lines(lines))
+    context.store.files.write(context.store.chunk_provenance_name(pool, chunk), json_bytes(provenance))
+    context.store.files.write(context.store.chunk_name(pool, chunk), json_lines(lines))
     context.store.clear_failure(pool.key)
     return seconds
 
@@ -54,13 +51,13 @@ def assemble_pool(context: Context, pool: PoolSpec) -> None:
     """Write ``metadata.jsonl`` and ``pool.json`` from the committed chunks, if they do not cover them yet."""
     store = context.store
     chunks = sorted(store.chunks(pool))
-    folder = store.path("pools", pool.key)
-    summary = folder / "pool.json"
-    if not chunks or (summary.is_file() and json.loads(summary.read_text(encoding="utf-8"))["chunks"] == chunks):
+    folder = store.name("pools", pool.key)
+    if not chunks or _summed_up(store, f"{folder}/pool.json") == chunks:
         return
     lines = [line for chunk in chunks for line in store.chunk_lines(pool, chunk)]
-    write_atomic(folder / "metadata.jsonl", json_lines(lines))
-    made = [json.loads(store.chunk_path(pool, c).with_name(f"{c:05d}.provenance.json").read_text()) for c in chunks]
+    store.files.write(f"{folder}/metadata.jsonl", json_lines(lines))
+    names = [store.chunk_provenance_name(pool, chunk) for chunk in chunks]
+    made = [parse_json(store.files.read(name), store.files.where(name)) for name in names]
     record = {
         "key": pool.key,
         "spec": pool.as_dict(),
@@ -68,7 +65,15 @@ def assemble_pool(context: Context, pool: PoolSpec) -> None:
         "chunks": chunks,
         "provenance": {"seconds": sum(m["seconds"] for m in made), **{k: made[-1][k] for k in _SAME_FOR_ALL}},
     }
-    write_atomic(summary, json_bytes(record))
+    store.files.write(f"{folder}/pool.json", json_bytes(record))
+
+
+def _summed_up(store: Store, name: str) -> list[int]:
+    """The chunks that the pool's summary covers."""
+    try:
+        return parse_json(store.files.read(name), store.files.where(name))["chunks"]
+    except FileNotFoundError:
+        return []
 
 
 _SAME_FOR_ALL = ("device", "git_sha", "versions")
@@ -77,11 +82,11 @@ _SAME_FOR_ALL = ("device", "git_sha", "versions")
 def _loaded(context: Context, pool: PoolSpec) -> Augmenter:
     """The pool's augmenter with its adapter; only the last one stays loaded, since bundles are large."""
     augmenter = context.library.augmenter(pool.augmenter)
-    adapter = context.store.path("adapters", pool.adapter.key) if augmenter.learns else None
-    wanted = (pool.augmenter.digest, str(adapter))
+    wanted = (pool.augmenter.digest, pool.adapter.key if augmenter.learns else "")
     if wanted not in context.loaded:
         context.loaded.clear()
-        augmenter.load(adapter, context.device)
+        name = context.store.name("adapters", pool.adapter.key)
+        augmenter.load(context.store.files.local_folder(name) if augmenter.learns else None, context.device)
         context.loaded[wanted] = augmenter
     return augmenter
 
@@ -115,19 +120,19 @@ def _write_picture(context: Context, pool: PoolSpec, request: Request, picture: 
         "label": picture.label,
         "meta": picture.meta,
         "file_name": f"images/{request.index:05d}.png",
-        "sha256": _write_png(context.store.image_path(pool, request.index), picture.image),
+        "sha256": _write_png(context.store, context.store.image_name(pool, request.index), picture.image),
     }
     if picture.mask is not None:
         line["mask_file_name"] = f"masks/{request.index:05d}.png"
         mask = picture.mask.astype(np.uint8) * 255
-        line["mask_sha256"] = _write_png(context.store.mask_path(pool, request.index), mask)
+        line["mask_sha256"] = _write_png(context.store, context.store.mask_name(pool, request.index), mask)
     return line
 
 
-def _write_png(path: Path, array: np.ndarray) -> str:
-    """Write a picture, atomically; returns the digest by which the store finds damage (hex)."""
+def _write_png(store: Store, name: str, array: np.ndarray) -> str:
+    """Write a picture; returns the digest by which the store finds damage (hex)."""
     data = _png(array)
-    write_atomic(path, data)
+    store.files.write(name, data)
     return hashlib.sha256(data).hexdigest()
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from augbench.classifiers.loader import on_device
-from augbench.core.contracts import Dataset, read_rgb
+from augbench.core.contracts import Dataset, decode_rgb
 from augbench.core.errors import UserError
 from augbench.core.plan import Plan, Take
 from augbench.core.protocol import Protocol
@@ -100,13 +100,14 @@ class Pictures:
         """All whole chunks that hold the first n, so that a larger N_aug of the same chunks is served too."""
         count = take.chunks * take.pool.chunk_size
         out = np.empty((count, size[1], size[0], 3), np.uint8)
-        for index in range(count):
-            path = self.store.image_path(take.pool, index)
+        names = [self.store.image_name(take.pool, index) for index in range(count)]
+        for index, data in enumerate(self.store.files.read_many(names)):
+            place = self.store.files.where(names[index])
             try:
-                out[index] = fit_picture(read_rgb(path), size)
+                out[index] = fit_picture(decode_rgb(data or b"", place), size)
             except UserError:
-                marker = self.store.chunk_path(take.pool, index // take.pool.chunk_size)
-                raise UserError(f"pool picture '{path}' is missing or damaged: chunk '{marker}': {MEND}") from None
+                marker = self.store.files.where(self.store.chunk_name(take.pool, index // take.pool.chunk_size))
+                raise UserError(f"pool picture '{place}' is missing or damaged: chunk '{marker}': {MEND}") from None
         return out
 
     def tensor(self, array: np.ndarray, device: torch.device) -> torch.Tensor:

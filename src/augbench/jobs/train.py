@@ -16,15 +16,13 @@ from augbench.core.contracts import GOOD
 from augbench.core.errors import UserError
 from augbench.core.library import Library
 from augbench.core.plan import Take
-from augbench.core.protocol import Protocol
 from augbench.core.seeds import derive_seed
 from augbench.core.specs import SCHEMA, Cell
 from augbench.core.splits import Split
-from augbench.core.store import json_bytes, write_atomic
 from augbench.jobs.context import Context
+from augbench.jobs.evaluate import evaluate, headline_score
 from augbench.jobs.pictures import Pictures, geometry
 from augbench.jobs.provenance import device_name, versions
-from augbench.metrics import detection, recognition
 
 
 @dataclass
@@ -64,15 +62,15 @@ def train_cell(context: Context, pictures: Pictures, cell: Cell, takes: Sequence
         if epoch % cell.protocol.eval_every == 0 or epoch == cell.protocol.epochs:
             begun = time.perf_counter()
             logits = predict(model, material.judge, cell.protocol)
-            now = evaluate(score_table(material, logits), cell.protocol)
-            curve.append({"epoch": epoch, score: now[score]})
+            curve.append({"epoch": epoch, score: headline_score(score_table(material, logits), cell.protocol)})
             judging += time.perf_counter() - begun
 
     score = "accuracy" if material.classes else "ap"
     outputs = len(material.classes) or 1
     # Of the cell's names, not of its key: a seed means the same start whatever the augmenter and its settings.
     seed = derive_seed("cell", cell.data.name, cell.data.fold, cell.seed)
-    fitted = fit(material.train, material.train_labels, outputs, cell.protocol, seed, judge)
+    good = not material.classes or material.classes[0] == GOOD
+    fitted = fit(material.train, material.train_labels, outputs, cell.protocol, seed, judge, good)
     scores = score_table(material, logits)
     result = {
         **evaluate(scores, cell.protocol),
@@ -162,49 +160,6 @@ def score_table(material: Material, logits: np.ndarray) -> pd.DataFrame:
     return table
 
 
-def evaluate(scores: pd.DataFrame, protocol: Protocol) -> dict:
-    """Every metric of a cell, from its score table alone: what is published can be recomputed without training.
-
-    Raises:
-        UserError: the logits are not finite.
-    """
-    if not np.isfinite(scores.filter(like="logit").to_numpy()).all():
-        raise UserError(f"training diverged (logits are not finite): lower lr in protocol '{protocol.name}'")
-    if "logit" not in scores:
-        return _evaluate_recognition(scores)
-    test, heldout = (scores[scores["part"] == part] for part in ("test", "heldout"))
-    labels, logits = (test["label"] != GOOD).to_numpy(), test["logit"].to_numpy()
-    ap = {
-        "ap_step": detection.average_precision(labels, logits),
-        "ap_trapezoidal": detection.average_precision_trapezoidal(labels, logits),
-    }
-    result = {
-        "ap": ap[f"ap_{protocol.ap}"],
-        **ap,
-        "auroc": detection.auroc(labels, logits),
-        "oracle": detection.at_threshold(labels, logits, detection.best_f1_threshold(labels, logits)),
-        "heldout": None,
-    }
-    if len(heldout):
-        threshold = detection.threshold_for_false_alarms(heldout["logit"].to_numpy(), protocol.false_alarm_rate)
-        result["heldout"] = detection.at_threshold(labels, logits, threshold)
-    return result
-
-
-def _evaluate_recognition(scores: pd.DataFrame) -> dict:
-    test = scores[scores["part"] == "test"]
-    columns = [column for column in test if column.startswith("logit_")]
-    classes = [column.removeprefix("logit_") for column in columns]
-    labels = test["label"].map({name: number for number, name in enumerate(classes)}).to_numpy()
-    matrix = recognition.confusion_matrix(labels, test[columns].to_numpy().argmax(axis=1), len(classes))
-    return {
-        "accuracy": recognition.accuracy(matrix),
-        "macro_f1": recognition.macro_f1(matrix),
-        "confusion": matrix.tolist(),
-        "classes": classes,
-    }
-
-
 def commit(
     context: Context,
     cell: Cell,
@@ -227,7 +182,7 @@ def commit(
     """
     buffer = io.BytesIO()
     scores.to_parquet(buffer, index=False, engine="pyarrow", compression="zstd")
-    write_atomic(context.store.path("scores", cell.key), buffer.getvalue())
+    context.store.files.write(context.store.name("scores", cell.key), buffer.getvalue())
     record = {
         "schema": SCHEMA,
         "key": cell.key,
@@ -242,7 +197,7 @@ def commit(
             "versions": versions(),
         },
     }
-    write_atomic(context.store.path("cells", cell.key), json_bytes(record))
+    context.store.write_json("cells", cell.key, record)
     context.store.clear_failure(cell.key)
     return record
 
@@ -258,4 +213,4 @@ def _save_weights(context: Context, cell: Cell, fitted: Fitted) -> None:
     from safetensors.torch import save
 
     state = {name: tensor.cpu().contiguous() for name, tensor in fitted.model.state_dict().items()}
-    write_atomic(context.store.path("weights", cell.key), save(state))
+    context.store.files.write(context.store.name("weights", cell.key), save(state))

@@ -5,7 +5,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
+
+AveragePrecision = Callable[[np.ndarray, np.ndarray], float]
 
 
 def average_precision(labels: np.ndarray, scores: np.ndarray) -> float:
@@ -76,3 +80,41 @@ def threshold_for_false_alarms(negative_scores: np.ndarray, rate: float) -> floa
     allowed = int(np.floor(rate * len(ordered) + 1e-9))  # 0.29 of 100 are 29, though 0.29 * 100 < 29 in floats
     # Just above the score of the first negative that must not alarm: ties with it must not alarm either.
     return float(np.nextafter(ordered[allowed], np.inf))
+
+
+def recall_at_false_alarms(labels: np.ndarray, scores: np.ndarray, rate: float = 0.01) -> float:
+    """The highest recall, in [0, 1], at which at most ``rate`` of the good pictures judged are called defective.
+
+    An oracle: the threshold is chosen on the good pictures it is judged by. Of fewer than 1 / ``rate`` good pictures
+    none may be called; a defective picture that ties with one that must not be called is not found.
+    """
+    labels = np.asarray(labels, bool)
+    threshold = threshold_for_false_alarms(np.asarray(scores)[~labels], rate)
+    return float((np.asarray(scores, np.float64)[labels] >= threshold).mean())
+
+
+def by_class(names: np.ndarray, scores: np.ndarray, good: str, ap: AveragePrecision) -> dict[str, dict[str, float]]:
+    """How well each kind of defect is told from the good pictures.
+
+    Args:
+        names: N str: the class of each picture.
+        scores: N float.
+        good: the name of the pictures without a defect; it and another must occur.
+        ap: `average_precision` or `average_precision_trapezoidal`.
+
+    Returns:
+        For each class but ``good``, sorted: ``support``, its pictures, and ``ap``, over them and the good ones alone.
+        AP depends on how rare a class is: compare it between augmenters, not between classes.
+    """
+    names, scores = np.asarray(names), np.asarray(scores)
+    found = {}
+    for name in sorted(set(names.tolist()) - {good}):
+        own, judged = names == name, (names == name) | (names == good)
+        found[name] = {"support": int(own.sum()), "ap": ap(own[judged], scores[judged])}
+    return found
+
+
+def recall_by_class(names: np.ndarray, scores: np.ndarray, good: str, threshold: float) -> dict[str, float]:
+    """The share of each kind of defect that is called defective at ``threshold``; arguments as in `by_class`."""
+    names, called = np.asarray(names), np.asarray(scores, np.float64) >= threshold
+    return {name: float(called[names == name].mean()) for name in sorted(set(names.tolist()) - {good})}

@@ -8,8 +8,9 @@ from typing import Any
 import pandas as pd
 
 from augbench.core.errors import UserError, did_you_mean
-from augbench.core.expected import EXPECTED_FIELDS
+from augbench.core.expected import EXPECTED_FIELDS, LATER_FIELDS
 from augbench.core.keys import digest
+from augbench.core.protocol import Protocol
 from augbench.core.store import MEND, Store
 
 METRICS = {
@@ -24,10 +25,17 @@ METRICS = {
         "heldout_precision",  # these: at the threshold that was chosen on held-out negatives
         "heldout_recall",
         "heldout_false_alarm_rate",
+        "recall_at_1pct_false_alarms",  # of the good test pictures: the threshold is chosen on them
     ),
     "recognition": ("accuracy", "macro_f1"),
 }
 """Task -> its metrics, all in [0, 1]."""
+
+CLASS_METRICS = {
+    "detection": ("ap", "recall", "heldout_recall"),  # against the good pictures; at those thresholds
+    "recognition": ("precision", "recall", "f1"),
+}
+"""Task -> the metrics of each class, all in [0, 1]."""
 
 IDENTITIES = {"dataset": "dataset_id", "augmenter": "augmenter_id", "protocol": "protocol_id"}
 """Column of a name -> column of a digest of what it stands for."""
@@ -36,18 +44,15 @@ RECORD_FIELDS = (
     *EXPECTED_FIELDS,
     *IDENTITIES.values(),
     *(metric for metrics in METRICS.values() for metric in metrics),
+    "per_class",
+    "confusion",
     "seconds",
     "device",
     "git_sha",
     "embedded",
 )
-MIXED = (
-    "fold",
-    "shots",
-    "draw",
-    "false_alarm_rate",
-    "embedded",
-)  # kept as Python objects: None or "all" beside numbers
+MIXED = ("fold", "test_share", "shots", "draw", "false_alarm_rate", "embedded", "per_class", "confusion")
+"""Columns kept as Python objects: None or "all" beside numbers, or more than a number."""
 
 
 def load_records(store: Store, keys: Iterable[str] | None = None) -> pd.DataFrame:
@@ -58,15 +63,17 @@ def load_records(store: Store, keys: Iterable[str] | None = None) -> pd.DataFram
         keys: only these cells (those without a record are left out); None = all.
 
     Returns:
-        Columns `RECORD_FIELDS`: names and axes of the cell; its metrics, NaN where the cell has none; ``seconds`` of
-        the whole training; ``device``; ``git_sha`` ("" where unknown); ``embedded``, a tuple of the embedded parts.
+        Columns `RECORD_FIELDS`: names and axes of the cell; its metrics, NaN where the cell has none; ``per_class``,
+        class -> its ``support`` and `CLASS_METRICS`; ``confusion`` of recognition, ``classes`` and ``matrix`` (row =
+        true class); both None where the record has none; ``seconds`` of the whole training; ``device``; ``git_sha``
+        ("" where unknown); ``embedded``, a tuple of the embedded parts.
 
     Raises:
         UserError: a damaged record, named.
     """
     held = store.keys("cells")
     chosen = sorted(held if keys is None else held & set(keys))
-    return _frame([_row(store, key) for key in chosen], RECORD_FIELDS)
+    return _frame([_row(store, record) for record in store.read_records(chosen)], RECORD_FIELDS)
 
 
 def load_expected(store: Store, grid_name: str) -> pd.DataFrame:
@@ -77,18 +84,19 @@ def load_expected(store: Store, grid_name: str) -> pd.DataFrame:
     """
     names = store.keys("grids")
     if grid_name not in names:
-        raise UserError(f"store '{store.root}' knows no grid '{grid_name}'{did_you_mean(grid_name, names)}")
+        raise UserError(f"store '{store.url}' knows no grid '{grid_name}'{did_you_mean(grid_name, names)}")
     content = store.read_json("grids", grid_name) or {}
     cells = content.get("cells")
-    if not isinstance(cells, list) or any(not set(EXPECTED_FIELDS) <= cell.keys() for cell in cells):
-        path = store.path("grids", grid_name)
-        raise UserError(f"'{path}' does not list the cells of a grid: run the grid again to make it anew")
+    needed = set(EXPECTED_FIELDS) - LATER_FIELDS.keys()
+    if not isinstance(cells, list) or any(not needed <= cell.keys() for cell in cells):
+        place = store.where("grids", grid_name)
+        raise UserError(f"'{place}' does not list the cells of a grid: run the grid again to make it anew")
     return expected_frame(cells)
 
 
 def expected_frame(cells: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
     """What `augbench.core.expected.expected_of` gives, as a table with the columns `EXPECTED_FIELDS`."""
-    return _frame(list(cells), EXPECTED_FIELDS)
+    return _frame([{**LATER_FIELDS, **cell} for cell in cells], EXPECTED_FIELDS)
 
 
 def expected_from_records(records: pd.DataFrame) -> pd.DataFrame:
@@ -122,23 +130,23 @@ def _frame(rows: list[Mapping[str, Any]], fields: tuple[str, ...]) -> pd.DataFra
     return pd.DataFrame({f: pd.Series([row[f] for row in rows], dtype=kind) for f, kind in kinds.items()})
 
 
-def _row(store: Store, key: str) -> dict[str, Any]:
+def _row(store: Store, record: Mapping[str, Any]) -> dict[str, Any]:
     """A record as one flat row."""
-    record = store.read_record(key)
+    key = record["key"]
     try:
         return {"key": key, **_axes(record["spec"]), **_metrics(record["result"]), **_origin(record["provenance"])}
     except (KeyError, TypeError, AttributeError) as error:
-        path = store.path("cells", key)
-        raise UserError(f"record '{path}' is damaged ({type(error).__name__}: {error}): {MEND}") from None
+        place = store.where("cells", key)
+        raise UserError(f"record '{place}' is damaged ({type(error).__name__}: {error}): {MEND}") from None
 
 
 def _axes(spec: Mapping[str, Any]) -> dict[str, Any]:
     data, augmenter, protocol = spec["data"], spec["augmenter"], spec["protocol"]
-    settings = {field: value for field, value in protocol.items() if field not in ("about", "sources")}
     fresh = spec["fresh_pools"] and spec["n_aug"] > 0
     return {
         "dataset": data["alias"],
         "fold": data["fold"],
+        "test_share": data.get("test_share"),
         "augmenter": augmenter["alias"],
         "shots": spec["shots"],
         "draw": spec["draw"],
@@ -149,16 +157,30 @@ def _axes(spec: Mapping[str, Any]) -> dict[str, Any]:
         "false_alarm_rate": protocol["false_alarm_rate"] if data["holdout"] else None,
         "dataset_id": digest([data["name"], data["settings"], data["fingerprint"]]),
         "augmenter_id": digest([augmenter["name"], augmenter["key_settings"], fresh]),
-        "protocol_id": digest(settings),
+        "protocol_id": _protocol_id(protocol),
     }
 
 
+def _protocol_id(protocol: Mapping[str, Any]) -> str:
+    """Of what differs from the defaults, as keys are: records from before a field was there stay comparable."""
+    fields = Protocol.model_fields.items()
+    defaults = {name: field.get_default() for name, field in fields if not field.is_required()}
+    given = {name: tuple(value) if isinstance(value, list) else value for name, value in protocol.items()}
+    prose = ("about", "sources")
+    return digest({k: v for k, v in given.items() if k not in prose and (k not in defaults or v != defaults[k])})
+
+
 def _metrics(result: Mapping[str, Any]) -> dict[str, Any]:
-    """Every metric of both tasks; NaN for those of the other task, and for those of a held-out threshold not chosen."""
-    found = dict.fromkeys((metric for metrics in METRICS.values() for metric in metrics), float("nan"))
+    """Every metric of both tasks; NaN for those of the other task, of a held-out threshold not chosen, and for those
+    that came after the record was written."""
+    found: dict[str, Any] = dict.fromkeys((m for metrics in METRICS.values() for m in metrics), float("nan"))
+    found |= {"per_class": result.get("per_class"), "confusion": None}
     if "accuracy" in result:
-        return {**found, "task": "recognition", "accuracy": result["accuracy"], "macro_f1": result["macro_f1"]}
+        confusion = {"classes": result["classes"], "matrix": result["confusion"]}
+        scores = {metric: result[metric] for metric in METRICS["recognition"]}
+        return {**found, **scores, "task": "recognition", "confusion": confusion}
     found |= {metric: result[metric] for metric in ("ap", "ap_step", "ap_trapezoidal", "auroc")}
+    found["recall_at_1pct_false_alarms"] = result.get("recall_at_1pct_false_alarms", float("nan"))
     found |= {metric: result["oracle"][metric] for metric in ("precision", "recall", "f1")}
     if result["heldout"] is not None:
         chosen = ("precision", "recall", "false_alarm_rate")

@@ -19,15 +19,17 @@ def title_of(cell: Any, folds: tuple[int, ...]) -> str:
     regimes = {0: "zero-shot (no real defects)", "all": "full-shot (all real defects)"}
     one = "1 real defect" if cell.shots == 1 else f"{cell.shots} real defects"
     parts = [cell.dataset, regimes.get(cell.shots, f"few-shot ({one}{each})"), f"protocol {cell.protocol}"]
-    return ", ".join([*parts, folds_words(folds)] if folds else parts)
+    return ", ".join([*parts, folds_words(folds, cell.test_share)] if folds else parts)
 
 
-def folds_words(folds: Sequence[int]) -> str:
-    """``fold 0``, ``folds 0-4``, ``folds 0, 2``."""
+def folds_words(folds: Sequence[int], test_share: float | None = None) -> str:
+    """``fold 0``, ``folds 0-4``, ``folds 0, 2``; of draws of a test share ``splits 0-4 (30 % test)``."""
+    one, behind = ("fold", "") if test_share is None else ("split", f" ({100 * test_share:g} % test)")
     if len(folds) == 1:
-        return f"fold {folds[0]}"
+        return f"{one} {folds[0]}{behind}"
     in_a_row = list(folds) == list(range(folds[0], folds[-1] + 1))
-    return f"folds {folds[0]}-{folds[-1]}" if in_a_row else f"folds {', '.join(map(str, folds))}"
+    numbers = f"{folds[0]}-{folds[-1]}" if in_a_row else ", ".join(map(str, folds))
+    return f"{one}s {numbers}{behind}"
 
 
 def captions(rows: list[list[Any]], records: list[Any]) -> list[str]:
@@ -71,7 +73,8 @@ def footnotes(cell: Any, found: int, expected: int, averages: bool) -> list[str]
 
 def _spread(rows: list[list[Any]]) -> str:
     """What mean and std go over: seeds, and draws and folds pooled with them."""
-    axes = {"seed": "seed", "draw": "draw of the shots", "fold": "fold"}
+    fold = "fold" if rows[0][0].test_share is None else "drawn split"
+    axes = {"seed": "seed", "draw": "draw of the shots", "fold": fold}
     counts = {axis: {len({getattr(cell, axis) for cell in cells}) for cells in rows} for axis in axes}
     several = [axis for axis in ("draw", "fold") if max(counts[axis]) > 1]
     words = " x ".join(_count(counts[axis], axes[axis]) for axis in ("seed", *several))
@@ -85,8 +88,8 @@ def _spread(rows: list[list[Any]]) -> str:
 def _count(numbers: set[int], what: str) -> str:
     """``4 seeds``, or ``2 to 4 seeds`` where rows differ."""
     low, high = min(numbers), max(numbers)
-    head, _, tail = what.partition(" ")
-    plural = " ".join(filter(None, [head if high == 1 else f"{head}s", tail]))
+    head, of, tail = what.partition(" of ")
+    plural = f"{head if high == 1 else f'{head}s'}{of}{tail}"
     return f"{high} {plural}" if low == high else f"{low} to {high} {plural}"
 
 

@@ -88,7 +88,7 @@ def _pool_arithmetic(plan: Plan) -> str:
 
 def _left(plan: Plan, remaining: Remaining, store: Store) -> str:
     if remaining.nothing:
-        return f"done: all {len(plan.cells):,} cells are in {store.root}"
+        return f"done: all {len(plan.cells):,} cells are in {store.url}"
     parts = [f"{len(remaining.cells):,} trainings"]
     if remaining.chunks:
         parts.insert(0, f"{remaining.images:,} pictures in {len(remaining.chunks):,} chunks")

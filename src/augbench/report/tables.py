@@ -12,9 +12,10 @@ from dataclasses import dataclass, field, replace
 from math import isnan, nan
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
-from augbench.report.frame import METRICS, shots_rank
+from augbench.report.frame import CLASS_METRICS, METRICS, shots_rank
 from augbench.report.notes import captions, footnotes, title_of
 
 DASH = "\N{EN DASH}"
@@ -89,6 +90,8 @@ class Row:
     first: bool = True  # of its augmenter
     is_average: bool = False
     best: bool = False  # the best headline metric of the complete rows
+    classes: dict[str, dict[str, Stat]] = field(default_factory=dict)  # class -> "support" and its metrics; not shown
+    confusion: dict[str, Any] | None = None  # of recognition: classes, and the sum of its cells' matrices
 
     @property
     def incomplete(self) -> bool:
@@ -117,6 +120,7 @@ class Table:
     dataset: str
     protocol: str
     folds: tuple[int, ...]  # (): the official split
+    test_share: float | None  # the folds are draws of this share to test on
     shots: int | str
     task: str
     ap_definition: str  # "" in recognition
@@ -187,6 +191,7 @@ def _table(cells_of: Rows, found: dict[str, Any]) -> Table:
         dataset=first.dataset,
         protocol=first.protocol,
         folds=folds,
+        test_share=first.test_share,
         shots=first.shots,
         task=first.task,
         ap_definition=first.ap_definition if first.task == "detection" else "",
@@ -230,7 +235,30 @@ def _rows(cells_of: Rows, found: dict[str, Any], task: str) -> list[Row]:
 def _row(augmenter: str, n_aug: int, cells: list[Any], found: dict[str, Any], task: str, first: bool) -> Row:
     records = [found[cell.key] for cell in cells if cell.key in found]
     stats = {metric: stat_of(getattr(record, metric) for record in records) for metric in METRICS[task]}
-    return Row(augmenter, int(n_aug), stats, len(records), len(cells), first)
+    classes, confusion = _class_stats(records, task), _confusion(records)
+    return Row(augmenter, int(n_aug), stats, len(records), len(cells), first, classes=classes, confusion=confusion)
+
+
+def _class_stats(records: list[Any], task: str) -> dict[str, dict[str, Stat]]:
+    """Every class that a record knows; records from before there were any know none."""
+    found = [record.per_class for record in records if record.per_class]
+    names = sorted({name for classes in found for name in classes})
+    return {
+        name: {
+            metric: stat_of(nan if c[name][metric] is None else c[name][metric] for c in found if name in c)
+            for metric in ("support", *CLASS_METRICS[task])
+        }
+        for name in names
+    }
+
+
+def _confusion(records: list[Any]) -> dict[str, Any] | None:
+    """The sum over the cells, which are of one dataset and so of the same classes."""
+    found = [record.confusion for record in records if record.confusion]
+    if not found:
+        return None
+    matrix = np.sum([one["matrix"] for one in found], axis=0).tolist()
+    return {"classes": found[0]["classes"], "matrix": matrix}
 
 
 def _average(block: list[Row]) -> list[Row]:

@@ -10,7 +10,8 @@ import pandas as pd
 from rich.console import Console
 
 from augbench.core.errors import UserError
-from augbench.core.store import Store, write_atomic
+from augbench.core.files import write_atomic
+from augbench.core.store import Store
 from augbench.report.data import to_csv, to_json
 from augbench.report.frame import expected_frame, expected_from_records, load_expected, load_records
 from augbench.report.latex import to_latex
@@ -28,7 +29,7 @@ def report(
     expected: Iterable[Mapping[str, Any]] | None = None,
     out: Path | None = None,
     console: Console | None = None,
-) -> list[Path]:
+) -> list[str]:
     """Report one grid of a store, or every grid it knows, or, where it knows none, all its records as one.
 
     Args:
@@ -40,7 +41,7 @@ def report(
         console: prints the tables too, if given.
 
     Returns:
-        The files written.
+        The files written: paths, or URLs where the store is at one.
 
     Raises:
         UserError: no store, no record, an unknown grid, or a damaged record.
@@ -49,7 +50,7 @@ def report(
     if not names:
         records = load_records(store)
         return _write(store, expected_from_records(records), records, ALL, out, console)
-    files: list[Path] = []
+    files: list[str] = []
     for name in names:
         cells = load_expected(store, name) if expected is None else expected_frame(expected)
         records = load_records(store, cells["key"])
@@ -58,13 +59,13 @@ def report(
             files += _write(store, cells, records, name, folder, console)
     if not files:
         what = f"grid '{names[0]}'" if len(names) == 1 else f"its {len(names)} grids"
-        raise UserError(f"store '{store.root}' holds no record of {what}: {WAY_OUT}")
+        raise UserError(f"store '{store.url}' holds no record of {what}: {WAY_OUT}")
     return files
 
 
 def write_report(
     store: Store, expected: pd.DataFrame, name: str, out: Path | None = None, console: Console | None = None
-) -> list[Path]:
+) -> list[str]:
     """Report these cells: ``report.md``, ``.tex``, ``.csv``, ``.json``, each written whole or not at all.
 
     Equal stores give equal bytes. Arguments as in `report`; ``expected`` as `frame.expected_frame` gives it.
@@ -87,27 +88,28 @@ def print_report(tables: Sequence[Table], console: Console) -> None:
 
 def _names(store: Store, grid_name: str | None) -> list[str]:
     """The grids to report."""
-    if not store.root.is_dir():
-        raise UserError(f"store '{store.root}' does not exist: {WAY_OUT}, or give another folder")
     if not store.keys("cells"):
-        raise UserError(f"store '{store.root}' holds no records: {WAY_OUT}")
+        raise UserError(f"store '{store.url}' does not exist or holds no records: {WAY_OUT}, or give another")
     return sorted(store.keys("grids")) if grid_name is None else [grid_name]
 
 
 def _write(
     store: Store, expected: pd.DataFrame, records: pd.DataFrame, name: str, out: Path | None, console: Console | None
-) -> list[Path]:
+) -> list[str]:
     tables = build_tables(expected, records)
     if console is not None:
         console.print(f"[bold]{name}[/]", highlight=False)
         print_report(tables, console)
-    folder = store.report_path(name) if out is None else Path(out)
     contents = {
         "report.md": to_markdown(name, tables).encode(),
         "report.tex": to_latex(name, tables).encode(),
         "report.csv": to_csv(tables).encode(),
         "report.json": to_json(name, tables),
     }
+    if out is not None:
+        for file, content in contents.items():
+            write_atomic(out / file, content)
+        return [str(out / file) for file in contents]
     for file, content in contents.items():
-        write_atomic(folder / file, content)
-    return [folder / file for file in contents]
+        store.files.write(store.report_name(name, file), content)
+    return [store.files.where(store.report_name(name, file)) for file in contents]

@@ -1,0 +1,203 @@
+"""The files of a store: what it asks of a place, and the place it mostly has, a local folder.
+
+Names are relative to the store, with ``/`` between. A file is either whole or not there: it is written beside its
+place, flushed to disk and renamed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import time
+import uuid
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from typing_extensions import override
+
+from augbench.core.errors import StoreError, UserError
+
+
+class Files(ABC):
+    """What a store asks of a place."""
+
+    url: str  # opens the same place in another process
+    one_process: bool = False  # nothing outside this process sees it
+    folder: Path | None = None  # the local folder, where there is one
+
+    def where(self, name: str) -> str:
+        """The file in words that a user can paste."""
+        return f"{self.url}/{name}"
+
+    @abstractmethod
+    def top(self) -> set[str]:
+        """Names of what lies at the top, empty where nothing was written yet. Raises UserError if it is no place."""
+
+    @abstractmethod
+    def names(self, folder: str) -> set[str]:
+        """Names of what lies directly in a folder, empty where there is none; unfinished files are left out."""
+
+    @abstractmethod
+    def exists(self, name: str) -> bool:
+        """Whether there is such a file."""
+
+    @abstractmethod
+    def read(self, name: str) -> bytes:
+        """The content. Raises FileNotFoundError where there is none, StoreError where it cannot be had."""
+
+    @abstractmethod
+    def read_many(self, names: Sequence[str]) -> Iterator[bytes | None]:
+        """The contents in order, None where there is no such file; remote ones are asked for together."""
+
+    @abstractmethod
+    def write(self, name: str, data: bytes) -> None:
+        """Write a file, whole or not at all. Raises StoreError."""
+
+    @abstractmethod
+    def create(self, name: str, data: bytes) -> bool:
+        """Write a file unless it is there; False if it is. Of several callers one succeeds, where the place can."""
+
+    @abstractmethod
+    def remove(self, name: str) -> bool:
+        """Remove a file; False where it is gone already. Of several callers one gets True, where the place can."""
+
+    @abstractmethod
+    def age(self, name: str) -> float | None:
+        """Seconds since it was written, None where there is no such file."""
+
+    @abstractmethod
+    def commit_folder(self, made: Path, name: str, marker: str) -> None:
+        """Put a finished local folder there; the file ``marker`` comes last. What is there already may stay."""
+
+    @abstractmethod
+    def local_folder(self, name: str) -> Path:
+        """A committed folder as a local one, to be read only."""
+
+
+class LocalFiles(Files):
+    """A folder on a disk."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder: Path = folder.expanduser().resolve()
+        self.url = str(self.folder)
+        if self.folder.exists() and not self.folder.is_dir():
+            raise UserError(f"store '{folder}' is a file: give a folder")
+
+    @override
+    def top(self) -> set[str]:
+        return self.names("")
+
+    @override
+    def names(self, folder: str) -> set[str]:
+        try:
+            with os.scandir(self.folder / folder) as entries:
+                return {entry.name for entry in entries if entry.name[0] != "."}
+        except (FileNotFoundError, NotADirectoryError):
+            return set()
+        except OSError as error:
+            raise _cannot_read(self.folder / folder, error) from error
+
+    @override
+    def exists(self, name: str) -> bool:
+        return (self.folder / name).is_file()
+
+    @override
+    def read(self, name: str) -> bytes:
+        try:
+            return (self.folder / name).read_bytes()
+        except FileNotFoundError:
+            raise
+        except OSError as error:
+            raise _cannot_read(self.folder / name, error) from error
+
+    @override
+    def read_many(self, names: Sequence[str]) -> Iterator[bytes | None]:
+        for name in names:
+            try:
+                yield self.read(name)
+            except FileNotFoundError:
+                yield None
+
+    @override
+    def write(self, name: str, data: bytes) -> None:
+        write_atomic(self.folder / name, data)
+
+    @override
+    def create(self, name: str, data: bytes) -> bool:
+        path = self.folder / name
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with path.open("xb") as file:
+                file.write(data)
+        except FileExistsError:
+            return False
+        except OSError as error:
+            raise _cannot_write(path, error) from error
+        return True
+
+    @override
+    def remove(self, name: str) -> bool:
+        # A rename decides between several callers: unlink alone could hit what one of them made anew.
+        path = self.folder / name
+        grave = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.gone")
+        try:
+            path.rename(grave)
+        except FileNotFoundError:
+            return False
+        grave.unlink(missing_ok=True)
+        return True
+
+    @override
+    def age(self, name: str) -> float | None:
+        try:
+            return time.time() - (self.folder / name).stat().st_mtime
+        except FileNotFoundError:
+            return None
+
+    @override
+    def commit_folder(self, made: Path, name: str, marker: str) -> None:
+        # A copy beside the place and one rename: it appears whole, also from another disk.
+        target = self.folder / name
+        beside = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}.part")
+        try:
+            beside.parent.mkdir(parents=True, exist_ok=True)
+            shutil.move(made, beside)
+            beside.rename(target)
+        except OSError as error:
+            shutil.rmtree(beside, ignore_errors=True)
+            if not target.is_dir():  # else it was made elsewhere meanwhile, from the same spec
+                raise _cannot_write(target, error) from error
+
+    @override
+    def local_folder(self, name: str) -> Path:
+        return self.folder / name
+
+
+def write_atomic(path: Path, data: bytes) -> None:
+    """Write a local file so that it is whole or not there, also when the machine loses power in between.
+
+    Raises:
+        StoreError: no room, or no rights.
+    """
+    beside = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with beside.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        beside.replace(path)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            beside.unlink(missing_ok=True)
+        raise _cannot_write(path, error) from error
+
+
+def _cannot_read(path: Path, error: OSError) -> StoreError:
+    return StoreError(f"cannot read '{path}' ({error.strerror}): check its rights")
+
+
+def _cannot_write(path: Path, error: OSError) -> StoreError:
+    return StoreError(f"cannot write '{path}' ({error.strerror}): make room or rights, or write elsewhere")

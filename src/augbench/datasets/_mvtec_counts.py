@@ -1,0 +1,71 @@
+"""Official counts of the datasets in MVTec AD's layout, by category.
+
+MVTec AD: the table of the paper (3,629 training, 467 good and 1,258 defective test pictures). BTech: the archive (1,799
+training, 451 good and 290 defective test pictures). VisA: ``split_csv/*.csv`` of its repository (9,621 good and 1,200
+defective pictures).
+"""
+
+from __future__ import annotations
+
+from augbench.core.contracts import DEFECTIVE, GOOD
+
+TRAIN_TEST = {  # category: good training, good test, defective test pictures
+    "bottle": (209, 20, 63),
+    "cable": (224, 58, 92),
+    "capsule": (219, 23, 109),
+    "carpet": (280, 28, 89),
+    "grid": (264, 21, 57),
+    "hazelnut": (391, 40, 70),
+    "leather": (245, 32, 92),
+    "metal_nut": (220, 22, 93),
+    "pill": (267, 26, 141),
+    "screw": (320, 41, 119),
+    "tile": (230, 33, 84),
+    "toothbrush": (60, 12, 30),
+    "transistor": (213, 60, 40),
+    "wood": (247, 19, 60),
+    "zipper": (240, 32, 119),
+    "01": (400, 21, 49),
+    "02": (399, 30, 200),
+    "03": (1000, 400, 41),
+}
+VISA = {  # category: good pictures; of them in training in 1cls, 2cls_fewshot, 2cls_highshot
+    "candle": (1000, 900, 200, 600),
+    "capsules": (602, 542, 120, 361),
+    "cashew": (500, 450, 100, 300),
+    "chewinggum": (503, 453, 101, 302),
+    "fryum": (500, 450, 100, 300),
+    "macaroni1": (1000, 900, 200, 600),
+    "macaroni2": (1000, 900, 200, 600),
+    "pcb1": (1004, 904, 201, 602),
+    "pcb2": (1001, 901, 200, 601),
+    "pcb3": (1006, 905, 201, 604),
+    "pcb4": (1005, 904, 201, 603),
+    "pipe_fryum": (500, 450, 100, 300),
+}
+VISA_DEFECTIVE = 100  # in every category
+VISA_TRAINING = {"official": (1, 0), "2cls_fewshot": (2, 20), "2cls_highshot": (3, 60)}  # column, defective ones
+
+
+def official_counts(category: str, split: str) -> dict[str, int]:
+    """`Dataset.official_counts` of a category under a setting of ``split``; {} where none are known."""
+    if category in VISA:
+        good = VISA[category][0]
+        if split == "folds":
+            return {GOOD: good, DEFECTIVE: VISA_DEFECTIVE}
+        column, shown = VISA_TRAINING[split]
+        train = VISA[category][column]
+        return _counts(train, shown, good - train, VISA_DEFECTIVE - shown)
+    if category in TRAIN_TEST:
+        train, test, defective = TRAIN_TEST[category]
+        return {GOOD: train + test, DEFECTIVE: defective} if split == "folds" else _counts(train, 0, test, defective)
+    return {}
+
+
+def _counts(train_good: int, train_defective: int, test_good: int, test_defective: int) -> dict[str, int]:
+    return {
+        f"train {GOOD}": train_good,
+        f"train {DEFECTIVE}": train_defective,
+        f"test {GOOD}": test_good,
+        f"test {DEFECTIVE}": test_defective,
+    }

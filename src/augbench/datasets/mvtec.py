@@ -1,0 +1,191 @@
+"""One category of MVTec AD, BTech or VisA, or of any dataset that is laid out like one of them; with pixel masks.
+
+MVTec AD: Bergmann, Fauser, Sattlegger, Steger, CVPR 2019 and IJCV 129, 2021. BTech: Mishra, Verk, Fornasier,
+Piciarelli, Foresti, "VT-ADL", IEEE ISIE 2021. VisA: Zou, Jeong, Pemula, Zhang, Dabeer, ECCV 2022.
+
+Their official training splits hold good pictures only (but for VisA's 2cls splits), so that only zero-shot can be run
+on them; ``split: folds`` pools all pictures into five folds instead. The archives name no items: each picture is its
+own group.
+"""
+
+from __future__ import annotations
+
+import re
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+import pandas as pd
+from pydantic import Field, field_validator
+
+from augbench.core.contracts import GOOD, SAMPLE_COLUMNS, Dataset
+from augbench.core.errors import UserError, did_you_mean
+from augbench.core.pictures import SUFFIXES
+from augbench.datasets._mvtec_counts import official_counts
+
+DEFECT = "defect"  # the class where the archive tells none apart (BTech, VisA)
+VISA_SPLITS = {"official": "1cls.csv", "2cls_fewshot": "2cls_fewshot.csv", "2cls_highshot": "2cls_highshot.csv"}
+
+Row = tuple[str, str, str, str, str, str]  # the columns of a table
+
+
+class MVTec(Dataset):
+    """Layouts, told apart by what is there:
+
+    - MVTec AD: ``<category>/train/good``, ``test/good``, ``test/<defect>``, ``ground_truth/<defect>/000_mask.png``
+    - BTech: ``<category>/train/ok``, ``test/ok``, ``test/ko``, ``ground_truth/ko`` with masks of the same name
+    - VisA: ``<category>/Data/Images/Normal``, ``Data/Images/Anomaly``, ``Data/Masks/Anomaly``, and ``split_csv/``
+      beside the categories (as in its repository) for the splits it comes with
+    """
+
+    title = "MVTec AD, BTech, VisA"
+    licence = "MVTec AD: CC BY-NC-SA 4.0; BTech: CC BY-SA; VisA: CC BY 4.0"
+    citation = (
+        "Bergmann et al.: The MVTec anomaly detection dataset. IJCV 129, 1038-1059, 2021; Mishra et al.: VT-ADL. IEEE "
+        "ISIE, 2021 (BTech); Zou et al.: SPot-the-difference self-supervised pre-training for anomaly detection and "
+        "segmentation. ECCV 2022 (VisA)"
+    )
+    homepage = (
+        "https://www.mvtec.com/company/research/datasets/mvtec-ad, https://avires.dimi.uniud.it/papers/btad/btad.zip "
+        "or https://github.com/amazon-science/spot-diff"
+    )
+
+    class Config(Dataset.Config):
+        """Which pictures, and how they are split."""
+
+        category: str = Field(
+            "",
+            pattern=r"^[A-Za-z0-9_-]*$",
+            description="a folder below the root, such as bottle; empty where the root is the category's folder itself "
+            "(then no official counts are compared)",
+        )
+        split: Literal["official", "folds", "2cls_fewshot", "2cls_highshot"] = Field(
+            "official",
+            description="official, as the archive says (VisA: 1cls); folds, five of all pictures; or one of VisA's "
+            "2cls_fewshot and 2cls_highshot",
+        )
+
+        @field_validator("category", mode="before")
+        @classmethod
+        def _number(cls, value: Any) -> Any:
+            """YAML reads BTech's 01 as the number 1."""
+            return f"{value:02d}" if type(value) is int else value
+
+    config: Config
+
+    def __init__(self, config: Config | None = None) -> None:
+        super().__init__(config)
+        self.folds = 5 if self.config.split == "folds" else 0
+        self.official_counts = official_counts(self.config.category, self.config.split)
+
+    def samples(self) -> pd.DataFrame:
+        """Ids are paths below the category without their endings, e.g. ``test/crack/000``, ``Normal/0836``."""
+        return self._table
+
+    def home(self) -> Path:
+        """The category's folder.
+
+        Raises:
+            UserError: there is none of that name.
+        """
+        root, category = self.root(), self.config.category
+        if category and not (root / category).is_dir():
+            found = [path.name for path in root.iterdir() if path.is_dir()]
+            raise UserError(f"dataset 'mvtec': no folder '{category}' in '{root}'{did_you_mean(category, found)}")
+        return root / category
+
+    @cached_property
+    def _table(self) -> pd.DataFrame:
+        home, split = self.home(), self.config.split
+        if (home / "Data" / "Images").is_dir():
+            rows = self._visa(home)
+        elif (home / "train").is_dir() and (home / "test").is_dir():
+            if split.startswith("2cls"):
+                raise UserError(f"dataset 'mvtec': split '{split}' is one of VisA's, '{home}' is laid out otherwise")
+            rows = self._folders(home)
+        else:
+            way = "set category to one of its folders" if not self.config.category else "see augbench datasets show"
+            raise UserError(f"dataset 'mvtec': '{home}' holds neither train/ and test/ nor Data/Images/: {way}")
+        table = pd.DataFrame(rows, columns=SAMPLE_COLUMNS).sort_values("id", ignore_index=True)
+        return table.assign(split="") if split == "folds" else table
+
+    def _row(self, image: Path, mask: Path | None, label: str, split: str, below: Path) -> Row:
+        """``below``: the folder that ids are relative to."""
+        name = image.relative_to(below).with_suffix("").as_posix()
+        return name, self._name(image), self._name(mask) if mask else "", label, split, name
+
+    def _name(self, path: Path) -> str:
+        return path.relative_to(self.root()).as_posix()
+
+    def _folders(self, home: Path) -> list[Row]:
+        """MVTec AD and BTech. In the latter good is called ok, and ko is the one class of defects."""
+        names = {"ok": GOOD, "ko": DEFECT} if (home / "train" / "ok").is_dir() else {}
+        rows = []
+        for split in ("train", "test"):
+            for folder in sorted(path for path in (home / split).iterdir() if path.is_dir()):
+                label = names.get(folder.name, folder.name)
+                masks = _Masks(home / "ground_truth", folder.name, "_mask.png" if not names else ".png")
+                for image in _pictures(folder):
+                    rows.append(self._row(image, None if label == GOOD else masks.of(image), label, split, home))
+        if not any(row[3] == GOOD for row in rows):
+            raise UserError(f"dataset 'mvtec': no good pictures in '{home}' (train/good/*.png or train/ok/*.bmp)")
+        return rows
+
+    def _visa(self, home: Path) -> list[Row]:
+        images, masks = home / "Data" / "Images", _Masks(home / "Data" / "Masks", "Anomaly", ".png")
+        sides = {} if self.config.split == "folds" else self._visa_sides(home)
+        rows = []
+        for label, folder in ((GOOD, "Normal"), (DEFECT, "Anomaly")):
+            for image in _pictures(images / folder):
+                side = sides.pop(image.relative_to(home).as_posix(), "") if sides else ""
+                if side or self.config.split == "folds":
+                    rows.append(self._row(image, masks.of(image) if label == DEFECT else None, label, side, images))
+        for name, side in sides.items():  # files that are not there: reading them says so
+            label = DEFECT if "/Anomaly/" in name else GOOD
+            rows.append(self._row(home / name, masks.of(home / name) if label == DEFECT else None, label, side, images))
+        return rows
+
+    def _visa_sides(self, home: Path) -> dict[str, str]:
+        """Picture, relative to the category -> train or test, as the CSV of the split says."""
+        file = VISA_SPLITS[self.config.split]
+        path = home.resolve().parent / "split_csv" / file
+        try:
+            table = pd.read_csv(path, dtype=str, keep_default_na=False)[["object", "split", "image"]]
+        except FileNotFoundError:
+            raise UserError(
+                f"dataset 'mvtec': '{path}' is missing: take it from the archive, or set split: folds"
+            ) from None
+        except (OSError, ValueError, KeyError) as error:
+            raise UserError(f"dataset 'mvtec': '{path}' cannot be read ({error}): restore it") from None
+        category = home.resolve().name
+        rows = table[table["object"] == category]
+        pattern = re.compile(rf"{re.escape(category)}/(Data/Images/(?:Normal|Anomaly)/[^/\\]+)")
+        sides = {}
+        for image, side in zip(rows["image"], rows["split"], strict=True):
+            match = pattern.fullmatch(image)
+            if not match:
+                raise UserError(f"dataset 'mvtec': '{path}' names '{image}', which is no picture of '{category}'")
+            sides[match[1]] = side
+        if not sides:
+            raise UserError(f"dataset 'mvtec': '{path}' names no pictures of '{category}': set split: folds")
+        return sides
+
+
+def _pictures(folder: Path) -> list[Path]:
+    if not folder.is_dir():
+        return []
+    return sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES and path.name[0] != ".")
+
+
+class _Masks:
+    """The masks of one class of defects: ``000_mask.png`` or ``000.png`` with any picture's ending."""
+
+    def __init__(self, ground_truth: Path, folder: str, ending: str) -> None:
+        self.known = ground_truth.is_dir()
+        self.folder = ground_truth / folder
+        self.ending = ending  # of one that is missing, so that it can be named
+        self.found = {path.stem.removesuffix("_mask"): path for path in _pictures(self.folder)}
+
+    def of(self, image: Path) -> Path | None:
+        """None where the dataset has no masks at all; else the mask, be it there or not."""
+        return self.found.get(image.stem, self.folder / (image.stem + self.ending)) if self.known else None

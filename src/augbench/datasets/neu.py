@@ -1,0 +1,146 @@
+"""NEU surface defects: 1,800 grey pictures of hot-rolled steel, 200 x 200, six classes of 300, none without a defect.
+
+Song, Yan, "A noise robust method based on completed local binary patterns for hot-rolled steel strip surface defects",
+Applied Surface Science 285, 2013 (NEU-CLS). Boxes: He, Song, Meng, Yan, "An end-to-end steel surface defect detection
+approach via fusing multiple hierarchical features", IEEE TIM 69(4), 2020 (NEU-DET). The task is recognition: which
+class. The archives name no items, so each picture is its own group; there is no official split of NEU-CLS.
+
+Boxes serve as coarse masks. 188 of the 4,189 boxes, in 123 files, carry another class than their file (71 `inclusion`
+in `scratches`, 55 `patches` in `pitted_surface`, 52 `inclusion` in `patches`, ten others). A mask shows where the
+defect *of the label* is, so it takes the boxes of the file's own class alone; every file has at least one.
+"""
+
+from __future__ import annotations
+
+import re
+from functools import cached_property
+from pathlib import Path
+from xml.etree.ElementTree import Element, TreeBuilder
+from xml.parsers import expat
+
+import numpy as np
+import pandas as pd
+
+from augbench.core.contracts import SAMPLE_COLUMNS, Dataset
+from augbench.core.errors import DatasetError, UserError
+from augbench.core.pictures import SUFFIXES
+
+SHORT = {
+    "Cr": "crazing",
+    "In": "inclusion",
+    "Pa": "patches",
+    "PS": "pitted_surface",
+    "RS": "rolled-in_scale",
+    "Sc": "scratches",
+}
+NAME = re.compile(rf"({'|'.join([*SHORT, *SHORT.values()])})_([0-9]+)")  # Cr_1, crazing_1
+SAME = {"patches_105": "patches_101"}  # pixel-identical: they share the group of the first
+LARGEST = 10_000  # pixels; a larger side in an annotation is a mistake
+
+
+class NEU(Dataset):
+    """Layouts: NEU-CLS (``Cr_1.bmp``, ``In_1.bmp``, ...), or NEU-DET (``crazing_1.jpg`` and ``crazing_1.xml``).
+
+    Pictures and annotations are found by their official names in any folders below the root, so the archives' own
+    ``IMAGES/`` and ``ANNOTATIONS/``, class folders, and ``train/`` with ``validation/`` are all read, as one whole.
+    """
+
+    title = "NEU surface defects"
+    task = "recognition"
+    licence = "not stated; academic use, cite the papers"
+    citation = (
+        "Song, Yan: A noise robust method based on completed local binary patterns for hot-rolled steel strip surface "
+        "defects. Applied Surface Science 285, 858-864, 2013; boxes: He et al.: IEEE Transactions on Instrumentation "
+        "and Measurement 69(4), 1493-1504, 2020"
+    )
+    homepage = "http://faculty.neu.edu.cn/yunhyan/NEU_surface_defect_database.html"
+    official_counts = dict.fromkeys(SHORT.values(), 300)
+    known = dict.fromkeys(
+        ("patches_101", "patches_105"), "these two are pixel-identical; both are kept and share one group"
+    )
+    folds = 5
+
+    def samples(self) -> pd.DataFrame:
+        """Ids are class and number, e.g. ``patches_101``, in every layout; a mask is an XML file with boxes."""
+        return self._table
+
+    @cached_property
+    def _table(self) -> pd.DataFrame:
+        root = self.root()
+        paths = sorted(path for path in root.rglob("*") if not path.name.startswith("."))
+        problems: list[str] = []
+        pictures = _by_name([path for path in paths if path.suffix.lower() in SUFFIXES], root, problems)
+        boxes = _by_name([path for path in paths if path.suffix.lower() == ".xml"], root, problems)
+        if not pictures:
+            raise UserError(
+                f"dataset 'neu': no pictures Cr_1.bmp or crazing_1.jpg, ... below '{root}': "
+                f"unpack the archive of {self.homepage} there"
+            )
+        rows = [
+            (name, pictures[name], boxes.get(name, ""), name.rpartition("_")[0], "", SAME.get(name, name))
+            for name in sorted(pictures)
+        ]
+        table = pd.DataFrame(rows, columns=SAMPLE_COLUMNS)
+        if problems:
+            raise DatasetError("neu", problems, table)
+        return table
+
+    def decode_mask(self, data: bytes, name: str, label: str) -> np.ndarray:
+        """The boxes of the class ``label`` in an annotation in Pascal VOC's XML: H,W bool."""
+        return _draw(_parse(data, name), name, label)
+
+
+def _by_name(paths: list[Path], root: Path, problems: list[str]) -> dict[str, str]:
+    """Canonical id -> path relative to the root, of the files with official names; each may be there once."""
+    found: dict[str, str] = {}
+    for path in paths:
+        match = NAME.fullmatch(path.stem)
+        if not match:
+            continue
+        label, number = SHORT.get(match[1], match[1]), int(match[2])
+        name, place = f"{label}_{number}", path.relative_to(root).as_posix()
+        if found.setdefault(name, place) != place:
+            problems.append(
+                f"dataset 'neu': '{found[name]}' and '{place}' are both {name}: keep one archive below the root"
+            )
+    return found
+
+
+def _parse(data: bytes, name: str) -> Element:
+    """The XML as a tree. A document type could define entities that grow without bound; annotations have none."""
+
+    def refuse(*_: object) -> None:
+        raise UserError(f"annotation '{name}' has a DOCTYPE, which is not read: restore it from the original archive")
+
+    builder, parser = TreeBuilder(), expat.ParserCreate()
+    parser.StartDoctypeDeclHandler = refuse
+    parser.StartElementHandler = builder.start
+    parser.EndElementHandler = builder.end
+    parser.CharacterDataHandler = builder.data
+    try:
+        parser.Parse(data, True)
+    except expat.ExpatError as error:
+        raise UserError(f"annotation '{name}' is no XML ({error}): restore it from the original archive") from None
+    return builder.close()
+
+
+def _draw(tree: Element, name: str, label: str) -> np.ndarray:
+    """Corners count from 1 and belong to the box."""
+    width, height = (_number(tree, f"size/{side}", name) for side in ("width", "height"))
+    if not (0 < width <= LARGEST and 0 < height <= LARGEST):
+        raise UserError(f"annotation '{name}' says its picture is {width} x {height}: restore it")
+    mask = np.zeros((height, width), bool)
+    for item in tree.iter("object"):
+        left, top, right, bottom = (_number(item, f"bndbox/{side}", name) for side in ("xmin", "ymin", "xmax", "ymax"))
+        if not (1 <= left <= right <= width and 1 <= top <= bottom <= height):
+            raise UserError(f"annotation '{name}': box {left} {top} {right} {bottom} leaves the picture: mend it")
+        if (item.findtext("name") or "").strip() == label:
+            mask[top - 1 : bottom, left - 1 : right] = True
+    return mask
+
+
+def _number(element: Element, path: str, name: str) -> int:
+    text = (element.findtext(path) or "").strip()
+    if not text.isdecimal():
+        raise UserError(f"annotation '{name}': {path} is '{text}', not a number: restore it from the original archive")
+    return int(text[:9])

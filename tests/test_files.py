@@ -205,6 +205,12 @@ def test_locations_that_cannot_be_a_store(location, words):
         Store(location)
 
 
+def test_a_library_that_is_not_installed_is_named(monkeypatch):
+    monkeypatch.setitem(sys.modules, "gcsfs", None)
+    with pytest.raises(UserError, match=r"gs://b/x.*gcsfs.*pip"):
+        Store("gs://b/x")
+
+
 def test_what_may_pass():
     assert may_pass(ConnectionResetError()) and may_pass(TimeoutError()) and may_pass(OSError(5, "EIO"))
     assert not may_pass(PermissionError(13, "no")) and not may_pass(OSError(28, "full")) and not may_pass(ValueError())

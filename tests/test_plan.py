@@ -188,6 +188,16 @@ def test_set_changes_a_grid(tmp_path):
             load_grid(path, [wrong])
 
 
+def test_the_name_of_a_changed_grid_follows_what_decides_its_cells(tmp_path):
+    names = []
+    for number, change in enumerate(("", ", about: other words", ", batchnorm: train", ", epochs: 3")):
+        path = tmp_path / str(number) / "small.yaml"
+        path.parent.mkdir()
+        path.write_text(f"{{datasets: [surfaces], augmenters: [none], protocols: [{{preset: demo, name: p{change}}}]}}")
+        names.append(load_grid(path, ["seeds=[7]"]).name)
+    assert names[0] == names[1] == names[2] != names[3] and names[0].startswith("small+")
+
+
 def test_data_variable_gives_roots(tmp_path, monkeypatch):
     layouts.draw_magnetic_tile(tmp_path / "magnetic_tile")
     monkeypatch.setenv("AUGBENCH_DATA", str(tmp_path))

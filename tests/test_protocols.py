@@ -34,7 +34,7 @@ PAPERS = {  # what the texts and the published code state; the rest of a preset 
     "diag_as_published": {"width": 256, "height": 704, "crop": "none", "backbone": "resnet50.tv_in1k",
                           "weights": "timm", "optimiser": "adam", "lr": 1e-4, "weight_decay": 0, "batch": 32,
                           "epochs": 30, "sampler": "shuffle", "epoch_pictures": None, "ap": "step", "holdout": 0,
-                          "flip": False, "batchnorm": "eval_after_first_epoch"},
+                          "flip": False, "batchnorm": "eval_after_first_epoch", "resize_first": (224, 632)},
     "recognition": {"width": 64, "height": 64, "backbone": "resnet18.tv_in1k", "test_share": 0.3},
 }  # fmt: skip
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
@@ -83,7 +83,7 @@ def test_a_changed_number_does_not_claim_the_papers_source():
 
 
 def test_new_fields_left_at_their_defaults_are_in_no_key():
-    old = {"batchnorm": "train", "test_share": None}
+    old = {"batchnorm": "train", "test_share": None, "resize_first": None}
     plain, spelt = make_protocol({"name": "t", **TINY}), make_protocol({"name": "t", **TINY, **old})
     assert plain.digest == spelt.digest and not set(old) & plain.key_fields.keys()
     assert len({plain.changed(batchnorm="eval_after_first_epoch").digest, plain.digest}) == 2
@@ -122,14 +122,15 @@ def test_protocols_are_listed_and_shown():
 
 SEED, EPOCHS, TRAIN, TEST = 7, 3, 70, 45
 BACKBONE = "test_byobnet"  # convolutions and BatchNorm; with ResNet-50 a step would take minutes on a CPU
-HEIGHT, WIDTH = 704 // 4, 256 // 4  # a quarter, for the same reason
+QUARTER = {"width": 256 // 4, "height": 704 // 4, "resize_first": (224 // 4, 632 // 4)}  # for the same reason
 
 
-def published_pictures(root, split, size):
+def published_pictures(root, split, width, height, resize_first):
     """Good pictures, then defective ones, as the published loader makes them; and labels, of the unscaled masks."""
     import torchvision.transforms as T
 
-    transform, normalise = T.Compose([T.Resize(size), T.ToTensor()]), T.Normalize(*IMAGENET)
+    sizes = [T.Resize(resize_first[::-1]), T.Resize((height, width))]
+    transform, normalise = T.Compose([*sizes, T.ToTensor()]), T.Normalize(*IMAGENET)
     found = []
     for path in (Path(root) / split).glob("[0-9]*[0-9].png"):
         defective = np.asarray(Image.open(path.with_name(f"{path.stem}_GT.png"))).any()
@@ -170,7 +171,7 @@ def material_of(settings, store, protocol):
 
 
 def small(**changes):
-    fields = {"backbone": BACKBONE, "weights": "scratch", "epochs": EPOCHS, "width": WIDTH, "height": HEIGHT}
+    fields = {"backbone": BACKBONE, "weights": "scratch", "epochs": EPOCHS, **QUARTER}
     return load_preset("diag_as_published").under_name("small", **{**fields, **changes})
 
 
@@ -188,8 +189,9 @@ def trained(protocol, material):
 
 def test_pictures_are_those_of_the_published_loader(ksdd2, store):
     """At the published size. The orders of scaling and normalising differ, so the last digit may."""
-    data = material_of(ksdd2, store, small(width=256, height=704)).train
-    theirs, _ = published_pictures(ksdd2["root"], "train", (704, 256))
+    size = {"width": 256, "height": 704, "resize_first": (224, 632)}
+    data = material_of(ksdd2, store, small(**size)).train
+    theirs, _ = published_pictures(ksdd2["root"], "train", **size)
     some = np.array([0, 1, TRAIN // 2, TRAIN - 1])
     assert np.abs(data.batch(some) - theirs[some]).max() < 2e-6
 
@@ -201,7 +203,7 @@ def test_training_is_that_of_the_published_loop(ksdd2, store):
     differed by 4e-7 at most when this was written, APs not at all; 1e-5 leaves room for other processors. Training
     with BatchNorm in train mode throughout is a thousand times further off, so the quirk is there.
     """
-    train, test = (published_pictures(ksdd2["root"], split, (HEIGHT, WIDTH)) for split in ("train", "test"))
+    train, test = (published_pictures(ksdd2["root"], split, **QUARTER) for split in ("train", "test"))
     model = build(small(), 1, derive_seed("weights", SEED) % 2**31)
     sampler = ShuffleSampler(np.zeros(TRAIN), np.random.default_rng(derive_seed("order", SEED)))
     their_losses, their_aps, their_logits = published_training(

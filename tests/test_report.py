@@ -25,7 +25,7 @@ from augbench.core.store import Store
 from augbench.report import build_tables, expected_frame, load_expected, load_records, print_report, report
 from augbench.report.data import to_csv
 from augbench.report.latex import escape_latex, to_latex
-from augbench.report.render import escape_markdown, to_markdown
+from augbench.report.render import escape_markdown, standard_output, to_markdown
 from augbench.report.tables import Stat, share, stat_of
 
 # In&Out (VISAPP 2024), Table 5: full-shot, N_aug 80, 100, 120: AP, precision, recall as mean and std of four seeds.
@@ -318,13 +318,12 @@ def test_a_planned_grid_needs_no_file_about_it(store):
         report(store, "planned", expected=[expected_cell(cells[1])])
 
 
-def test_a_pipe_gets_the_full_width(store):
+def test_a_pipe_gets_the_full_width(store, monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", "80")
     judged = protocol(holdout=0.1)
     write(store, cell("a_rather_long_name", judged=judged))
-    console = Console(width=80, record=True, file=io.StringIO())
-    print_report(tables_of(store, [cell("a_rather_long_name", judged=judged)]), console)
-    assert "a_rather_long_name  100 " in console.export_text()
-    assert console.width == 80
+    print_report(tables_of(store, [cell("a_rather_long_name", judged=judged)]), standard_output())
+    assert "a_rather_long_name  100 " in capsys.readouterr().out
 
 
 def test_several_grids_are_reported_each(store, tmp_path):

@@ -101,7 +101,7 @@ def test_resident_gives_normalised_channels_last_pictures():
 def test_centre_crop_keeps_the_aspect_and_none_stretches():
     image = np.zeros((100, 60, 3), np.uint8)
     image[40:60, 20:40] = 255  # a square in the middle
-    cropped, squeezed = (fit_picture(image, (50, 50, crop))[..., 0] > 127 for crop in ("centre", "none"))
+    cropped, squeezed = (fit_picture(image, (50, 50, crop, ()))[..., 0] > 127 for crop in ("centre", "none"))
     for mask, square in ((cropped, True), (squeezed, False)):
         rows, columns = mask.any(1).sum(), mask.any(0).sum()
         assert (abs(int(rows) - int(columns)) <= 1) is square
@@ -245,3 +245,12 @@ def test_bf16_differs_and_scores_stay_fp32(store):
     run(grid, store, executor="inline")
     (key,) = store.keys("scores")
     assert pd.read_parquet(path_of(store, "scores", key))["logit"].dtype == np.float32
+
+
+def test_resizing_first_blurs_as_two_steps_do():
+    image = np.random.default_rng(0).integers(0, 256, (64, 40, 3), dtype=np.uint8)
+    once = fit_picture(image, (40, 64, "none", ()))
+    twice = fit_picture(image, (40, 64, "none", (20, 32)))
+    assert np.array_equal(once, image) and twice.shape == image.shape
+    assert np.array_equal(twice, fit_picture(fit_picture(image, (20, 32, "none", ())), (40, 64, "none", ())))
+    assert twice.std() < 0.7 * once.std()

@@ -78,16 +78,15 @@ def _options(
 @app.command()
 def plan(grid: GridArgument, changes: SetOption = None, store: StoreOption = None) -> None:
     """Show what a grid means: trainings, pictures, what is done, what is left. Starts nothing."""
-    from rich.console import Console
-
     from augbench.core.grid import load_grid
     from augbench.core.plan import make_plan, subtract
     from augbench.report.plan import print_plan
+    from augbench.report.render import standard_output
 
     loaded = load_grid(grid, changes or ())
     target = _store(store, loaded.base)
     made = make_plan(loaded, target if target.exists() else None)
-    print_plan(made, subtract(made, target), target, Console())
+    print_plan(made, subtract(made, target), target, standard_output())
 
 
 @app.command()
@@ -99,13 +98,12 @@ def run(
     address: Annotated[str | None, typer.Option(help="A running Ray cluster, e.g. auto.")] = None,
 ) -> None:
     """Complete a grid: make pictures, train, print the table. What is done already is not done again."""
-    from rich.console import Console
-
     from augbench.core.grid import load_grid
     from augbench.engine.driver import run as run_grid
+    from augbench.report.render import standard_output
     from augbench.report.write import report as write_report
 
-    console = Console()
+    console = standard_output()
     say = partial(console.print, markup=False, highlight=False, soft_wrap=True)
     loaded = load_grid(grid, changes or ())
     target = _store(store, loaded.base)
@@ -140,16 +138,15 @@ def report(
     out: Annotated[Path | None, typer.Option("--out", help="Write there instead of STORE/reports/<grid>.")] = None,
 ) -> None:
     """Print the mean (std) tables of a store, and write them as Markdown, LaTeX, CSV and JSON."""
-    from rich.console import Console
-
     from augbench.core.errors import UserError
     from augbench.core.expected import expected_of
     from augbench.core.grid import load_grid
     from augbench.core.plan import make_plan
     from augbench.core.store import Store
+    from augbench.report.render import standard_output
     from augbench.report.write import report as write_report
 
-    target, console = Store(store), Console()
+    target, console = Store(store), standard_output()
     if out is not None and out.exists() and not out.is_dir():
         raise UserError(f"--out '{out}' is a file: give a folder")
     if changes and grid is None:
@@ -166,11 +163,10 @@ def report(
 @app.command("list")
 def list_(what: Annotated[Room, typer.Argument(help="datasets, augmenters or protocols")]) -> None:
     """List what is there, each found by itself."""
-    from rich.console import Console
-
     from augbench.report.listing import listing
+    from augbench.report.render import standard_output
 
-    Console().print(listing(what.value))
+    standard_output().print(listing(what.value))
 
 
 DatasetArgument = Annotated[str, typer.Argument(metavar="NAME", help="A dataset; see `augbench datasets list`.")]
@@ -183,21 +179,19 @@ SettingOption = Annotated[
 @datasets_app.command("list")
 def datasets_list() -> None:
     """List the datasets: task, split, size, licence."""
-    from rich.console import Console
-
     from augbench.report.datasets import datasets_table
+    from augbench.report.render import standard_output
 
-    Console().print(datasets_table())
+    standard_output().print(datasets_table())
 
 
 @datasets_app.command("show")
 def datasets_show(name: DatasetArgument, changes: SettingOption = None) -> None:
     """Say what a dataset is, where to get it, which layout is expected, and its settings."""
-    from rich.console import Console
-
     from augbench.report.datasets import show_dataset
+    from augbench.report.render import standard_output
 
-    show_dataset(name, changes or (), Console())
+    show_dataset(name, changes or (), standard_output())
 
 
 @datasets_app.command("check")
@@ -211,11 +205,10 @@ def datasets_check(
     ] = None,
 ) -> None:
     """Read every file once: counts, groups, formats, and everything that is wrong, named."""
-    from rich.console import Console
-
     from augbench.report.datasets import check_dataset
+    from augbench.report.render import standard_output
 
-    if check_dataset(name, root, changes or (), store, Console()):
+    if check_dataset(name, root, changes or (), store, standard_output()):
         raise typer.Exit(2)
 
 
@@ -228,21 +221,19 @@ def datasets_sample(
     count: Annotated[int, typer.Option(min=1, max=1000, help="About how many pictures.")] = 40,
 ) -> None:
     """Write a contact sheet: good pictures and some of every class, with their masks outlined."""
-    from rich.console import Console
-
     from augbench.report.datasets import write_sample
+    from augbench.report.render import standard_output
 
-    write_sample(name, root, changes or (), out, count, Console())
+    write_sample(name, root, changes or (), out, count, standard_output())
 
 
 @protocols_app.command("list")
 def protocols_list() -> None:
     """List the presets."""
-    from rich.console import Console
-
     from augbench.report.protocols import list_protocols
+    from augbench.report.render import standard_output
 
-    Console().print(list_protocols())
+    standard_output().print(list_protocols())
 
 
 @protocols_app.command("show")
@@ -250,11 +241,10 @@ def protocols_show(
     name: Annotated[str, typer.Argument(metavar="NAME", help="A preset; see `augbench protocols list`.")],
 ) -> None:
     """Print every number of a preset and where it comes from."""
-    from rich.console import Console
-
     from augbench.report.protocols import show_protocol
+    from augbench.report.render import standard_output
 
-    show_protocol(name, Console())
+    show_protocol(name, standard_output())
 
 
 @store_app.command("check")

@@ -46,3 +46,12 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     if near:
         return f" (did you mean '{near[0]}'?)"
     return f" (known: {', '.join(known)})" if known else ""
+
+
+def listed(values: Iterable[str], most: int = 3) -> str:
+    """``'a', 'b', 'c' and 5 more``."""
+    values = list(values)
+    quoted = [f"'{value}'" for value in values[:most]]
+    if len(values) > most:
+        return f"{', '.join(quoted)} and {len(values) - most} more"
+    return " and ".join(quoted) if len(quoted) < 3 else f"{', '.join(quoted[:-1])} and {quoted[-1]}"

@@ -147,9 +147,11 @@ class _UniqueKeys(yaml.SafeLoader):
 
 
 def _identity(grid: Grid) -> dict[str, Any]:
-    """What of a grid decides its cells: not where files lie, nor how the run is spread."""
+    """What of a grid decides its cells: not where files lie, nor how the run is spread, nor prose, nor defaults."""
     content = grid.as_dict()
     del content["resources"], content["save_weights"]
+    prose = {"about", "sources"}
+    content["protocols"] = [p.model_dump(mode="json", exclude=prose, exclude_defaults=True) for p in grid.protocols]
     for entry in content["datasets"]:
         entry["settings"].pop("root", None)
     return content

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import cache, cached_property
 from importlib import resources
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -23,6 +23,8 @@ class Protocol(BaseModel):
     width: int = Field(ge=8, le=4096)
     height: int = Field(ge=8, le=4096)
     crop: Literal["none", "centre"] = "none"  # centre: cut to the target's aspect first, so that nothing is stretched
+    # (width, height) that every picture, real or synthetic, is first resized to; None: once is enough
+    resize_first: tuple[Annotated[int, Field(ge=8, le=4096)], Annotated[int, Field(ge=8, le=4096)]] | None = None
     mean: tuple[float, float, float] = (0.485, 0.456, 0.406)  # ImageNet, of pixel values in [0, 1]
     std: tuple[float, float, float] = (0.229, 0.224, 0.225)
     flip: bool = False  # online random flips, both axes; none of the papers flips

@@ -255,7 +255,7 @@ class Cell(_Keyed):
             "draw": self.draw,
             "n_aug": self.n_aug,
             "seed": self.seed,
-            "protocol": self.protocol.model_dump(mode="json"),
+            "protocol": self.protocol.model_dump(mode="json", exclude={"about", "sources"}),  # prose is in the grid
             "fresh_pools": self.fresh_pools,
         }
 

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from augbench.core.contracts import GOOD, SAMPLE_COLUMNS, Dataset, Shots, TrainView
-from augbench.core.errors import UserError
+from augbench.core.errors import UserError, listed
 from augbench.core.seeds import rng
 from augbench.core.specs import DataSpec
 
@@ -69,27 +69,40 @@ def checked_samples(dataset: Dataset) -> pd.DataFrame:
         UserError: columns missing, ids repeated, or one group on both sides of the split.
     """
     table = dataset.samples()
-    missing = [column for column in SAMPLE_COLUMNS if column not in table.columns]
-    if missing:
-        raise UserError(f"dataset '{dataset.name}': its table lacks the columns {', '.join(missing)}")
-    if table.empty:
-        raise UserError(f"dataset '{dataset.name}' has no samples")
-    if table["id"].duplicated().any():
-        raise UserError(f"dataset '{dataset.name}': id '{table['id'][table['id'].duplicated()].iloc[0]}' occurs twice")
-    if not dataset.folds:
-        wrong = table[~table["split"].isin(("train", "test"))]
-        if len(wrong):
-            raise UserError(
-                f"dataset '{dataset.name}': sample '{wrong['id'].iloc[0]}' has split '{wrong['split'].iloc[0]}': "
-                "use 'train' or 'test'"
-            )
-        sides = table.groupby("group")["split"].nunique()
-        if (sides > 1).any():
-            raise UserError(
-                f"dataset '{dataset.name}': group '{sides.index[sides > 1][0]}' is in training and test: "
-                "pictures of one physical item belong on one side"
-            )
+    problems = table_problems(dataset, table)
+    if problems:
+        more = f" (and {len(problems) - 1} more: augbench datasets check {dataset.name})" if problems[1:] else ""
+        raise UserError(f"dataset '{dataset.name}': {problems[0]}{more}")
     return table[list(SAMPLE_COLUMNS)].sort_values("id", ignore_index=True)
+
+
+def table_problems(dataset: Dataset, table: pd.DataFrame) -> list[str]:
+    """Where the table of a dataset breaks its contract, one sentence each.
+
+    Raises:
+        UserError: it is no table of samples at all.
+    """
+    missing = [column for column in SAMPLE_COLUMNS if column not in table.columns]
+    if missing or table.empty:
+        what = f"its table lacks the columns {', '.join(missing)}" if missing else "it has no samples"
+        raise UserError(f"dataset '{dataset.name}': {what}")
+    problems = [
+        f"id '{name}' occurs {len(rows)} times: {listed(rows['image'])}: take all but one out"
+        for name, rows in table[table["id"].duplicated(keep=False)].groupby("id")
+    ]
+    if dataset.folds:
+        return problems
+    for row in table[~table["split"].isin(("train", "test"))].itertuples():
+        problems.append(f"sample '{row.id}' has split '{row.split}': use 'train' or 'test'")
+    split = table[table["split"].isin(("train", "test"))]
+    sides = split.groupby("group")["split"].nunique()
+    for group, rows in split[split["group"].isin(sides.index[sides > 1])].groupby("group"):
+        train, test = (listed(rows.loc[rows["split"] == side, "id"]) for side in ("train", "test"))
+        problems.append(
+            f"group '{group}' is in training ({train}) and test ({test}): "
+            "pictures of one physical item belong on one side"
+        )
+    return problems
 
 
 def grouped_folds(table: pd.DataFrame, k: int, name: str) -> np.ndarray:

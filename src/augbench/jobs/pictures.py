@@ -21,22 +21,29 @@ from augbench.core.store import MEND, Store
 if TYPE_CHECKING:
     import torch
 
-Geometry = tuple[int, int, str]  # width, height, crop
+Geometry = tuple[int, int, str, tuple[int, int] | tuple[()]]  # width, height, crop, size to resize to first or ()
 POOLS_KEPT = 16  # decoded pools a worker keeps; cells of one pool run close together
 
 
 def geometry(protocol: Protocol) -> Geometry:
     """What of a protocol decides how pictures are cut and resized."""
-    return protocol.width, protocol.height, protocol.crop
+    return protocol.width, protocol.height, protocol.crop, protocol.resize_first or ()
 
 
 def fit_picture(image: np.ndarray, size: Geometry) -> np.ndarray:
-    """H,W,3 uint8 to the geometry's height,width,3 uint8: centre crop to its aspect (if it says so), then bilinear."""
-    from PIL import Image
-
-    width, height, crop = size
+    """H,W,3 uint8 to the geometry's height,width,3 uint8: resized first, and cut to its aspect, if it says so."""
+    width, height, crop, first = size
+    if first:
+        image = _resized(image, *first)
     if crop == "centre":
         image = _centre_crop(image, width / height)
+    return _resized(image, width, height)
+
+
+def _resized(image: np.ndarray, width: int, height: int) -> np.ndarray:
+    """Bilinear; the same picture where it has the size already."""
+    from PIL import Image
+
     if image.shape[:2] == (height, width):
         return np.ascontiguousarray(image)
     return np.asarray(Image.fromarray(image).resize((width, height), Image.Resampling.BILINEAR))

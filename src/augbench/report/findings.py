@@ -13,11 +13,11 @@ from dataclasses import dataclass, field
 import numpy as np
 import pandas as pd
 
-from augbench.core.contracts import GOOD, SAMPLE_COLUMNS, Dataset
-from augbench.core.errors import DatasetError, UserError
+from augbench.core.contracts import GOOD, Dataset
+from augbench.core.errors import DatasetError, UserError, listed
 from augbench.core.pictures import decode_rgb, look, read_bytes
 from augbench.core.specs import DataSpec
-from augbench.core.splits import make_split
+from augbench.core.splits import make_split, table_problems
 
 Sample = Mapping[str, str]
 Size = tuple[int, int]  # width, height
@@ -60,7 +60,7 @@ def examine(dataset: Dataset) -> Findings:
         table = dataset.samples()
     except DatasetError as error:
         problems, table = list(error.problems), error.table
-    problems += _of_table(dataset, table)
+    problems += table_problems(dataset, table)
     shown = _showing(dataset, table)
     rows = table.to_dict("records")
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
@@ -81,29 +81,6 @@ def _showing(dataset: Dataset, table: pd.DataFrame) -> Dataset:
     shown = copy.copy(dataset)
     shown.samples = lambda: table
     return shown
-
-
-def _of_table(dataset: Dataset, table: pd.DataFrame) -> list[str]:
-    """Where the table breaks its contract."""
-    missing = [column for column in SAMPLE_COLUMNS if column not in table.columns]
-    if missing or table.empty:
-        what = f"its table lacks the columns {', '.join(missing)}" if missing else "it has no samples"
-        raise UserError(f"dataset '{dataset.name}': {what}")
-    problems = []
-    for name, rows in table[table["id"].duplicated(keep=False)].groupby("id"):
-        problems.append(f"id '{name}' occurs {len(rows)} times: {_some(rows['image'])}: take all but one out")
-    if dataset.folds:
-        return problems
-    for row in table[~table["split"].isin(("train", "test"))].itertuples():
-        problems.append(f"sample '{row.id}' has split '{row.split}': use 'train' or 'test'")
-    for group, rows in table.groupby("group"):
-        sides = [rows.loc[rows["split"] == side, "id"] for side in ("train", "test")]
-        if all(len(side) for side in sides):
-            problems.append(
-                f"group '{group}' is in training ({_some(sides[0])}) and test ({_some(sides[1])}): "
-                "pictures of one physical item belong on one side"
-            )
-    return problems
 
 
 def _see(dataset: Dataset, row: Sample) -> Seen:
@@ -159,7 +136,7 @@ def _mask(dataset: Dataset, row: Sample, seen: Seen) -> np.ndarray | None:
 
 
 def _mended(dataset: Dataset, table: pd.DataFrame) -> pd.DataFrame:
-    """The table without what `_of_table` named already, so that its splits can be judged all the same."""
+    """The table without what `table_problems` named already, so that its splits can be judged all the same."""
     table = table[table["label"] != ""].drop_duplicates("id")
     if dataset.folds:
         return table
@@ -209,7 +186,7 @@ def _judge_twins(dataset: Dataset, findings: Findings) -> None:
         known = set(rows["id"]) & set(dataset.known)
         findings.known |= known
         labels, groups, sides = (list(dict.fromkeys(rows[column])) for column in ("label", "group", "split"))
-        what = f"{_some(rows['id'], 6)} are pixel-identical"
+        what = f"{listed(rows['id'], 6)} are pixel-identical"
         labels = [label for label in labels if label]
         if len(labels) > 1:
             what += f", but labelled {' and '.join(labels)}"
@@ -220,7 +197,7 @@ def _judge_twins(dataset: Dataset, findings: Findings) -> None:
         if len(groups) > 1:
             where = " and on both sides of the split" if len(sides) > 1 else ""
             where = where or ("; a fold can put them on both sides" if dataset.folds else "")
-            named = "" if set(groups) <= set(rows["id"]) else f" ({_some(groups)})"  # each may be its own group
+            named = "" if set(groups) <= set(rows["id"]) else f" ({listed(groups)})"  # each may be its own group
             what += f", in different groups{named}{where}"
         findings.problems.append(f"{what}: take all but one out" + ("" if len(labels) > 1 else ", or group them"))
 
@@ -228,15 +205,6 @@ def _judge_twins(dataset: Dataset, findings: Findings) -> None:
 def count(values: Sequence[str]) -> str:
     """``1,344 JPEG, 8-bit grey; 3 PNG, palette``: the most frequent first."""
     return "; ".join(f"{number:,} {value}" for value, number in Counter(values).most_common())
-
-
-def _some(values: Sequence[str], most: int = 3) -> str:
-    """``'a', 'b', 'c' and 5 more``."""
-    values = list(values)
-    quoted = [f"'{value}'" for value in values[:most]]
-    if len(values) > most:
-        return f"{', '.join(quoted)} and {len(values) - most} more"
-    return " and ".join(quoted) if len(quoted) < 3 else f"{', '.join(quoted[:-1])} and {quoted[-1]}"
 
 
 def _by(size: Size) -> str:

@@ -11,9 +11,10 @@ from rich.markup import escape
 from rich.table import Table
 
 from augbench.core.protocol import SWITCHES, Protocol, load_preset, preset_names
+from augbench.report.render import WIDTH
 
 GROUPS = {
-    "picture": ("width", "height", "crop", "mean", "std", "flip"),
+    "picture": ("width", "height", "crop", "resize_first", "mean", "std", "flip"),
     "classifier": ("backbone", "weights"),
     "training": (
         "optimiser",
@@ -33,14 +34,12 @@ GROUPS = {
 }
 """How the fields of a protocol are grouped."""
 
-WIDTH = 100
-
 
 def list_protocols() -> Table:
     """A table of the presets."""
     table = Table(box=box.SIMPLE_HEAD)
     for title in ("protocol", "size", "backbone", "training", "AP", "hold-out"):
-        table.add_column(title, no_wrap=title in ("protocol", "size", "AP"), overflow="fold")
+        table.add_column(title, no_wrap=title in ("protocol", "size", "AP"))
     for name in preset_names():
         p = load_preset(name)
         training = f"{p.optimiser} {p.lr:g}, batch {p.batch}, {p.epochs} epochs, {p.sampler}"
@@ -56,8 +55,6 @@ def show_protocol(name: str, console: Console) -> None:
         UserError: there is no such preset.
     """
     protocol = load_preset(name)
-    if not console.is_terminal:
-        console.width = max(console.width, WIDTH)
     console.print(f"[bold]{name}[/]", highlight=False)
     for line in textwrap.wrap(protocol.about, min(console.width, WIDTH)):
         console.print(escape(line), highlight=False)
@@ -82,6 +79,8 @@ def _text(protocol: Protocol, field: str) -> str:
     value: Any = getattr(protocol, field)
     if value is None and field == "epoch_pictures":
         return "all" if protocol.sampler == "shuffle" else "2 x positives"
+    if field == "resize_first":
+        return f"{value[0]} x {value[1]}" if value else "no"
     if value is None:
         return "official split, or folds"
     if isinstance(value, bool):

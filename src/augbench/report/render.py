@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import rich.table
 from rich import box
-from rich.console import Group, RenderableType
+from rich.console import Console, Group, RenderableType
 from rich.padding import Padding
 from rich.text import Text
 
@@ -17,8 +17,17 @@ from augbench.report.tables import Column, Row, Table
 _MARKDOWN = re.compile(r"([\\`*_\[\]<>#|~$&])")
 
 
+WIDTH = 100  # columns that everything here is made for
+
+
+def standard_output() -> Console:
+    """Standard output. A file or a pipe gets `WIDTH` columns where rich would think it has 80."""
+    made = Console()
+    return made if made.is_terminal else Console(width=max(made.width, WIDTH))
+
+
 def to_terminal(table: Table) -> RenderableType:
-    """A table for ``rich.console.Console.print``; made for 100 columns."""
+    """A table for ``rich.console.Console.print``; made for `WIDTH` columns."""
     grid = rich.table.Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1), collapse_padding=True)
     for column in table.columns:
         side = "right" if column.is_number else "left"

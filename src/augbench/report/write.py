@@ -19,7 +19,6 @@ from augbench.report.render import to_markdown, to_terminal
 from augbench.report.tables import Table, build_tables
 
 WAY_OUT = "run a grid first: augbench run GRID.yaml"
-WIDTH = 100
 ALL = "all"  # the report of a store that knows no grid
 
 
@@ -77,13 +76,9 @@ def write_report(
 
 
 def print_report(tables: Sequence[Table], console: Console) -> None:
-    """Print the tables; made for 100 columns, which a file or a pipe gets even if rich thinks it narrower."""
-    before = console.width
-    if not console.is_terminal:
-        console.width = max(before, WIDTH)
+    """Print the tables."""
     for table in tables:
         console.print(to_terminal(table))
-    console.width = before
 
 
 def _names(store: Store, grid_name: str | None) -> list[str]:

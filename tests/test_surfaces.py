@@ -5,8 +5,9 @@ import pytest
 from pydantic import ValidationError
 
 from augbench.core import noise
+from augbench.core.drawing import strokes
 from augbench.core.seeds import rng
-from augbench.datasets._surface_defects import DEFECTS, add_defect, strokes
+from augbench.datasets._surface_defects import DEFECTS, add_defect
 from augbench.datasets._surface_materials import MATERIALS, make_surface, photograph
 from augbench.datasets.surfaces import HEIGHT, WIDTH, Surfaces, _render
 

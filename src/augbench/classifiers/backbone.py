@@ -6,6 +6,7 @@ import logging
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from augbench.classifiers import micro_resnet
 from augbench.core.errors import UserError, did_you_mean
 from augbench.core.protocol import Protocol
 
@@ -22,6 +23,7 @@ def build(protocol: Protocol, outputs: int, seed: int) -> torch.nn.Module:
     import timm
     import torch
 
+    micro_resnet.register()
     _refuse_unknown(protocol.backbone)
     torch.manual_seed(seed)
     if protocol.weights == "timm":

@@ -11,10 +11,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from augbench.core.drawing import Colour, Range, expose, lighting
 from augbench.core.noise import Shape, relief, spectral, streaks
-
-Colour = tuple[float, float, float]
-Range = tuple[float, float]
 
 
 @dataclass(frozen=True)
@@ -163,29 +161,5 @@ def _tool_mark(rng: np.random.Generator, shape: Shape, grain: float) -> np.ndarr
 
 def photograph(rng: np.random.Generator, surface: Surface) -> np.ndarray:
     """One exposure, H,W,3 uint8: lighting gradient, reflection, white balance, slight blur, sensor noise."""
-    shape = surface.albedo.shape[:2]
-    light = _lighting(rng, shape, surface.gloss)[..., None]
-    balance = rng.normal(1, 0.02, 3).astype(np.float32)
-    picture = surface.albedo * light * balance
-    picture = _soften(picture, rng.uniform(0, 0.2))
-    picture += rng.standard_normal(picture.shape, dtype=np.float32) * np.float32(rng.uniform(0.004, 0.014))
-    return np.clip(picture * 255 + 0.5, 0, 255).astype(np.uint8)
-
-
-def _lighting(rng: np.random.Generator, shape: Shape, gloss: float) -> np.ndarray:
-    """H,W float32 around 1: a gain, a linear fall-off of up to 25 % from edge to edge, a broad soft reflection."""
-    y = np.linspace(-0.5, 0.5, shape[0], dtype=np.float32)[:, None]
-    x = np.linspace(-0.5, 0.5, shape[1], dtype=np.float32)[None, :]
-    angle = rng.uniform(0, 2 * np.pi)
-    fall = rng.uniform(0, 0.25) * (x * np.cos(angle) + y * np.sin(angle))
-    band = np.exp(-(((y - rng.uniform(-0.6, 0.6)) + 0.3 * rng.normal() * x) ** 2) / rng.uniform(0.02, 0.12))
-    return (rng.uniform(0.85, 1.12) * (1 + fall) + gloss * rng.random() * band).astype(np.float32)
-
-
-def _soften(picture: np.ndarray, share: float) -> np.ndarray:
-    """A 3 x 3 blur: each neighbour along an axis gives ``share`` (0 to 0.2) to a pixel; edges repeat."""
-    for axis in (0, 1):
-        padded = np.pad(picture, [(1, 1) if a == axis else (0, 0) for a in range(3)], mode="edge")
-        before, after = (padded[:-2], padded[2:]) if axis == 0 else (padded[:, :-2], padded[:, 2:])
-        picture = picture + np.float32(share) * (before + after - 2 * picture)
-    return picture
+    light = lighting(rng, surface.albedo.shape[:2], surface.gloss, gain=(0.85, 1.12), fall=(0, 0.25))
+    return expose(rng, surface.albedo, light, balance=0.02, blur=(0, 0.2), noise=(0.004, 0.014))

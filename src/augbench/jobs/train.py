@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+from augbench.classifiers import micro_resnet
 from augbench.classifiers.fit import Fitted, fit, predict
 from augbench.classifiers.loader import Resident
 from augbench.core.contracts import GOOD
@@ -205,6 +206,8 @@ def commit(
 def _embedded(library: Library, cell: Cell, takes: Sequence[Take]) -> list[str]:
     """The parts that come with this package, for which a result shows mechanics and is no evidence."""
     found = [f"dataset {cell.data.name}"] if library.dataset(cell.data.alias).embedded else []
+    if (cell.protocol.backbone, cell.protocol.weights) == (micro_resnet.NAME, "timm"):
+        found.append(f"backbone {micro_resnet.NAME}")
     augmenters = [take.pool.augmenter for take in takes]
     return found + [f"augmenter {spec.name}" for spec in augmenters if library.augmenter(spec).embedded()]
 

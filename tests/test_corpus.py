@@ -1,0 +1,139 @@
+"""The corpus that pretrains the shipped models: determinism, masks, captions; and that `surfaces` is held out of it."""
+
+import dataclasses
+import sys
+
+import numpy as np
+import pytest
+from corpus import DEFECTS, MATERIALS, RESERVED, Item, captions, make, plan, render
+from corpus.defects import FLAWS, OVERLAP
+from corpus.materials import COLOURS
+from corpus.pictures import DEFECT_WORDS, MATERIAL_WORDS, TRAINED, choose_colour, of_items
+from corpus.words import WORDS
+
+from augbench.core.seeds import rng
+from augbench.datasets import _surface_materials
+from augbench.datasets._surface_defects import DEFECTS as SURFACE_DEFECTS
+from augbench.datasets._surface_materials import MATERIALS as SURFACE_MATERIALS
+
+
+def item(material, defect, index=0):
+    return Item(9, index, material, choose_colour(rng("test-corpus", material, index), material, defect), defect)
+
+
+def test_a_picture_depends_on_its_own_names_alone():
+    some, later = make(6, seed=3, workers=1), make(3, seed=3, start=3, workers=1)
+    assert (some.images[3:] == later.images).all()
+    assert (some.masks[3:] == later.masks).all()
+    backwards = of_items(some.items[::-1], workers=1)
+    assert (backwards.images[::-1] == some.images).all()
+    assert (make(6, seed=4, workers=1).images != some.images).mean() > 0.5
+
+
+def test_the_number_of_workers_changes_nothing(monkeypatch):
+    monkeypatch.setattr("corpus.pictures.BLOCK", 4)
+    one, two = make(10, seed=5, workers=1), make(10, seed=5, workers=2)
+    assert (one.images == two.images).all()
+    assert (one.masks == two.masks).all()
+
+
+def test_arrays_say_what_is_shown():
+    corpus = make(40, seed=6, workers=1)
+    assert corpus.images.shape == (40, 64, 64, 3) and corpus.images.dtype == np.uint8
+    assert corpus.masks.shape == (40, 64, 64) and corpus.masks.dtype == bool
+    for number, shown in enumerate(corpus.items):
+        assert MATERIAL_WORDS[corpus.material[number]] == shown.material
+        assert DEFECT_WORDS[corpus.defect[number]] == shown.defect
+        assert corpus.masks[number].any() == bool(shown.defect)
+
+
+@pytest.mark.parametrize("material", MATERIALS)
+def test_every_defect_shows_on_every_material_and_nowhere_else(material):
+    """The same piece without the defect differs clearly inside the mask, and hardly outside."""
+    for defect in DEFECTS:
+        for index in range(3):
+            shown = item(material, defect, index)
+            image, mask = render(shown)
+            good, nothing = render(dataclasses.replace(shown, defect=""))
+            assert not nothing.any()
+            assert 0.004 < mask.mean() < 0.5, (material, defect, mask.mean())
+            change = np.abs(image.astype(float) - good).mean(axis=2)
+            assert change[mask].mean() > 10, (material, defect, index)
+            assert change[mask].mean() > 4 * change[~mask].mean(), (material, defect, index)
+
+
+def test_pictures_may_have_any_size():
+    image, mask = render(item("wood", "crack"), (40, 100))
+    assert image.shape == (40, 100, 3)
+    assert mask.shape == (40, 100)
+
+
+def test_captions_hold_the_words():
+    assert set(WORDS) == set(DEFECTS)
+    coloured = 0
+    for index in range(200):
+        shown = plan(7, index)
+        names = (shown.material, *MATERIALS[shown.material].names)
+        for text in captions(shown, 3):
+            assert any(name in text for name in names), text
+            found = [w for w in WORDS if any(word in text for word in (*WORDS[w].nouns, *WORDS[w].adjectives))]
+            assert (shown.defect in found) if shown.defect else not found, text
+            coloured += bool(shown.colour) and shown.colour in text
+        assert captions(shown, 3)[:2] == captions(shown, 2)
+    assert coloured > 100
+
+
+def test_captions_take_the_forms_of_published_prompts():
+    texts = {text for index in range(3000) for text in captions(plan(8, index), 2)}
+    assert any(text.endswith("background scratched") for text in texts)
+    assert any(text.endswith("background cracked") for text in texts)
+    for text in ("brushed metal background", "copper metal scratches", "white marks on the wall"):
+        assert any(text in found for found in texts), text
+
+
+def test_white_marks_are_not_put_on_white():
+    assert all(choose_colour(rng("w", i), "wall", "white marks") != "white" for i in range(50))
+    assert set(MATERIALS["wall"].colours) <= set(COLOURS)
+
+
+# What the benchmark's dataset shows is held out.
+
+
+def test_no_material_of_surfaces_is_in_the_corpus():
+    for name, material in MATERIALS.items():
+        words = {word for said in (name, *material.names) for word in said.split()}
+        for theirs, recipe in SURFACE_MATERIALS.items():
+            assert theirs not in (name, *material.names)
+            assert theirs.split()[-1] not in words, f"{name} is called by {theirs}'s noun"
+            assert material.draw is not recipe.texture
+    used = {value for module in list(sys.modules.values()) if module.__name__.startswith("corpus")
+            for value in vars(module).values() if callable(value)}  # fmt: skip
+    recipes = {value for name, value in vars(_surface_materials).items() if name.startswith("_") and callable(value)}
+    assert recipes
+    assert not used & recipes
+
+
+def test_shared_flaws_have_disjoint_ranges():
+    """Of every shape that both draw with the same code, every number is apart, but for a few named ones."""
+    ours = {type(flaw): flaw for flaw in FLAWS.values()}
+    theirs = {type(defect.flaw): defect.flaw for defect in SURFACE_DEFECTS.values()}
+    assert set(ours) == set(theirs)  # five kinds of flaw
+    for kind, flaw in ours.items():
+        fields = [field.name for field in dataclasses.fields(kind) if field.name not in OVERLAP]
+        assert fields
+        for field in fields:
+            low, high = interval(getattr(flaw, field))
+            their_low, their_high = interval(getattr(theirs[kind], field))
+            assert high < their_low or low > their_high, f"{kind.__name__}.{field}"
+
+
+def interval(value):
+    return value if isinstance(value, tuple) else (value, value)
+
+
+def test_reserved_materials_are_never_trained_on():
+    assert set(RESERVED) <= set(MATERIALS)
+    assert not set(RESERVED) & set(TRAINED)
+    assert len(TRAINED) == 16
+    assert {plan(1, index).material for index in range(500)} == set(TRAINED)
+    assert {plan(1, index, RESERVED).material for index in range(60)} == set(RESERVED)

@@ -3,8 +3,8 @@
     python bench/micro/resnet_gain.py [--seeds 6] [--epochs 8] [--shots all 5] [--lrs 0.001 0.003] [--store FOLDER]
 
 Equal but for the weights: pictures, order, flips, steps. Each learning rate is a row of its own, and the gain is taken
-between the two at their better one, so that neither profits from a rate that suits it. `test_efficientnet`, the small
-timm model of the `demo` protocol, is the yardstick for speed (images/s of training in the same run). Mechanics, not
+between the two at their better one, so that neither profits from a rate that suits it. `test_efficientnet`, a small
+timm model, is the yardstick for speed (images/s of training in the same run). Mechanics, not
 evidence.
 """
 

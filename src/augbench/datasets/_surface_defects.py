@@ -16,6 +16,8 @@ from augbench.core.flaws import Crack, Flaw, Scratch, Scuff, Spots, Stain
 from augbench.datasets._surface_materials import Surface
 
 MASK_LEVEL = 0.25
+# Contrasts were chosen on the world of `seed: 1`, where the protocol `demo` then reached an AP of about .85 with all real
+# defects and of .53 with five: neither solved nor hopeless. Reports use the default world.
 
 
 @dataclass(frozen=True)
@@ -37,11 +39,11 @@ CRACK = Crack(length=(22, 75), width=(1.0, 2.0), tip=0.7, fork_width=0.8, forks=
 STAIN = Stain(radius=(5, 15), stretch=(0.7, 1.4), ragged=0.2, rim=(0, 0.35))
 
 DEFECTS: dict[str, Defect] = {
-    "scratch": Defect(SCRATCH, (0.14, 0.65), 0.35),
-    "spot": Defect(SPOT, (0.14, 0.65), 0.7, ((1.0, 1.0, 1.0), (0.7, 0.95, 1.1))),
-    "mark": Defect(MARK, (0.12, 0.60), 0.3, ((1.0, 1.0, 1.0), (1.0, 0.97, 0.9))),
-    "crack": Defect(CRACK, (0.13, 0.65), 0.85),
-    "stain": Defect(STAIN, (0.11, 0.50), 0.8, ((0.7, 1.0, 1.25), (1.0, 0.9, 0.8), (1.1, 1.0, 0.8))),
+    "scratch": Defect(SCRATCH, (0.035, 0.40), 0.35),
+    "spot": Defect(SPOT, (0.035, 0.40), 0.7, ((1.0, 1.0, 1.0), (0.7, 0.95, 1.1))),
+    "mark": Defect(MARK, (0.03, 0.36), 0.3, ((1.0, 1.0, 1.0), (1.0, 0.97, 0.9))),
+    "crack": Defect(CRACK, (0.033, 0.40), 0.85),
+    "stain": Defect(STAIN, (0.028, 0.30), 0.8, ((0.7, 1.0, 1.25), (1.0, 0.9, 0.8), (1.1, 1.0, 0.8))),
 }
 
 

@@ -16,8 +16,8 @@ from augbench.core.flaws import Crack, Flaw, Scratch, Scuff, Spots, Stain
 from augbench.datasets._surface_materials import Surface
 
 MASK_LEVEL = 0.25
-# Contrasts were chosen on the world of `seed: 1`, where the protocol `demo` then reached an AP of about .85 with all real
-# defects and of .53 with five: neither solved nor hopeless. Reports use the default world.
+# Contrasts were chosen on the world of `seed: 1`, where the protocol `demo` then reached an AP of about .85 with all
+# real defects and of .53 with five: neither solved nor hopeless. Reports use the default world.
 
 
 @dataclass(frozen=True)

@@ -264,7 +264,7 @@ def test_a_store_lost_under_ray_ends_in_one_line_and_is_completed_later(s3, tmp_
     s3.reset()
     done = store.keys("cells")
     assert 0 < len(done) < 6 and not store.keys("failures")
-    result = cli("run", path, "--store", "s3://bucket/runs")
+    result = cli("run", path, "--store", "s3://bucket/runs", "--executor", "inline")
     assert result.returncode == 0 and f"6 cells done, {6 - len(done)} of them now" in result.stdout, result.stdout
 
 

@@ -54,8 +54,7 @@ Of the file as shipped with the heads of its training, on {judged:,} pictures ea
 - Its defects are coarse: lines from {thinnest} px. Thinner ones it has to learn from the data at hand.
 - Trained at 64 x 64. On larger pictures a small defect is a smaller share of what is pooled.
 - `surfaces` is held out but is close kin: its light, camera and random fields come from the same code, and five of the
-  nine kinds of defect from the same shapes with other ranges. Expect far more transfer there than to photographs, most
-  of it a faster start (`bench/micro/resnet_gain.py` at 8 and at 60 epochs), and little headroom left for augmentation.
+  nine kinds of defect from the same shapes with other ranges. Expect more transfer there than to photographs.
 """
 
 

@@ -20,10 +20,10 @@ import timm
 import torch
 from corpus.pictures import DEFECT_WORDS, RESERVED, TRAINED, Arrays, make
 from micro_card import write_card
-from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import nn
 from torch.nn import functional
+from training import Checkpoint, Progress, add_presets, apply_preset, set_rate
 
 import augbench
 from augbench.classifiers import micro_resnet
@@ -40,7 +40,6 @@ WARM_UP = 200  # steps
 ZOOM = (1.0, 1.6)  # of augmentation; below 1 lines would become as thin as those of `surfaces`, which are held out
 SEEDS = {"training": 1, "unseen seed": 2, "reserved materials": 3}  # of the corpus
 MASK_WEIGHT = 1.0
-REPORT_EVERY = 10  # seconds
 DECISIVE = ("pictures", "epochs", "batch", "lr", "seed")  # settings that a resumed training must share
 
 
@@ -140,9 +139,10 @@ def train(model: Heads, stock: Stock, args: argparse.Namespace) -> float:
     optimiser = torch.optim.AdamW(model.parameters(), lr=args.lr, weight_decay=WEIGHT_DECAY)
     per_epoch = len(stock) // args.batch
     total = args.epochs * per_epoch
-    first, spent = load_checkpoint(args, model, optimiser) if args.resume else (0, 0.0)
-    begun = shown = saved = time.perf_counter()
-    smoothed = None
+    decisive = {name: getattr(args, name) for name in DECISIVE}
+    checkpoint = Checkpoint(Path(args.checkpoint), decisive, {"model": model, "adam": optimiser})
+    first, spent = checkpoint.load(args.device) if args.resume else (0, 0.0)
+    progress = Progress(total, args.batch, first, spent)
     model.train()
     order = np.empty(0)
     for step in range(first, total):
@@ -150,65 +150,16 @@ def train(model: Heads, stock: Stock, args: argparse.Namespace) -> float:
             order = rng("micro-resnet-order", args.seed, step // per_epoch).permutation(len(stock))
         rows = torch.from_numpy(order[step % per_epoch * args.batch :][: args.batch]).to(stock.images.device)
         draw = torch.Generator().manual_seed(derive_seed("micro-resnet-augment", args.seed, step))
-        for group in optimiser.param_groups:
-            group["lr"] = args.lr * min(1, (step + 1) / WARM_UP) * 0.5 * (1 + math.cos(math.pi * step / total))
+        set_rate(optimiser, args.lr, step, total, WARM_UP)
         loss = losses(model, stock, rows, draw)
         optimiser.zero_grad(set_to_none=True)
         loss.backward()
         optimiser.step()
-        now = time.perf_counter()
-        if now - shown > REPORT_EVERY or step == total - 1:
-            value = loss.item()
-            smoothed = value if smoothed is None else 0.7 * smoothed + 0.3 * value
-            rate = (step + 1 - first) * args.batch / (now - begun)
-            left = (total - step - 1) * args.batch / rate
-            print(f"step {step + 1}/{total}  loss {smoothed:.3f}  {rate:.0f} pictures/s  {left:.0f} s left", flush=True)
-            shown = now
-        if now - saved > args.checkpoint_every:
-            save_checkpoint(args, model, optimiser, step + 1, spent + now - begun)
-            saved = now
-    return spent + time.perf_counter() - begun
-
-
-def settings(args: argparse.Namespace) -> str:
-    """What decides the result, as text."""
-    return " ".join(f"{name}={getattr(args, name)}" for name in DECISIVE)
-
-
-def save_checkpoint(
-    args: argparse.Namespace, model: Heads, optimiser: torch.optim.Optimizer, step: int, seconds: float
-) -> None:
-    """Weights and optimiser state in one safetensors file, written beside and renamed."""
-    tensors = {f"model.{name}": tensor.contiguous() for name, tensor in model.state_dict().items()}
-    for number, state in optimiser.state_dict()["state"].items():
-        tensors |= {f"adam.{number}.{name}": tensor.contiguous() for name, tensor in state.items()}
-    path = Path(args.checkpoint)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    save_file(
-        tensors, path.with_suffix(".part"), {"step": str(step), "seconds": str(seconds), "settings": settings(args)}
-    )
-    path.with_suffix(".part").replace(path)
-
-
-def load_checkpoint(args: argparse.Namespace, model: Heads, optimiser: torch.optim.Optimizer) -> tuple[int, float]:
-    """The next step and the seconds spent; 0 where there is no checkpoint."""
-    if not Path(args.checkpoint).exists():
-        return 0, 0.0
-    with safe_open(args.checkpoint, "pt", device=args.device) as file:
-        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
-        about = file.metadata()
-    if about["settings"] != settings(args):
-        raise SystemExit(
-            f"{args.checkpoint} was made with {about['settings']}, not {settings(args)}: delete it or match"
-        )
-    model.load_state_dict({n.removeprefix("model."): t for n, t in tensors.items() if n.startswith("model.")})
-    state: dict[int, dict[str, torch.Tensor]] = {}
-    for name, tensor in tensors.items():
-        if name.startswith("adam."):
-            _, number, field = name.split(".")
-            state.setdefault(int(number), {})[field] = tensor
-    optimiser.load_state_dict({"state": state, "param_groups": optimiser.state_dict()["param_groups"]})
-    return int(about["step"]), float(about["seconds"])
+        if progress.line_due(step):
+            progress.show(step, loss.item())
+        if progress.checkpoint_due(args.checkpoint_every):
+            checkpoint.save(step + 1, progress.seconds())
+    return progress.seconds()
 
 
 @torch.inference_mode()
@@ -250,9 +201,7 @@ def through_fp16(model: Heads) -> None:
 def arguments() -> argparse.Namespace:
     """The command line; a preset gives what is not given."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--preset", choices=PRESETS, default="cpu")
-    for name, value in PRESETS["cpu"].items():
-        parser.add_argument(f"--{name}", type=type(value))
+    add_presets(parser, PRESETS)
     parser.add_argument("--seed", type=int, default=0, help="of weights, order and augmentation")
     parser.add_argument("--workers", type=int, help="processes that draw the corpus (default: one per processor)")
     parser.add_argument("--judged", type=int, default=4000, help="pictures of each evaluation")
@@ -261,9 +210,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--checkpoint-every", type=float, default=60, help="seconds")
     parser.add_argument("--out", type=Path, default=Path(micro_resnet.weights_file()).parent)
     args = parser.parse_args()
-    for name, value in PRESETS[args.preset].items():
-        if getattr(args, name) is None:
-            setattr(args, name, value)
+    apply_preset(args, PRESETS)
     return args
 
 

@@ -1,0 +1,151 @@
+"""What the training scripts share: presets of the command line, checkpoints, progress lines.
+
+A checkpoint is one safetensors file; what its header says of it is JSON. It holds weights and optimiser states alone:
+order, augmentation and noise are derived from the seed and the step, so nothing else has to be remembered to go on.
+On a CPU a training in parts ends with the same bits as one in a single run; on a GPU sums have no fixed order.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from corpus.pictures import Arrays
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import nn
+from torch.optim import Optimizer
+
+
+def add_presets(parser: argparse.ArgumentParser, presets: Mapping[str, Mapping[str, Any]]) -> None:
+    """Options ``--preset`` and one for each thing that a preset sets."""
+    parser.add_argument("--preset", choices=presets, default="cpu")
+    for name, value in presets["cpu"].items():
+        parser.add_argument(f"--{name}", type=type(value))
+
+
+def apply_preset(args: argparse.Namespace, presets: Mapping[str, Mapping[str, Any]]) -> None:
+    """Take from the preset what the command line did not give."""
+    for name, value in presets[args.preset].items():
+        if getattr(args, name) is None:
+            setattr(args, name, value)
+
+
+def pixels_of(corpus: Arrays, device: str) -> torch.Tensor:
+    """The pictures of a corpus, N,3,H,W uint8 on the device."""
+    return torch.from_numpy(np.ascontiguousarray(corpus.images.transpose(0, 3, 1, 2))).to(device)
+
+
+def set_rate(optimiser: Optimizer, peak: float, step: int, total: int, warm_up: int) -> None:
+    """The learning rate of a step: linear to ``peak`` in ``warm_up`` steps, times a cosine that ends at 0."""
+    for group in optimiser.param_groups:
+        group["lr"] = peak * min(1, (step + 1) / warm_up) * 0.5 * (1 + math.cos(math.pi * step / total))
+
+
+@dataclass
+class Checkpoint:
+    """Where a training stands, in one file that is written beside and renamed.
+
+    ``settings`` are those that decide the result: a training goes on only with the ones that it began with.
+    """
+
+    path: Path
+    settings: dict[str, Any]
+    parts: dict[str, nn.Module | Optimizer]
+
+    def save(self, step: int, seconds: float) -> None:
+        """Write what is needed to go on with ``step`` after ``seconds`` of training."""
+        tensors = {}
+        for part, thing in self.parts.items():
+            if isinstance(thing, Optimizer):
+                states = thing.state_dict()["state"].items()
+                tensors |= {f"{part}.{i}.{name}": t.contiguous() for i, state in states for name, t in state.items()}
+            else:
+                tensors |= {f"{part}.{name}": tensor.contiguous() for name, tensor in thing.state_dict().items()}
+        about = {"step": step, "seconds": seconds, "settings": self.settings}
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        beside = self.path.with_suffix(".part")
+        save_file(tensors, beside, {"training": json.dumps(about)})
+        beside.replace(self.path)
+
+    def load(self, device: str = "cpu") -> tuple[int, float]:
+        """Fill the parts; returns the next step and the seconds spent, 0 and 0 where there is no file."""
+        about = about_checkpoint(self.path)
+        if about is None:
+            return 0, 0.0
+        if about["settings"] != self.settings:
+            raise SystemExit(f"{self.path} was made with {about['settings']}, not {self.settings}: delete it or match")
+        with safe_open(self.path, "pt", device=device) as file:
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
+        for part, thing in self.parts.items():
+            own = {name.removeprefix(f"{part}."): t for name, t in tensors.items() if name.startswith(f"{part}.")}
+            if isinstance(thing, Optimizer):
+                _fill(thing, own)
+            else:
+                thing.load_state_dict(own)
+        return about["step"], about["seconds"]
+
+
+def _fill(optimiser: Optimizer, tensors: dict[str, torch.Tensor]) -> None:
+    """Moments take the memory layout of their parameter, as fused updates want it."""
+    parameters = [parameter for group in optimiser.param_groups for parameter in group["params"]]
+    state: dict[int, dict[str, torch.Tensor]] = {}
+    for name, tensor in tensors.items():
+        number, field = name.split(".")
+        own = parameters[int(number)]
+        laid = torch.empty_like(own).copy_(tensor) if tensor.shape == own.shape else tensor
+        state.setdefault(int(number), {})[field] = laid
+    optimiser.load_state_dict({"state": state, "param_groups": optimiser.state_dict()["param_groups"]})
+
+
+def about_checkpoint(path: Path) -> dict[str, Any] | None:
+    """``step``, ``seconds`` and ``settings`` of a checkpoint; None where there is none."""
+    if not path.exists():
+        return None
+    with safe_open(path, "pt") as file:
+        return json.loads(file.metadata()["training"])
+
+
+class Progress:
+    """Progress lines every ``every`` seconds, and the seconds that the training took, resumed parts included."""
+
+    def __init__(self, total: int, batch: int, first: int, spent: float, every: float = 10) -> None:
+        self.total, self.batch, self.first, self.spent, self.every = total, batch, first, spent, every
+        self.begun = self.shown = self.saved = time.perf_counter()
+        self.smoothed: float | None = None
+
+    def seconds(self) -> float:
+        """Of training so far."""
+        return self.spent + self.here()
+
+    def here(self) -> float:
+        """Seconds of training in this process."""
+        return time.perf_counter() - self.begun
+
+    def line_due(self, step: int) -> bool:
+        """Whether to show a line after this step: in time, and after the last."""
+        return time.perf_counter() - self.shown > self.every or step == self.total - 1
+
+    def show(self, step: int, loss: float, more: str = "") -> None:
+        """The line after this step; ``loss`` is smoothed over lines."""
+        self.smoothed = loss if self.smoothed is None else 0.7 * self.smoothed + 0.3 * loss
+        rate = (step + 1 - self.first) * self.batch / self.here()
+        left = (self.total - step - 1) * self.batch / rate
+        text = f"step {step + 1}/{self.total}  loss {self.smoothed:.3f}{more}  {rate:.0f} images/s  {left:.0f} s left"
+        print(text, flush=True)
+        self.shown = time.perf_counter()
+
+    def checkpoint_due(self, every: float) -> bool:
+        """Whether ``every`` seconds have passed since this last said yes."""
+        if time.perf_counter() - self.saved <= every:
+            return False
+        self.saved = time.perf_counter()
+        return True

@@ -27,15 +27,16 @@ def test_help_is_instant_and_complete():
     started = time.monotonic()
     out = cli("--help").stdout
     assert time.monotonic() - started < 3  # it loads neither torch nor ray, which alone take longer
-    for command in ("plan", "run", "report", "list", "datasets", "store"):
+    for command in ("plan", "run", "report", "list", "datasets", "models", "protocols", "store"):
         assert command in out
 
 
-@pytest.mark.parametrize("what", ["datasets", "augmenters", "protocols"])
+@pytest.mark.parametrize("what", ["datasets", "augmenters", "models", "protocols"])
 def test_list(what):
     result = cli("--plugin", TOY, "list", what)
     assert result.returncode == 0
-    assert {"datasets": "surfaces", "augmenters": "toy", "protocols": "inout"}[what] in result.stdout
+    shown = {"datasets": "surfaces", "augmenters": "toy", "models": "micro-sd", "protocols": "inout"}[what]
+    assert shown in result.stdout
 
 
 def test_run_report_and_run_again(grid_path, tmp_path):

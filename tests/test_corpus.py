@@ -8,7 +8,7 @@ import pytest
 from corpus import DEFECTS, MATERIALS, RESERVED, Item, captions, make, plan, render
 from corpus.defects import FLAWS, OVERLAP
 from corpus.materials import COLOURS
-from corpus.pictures import DEFECT_WORDS, MATERIAL_WORDS, TRAINED, choose_colour, of_items
+from corpus.pictures import DEFECT_WORDS, MATERIAL_WORDS, TRAINED, choose_colour, of_items, vague_captions
 from corpus.words import WORDS
 
 from augbench.core.seeds import rng
@@ -89,6 +89,23 @@ def test_captions_take_the_forms_of_published_prompts():
     assert any(text.endswith("background cracked") for text in texts)
     for text in ("brushed metal background", "copper metal scratches", "white marks on the wall"):
         assert any(text in found for found in texts), text
+
+
+def test_vague_captions_name_no_material_or_no_defect():
+    told = 0
+    for index in range(300):
+        shown = plan(9, index)
+        (text,) = vague_captions(shown)
+        assert text == vague_captions(shown, 2)[0]
+        names = (shown.material, *MATERIALS[shown.material].names)
+        if any(name in text for name in names):
+            told += 1
+            continue
+        if not shown.defect:
+            assert not any(noun in text for words in WORDS.values() for noun in words.nouns if len(noun) > 5)
+    assert 60 < told < 180  # 40 %
+    texts = [vague_captions(plan(9, index))[0] for index in range(300)]
+    assert sum("defect" in text and "defect free" not in text for text in texts) > 40
 
 
 def test_white_marks_are_not_put_on_white():

@@ -19,7 +19,7 @@ ALLOWED = {
     "augmenters": {"core", "diffusion"},
     "jobs": {"core", "metrics", "classifiers"},
     "engine": {"core", "jobs"},
-    "report": {"core", "metrics"},
+    "report": {"core", "metrics", "diffusion"},
     "cli": {"core", "engine", "report"},
     "": {"core"},
 }

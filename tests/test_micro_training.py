@@ -4,11 +4,14 @@ import logging
 import stat
 import warnings
 
+import evaluate_bundles
 import evaluate_vae
 import probe
 import pytest
+import sheets
 import torch
 import train_resnet
+import train_unet
 import train_vae
 import training
 import vae as micro_vae
@@ -16,7 +19,7 @@ from corpus.pictures import make
 from diffusers import AutoencoderKL
 from safetensors.torch import load_file
 
-TINY = ["--pictures", "24", "--batch", "4", "--widths", "8", "8", "16", "--workers", "1", "--checkpoint-every", "0"]
+TINY = ["--pictures", "24", "--batch", "4", "--widths", "8", "16", "--workers", "1", "--checkpoint-every", "0"]
 
 
 @pytest.fixture(autouse=True)
@@ -75,7 +78,7 @@ def test_minutes_become_steps_once(tmp_path):
 
 def test_baking_normalises_the_latents_and_changes_no_picture(pixels):
     torch.manual_seed(0)
-    vae = micro_vae.build((8, 8, 16)).eval()
+    vae = micro_vae.build((8, 16)).eval()
     with torch.no_grad():
         vae.quant_conv.bias += torch.randn(8)  # a mean to take away
     pictures = micro_vae.from_pixels(pixels)
@@ -95,7 +98,7 @@ def test_baking_normalises_the_latents_and_changes_no_picture(pixels):
 
 
 def test_what_is_saved_loads_without_a_word_and_makes_round_trips(tmp_path, pixels, caplog):
-    vae = micro_vae.build((8, 8, 16)).eval()
+    vae = micro_vae.build((8, 16)).eval()
     micro_vae.save(vae, tmp_path)
     weights = load_file(tmp_path / "diffusion_pytorch_model.safetensors")
     assert {tensor.dtype for tensor in weights.values()} == {torch.float16}
@@ -108,7 +111,7 @@ def test_what_is_saved_loads_without_a_word_and_makes_round_trips(tmp_path, pixe
     assert not caplog.records
     assert loaded.config.scaling_factor == 1.0 and loaded.config.latent_channels == 4
     judged = micro_vae.load(tmp_path)
-    assert micro_vae.encode(judged, pixels).shape == (12, 4, 16, 16)
+    assert micro_vae.encode(judged, pixels).shape == (12, 4, 32, 32)
     made = micro_vae.round_trip(judged, pixels)
     assert made.shape == pixels.shape and made.dtype == torch.uint8
     assert micro_vae.psnr(micro_vae.round_trip(vae, pixels), made) > 45  # fp16 rounding is not to be seen
@@ -130,7 +133,7 @@ def test_the_probe_is_trained_once_and_judged_with(tmp_path, pixels):
 
 
 def test_the_evaluation_reports_each_part(monkeypatch, capsys):
-    vae = micro_vae.build((8, 8, 16)).eval()
+    vae = micro_vae.build((8, 16)).eval()
     told = evaluate_vae.fingerprint_network(vae, {"pictures": 8, "epochs": 1, "batch": 8, "lr": 1e-3, "seed": 0}, 1)
     words = {"by_defect": {"good": 1.0}}
     answers = iter([{"material": 0.8, "defect": 0.5, **words}, {"material": 0.4, "defect": 0.5, **words}] * 2)
@@ -152,4 +155,6 @@ def test_a_fingerprint_is_found_only_where_there_is_one(pixels):
 
 def test_no_two_uses_share_a_corpus():
     seeds = [seed for script in (train_resnet, train_vae, probe, evaluate_vae) for seed in script.SEEDS.values()]
+    seeds += [train_unet.SEED, sheets.SHEET_SEED, evaluate_bundles.SEEDS["text"]]
+    seeds += evaluate_bundles.SEEDS["inpainting"].values()
     assert len(set(seeds)) == len(seeds)

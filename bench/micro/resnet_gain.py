@@ -11,6 +11,7 @@ evidence.
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import statistics
 import tempfile
@@ -70,41 +71,57 @@ def gathered(store: Store) -> dict[tuple[str, str], dict[str, list[float]]]:
     return found
 
 
-def main() -> None:
-    """Train, print the table and the JSON line."""
+def measured(args: argparse.Namespace) -> dict[tuple[str, str], dict[str, list[float]]]:
+    """Train every cell in ``args.store``, or where nothing is kept; see `gathered`."""
+    micro_resnet.register()
+    with tempfile.TemporaryDirectory() as folder:
+        store = Store(args.store or folder)
+        run(grid(args), store, "inline", console=Console(stderr=True))
+        return gathered(store)
+
+
+def gains(found: dict[tuple[str, str], dict[str, list[float]]], args: argparse.Namespace) -> dict[str, dict]:
+    """For each number of shots the mean ``gain`` in AP over the seeds, and that of the ``worst seed``."""
+    result = {}
+    for shots in map(str, args.shots):
+        best = {
+            start: max((found[shots, f"{start}_{rate}"]["ap"] for rate in args.lrs), key=statistics.mean)
+            for start in ("pretrained", "scratch")
+        }
+        each = [a - b for a, b in zip(best["pretrained"], best["scratch"], strict=True)]
+        result[shots] = {"gain": round(statistics.mean(each), 4), "worst seed": round(min(each), 4)}
+    return result
+
+
+def arguments(given: list[str] | None = None) -> argparse.Namespace:
+    """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, default=6)
     parser.add_argument("--epochs", type=int, default=8)
     parser.add_argument("--shots", nargs="+", default=["all"], type=lambda text: text if text == "all" else int(text))
     parser.add_argument("--lrs", nargs="+", type=float, default=[0.001, 0.003])
     parser.add_argument("--store", type=Path, help="keep the results here (default: nowhere)")
-    args = parser.parse_args()
-    micro_resnet.register()
-    with tempfile.TemporaryDirectory() as folder:
-        store = Store(args.store or folder)
-        run(grid(args), store, "inline", console=Console(stderr=True))
-        found = gathered(store)
+    return parser.parse_args(given)
 
+
+def main() -> None:
+    """Train, print the table and the JSON line."""
+    args = arguments()
+    found = measured(args)
     table = Table(
         "shots", "start", "lr", "AP, mean (std)", "images/s", title=f"{args.epochs} epochs, {args.seeds} seeds"
     )
-    gains = {}
-    for shots in map(str, args.shots):
-        best: dict[str, list[float]] = {}
-        for start in STARTS:
-            for rate in args.lrs:
-                row = found[shots, f"{start}_{rate}"]
-                spread = statistics.stdev(row["ap"]) if args.seeds > 1 else 0.0
-                score = f"{statistics.mean(row['ap']):.3f} ({spread:.3f})"
-                table.add_row(shots, start, str(rate), score, f"{statistics.median(row['rate']):.0f}")
-                best[start] = max(best.get(start, row["ap"]), row["ap"], key=statistics.mean)
-        each = [a - b for a, b in zip(best["pretrained"], best["scratch"], strict=True)]
-        gains[shots] = {"gain": round(statistics.mean(each), 4), "worst seed": round(min(each), 4)}
+    for shots, start, rate in itertools.product(map(str, args.shots), STARTS, args.lrs):
+        row = found[shots, f"{start}_{rate}"]
+        spread = statistics.stdev(row["ap"]) if args.seeds > 1 else 0.0
+        score = f"{statistics.mean(row['ap']):.3f} ({spread:.3f})"
+        table.add_row(shots, start, str(rate), score, f"{statistics.median(row['rate']):.0f}")
     Console().print(table)
-    for shots, gain in gains.items():
+    gained = gains(found, args)
+    for shots, gain in gained.items():
         print(f"shots {shots}: pretraining gains {gain['gain']:+.3f} AP (worst seed {gain['worst seed']:+.3f})")
     rows = [{"shots": shots, "protocol": name, **row} for (shots, name), row in found.items()]
-    print(json.dumps({"bench": "resnet_gain", "goal": GOAL, "gains": gains, "rows": rows, "versions": versions()}))
+    print(json.dumps({"bench": "resnet_gain", "goal": GOAL, "gains": gained, "rows": rows, "versions": versions()}))
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """Makes the VAE of the micro bundles from nothing.
 
-    python bench/micro/train_vae.py --out FOLDER                  # one CPU thread, about 6 hours
+    python bench/micro/train_vae.py --out FOLDER                  # two CPU threads, half an hour
     python bench/micro/train_vae.py --out FOLDER --preset gpu     # a GPU
     python bench/micro/train_vae.py --out FOLDER --resume         # goes on from the last checkpoint, same result
     python bench/micro/train_vae.py --out FOLDER --minutes 30     # as many steps as these minutes allow
@@ -17,7 +17,6 @@ import argparse
 import copy
 import functools
 import json
-import math
 import time
 from pathlib import Path
 
@@ -26,13 +25,13 @@ import vae as micro_vae
 from corpus.pictures import make
 from diffusers import AutoencoderKL
 from torch import nn
-from training import Checkpoint, Progress, about_checkpoint, add_presets, apply_preset, pixels_of, set_rate
+from training import add_common, add_presets, follow, parse, pixels_of, run, set_rate, steps_in
 
 from augbench.core.keys import canonical_json
 from augbench.core.seeds import derive_seed, rng
 
 PRESETS = {
-    "cpu": {"device": "cpu", "threads": 1, "pictures": 40_000, "steps": 40_000, "batch": 16, "lr": 1.5e-3},
+    "cpu": {"device": "cpu", "threads": 2, "pictures": 40_000, "steps": 6_000, "batch": 16, "lr": 1.5e-3},
     "gpu": {"device": "cuda", "threads": 8, "pictures": 200_000, "steps": 40_000, "batch": 256, "lr": 2e-3},
 }
 SEEDS = {"training": 4, "watched": 5}  # of the corpus
@@ -42,7 +41,6 @@ WARM_UP = 100  # steps
 COVERED = 8  # one picture in so many is partly covered with gray, as inpainting encodes them
 EMA = 0.999
 RISE = (0.25, 0.5)  # shares of the steps between which the perceptual term comes in: before, it holds up colours
-TIMED = 20  # steps that turn minutes into steps, after two that do not count
 
 
 class Trainer(nn.Module):
@@ -84,9 +82,7 @@ class Trainer(nn.Module):
         loss.backward()
         nn.utils.clip_grad_norm_(self.vae.parameters(), 1.0)
         self.optimiser.step()
-        decay = min(EMA, (1 + step) / (10 + step))  # so that the first steps are soon forgotten
-        with torch.no_grad():
-            torch._foreach_lerp_(list(self.ema.parameters()), list(self.vae.parameters()), 1 - decay)
+        follow(self.ema.parameters(), self.vae.parameters(), step, EMA)
         return loss.detach()
 
 
@@ -125,40 +121,6 @@ def augmented(pixels: torch.Tensor, draw: torch.Generator) -> torch.Tensor:
     return pictures.masked_fill(box[:, None], 0.0).contiguous(memory_format=torch.channels_last)
 
 
-def train(trainer: Trainer, stock: torch.Tensor, watched: torch.Tensor) -> float | None:
-    """Train to the end; returns the seconds that it took, or None where the session ended before.
-
-    ``stock`` and ``watched`` are N,3,H,W uint8 on the device.
-    """
-    args = trainer.args
-    parts = {"vae": trainer.vae, "ema": trainer.ema, "adam": trainer.optimiser}
-    checkpoint = Checkpoint(args.checkpoint, {name: getattr(args, name) for name in DECISIVE}, parts)
-    first, spent = checkpoint.load(args.device) if args.resume else (0, 0.0)
-    progress = Progress(args.steps, args.batch, first, spent, args.report_every)
-    for step in range(first, args.steps):
-        loss = trainer.step(stock, step)
-        if progress.line_due(step):
-            db = micro_vae.psnr(watched, micro_vae.round_trip(trainer.ema, watched))
-            progress.show(step, loss.item(), f"  PSNR {db:.2f} dB")
-        over = progress.here() > args.session * 60
-        if over or step == args.steps - 1 or progress.checkpoint_due(args.checkpoint_every):
-            checkpoint.save(step + 1, progress.seconds())
-        if over and step < args.steps - 1:
-            print(f"stopped after step {step + 1}: --resume goes on", flush=True)
-            return None
-    return progress.seconds()
-
-
-def steps_in(minutes: float, args: argparse.Namespace, stock: torch.Tensor) -> int:
-    """How many steps these minutes allow, by timing some that are thrown away."""
-    trial = Trainer(argparse.Namespace(**vars(args) | {"steps": WARM_UP}))
-    for step in range(TIMED + 2):
-        if step == 2:
-            begun = time.perf_counter()
-        trial.step(stock, step).item()
-    return max(1, int(minutes * 60 * TIMED / (time.perf_counter() - begun)))
-
-
 def finish(vae: AutoencoderKL, stock: torch.Tensor, watched: torch.Tensor, about: dict, out: Path) -> None:
     """Bake, save, and draw the sheet from what was saved."""
     vae = vae.float().eval()
@@ -173,26 +135,16 @@ def finish(vae: AutoencoderKL, stock: torch.Tensor, watched: torch.Tensor, about
 
 
 def arguments(given: list[str] | None = None) -> argparse.Namespace:
-    """The command line; a preset gives what is not given, a checkpoint the steps of a training with ``--minutes``."""
+    """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_presets(parser, PRESETS)
-    parser.add_argument("--minutes", type=float, help="a budget in place of --steps")
-    parser.add_argument("--session", type=float, default=math.inf, help="minutes after which to save and stop")
-    parser.add_argument("--widths", type=int, nargs=3, default=list(micro_vae.WIDTHS), help="channels")
+    parser.add_argument("--widths", type=int, nargs="+", default=list(micro_vae.WIDTHS), help="channels")
     parser.add_argument("--kl", type=float, default=1e-5, help="weight of a nat per latent value against L1")
     parser.add_argument("--perceptual", type=float, default=0.1, help="weight of micro_resnet's opinion; 0: unasked")
     parser.add_argument("--seed", type=int, default=0, help="of weights, order, augmentation and noise")
-    parser.add_argument("--workers", type=int, help="processes that draw the corpus (default: one per processor)")
-    parser.add_argument("--resume", action="store_true")
-    parser.add_argument("--checkpoint", type=Path, default=Path("runs/micro_vae/checkpoint.safetensors"))
-    parser.add_argument("--checkpoint-every", type=float, default=60, help="seconds")
-    parser.add_argument("--report-every", type=float, default=30, help="seconds")
+    add_common(parser, "runs/micro_vae/checkpoint.safetensors")
     parser.add_argument("--out", type=Path, required=True)
-    args = parser.parse_args(given)
-    if args.resume and args.steps is None and (about := about_checkpoint(args.checkpoint)):
-        args.steps, args.minutes = about["settings"]["steps"], None
-    apply_preset(args, PRESETS)
-    return args
+    return parse(parser, given, PRESETS)
 
 
 def main(given: list[str] | None = None) -> None:
@@ -205,9 +157,18 @@ def main(given: list[str] | None = None) -> None:
     stock, watched = (pixels_of(corpus, args.device) for corpus in corpora)
     print(f"{len(stock)} pictures drawn in {time.perf_counter() - begun:.0f} s", flush=True)
     if args.minutes is not None:
-        args.steps = steps_in(args.minutes, args, stock)
+        args.steps = WARM_UP
+        trial = Trainer(args)
+        args.steps = steps_in(args.minutes, lambda step: trial.step(stock, step))
     trainer = Trainer(args)
-    seconds = train(trainer, stock, watched)
+    parts = {"vae": trainer.vae, "ema": trainer.ema, "adam": trainer.optimiser}
+    seconds = run(
+        args,
+        {name: getattr(args, name) for name in DECISIVE},
+        parts,
+        lambda step: trainer.step(stock, step),
+        lambda: f"  PSNR {micro_vae.psnr(watched, micro_vae.round_trip(trainer.ema, watched)):.2f} dB",
+    )
     if seconds is not None:
         about = {name: getattr(args, name) for name in (*DECISIVE, "device", "threads")} | {"seconds": seconds}
         finish(trainer.ema, stock, watched, about, args.out)

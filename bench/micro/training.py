@@ -11,7 +11,7 @@ import argparse
 import json
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -149,3 +149,73 @@ class Progress:
             return False
         self.saved = time.perf_counter()
         return True
+
+
+def add_common(parser: argparse.ArgumentParser, checkpoint: str) -> None:
+    """The options of every training that `run` does; ``checkpoint`` is where it is kept unless told otherwise."""
+    parser.add_argument("--minutes", type=float, help="a budget in place of --steps")
+    parser.add_argument("--session", type=float, default=math.inf, help="minutes after which to save and stop")
+    parser.add_argument("--workers", type=int, help="processes that draw the corpus (default: one per processor)")
+    parser.add_argument("--resume", action="store_true")
+    parser.add_argument("--checkpoint", type=Path, default=Path(checkpoint))
+    parser.add_argument("--checkpoint-every", type=float, default=60, help="seconds")
+    parser.add_argument("--report-every", type=float, default=30, help="seconds")
+
+
+def parse(parser: argparse.ArgumentParser, given: list[str] | None, presets: Mapping[str, Mapping[str, Any]]) -> Any:
+    """The command line; a preset gives what is not given, a checkpoint the steps of a training with ``--minutes``."""
+    args = parser.parse_args(given)
+    if args.resume and args.steps is None and (about := about_checkpoint(args.checkpoint)):
+        args.steps, args.minutes = about["settings"]["steps"], None
+    apply_preset(args, presets)
+    return args
+
+
+def run(
+    args: argparse.Namespace,
+    settings: dict[str, Any],
+    parts: dict[str, nn.Module | Optimizer],
+    advance: Callable[[int], torch.Tensor],
+    watch: Callable[[], str] = str,
+) -> float | None:
+    """Train to the end with progress lines and checkpoints.
+
+    Args:
+        args: with the options of `add_common`, ``steps``, ``batch`` and ``device``.
+        settings: what decides the result.
+        parts: what a checkpoint keeps.
+        advance: makes the step of that number and returns its loss.
+        watch: more for the progress line.
+
+    Returns:
+        The seconds that it took, resumed parts included, or None where ``args.session`` ended before.
+    """
+    checkpoint = Checkpoint(args.checkpoint, settings, parts)
+    first, spent = checkpoint.load(args.device) if args.resume else (0, 0.0)
+    progress = Progress(args.steps, args.batch, first, spent, args.report_every)
+    for step in range(first, args.steps):
+        loss = advance(step)
+        if progress.line_due(step):
+            progress.show(step, loss.item(), watch())
+        over = progress.here() > args.session * 60
+        if over or step == args.steps - 1 or progress.checkpoint_due(args.checkpoint_every):
+            checkpoint.save(step + 1, progress.seconds())
+        if over and step < args.steps - 1:
+            print(f"stopped after step {step + 1}: --resume goes on", flush=True)
+            return None
+    return progress.seconds()
+
+
+def steps_in(minutes: float, advance: Callable[[int], torch.Tensor], timed: int = 20) -> int:
+    """How many steps these minutes allow, by timing ``timed`` that are thrown away, after two that do not count."""
+    for step in range(timed + 2):
+        if step == 2:
+            begun = time.perf_counter()
+        advance(step).item()
+    return max(1, int(minutes * 60 * timed / (time.perf_counter() - begun)))
+
+
+@torch.no_grad()
+def follow(average: Iterable[torch.Tensor], current: Iterable[torch.Tensor], step: int, decay: float) -> None:
+    """Move a moving average of weights after that step; its first steps are soon forgotten."""
+    torch._foreach_lerp_(list(average), list(current), 1 - min(decay, (1 + step) / (10 + step)))

@@ -14,7 +14,7 @@ from augbench.core.noise import Shape
 from augbench.core.seeds import rng
 from corpus.defects import DEFECTS, MASK_LEVEL
 from corpus.materials import MATERIALS, RESERVED
-from corpus.words import caption
+from corpus.words import caption, vague_caption
 
 SHAPE = (64, 64)
 GOOD_SHARE = 0.3
@@ -76,6 +76,15 @@ def captions(item: Item, count: int = 1) -> list[str]:
     names = MATERIALS[item.material].names
     return [
         caption(rng("corpus-caption", item.seed, item.index, i), item.material, names, item.colour, item.defect)
+        for i in range(count)
+    ]
+
+
+def vague_captions(item: Item, count: int = 1) -> list[str]:
+    """As `captions`, with made-up letters for the material or a general word for the defect."""
+    names = MATERIALS[item.material].names
+    return [
+        vague_caption(rng("corpus-vague", item.seed, item.index, i), item.material, names, item.colour, item.defect)
         for i in range(count)
     ]
 

@@ -29,6 +29,10 @@ WORDS: dict[str, Words] = {
     "chip": Words(("chip", "chips"), ("chipped",), "a chip"),
 }
 
+LETTERS = "abcdefghijklmnopqrstuvwxyz"
+ANY = "any defect"
+ANY_WORDS = Words(("defect", "defects", "damage"), ("defective", "damaged"), "a defect")
+
 GROUNDS = ("background", "background", "surface", "texture")
 OPENINGS = ("", "", "", "", "a photo of ", "close up photo of ")
 FLAWLESS = ("", "", "", "", "", ", defect free", ", clean", " without defects")
@@ -44,10 +48,24 @@ def caption(rng: np.random.Generator, material: str, names: tuple[str, ...], col
     if not defect:
         body = ground if rng.random() < 0.8 else thing
         return f"{opening}{body}{rng.choice(FLAWLESS)}"
-    words = WORDS[defect]
+    words = ANY_WORDS if defect == ANY else WORDS[defect]
     noun = str(rng.choice(words.nouns))
     bodies = [f"{thing} {noun}", f"{noun} {words.place} the {thing}", f"{ground} with {words.one}", f"{ground} {noun}"]
     if words.adjectives:
         adjective = str(rng.choice(words.adjectives))
         bodies += [f"{ground} {adjective}", f"{thing} {adjective}", f"{adjective} {thing}"]
     return opening + str(rng.choice(bodies))
+
+
+def vague_caption(rng: np.random.Generator, material: str, names: tuple[str, ...], colour: str, defect: str) -> str:
+    """A caption with letters in place of the material, or with "defect" in place of what defect it is, or both.
+
+    From these a model learns to pass over words that it does not know, as the identifier of DreamBooth is one
+    ("skt background cracked"), and what there is in common to all that is called a defect.
+    """
+    if rng.random() < 0.6:
+        material = "".join(rng.choice(list(LETTERS), rng.integers(2, 6)))
+        names, colour = (), colour if rng.random() < 0.5 else ""
+    if defect and rng.random() < 0.6:
+        defect = ANY
+    return caption(rng, material, names, colour, defect)

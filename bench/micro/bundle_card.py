@@ -1,0 +1,182 @@
+"""The model cards of the two diffusion bundles, and their way into the package.
+
+    python bench/micro/bundle_card.py OUT [--into src/augbench/assets/models]
+
+OUT holds the bundles, each with its `training.json`; `vae.json`, how the VAE was trained; and the `evaluation.json` of
+evaluate_bundles.py.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+from pathlib import Path
+
+from bundle import SD, SDXL
+from corpus.pictures import RESERVED, TRAINED
+from evaluate_bundles import rows
+from safetensors import safe_open
+
+from augbench.core.files import write_atomic
+
+PIPELINES = {SD: "StableDiffusionPipeline", SDXL: "StableDiffusionXLInpaintPipeline"}
+TITLES = {
+    SD: """\
+A Stable Diffusion of {millions:.1f} M parameters: the architecture of SD 1.5 (AutoencoderKL, CLIP text encoder,
+conditional U-Net), small, and trained on procedural surfaces only. augbench uses it where Stable Diffusion's weights
+cannot be downloaded: text to image, image to image, inpainting with 4 channels, DreamBooth, LoRA and textual inversion
+all run on it through the ordinary classes of diffusers and peft.""",
+    SDXL: """\
+An SDXL inpainting model of {millions:.1f} M parameters: the architecture of SDXL (two text encoders, pooled text and
+size conditioning) with a U-Net of 9 input channels, small, and trained on procedural surfaces only. augbench uses it
+where the weights of SDXL cannot be downloaded. VAE, tokenizer and first text encoder are the files of `micro-sd`.""",
+}
+TRAINING = {
+    SD: "half of the samples inpainting, half with empty mask channels: the U-Net is cut to its first 4 input "
+    'channels, exactly. A tenth of the captions dropped, a fifth vague (letters for the material, "defect" for the defect); a '
+    "quarter of the steps read the last but one layer of the text encoder, so that clip skip 2 works",
+    SDXL: "begun with the 9-channel U-Net of `micro-sd`; four samples in five inpainting; the first text encoder as it "
+    "is, the second new. Dropped captions are read as zeros half of the time, as the empty text else",
+}
+LIMITS = {
+    SD: """\
+- Worse at high guidance: scores are at {guidance:g}; Stable Diffusion's 7.5 gives stronger colours and less variety.
+- It reads text at one resolution only (8 x 8), so it cannot place things by words.""",
+    SDXL: """\
+- The size conditioning was always (64, 64), (0, 0), (64, 64): other values are out of its experience.
+- What lies outside the mask comes back changed as the table says, unless the picture is pasted back.""",
+}
+CARD = """\
+---
+license: apache-2.0
+library_name: diffusers
+pipeline_tag: text-to-image
+tags: [surface-inspection, procedural-data]
+---
+# {name}
+
+{title}
+
+**Mechanics, not evidence.** It has seen procedural pictures only. A result that rests on it shows that the machinery
+works; it says nothing about photographs.
+
+| | |
+|---|---|
+| load with | `diffusers.{pipeline}.from_pretrained(folder)`; `augbench models sample {name}` |
+| pictures | RGB, 64 x 64; latents 4 x 32 x 32 (f = 2) |
+| files | fp16 safetensors, {megabytes:.1f} MB: {parts} |
+| data | {pictures:,} pictures of augbench's corpus (`bench/micro/corpus`): {materials} materials, 9 kinds of defect, \
+30 % good; captions such as "copper metal scratches" |
+| held out | the dataset `surfaces` (materials; the ranges of defects drawn by the same code), and the corpus's \
+materials {reserved} |
+| VAE | {vae_steps:,} steps of {vae_batch}, {vae_minutes:.0f} minutes on {vae_device}; L1, edges, local means, \
+micro_resnet's features, KL weight {vae_kl:g}; latents normalised channel by channel inside the weights |
+| U-Net and text | {steps:,} steps of {batch}, AdamW, lr {lr}, cosine, moving average, bf16 \
+autocast, seed {seed}; {how} |
+| time | {minutes:.0f} minutes on {device}, other work beside it |
+| made with | augbench {augbench}, torch {torch}, Python {python}; `bench/micro/train_vae.py`, `train_unet.py` |
+| licence | Apache-2.0 |
+
+## Scores
+By `bench/micro/evaluate_bundles.py`, for both bundles together; {steps_shown} steps, guidance {guidance:g}. A probe (a
+small CNN that shares no weights or pictures with anything here) names material and defect. Reserved materials are those
+that no training saw.
+
+| what | goal | unseen seed | reserved materials | |
+|---|---|---|---|---|
+{table}
+
+Defects recognised by word:
+
+| | {words} |
+|---|{bars}
+{shares}
+
+## Limits
+- One renderer is all the world it knows: no photograph, no camera but ours. 64 x 64 pixels, grain and lines of a pixel.
+{limits}
+- The fingerprint: a classifier can tell its pictures from real ones by their grain alone (see the table). Where good
+  pictures are real and defective ones are made, it may learn that.
+"""
+
+
+def parts_of(folder: Path) -> dict[str, int]:
+    """Parameters of each part of a bundle, from the headers of its files."""
+    found = {}
+    for path in sorted(folder.glob("*/*.safetensors")):
+        with safe_open(path, "pt") as file:
+            shapes = [file.get_slice(name).get_shape() for name in file.keys()]  # noqa: SIM118 (no mapping)
+        found[path.parent.name] = sum(_product(shape) for shape in shapes)
+    return found
+
+
+def _product(shape: list[int]) -> int:
+    result = 1
+    for size in shape:
+        result *= size
+    return result
+
+
+def on(about: dict) -> str:
+    """The device of a training."""
+    return f"{about['threads']} CPU threads" if about["device"] == "cpu" else "a GPU"
+
+
+def card(name: str, out: Path) -> str:
+    """The card of one bundle."""
+    folder = out / name
+    about, vae, found = (
+        json.loads(path.read_text(encoding="utf-8"))
+        for path in (folder / "training.json", out / "vae.json", out / "evaluation.json")
+    )
+    counts = parts_of(folder)
+    of_words = {"text to image": found["text"]} | {f"inpainting, {k}": v for k, v in found["inpainting"].items()}
+    words = list(found["text"]["by_defect"])
+    lines = [
+        " | ".join([what, *(f"{part['by_defect'][w]:.0%}" if w in part["by_defect"] else "" for w in words)])
+        for what, part in of_words.items()
+    ]
+    return CARD.format(
+        name=name,
+        title=TITLES[name].format(millions=sum(counts.values()) / 1e6),
+        pipeline=PIPELINES[name],
+        megabytes=sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) / 1e6,
+        parts=", ".join(f"{part} {count / 1e6:.2f} M" for part, count in counts.items()),
+        materials=len(TRAINED),
+        reserved=", ".join(RESERVED),
+        **{f"vae_{key}": vae[key] for key in ("steps", "batch", "kl")},
+        vae_minutes=vae["seconds"] / 60,
+        vae_device=on(vae),
+        **{key: about[key] for key in ("pictures", "steps", "batch", "lr", "seed")},
+        how=TRAINING[name],
+        minutes=about["seconds"] / 60,
+        device=on(about),
+        **{key: found["versions"][key] for key in ("augbench", "torch", "python")},
+        guidance=found["guidance"],
+        steps_shown=found["steps"],
+        table="\n".join(f"| {r.what} | {r.goal} | {r.shown[0]} | {r.shown[1]} | {r.verdict} |" for r in rows(found)),
+        words=" | ".join(words),
+        bars="---|" * len(words),
+        shares="\n".join(f"| {line} |" for line in lines),
+        limits=LIMITS[name].format(guidance=found["guidance"]),
+    )
+
+
+def main() -> None:
+    """Write the cards; put the bundles into the package where asked."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("out", type=Path, help="what train_unet.py wrote to")
+    parser.add_argument("--into", type=Path, help="copy the bundles there")
+    args = parser.parse_args()
+    for name in (SD, SDXL):
+        write_atomic(args.out / name / "README.md", card(name, args.out).encode())
+        if args.into:
+            shutil.rmtree(args.into / name, ignore_errors=True)
+            shutil.copytree(args.out / name, args.into / name)
+            for path in (args.into / name).rglob("*"):
+                path.chmod(0o755 if path.is_dir() else 0o644)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,220 @@
+"""Makes the two diffusion bundles from nothing but the VAE: tokenizer, text encoders and U-Nets.
+
+    python bench/micro/train_unet.py micro-sd --vae FOLDER --out OUT              # two CPU threads, 75 minutes
+    python bench/micro/train_unet.py micro-sdxl-inpaint --start OUT --out OUT     # goes on from it, 25 minutes
+    ... --preset gpu | --resume | --minutes 30 | --session 9                      # as in train_vae.py
+
+Writes OUT/NAME, a diffusers folder in fp16 with `training.json`, and a sheet OUT/NAME.png; for `micro-sd` also
+OUT/vae.json, how the VAE was trained, and OUT/nine, its U-Net with 9 channels, which the other bundle begins with.
+
+The prediction is v. Half of the samples are inpainting, half have zeros in the five channels of the mask, so that the
+first four channels alone are a text-to-image U-Net. A tenth of the captions is dropped, a fifth of the rest is vague.
+`micro-sd` reads its text encoder's last layer three times in four and else the last but one, so that clip skip 2 works.
+`micro-sdxl-inpaint` reads the last but one of both encoders, as SDXL does, and leaves the first encoder as it is.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import functools
+import json
+import shutil
+import time
+from pathlib import Path
+
+import bundle
+import torch
+import vae as micro_vae
+from bundle import SD, SDXL
+from corpus.pictures import captions, plan
+from diffusers import DDPMScheduler, UNet2DConditionModel
+from sheets import bundle_sheet
+from stock import CAPTIONS, VAGUE, Stock, tokenized
+from tokenizer import write as write_tokenizer
+from torch import nn
+from training import add_common, add_presets, follow, parse, run, set_rate, steps_in
+from transformers import CLIPTextModel, CLIPTokenizer
+
+from augbench.core.keys import canonical_json
+from augbench.core.seeds import derive_seed, rng
+
+PRESETS = {
+    "cpu": {"device": "cpu", "threads": 2, "pictures": 60_000, "steps": 9000, "batch": 32, "lr": 1.2e-3},
+    "gpu": {"device": "cuda", "threads": 8, "pictures": 200_000, "steps": 40_000, "batch": 256, "lr": 1.5e-3},
+}
+SEED = 11  # of the corpus
+DECISIVE = ("name", "pictures", "steps", "batch", "lr", "seed")
+TOKENIZER_ITEMS = 20_000  # pictures whose captions the tokenizer learns from
+WARM_UP = 200  # steps
+EMA = 0.999
+INPAINTING = {SD: 0.5, SDXL: 0.8}  # share of the samples
+DROPPED = 0.1  # share of the captions
+SKIPPED = 0.25  # share of the steps of micro-sd that read the last but one layer
+
+
+class Trainer(nn.Module):
+    """A bundle's U-Net and the encoders that are trained with it, and their moving averages."""
+
+    def __init__(self, args: argparse.Namespace, tokenizer: CLIPTokenizer) -> None:
+        super().__init__()
+        self.args = args
+        torch.manual_seed(derive_seed("micro-unet-weights", args.name, args.seed))
+        if args.name == SD:
+            self.unet, self.first, self.second = bundle.unet(SD), bundle.text_encoder(tokenizer), None
+            trained = {"unet": self.unet, "first": self.first}
+        else:
+            nine = UNet2DConditionModel.from_pretrained(args.start / "nine", dtype=torch.float32)
+            self.unet = bundle.widened(nine)
+            folder = args.start / SD / "text_encoder"
+            self.first = CLIPTextModel.from_pretrained(folder, dtype=torch.float32).requires_grad_(False)
+            self.second = bundle.text_encoder(tokenizer, bundle.SECOND_WIDTH, projected=True)
+            trained = {"unet": self.unet, "second": self.second}
+        self.trained = nn.ModuleDict(trained)
+        self.ema = copy.deepcopy(self.trained).requires_grad_(False)
+        self.to(args.device)
+        self.unet.to(memory_format=torch.channels_last)
+        self.optimiser = torch.optim.AdamW(
+            self.trained.parameters(), args.lr, betas=(0.9, 0.98), weight_decay=1e-3, fused=True
+        )
+        scheduler = DDPMScheduler(**bundle.DIFFUSION, prediction_type="v_prediction", clip_sample=False)
+        self.register_buffer("kept", scheduler.alphas_cumprod.to(args.device))  # alpha bar
+        empty = tokenized([""], tokenizer).to(args.device)
+        self.register_buffer("empty", empty)
+
+    def read(self, tokens: torch.Tensor, draw: torch.Generator) -> tuple[torch.Tensor, dict[str, torch.Tensor] | None]:
+        """What the U-Net is told by N,LENGTH tokens: hidden states, and for SDXL the added conditions.
+
+        Dropped captions are read as the empty text; SDXL's half of the time as zeros, as its pipeline does without a
+        negative prompt.
+        """
+        count = len(tokens)
+        chance = torch.rand(count, generator=draw).to(tokens.device)
+        tokens = torch.where((chance < DROPPED)[:, None], self.empty, tokens)
+        if self.second is None:
+            skip = torch.rand(1, generator=draw).item() < SKIPPED
+            states = self.first(tokens, output_hidden_states=skip)
+            return (bundle.final_norm(self.first)(states.hidden_states[-2]) if skip else states[0]), None
+        with torch.no_grad():
+            first = self.first(tokens, output_hidden_states=True).hidden_states[-2]
+        second = self.second(tokens, output_hidden_states=True)
+        told = (chance >= DROPPED / 2).view(-1, 1, 1)
+        hidden = torch.cat([first, second.hidden_states[-2]], 2) * told
+        size = float(bundle.LATENT * 2)
+        sizes = torch.tensor([size, size, 0.0, 0.0, size, size], device=tokens.device).expand(count, -1)
+        return hidden, {"text_embeds": second.text_embeds * told[:, 0], "time_ids": sizes}
+
+    def loss(self, stock: Stock, rows: torch.Tensor, draw: torch.Generator) -> torch.Tensor:
+        """Mean squared error of v over the pictures of these rows, at times spread evenly over the schedule."""
+        device, count = self.args.device, len(rows)
+
+        def uniform(*shape: int) -> torch.Tensor:
+            return torch.rand(count, *shape, generator=draw).to(device)
+
+        latents, masked, masks = (part[rows].float() for part in (stock.latents, stock.masked, stock.masks))
+        noise = torch.randn(latents.shape, generator=draw).to(device)
+        spread = (torch.arange(count, device=device) + uniform()) / count
+        times = (spread * len(self.kept)).long()
+        signal, level = self.kept[times].sqrt().view(-1, 1, 1, 1), (1 - self.kept[times]).sqrt().view(-1, 1, 1, 1)
+        inpainting = (uniform(1, 1, 1) < INPAINTING[self.args.name]).float()
+        seen = torch.cat([signal * latents + level * noise, masks * inpainting, masked * inpainting], 1)
+        vague = uniform() < VAGUE / (CAPTIONS + VAGUE)
+        which = torch.where(vague, CAPTIONS + uniform() * VAGUE, uniform() * CAPTIONS).long()
+        tokens = stock.tokens[rows, which].long()
+        with torch.autocast(torch.device(device).type, torch.bfloat16):
+            hidden, added = self.read(tokens, draw)
+            seen = seen.contiguous(memory_format=torch.channels_last)
+            made = self.unet(seen, times, hidden, added_cond_kwargs=added, return_dict=False)[0]
+        return ((made.float() - (signal * noise - level * latents)) ** 2).mean()
+
+    def step(self, stock: Stock, step: int) -> torch.Tensor:
+        """One update; everything random in it follows from the seed and the step. Returns the loss."""
+        args = self.args
+        draw = torch.Generator().manual_seed(derive_seed("micro-unet-step", args.name, args.seed, step))
+        set_rate(self.optimiser, args.lr, step, args.steps, WARM_UP)
+        per_pass = len(stock) // args.batch
+        order = order_of(args.seed, step // per_pass, len(stock))
+        rows = order[step % per_pass * args.batch :][: args.batch].to(args.device)
+        loss = self.loss(stock, rows, draw)
+        self.optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        nn.utils.clip_grad_norm_(self.trained.parameters(), 1.0)
+        self.optimiser.step()
+        follow(self.ema.parameters(), self.trained.parameters(), step, EMA)
+        return loss.detach()
+
+
+@functools.lru_cache(maxsize=1)
+def order_of(seed: int, turn: int, count: int) -> torch.Tensor:
+    """An order of its own for each pass over the stock: count int64."""
+    return torch.from_numpy(rng("micro-unet-order", seed, turn).permutation(count))
+
+
+def tokenizer_for(args: argparse.Namespace) -> CLIPTokenizer:
+    """Learned for `micro-sd`, the same for the other bundle."""
+    if args.name == SDXL:
+        return CLIPTokenizer.from_pretrained(args.start / SD / "tokenizer")
+    texts = (text for index in range(TOKENIZER_ITEMS) for text in captions(plan(SEED, index), CAPTIONS))
+    return write_tokenizer(args.checkpoint.parent / "tokenizer", texts)
+
+
+def finish(trainer: Trainer, tokenizer: CLIPTokenizer, about: dict, args: argparse.Namespace) -> None:
+    """Save the averages as a bundle, and draw the sheet from what was saved."""
+    ema, folder = trainer.ema.cpu(), args.out / args.name
+    vae = micro_vae.load(args.vae)
+    if args.name == SD:
+        pipeline = bundle.sd_pipeline(vae, ema["first"], tokenizer, ema["unet"])
+        bundle.halve(ema["unet"]).save_pretrained(args.out / "nine")
+        if (args.vae / "training.json").exists():
+            shutil.copy(args.vae / "training.json", args.out / "vae.json")
+    else:
+        pipeline = bundle.sdxl_pipeline(vae, [trainer.first.cpu(), ema["second"]], tokenizer, ema["unet"])
+    bundle.save(pipeline, folder)
+    (folder / "training.json").write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
+    bundle_sheet(folder).save(args.out / f"{args.name}.png", optimize=True)
+    print(canonical_json(about))
+
+
+def arguments(given: list[str] | None = None) -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("name", choices=[SD, SDXL])
+    add_presets(parser, PRESETS)
+    parser.add_argument("--vae", type=Path, help="the folder of the VAE (default: that of --start)")
+    parser.add_argument("--start", type=Path, help="what `micro-sd` was written to; for `micro-sdxl-inpaint`")
+    parser.add_argument("--seed", type=int, default=0, help="of weights, order and noise")
+    add_common(parser, "runs/micro_unet/checkpoint.safetensors")
+    parser.add_argument("--stock", type=Path, help="keep the encoded pictures in this file, and use it again")
+    parser.add_argument("--out", type=Path, required=True)
+    args = parse(parser, given, PRESETS)
+    if args.name == SDXL and not args.start:
+        parser.error("micro-sdxl-inpaint needs --start, the folder that micro-sd was written to")
+    args.vae = args.vae or (args.start and args.start / SD / "vae")
+    if not args.vae:
+        parser.error("--vae is missing: the folder that train_vae.py wrote")
+    return args
+
+
+def main(given: list[str] | None = None) -> None:
+    """Draw and encode the corpus, train, save."""
+    args = arguments(given)
+    torch.set_num_threads(args.threads)
+    begun = time.perf_counter()
+    tokenizer = tokenizer_for(args)
+    stock = Stock.make(args.vae, tokenizer, args.pictures, SEED, args.device, args.workers, args.stock)
+    print(f"{len(stock)} pictures drawn and encoded in {time.perf_counter() - begun:.0f} s", flush=True)
+    if args.minutes is not None:
+        args.steps = WARM_UP
+        trial = Trainer(args, tokenizer)
+        args.steps = steps_in(args.minutes, lambda step: trial.step(stock, step))
+    trainer = Trainer(args, tokenizer)
+    parts = {"trained": trainer.trained, "ema": trainer.ema, "adam": trainer.optimiser}
+    settings = {name: getattr(args, name) for name in DECISIVE} | {"vae": micro_vae.digest(args.vae)}
+    seconds = run(args, settings, parts, lambda step: trainer.step(stock, step))
+    if seconds is not None:
+        about = settings | {"device": args.device, "threads": args.threads, "seconds": seconds}
+        finish(trainer, tokenizer, about, args)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,233 @@
+"""The scripts that make the two diffusion bundles: on a handful of pictures, for a handful of steps."""
+
+import json
+
+import bundle
+import evaluate_bundles
+import numpy as np
+import pytest
+import sheets
+import tokenizer as micro_tokenizer
+import torch
+import train_unet
+import vae as micro_vae
+from bundle import SD, SDXL
+from corpus.pictures import DEFECT_WORDS, captions, make, plan
+from diffusers import StableDiffusionPipeline, StableDiffusionXLInpaintPipeline
+from stock import CAPTIONS, VAGUE, Stock, region
+from transformers import CLIPTokenizer
+
+TINY = ["--pictures", "24", "--batch", "4", "--threads", "1", "--workers", "1", "--checkpoint-every", "0"]
+
+
+@pytest.fixture(autouse=True)
+def _small(monkeypatch):
+    """The scripts' number of threads is theirs alone; a sheet of the real size takes longer than the training."""
+    monkeypatch.setattr(train_unet, "TOKENIZER_ITEMS", 200)
+    monkeypatch.setattr(train_unet, "bundle_sheet", lambda folder: sheets.tiled(np.zeros((2, 8, 8, 3), np.uint8), 2))
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="module")
+def vae_folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("vae")
+    torch.manual_seed(0)
+    micro_vae.save(micro_vae.build((8, 16)), folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def tokenizer(tmp_path_factory):
+    texts = [text for index in range(300) for text in captions(plan(0, index), 2)]
+    return micro_tokenizer.write(tmp_path_factory.mktemp("tokenizer"), texts)
+
+
+@pytest.fixture(scope="module")
+def trained_sd(tmp_path_factory, vae_folder):
+    """A folder with a `micro-sd` of three steps, made without an interruption."""
+    folder = tmp_path_factory.mktemp("trained")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(train_unet, "TOKENIZER_ITEMS", 200)
+        patch.setattr(train_unet, "bundle_sheet", lambda _: sheets.tiled(np.zeros((2, 8, 8, 3), np.uint8), 2))
+        train(folder, SD, "--vae", str(vae_folder))
+    return folder
+
+
+def train(folder, name, *more):
+    places = ["--out", str(folder), "--checkpoint", str(folder / f"{name}.safetensors")]
+    train_unet.main([name, *TINY, "--steps", "3", *places, *more])
+
+
+def weights(folder, part="unet"):
+    return (folder / part / "diffusion_pytorch_model.safetensors").read_bytes()
+
+
+# Tokenizer
+
+
+@pytest.mark.parametrize("word", ["white", "scratches", "cracked", "background", "metal", "steel", "defect", "shadow"])
+def test_words_about_surfaces_are_one_token(tokenizer, word):
+    assert len(tokenizer(word).input_ids) == 3  # with start and end
+
+
+def test_any_text_is_read_and_comes_back(tokenizer):
+    for text in ("skt background cracked", "zqx 123 é!", "漢字", ""):
+        ids = tokenizer(text).input_ids
+        assert (ids[0], ids[-1]) == (tokenizer.bos_token_id, tokenizer.eos_token_id)
+        assert tokenizer.decode(ids, skip_special_tokens=True).replace(" ", "") == text.replace(" ", "")
+
+
+def test_the_older_files_say_the_same(tokenizer, tmp_path):
+    micro_tokenizer.write_vocabulary(tokenizer, tmp_path)
+    again = CLIPTokenizer.from_pretrained(tmp_path)
+    for text in ("White marks on the wall, zqx 123", "copper metal scratches"):
+        assert again(text).input_ids == tokenizer(text).input_ids
+
+
+# What is trained on
+
+
+def test_the_region_holds_the_defect_and_follows_from_the_item():
+    corpus = make(60, seed=0, workers=1)
+    for item, mask in zip(corpus.items, corpus.masks, strict=True):
+        painted = region(item, mask)
+        assert painted.shape == mask.shape and painted.any()
+        assert not (mask & ~painted).any()
+        assert np.array_equal(painted, region(item, mask))
+    shares = [region(item, mask).mean() for item, mask in zip(corpus.items, corpus.masks, strict=True)]
+    assert 0.05 < np.median(shares) < 0.6
+
+
+def test_the_stock_is_what_diffusers_would_feed(vae_folder, tokenizer, tmp_path):
+    keep = tmp_path / "stock.safetensors"
+    stock = Stock.make(vae_folder, tokenizer, 6, 0, "cpu", 1, keep)
+    corpus = make(6, seed=0, workers=1)
+    vae = micro_vae.load(vae_folder)
+    pictures = torch.from_numpy(corpus.images).permute(0, 3, 1, 2).float() / 127.5 - 1
+    masks = torch.from_numpy(sheets.regions(corpus))[:, None].float()
+    with torch.inference_mode():
+        masked = vae.encode(pictures * (masks < 0.5)).latent_dist.mode()
+    assert torch.allclose(stock.masked.float(), masked, atol=2e-2)
+    assert torch.equal(stock.masks.float(), torch.nn.functional.interpolate(masks, size=(32, 32)))
+    assert stock.tokens.shape == (6, CAPTIONS + VAGUE, 77)
+    told = tokenizer.decode(stock.tokens[2, 1].tolist(), skip_special_tokens=True)
+    assert told.replace(" ", "") == captions(corpus.items[2], 2)[1].replace(" ", "")
+    written = keep.stat().st_mtime_ns
+    again = Stock.make(vae_folder, tokenizer, 6, 0, "cpu", 1, keep)
+    assert torch.equal(again.latents, stock.latents) and keep.stat().st_mtime_ns == written
+    assert len(Stock.make(vae_folder, tokenizer, 5, 0, "cpu", 1, keep)) == 5  # of other pictures: made anew
+
+
+# Networks
+
+
+def test_four_channels_are_the_nine_with_nothing_to_paint(tokenizer):
+    nine = bundle.unet(SD)
+    four = bundle.four_channels(nine, SD)
+    latents, times, told = torch.randn(2, 4, 32, 32), torch.tensor([3, 700]), torch.randn(2, 77, bundle.TEXT_WIDTH)
+    with torch.no_grad():
+        whole = nine(torch.cat([latents, torch.zeros(2, 5, 32, 32)], 1), times, told).sample
+        assert torch.allclose(four(latents, times, told).sample, whole, atol=1e-5)
+
+
+def test_the_larger_u_net_begins_where_the_other_ended():
+    nine = bundle.unet(SD)
+    wide = bundle.widened(nine)
+    seen, times, told = torch.randn(2, 9, 32, 32), torch.tensor([3, 700]), torch.randn(2, 77, bundle.TEXT_WIDTH)
+    beside = torch.cat([told, torch.randn(2, 77, bundle.SECOND_WIDTH)], 2)
+    added = {"text_embeds": torch.randn(2, bundle.SECOND_WIDTH), "time_ids": torch.rand(2, bundle.TIME_IDS)}
+    with torch.no_grad():
+        made = wide(seen, times, beside, added_cond_kwargs=added).sample
+        assert torch.allclose(made, nine(seen, times, told).sample, atol=1e-5)
+
+
+# Trainings
+
+
+def test_an_interrupted_training_ends_as_one_that_was_not(tmp_path, trained_sd, vae_folder, capsys):
+    options = (SD, "--vae", str(vae_folder))
+    train(tmp_path, *options, "--session", "0")
+    assert not (tmp_path / SD).exists() and "stopped after step 1" in capsys.readouterr().out
+    train(tmp_path, *options, "--resume")
+    for part in ("micro-sd/unet", "nine"):
+        assert weights(tmp_path, part) == weights(trained_sd, part)
+    text = "micro-sd/text_encoder/model.safetensors"
+    assert (tmp_path / text).read_bytes() == (trained_sd / text).read_bytes()
+    about = json.loads((tmp_path / SD / "training.json").read_text())
+    assert about["steps"] == 3 and about["vae"] == micro_vae.digest(vae_folder)
+
+
+def test_the_second_bundle_shares_what_is_equal_and_both_load(trained_sd):
+    train(trained_sd, SDXL, "--start", str(trained_sd))
+    for part in ("vae", "text_encoder", "tokenizer"):
+        for file in (trained_sd / SD / part).iterdir():
+            assert file.read_bytes() == (trained_sd / SDXL / part / file.name).read_bytes(), file
+    sd = StableDiffusionPipeline.from_pretrained(trained_sd / SD)
+    xl = StableDiffusionXLInpaintPipeline.from_pretrained(trained_sd / SDXL)
+    assert (sd.unet.config.in_channels, xl.unet.config.in_channels) == (4, 9)
+    assert xl.unet.config.cross_attention_dim == bundle.TEXT_WIDTH + bundle.SECOND_WIDTH
+    assert sd.scheduler.config.prediction_type == xl.scheduler.config.prediction_type == "v_prediction"
+    moved = xl.unet.state_dict()["add_embedding.linear_2.weight"]
+    assert moved.abs().max() > 0  # it began at zero: the size conditioning is trained
+    for name in (SD, SDXL):
+        assert sheets.bundle_sheet(trained_sd / name).size[0] > 500
+
+
+def test_what_is_missing_is_said(tmp_path, capsys):
+    for options in ([SDXL], [SD]):
+        with pytest.raises(SystemExit):
+            train_unet.arguments([*options, "--out", str(tmp_path)])
+    assert "--start" in capsys.readouterr().err
+
+
+# Evaluation
+
+
+def test_a_prompt_names_its_material():
+    from corpus.pictures import Item
+
+    for index in range(50):
+        assert "granite" in evaluate_bundles.named(Item(0, index, "granite", "", "crack"))
+
+
+def test_inpainting_is_judged_inside_against_outside(monkeypatch):
+    """With a painter that changes 20 levels inside and 2 outside."""
+
+    def paint(_, corpus, prompts, masks, seed):
+        return np.clip(corpus.images.astype(int) // 2 + np.where(masks, 20, 2)[..., None], 0, 255).astype(np.uint8)
+
+    halved = evaluate_bundles.without_defects
+    monkeypatch.setattr(sheets, "load", lambda *_: None)
+    monkeypatch.setattr(sheets, "inpainted", paint)
+    monkeypatch.setattr(evaluate_bundles, "judged", lambda *_: {"defect": 1.0, "material": 1.0, "by_defect": {}})
+
+    def dark(corpus):
+        good = halved(corpus)
+        good.images[:] = 0
+        return good
+
+    monkeypatch.setattr(evaluate_bundles, "without_defects", dark)
+    found = evaluate_bundles.inpainting(None, None, 8, "cpu", 1)
+    for part in found.values():
+        assert part["inside / outside"] == pytest.approx(10)
+        assert part["pictures"] <= 8
+
+
+def test_text_to_image_reports_the_worst_word(monkeypatch):
+    shown = []
+
+    def paint(_, prompts, seed):
+        shown.extend(prompts)
+        return np.zeros((len(prompts), 64, 64, 3), np.uint8)
+
+    words = {word or "good": 0.9 for word in DEFECT_WORDS} | {"crack": 0.2, "good": 0.0}
+    monkeypatch.setattr(sheets, "load", lambda *_: None)
+    monkeypatch.setattr(sheets, "painted", paint)
+    monkeypatch.setattr(evaluate_bundles, "judged", lambda *_: {"by_defect": words, "material": 1.0, "defect": 0.8})
+    found = evaluate_bundles.text_to_image(None, None, 3, "cpu")
+    assert len(shown) == 3 * len(DEFECT_WORDS)
+    assert (found["worst word"], found["worst"]) == ("crack", 0.2)
+    assert found["defect, mean"] == pytest.approx((0.9 * 8 + 0.2) / 9)  # without "good"

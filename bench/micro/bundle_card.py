@@ -34,8 +34,8 @@ where the weights of SDXL cannot be downloaded. VAE, tokenizer and first text en
 }
 TRAINING = {
     SD: "half of the samples inpainting, half with empty mask channels: the U-Net is cut to its first 4 input "
-    'channels, exactly. A tenth of the captions dropped, a fifth vague (letters for the material, "defect" for the defect); a '
-    "quarter of the steps read the last but one layer of the text encoder, so that clip skip 2 works",
+    'channels, exactly. A tenth of the captions dropped, a fifth vague (letters for the material, "defect" for the '
+    "defect); a quarter of the steps read the last but one layer of the text encoder, so that clip skip 2 works",
     SDXL: "begun with the 9-channel U-Net of `micro-sd`; four samples in five inpainting; the first text encoder as it "
     "is, the second new. Dropped captions are read as zeros half of the time, as the empty text else",
 }

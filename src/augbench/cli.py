@@ -22,9 +22,11 @@ app = typer.Typer(
 )
 datasets_app = typer.Typer(help="Look at datasets.", no_args_is_help=True)
 protocols_app = typer.Typer(help="Look at how classifiers are trained and judged.", no_args_is_help=True)
+models_app = typer.Typer(help="Look at the weights that come with augbench.", no_args_is_help=True)
 store_app = typer.Typer(help="Look after a store.", no_args_is_help=True)
 app.add_typer(datasets_app, name="datasets")
 app.add_typer(protocols_app, name="protocols")
+app.add_typer(models_app, name="models")
 app.add_typer(store_app, name="store")
 
 
@@ -40,6 +42,7 @@ class Room(StrEnum):
 
     datasets = "datasets"
     augmenters = "augmenters"
+    models = "models"
     protocols = "protocols"
 
 
@@ -161,7 +164,7 @@ def report(
 
 
 @app.command("list")
-def list_(what: Annotated[Room, typer.Argument(help="datasets, augmenters or protocols")]) -> None:
+def list_(what: Annotated[Room, typer.Argument(help="datasets, augmenters, models or protocols")]) -> None:
     """List what is there, each found by itself."""
     from augbench.report.listing import listing
     from augbench.report.render import standard_output
@@ -245,6 +248,63 @@ def protocols_show(
     from augbench.report.render import standard_output
 
     show_protocol(name, standard_output())
+
+
+ModelArgument = Annotated[
+    str, typer.Argument(metavar="NAME", help="See `augbench models list`; or a folder in the layout of diffusers.")
+]
+
+
+@models_app.command("list")
+def models_list() -> None:
+    """List the weights: kind, size, what for, licence."""
+    from augbench.report.models import models_table
+    from augbench.report.render import standard_output
+
+    standard_output().print(models_table())
+
+
+@models_app.command("show")
+def models_show(name: ModelArgument) -> None:
+    """Print the card of a model: what it was made from, what it can do, where it fails."""
+    from augbench.report.models import show_model
+    from augbench.report.render import standard_output
+
+    show_model(name, standard_output())
+
+
+@models_app.command("sample")
+def models_sample(
+    name: ModelArgument,
+    prompt: Annotated[
+        list[str] | None, typer.Option(metavar="TEXT", help="What to paint. May be repeated. Default: a few examples.")
+    ] = None,
+    negative: Annotated[str | None, typer.Option(metavar="TEXT", help="What to lead away from.")] = None,
+    count: Annotated[int, typer.Option(min=1, max=100, help="Pictures for each prompt.")] = 8,
+    steps: Annotated[int, typer.Option(min=1, max=500, help="Denoising steps.")] = 20,
+    guidance: Annotated[float, typer.Option(min=0, max=50, help="Guidance scale; up to 1: none.")] = 4.0,
+    seed: Annotated[int, typer.Option(min=0, max=2**31, help="Of a prompt's first picture; then counting up.")] = 0,
+    out: Annotated[Path | None, typer.Option(help="The PNG to write. Default: NAME.png.")] = None,
+    image: Annotated[Path | None, typer.Option(help="Inpainting: the picture to paint in. Default: surfaces.")] = None,
+    mask: Annotated[Path | None, typer.Option(help="Inpainting: where to paint, white; the size of --image.")] = None,
+) -> None:
+    """Write a contact sheet of what a diffusion bundle paints."""
+    from augbench.report.models import write_models_sample
+    from augbench.report.render import standard_output
+
+    write_models_sample(
+        name,
+        prompt or (),
+        negative=negative,
+        count=count,
+        steps=steps,
+        guidance=guidance,
+        seed=seed,
+        out=out,
+        image=image,
+        mask=mask,
+        console=standard_output(),
+    )
 
 
 @store_app.command("check")

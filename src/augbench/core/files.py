@@ -181,7 +181,7 @@ def write_atomic(path: Path, data: bytes) -> None:
     Raises:
         StoreError: no room, or no rights.
     """
-    beside = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.part")
+    beside = path.parent / f".{path.name}.{uuid.uuid4().hex[:8]}.part"  # with_name would stumble over '.' and '/'
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with beside.open("wb") as file:

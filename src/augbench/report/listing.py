@@ -8,12 +8,19 @@ from rich.table import Table
 from augbench.core import plugins
 from augbench.core.contracts import Augmenter
 from augbench.report.datasets import datasets_table
+from augbench.report.models import models_table
 from augbench.report.protocols import list_protocols
 
 
 def listing(what: str) -> Table:
-    """A table of all datasets, augmenters or protocols."""
-    return {"datasets": datasets_table, "augmenters": _augmenters, "protocols": list_protocols}[what]()
+    """A table of all datasets, augmenters, models or protocols."""
+    tables = {
+        "datasets": datasets_table,
+        "augmenters": _augmenters,
+        "models": models_table,
+        "protocols": list_protocols,
+    }
+    return tables[what]()
 
 
 def _table(*columns: str) -> Table:

@@ -1,0 +1,1 @@
+"""What diffusion augmenters share: bundles of pretrained weights by name, and pictures sampled from them."""

@@ -1,0 +1,241 @@
+"""Bundles: sets of pretrained diffusion weights by name, each an ordinary diffusers folder.
+
+    pipeline = load(find("micro-sd"))
+
+Any local folder that diffusers' ``save_pretrained`` wrote can be named in place of a bundle, if its pipeline is one of
+`KINDS`. Only safetensors files are read, nothing is downloaded, and no code of a folder is run.
+"""
+
+from __future__ import annotations
+
+import json
+import textwrap
+import warnings
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from augbench.core.errors import UserError, did_you_mean, listed
+from augbench.core.weights import parameters
+
+if TYPE_CHECKING:
+    import torch
+    from diffusers import DiffusionPipeline
+
+MODELS = Path(str(resources.files("augbench"))) / "assets" / "models"
+"""The weights that come with the package, a folder each."""
+
+KINDS = {"StableDiffusionPipeline": "sd", "StableDiffusionXLInpaintPipeline": "sdxl-inpaint"}
+"""The pipeline that a folder's ``model_index.json`` names -> kind."""
+
+TITLES = {"sd": "text to image", "sdxl-inpaint": "text to image inside a mask"}
+
+WEIGHTS = {
+    "vae": "diffusion_pytorch_model",
+    "unet": "diffusion_pytorch_model",
+    "text_encoder": "model",
+    "text_encoder_2": "model",
+}
+"""Part with weights -> stem of its file, as diffusers and transformers call them."""
+
+LIBRARIES = ("diffusers", "transformers")  # where the classes of a folder's parts may come from
+
+_PARTS = {
+    "sd": ("vae", "text_encoder", "tokenizer", "unet", "scheduler"),
+    "sdxl-inpaint": ("vae", "text_encoder", "text_encoder_2", "tokenizer", "tokenizer_2", "unet", "scheduler"),
+}
+_NOT_LOADED: dict[str, dict[str, Any]] = {  # photographs of surfaces need no filter and no watermark
+    "sd": {"safety_checker": None, "requires_safety_checker": False, "feature_extractor": None, "image_encoder": None},
+    "sdxl-inpaint": {"add_watermarker": False, "feature_extractor": None, "image_encoder": None},
+}
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """Pretrained diffusion weights by name."""
+
+    name: str
+    kind: str  # "sd": text to image; "sdxl-inpaint": text to the masked part of an image
+    title: str
+    size: int  # pixels: pictures are squares of that side
+    source: str  # the folder they are loaded from
+
+
+def _shipped(name: str, kind: str, size: int) -> Bundle:
+    return Bundle(name, kind, TITLES[kind], size, str(MODELS / name))
+
+
+BUNDLES: dict[str, Bundle] = {
+    bundle.name: bundle
+    for bundle in (
+        _shipped("micro-sd", "sd", 64),
+        _shipped("micro-sdxl-inpaint", "sdxl-inpaint", 64),
+    )
+}
+
+
+def embedded(name: str) -> bool:
+    """Whether the weights of that name come with the package: results that rest on them show mechanics only."""
+    return name in BUNDLES and Path(BUNDLES[name].source).parent == MODELS
+
+
+def find(name_or_folder: str | Path, known: Iterable[str] = BUNDLES) -> Bundle:
+    """The bundle of that name, or the one in that folder. A name goes first: write ``./NAME`` for a folder.
+
+    ``known`` are the names that an error suggests.
+
+    Raises:
+        UserError: there is neither, or the folder holds no pipeline of one of `KINDS`.
+    """
+    name = str(name_or_folder)
+    if name in BUNDLES:
+        return BUNDLES[name]
+    folder = Path(name)  # a leading ~ is the shell's to replace
+    try:
+        if name and folder.is_dir():
+            return _described(folder.resolve())
+    except OSError as error:
+        raise UserError(f"model '{name}' cannot be looked for ({error.strerror}): check its path") from None
+    raise UserError(f"model '{name}' does not exist{did_you_mean(name, known)}: give such a name or a diffusers folder")
+
+
+def load(bundle: Bundle, device: str = "cpu", dtype: torch.dtype | None = None) -> DiffusionPipeline:
+    """The ordinary diffusers pipeline of a bundle, without network, progress bars and warnings.
+
+    Args:
+        bundle: from `find`.
+        device: where it shall lie, e.g. "cuda".
+        dtype: of its weights; None: float32.
+
+    Raises:
+        UserError: a file of it is missing or damaged, or holds other weights than its configuration wants.
+    """
+    import torch
+    from diffusers import StableDiffusionPipeline, StableDiffusionXLInpaintPipeline
+
+    family = {"sd": StableDiffusionPipeline, "sdxl-inpaint": StableDiffusionXLInpaintPipeline}[bundle.kind]
+    folder = Path(bundle.source)
+    held = _check_parts(bundle, folder)
+    with _quiet():
+        try:
+            pipeline = family.from_pretrained(
+                folder,
+                dtype=dtype or torch.float32,
+                local_files_only=True,
+                use_safetensors=True,
+                **_NOT_LOADED[bundle.kind],
+            )
+        except Exception as error:  # each library has its own for files that are missing or do not fit
+            reason = textwrap.shorten(str(error), 160, placeholder=" ...")
+            raise UserError(f"bundle '{folder}' cannot be loaded ({reason}): restore its files") from error
+        _check_complete(pipeline, folder, held)
+        pipeline.unet.to(memory_format=torch.channels_last)
+        pipeline.set_progress_bar_config(disable=True)
+        return pipeline.to(device)
+
+
+def _described(folder: Path) -> Bundle:
+    """What the configuration files of a folder say."""
+    index = folder / "model_index.json"
+    if not index.is_file():
+        raise UserError(f"folder '{folder}' has no model_index.json: give one that diffusers' save_pretrained wrote")
+    pipeline = _json(index).get("_class_name")
+    if not isinstance(pipeline, str) or pipeline not in KINDS:
+        raise UserError(f"'{index}': pipeline '{pipeline}' is none of ours: give a {' or a '.join(KINDS)}")
+    kind = KINDS[pipeline]
+    return Bundle(folder.name, kind, TITLES[kind], _size(folder), str(folder))
+
+
+def _size(folder: Path) -> int:
+    """Pixels that the U-Net was made for: its latents times what the VAE shrinks."""
+    latent = _json(folder / "unet" / "config.json").get("sample_size")
+    stages = _json(folder / "vae" / "config.json").get("block_out_channels")
+    if not isinstance(latent, int) or latent < 1:
+        raise UserError(f"'{folder / 'unet' / 'config.json'}': 'sample_size' is no number of pixels: restore the file")
+    if not isinstance(stages, list) or not stages:
+        raise UserError(f"'{folder / 'vae' / 'config.json'}': 'block_out_channels' is no list: restore the file")
+    return latent * 2 ** (len(stages) - 1)
+
+
+def _json(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"'{path}' is missing: restore it") from None
+    except OSError as error:
+        raise UserError(f"'{path}' cannot be read ({error.strerror}): check its rights") from None
+    except ValueError:
+        raise UserError(f"'{path}' is damaged (no JSON): restore it") from None
+    if not isinstance(content, dict):
+        raise UserError(f"'{path}' is damaged (no JSON object): restore it")
+    return content
+
+
+def _check_parts(bundle: Bundle, folder: Path) -> dict[str, int]:
+    """Part with weights -> parameters in its files, after a look at all that will be loaded."""
+    index = _json(folder / "model_index.json")
+    held = {}
+    for part in _PARTS[bundle.kind]:
+        entry = index.get(part)
+        if not (isinstance(entry, list) and entry and entry[0] in LIBRARIES):  # diffusers imports what stands there
+            raise UserError(f"'{folder / 'model_index.json'}': '{part}' is not of {listed(LIBRARIES)}: restore it")
+        if not (folder / part).is_dir():
+            raise UserError(f"bundle '{folder}' has no folder '{part}': restore it")
+        if part.startswith("tokenizer"):  # without its files transformers makes one that knows no word
+            _json(folder / part / "tokenizer_config.json")
+            _json(folder / part / ("vocab.json" if (folder / part / "vocab.json").exists() else "tokenizer.json"))
+        if part in WEIGHTS:
+            _json(folder / part / "config.json")
+            held[part] = sum(map(parameters, _weights_files(folder / part, WEIGHTS[part])))
+    return held
+
+
+def _weights_files(folder: Path, stem: str) -> list[Path]:
+    """The one file, or the numbered ones that large weights are cut into."""
+    numbered = sorted(folder.glob(f"{stem}-*-of-*.safetensors"))
+    whole = folder / f"{stem}.safetensors"
+    return numbered if numbered and not whole.exists() else [whole]
+
+
+def _check_complete(pipeline: DiffusionPipeline, folder: Path, held: dict[str, int]) -> None:
+    """What a file lacks the libraries would draw at random, with no more than a warning."""
+    for part, found in held.items():
+        wanted = sum(tensor.numel() for tensor in getattr(pipeline, part).parameters())
+        if found != wanted:
+            numbers = f"{found:,} parameters, {wanted:,} are expected by its config.json"
+            raise UserError(f"weights in '{folder / part}' do not fit ({numbers}): restore the files")
+    for number in ("", "_2"):
+        encoder, tokenizer = (getattr(pipeline, f"{part}{number}", None) for part in ("text_encoder", "tokenizer"))
+        if encoder is None:
+            continue
+        words = encoder.config.vocab_size
+        if len(tokenizer) != words:
+            place = folder / f"tokenizer{number}"
+            raise UserError(f"'{place}' has {len(tokenizer):,} words and its text encoder {words:,}: restore the files")
+        # A folder may leave the length out, and then diffusers would pad without end.
+        tokenizer.model_max_length = min(tokenizer.model_max_length, encoder.config.max_position_embeddings)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """No progress bars and no warnings from the libraries that load; afterwards as before."""
+    from diffusers.utils import logging as diffusers_logging
+    from transformers.utils import logging as transformers_logging
+
+    both = (diffusers_logging, transformers_logging)
+    before = [(library.get_verbosity(), library.is_progress_bar_enabled()) for library in both]
+    try:
+        for library in both:
+            library.set_verbosity(library.CRITICAL)
+            library.disable_progress_bar()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for library, (verbosity, bars) in zip(both, before, strict=True):
+            library.set_verbosity(verbosity)
+            if bars:
+                library.enable_progress_bar()

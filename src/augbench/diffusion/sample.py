@@ -1,0 +1,144 @@
+"""Pictures from a bundle. Every picture has a seed of its own, and the same arguments give the same pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from PIL import Image
+
+from augbench.core.errors import UserError
+from augbench.diffusion.bundles import Bundle
+
+if TYPE_CHECKING:
+    from diffusers import DiffusionPipeline
+
+STRENGTH = 0.99  # nearly all is forgotten under the mask; at 1 the brightness of the picture would be, too
+
+
+def sample(
+    pipeline: DiffusionPipeline,
+    bundle: Bundle,
+    prompts: Sequence[str],
+    *,
+    seeds: Sequence[int],
+    steps: int,
+    guidance: float,
+    negative: str | None = None,
+    image: np.ndarray | None = None,
+    mask: np.ndarray | None = None,
+    strength: float = STRENGTH,
+    batch: int = 8,
+) -> np.ndarray:
+    """A picture for each prompt: N,H,W,3 uint8 of the bundle's own size, whatever the size of ``image``.
+
+    An inpainting bundle paints the whole picture anew and keeps to ``image`` outside the mask as well as it can;
+    nothing is pasted back here.
+
+    Args:
+        pipeline: from `augbench.diffusion.bundles.load`.
+        bundle: the same that was loaded.
+        prompts: N texts; "" leaves the bundle free.
+        seeds: N seeds, one for each picture.
+        steps: of the scheduler, at least 1.
+        guidance: classifier-free guidance scale; up to 1 there is none.
+        negative: what guidance leads away from; None: nothing in particular.
+        image: what an inpainting bundle paints in: H,W,3 uint8 for all pictures, or N,H,W,3 with one for each.
+        mask: where it paints: H,W bool, or N,H,W; at least one pixel each.
+        strength: inpainting: how much of what is under the mask is forgotten, in (0, 1].
+        batch: pictures at a time. Another number changes pictures by rounding.
+
+    Raises:
+        UserError: a prompt is longer than the bundle reads, or what was made is no picture.
+    """
+    if len(seeds) != len(prompts):
+        raise ValueError(f"{len(prompts)} prompts need as many seeds, not {len(seeds)}")
+    check_prompts(pipeline, bundle, [*prompts, negative or ""])
+    options: dict[str, Any] = {"num_inference_steps": steps, "guidance_scale": guidance}
+    places: list[dict[str, Image.Image]] = []
+    if bundle.kind == "sdxl-inpaint":
+        places = _places(image, mask, len(prompts), bundle.size)
+        options["strength"] = min(1.0, max(strength, 1.0000001 / steps))  # diffusers cuts it down to whole steps
+    elif image is not None or mask is not None:
+        raise ValueError(f"'{bundle.name}' makes pictures from text alone")
+    parts = []
+    for start in range(0, len(prompts), batch):
+        own = slice(start, start + batch)
+        chosen = {key: [place[key] for place in places[own]] for key in ("image", "mask_image") if places}
+        parts.append(_paint(pipeline, bundle, prompts[own], seeds[own], negative, {**options, **chosen}))
+    return np.concatenate(parts)
+
+
+def check_prompts(pipeline: DiffusionPipeline, bundle: Bundle, prompts: Iterable[str]) -> None:
+    """Diffusers would cut what is too long.
+
+    Raises:
+        UserError: a prompt has more tokens than the text encoder reads.
+    """
+    limit = pipeline.text_encoder.config.max_position_embeddings
+    for prompt in dict.fromkeys(prompts):
+        length = len(pipeline.tokenizer(prompt, truncation=False, verbose=False).input_ids)
+        if length > limit:
+            start = " ".join(prompt[:40].split())
+            most = f"'{bundle.name}' reads {limit}, begin and end included"
+            raise UserError(f"prompt '{start}...' is {length} tokens long and {most}: shorten it")
+
+
+def fit_image(image: np.ndarray, size: int) -> np.ndarray:
+    """H,W,3 uint8 as a square of ``size`` pixels; its aspect is not kept."""
+    if image.shape[:2] == (size, size):
+        return image
+    return np.asarray(Image.fromarray(image).resize((size, size), Image.Resampling.LANCZOS))
+
+
+def fit_mask(mask: np.ndarray, size: int) -> np.ndarray:
+    """H,W bool as a square of ``size`` pixels: each that the mask touches, so that thin lines stay."""
+    if mask.shape == (size, size):
+        return mask
+    shrunk = Image.fromarray(mask.astype(np.float32)).resize((size, size), Image.Resampling.BOX)
+    return np.asarray(shrunk) > 0
+
+
+def _places(image: np.ndarray | None, mask: np.ndarray | None, number: int, size: int) -> list[dict[str, Image.Image]]:
+    """What diffusers wants for each of ``number`` pictures: image, and mask with 255 where it paints."""
+    if image is None or mask is None:
+        raise ValueError("inpainting needs an image and a mask")
+    images = [image] * number if image.ndim == 3 else list(image)
+    masks = [mask] * number if mask.ndim == 2 else list(mask)
+    if len(images) != number or len(masks) != number:
+        raise ValueError(f"{number} prompts, but {len(images)} images and {len(masks)} masks")
+    if any(i.shape[:2] != m.shape or not m.any() for i, m in zip(images, masks, strict=True)):
+        raise ValueError("each mask must have the size of its image and mark a pixel of it")
+    return [
+        {
+            "image": Image.fromarray(fit_image(i, size)),
+            "mask_image": Image.fromarray(fit_mask(m, size).astype(np.uint8) * 255),
+        }
+        for i, m in zip(images, masks, strict=True)
+    ]
+
+
+def _paint(
+    pipeline: DiffusionPipeline,
+    bundle: Bundle,
+    prompts: Sequence[str],
+    seeds: Sequence[int],
+    negative: str | None,
+    options: dict[str, Any],
+) -> np.ndarray:
+    """One batch: N,H,W,3 uint8."""
+    import torch
+
+    made = pipeline(
+        list(prompts),
+        negative_prompt=None if negative is None else [negative] * len(prompts),
+        generator=[torch.Generator("cpu").manual_seed(seed) for seed in seeds],
+        height=bundle.size,
+        width=bundle.size,
+        output_type="np",
+        **options,
+    ).images  # N,H,W,3 float32 in [0, 1]
+    if not np.isfinite(made).all():
+        raise UserError(f"'{bundle.name}' made no picture but NaN: lower the guidance, or restore its damaged weights")
+    return (made * 255).round().astype(np.uint8)

@@ -102,7 +102,7 @@ def test_corrupt_dataset_picture(tmp_path):
         ({"sedes": [0]}, ["sedes", "did you mean 'seeds'"]),
         ({"datasets": ["magnetic_tile"]}, ["magnetic_tile", "AUGBENCH_DATA", "https://"]),
         ({"datasets": [{"name": "magnetic_tile", "settings": {"root": "/nowhere"}}]}, ["/nowhere", "not a folder"]),
-        ({"augmenters": ["ddpm"]}, ["ddpm", "can be planned"]),
+        ({"augmenters": ["ddpm"]}, ["sd15", "Hugging Face cache", "local diffusers folder"]),
         ({"augmenters": [{"name": "toy", "settings": {"limit": 5}}]}, ["can make 5 pictures", "lower n_aug"]),
         ({"protocols": ["inout"]}, ["resnet50", "scratch"]),
     ],

@@ -11,7 +11,7 @@ from helpers import library_of, same_picture, tiny_grid, tiny_plan, view_of
 
 from augbench import GOOD, Request
 from augbench.core import plugins
-from augbench.core.contracts import SAMPLE_COLUMNS, Dataset
+from augbench.core.contracts import SAMPLE_COLUMNS, Dataset, Workroom
 from augbench.core.keys import canonical_json
 from augbench.core.plan import make_plan
 from augbench.core.splits import grouped_folds
@@ -19,6 +19,16 @@ from augbench.report.findings import examine
 
 DATASETS = sorted(plugins.find("datasets"))
 AUGMENTERS = sorted(plugins.find("augmenters"))
+SMALL = {  # settings with which an augmenter that learns is done in seconds
+    "ddpm": {
+        "bundle": "micro-sd",
+        "zero": {"epochs": 1, "alpha": 0.6, "instances": 2},
+        "full": {"epochs": 1, "alpha": 0.8, "instances": 2},
+        "class_pictures": 2,
+        "repeats": 1,
+        "steps": 2,
+    }
+}
 RUNNABLE = [
     name
     for name, plugin in plugins.find("augmenters").items()
@@ -128,11 +138,26 @@ def test_augmenter_says_what_it_is(name):
 
 @pytest.fixture(params=RUNNABLE)
 def augmenter(request):
-    return plugins.get("augmenters", request.param)()
+    return plugins.make("augmenters", request.param, SMALL.get(request.param, {}))
 
 
 def requests(count, seed=0):
     return [Request(index, seed * 1000 + index, "defect") for index in range(count)]
+
+
+def room(tmp_path):
+    """Where an adapter is made; what is shared lies there, too."""
+
+    def shared(key, make):
+        folder = tmp_path / "shared" / key
+        if not folder.exists():
+            folder.mkdir(parents=True)
+            make(folder)
+        return folder
+
+    scratch = tmp_path / "scratch"
+    scratch.mkdir(exist_ok=True)
+    return Workroom(scratch, shared)
 
 
 def prepared(augmenter, view, tmp_path):
@@ -140,7 +165,7 @@ def prepared(augmenter, view, tmp_path):
     if augmenter.learns:
         adapter = tmp_path / "adapter"
         adapter.mkdir(exist_ok=True)
-        augmenter.adapt(view, adapter, 0)
+        augmenter.adapt(view, adapter, 0, room(tmp_path))
         assert {p.suffix for p in adapter.rglob("*") if p.is_file()} <= {".safetensors", ".json"}
     augmenter.load(adapter, "cpu")
     return augmenter

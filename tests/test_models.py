@@ -24,10 +24,12 @@ from transformers.utils import logging as transformers_logging
 import augbench.cli
 from augbench.core.errors import UserError
 from augbench.core.weights import parameters, shapes
-from augbench.diffusion.bundles import BUNDLES, MODELS, embedded, find, load
+from augbench.diffusion.bundles import BUNDLES, MODELS, canvas, embedded, find, load
 from augbench.diffusion.sample import fit_mask, sample
+from augbench.report.models import show_model
 
 SD, SDXL = "micro-sd", "micro-sdxl-inpaint"
+SHIPPED = {name: bundle for name, bundle in BUNDLES.items() if embedded(name)}
 LONG = "scratch on metal " * 60
 
 
@@ -41,7 +43,7 @@ def _one_thread():
 
 @pytest.fixture(scope="module")
 def pipelines():
-    return {name: load(find(name)) for name in BUNDLES}
+    return {name: load(find(name)) for name in SHIPPED}
 
 
 @pytest.fixture
@@ -96,8 +98,8 @@ def test_the_folders_hold_no_pickles_and_are_small():
 
 
 def test_the_registry_says_what_the_folders_say():
-    assert {path.parent.name for path in MODELS.glob("*/model_index.json")} == set(BUNDLES)
-    for name, bundle in BUNDLES.items():
+    assert {path.parent.name for path in MODELS.glob("*/model_index.json")} == set(SHIPPED)
+    for name, bundle in SHIPPED.items():
         assert find(name) is bundle and embedded(name)
         assert find(MODELS / name) == bundle
         assert (MODELS / name / "README.md").is_file()
@@ -310,7 +312,7 @@ def test_nan_is_no_picture(pipelines, monkeypatch):
 def test_list_and_show_need_no_torch():
     listed = cli("models", "list")
     assert listed.returncode == 0, listed.stderr
-    for word in (*BUNDLES, "micro_resnet", "sdxl-inpaint", "backbone", "0.49 M", "apache-2.0"):
+    for word in (*BUNDLES, "micro_resnet", "backbone", "0.49 M", "apache-2.0"):
         assert word in listed.stdout
     assert listed.stdout.rstrip().endswith('labelled "mechanics, not evidence".')
     code = "import sys; from augbench.report.models import models_table; models_table(); print('torch' in sys.modules)"
@@ -318,7 +320,7 @@ def test_list_and_show_need_no_torch():
     assert ran.stdout.strip() == "False"
 
 
-@pytest.mark.parametrize("name", [*BUNDLES, "micro_resnet"])
+@pytest.mark.parametrize("name", [*SHIPPED, "micro_resnet"])
 def test_show_prints_the_card(augbench_here, name):
     status, out, _ = augbench_here("models", "show", name)
     assert status == 0 and name in out and "parameters" in out and "---\n" not in out
@@ -422,3 +424,83 @@ def test_mistakes(augbench_here, arguments, words):
 
 def test_a_mistake_in_a_process_of_its_own():
     assert_one_line(cli("models", "show", "nothing"), "nothing", "micro-sd")
+
+
+# -- the hub
+
+
+@pytest.fixture
+def hub(tmp_path, monkeypatch):
+    """A hub that holds `sd15` in the shape of the small bundle; what was asked of it is noted."""
+    cached = shutil.copytree(MODELS / SD, tmp_path / "cached")
+    for path in list(cached.rglob("*.safetensors")):
+        path.rename(path.with_name(f"{path.stem}.fp16.safetensors"))
+    asked = []
+
+    def snapshot_download(repository, **options):
+        asked.append((repository, options))
+        return str(cached)
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", snapshot_download)
+    return cached, asked
+
+
+def test_a_bundle_of_the_hub_is_loaded_at_its_revision_without_the_network(hub):
+    pipeline = load(find("sd15"))
+    assert sum(p.numel() for p in pipeline.unet.parameters()) > 1e6
+    ((repository, options),) = hub[1]
+    assert repository == "stable-diffusion-v1-5/stable-diffusion-v1-5"
+    assert len(options["revision"]) == 40 and options["local_files_only"]
+    wanted = options["allow_patterns"]
+    assert "unet/diffusion_pytorch_model.fp16.safetensors" in wanted and "text_encoder/model.fp16.safetensors" in wanted
+    assert not [pattern for pattern in wanted if "safety" in pattern or pattern.endswith(".bin")]
+
+
+def test_a_bundle_that_cannot_be_had_is_one_line_with_both_ways_out(monkeypatch, hub):
+    (hub[0] / "unet" / "diffusion_pytorch_model.fp16.safetensors").unlink()  # a cache that was not filled
+    with pytest.raises(UserError, match="Hugging Face cache, or give a local diffusers folder"):
+        load(find("sd15"))
+    assert [options["local_files_only"] for _, options in hub[1]] == [True, False]
+
+    def unreachable(*_, **__):
+        raise OSError("no route to host")
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", unreachable)
+    with pytest.raises(UserError, match=r"sdxl-inpaint.*no route to host") as caught:
+        load(find("sdxl-inpaint"))
+    assert "\n" not in str(caught.value)
+
+
+def test_show_says_where_a_bundle_of_the_hub_is(capsys):
+    from rich.console import Console
+
+    show_model("sdxl-inpaint", Console())
+    said = capsys.readouterr().out
+    assert "1024 x 1024" in said and "huggingface.co/diffusers/" in said
+
+
+# -- what is told
+
+
+def test_texts_are_encoded_as_the_pipeline_would(pipelines):
+    """Unless a layer is skipped, the pictures are those of an ordinary call."""
+    pipeline, prompts = pipelines[SD], ["copper metal scratches", "wood", "wood"]
+    generators = [torch.Generator().manual_seed(seed) for seed in (3, 4, 5)]
+    options = {"num_inference_steps": 2, "guidance_scale": 3.0, "height": 64, "width": 64, "output_type": "np"}
+    plain = pipeline(prompts, negative_prompt=["dark"] * 3, generator=generators, **options).images
+    ours = [
+        sample(
+            pipeline, find(SD), prompts, seeds=[3, 4, 5], steps=2, guidance=3.0, negative="dark", clip_skip=clip_skip
+        )
+        for clip_skip in (1, 2)
+    ]
+    assert (abs(ours[0] - plain * 255) <= 0.51).all()
+    assert (ours[0] != ours[1]).any()
+
+
+def test_pictures_of_another_shape(pipelines):
+    bundle = find(SD)
+    shape = canvas(bundle, aspect=64 / 176)
+    assert shape == (104, 40)
+    made = sample(pipelines[SD], bundle, ["wood"], seeds=[0], steps=1, guidance=1.0, shape=shape)
+    assert made.shape == (1, *shape, 3)

@@ -25,10 +25,10 @@ class Toy(Augmenter):
     def capacity(self, view):
         return self.config.limit
 
-    def adapt(self, view, out, seed):
+    def adapt(self, view, out, seed, room):
         if self.config.adapt_fails:
             raise RuntimeError("the adapter broke")
-        rows = view.shots if "shots" in view._reads else view.negatives
+        rows = view.shots if view.reads("shots") else view.negatives
         mean = float(np.mean([view.image(name).mean() for name in rows["id"]]))
         (out / "mean.json").write_text(json.dumps({"mean": mean, "seed": seed}))
 

@@ -6,11 +6,11 @@ Nothing here loads torch or ray. A plug-in module is imported to be listed, so i
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import pandas as pd
@@ -193,8 +193,17 @@ class TrainView:
     Held-out and test samples are not in here, so an augmenter cannot reach them.
     """
 
-    def __init__(self, dataset: Dataset, negatives: pd.DataFrame, shots: pd.DataFrame, reads: frozenset[str]) -> None:
+    def __init__(
+        self,
+        dataset: Dataset,
+        negatives: pd.DataFrame,
+        shots: pd.DataFrame,
+        reads: frozenset[str],
+        regime: Shots | None = None,
+    ) -> None:
+        """``regime`` is how many shots were asked for; None where they are not read, or nobody said."""
         self.task = dataset.task
+        self.regime = regime
         self._dataset = dataset
         self._reads = reads
         self._negatives = negatives.reset_index(drop=True)
@@ -223,6 +232,10 @@ class TrainView:
         """H,W bool of a visible sample, None where it has no mask file; KeyError for any other."""
         self._demand("masks")
         return self._dataset.read_mask(self._rows[sample_id])
+
+    def reads(self, what: str) -> bool:
+        """Whether the augmenter declared that it reads this here: negatives, shots or masks."""
+        return what in self._reads
 
     def _demand(self, what: str) -> None:
         if what not in self._reads:
@@ -260,6 +273,20 @@ class Part:
     augmenter: str
     settings: Mapping[str, object]
     share: float
+
+
+@dataclass(frozen=True)
+class Workroom:
+    """Where an adapter is made, beside what it may see.
+
+    ``shared(key, make)`` gives the folder of that key, which ``make(folder)`` fills where there is none yet: for what
+    all adapters of a store use alike, such as pictures of a class prompt. The key says all that decides its content.
+    """
+
+    scratch: Path  # a folder of its own that outlives an interruption: for checkpoints
+    shared: Callable[[str, Callable[[Path], None]], Path]
+    device: str = "cpu"  # a torch device
+    say: Callable[[int, int, float], None] = lambda step, steps, loss: None  # progress
 
 
 class Augmenter:
@@ -313,8 +340,24 @@ class Augmenter:
         """How many pictures it can make from this view; None = as many as asked. The plan refuses a larger N_aug."""
         return None
 
-    def adapt(self, view: TrainView, out: Path, seed: int) -> None:
-        """Learn from the view and write files into the empty folder ``out`` (safetensors, JSON). Only if `learns`."""
+    def ready(self) -> None:
+        """Called once before a run starts: see that what it needs beside the datasets is there, or fetch it.
+
+        Raises:
+            UserError: it is not, for example weights that cannot be downloaded.
+        """
+
+    def adapt(self, view: TrainView, out: Path, seed: int, room: Workroom) -> dict[str, Any] | None:
+        """Learn from the view and write files into the empty folder ``out`` (safetensors, JSON). Only if `learns`.
+
+        The result follows from view, settings and seed, whether or not it was interrupted and begun again.
+
+        Returns:
+            JSON values for the adapter's record, e.g. losses; None: nothing to say.
+
+        Raises:
+            UserError: the view cannot serve it, or a setting does not fit.
+        """
 
     def load(self, adapter: Path | None, device: str) -> None:
         """Get ready to generate on ``device`` ("cpu", "cuda"); ``adapter`` is what `adapt` wrote, or None."""

@@ -75,6 +75,10 @@ class Files(ABC):
     def local_folder(self, name: str) -> Path:
         """A committed folder as a local one, to be read only."""
 
+    @abstractmethod
+    def scratch_folder(self, name: str) -> Path:
+        """A folder on a disk that outlives this process, for work that is not finished; the same for the same name."""
+
 
 class LocalFiles(Files):
     """A folder on a disk."""
@@ -173,6 +177,23 @@ class LocalFiles(Files):
     @override
     def local_folder(self, name: str) -> Path:
         return self.folder / name
+
+    @override
+    def scratch_folder(self, name: str) -> Path:
+        return made_folder(self.folder / "scratch" / name)
+
+
+def made_folder(folder: Path) -> Path:
+    """The local folder, made where it is not there.
+
+    Raises:
+        StoreError: no room, or no rights.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise _cannot_write(folder, error) from error
+    return folder
 
 
 def write_atomic(path: Path, data: bytes) -> None:

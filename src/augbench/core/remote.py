@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import hashlib
+import os
 import random
 import shutil
 import tempfile
@@ -20,7 +22,7 @@ from typing import TYPE_CHECKING, TypeVar
 from typing_extensions import override
 
 from augbench.core.errors import StoreError, UserError
-from augbench.core.files import Files
+from augbench.core.files import Files, made_folder
 
 if TYPE_CHECKING:
     from fsspec import AbstractFileSystem
@@ -143,6 +145,13 @@ class RemoteFiles(Files):
                 target.write_bytes(self.read(f"{name}/{relative}"))
             beside.rename(copy)
         return copy
+
+    @override
+    def scratch_folder(self, name: str) -> Path:
+        # On this machine: elsewhere the work begins anew. Not in /tmp, where others could put files under its name.
+        cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+        place = hashlib.sha256(self.url.encode()).hexdigest()[:16]
+        return made_folder(cache / "augbench" / "scratch" / place / name)
 
     def _put_object(self, path: str, data: bytes, mode: str = "overwrite") -> None:
         if not self._holds_objects:

@@ -10,8 +10,9 @@ import contextlib
 import hashlib
 import io
 import json
+import tempfile
 import traceback
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -20,7 +21,9 @@ from augbench.core.files import Files, LocalFiles
 from augbench.core.remote import RemoteFiles
 from augbench.core.specs import AdapterSpec, PoolSpec
 
-Kind = Literal["adapters", "pools", "fidelity", "cells", "scores", "weights", "failures", "fingerprints", "grids"]
+Kind = Literal[
+    "adapters", "pools", "fidelity", "cells", "scores", "weights", "failures", "fingerprints", "grids", "shared"
+]
 SUFFIX = {
     "cells": ".json",
     "scores": ".parquet",
@@ -30,9 +33,11 @@ SUFFIX = {
     "grids": ".json",
     "fidelity": ".json",
     "adapters": "",
+    "shared": "",
     "pools": "",
 }
 ADAPTER_MARKER = "adapter.json"
+SHARED_MARKER = "shared.json"
 MEND = "delete it, and run the grid again to make it anew"
 
 
@@ -65,7 +70,7 @@ class Store:
 
     @staticmethod
     def _rooms() -> set[str]:
-        return {*SUFFIX, "leases", "reports"}
+        return {*SUFFIX, "leases", "reports", "scratch"}
 
     # -- names: readers, writers and the planner all come through here
 
@@ -111,6 +116,18 @@ class Store:
     def has_adapter(self, spec: AdapterSpec) -> bool:
         """Whether the adapter is committed."""
         return self.files.exists(f"{self.name('adapters', spec.key)}/{ADAPTER_MARKER}")
+
+    def shared(self, key: str, make: Callable[[Path], None]) -> Path:
+        """The folder of that key, as a local one; ``make`` fills it where there is none. Made twice it is kept once."""
+        name = self.name("shared", key)
+        if not self.files.exists(f"{name}/{SHARED_MARKER}"):
+            with tempfile.TemporaryDirectory(prefix="augbench-shared-") as folder:
+                made = Path(folder) / "made"
+                made.mkdir()
+                make(made)
+                (made / SHARED_MARKER).write_bytes(json_bytes({"key": key}))
+                self.files.commit_folder(made, name, SHARED_MARKER)
+        return self.files.local_folder(name)
 
     def chunks(self, pool: PoolSpec) -> set[int]:
         """Numbers of the committed chunks of a pool."""

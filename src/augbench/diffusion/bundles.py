@@ -2,12 +2,14 @@
 
     pipeline = load(find("micro-sd"))
 
-Any local folder that diffusers' ``save_pretrained`` wrote can be named in place of a bundle, if its pipeline is one of
-`KINDS`. Only safetensors files are read, nothing is downloaded, and no code of a folder is run.
+Some come with the package, others from the Hugging Face hub, at a pinned revision. Any local folder that diffusers'
+``save_pretrained`` wrote can be named in place of a bundle, if its pipeline is one of `KINDS`. Only safetensors files
+are read, and no code of a folder is run.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import textwrap
 import warnings
@@ -61,7 +63,9 @@ class Bundle:
     kind: str  # "sd": text to image; "sdxl-inpaint": text to the masked part of an image
     title: str
     size: int  # pixels: pictures are squares of that side
-    source: str  # the folder they are loaded from
+    source: str  # the folder they are loaded from, or a repository of the hub
+    revision: str = ""  # of the repository
+    variant: str = ""  # which of its weights: fp16
 
 
 def _shipped(name: str, kind: str, size: int) -> Bundle:
@@ -73,6 +77,24 @@ BUNDLES: dict[str, Bundle] = {
     for bundle in (
         _shipped("micro-sd", "sd", 64),
         _shipped("micro-sdxl-inpaint", "sdxl-inpaint", 64),
+        Bundle(
+            "sd15",
+            "sd",
+            TITLES["sd"],
+            512,
+            "stable-diffusion-v1-5/stable-diffusion-v1-5",
+            "451f4fe16113bff5a5d2269ed5ad43b0592e9a14",
+            "fp16",
+        ),
+        Bundle(
+            "sdxl-inpaint",
+            "sdxl-inpaint",
+            TITLES["sdxl-inpaint"],
+            1024,
+            "diffusers/stable-diffusion-xl-1.0-inpainting-0.1",
+            "115134f363124c53c7d878647567d04daf26e41e",
+            "fp16",
+        ),
     )
 }
 
@@ -103,7 +125,7 @@ def find(name_or_folder: str | Path, known: Iterable[str] = BUNDLES) -> Bundle:
 
 
 def load(bundle: Bundle, device: str = "cpu", dtype: torch.dtype | None = None) -> DiffusionPipeline:
-    """The ordinary diffusers pipeline of a bundle, without network, progress bars and warnings.
+    """The ordinary diffusers pipeline of a bundle, without progress bars and warnings.
 
     Args:
         bundle: from `find`.
@@ -111,13 +133,14 @@ def load(bundle: Bundle, device: str = "cpu", dtype: torch.dtype | None = None) 
         dtype: of its weights; None: float32.
 
     Raises:
-        UserError: a file of it is missing or damaged, or holds other weights than its configuration wants.
+        UserError: a file of it is missing or damaged, or holds other weights than its configuration wants; or it is on
+            the hub, and neither on this machine nor to be had.
     """
     import torch
     from diffusers import StableDiffusionPipeline, StableDiffusionXLInpaintPipeline
 
     family = {"sd": StableDiffusionPipeline, "sdxl-inpaint": StableDiffusionXLInpaintPipeline}[bundle.kind]
-    folder = Path(bundle.source)
+    folder = fetch(bundle)
     held = _check_parts(bundle, folder)
     with _quiet():
         try:
@@ -126,6 +149,7 @@ def load(bundle: Bundle, device: str = "cpu", dtype: torch.dtype | None = None) 
                 dtype=dtype or torch.float32,
                 local_files_only=True,
                 use_safetensors=True,
+                variant=bundle.variant or None,
                 **_NOT_LOADED[bundle.kind],
             )
         except Exception as error:  # each library has its own for files that are missing or do not fit
@@ -135,6 +159,23 @@ def load(bundle: Bundle, device: str = "cpu", dtype: torch.dtype | None = None) 
         pipeline.unet.to(memory_format=torch.channels_last)
         pipeline.set_progress_bar_config(disable=True)
         return pipeline.to(device)
+
+
+def of_content(settings: dict[str, Any], name: str) -> dict[str, Any]:
+    """Settings for keys: a bundle that is a folder counts by a digest of its files, so that it may lie anywhere."""
+    value = settings.get(name)
+    if value is None or value in BUNDLES or not Path(value).is_dir():
+        return settings
+    whole = hashlib.sha256()
+    for path in sorted(path for path in Path(value).rglob("*") if path.suffix in (".json", ".safetensors", ".txt")):
+        whole.update(f"{path.relative_to(value)}\0{hashlib.sha256(path.read_bytes()).hexdigest()}\n".encode())
+    return settings | {name: {"files": whole.hexdigest()}}
+
+
+def canvas(bundle: Bundle, aspect: float, step: int = 8) -> tuple[int, int]:
+    """Height and width of about the bundle's area with that aspect (width / height), both multiples of ``step``."""
+    height = bundle.size / aspect**0.5
+    return tuple(max(step, round(side / step) * step) for side in (height, height * aspect))
 
 
 def _described(folder: Path) -> Bundle:
@@ -174,6 +215,36 @@ def _json(path: Path) -> dict[str, Any]:
     return content
 
 
+def fetch(bundle: Bundle) -> Path:
+    """The folder of a bundle; one from the hub out of its cache if it is there, else downloaded.
+
+    Raises:
+        UserError: it is not on this machine and cannot be had.
+    """
+    if not bundle.revision:
+        return Path(bundle.source)
+    from huggingface_hub import snapshot_download
+
+    wanted = ["model_index.json"]
+    for part in _PARTS[bundle.kind]:
+        weights = [f"{part}/{WEIGHTS[part]}.{bundle.variant}.safetensors"] if part in WEIGHTS else []
+        wanted += [f"{part}/*.json", f"{part}/*.txt", *weights]
+    reason = ""
+    for offline in (True, False):
+        try:
+            asked = {"revision": bundle.revision, "allow_patterns": wanted, "local_files_only": offline}
+            folder = Path(snapshot_download(bundle.source, **asked))
+        except Exception as error:  # the hub's errors, those of its network library, those of the disk
+            reason = textwrap.shorten(str(error), 120, placeholder=" ...")
+            continue
+        if all((folder / name).exists() for name in wanted if "*" not in name):
+            return folder
+    raise UserError(
+        f"bundle '{bundle.name}' ({bundle.source}) is not on this machine and cannot be fetched ({reason}): go online "
+        "once, so that it gets into the Hugging Face cache, or give a local diffusers folder as bundle"
+    )
+
+
 def _check_parts(bundle: Bundle, folder: Path) -> dict[str, int]:
     """Part with weights -> parameters in its files, after a look at all that will be loaded."""
     index = _json(folder / "model_index.json")
@@ -189,7 +260,8 @@ def _check_parts(bundle: Bundle, folder: Path) -> dict[str, int]:
             _json(folder / part / ("vocab.json" if (folder / part / "vocab.json").exists() else "tokenizer.json"))
         if part in WEIGHTS:
             _json(folder / part / "config.json")
-            held[part] = sum(map(parameters, _weights_files(folder / part, WEIGHTS[part])))
+            stem = f"{WEIGHTS[part]}.{bundle.variant}" if bundle.variant else WEIGHTS[part]
+            held[part] = sum(map(parameters, _weights_files(folder / part, stem)))
     return held
 
 

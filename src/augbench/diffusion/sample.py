@@ -10,8 +10,10 @@ from PIL import Image
 
 from augbench.core.errors import UserError
 from augbench.diffusion.bundles import Bundle
+from augbench.diffusion.text import tokens, told
 
 if TYPE_CHECKING:
+    import torch
     from diffusers import DiffusionPipeline
 
 STRENGTH = 0.99  # nearly all is forgotten under the mask; at 1 the brightness of the picture would be, too
@@ -29,6 +31,8 @@ def sample(
     image: np.ndarray | None = None,
     mask: np.ndarray | None = None,
     strength: float = STRENGTH,
+    clip_skip: int = 1,
+    shape: tuple[int, int] | None = None,
     batch: int = 8,
 ) -> np.ndarray:
     """A picture for each prompt: N,H,W,3 uint8 of the bundle's own size, whatever the size of ``image``.
@@ -47,6 +51,8 @@ def sample(
         image: what an inpainting bundle paints in: H,W,3 uint8 for all pictures, or N,H,W,3 with one for each.
         mask: where it paints: H,W bool, or N,H,W; at least one pixel each.
         strength: inpainting: how much of what is under the mask is forgotten, in (0, 1].
+        clip_skip: text to image: which layer of the text encoder is read, as `augbench.diffusion.text.told` counts.
+        shape: text to image: another height and width, see `augbench.diffusion.bundles.canvas`.
         batch: pictures at a time. Another number changes pictures by rounding.
 
     Raises:
@@ -62,11 +68,14 @@ def sample(
         options["strength"] = min(1.0, max(strength, 1.0000001 / steps))  # diffusers cuts it down to whole steps
     elif image is not None or mask is not None:
         raise ValueError(f"'{bundle.name}' makes pictures from text alone")
+    speak = _Speech(pipeline, bundle, negative, clip_skip)
+    options["height"], options["width"] = shape or (bundle.size, bundle.size)
     parts = []
     for start in range(0, len(prompts), batch):
         own = slice(start, start + batch)
         chosen = {key: [place[key] for place in places[own]] for key in ("image", "mask_image") if places}
-        parts.append(_paint(pipeline, bundle, prompts[own], seeds[own], negative, {**options, **chosen}))
+        spoken = speak(prompts[own])
+        parts.append(_paint(pipeline, bundle, seeds[own], {**spoken, **options, **chosen}))
     return np.concatenate(parts)
 
 
@@ -85,11 +94,11 @@ def check_prompts(pipeline: DiffusionPipeline, bundle: Bundle, prompts: Iterable
             raise UserError(f"prompt '{start}...' is {length} tokens long and {most}: shorten it")
 
 
-def fit_image(image: np.ndarray, size: int) -> np.ndarray:
-    """H,W,3 uint8 as a square of ``size`` pixels; its aspect is not kept."""
-    if image.shape[:2] == (size, size):
+def fit_image(image: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
+    """H,W,3 uint8 at another height and width; its aspect is not kept."""
+    if image.shape[:2] == tuple(shape):
         return image
-    return np.asarray(Image.fromarray(image).resize((size, size), Image.Resampling.LANCZOS))
+    return np.asarray(Image.fromarray(image).resize((shape[1], shape[0]), Image.Resampling.LANCZOS))
 
 
 def fit_mask(mask: np.ndarray, size: int) -> np.ndarray:
@@ -112,33 +121,49 @@ def _places(image: np.ndarray | None, mask: np.ndarray | None, number: int, size
         raise ValueError("each mask must have the size of its image and mark a pixel of it")
     return [
         {
-            "image": Image.fromarray(fit_image(i, size)),
+            "image": Image.fromarray(fit_image(i, (size, size))),
             "mask_image": Image.fromarray(fit_mask(m, size).astype(np.uint8) * 255),
         }
         for i, m in zip(images, masks, strict=True)
     ]
 
 
-def _paint(
-    pipeline: DiffusionPipeline,
-    bundle: Bundle,
-    prompts: Sequence[str],
-    seeds: Sequence[int],
-    negative: str | None,
-    options: dict[str, Any],
-) -> np.ndarray:
+class _Speech:
+    """What a pipeline is told. A Stable Diffusion gets encoded texts, each encoded once for all of its pictures."""
+
+    def __init__(self, pipeline: DiffusionPipeline, bundle: Bundle, negative: str | None, clip_skip: int) -> None:
+        self.pipeline, self.negative, self.clip_skip = pipeline, negative, clip_skip
+        self.encodes = bundle.kind == "sd"
+        self.known: dict[str, torch.Tensor] = {}
+
+    def __call__(self, prompts: Sequence[str]) -> dict[str, Any]:
+        if not self.encodes:
+            negatives = None if self.negative is None else [self.negative] * len(prompts)
+            return {"prompt": list(prompts), "negative_prompt": negatives}
+        import torch
+
+        negative = self._encoded(self.negative or "")
+        return {
+            "prompt_embeds": torch.stack([self._encoded(prompt) for prompt in prompts]),
+            "negative_prompt_embeds": torch.stack([negative] * len(prompts)),
+        }
+
+    def _encoded(self, text: str) -> torch.Tensor:
+        import torch
+
+        if text not in self.known:
+            encoder = self.pipeline.text_encoder
+            with torch.inference_mode():
+                self.known[text] = told(encoder, tokens(self.pipeline, [text]).to(encoder.device), self.clip_skip)[0]
+        return self.known[text]
+
+
+def _paint(pipeline: DiffusionPipeline, bundle: Bundle, seeds: Sequence[int], options: dict[str, Any]) -> np.ndarray:
     """One batch: N,H,W,3 uint8."""
     import torch
 
-    made = pipeline(
-        list(prompts),
-        negative_prompt=None if negative is None else [negative] * len(prompts),
-        generator=[torch.Generator("cpu").manual_seed(seed) for seed in seeds],
-        height=bundle.size,
-        width=bundle.size,
-        output_type="np",
-        **options,
-    ).images  # N,H,W,3 float32 in [0, 1]
+    generators = [torch.Generator("cpu").manual_seed(seed) for seed in seeds]
+    made = pipeline(generator=generators, output_type="np", **options).images  # N,H,W,3 float32 in [0, 1]
     if not np.isfinite(made).all():
         raise UserError(f"'{bundle.name}' made no picture but NaN: lower the guidance, or restore its damaged weights")
     return (made * 255).round().astype(np.uint8)

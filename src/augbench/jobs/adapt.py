@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import logging
+import shutil
 import tempfile
 import time
 from pathlib import Path
 
+from augbench.core.contracts import Workroom
 from augbench.core.seeds import derive_seed
 from augbench.core.specs import AdapterSpec
 from augbench.core.store import ADAPTER_MARKER, json_bytes
 from augbench.jobs.context import Context
 from augbench.jobs.provenance import device_name, versions
+
+SAY_EVERY = 10.0  # seconds
 
 
 def adapt(context: Context, spec: AdapterSpec) -> None:
@@ -25,10 +30,13 @@ def adapt(context: Context, spec: AdapterSpec) -> None:
     with tempfile.TemporaryDirectory(prefix="augbench-adapt-") as scratch:
         made = Path(scratch) / "adapter"
         made.mkdir()
-        augmenter.adapt(view, made, derive_seed("adapt", spec.augmenter.name))
+        scratch = context.store.files.scratch_folder(spec.key)
+        room = Workroom(scratch, context.store.shared, context.device, _Said(spec.key))
+        learned = augmenter.adapt(view, made, derive_seed("adapt", spec.augmenter.name), room)
         record = {
             "key": spec.key,
             "spec": spec.as_dict(),
+            "learned": learned or {},
             "provenance": {
                 "seconds": time.perf_counter() - started,
                 "device": device_name(context.device),
@@ -38,4 +46,18 @@ def adapt(context: Context, spec: AdapterSpec) -> None:
         }
         (made / ADAPTER_MARKER).write_bytes(json_bytes(record))
         context.store.files.commit_folder(made, context.store.name("adapters", spec.key), ADAPTER_MARKER)
+    shutil.rmtree(scratch, ignore_errors=True)
     context.store.clear_failure(spec.key)
+
+
+class _Said:
+    """Progress of an adaptation in the log of its worker, now and then."""
+
+    def __init__(self, key: str) -> None:
+        self.key, self.last = key, 0.0
+
+    def __call__(self, step: int, steps: int, loss: float) -> None:
+        now = time.monotonic()
+        if now - self.last > SAY_EVERY or step == steps:
+            self.last = now
+            logging.getLogger(__name__).info("%s: step %d of %d, loss %.4f", self.key, step, steps, loss)

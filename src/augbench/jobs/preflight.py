@@ -8,12 +8,15 @@ from augbench.core.plan import Plan
 
 
 def preflight(plan: Plan) -> None:
-    """Make sure that every classifier of the plan can be built.
+    """Make sure that every classifier of the plan can be built, and that every augmenter has what it needs.
 
     Raises:
         UserError: an unknown backbone, weights that cannot be had, or pictures of a size that it cannot take.
     """
     import torch
+
+    for spec in {pool.augmenter.digest: pool.augmenter for pool in plan.pools.values()}.values():
+        plan.library.augmenter(spec).ready()
 
     for protocol in plan.grid.protocols:
         model = build(protocol, 1, 0).eval()

@@ -51,7 +51,7 @@ LABEL = "mechanics, not evidence"
 
 
 def models_table() -> Table:
-    """The weights that come with the package."""
+    """The weights that come with the package, then those of the hub."""
     note = f'Results that rest on these weights are labelled "{LABEL}".'
     table = Table(box=box.SIMPLE_HEAD, caption=note, caption_justify="left")
     for column in ("model", "kind", "parameters", "MB", "what for", "licence"):
@@ -59,6 +59,9 @@ def models_table() -> Table:
         table.add_column(column, no_wrap=column != "what for", justify="right" if right else "left")
     for name, folder in _shipped().items():
         table.add_row(name, *_facts(name, folder))
+    for bundle in BUNDLES.values():
+        if bundle.revision:
+            table.add_row(bundle.name, bundle.kind, "", "", f"{bundle.title}; from {bundle.source}", "see there")
     return table
 
 
@@ -69,11 +72,25 @@ def show_model(name: str, console: Console) -> None:
         UserError: there is no such model, or its folder has no card.
     """
     shipped = _shipped()
+    if name in BUNDLES and BUNDLES[name].revision:
+        _show_hub(BUNDLES[name], console)
+        return
     folder = shipped[name] if name in shipped else Path(find(name, known=shipped).source)
     console.print(Markdown(_card(folder)[1]))
     kind, number, size, *_ = _facts(name, folder)
     facts = f"{kind}, {number} parameters, {size} MB: {folder}"
     console.print(f"\n{facts}", markup=False, highlight=False, soft_wrap=True)
+
+
+def _show_hub(bundle: Bundle, console: Console) -> None:
+    """Where a bundle of the Hugging Face hub comes from."""
+    lines = (
+        f"{bundle.name}: {bundle.title}, {bundle.size} x {bundle.size} pixels",
+        f"https://huggingface.co/{bundle.source}, revision {bundle.revision}, {bundle.variant} weights",
+        "fetched into the Hugging Face cache when it is first used; its licence stands there",
+    )
+    for line in lines:
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
 def _shipped() -> dict[str, Path]:
@@ -230,7 +247,7 @@ def _given(image: Path, mask: Path, size: int) -> Source:
         raise UserError(f"--mask '{mask}' has {sizes[0]} pixels and the picture {sizes[1]}: give one of its size")
     if not marked.any():
         raise UserError(f"--mask '{mask}' is empty (no pixel above 127): mark in white where to paint")
-    return Source(fit_image(picture, size), fit_mask(marked, size), image.name)
+    return Source(fit_image(picture, (size, size)), fit_mask(marked, size), image.name)
 
 
 def _surface(index: int, seed: int, size: int) -> Source:
@@ -243,7 +260,7 @@ def _surface(index: int, seed: int, size: int) -> Source:
     side = min(picture.shape[:2])
     top, left = ((length - side) // 2 for length in picture.shape[:2])
     square = picture[top : top + side, left : left + side]
-    return Source(fit_image(square, size), _blob(rng("models-sample", seed + index), size), row["id"])
+    return Source(fit_image(square, (size, size)), _blob(rng("models-sample", seed + index), size), row["id"])
 
 
 def _blob(draw: np.random.Generator, size: int) -> np.ndarray:

@@ -33,9 +33,9 @@ size conditioning) with a U-Net of 9 input channels, small, and trained on proce
 where the weights of SDXL cannot be downloaded. VAE, tokenizer and first text encoder are the files of `micro-sd`.""",
 }
 TRAINING = {
-    SD: "half of the samples inpainting, half with empty mask channels: the U-Net is cut to its first 4 input "
-    'channels, exactly. A tenth of the captions dropped, a fifth vague (letters for the material, "defect" for the '
-    "defect); a quarter of the steps read the last but one layer of the text encoder, so that clip skip 2 works",
+    SD: "a quarter of the samples inpainting, the others with empty mask channels: the U-Net is cut to its first 4 "
+    'input channels, exactly. A tenth of the captions dropped, a fifth vague (letters for the material, "defect" for '
+    "the defect); a quarter of the steps read the last but one layer of the text encoder, so that clip skip 2 works",
     SDXL: "begun with the 9-channel U-Net of `micro-sd`; four samples in five inpainting; the first text encoder as it "
     "is, the second new. Dropped captions are read as zeros half of the time, as the empty text else",
 }

@@ -23,10 +23,12 @@ app = typer.Typer(
 datasets_app = typer.Typer(help="Look at datasets.", no_args_is_help=True)
 protocols_app = typer.Typer(help="Look at how classifiers are trained and judged.", no_args_is_help=True)
 models_app = typer.Typer(help="Look at the weights that come with augbench.", no_args_is_help=True)
+pool_app = typer.Typer(help="Look at what augmenters made.", no_args_is_help=True)
 store_app = typer.Typer(help="Look after a store.", no_args_is_help=True)
 app.add_typer(datasets_app, name="datasets")
 app.add_typer(protocols_app, name="protocols")
 app.add_typer(models_app, name="models")
+app.add_typer(pool_app, name="pool")
 app.add_typer(store_app, name="store")
 
 
@@ -305,6 +307,22 @@ def models_sample(
         mask=mask,
         console=standard_output(),
     )
+
+
+@pool_app.command("show")
+def pool_show(
+    key: Annotated[str, typer.Argument(metavar="KEY", help="A pool's key, or how it begins.")],
+    store: Annotated[str, typer.Option(help="The store it is in: a folder or a URL.")],
+    root: RootOption = None,
+    out: Annotated[Path | None, typer.Option(help="The PNG to write. Default: KEY.png.")] = None,
+    count: Annotated[int, typer.Option(min=1, max=500, help="How many pictures of the pool.")] = 20,
+) -> None:
+    """Write a contact sheet of a pool under real defects of its dataset."""
+    from augbench.core.store import Store
+    from augbench.report.pools import write_pool_sheet
+    from augbench.report.render import standard_output
+
+    write_pool_sheet(Store(store), key, root, out, count, standard_output())
 
 
 @store_app.command("check")

@@ -179,6 +179,22 @@ class Store:
         name = self.chunk_name(pool, chunk)
         return parse_lines(self.files.read(name), self.files.where(name))
 
+    def pool_file(self, key: str) -> str:
+        """What sums a pool up: its spec, its committed chunks, what it cost."""
+        return f"{self.name('pools', key)}/pool.json"
+
+    def read_pool(self, key: str) -> dict[str, Any] | None:
+        """The summary of a pool, or None where it has none yet.
+
+        Raises:
+            UserError: the file is not whole.
+        """
+        name = self.pool_file(key)
+        try:
+            return parse_json(self.files.read(name), self.files.where(name))
+        except FileNotFoundError:
+            return None
+
     # -- failures
 
     def record_failure(self, key: str, spec: Mapping[str, Any], error: BaseException) -> None:

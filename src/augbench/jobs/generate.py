@@ -52,7 +52,8 @@ def assemble_pool(context: Context, pool: PoolSpec) -> None:
     store = context.store
     chunks = sorted(store.chunks(pool))
     folder = store.name("pools", pool.key)
-    if not chunks or _summed_up(store, f"{folder}/pool.json") == chunks:
+    summary = store.read_pool(pool.key)
+    if not chunks or (summary and summary["chunks"] == chunks):
         return
     lines = [line for chunk in chunks for line in store.chunk_lines(pool, chunk)]
     store.files.write(f"{folder}/metadata.jsonl", json_lines(lines))
@@ -65,15 +66,7 @@ def assemble_pool(context: Context, pool: PoolSpec) -> None:
         "chunks": chunks,
         "provenance": {"seconds": sum(m["seconds"] for m in made), **{k: made[-1][k] for k in _SAME_FOR_ALL}},
     }
-    store.files.write(f"{folder}/pool.json", json_bytes(record))
-
-
-def _summed_up(store: Store, name: str) -> list[int]:
-    """The chunks that the pool's summary covers."""
-    try:
-        return parse_json(store.files.read(name), store.files.where(name))["chunks"]
-    except FileNotFoundError:
-        return []
+    store.files.write(store.pool_file(pool.key), json_bytes(record))
 
 
 _SAME_FOR_ALL = ("device", "git_sha", "versions")

@@ -131,6 +131,20 @@ def test_class_pictures_are_made_once_for_all_adapters(surfaces, tmp_path, monke
     assert none.adapt(seen(surfaces, none, 2), tmp_path / "none", 0, place)["class_pictures"] == 0
 
 
+def test_as_published_is_what_the_published_files_do(surfaces, tmp_path):
+    augmenter, view, out, learned = adapted(surfaces, tmp_path, 2, as_published=True)
+    assert (learned["instances"], learned["class_pictures"]) == (2 * 2 + 3, 0)  # mirrored, and one folder for all
+    assert learned["recipe"]["shape"]["conv_rank"] is None
+    assert learned["recipe"]["schedule_epochs"] == 50 and learned["recipe"]["epochs"] == 1
+    said = json.loads((out / "unet" / "adapter_config.json").read_text())
+    assert not [name for name in said["target_modules"] if "conv1" in name or "sampler" in name]
+    pictures = augmenter.generate(requests(1), view)
+    options = {"seeds": [0], "steps": 2, "guidance": 7.5, "batch": 10}
+    plain = sample(augmenter._pipeline, find("micro-sd"), ["skt background"], **options)  # without clip skip
+    squeezed = Image.fromarray(plain[0]).resize((64, 176), Image.Resampling.LANCZOS)
+    assert (pictures[0].image == np.asarray(squeezed)).all()
+
+
 def test_aspect_can_be_kept(surfaces, tmp_path):
     augmenter, view, out, _ = adapted(surfaces, tmp_path, 2, aspect="keep")
     assert json.loads((out / ddpm.GENERATION).read_text())["shape"] == [104, 40]

@@ -22,7 +22,7 @@ from augbench.core.keys import digest
 from augbench.core.seeds import derive_seed, rng
 from augbench.diffusion import lora
 from augbench.diffusion.bundles import Bundle, canvas, embedded, fetch, find, load, of_content
-from augbench.diffusion.dreambooth import Examples, Recipe, Training, encode
+from augbench.diffusion.dreambooth import Examples, Recipe, Training, encode, joined
 from augbench.diffusion.memory import enough_memory
 from augbench.diffusion.sample import check_prompts, fit_image, sample
 
@@ -30,6 +30,12 @@ if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
 
 GENERATION = "generation.json"  # beside the matrices: how strongly they are merged, and what is asked for
+PUBLISHED = {"conv_rank": None}
+"""What `as_published` sets. The published training script never reads the rank that its configuration gives to 3 x 3
+convolutions, so none is trained. Beside this it lays the learning rate out for 50 epochs whatever the regime, whose
+adapter is a checkpoint on the way; mirrors the instances; puts the class pictures into the folder of the instances,
+where they share prompt, repeats and weight (no prior preservation); and generates without clip skip."""
+PUBLISHED_EPOCHS = 50
 SAMPLED_AT_ONCE = 10  # pictures of a chunk; fixed, as pictures depend a little on their batch
 
 
@@ -78,6 +84,7 @@ class DDPM(Augmenter):
         steps: int = Field(default=50, ge=1)  # of DDIM
         guidance: float = Field(default=7.5, ge=0)
         aspect: Literal["squeeze", "keep"] = "squeeze"  # squares squeezed to the picture's size, as the paper; or not
+        as_published: bool = False  # where the published files part from the text, see `PUBLISHED`
 
     config: Config
 
@@ -105,23 +112,31 @@ class DDPM(Augmenter):
         Raises:
             UserError: no picture to learn from, no such bundle, a prompt that is too long, too little memory.
         """
-        config, bundle = self.config, find(self.config.bundle)
+        config, bundle = self._used(), find(self.config.bundle)
         regime = self._regime(view)
         pipeline = _loaded(bundle, room.device)
         check_prompts(pipeline, bundle, [config.instance_prompt, config.class_prompt, *regime.prompts])
         pictures = [view.image(name) for name in self._instances(view, regime, seed)]
+        if config.as_published:
+            pictures += [picture[:, ::-1] for picture in pictures]
         shape = self._shape(bundle, pictures)
         with enough_memory("batch", "gradient_checkpointing"):
             instances = encode(pipeline, shape, pictures)
             others = self._class_examples(pipeline, bundle, shape, room)
+            if config.as_published and others:
+                instances, others = joined(instances, others), None
             prompts = (config.instance_prompt, config.class_prompt)
-            recipe = self._recipe(regime, room.device)
+            recipe = self._recipe(config, regime, room.device)
             training = Training(pipeline, bundle, recipe, prompts, instances, others, derive_seed("ddpm", seed))
             learned = training.run(room.scratch, room.say)
         lora.save(pipeline, out)
         told = {"alpha": regime.alpha, "prompts": list(regime.prompts), "shape": list(shape)}
         (out / GENERATION).write_text(json.dumps(told), encoding="utf-8")
         return learned
+
+    def _used(self) -> DDPM.Config:
+        """The settings that count."""
+        return self.config.model_copy(update=PUBLISHED) if self.config.as_published else self.config
 
     def _regime(self, view: TrainView) -> Regime:
         if not view.reads("shots"):
@@ -145,12 +160,12 @@ class DDPM(Augmenter):
             return bundle.size, bundle.size
         return canvas(bundle, float(np.median([picture.shape[1] / picture.shape[0] for picture in pictures])))
 
-    def _recipe(self, regime: Regime, device: str) -> Recipe:
-        config = self.config
+    def _recipe(self, config: DDPM.Config, regime: Regime, device: str) -> Recipe:
         precision = config.precision if config.precision != "auto" else "fp16" if device == "cuda" else "fp32"
         same = ("repeats", "batch", "lr", "prior_weight", "min_snr", "clip_skip", "cycles", "gradient_checkpointing")
         return Recipe(
             epochs=regime.epochs,
+            schedule_epochs=max(PUBLISHED_EPOCHS, regime.epochs) if config.as_published else None,
             precision=precision,
             shape=lora.LoraShape(config.rank, config.rank_alpha, config.conv_rank, config.conv_alpha),
             **{name: getattr(config, name) for name in same},
@@ -208,7 +223,7 @@ class DDPM(Augmenter):
                 seeds=[request.seed for request in requests],
                 steps=config.steps,
                 guidance=config.guidance,
-                clip_skip=config.clip_skip,
+                clip_skip=1 if config.as_published else config.clip_skip,
                 shape=self._canvas,
                 batch=SAMPLED_AT_ONCE,
             )

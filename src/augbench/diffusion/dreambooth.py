@@ -86,6 +86,13 @@ def encode(pipeline: DiffusionPipeline, shape: tuple[int, int], pictures: Sequen
     return Examples(torch.cat(means).clone(), torch.cat(spreads).clone())
 
 
+def joined(first: Examples, second: Examples) -> Examples:
+    """Both sets as one."""
+    import torch
+
+    return Examples(torch.cat([first.mean, second.mean]), torch.cat([first.std, second.std]))
+
+
 class Training:
     """One DreamBooth training of a pipeline, which is wrapped with `lora.wrap` and stays so."""
 

@@ -136,6 +136,8 @@ def test_four_channels_are_the_nine_with_nothing_to_paint(tokenizer):
 def test_the_larger_u_net_begins_where_the_other_ended():
     nine = bundle.unet(SD)
     wide = bundle.widened(nine)
+    for parameter in nine.add_embedding.norm2.parameters():
+        torch.nn.init.zeros_(parameter)  # SDXL embeds the pooled text in its own way, which begins at zero
     seen, times, told = torch.randn(2, 9, 32, 32), torch.tensor([3, 700]), torch.randn(2, 77, bundle.TEXT_WIDTH)
     beside = torch.cat([told, torch.randn(2, 77, bundle.SECOND_WIDTH)], 2)
     added = {"text_embeds": torch.randn(2, bundle.SECOND_WIDTH), "time_ids": torch.rand(2, bundle.TIME_IDS)}

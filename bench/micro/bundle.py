@@ -38,7 +38,11 @@ the text, and in pure noise it sees gray."""
 
 def unet(kind: str, in_channels: int = INPAINTING_CHANNELS) -> UNet2DConditionModel:
     """An untrained U-Net for 32 x 32 latents. Text is read at 8 x 8 only: at 16 x 16 too it halves the speed."""
-    own: dict[str, object] = {"cross_attention_dim": TEXT_WIDTH}
+    own: dict[str, object] = {
+        "cross_attention_dim": TEXT_WIDTH,
+        "addition_embed_type": "text",  # the text also joins the embedding of time and so reaches every block, as in
+        "addition_embed_type_num_heads": 8,  # DeepFloyd IF: by attention at 8 x 8 alone, textures are learned slowly
+    }
     if kind == SDXL:
         own = {
             "cross_attention_dim": TEXT_WIDTH + SECOND_WIDTH,
@@ -97,11 +101,13 @@ def widened(source: UNet2DConditionModel) -> UNet2DConditionModel:
     """SDXL's U-Net that begins where one of Stable Diffusion ended, both with 9 channels.
 
     The 1 x 1 convolutions around the transformers become linear layers; what reads the second text encoder, and the
-    last layer of the size conditioning, begin at zero.
+    last layer of the embedding of pooled text and sizes, begin at zero.
     """
     target = unet(SDXL)
     old, new = source.state_dict(), target.state_dict()
     for name, tensor in old.items():
+        if name.startswith("add_embedding"):  # SDXL has another
+            continue
         if new[name].shape == tensor.shape:
             new[name] = tensor
         elif name.endswith(("proj_in.weight", "proj_out.weight")):

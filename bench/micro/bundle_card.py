@@ -42,7 +42,9 @@ TRAINING = {
 LIMITS = {
     SD: """\
 - Worse at high guidance: scores are at {guidance:g}; Stable Diffusion's 7.5 gives stronger colours and less variety.
-- It reads text at one resolution only (8 x 8), so it cannot place things by words.""",
+- It reads text at 8 x 8 and through the embedding of time (as DeepFloyd IF does, unlike SD 1.5), so it cannot place
+  things by words.
+- Its noise schedule ends at a beta of 0.03, not 0.012: make other schedulers from the configuration of its own.""",
     SDXL: """\
 - The size conditioning was always (64, 64), (0, 0), (64, 64): other values are out of its experience.
 - What lies outside the mask comes back changed as the table says, unless the picture is pasted back.""",

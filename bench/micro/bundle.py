@@ -7,6 +7,7 @@ classes; only widths and depths differ. `micro-sdxl-inpaint` takes VAE, tokenize
 from __future__ import annotations
 
 import copy
+import json
 from pathlib import Path
 
 import torch
@@ -130,7 +131,16 @@ def save(pipeline: DiffusionPipeline, folder: Path) -> None:
     for name in ("tokenizer", "tokenizer_2"):
         if hasattr(pipeline, name):  # for readers that want the older files beside tokenizer.json
             write_vocabulary(getattr(pipeline, name), folder / name)
+    without_origins(folder)
+
+
+def without_origins(folder: Path) -> None:
+    """Take out of the configurations where each part was loaded from; make all files readable by all."""
     for path in folder.rglob("*"):
+        if path.name == "config.json":
+            settings = json.loads(path.read_text(encoding="utf-8"))
+            settings.pop("_name_or_path", None)
+            path.write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
         if path.is_file():
             path.chmod(0o644)
 

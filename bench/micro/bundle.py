@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import json
+import shutil
 from pathlib import Path
 
 import torch
@@ -31,6 +32,7 @@ WIDTHS = (32, 64, 96)
 TEXT_WIDTH, SECOND_WIDTH = 96, 64  # of the text encoders; SDXL's U-Net reads both side by side
 TIME_IDS = 6  # SDXL's size conditioning: original size, crop, target size
 TIME_ID_WIDTH = 32
+ORIGINS = ("_name_or_path", "is_local", "local_files_only")  # what configurations tell of the machine
 DIFFUSION = {"beta_start": 0.00085, "beta_end": 0.03, "beta_schedule": "scaled_linear", "steps_offset": 1}
 """More noise than Stable Diffusion's 0.012: its last step leaves a signal of 0.5 % in power, which summed over 32 x 32
 places still shows the mean colour. A model trained so reads the colour off the noise and never learns to take it from
@@ -134,13 +136,20 @@ def save(pipeline: DiffusionPipeline, folder: Path) -> None:
     without_origins(folder)
 
 
+def share(source: Path, folder: Path) -> None:
+    """Put the files of `micro-sd` in the place of those that are the same in the other bundle."""
+    for part in ("vae", "text_encoder", "tokenizer"):
+        shutil.copytree(source / part, folder / part, dirs_exist_ok=True)
+    shutil.copytree(source / "tokenizer", folder / "tokenizer_2", dirs_exist_ok=True)
+
+
 def without_origins(folder: Path) -> None:
     """Take out of the configurations where each part was loaded from; make all files readable by all."""
     for path in folder.rglob("*"):
-        if path.name == "config.json":
+        if path.name in ("config.json", "tokenizer_config.json"):
             settings = json.loads(path.read_text(encoding="utf-8"))
-            settings.pop("_name_or_path", None)
-            path.write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
+            kept = {name: value for name, value in settings.items() if name not in ORIGINS}
+            path.write_text(json.dumps(kept, indent=2) + "\n", encoding="utf-8")
         if path.is_file():
             path.chmod(0o644)
 

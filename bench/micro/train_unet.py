@@ -171,6 +171,8 @@ def finish(trainer: Trainer, tokenizer: CLIPTokenizer, about: dict, args: argpar
     else:
         pipeline = bundle.sdxl_pipeline(vae, [trainer.first.cpu(), ema["second"]], tokenizer, ema["unet"])
     bundle.save(pipeline, folder)
+    if args.name == SDXL:
+        bundle.share(args.start / SD, folder)
     (folder / "training.json").write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
     bundle_sheet(folder).save(args.out / f"{args.name}.png", optimize=True)
     print(canonical_json(about))

@@ -146,6 +146,23 @@ def test_the_larger_u_net_begins_where_the_other_ended():
         assert torch.allclose(made, nine(seen, times, told).sample, atol=1e-5)
 
 
+def test_a_saved_bundle_can_be_trained_on(trained_sd, tmp_path):
+    before = StableDiffusionPipeline.from_pretrained(trained_sd / SD).unet
+    nine = bundle.nine_channels(before, SD)
+    latents, times, told = torch.randn(2, 4, 32, 32), torch.tensor([3, 700]), torch.randn(2, 77, bundle.TEXT_WIDTH)
+    with torch.no_grad():
+        grown = nine(torch.cat([latents, torch.randn(2, 5, 32, 32)], 1), times, told).sample
+        assert torch.allclose(grown, before(latents, times, told).sample, atol=1e-5)
+    train(tmp_path, SD, "--init", str(trained_sd / SD), "--seed", "1")
+    about = json.loads((tmp_path / SD / "training.json").read_text())
+    assert about["before"]["steps"] == 3 and about["init"] == micro_vae.digest(trained_sd / SD / "unet")
+    after = StableDiffusionPipeline.from_pretrained(tmp_path / SD)
+    drift = (after.unet.conv_out.weight - before.conv_out.weight).abs().max()
+    assert 0 < drift < 0.01
+    for file in (trained_sd / SD / "tokenizer").iterdir():
+        assert file.read_bytes() == (tmp_path / SD / "tokenizer" / file.name).read_bytes()
+
+
 # Trainings
 
 

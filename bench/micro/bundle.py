@@ -100,6 +100,17 @@ def four_channels(nine: UNet2DConditionModel, kind: str) -> UNet2DConditionModel
 
 
 @torch.no_grad()
+def nine_channels(four: UNet2DConditionModel, kind: str) -> UNet2DConditionModel:
+    """The U-Net with mask inputs that makes nothing of them yet: to train on from a saved `micro-sd`."""
+    nine = unet(kind)
+    weights = four.state_dict()
+    grown = torch.zeros_like(nine.conv_in.weight)
+    grown[:, :LATENT_CHANNELS] = weights["conv_in.weight"]
+    nine.load_state_dict(weights | {"conv_in.weight": grown})
+    return nine
+
+
+@torch.no_grad()
 def widened(source: UNet2DConditionModel) -> UNet2DConditionModel:
     """SDXL's U-Net that begins where one of Stable Diffusion ended, both with 9 channels.
 

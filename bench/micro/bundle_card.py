@@ -125,6 +125,15 @@ def on(about: dict) -> str:
     return f"{about['threads']} CPU threads" if about["device"] == "cpu" else "a GPU"
 
 
+def before(about: dict) -> str:
+    """The trainings that it went on from."""
+    if "before" not in about:
+        return ""
+    earlier = about["before"]
+    said = f"; begun with weights of {earlier['steps']:,} steps of {earlier['batch']} (lr {earlier['lr']})"
+    return said + before(earlier)
+
+
 def card(name: str, out: Path) -> str:
     """The card of one bundle."""
     folder = out / name
@@ -151,7 +160,7 @@ def card(name: str, out: Path) -> str:
         vae_minutes=vae["seconds"] / 60,
         vae_device=on(vae),
         **{key: about[key] for key in ("pictures", "steps", "batch", "lr", "seed")},
-        how=TRAINING[name],
+        how=TRAINING[name] + before(about),
         minutes=about["seconds"] / 60,
         device=on(about),
         **{key: found["versions"][key] for key in ("augbench", "torch", "python")},

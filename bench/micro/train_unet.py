@@ -2,6 +2,7 @@
 
     python bench/micro/train_unet.py micro-sd --vae FOLDER --out OUT              # two CPU threads, 75 minutes
     python bench/micro/train_unet.py micro-sdxl-inpaint --start OUT --out OUT     # goes on from it, 25 minutes
+    python bench/micro/train_unet.py micro-sd --init src/augbench/assets/models/micro-sd --out OUT    # more of it
     ... --preset gpu | --resume | --minutes 30 | --session 9                      # as in train_vae.py
 
 Writes OUT/NAME, a diffusers folder in fp16 with `training.json`, and a sheet OUT/NAME.png; for `micro-sd` also
@@ -63,6 +64,10 @@ class Trainer(nn.Module):
         torch.manual_seed(derive_seed("micro-unet-weights", args.name, args.seed))
         if args.name == SD:
             self.unet, self.first, self.second = bundle.unet(SD), bundle.text_encoder(tokenizer), None
+            if args.init:
+                four = UNet2DConditionModel.from_pretrained(args.init / "unet", dtype=torch.float32)
+                self.unet = bundle.nine_channels(four, SD)
+                self.first = CLIPTextModel.from_pretrained(args.init / "text_encoder", dtype=torch.float32)
             trained = {"unet": self.unet, "first": self.first}
         else:
             nine = UNet2DConditionModel.from_pretrained(args.start / "nine", dtype=torch.float32)
@@ -152,9 +157,9 @@ def order_of(seed: int, turn: int, count: int) -> torch.Tensor:
 
 
 def tokenizer_for(args: argparse.Namespace) -> CLIPTokenizer:
-    """Learned for `micro-sd`, the same for the other bundle."""
-    if args.name == SDXL:
-        return CLIPTokenizer.from_pretrained(args.start / SD / "tokenizer")
+    """Learned for `micro-sd`, the same for what begins with one."""
+    if args.name == SDXL or args.init:
+        return CLIPTokenizer.from_pretrained((args.init or args.start / SD) / "tokenizer")
     texts = (text for index in range(TOKENIZER_ITEMS) for text in captions(plan(SEED, index), CAPTIONS))
     return write_tokenizer(args.checkpoint.parent / "tokenizer", texts)
 
@@ -173,6 +178,8 @@ def finish(trainer: Trainer, tokenizer: CLIPTokenizer, about: dict, args: argpar
     bundle.save(pipeline, folder)
     if args.name == SDXL:
         bundle.share(args.start / SD, folder)
+    elif args.init:
+        shutil.copytree(args.init / "tokenizer", folder / "tokenizer", dirs_exist_ok=True)
     (folder / "training.json").write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
     bundle_sheet(folder).save(args.out / f"{args.name}.png", optimize=True)
     print(canonical_json(about))
@@ -185,6 +192,9 @@ def arguments(given: list[str] | None = None) -> argparse.Namespace:
     add_presets(parser, PRESETS)
     parser.add_argument("--vae", type=Path, help="the folder of the VAE (default: that of --start)")
     parser.add_argument("--start", type=Path, help="what `micro-sd` was written to; for `micro-sdxl-inpaint`")
+    parser.add_argument(
+        "--init", type=Path, help="go on from this saved micro-sd, with a learning rate that falls anew"
+    )
     parser.add_argument("--seed", type=int, default=0, help="of weights, order and noise")
     add_common(parser, "runs/micro_unet/checkpoint.safetensors")
     parser.add_argument("--stock", type=Path, help="keep the encoded pictures in this file, and use it again")
@@ -192,7 +202,10 @@ def arguments(given: list[str] | None = None) -> argparse.Namespace:
     args = parse(parser, given, PRESETS)
     if args.name == SDXL and not args.start:
         parser.error("micro-sdxl-inpaint needs --start, the folder that micro-sd was written to")
-    args.vae = args.vae or (args.start and args.start / SD / "vae")
+    if args.init and args.name == SDXL:
+        parser.error("--init is for micro-sd")
+    begun_with = args.init or (args.start and args.start / SD)
+    args.vae = args.vae or (begun_with and begun_with / "vae")
     if not args.vae:
         parser.error("--vae is missing: the folder that train_vae.py wrote")
     return args
@@ -213,9 +226,13 @@ def main(given: list[str] | None = None) -> None:
     trainer = Trainer(args, tokenizer)
     parts = {"trained": trainer.trained, "ema": trainer.ema, "adam": trainer.optimiser}
     settings = {name: getattr(args, name) for name in DECISIVE} | {"vae": micro_vae.digest(args.vae)}
+    if args.init:
+        settings["init"] = micro_vae.digest(args.init / "unet")
     seconds = run(args, settings, parts, lambda step: trainer.step(stock, step))
     if seconds is not None:
         about = settings | {"device": args.device, "threads": args.threads, "seconds": seconds}
+        if args.init:
+            about["before"] = json.loads((args.init / "training.json").read_text(encoding="utf-8"))
         finish(trainer, tokenizer, about, args)
 
 

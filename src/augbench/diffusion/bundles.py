@@ -162,13 +162,21 @@ def load(bundle: Bundle, device: str = "cpu", dtype: torch.dtype | None = None) 
 
 
 def of_content(settings: dict[str, Any], name: str) -> dict[str, Any]:
-    """Settings for keys: a bundle that is a folder counts by a digest of its files, so that it may lie anywhere."""
+    """Settings for keys: weights in files of ours or of a user count by a digest, so that none stand in for others.
+
+    A folder may lie anywhere; a bundle of the package may be trained on; one of the hub is pinned by its revision.
+    """
     value = settings.get(name)
-    if value is None or value in BUNDLES or not Path(value).is_dir():
+    if embedded(str(value)):
+        value = BUNDLES[value].source
+    elif value is None or value in BUNDLES or not Path(value).is_dir():
         return settings
     whole = hashlib.sha256()
-    for path in sorted(path for path in Path(value).rglob("*") if path.suffix in (".json", ".safetensors", ".txt")):
-        whole.update(f"{path.relative_to(value)}\0{hashlib.sha256(path.read_bytes()).hexdigest()}\n".encode())
+    folder = Path(value)
+    loaded = [path for path in folder.glob("*/*") if path.suffix in (".json", ".safetensors", ".txt")]
+    for path in sorted([folder / "model_index.json", *loaded]):
+        name_inside = path.relative_to(folder).as_posix()
+        whole.update(f"{name_inside}\0{hashlib.sha256(path.read_bytes()).hexdigest()}\n".encode())
     return settings | {name: {"files": whole.hexdigest()}}
 
 

@@ -184,7 +184,7 @@ DAMAGES = {
     "a tensor is gone": (lambda f: drop_a_tensor(f / ENCODER), ["text_encoder", "do not fit"]),
     "no vae": (lambda f: shutil.rmtree(f / "vae"), ["vae", "missing"]),
     "no scheduler": (lambda f: shutil.rmtree(f / "scheduler"), ["'scheduler'", "restore"]),
-    "no words": (lambda f: (f / "tokenizer/tokenizer.json").unlink(), ["tokenizer.json", "missing"]),
+    "no words": (lambda f: [path.unlink() for path in (f / "tokenizer").glob("*o*.json")], ["token", "missing"]),
     "bad words": (lambda f: (f / "tokenizer/tokenizer.json").write_text("{"), ["tokenizer.json", "no JSON"]),
     "few words": (lambda f: replaced(f / "text_encoder/config.json", '"vocab_size": ', '"vocab_size": 9'), ["mine"]),
     "bad config": (lambda f: (f / "unet/config.json").write_text("[]"), ["unet/config.json", "damaged"]),

@@ -265,7 +265,9 @@ def _check_parts(bundle: Bundle, folder: Path) -> dict[str, int]:
             raise UserError(f"bundle '{folder}' has no folder '{part}': restore it")
         if part.startswith("tokenizer"):  # without its files transformers makes one that knows no word
             _json(folder / part / "tokenizer_config.json")
-            _json(folder / part / ("vocab.json" if (folder / part / "vocab.json").exists() else "tokenizer.json"))
+            words = [folder / part / name for name in ("tokenizer.json", "vocab.json")]
+            for path in [path for path in words if path.exists()] or words[:1]:
+                _json(path)
         if part in WEIGHTS:
             _json(folder / part / "config.json")
             stem = f"{WEIGHTS[part]}.{bundle.variant}" if bundle.variant else WEIGHTS[part]

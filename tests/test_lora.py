@@ -93,7 +93,7 @@ def adapted(tmp_path_factory):
     torch.manual_seed(1)
     with torch.no_grad():
         for parameter in parameters:
-            parameter += 0.05 * torch.randn_like(parameter)
+            parameter += 0.1 * torch.randn_like(parameter)
     lora.save(pipeline, folder)
     return folder, before, drawn(pipeline)
 

@@ -179,7 +179,9 @@ def test_an_interrupted_training_ends_as_one_that_was_not(tmp_path, trained_sd, 
     assert about["steps"] == 3 and about["vae"] == micro_vae.digest(vae_folder)
 
 
-def test_the_second_bundle_shares_what_is_equal_and_both_load(trained_sd):
+def test_the_second_bundle_shares_what_is_equal_and_both_load(trained_sd, monkeypatch):
+    monkeypatch.setattr(sheets, "STEPS", 2)
+    monkeypatch.setattr(sheets, "SHEET_MATERIALS", ("wood",))
     train(trained_sd, SDXL, "--start", str(trained_sd))
     for part in ("vae", "text_encoder", "tokenizer"):
         for file in (trained_sd / SD / part).iterdir():

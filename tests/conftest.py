@@ -53,3 +53,14 @@ def _toy_plugin():
 @pytest.fixture(autouse=True)
 def _no_data_variable(monkeypatch):
     monkeypatch.delenv("AUGBENCH_DATA", raising=False)
+
+
+@pytest.fixture
+def one_thread():
+    """Torch on one thread: small models gain nothing from more, and the numbers stay the same on every machine."""
+    import torch
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)

@@ -20,12 +20,7 @@ PROMPTS = ("skt background", "background")
 SMALL = LoraShape(rank=4, alpha=2.0, conv_rank=2)
 
 
-@pytest.fixture(autouse=True)
-def _one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")

@@ -12,13 +12,7 @@ from augbench.diffusion.bundles import find, load
 from augbench.diffusion.lora import LoraShape
 from augbench.diffusion.sample import sample
 
-
-@pytest.fixture(autouse=True)
-def _one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")

@@ -33,12 +33,7 @@ SHIPPED = {name: bundle for name, bundle in BUNDLES.items() if embedded(name)}
 LONG = "scratch on metal " * 60
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")

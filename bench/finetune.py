@@ -19,9 +19,9 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from augbench.core.seeds import derive_seed
-from augbench.diffusion.bundles import Bundle, find, load
+from augbench.diffusion.bundles import find, load
 from augbench.diffusion.dreambooth import Recipe, Training, encode
+from augbench.diffusion.text import tokens, told
 from augbench.jobs.provenance import device_name, versions
 
 PROMPTS = ("skt background", "background")
@@ -32,37 +32,17 @@ class Plain(Training):
     """The same training with nothing kept from one step to the next."""
 
     pictures: tuple[list[np.ndarray], list[np.ndarray]]
-    bundle: Bundle
 
-    def loss(self, step: int) -> torch.Tensor:
-        """As the base class, from pictures and texts."""
-        recipe, pipeline = self.recipe, self.pipeline
-        device = pipeline.device
-        kinds, which = self.rows(step)
-        chosen = np.stack([self.pictures[kind][i] for kind, i in zip(kinds, which, strict=True)])
-        batch = torch.from_numpy(chosen).permute(0, 3, 1, 2).to(device, pipeline.vae.dtype) / 127.5 - 1
-        with torch.no_grad():
-            found = pipeline.vae.encode(batch).latent_dist
-        scale = pipeline.vae.config.scaling_factor
-        mean, std = found.mean.float() * scale, found.std.float() * scale
-        draw = torch.Generator().manual_seed(derive_seed("dreambooth-step", self.seed, step))
-        encoder_noise, noise = (torch.randn(mean.shape, generator=draw).to(device) for _ in range(2))
-        times = torch.randint(len(self.kept), (len(mean),), generator=draw).to(device)
-        latents = mean + std * encoder_noise
-        kept = self.kept[times].view(-1, 1, 1, 1)
-        noisy = kept.sqrt() * latents + (1 - kept).sqrt() * noise
-        target = kept.sqrt() * noise - (1 - kept).sqrt() * latents if self.predicts_v else noise
-        texts = [PROMPTS[kind] for kind in kinds]
-        settings = {"padding": "max_length", "max_length": self.ids.shape[1], "return_tensors": "pt"}
-        ids = pipeline.tokenizer(texts, **settings).input_ids.to(device)
-        reduced = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(recipe.precision, torch.float32)
-        with torch.autocast(device.type, reduced, enabled=recipe.precision != "fp32"):
-            states = pipeline.text_encoder(ids, output_hidden_states=True).hidden_states[-recipe.clip_skip]
-            inner = getattr(pipeline.text_encoder, "text_model", pipeline.text_encoder)
-            made = pipeline.unet(noisy, times, inner.final_layer_norm(states), return_dict=False)[0]
-        each = ((made.float() - target) ** 2).mean((1, 2, 3)) * self.weights(times)
-        prior = torch.from_numpy(kinds).to(device) == 1
-        return (each * torch.where(prior, recipe.prior_weight, 1.0)).mean()
+    def encoded(self, kinds: np.ndarray, which: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
+        """Every picture through the VAE."""
+        chosen = [self.pictures[kind][i] for kind, i in zip(kinds, which, strict=True)]
+        examples = encode(self.pipeline, chosen[0].shape[:2], chosen)
+        return examples.mean, examples.std
+
+    def hidden(self, kinds: np.ndarray) -> torch.Tensor:
+        """The prompt of every picture through tokenizer and text encoder."""
+        ids = tokens(self.pipeline, [PROMPTS[kind] for kind in kinds]).to(self.pipeline.device)
+        return told(self.pipeline.text_encoder, ids, self.recipe.clip_skip)
 
 
 def trainings(args: argparse.Namespace) -> dict[str, Training]:

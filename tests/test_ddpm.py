@@ -158,6 +158,13 @@ def test_a_bundle_in_a_folder_counts_by_its_content(tmp_path):
     assert made(bundle=str(tmp_path / "b")).key_settings() != keys[0]
 
 
+def test_a_folder_that_is_no_bundle_is_refused_in_words(tmp_path):
+    augmenter = made(bundle=str(tmp_path))
+    augmenter.key_settings()  # planning comes first
+    with pytest.raises(UserError, match=r"model_index\.json"):
+        augmenter.ready()
+
+
 @pytest.mark.parametrize(
     ("changes", "said"),
     [

@@ -6,6 +6,8 @@ import warnings
 
 import evaluate_bundles
 import evaluate_vae
+import fast
+import muon
 import probe
 import pytest
 import sheets
@@ -158,3 +160,44 @@ def test_no_two_uses_share_a_corpus():
     seeds += [train_unet.SEED, sheets.SHEET_SEED, evaluate_bundles.SEEDS["text"]]
     seeds += evaluate_bundles.SEEDS["inpainting"].values()
     assert len(set(seeds)) == len(seeds)
+
+
+def test_the_faster_group_norm_is_the_ordinary_one():
+    torch.manual_seed(0)
+    ordinary, faster = torch.nn.GroupNorm(4, 12), torch.nn.GroupNorm(4, 12)
+    with torch.no_grad():
+        ordinary.weight.normal_(1, 0.3)
+        ordinary.bias.normal_()
+    faster.load_state_dict(ordinary.state_dict())
+    fast.speed_up(faster)
+    assert type(faster) is fast.GroupNorm
+    x = (torch.randn(3, 12, 6, 5) * 2 + 1).contiguous(memory_format=torch.channels_last)
+    pull = torch.randn(3, 12, 6, 5)
+    found = []
+    for norm in (ordinary, faster):
+        seen = x.clone(memory_format=torch.preserve_format).requires_grad_()
+        made = norm(seen)
+        (made * pull).sum().backward()
+        found.append((made.detach(), seen.grad, norm.weight.grad, norm.bias.grad))
+    for expected, got in zip(*found, strict=True):
+        torch.testing.assert_close(got, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_muon_makes_all_singular_values_alike():
+    torch.manual_seed(0)
+    uneven = torch.randn(2, 8, 3) @ torch.diag(torch.tensor([10.0, 1.0, 0.1]))
+    for shape in (uneven, uneven.mT.contiguous()):
+        values = torch.linalg.svdvals(muon.orthogonal(shape))
+        assert values.min() > 0.5
+        assert values.max() < 1.3
+
+
+def test_muon_takes_steps_of_the_size_of_adam():
+    weight = torch.nn.Parameter(torch.zeros(4, 2, 3, 3))
+    torch.manual_seed(0)
+    weight.grad = torch.randn(4, 2, 3, 3) * 1e-6
+    muon.Muon([weight], lr=0.1).step()
+    size = weight.detach().square().mean().sqrt().item()
+    assert size == pytest.approx(0.1 * muon.ADAM_SIZE, rel=0.3)
+    kinds = torch.nn.ModuleDict({"conv_in": torch.nn.Conv2d(2, 2, 3), "inner": torch.nn.Conv2d(2, 2, 3)})
+    assert [one is kinds["inner"].weight for one in muon.matrices(kinds)] == [True]

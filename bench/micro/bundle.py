@@ -28,7 +28,7 @@ SD, SDXL = "micro-sd", "micro-sdxl-inpaint"
 LATENT = 32  # height and width of the latents of a 64 x 64 picture
 LATENT_CHANNELS = 4
 INPAINTING_CHANNELS = 9  # latents, mask, latents of the masked picture, in diffusers' order
-WIDTHS = (32, 64, 96)
+WIDTHS = (64, 80, 80)  # the files of both bundles and micro_resnet are to stay under 16 MB
 TEXT_WIDTH, SECOND_WIDTH = 96, 64  # of the text encoders; SDXL's U-Net reads both side by side
 TIME_IDS = 6  # SDXL's size conditioning: original size, crop, target size
 TIME_ID_WIDTH = 32
@@ -83,11 +83,6 @@ def text_encoder(tokenizer: CLIPTokenizer, width: int = TEXT_WIDTH, projected: b
         pad_token_id=tokenizer.pad_token_id,
     )
     return (CLIPTextModelWithProjection if projected else CLIPTextModel)(config)
-
-
-def final_norm(encoder: CLIPTextModel) -> nn.Module:
-    """The last layer norm; transformers 5.6 took away the level `text_model` in between."""
-    return getattr(encoder, "text_model", encoder).final_layer_norm
 
 
 def four_channels(nine: UNet2DConditionModel, kind: str) -> UNet2DConditionModel:

@@ -16,9 +16,9 @@ from pathlib import Path
 from bundle import SD, SDXL
 from corpus.pictures import RESERVED, TRAINED
 from evaluate_bundles import rows
-from safetensors import safe_open
 
 from augbench.core.files import write_atomic
+from augbench.core.weights import parameters
 
 PIPELINES = {SD: "StableDiffusionPipeline", SDXL: "StableDiffusionXLInpaintPipeline"}
 TITLES = {
@@ -105,23 +105,6 @@ Defects recognised by word:
 """
 
 
-def parts_of(folder: Path) -> dict[str, int]:
-    """Parameters of each part of a bundle, from the headers of its files."""
-    found = {}
-    for path in sorted(folder.glob("*/*.safetensors")):
-        with safe_open(path, "pt") as file:
-            shapes = [file.get_slice(name).get_shape() for name in file.keys()]  # noqa: SIM118 (no mapping)
-        found[path.parent.name] = sum(_product(shape) for shape in shapes)
-    return found
-
-
-def _product(shape: list[int]) -> int:
-    result = 1
-    for size in shape:
-        result *= size
-    return result
-
-
 def on(about: dict) -> str:
     """The device of a training."""
     return f"{about['threads']} CPU threads" if about["device"] == "cpu" else "a GPU"
@@ -151,7 +134,8 @@ def card(name: str, out: Path) -> str:
         json.loads(path.read_text(encoding="utf-8"))
         for path in (folder / "training.json", out / "vae.json", out / "evaluation.json")
     )
-    counts, table = parts_of(folder), rows(found)
+    counts = {path.parent.name: parameters(path) for path in sorted(folder.glob("*/*.safetensors"))}
+    table = rows(found)
     of_words = {"text to image": found["text"]} | {f"inpainting, {k}": v for k, v in found["inpainting"].items()}
     words = list(found["text"]["by_defect"])
     lines = [

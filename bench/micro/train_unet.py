@@ -19,7 +19,6 @@ from __future__ import annotations
 
 import argparse
 import copy
-import functools
 import json
 import shutil
 import time
@@ -31,19 +30,22 @@ import vae as micro_vae
 from bundle import SD, SDXL
 from corpus.pictures import captions, plan
 from diffusers import DDPMScheduler, UNet2DConditionModel
+from fast import attention, speed_up
+from muon import Muon, matrices
 from sheets import bundle_sheet
 from stock import CAPTIONS, VAGUE, Stock, tokenized
 from tokenizer import write as write_tokenizer
 from torch import nn
-from training import add_common, add_presets, follow, parse, run, set_rate, steps_in
+from training import add_common, add_presets, descend, follow, parse, rows_of, run, set_rate, steps_in
 from transformers import CLIPTextModel, CLIPTokenizer
 
 from augbench.core.keys import canonical_json
-from augbench.core.seeds import derive_seed, rng
+from augbench.core.seeds import derive_seed
+from augbench.diffusion.text import told
 
 PRESETS = {
-    "cpu": {"device": "cpu", "threads": 2, "pictures": 60_000, "steps": 6000, "batch": 32, "lr": 1.5e-3},
-    "gpu": {"device": "cuda", "threads": 8, "pictures": 200_000, "steps": 40_000, "batch": 256, "lr": 1.5e-3},
+    "cpu": {"device": "cpu", "threads": 2, "pictures": 60_000, "steps": 7500, "batch": 32, "lr": 4e-3},
+    "gpu": {"device": "cuda", "threads": 8, "pictures": 200_000, "steps": 40_000, "batch": 256, "lr": 4e-3},
 }
 SEED = 11  # of the corpus
 DECISIVE = ("name", "pictures", "steps", "batch", "lr", "seed")
@@ -79,10 +81,11 @@ class Trainer(nn.Module):
         self.trained = nn.ModuleDict(trained)
         self.ema = copy.deepcopy(self.trained).requires_grad_(False)
         self.to(args.device)
-        self.unet.to(memory_format=torch.channels_last)
-        self.optimiser = torch.optim.AdamW(
-            self.trained.parameters(), args.lr, betas=(0.9, 0.98), weight_decay=1e-3, fused=True
-        )
+        speed_up(self.unet).to(memory_format=torch.channels_last)
+        large = matrices(self.trained)
+        small = [parameter for parameter in self.trained.parameters() if all(parameter is not one for one in large)]
+        self.muon = Muon(large, args.lr)
+        self.adam = torch.optim.AdamW(small, args.lr, betas=(0.9, 0.98), weight_decay=1e-3, fused=True)
         scheduler = DDPMScheduler(**bundle.DIFFUSION, prediction_type="v_prediction", clip_sample=False)
         self.register_buffer("kept", scheduler.alphas_cumprod.to(args.device))  # alpha bar
         empty = tokenized([""], tokenizer).to(args.device)
@@ -99,16 +102,15 @@ class Trainer(nn.Module):
         tokens = torch.where((chance < DROPPED)[:, None], self.empty, tokens)
         if self.second is None:
             skip = torch.rand(1, generator=draw).item() < SKIPPED
-            states = self.first(tokens, output_hidden_states=skip)
-            return (bundle.final_norm(self.first)(states.hidden_states[-2]) if skip else states[0]), None
+            return told(self.first, tokens, 2 if skip else 1), None
         with torch.no_grad():
             first = self.first(tokens, output_hidden_states=True).hidden_states[-2]
         second = self.second(tokens, output_hidden_states=True)
-        told = (chance >= DROPPED / 2).view(-1, 1, 1)
-        hidden = torch.cat([first, second.hidden_states[-2]], 2) * told
+        kept = (chance >= DROPPED / 2).view(-1, 1, 1)
+        hidden = torch.cat([first, second.hidden_states[-2]], 2) * kept
         size = float(bundle.LATENT * 2)
         sizes = torch.tensor([size, size, 0.0, 0.0, size, size], device=tokens.device).expand(count, -1)
-        return hidden, {"text_embeds": second.text_embeds * told[:, 0], "time_ids": sizes}
+        return hidden, {"text_embeds": second.text_embeds * kept[:, 0], "time_ids": sizes}
 
     def loss(self, stock: Stock, rows: torch.Tensor, draw: torch.Generator) -> torch.Tensor:
         """Mean squared error of v over the pictures of these rows, at times spread evenly over the schedule."""
@@ -127,7 +129,7 @@ class Trainer(nn.Module):
         vague = uniform() < VAGUE / (CAPTIONS + VAGUE)
         which = torch.where(vague, CAPTIONS + uniform() * VAGUE, uniform() * CAPTIONS).long()
         tokens = stock.tokens[rows, which].long()
-        with torch.autocast(torch.device(device).type, torch.bfloat16):
+        with torch.autocast(torch.device(device).type, torch.bfloat16), attention(device):
             hidden, added = self.read(tokens, draw)
             seen = seen.contiguous(memory_format=torch.channels_last)
             made = self.unet(seen, times, hidden, added_cond_kwargs=added, return_dict=False)[0]
@@ -137,23 +139,13 @@ class Trainer(nn.Module):
         """One update; everything random in it follows from the seed and the step. Returns the loss."""
         args = self.args
         draw = torch.Generator().manual_seed(derive_seed("micro-unet-step", args.name, args.seed, step))
-        set_rate(self.optimiser, args.lr, step, args.steps, WARM_UP)
-        per_pass = len(stock) // args.batch
-        order = order_of(args.seed, step // per_pass, len(stock))
-        rows = order[step % per_pass * args.batch :][: args.batch].to(args.device)
+        for optimiser in (self.muon, self.adam):
+            set_rate(optimiser, args.lr, step, args.steps, WARM_UP)
+        rows = rows_of("micro-unet-order", args.seed, step, args.batch, len(stock)).to(args.device)
         loss = self.loss(stock, rows, draw)
-        self.optimiser.zero_grad(set_to_none=True)
-        loss.backward()
-        nn.utils.clip_grad_norm_(self.trained.parameters(), 1.0)
-        self.optimiser.step()
+        descend(loss, self.trained.parameters(), self.muon, self.adam)
         follow(self.ema.parameters(), self.trained.parameters(), step, EMA)
         return loss.detach()
-
-
-@functools.lru_cache(maxsize=1)
-def order_of(seed: int, turn: int, count: int) -> torch.Tensor:
-    """An order of its own for each pass over the stock: count int64."""
-    return torch.from_numpy(rng("micro-unet-order", seed, turn).permutation(count))
 
 
 def tokenizer_for(args: argparse.Namespace) -> CLIPTokenizer:
@@ -224,7 +216,7 @@ def main(given: list[str] | None = None) -> None:
         trial = Trainer(args, tokenizer)
         args.steps = steps_in(args.minutes, lambda step: trial.step(stock, step))
     trainer = Trainer(args, tokenizer)
-    parts = {"trained": trainer.trained, "ema": trainer.ema, "adam": trainer.optimiser}
+    parts = {"trained": trainer.trained, "ema": trainer.ema, "muon": trainer.muon, "adam": trainer.adam}
     settings = {name: getattr(args, name) for name in DECISIVE} | {"vae": micro_vae.digest(args.vae)}
     if args.init:
         settings["init"] = micro_vae.digest(args.init / "unet")

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import argparse
 import copy
-import functools
 import json
 import time
 from pathlib import Path
@@ -25,10 +24,10 @@ import vae as micro_vae
 from corpus.pictures import make
 from diffusers import AutoencoderKL
 from torch import nn
-from training import add_common, add_presets, follow, parse, pixels_of, run, set_rate, steps_in
+from training import add_common, add_presets, descend, follow, parse, pixels_of, rows_of, run, set_rate, steps_in
 
 from augbench.core.keys import canonical_json
-from augbench.core.seeds import derive_seed, rng
+from augbench.core.seeds import derive_seed
 
 PRESETS = {
     "cpu": {"device": "cpu", "threads": 2, "pictures": 40_000, "steps": 6_000, "batch": 16, "lr": 1.5e-3},
@@ -74,22 +73,11 @@ class Trainer(nn.Module):
         args = self.args
         draw = torch.Generator().manual_seed(derive_seed("micro-vae-step", args.seed, step))
         set_rate(self.optimiser, args.lr, step, args.steps, WARM_UP)
-        per_pass = len(stock) // args.batch
-        order = order_of(args.seed, step // per_pass, len(stock))
-        rows = order[step % per_pass * args.batch :][: args.batch].to(stock.device)
+        rows = rows_of("micro-vae-order", args.seed, step, args.batch, len(stock)).to(stock.device)
         loss = self.loss(augmented(stock[rows], draw), step, draw)
-        self.optimiser.zero_grad(set_to_none=True)
-        loss.backward()
-        nn.utils.clip_grad_norm_(self.vae.parameters(), 1.0)
-        self.optimiser.step()
+        descend(loss, self.vae.parameters(), self.optimiser)
         follow(self.ema.parameters(), self.vae.parameters(), step, EMA)
         return loss.detach()
-
-
-@functools.lru_cache(maxsize=1)
-def order_of(seed: int, turn: int, count: int) -> torch.Tensor:
-    """An order of its own for each pass over the corpus: count int64."""
-    return torch.from_numpy(rng("micro-vae-order", seed, turn).permutation(count))
 
 
 def augmented(pixels: torch.Tensor, draw: torch.Generator) -> torch.Tensor:

@@ -8,6 +8,7 @@ On a CPU a training in parts ends with the same bits as one in a single run; on 
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import math
 import time
@@ -23,6 +24,8 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import nn
 from torch.optim import Optimizer
+
+from augbench.core.seeds import rng
 
 
 def add_presets(parser: argparse.ArgumentParser, presets: Mapping[str, Mapping[str, Any]]) -> None:
@@ -219,3 +222,24 @@ def steps_in(minutes: float, advance: Callable[[int], torch.Tensor], timed: int 
 def follow(average: Iterable[torch.Tensor], current: Iterable[torch.Tensor], step: int, decay: float) -> None:
     """Move a moving average of weights after that step; its first steps are soon forgotten."""
     torch._foreach_lerp_(list(average), list(current), 1 - min(decay, (1 + step) / (10 + step)))
+
+
+def rows_of(stream: str, seed: int, step: int, batch: int, count: int) -> torch.Tensor:
+    """The rows of a batch, int64: an order of its own for each pass over ``count``, without the rest of a division."""
+    turn, place = divmod(step, count // batch)
+    return _order_of(stream, seed, turn, count)[place * batch :][:batch]
+
+
+@functools.lru_cache(maxsize=1)
+def _order_of(stream: str, seed: int, turn: int, count: int) -> torch.Tensor:
+    return torch.from_numpy(rng(stream, seed, turn).permutation(count))
+
+
+def descend(loss: torch.Tensor, parameters: Iterable[nn.Parameter], *optimisers: Optimizer) -> None:
+    """One update, with gradients cut to a norm of 1."""
+    for optimiser in optimisers:
+        optimiser.zero_grad(set_to_none=True)
+    loss.backward()
+    nn.utils.clip_grad_norm_(parameters, 1.0)
+    for optimiser in optimisers:
+        optimiser.step()

@@ -114,7 +114,7 @@ class DDPM(Augmenter):
         """
         config, bundle = self._used(), find(self.config.bundle)
         regime = self._regime(view)
-        pipeline = _loaded(bundle, room.device)
+        pipeline = self._loaded(bundle, room.device)
         check_prompts(pipeline, bundle, [config.instance_prompt, config.class_prompt, *regime.prompts])
         pictures = [view.image(name) for name in self._instances(view, regime, seed)]
         if config.as_published:
@@ -160,13 +160,17 @@ class DDPM(Augmenter):
             return bundle.size, bundle.size
         return canvas(bundle, float(np.median([picture.shape[1] / picture.shape[0] for picture in pictures])))
 
+    def _precision(self, device: str) -> str:
+        if self.config.precision != "auto":
+            return self.config.precision
+        return "fp16" if device == "cuda" else "fp32"
+
     def _recipe(self, config: DDPM.Config, regime: Regime, device: str) -> Recipe:
-        precision = config.precision if config.precision != "auto" else "fp16" if device == "cuda" else "fp32"
         same = ("repeats", "batch", "lr", "prior_weight", "min_snr", "clip_skip", "cycles", "gradient_checkpointing")
         return Recipe(
             epochs=regime.epochs,
             schedule_epochs=max(PUBLISHED_EPOCHS, regime.epochs) if config.as_published else None,
-            precision=precision,
+            precision=self._precision(device),
             shape=lora.LoraShape(config.rank, config.rank_alpha, config.conv_rank, config.conv_alpha),
             **{name: getattr(config, name) for name in same},
         )
@@ -205,7 +209,7 @@ class DDPM(Augmenter):
 
         told = json.loads((adapter / GENERATION).read_text(encoding="utf-8"))
         self._bundle = find(self.config.bundle)
-        self._pipeline = _loaded(self._bundle, device)
+        self._pipeline = self._loaded(self._bundle, device)
         self._pipeline.scheduler = DDIMScheduler.from_config(self._pipeline.scheduler.config)
         self._prompts, self._canvas = tuple(told["prompts"]), tuple(told["shape"])
         lora.merge(self._pipeline, adapter, told["alpha"])
@@ -234,11 +238,12 @@ class DDPM(Augmenter):
             found.append(Synthetic(fit_image(picture, like.shape[:2]), request.label, None, meta))
         return found
 
+    def _loaded(self, bundle: Bundle, device: str) -> DiffusionPipeline:
+        """Weights in the precision of the setting; in fp32 on a CPU, where others save no time."""
+        import torch
 
-def _loaded(bundle: Bundle, device: str) -> DiffusionPipeline:
-    import torch
-
-    return load(_usable(bundle), device, torch.float16 if device == "cuda" else torch.float32)
+        kinds = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+        return load(_usable(bundle), device, kinds[self._precision(device)] if device == "cuda" else torch.float32)
 
 
 def _usable(bundle: Bundle) -> Bundle:

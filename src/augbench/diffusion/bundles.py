@@ -174,7 +174,7 @@ def of_content(settings: dict[str, Any], name: str) -> dict[str, Any]:
     whole = hashlib.sha256()
     folder = Path(value)
     loaded = [path for path in folder.glob("*/*") if path.suffix in (".json", ".safetensors", ".txt")]
-    for path in sorted([folder / "model_index.json", *loaded]):
+    for path in sorted([*folder.glob("model_index.json"), *loaded]):  # whether it is a bundle at all, `find` will say
         name_inside = path.relative_to(folder).as_posix()
         whole.update(f"{name_inside}\0{hashlib.sha256(path.read_bytes()).hexdigest()}\n".encode())
     return settings | {name: {"files": whole.hexdigest()}}

@@ -164,10 +164,7 @@ class Training:
         recipe, device = self.recipe, self.pipeline.device
         kinds, which = self.rows(step)
         draw = torch.Generator().manual_seed(derive_seed("dreambooth-step", self.seed, step))
-        mean, std = (
-            torch.stack([getattr(self.examples[k], name)[i] for k, i in zip(kinds, which, strict=True)])
-            for name in ("mean", "std")
-        )
+        mean, std = self.encoded(kinds, which)
         encoder_noise, noise = (torch.randn(mean.shape, generator=draw).to(device) for _ in range(2))
         times = torch.randint(len(self.kept), (len(mean),), generator=draw).to(device)
         latents = mean + std * encoder_noise
@@ -176,11 +173,25 @@ class Training:
         target = kept.sqrt() * noise - (1 - kept).sqrt() * latents if self.predicts_v else noise
         reduced = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(recipe.precision, torch.float32)
         with torch.autocast(device.type, reduced, enabled=recipe.precision != "fp32"):
-            hidden = told(self.pipeline.text_encoder, self.ids, recipe.clip_skip)  # once a prompt, not once a picture
-            made = self.pipeline.unet(noisy, times, hidden[torch.from_numpy(kinds).to(device)], return_dict=False)[0]
+            made = self.pipeline.unet(noisy, times, self.hidden(kinds), return_dict=False)[0]
         each = ((made.float() - target) ** 2).mean((1, 2, 3)) * self.weights(times)
         prior = torch.from_numpy(kinds).to(device) == 1
         return (each * torch.where(prior, recipe.prior_weight, 1.0)).mean()
+
+    def encoded(self, kinds: np.ndarray, which: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
+        """Mean and deviation of the latents of these pictures, each B,C,h,w: made once for the whole training."""
+        import torch
+
+        chosen = [(self.examples[kind], i) for kind, i in zip(kinds, which, strict=True)]
+        mean, std = (torch.stack([getattr(examples, name)[i] for examples, i in chosen]) for name in ("mean", "std"))
+        return mean, std
+
+    def hidden(self, kinds: np.ndarray) -> torch.Tensor:
+        """What the U-Net is told for each picture, B,L,D; the text encoder learns too, and reads each prompt once."""
+        import torch
+
+        states = told(self.pipeline.text_encoder, self.ids, self.recipe.clip_skip)
+        return states[torch.from_numpy(kinds).to(states.device)]
 
     def weights(self, times: torch.Tensor) -> torch.Tensor:
         """Of the loss at these times, by min-SNR: of noise min(snr, gamma) / snr, of v min(snr, gamma) / (snr + 1)."""
@@ -216,11 +227,11 @@ class Training:
             getattr(self.pipeline, part).train()
         kept = None if scratch is None else Checkpoint(scratch / "dreambooth.safetensors", self)
         first = kept.load() if kept else 0
-        flushed, losses = time.monotonic(), []
+        flushed = time.monotonic()
         for step in range(first, self.steps):
-            losses.append(self.step(step))
+            loss = self.step(step)
             if say:
-                say(step + 1, self.steps, losses[-1])
+                say(step + 1, self.steps, loss)
             if kept and time.monotonic() - flushed > FLUSH:
                 kept.save(step + 1)
                 flushed = time.monotonic()

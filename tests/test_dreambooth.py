@@ -152,13 +152,15 @@ def test_an_interrupted_training_ends_as_one_that_was_not(pictures, tmp_path, mo
         return [load_file(folder / part / lora.WEIGHTS) for part in lora.MODELS]
 
     whole = training(pictures)
-    whole.run()
+    learned = whole.run()
+    assert len(learned["loss"]) == whole.steps  # a point for each of so few
+    assert learned["loss"][-1] == pytest.approx(whole.losses[-1].item(), rel=1e-3)
     monkeypatch.setattr(dreambooth, "FLUSH", -1.0)
     with pytest.raises(Cut):
         training(pictures).run(tmp_path, cut)
     rest = []
     resumed = training(pictures)
-    resumed.run(tmp_path, lambda step, total, loss: rest.append(step))
+    assert resumed.run(tmp_path, lambda step, total, loss: rest.append(step)) == learned
     assert rest == list(range(4, whole.steps + 1))  # the fourth was lost with its checkpoint
     for a, b in zip(weights(whole, tmp_path / "a"), weights(resumed, tmp_path / "b"), strict=True):
         assert all(torch.equal(a[name], b[name]) for name in a)

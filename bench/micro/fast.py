@@ -1,20 +1,12 @@
-"""Two slow places of PyTorch on a CPU, for training small U-Nets in bf16: the same functions by other sums.
+"""A group norm that is quick where PyTorch's is slow: in training on a CPU, with channels last.
 
-Together they make a step of `train_unet.py` 1.6 times as fast. Trained weights fit the ordinary modules.
+It is the same function by other sums, and its weights fit the ordinary module. In bf16 it takes 0.4 of the time.
 """
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager, nullcontext
-
 import torch
 from torch import nn
-from torch.nn.attention import SDPBackend, sdpa_kernel
-
-
-def attention(device: str) -> AbstractContextManager:
-    """On a CPU the backward pass of fused attention is slower than plain products, where heads are narrow."""
-    return sdpa_kernel(SDPBackend.MATH) if device == "cpu" else nullcontext()
 
 
 class GroupNorm(nn.GroupNorm):

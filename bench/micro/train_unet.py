@@ -30,7 +30,7 @@ import vae as micro_vae
 from bundle import SD, SDXL
 from corpus.pictures import captions, plan
 from diffusers import DDPMScheduler, UNet2DConditionModel
-from fast import attention, speed_up
+from fast import speed_up
 from muon import Muon, matrices
 from sheets import bundle_sheet
 from stock import CAPTIONS, VAGUE, Stock, tokenized
@@ -41,6 +41,7 @@ from transformers import CLIPTextModel, CLIPTokenizer
 
 from augbench.core.keys import canonical_json
 from augbench.core.seeds import derive_seed
+from augbench.diffusion.attention import for_training
 from augbench.diffusion.text import told
 
 PRESETS = {
@@ -129,7 +130,8 @@ class Trainer(nn.Module):
         vague = uniform() < VAGUE / (CAPTIONS + VAGUE)
         which = torch.where(vague, CAPTIONS + uniform() * VAGUE, uniform() * CAPTIONS).long()
         tokens = stock.tokens[rows, which].long()
-        with torch.autocast(torch.device(device).type, torch.bfloat16), attention(device):
+        kind = torch.device(device).type
+        with torch.autocast(kind, torch.bfloat16), for_training(kind, bundle.LATENT**2):
             hidden, added = self.read(tokens, draw)
             seen = seen.contiguous(memory_format=torch.channels_last)
             made = self.unet(seen, times, hidden, added_cond_kwargs=added, return_dict=False)[0]

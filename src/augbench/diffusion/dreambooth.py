@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from augbench.core.seeds import derive_seed, rng
+from augbench.diffusion import attention
 from augbench.diffusion.bundles import Bundle
 from augbench.diffusion.lora import MODELS, LoraShape, wrap
 from augbench.diffusion.sample import check_prompts, fit_image
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 
 ENCODED = 8  # pictures that the VAE encodes at a time
 FLUSH = 60.0  # seconds between checkpoints
+CURVE = 50  # points of the loss that a record keeps
 Say = Callable[[int, int, float], None]
 """Told the step, the number of steps and the loss."""
 
@@ -135,6 +137,7 @@ class Training:
         self.kept = scheduler.alphas_cumprod.to(pipeline.device, torch.float32)  # alpha bar of each time
         self.per_epoch = recipe.steps_per_epoch(len(instances), len(class_examples) if class_examples else 0)
         self.steps = recipe.epochs * self.per_epoch
+        self.losses = torch.zeros(self.steps)  # of the steps done
         self.scaler = torch.amp.GradScaler(enabled=recipe.precision == "fp16" and pipeline.device.type == "cuda")
 
     def rate(self, step: int) -> float:
@@ -172,7 +175,8 @@ class Training:
         noisy = kept.sqrt() * latents + (1 - kept).sqrt() * noise
         target = kept.sqrt() * noise - (1 - kept).sqrt() * latents if self.predicts_v else noise
         reduced = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(recipe.precision, torch.float32)
-        with torch.autocast(device.type, reduced, enabled=recipe.precision != "fp32"):
+        reducing = torch.autocast(device.type, reduced, enabled=recipe.precision != "fp32")
+        with reducing, attention.for_training(device.type, mean[0, 0].numel()):
             made = self.pipeline.unet(noisy, times, self.hidden(kinds), return_dict=False)[0]
         each = ((made.float() - target) ** 2).mean((1, 2, 3)) * self.weights(times)
         prior = torch.from_numpy(kinds).to(device) == 1
@@ -229,7 +233,7 @@ class Training:
         first = kept.load() if kept else 0
         flushed = time.monotonic()
         for step in range(first, self.steps):
-            loss = self.step(step)
+            self.losses[step] = loss = self.step(step)
             if say:
                 say(step + 1, self.steps, loss)
             if kept and time.monotonic() - flushed > FLUSH:
@@ -244,7 +248,12 @@ class Training:
             "instances": len(self.examples[0]),
             "class_pictures": len(self.examples[1]) if len(self.examples) > 1 else 0,
             "recipe": asdict(self.recipe),
+            "loss": self.curve(),
         }
+
+    def curve(self) -> list[float]:
+        """The loss from begin to end: means over `CURVE` stretches of about as many steps, or of each where few."""
+        return [float(f"{part.mean().item():.4g}") for part in self.losses.tensor_split(min(CURVE, self.steps))]
 
 
 def optimiser(parameters: Sequence[torch.nn.Parameter], lr: float, device: str) -> tuple[torch.optim.Optimizer, str]:
@@ -266,7 +275,7 @@ class Checkpoint:
 
     def __init__(self, path: Path, training: Training) -> None:
         self.path, self.training = path, training
-        about = {"recipe": asdict(training.recipe), "seed": training.seed, "ids": training.ids.tolist()}
+        about = {"recipe": asdict(training.recipe), "seed": training.seed, "ids": training.ids.tolist(), "format": 2}
         self.about = json.dumps(about, sort_keys=True)
 
     def save(self, step: int) -> None:
@@ -274,6 +283,7 @@ class Checkpoint:
         from safetensors.torch import save_file
 
         tensors = {f"weight.{i}": parameter.detach() for i, parameter in enumerate(self.training.parameters)}
+        tensors["losses"] = self.training.losses
         for i, state in self.training.optimiser.state_dict()["state"].items():
             tensors |= {f"state.{i}.{name}": tensor for name, tensor in state.items()}
         beside = self.path.with_suffix(".part")
@@ -293,6 +303,7 @@ class Checkpoint:
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
         except (OSError, SafetensorError):
             return 0
+        self.training.losses = tensors["losses"].cpu()
         with torch.no_grad():
             for i, parameter in enumerate(self.training.parameters):
                 parameter.copy_(tensors[f"weight.{i}"])

@@ -122,7 +122,9 @@ def save(pipeline: DiffusionPipeline, folder: Path) -> None:
         tensors = {PREFIX + name: tensor.detach().float().cpu().contiguous() for name, tensor in found.items()}
         save_file(tensors, own / WEIGHTS, {"format": "pt"})
         (own / WEIGHTS).chmod(0o644)
-        model.peft_config[ADAPTER].save_pretrained(own)
+        config = model.peft_config[ADAPTER]
+        config.target_modules = sorted(config.target_modules)  # a set: in another order in each process
+        config.save_pretrained(own)
 
 
 def merge(pipeline: DiffusionPipeline, folder: Path, alpha: float) -> None:

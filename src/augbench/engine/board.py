@@ -48,6 +48,8 @@ class Board:
         for pool, chunk in remaining.chunks:
             self._chunks[pool.key].append(chunk)
         self.adapters = {adapter.key: adapter for adapter in remaining.adapters}
+        self.adapters_total = len(self.adapters)
+        self.learning: dict[str, tuple[int, int, float]] = {}  # key of an adapter in work -> step, steps, loss
         self._missing: dict[str, set[tuple[str, int]]] = {}  # cell key -> chunks it waits for
         self._waiting: dict[tuple[str, int], list[str]] = defaultdict(list)  # chunk -> cells that wait for it
         self._ready: deque[str] = deque()
@@ -190,16 +192,26 @@ class Board:
             return [spec for key, spec in self.adapters.items() if self.leases.acquire(key)]
         return []
 
+    def adapter_at(self, key: str, step: int, steps: int, loss: float) -> None:
+        """How far a learning adapter is."""
+        with self._lock:
+            if key in self.adapters:
+                self.learning[key] = (step, steps, loss)
+        self.on_change()
+
     def adapter_done(self, key: str) -> None:
         """The adapter is in the store."""
         with self._lock:
             self.adapters.pop(key, None)
+            self.learning.pop(key, None)
             self.leases.release(key)
+        self.on_change()
 
     def adapter_failed(self, key: str, failure: Failure) -> None:
         """An adapter could not be made: the pools that need it fail with it."""
         with self._lock:
             spec = self.adapters.pop(key)
+            self.learning.pop(key, None)
             self._fail(key, failure)
             self.leases.release(key)
             for pool in [p for p in self._pools.values() if p.adapter == spec and p.key in self._chunks]:

@@ -35,6 +35,7 @@ class Generation(threading.Thread):
         self.setup = WorkerSetup.of(plan, store)
         self.error: BaseException | None = None
         self._adapting: dict[ray.ObjectRef, str] = {}
+        self._heard: ray.actor.ActorHandle | None = None  # where adapters in work say how far they are
 
     def run(self) -> None:
         """Until no adapter and no chunk is left."""
@@ -68,11 +69,14 @@ class Generation(threading.Thread):
         task = _adapt.options(num_cpus=self.allotment.generate_cpu, num_gpus=self.allotment.generate_gpu)
         for spec in self.board.next_adapters():
             if spec.key not in started:
-                self._adapting[task.remote(self.setup, spec)] = spec.key
+                self._heard = self._heard or Heard.remote()
+                self._adapting[task.remote(self.setup, spec, self._heard)] = spec.key
 
     def _collect_adapters(self) -> None:
         if not self._adapting:
             return
+        for key, progress in ray.get(self._heard.take.remote()).items():
+            self.board.adapter_at(key, *progress)
         finished, _ = ray.wait(list(self._adapting), num_returns=len(self._adapting), timeout=0)
         for reference in finished:
             key = self._adapting.pop(reference)
@@ -144,12 +148,29 @@ class ChunkMaker:
         return self.contexts[use_gpu]
 
 
+@ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)
+class Heard:
+    """What adapters in work said last. It may die and begin anew: nothing but progress is lost."""
+
+    def __init__(self) -> None:
+        self.said: dict[str, tuple[int, int, float]] = {}
+
+    def say(self, key: str, step: int, steps: int, loss: float) -> None:
+        """Keep it until it is taken."""
+        self.said[key] = (step, steps, loss)
+
+    def take(self) -> dict[str, tuple[int, int, float]]:
+        """What was said since this was asked last: key -> step, steps, loss."""
+        said, self.said = self.said, {}
+        return said
+
+
 @ray.remote(max_retries=2)
-def _adapt(setup: WorkerSetup, spec: AdapterSpec) -> Failure | None:
+def _adapt(setup: WorkerSetup, spec: AdapterSpec, heard: ray.actor.ActorHandle) -> Failure | None:
     """Make an adapter; None, or why it could not be made."""
     context = setup.context(use_gpu=True)
     try:
-        adapt(context, spec)
+        adapt(context, spec, heard.say.remote)
     except Exception as error:
         context.store.record_failure(spec.key, spec.as_dict(), error)
         return Failure.of(error)

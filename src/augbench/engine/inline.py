@@ -36,7 +36,7 @@ def _adapt_all(context: Context, board: Board) -> bool:
     specs = board.next_adapters()
     for spec in specs:
         try:
-            adapt(context, spec)
+            adapt(context, spec, board.adapter_at)
             board.adapter_done(spec.key)
         except Exception as error:  # one bad unit never stops the sweep
             context.store.record_failure(spec.key, spec.as_dict(), error)

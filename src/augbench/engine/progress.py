@@ -13,7 +13,7 @@ PLAIN_EVERY = 10.0  # seconds between lines where the output is no terminal
 
 
 class RunProgress:
-    """Follows a board; a context manager. On a terminal two live bars, elsewhere a line now and then."""
+    """Follows a board; a context manager. On a terminal live bars, elsewhere a line now and then."""
 
     def __init__(self, board: Board, console: Console) -> None:
         self.board = board
@@ -30,6 +30,9 @@ class RunProgress:
             TextColumn("{task.fields[note]}", markup=False),
             console=console,
             disable=not console.is_terminal,
+        )
+        self._adapt = self._bars.add_task(
+            "adapt", total=board.adapters_total, note="", visible=board.adapters_total > 0
         )
         self._generate = self._bars.add_task(
             "generate", total=board.chunks_total, note="", visible=board.chunks_total > 0
@@ -48,18 +51,28 @@ class RunProgress:
     def update(self, final: bool = False) -> None:
         """Read the board anew."""
         board = self.board
+        adapted = board.adapters_total - len(board.adapters)
+        self._bars.update(self._adapt, completed=adapted, note=self._learning())
         self._bars.update(self._generate, completed=board.chunks_done, note="chunks")
         self._bars.update(self._train, completed=board.done, note=self._note())
         due = time.monotonic() - self._printed > PLAIN_EVERY
         if not self.console.is_terminal and (due or final):
             self._printed = time.monotonic()
             chunks = f"generate {board.chunks_done}/{board.chunks_total} chunks, " if board.chunks_total else ""
+            adapters = f"adapt {adapted}/{board.adapters_total}" if board.adapters_total else ""
+            adapters = " ".join(filter(None, (adapters, self._learning()))) + ", " if adapters else ""
             self.console.print(
-                f"{chunks}train {board.done}/{board.total} {self._note()}",
+                f"{adapters}{chunks}train {board.done}/{board.total} {self._note()}",
                 markup=False,
                 highlight=False,
                 soft_wrap=True,
             )
+
+    def _learning(self) -> str:
+        return " · ".join(
+            f"{key.rpartition('-')[0]} step {step}/{steps} loss {loss:.3f}"
+            for key, (step, steps, loss) in list(self.board.learning.items())
+        )
 
     def _note(self) -> str:
         parts = [f"{len(self.board.failures)} failed"] if self.board.failures else []

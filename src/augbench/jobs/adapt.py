@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import logging
 import shutil
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from augbench.core.contracts import Workroom
@@ -15,11 +15,15 @@ from augbench.core.store import ADAPTER_MARKER, json_bytes
 from augbench.jobs.context import Context
 from augbench.jobs.provenance import device_name, versions
 
-SAY_EVERY = 10.0  # seconds
+SAY_EVERY = 1.0  # seconds
+Say = Callable[[str, int, int, float], None]
+"""Told the adapter's key, the step, the number of steps and the loss."""
 
 
-def adapt(context: Context, spec: AdapterSpec) -> None:
+def adapt(context: Context, spec: AdapterSpec, say: Say = lambda *progress: None) -> None:
     """Make one adapter. Its folder appears in the store whole, with ``adapter.json`` in it, or not at all.
+
+    ``say`` hears of its progress, at most every `SAY_EVERY` seconds and at the last step.
 
     Raises:
         UserError: the view cannot serve it.
@@ -31,7 +35,7 @@ def adapt(context: Context, spec: AdapterSpec) -> None:
         made = Path(scratch) / "adapter"
         made.mkdir()
         scratch = context.store.files.scratch_folder(spec.key)
-        room = Workroom(scratch, context.store.shared, context.device, _Said(spec.key))
+        room = Workroom(scratch, context.store.shared, context.device, _NowAndThen(spec.key, say))
         learned = augmenter.adapt(view, made, derive_seed("adapt", spec.augmenter.name), room)
         record = {
             "key": spec.key,
@@ -50,14 +54,14 @@ def adapt(context: Context, spec: AdapterSpec) -> None:
     context.store.clear_failure(spec.key)
 
 
-class _Said:
-    """Progress of an adaptation in the log of its worker, now and then."""
+class _NowAndThen:
+    """Passes progress on, but not every step of it."""
 
-    def __init__(self, key: str) -> None:
-        self.key, self.last = key, 0.0
+    def __init__(self, key: str, say: Say) -> None:
+        self.key, self.say, self.last = key, say, 0.0
 
     def __call__(self, step: int, steps: int, loss: float) -> None:
         now = time.monotonic()
         if now - self.last > SAY_EVERY or step == steps:
             self.last = now
-            logging.getLogger(__name__).info("%s: step %d of %d, loss %.4f", self.key, step, steps, loss)
+            self.say(self.key, step, steps, loss)

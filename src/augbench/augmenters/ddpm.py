@@ -93,7 +93,7 @@ class DDPM(Augmenter):
         return frozenset({"shots"} if shots else {"negatives"})
 
     def key_settings(self) -> dict:
-        """A bundle that is a folder counts by its content."""
+        """A bundle that is a folder or a file counts by its content."""
         return of_content(super().key_settings(), "bundle")
 
     def embedded(self) -> bool:

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import lru_cache
 from pathlib import Path
 
 from augbench.core.errors import UserError
 
 HEADER_LIMIT = 100_000_000  # bytes, as the safetensors library has it
+UNUSED = ("position_ids", "logit_scale")  # how tensors end that files of text encoders hold and nothing learns
 
 
 def shapes(path: Path) -> dict[str, tuple[int, ...]]:
@@ -18,17 +23,13 @@ def shapes(path: Path) -> dict[str, tuple[int, ...]]:
         UserError: the file is missing, cannot be read, is cut off, or is no safetensors file.
     """
     try:
-        with path.open("rb") as file:
+        with _readable(path), path.open("rb") as file:
             length = int.from_bytes(file.read(8), "little")
             header = json.loads(file.read(min(length, HEADER_LIMIT)))
             entries = {name: entry for name, entry in header.items() if name != "__metadata__"}
             found = {name: tuple(map(int, entry["shape"])) for name, entry in entries.items()}
             end = max((int(entry["data_offsets"][1]) for entry in entries.values()), default=0)
-        size = path.stat().st_size
-    except FileNotFoundError:
-        raise UserError(f"weights '{path}' are missing: restore the file") from None
-    except OSError as error:
-        raise UserError(f"weights '{path}' cannot be read ({error.strerror}): check their rights") from None
+            size = path.stat().st_size
     except (ValueError, TypeError, KeyError, IndexError, AttributeError):
         raise UserError(f"weights '{path}' are damaged (no safetensors header): restore the file") from None
     if size != 8 + length + end:
@@ -36,6 +37,36 @@ def shapes(path: Path) -> dict[str, tuple[int, ...]]:
     return found
 
 
-def parameters(path: Path) -> int:
-    """How many numbers the file holds, tables of positions not counted. Raises as `shapes`."""
-    return sum(math.prod(shape) for name, shape in shapes(path).items() if not name.endswith("position_ids"))
+def parameters(path: Path, prefix: str = "") -> int:
+    """How many numbers stand in the file under names that begin so, those `UNUSED` not counted. Raises as `shapes`."""
+    counted = {name: shape for name, shape in shapes(path).items() if name.startswith(prefix)}
+    return sum(math.prod(shape) for name, shape in counted.items() if not name.endswith(UNUSED))
+
+
+def digest(path: Path) -> str:
+    """SHA-256 of a file's content (hex). One that stays as it is, by size and time, is read once in a process.
+
+    Raises:
+        UserError: the file is missing or cannot be read.
+    """
+    with _readable(path):
+        stat = path.stat()
+        return _digest(path.absolute(), stat.st_size, stat.st_mtime_ns)
+
+
+@lru_cache(maxsize=1000)
+def _digest(path: Path, size: int, changed: int) -> str:
+    """The last two are there to be compared."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@contextmanager
+def _readable(path: Path) -> Iterator[None]:
+    """The system's refusals as errors that name the file."""
+    try:
+        yield
+    except FileNotFoundError:
+        raise UserError(f"file '{path}' is missing: restore it or check its path") from None
+    except OSError as error:
+        raise UserError(f"file '{path}' cannot be read ({error.strerror}): check its rights") from None

@@ -3,8 +3,9 @@
     pipeline = load(find("micro-sd"))
 
 Some come with the package, others from the Hugging Face hub, at a pinned revision. Any local folder that diffusers'
-``save_pretrained`` wrote can be named in place of a bundle, if its pipeline is one of `KINDS`. Only safetensors files
-are read, and no code of a folder is run.
+``save_pretrained`` wrote can be named in place of a bundle, if its pipeline is one of `KINDS`; so can a checkpoint, one
+file with all weights (`augbench.diffusion.single_file`). Only safetensors files are read, and no code of a folder is
+run.
 """
 
 from __future__ import annotations
@@ -15,13 +16,14 @@ import textwrap
 import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from augbench.core.errors import UserError, did_you_mean, listed
-from augbench.core.weights import parameters
+from augbench.core.weights import digest, parameters
+from augbench.diffusion import single_file
 
 if TYPE_CHECKING:
     import torch
@@ -66,6 +68,7 @@ class Bundle:
     source: str  # the folder they are loaded from, or a repository of the hub
     revision: str = ""  # of the repository
     variant: str = ""  # which of its weights: fp16
+    checkpoint: str = ""  # the one file that holds all weights; the source then gives only what such a file lacks
 
 
 def _shipped(name: str, kind: str, size: int) -> Bundle:
@@ -104,24 +107,27 @@ def embedded(name: str) -> bool:
     return name in BUNDLES and Path(BUNDLES[name].source).parent == MODELS
 
 
-def find(name_or_folder: str | Path, known: Iterable[str] = BUNDLES) -> Bundle:
-    """The bundle of that name, or the one in that folder. A name goes first: write ``./NAME`` for a folder.
+def find(name_or_path: str | Path, known: Iterable[str] = BUNDLES) -> Bundle:
+    """The bundle of that name, or the one in that folder or file. A name goes first: write ``./NAME`` for a folder.
 
     ``known`` are the names that an error suggests.
 
     Raises:
-        UserError: there is neither, or the folder holds no pipeline of one of `KINDS`.
+        UserError: there is none, or it holds no pipeline of one of `KINDS`.
     """
-    name = str(name_or_folder)
+    name = str(name_or_path)
     if name in BUNDLES:
         return BUNDLES[name]
-    folder = Path(name)  # a leading ~ is the shell's to replace
+    path = Path(name)  # a leading ~ is the shell's to replace
     try:
-        if name and folder.is_dir():
-            return _described(folder.resolve())
+        if name and path.is_dir():
+            return _described(path.resolve())
+        if path.is_file() or single_file.named(path):
+            return _of_checkpoint(path.absolute())
     except OSError as error:
         raise UserError(f"model '{name}' cannot be looked for ({error.strerror}): check its path") from None
-    raise UserError(f"model '{name}' does not exist{did_you_mean(name, known)}: give such a name or a diffusers folder")
+    ways = "give such a name, a diffusers folder or a .safetensors checkpoint"
+    raise UserError(f"model '{name}' does not exist{did_you_mean(name, known)}: {ways}")
 
 
 def load(bundle: Bundle, device: str = "cpu", dtype: torch.dtype | None = None) -> DiffusionPipeline:
@@ -142,20 +148,22 @@ def load(bundle: Bundle, device: str = "cpu", dtype: torch.dtype | None = None) 
     family = {"sd": StableDiffusionPipeline, "sdxl-inpaint": StableDiffusionXLInpaintPipeline}[bundle.kind]
     folder = fetch(bundle)
     held = _check_parts(bundle, folder)
+    options = {"local_files_only": True, **_NOT_LOADED[bundle.kind]}
+    dtype = dtype or torch.float32
     with _quiet():
         try:
-            pipeline = family.from_pretrained(
-                folder,
-                dtype=dtype or torch.float32,
-                local_files_only=True,
-                use_safetensors=True,
-                variant=bundle.variant or None,
-                **_NOT_LOADED[bundle.kind],
-            )
+            if bundle.checkpoint:
+                options |= {"config": str(folder), "torch_dtype": dtype}
+                pipeline = family.from_single_file(bundle.checkpoint, **options)
+            else:
+                options |= {"use_safetensors": True, "variant": bundle.variant or None, "dtype": dtype}
+                pipeline = family.from_pretrained(folder, **options)
         except Exception as error:  # each library has its own for files that are missing or do not fit
             reason = textwrap.shorten(str(error), 160, placeholder=" ...")
-            raise UserError(f"bundle '{folder}' cannot be loaded ({reason}): restore its files") from error
-        _check_complete(pipeline, folder, held)
+            if bundle.checkpoint and isinstance(error, NotImplementedError):  # torch's, of weights without values
+                reason = "it lacks weights that they describe"
+            raise _unusable(bundle, folder, reason) from error
+        _check_complete(pipeline, bundle, folder, held)
         pipeline.unet.to(memory_format=torch.channels_last)
         pipeline.set_progress_bar_config(disable=True)
         return pipeline.to(device)
@@ -169,15 +177,28 @@ def of_content(settings: dict[str, Any], name: str) -> dict[str, Any]:
     value = settings.get(name)
     if embedded(str(value)):
         value = BUNDLES[value].source
-    elif value is None or value in BUNDLES or not Path(value).is_dir():
+    elif value is None or value in BUNDLES:
         return settings
+    path = Path(value)
+    if path.is_dir():
+        return settings | {name: {"files": _content(path, ".safetensors")}}
+    if not (path.is_file() and path.suffix == single_file.SUFFIX):
+        return settings
+    content = {"checkpoint": digest(path)}
+    try:
+        bundle = _of_checkpoint(path.absolute())
+    except UserError:  # planning comes first: `find` will say
+        return settings | {name: content}
+    return settings | {name: content | {"configuration": bundle.revision or _content(Path(bundle.source))}}
+
+
+def _content(folder: Path, *weights: str) -> str:
+    """Digest of what is loaded from a folder: configurations, words, and files with the suffixes ``weights``."""
     whole = hashlib.sha256()
-    folder = Path(value)
-    loaded = [path for path in folder.glob("*/*") if path.suffix in (".json", ".safetensors", ".txt")]
+    loaded = [path for path in folder.glob("*/*") if path.suffix in (".json", ".txt", *weights)]
     for path in sorted([*folder.glob("model_index.json"), *loaded]):  # whether it is a bundle at all, `find` will say
-        name_inside = path.relative_to(folder).as_posix()
-        whole.update(f"{name_inside}\0{hashlib.sha256(path.read_bytes()).hexdigest()}\n".encode())
-    return settings | {name: {"files": whole.hexdigest()}}
+        whole.update(f"{path.relative_to(folder).as_posix()}\0{digest(path)}\n".encode())
+    return whole.hexdigest()
 
 
 def canvas(bundle: Bundle, aspect: float, step: int = 8) -> tuple[int, int]:
@@ -196,6 +217,22 @@ def _described(folder: Path) -> Bundle:
         raise UserError(f"'{index}': pipeline '{pipeline}' is none of ours: give a {' or a '.join(KINDS)}")
     kind = KINDS[pipeline]
     return Bundle(folder.name, kind, TITLES[kind], _size(folder), str(folder))
+
+
+def _of_checkpoint(path: Path) -> Bundle:
+    """A file with all weights; what it lacks is in the folder beside it, else in its kind's repository on the hub."""
+    kind, folder = single_file.kind_of(path), single_file.beside(path)
+    if not folder.is_dir():
+        source = next(bundle for bundle in BUNDLES.values() if bundle.revision and bundle.kind == kind)
+    elif not (folder / "model_index.json").is_file():
+        reason = f"'{folder}' is where its configurations may lie, and has no model_index.json"
+        raise UserError(f"'{path}': {reason}: put those of a diffusers folder there, or rename that folder")
+    else:
+        source = _described(folder)
+    if source.kind != kind:
+        kinds = f"is of kind '{kind}' and the configurations in '{folder}' are of '{source.kind}'"
+        raise UserError(f"'{path}' {kinds}: put fitting ones there, or rename that folder")
+    return replace(source, name=path.stem, checkpoint=str(path), variant="")
 
 
 def _size(folder: Path) -> int:
@@ -226,6 +263,8 @@ def _json(path: Path) -> dict[str, Any]:
 def fetch(bundle: Bundle) -> Path:
     """The folder of a bundle; one from the hub out of its cache if it is there, else downloaded.
 
+    Of a checkpoint it is the folder that gives configurations and words, without weights.
+
     Raises:
         UserError: it is not on this machine and cannot be had.
     """
@@ -235,8 +274,10 @@ def fetch(bundle: Bundle) -> Path:
 
     wanted = ["model_index.json"]
     for part in _PARTS[bundle.kind]:
-        weights = [f"{part}/{WEIGHTS[part]}.{bundle.variant}.safetensors"] if part in WEIGHTS else []
-        wanted += [f"{part}/*.json", f"{part}/*.txt", *weights]
+        wanted += [f"{part}/*.json", f"{part}/*.txt"]
+        if part in WEIGHTS:
+            wanted += [f"{part}/config.json"]
+            wanted += [] if bundle.checkpoint else [f"{part}/{WEIGHTS[part]}.{bundle.variant}.safetensors"]
     reason = ""
     for offline in (True, False):
         try:
@@ -247,16 +288,20 @@ def fetch(bundle: Bundle) -> Path:
             continue
         if all((folder / name).exists() for name in wanted if "*" not in name):
             return folder
+    what, way = f"bundle '{bundle.name}' ({bundle.source}) is", "give a local diffusers folder as bundle"
+    if bundle.checkpoint:
+        what = f"'{bundle.checkpoint}' has no configurations and no tokenizer, and those of {bundle.source} are"
+        way = f"put those of a diffusers folder into '{single_file.beside(Path(bundle.checkpoint))}'"
     raise UserError(
-        f"bundle '{bundle.name}' ({bundle.source}) is not on this machine and cannot be fetched ({reason}): go online "
-        "once, so that it gets into the Hugging Face cache, or give a local diffusers folder as bundle"
+        f"{what} not on this machine and cannot be fetched ({reason}): go online once, to fill the Hugging Face cache, "
+        f"or {way}"
     )
 
 
 def _check_parts(bundle: Bundle, folder: Path) -> dict[str, int]:
     """Part with weights -> parameters in its files, after a look at all that will be loaded."""
     index = _json(folder / "model_index.json")
-    held = {}
+    held = single_file.held(Path(bundle.checkpoint), bundle.kind) if bundle.checkpoint else {}
     for part in _PARTS[bundle.kind]:
         entry = index.get(part)
         if not (isinstance(entry, list) and entry and entry[0] in LIBRARIES):  # diffusers imports what stands there
@@ -270,8 +315,9 @@ def _check_parts(bundle: Bundle, folder: Path) -> dict[str, int]:
                 _json(path)
         if part in WEIGHTS:
             _json(folder / part / "config.json")
-            stem = f"{WEIGHTS[part]}.{bundle.variant}" if bundle.variant else WEIGHTS[part]
-            held[part] = sum(map(parameters, _weights_files(folder / part, stem)))
+            if not bundle.checkpoint:
+                stem = f"{WEIGHTS[part]}.{bundle.variant}" if bundle.variant else WEIGHTS[part]
+                held[part] = sum(map(parameters, _weights_files(folder / part, stem)))
     return held
 
 
@@ -282,13 +328,22 @@ def _weights_files(folder: Path, stem: str) -> list[Path]:
     return numbered if numbered and not whole.exists() else [whole]
 
 
-def _check_complete(pipeline: DiffusionPipeline, folder: Path, held: dict[str, int]) -> None:
+def _unusable(bundle: Bundle, folder: Path, reason: str) -> UserError:
+    """Its weights, and the configurations in ``folder``, are damaged or do not belong together."""
+    if bundle.checkpoint:
+        what = f"'{bundle.checkpoint}' cannot be loaded with the configurations in '{folder}' ({reason})"
+        return UserError(f"{what}: give a whole file and configurations that fit it")
+    return UserError(f"bundle '{folder}' cannot be loaded ({reason}): restore its files")
+
+
+def _check_complete(pipeline: DiffusionPipeline, bundle: Bundle, folder: Path, held: dict[str, int]) -> None:
     """What a file lacks the libraries would draw at random, with no more than a warning."""
     for part, found in held.items():
-        wanted = sum(tensor.numel() for tensor in getattr(pipeline, part).parameters())
-        if found != wanted:
-            numbers = f"{found:,} parameters, {wanted:,} are expected by its config.json"
-            raise UserError(f"weights in '{folder / part}' do not fit ({numbers}): restore the files")
+        tensors = list(getattr(pipeline, part).parameters())
+        wanted = sum(tensor.numel() for tensor in tensors)
+        if found != wanted or any(tensor.is_meta for tensor in tensors):
+            reason = f"{found:,} parameters do not fit its config.json, which expects {wanted:,}"
+            raise _unusable(bundle, folder / part, reason)
     for number in ("", "_2"):
         encoder, tokenizer = (getattr(pipeline, f"{part}{number}", None) for part in ("text_encoder", "tokenizer"))
         if encoder is None:

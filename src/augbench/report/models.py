@@ -25,6 +25,7 @@ from augbench.core.noise import perlin
 from augbench.core.pictures import read_grey, read_rgb
 from augbench.core.seeds import rng
 from augbench.core.weights import parameters
+from augbench.diffusion import single_file
 from augbench.diffusion.bundles import BUNDLES, MODELS, Bundle, embedded, find, load
 from augbench.diffusion.sample import fit_image, fit_mask, sample
 
@@ -75,7 +76,11 @@ def show_model(name: str, console: Console) -> None:
     if name in BUNDLES and BUNDLES[name].revision:
         _show_hub(BUNDLES[name], console)
         return
-    folder = shipped[name] if name in shipped else Path(find(name, known=shipped).source)
+    bundle = None if name in shipped else find(name, known=shipped)
+    if bundle and bundle.checkpoint:
+        _show_checkpoint(bundle, console)
+        return
+    folder = Path(bundle.source) if bundle else shipped[name]
     console.print(Markdown(_card(folder)[1]))
     kind, number, size, *_ = _facts(name, folder)
     facts = f"{kind}, {number} parameters, {size} MB: {folder}"
@@ -84,12 +89,32 @@ def show_model(name: str, console: Console) -> None:
 
 def _show_hub(bundle: Bundle, console: Console) -> None:
     """Where a bundle of the Hugging Face hub comes from."""
-    lines = (
-        f"{bundle.name}: {bundle.title}, {bundle.size} x {bundle.size} pixels",
-        f"https://huggingface.co/{bundle.source}, revision {bundle.revision}, {bundle.variant} weights",
+    _show_lines(
+        bundle,
+        f"{_on_hub(bundle)}, {bundle.variant} weights",
         "fetched into the Hugging Face cache when it is first used; its licence stands there",
+        console=console,
     )
-    for line in lines:
+
+
+def _show_checkpoint(bundle: Bundle, console: Console) -> None:
+    """What a single file with weights is, and what it is used with."""
+    path = Path(bundle.checkpoint)
+    number, size = _amounts(sum(single_file.held(path, bundle.kind).values()), path.stat().st_size)
+    _show_lines(
+        bundle,
+        f"{bundle.kind}, {number} parameters, {size} MB: {path}",
+        f"configurations and words: {_on_hub(bundle) if bundle.revision else bundle.source}",
+        console=console,
+    )
+
+
+def _on_hub(bundle: Bundle) -> str:
+    return f"https://huggingface.co/{bundle.source}, revision {bundle.revision}"
+
+
+def _show_lines(bundle: Bundle, *lines: str, console: Console) -> None:
+    for line in (f"{bundle.name}: {bundle.title}, {bundle.size} x {bundle.size} pixels", *lines):
         console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
@@ -105,11 +130,15 @@ def _facts(name: str, folder: Path) -> tuple[str, str, str, str, str]:
     size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
     return (
         bundle.kind if bundle else "backbone",
-        f"{number / 1e6:.2f} M",
-        f"{size / 1e6:.1f}",
+        *_amounts(number, size),
         bundle.title if bundle else "classifiers: backbone of a protocol",
         str(_card(folder)[0].get("license", "not said")),
     )
+
+
+def _amounts(number: int, size: int) -> tuple[str, str]:
+    """Parameters and bytes, as they are printed."""
+    return f"{number / 1e6:.2f} M", f"{size / 1e6:.1f}"
 
 
 def _is_backbone(name: str) -> bool:

@@ -253,7 +253,10 @@ def protocols_show(
 
 
 ModelArgument = Annotated[
-    str, typer.Argument(metavar="NAME", help="See `augbench models list`; or a folder in the layout of diffusers, or a .safetensors checkpoint.")
+    str,
+    typer.Argument(
+        metavar="NAME", help="See `augbench models list`; or a diffusers folder, or a .safetensors checkpoint."
+    ),
 ]
 
 

@@ -91,7 +91,7 @@ def view_of(dataset: Dataset, reads=frozenset({"negatives"})):
     """A view of all samples of a dataset, for augmenter tests."""
     table = dataset.samples()
     good = table["label"] == "good"
-    return TrainView(dataset, table[good], table[~good], frozenset(reads))
+    return TrainView(dataset, table[good], table[~good], frozenset(reads), regions=table[~good])
 
 
 def assert_one_line(result, *words):

@@ -19,7 +19,7 @@ from augbench.report.findings import examine
 
 DATASETS = sorted(plugins.find("datasets"))
 AUGMENTERS = sorted(plugins.find("augmenters"))
-SMALL = {  # settings with which an augmenter that learns is done in seconds
+SMALL = {  # settings with which an augmenter of diffusion is done in seconds
     "ddpm": {
         "bundle": "micro-sd",
         "zero": {"epochs": 1, "alpha": 0.6, "instances": 2},
@@ -27,8 +27,11 @@ SMALL = {  # settings with which an augmenter that learns is done in seconds
         "class_pictures": 2,
         "repeats": 1,
         "steps": 2,
-    }
+    },
+    "stablesdg": {"bundle": "micro-sd", "token_steps": 1, "lora_steps": 1, "batch": 2, "steps": 2},
+    "diag": {"bundle": "micro-sdxl-inpaint", "prompts": "surfaces", "steps": 2},
 }
+NEED_MASKS = ("diag", "toy")
 RUNNABLE = [
     name
     for name, plugin in plugins.find("augmenters").items()
@@ -201,15 +204,49 @@ def test_augmenter_sees_only_what_it_declares(augmenter):
             view.image(positive)
 
 
+def test_augmenter_that_reads_no_shots_reads_the_same_in_every_regime(augmenter):
+    for shots in (1, 5, "all"):
+        assert "shots" in augmenter.reads(shots) or augmenter.reads(shots) == augmenter.reads(0)
+
+
+def test_augmenter_notes_are_lines(augmenter):
+    assert all("\n" not in augmenter.notes(shots) for shots in (0, 5, "all"))
+
+
 def test_view_never_holds_test_or_heldout(tmp_path):
     plan = tiny_plan(shots=["all"])
     spec = plan.cells[0].data
     split = plan.library.split(spec)
-    view = plan.library.view(spec, "all", None, frozenset({"negatives", "shots", "masks"}))
+    view = plan.library.view(spec, "all", None, frozenset({"negatives", "shots", "masks", "regions"}))
     for hidden in (split.test, split.heldout):
         for name in hidden["id"].head(3):
             with pytest.raises(KeyError):
                 view.image(name)
+            with pytest.raises(KeyError):
+                view.region(name)
+
+
+def test_regions_are_masks_of_all_training_positives_and_nothing_more():
+    plan = tiny_plan(shots=[0], augmenters=["memseg"])
+    spec = plan.cells[0].data
+    split = plan.library.split(spec)
+    view = plan.library.view(spec, 0, None, frozenset({"negatives", "regions"}))
+    assert view.regions == tuple(split.positives["id"])
+    for row in split.positives.to_dict("records"):
+        assert (view.region(row["id"]) == plan.library.dataset("surfaces").read_mask(row)).all()
+        with pytest.raises(KeyError):
+            view.image(row["id"])
+        with pytest.raises(PermissionError):
+            view.mask(row["id"])
+    with pytest.raises(KeyError):
+        view.region(split.negatives["id"].iloc[0])
+    with pytest.raises(PermissionError):
+        _ = view.shots
+    blind = plan.library.view(spec, "all", None, frozenset({"negatives", "shots", "masks"}))
+    with pytest.raises(PermissionError):
+        _ = blind.regions
+    with pytest.raises(PermissionError):
+        blind.region(split.positives["id"].iloc[0])
 
 
 @pytest.mark.parametrize("name", AUGMENTERS)
@@ -227,8 +264,8 @@ def test_augmenter_is_listed_without_heavy_imports(name):
 def test_augmenter_can_be_planned_everywhere(name, tmp_path):
     for dataset in DATASETS:
         settings = getattr(layouts, f"draw_{dataset}")(tmp_path / dataset)
-        if name == "toy" and dataset == "folder":
-            continue  # it needs masks, and class folders have none
+        if name in NEED_MASKS and dataset == "folder":
+            continue  # class folders have no masks
         augmenters = list(dict.fromkeys(["none", name]))  # `none` can be planned for every task
         grid = tiny_grid(datasets=[{"name": dataset, "settings": settings}], augmenters=augmenters, shots=["all"])
         plan = make_plan(grid)

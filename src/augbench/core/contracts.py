@@ -21,7 +21,7 @@ from augbench.core.pictures import SUFFIXES, decode_grey, decode_rgb, read_bytes
 
 Task = Literal["detection", "recognition"]
 Shots = int | Literal["all"]
-Reads = Literal["negatives", "shots", "masks"]
+Reads = Literal["negatives", "shots", "masks", "regions"]
 
 GOOD = "good"
 """The label of a sample without a defect, in every dataset."""
@@ -200,8 +200,10 @@ class TrainView:
         shots: pd.DataFrame,
         reads: frozenset[str],
         regime: Shots | None = None,
+        regions: pd.DataFrame | None = None,
     ) -> None:
-        """``regime`` is how many shots were asked for; None where they are not read, or nobody said."""
+        """``regime`` is how many shots were asked for; None where they are not read, or nobody said. ``regions`` are
+        the rows of all training positives, whatever the shots."""
         self.task = dataset.task
         self.regime = regime
         self._dataset = dataset
@@ -211,6 +213,8 @@ class TrainView:
         visible = [t for name, t in (("negatives", self._negatives), ("shots", self._shots)) if name in reads]
         rows = pd.concat(visible).to_dict("records") if visible else []
         self._rows: dict[str, dict[str, str]] = {row["id"]: row for row in rows}
+        marked = regions.to_dict("records") if regions is not None and "regions" in reads else []
+        self._regions: dict[str, dict[str, str]] = {row["id"]: row for row in marked if row["mask"]}
 
     @property
     def negatives(self) -> pd.DataFrame:
@@ -233,8 +237,19 @@ class TrainView:
         self._demand("masks")
         return self._dataset.read_mask(self._rows[sample_id])
 
+    @property
+    def regions(self) -> tuple[str, ...]:
+        """Ids of all training positives that have a mask, whatever the shots, in a fixed order; no more of them."""
+        self._demand("regions")
+        return tuple(self._regions)
+
+    def region(self, sample_id: str) -> np.ndarray | None:
+        """H,W bool: the mask of one of `regions`; KeyError for any other. Its picture stays hidden."""
+        self._demand("regions")
+        return self._dataset.read_mask(self._regions[sample_id])
+
     def reads(self, what: str) -> bool:
-        """Whether the augmenter declared that it reads this here: negatives, shots or masks."""
+        """Whether the augmenter declared that it reads this here: negatives, shots, masks or regions."""
         return what in self._reads
 
     def _demand(self, what: str) -> None:
@@ -302,6 +317,7 @@ class Augmenter:
     not_runnable: ClassVar[str] = ""  # why `run` refuses it for now; it can still be planned
     chunk_size: ClassVar[int] = 20  # pictures made and committed together; part of the pool's key
     uses_gpu: ClassVar[bool] = False
+    without_masks: ClassVar[str] = "take another augmenter, or a dataset with masks"  # the way out where it needs them
 
     class Config(Settings):
         """No settings by default."""
@@ -310,14 +326,20 @@ class Augmenter:
         self.config = config if config is not None else self.Config()
 
     def reads(self, shots: Shots) -> frozenset[str]:
-        """What of the training split it looks at in this shot regime: a subset of negatives, shots, masks.
+        """What of the training split it looks at in this shot regime: a subset of negatives, shots, masks, regions.
 
-        Keys hold only what is read: an augmenter that reads no shots has one pool for all regimes and draws.
+        "masks" are those of what it sees; "regions" are those of all training positives, whatever the shots. Keys hold
+        only what is read: an augmenter that reads no shots has one pool for all regimes and draws, so where it reads
+        no shots it reads the same in each of them.
         """
         return frozenset({"negatives"})
 
     def refuses(self, shots: Shots) -> str:
         """Why this shot regime makes no sense for it ("" = it does); the plan drops such cells and says why."""
+        return ""
+
+    def notes(self, shots: Shots) -> str:
+        """What a reader of its results in this regime must know, in a line; plans and reports print it ("" = none)."""
         return ""
 
     def key_settings(self) -> dict:

@@ -174,6 +174,12 @@ def part_spec(library: Library, part: Part) -> AugmenterSpec:
     return _augmenter_spec(library, part.augmenter, part.settings, part.augmenter)
 
 
+def notes_of(library: Library, cell: Cell, takes: Iterable[Take]) -> list[str]:
+    """What a reader of the cell's numbers must know about the pictures it takes, a line each."""
+    notes = [(take.pool.augmenter.name, library.augmenter(take.pool.augmenter).notes(cell.shots)) for take in takes]
+    return list(dict.fromkeys(f"{name}: {note}" for name, note in notes if note))
+
+
 def _data_axis(grid: Grid, plan: Plan, store: Store | None) -> Iterator[tuple[DataSpec, Protocol]]:
     """Every dataset, in every fold, under every protocol."""
     for entry in grid.datasets:
@@ -272,9 +278,10 @@ def _takes(plan: Plan, spec: AugmenterSpec, cell: Cell, n: int) -> Iterator[Take
 def _pool(plan: Plan, spec: AugmenterSpec, cell: Cell) -> PoolSpec:
     """The pool a cell takes from. It holds shots and draw only where the augmenter reads them in this regime."""
     augmenter = plan.library.augmenter(spec)
-    shots, draw = (cell.shots, cell.draw) if "shots" in augmenter.reads(cell.shots) else (None, None)
+    reads = augmenter.reads(cell.shots)
+    shots, draw = (cell.shots, cell.draw) if "shots" in reads else (None, None)
     fresh_for = cell.n_aug if cell.fresh_pools else None
-    return PoolSpec(cell.data, spec, shots, draw, cell.seed, augmenter.chunk_size, fresh_for)
+    return PoolSpec(cell.data, spec, shots, draw, cell.seed, augmenter.chunk_size, fresh_for, "regions" in reads)
 
 
 def _check_needs(plan: Plan) -> None:
@@ -304,9 +311,13 @@ def _check_pool(plan: Plan, pool: PoolSpec, size: int) -> None:
     augmenter = plan.library.augmenter(pool.augmenter)
     reads = augmenter.reads(pool.shots or 0)
     dataset = plan.library.dataset(pool.data.alias)
-    if "masks" in reads and not dataset.has_masks():
-        raise UserError(f"augmenter '{pool.augmenter.name}' needs masks, and dataset '{pool.data.alias}' has none")
-    capacity = augmenter.capacity(plan.library.view(pool.data, pool.shots, pool.draw, reads))
+    lacks = f"augmenter '{pool.augmenter.name}' needs masks, and dataset '{pool.data.alias}' has none"
+    if reads & {"masks", "regions"} and not dataset.has_masks():
+        raise UserError(f"{lacks}: {augmenter.without_masks}")
+    view = plan.library.view(pool.data, pool.shots, pool.draw, reads)
+    if "regions" in reads and not view.regions:
+        raise UserError(f"{lacks} on its training side: {augmenter.without_masks}")
+    capacity = augmenter.capacity(view)
     if capacity is not None and size > capacity:
         raise UserError(
             f"augmenter '{pool.augmenter.name}' can make {capacity} pictures on '{pool.data.alias}', "

@@ -109,6 +109,7 @@ class AdapterSpec(_Keyed):
     augmenter: AugmenterSpec
     shots: Shots | None  # None: the augmenter does not read them in this regime
     draw: int | None
+    regions: bool = False  # it reads the masks of all training positives
     kind = "adapter"
 
     @cached_property
@@ -119,6 +120,7 @@ class AdapterSpec(_Keyed):
             "augmenter": self.augmenter.digest,
             "shots": self.shots,
             "draw": self.draw,
+            **_where_read(self.regions),
         }
 
     @cached_property
@@ -133,6 +135,7 @@ class AdapterSpec(_Keyed):
             "augmenter": self.augmenter.as_dict(),
             "shots": self.shots,
             "draw": self.draw,
+            **_where_read(self.regions),
         }
 
     @classmethod
@@ -154,6 +157,7 @@ class PoolSpec(_Keyed):
     seed: int
     chunk_size: int
     fresh_for: int | None = None  # an N_aug, where the grid asks for new pictures for each (`fresh_pools`)
+    regions: bool = False  # it reads the masks of all training positives
     kind = "pool"
 
     @cached_property
@@ -167,6 +171,7 @@ class PoolSpec(_Keyed):
             "seed": self.seed,
             "chunk_size": self.chunk_size,
             "fresh_for": self.fresh_for,
+            **_where_read(self.regions),
         }
 
     @cached_property
@@ -178,7 +183,7 @@ class PoolSpec(_Keyed):
     @property
     def adapter(self) -> AdapterSpec:
         """What its augmenter learns first, if it learns."""
-        return AdapterSpec(self.data, self.augmenter, self.shots, self.draw)
+        return AdapterSpec(self.data, self.augmenter, self.shots, self.draw, self.regions)
 
     def chunks_for(self, n: int) -> int:
         """How many chunks hold the first ``n`` pictures."""
@@ -273,6 +278,11 @@ class Cell(_Keyed):
 
 def _nested_specs(value: Mapping[str, Any]) -> dict[str, Any]:
     return {"data": DataSpec.from_dict(value["data"]), "augmenter": AugmenterSpec(**value["augmenter"])}
+
+
+def _where_read(regions: bool) -> dict[str, bool]:
+    """Absent where they are not read: keys stay as they were before there were any."""
+    return {"regions": True} if regions else {}
 
 
 def _read_regime(shots: Shots | None, draw: int | None) -> str:

@@ -216,4 +216,4 @@ def train_view(
 ) -> TrainView:
     """What an augmenter that declares ``reads`` may see."""
     chosen = choose_shots(split, spec, shots, draw, dataset.task == "recognition")
-    return TrainView(dataset, split.negatives, chosen, reads, shots)
+    return TrainView(dataset, split.negatives, chosen, reads, shots, split.positives)

@@ -101,11 +101,12 @@ def fit_image(image: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
     return np.asarray(Image.fromarray(image).resize((shape[1], shape[0]), Image.Resampling.LANCZOS))
 
 
-def fit_mask(mask: np.ndarray, size: int) -> np.ndarray:
-    """H,W bool as a square of ``size`` pixels: each that the mask touches, so that thin lines stay."""
-    if mask.shape == (size, size):
+def fit_mask(mask: np.ndarray, size: int | tuple[int, int]) -> np.ndarray:
+    """H,W bool at another height and width, or as a square: all pixels that the mask touches, so thin lines stay."""
+    height, width = (size, size) if isinstance(size, int) else size
+    if mask.shape == (height, width):
         return mask
-    shrunk = Image.fromarray(mask.astype(np.float32)).resize((size, size), Image.Resampling.BOX)
+    shrunk = Image.fromarray(mask.astype(np.float32)).resize((width, height), Image.Resampling.BOX)
     return np.asarray(shrunk) > 0
 
 
@@ -129,41 +130,49 @@ def _places(image: np.ndarray | None, mask: np.ndarray | None, number: int, size
 
 
 class _Speech:
-    """What a pipeline is told. A Stable Diffusion gets encoded texts, each encoded once for all of its pictures."""
+    """What a pipeline is told: encoded texts, each encoded once for all of its pictures."""
 
     def __init__(self, pipeline: DiffusionPipeline, bundle: Bundle, negative: str | None, clip_skip: int) -> None:
         self.pipeline, self.negative, self.clip_skip = pipeline, negative, clip_skip
-        self.encodes = bundle.kind == "sd"
-        self.known: dict[str, torch.Tensor] = {}
+        self.encode = self._sd if bundle.kind == "sd" else self._sdxl
+        self.known: dict[str, dict[str, torch.Tensor]] = {}
 
-    def __call__(self, prompts: Sequence[str]) -> dict[str, Any]:
-        if not self.encodes:
-            negatives = None if self.negative is None else [self.negative] * len(prompts)
-            return {"prompt": list(prompts), "negative_prompt": negatives}
+    def __call__(self, prompts: Sequence[str]) -> dict[str, torch.Tensor]:
         import torch
 
-        negative = self._encoded(self.negative or "")
-        return {
-            "prompt_embeds": torch.stack([self._encoded(prompt) for prompt in prompts]),
-            "negative_prompt_embeds": torch.stack([negative] * len(prompts)),
-        }
+        for prompt in dict.fromkeys(prompts):
+            if prompt not in self.known:
+                with torch.inference_mode():
+                    self.known[prompt] = self.encode(prompt)
+        parts = [self.known[prompt] for prompt in prompts]
+        return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
 
-    def _encoded(self, text: str) -> torch.Tensor:
-        import torch
+    def _sd(self, prompt: str) -> dict[str, torch.Tensor]:
+        """By ourselves, for the clip skip."""
+        encoder = self.pipeline.text_encoder
+        told_of = {"prompt_embeds": prompt, "negative_prompt_embeds": self.negative or ""}
+        ids = {name: tokens(self.pipeline, [text]).to(encoder.device) for name, text in told_of.items()}
+        return {name: told(encoder, given, self.clip_skip) for name, given in ids.items()}
 
-        if text not in self.known:
-            encoder = self.pipeline.text_encoder
-            with torch.inference_mode():
-                self.known[text] = told(encoder, tokens(self.pipeline, [text]).to(encoder.device), self.clip_skip)[0]
-        return self.known[text]
+    def _sdxl(self, prompt: str) -> dict[str, torch.Tensor]:
+        """By diffusers: two encoders, and what both say of the whole text."""
+        found = self.pipeline.encode_prompt(prompt, negative_prompt=self.negative, do_classifier_free_guidance=True)
+        names = ("prompt_embeds", "negative_prompt_embeds", "pooled_prompt_embeds", "negative_pooled_prompt_embeds")
+        return dict(zip(names, found, strict=True))
 
 
 def _paint(pipeline: DiffusionPipeline, bundle: Bundle, seeds: Sequence[int], options: dict[str, Any]) -> np.ndarray:
     """One batch: N,H,W,3 uint8."""
     import torch
+    from diffusers.utils import logging
 
     generators = [torch.Generator("cpu").manual_seed(seed) for seed in seeds]
-    made = pipeline(generator=generators, output_type="np", **options).images  # N,H,W,3 float32 in [0, 1]
+    verbosity = logging.get_verbosity()
+    logging.set_verbosity_error()  # an SDXL in fp16 would warn each time that it runs its VAE in fp32, as it should
+    try:
+        made = pipeline(generator=generators, output_type="np", **options).images  # N,H,W,3 float32 in [0, 1]
+    finally:
+        logging.set_verbosity(verbosity)
     if not np.isfinite(made).all():
         raise UserError(f"'{bundle.name}' made no picture but NaN: lower the guidance, or restore its damaged weights")
     return (made * 255).round().astype(np.uint8)

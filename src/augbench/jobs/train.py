@@ -16,7 +16,7 @@ from augbench.classifiers.loader import Resident
 from augbench.core.contracts import GOOD
 from augbench.core.errors import UserError
 from augbench.core.library import Library
-from augbench.core.plan import Take
+from augbench.core.plan import Take, notes_of
 from augbench.core.seeds import derive_seed
 from augbench.core.specs import SCHEMA, Cell
 from augbench.core.splits import Split
@@ -193,6 +193,7 @@ def commit(
             "seconds": seconds,
             "images_per_second": shown / seconds["fit"],
             "embedded": _embedded(context.library, cell, takes),
+            "notes": notes_of(context.library, cell, takes),
             "device": device_name(context.device),
             "git_sha": context.git_sha,
             "versions": versions(),

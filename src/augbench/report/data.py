@@ -52,6 +52,7 @@ def _csv_line(table: Table, row: Row, kind: str, name: str, stats: Mapping[str, 
         "expected": row.expected,
         "ap_definition": table.ap_definition,
         "embedded": "; ".join(table.embedded),
+        "notes": "; ".join(row.notes),
     }
     for metric in (*ALL_METRICS, "support"):
         stat = stats.get(metric, Stat())
@@ -99,6 +100,7 @@ def _json_row(table: Table, row: Row) -> dict[str, Any]:
         "expected": row.expected,
         "incomplete": row.incomplete,
         "best": row.best,
+        "notes": row.notes,
         "text": {column.key: row.text(column) for column in table.columns},
         "metrics": _json_stats(row.stats),
         "per_class": {name: _json_stats(stats) for name, stats in row.classes.items()},

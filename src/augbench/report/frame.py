@@ -50,8 +50,9 @@ RECORD_FIELDS = (
     "device",
     "git_sha",
     "embedded",
+    "notes",
 )
-MIXED = ("fold", "test_share", "shots", "draw", "false_alarm_rate", "embedded", "per_class", "confusion")
+MIXED = ("fold", "test_share", "shots", "draw", "false_alarm_rate", "embedded", "notes", "per_class", "confusion")
 """Columns kept as Python objects: None or "all" beside numbers, or more than a number."""
 
 
@@ -66,7 +67,8 @@ def load_records(store: Store, keys: Iterable[str] | None = None) -> pd.DataFram
         Columns `RECORD_FIELDS`: names and axes of the cell; its metrics, NaN where the cell has none; ``per_class``,
         class -> its ``support`` and `CLASS_METRICS`; ``confusion`` of recognition, ``classes`` and ``matrix`` (row =
         true class); both None where the record has none; ``seconds`` of the whole training; ``device``; ``git_sha``
-        ("" where unknown); ``embedded``, a tuple of the embedded parts.
+        ("" where unknown); ``embedded``, a tuple of the embedded parts; ``notes``, a tuple of what must be known about
+        its synthetic pictures.
 
     Raises:
         UserError: a damaged record, named.
@@ -194,4 +196,5 @@ def _origin(provenance: Mapping[str, Any]) -> dict[str, Any]:
         "device": provenance["device"],
         "git_sha": provenance["git_sha"] or "",
         "embedded": tuple(provenance["embedded"]),
+        "notes": tuple(provenance.get("notes", ())),  # not in records from before there were any
     }

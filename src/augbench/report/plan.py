@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from augbench.core.contracts import Shots
-from augbench.core.plan import Plan, Remaining
+from augbench.core.plan import Plan, Remaining, notes_of
 from augbench.core.specs import regime
 from augbench.core.store import Store
 
@@ -29,6 +29,8 @@ def print_plan(plan: Plan, remaining: Remaining, store: Store, console: Console)
         )
     for reason, count in plan.dropped.items():
         console.print(f"left out: {count} x {reason}", highlight=False, markup=False)
+    for note, regimes in _notes(plan).items():
+        console.print(f"note ({', '.join(_regimes(regimes))}): {note}", highlight=False, markup=False)
     for label in plan.absent:
         console.print(f"not at hand: dataset '{label}' has no root; the numbers hold, the keys follow its files")
     for name, reason in plan.not_runnable.items():
@@ -52,6 +54,15 @@ def _cells_table(plan: Plan) -> Table:
 def _regimes(shots: Iterable[Shots]) -> list[str]:
     """The regimes that occur, from zero over few to full."""
     return [regime(s) for s in sorted(set(shots), key=lambda s: float("inf") if s == "all" else s)]
+
+
+def _notes(plan: Plan) -> dict[str, set[Shots]]:
+    """What must be known about synthetic pictures -> where."""
+    found: defaultdict[str, set[Shots]] = defaultdict(set)
+    for cell in plan.cells:
+        for note in notes_of(plan.library, cell, plan.needs[cell.key]):
+            found[note].add(cell.shots)
+    return dict(found)
 
 
 def _pool_groups(plan: Plan) -> dict[tuple[str, str, str, int], int]:

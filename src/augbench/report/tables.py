@@ -92,6 +92,8 @@ class Row:
     best: bool = False  # the best headline metric of the complete rows
     classes: dict[str, dict[str, Stat]] = field(default_factory=dict)  # class -> "support" and its metrics; not shown
     confusion: dict[str, Any] | None = None  # of recognition: classes, and the sum of its cells' matrices
+    notes: tuple[str, ...] = ()  # what must be known about its synthetic pictures
+    mark: str = ""  # of these notes under the table: "(1)"
 
     @property
     def incomplete(self) -> bool:
@@ -101,7 +103,7 @@ class Row:
     def text(self, column: Column) -> str:
         """What stands in that column."""
         if column.key == "augmenter":
-            return self.augmenter
+            return f"{self.augmenter} {self.mark}".rstrip()
         if column.key == "n_aug":
             return "Average" if self.is_average else str(self.n_aug)
         return self._runs() if column.key == "runs" else self.stats[column.key].text
@@ -184,7 +186,7 @@ def _table(cells_of: Rows, found: dict[str, Any]) -> Table:
     cells = [cell for row in cells_of.values() for cell in row]
     records = [found[cell.key] for cell in cells if cell.key in found]
     first, folds = cells[0], folds_of(cells)
-    rows = _mark_best(_rows(cells_of, found, first.task), HEADLINE[first.task])
+    rows, marked = _mark_notes(_mark_best(_rows(cells_of, found, first.task), HEADLINE[first.task]))
     embedded = tuple(sorted({part for record in records for part in record.embedded}))
     return Table(
         title=title_of(first, folds),
@@ -199,7 +201,7 @@ def _table(cells_of: Rows, found: dict[str, Any]) -> Table:
         columns=_columns(first, pooled=len({(cell.draw, cell.fold) for cell in cells}) > 1),
         rows=rows,
         captions=captions(list(cells_of.values()), records),
-        notes=footnotes(first, len(records), len(cells), any(row.is_average for row in rows)),
+        notes=[*marked, *footnotes(first, len(records), len(cells), any(row.is_average for row in rows))],
     )
 
 
@@ -236,7 +238,17 @@ def _row(augmenter: str, n_aug: int, cells: list[Any], found: dict[str, Any], ta
     records = [found[cell.key] for cell in cells if cell.key in found]
     stats = {metric: stat_of(getattr(record, metric) for record in records) for metric in METRICS[task]}
     classes, confusion = _class_stats(records, task), _confusion(records)
-    return Row(augmenter, int(n_aug), stats, len(records), len(cells), first, classes=classes, confusion=confusion)
+    return Row(
+        augmenter,
+        int(n_aug),
+        stats,
+        len(records),
+        len(cells),
+        first,
+        classes=classes,
+        confusion=confusion,
+        notes=tuple(dict.fromkeys(note for record in records for note in record.notes)),
+    )
 
 
 def _class_stats(records: list[Any], task: str) -> dict[str, dict[str, Stat]]:
@@ -278,3 +290,18 @@ def _mark_best(rows: list[Row], headline: str) -> list[Row]:
         return rows
     best = share(max(row.stats[headline].mean for row in complete))
     return [replace(row, best=row in complete and share(row.stats[headline].mean) == best) for row in rows]
+
+
+def _mark_notes(rows: list[Row]) -> tuple[list[Row], list[str]]:
+    """The rows with marks that name their notes, the same for all rows of an augmenter; and the notes, marked."""
+    of_block: dict[str, list[str]] = {}
+    for row in rows:
+        of_block.setdefault(row.augmenter, []).extend(row.notes)
+    every = dict.fromkeys(note for notes in of_block.values() for note in notes)
+    numbers = {note: number for number, note in enumerate(every, 1)}
+    marked = []
+    for row in rows:
+        notes = tuple(dict.fromkeys(of_block[row.augmenter]))
+        mark = f"({', '.join(str(numbers[note]) for note in notes)})" if notes else ""
+        marked.append(replace(row, notes=notes, mark=mark))
+    return marked, [f"({number}) {note}" for note, number in numbers.items()]

@@ -1,0 +1,252 @@
+"""Pictures per second of `diag`, which paints in batches, against one call of diffusers for each picture.
+
+    python bench/inpaint.py [--bundle micro-sdxl-inpaint] [--pictures 8] [--steps 30] [--repeats 5]
+    python bench/inpaint.py --random sdxl --device cuda     # SDXL's architecture with random weights: the same speed
+
+Both paint the same defects into the same pictures from the same seeds: one by one as the published code of DIAG does,
+with ``padding_mask_crop`` and the whole picture resized. Repeats alternate, so that what disturbs one disturbs the
+other; the ratio is taken repeat by repeat. The pictures of both are compared.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+import torch
+from PIL import Image
+from rich.console import Console
+from rich.table import Table
+
+from augbench.augmenters.diag import DIAG
+from augbench.core.contracts import SAMPLE_COLUMNS, Dataset, Request, TrainView
+from augbench.core.noise import spectral
+from augbench.core.seeds import derive_seed, rng
+from augbench.diffusion.bundles import TITLES, Bundle, find, load
+from augbench.jobs.provenance import device_name, versions
+
+if TYPE_CHECKING:
+    from diffusers import DiffusionPipeline
+
+WIDTH, HEIGHT = 224, 632  # about as KSDD2
+NEGATIVES = 8
+
+SDXL: dict[str, dict[str, Any]] = {  # what the configuration files of SDXL inpainting say, where it is not the default
+    "unet": {
+        "sample_size": 128,
+        "in_channels": 9,
+        "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
+        "up_block_types": ("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
+        "block_out_channels": (320, 640, 1280),
+        "attention_head_dim": (5, 10, 20),
+        "transformer_layers_per_block": (1, 2, 10),
+        "cross_attention_dim": 2048,
+        "use_linear_projection": True,
+        "addition_embed_type": "text_time",
+        "addition_time_embed_dim": 256,
+        "projection_class_embeddings_input_dim": 2816,
+    },
+    "vae": {
+        "down_block_types": ("DownEncoderBlock2D",) * 4,
+        "up_block_types": ("UpDecoderBlock2D",) * 4,
+        "block_out_channels": (128, 256, 512, 512),
+        "layers_per_block": 2,
+        "sample_size": 1024,
+        "scaling_factor": 0.13025,
+        "force_upcast": True,
+    },
+    "text_encoder": {
+        "hidden_size": 768,
+        "intermediate_size": 3072,
+        "num_hidden_layers": 12,
+        "num_attention_heads": 12,
+        "projection_dim": 768,
+    },
+    "text_encoder_2": {
+        "hidden_size": 1280,
+        "intermediate_size": 5120,
+        "num_hidden_layers": 32,
+        "num_attention_heads": 20,
+        "projection_dim": 1280,
+        "hidden_act": "gelu",
+    },
+    "scheduler": {
+        "beta_start": 0.00085,
+        "beta_end": 0.012,
+        "beta_schedule": "scaled_linear",
+        "timestep_spacing": "leading",
+        "steps_offset": 1,
+    },
+}
+
+
+class InMemory(Dataset):
+    """Random cloudy surfaces."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.pictures = [self._draw(index) for index in range(NEGATIVES)]
+
+    def samples(self) -> pd.DataFrame:
+        """`NEGATIVES` good rows; ``image`` is an index."""
+        rows = [(f"n{i}", f"{i}", "", "good", "train", f"n{i}") for i in range(NEGATIVES)]
+        return pd.DataFrame(rows, columns=list(SAMPLE_COLUMNS))
+
+    def read_image(self, sample: Mapping[str, str]) -> np.ndarray:
+        """H,W,3 uint8."""
+        return self.pictures[int(sample["image"])]
+
+    @staticmethod
+    def _draw(index: int) -> np.ndarray:
+        clouds = 128 + 25 * spectral(rng("bench-inpaint", index), (HEIGHT, WIDTH), 1.2)
+        return np.clip(np.repeat(clouds[..., None], 3, 2), 0, 255).astype(np.uint8)
+
+
+def random_sdxl(device: str) -> tuple[Bundle, DiffusionPipeline]:
+    """The architecture of SDXL inpainting with random weights in fp16, made on the device; words of the small one."""
+    from diffusers import (
+        AutoencoderKL,
+        EulerDiscreteScheduler,
+        StableDiffusionXLInpaintPipeline,
+        UNet2DConditionModel,
+    )
+    from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
+
+    small = load(find("micro-sdxl-inpaint"))
+    words = small.tokenizer
+    words.model_max_length = 77
+    ids = {"bos_token_id": words.bos_token_id, "eos_token_id": words.eos_token_id, "pad_token_id": words.pad_token_id}
+    torch.manual_seed(0)
+    torch.set_default_dtype(torch.float16)
+    try:
+        with torch.device(device):
+            unet, vae = UNet2DConditionModel(**SDXL["unet"]), AutoencoderKL(**SDXL["vae"])
+            encoder = CLIPTextModel(CLIPTextConfig(**SDXL["text_encoder"], **ids))
+            encoder_2 = CLIPTextModelWithProjection(CLIPTextConfig(**SDXL["text_encoder_2"], **ids))
+    finally:
+        torch.set_default_dtype(torch.float32)
+    pipeline = StableDiffusionXLInpaintPipeline(
+        vae=vae.eval(),
+        text_encoder=encoder.eval(),
+        text_encoder_2=encoder_2.eval(),
+        tokenizer=words,
+        tokenizer_2=words,
+        unet=unet.eval(),
+        scheduler=EulerDiscreteScheduler(**SDXL["scheduler"]),
+        add_watermarker=False,
+    )
+    pipeline.unet.to(memory_format=torch.channels_last)
+    pipeline.set_progress_bar_config(disable=True)
+    size = SDXL["unet"]["sample_size"] * 2 ** (len(SDXL["vae"]["block_out_channels"]) - 1)
+    return Bundle("random sdxl", "sdxl-inpaint", TITLES["sdxl-inpaint"], size, ""), pipeline.to(device)
+
+
+def prepared(args: argparse.Namespace) -> DIAG:
+    """The augmenter, with its bundle loaded."""
+    settings = {"masks": "procedural", "as_published": True, "steps": args.steps, "batch": args.batch}
+    if not args.random:
+        augmenter = DIAG(DIAG.Config(bundle=args.bundle, prompts=args.prompts, **settings))
+        augmenter.load(None, args.device)
+        return augmenter
+    augmenter = DIAG(DIAG.Config(prompts=args.prompts, **settings))
+    augmenter._bundle, augmenter._pipeline = random_sdxl(args.device)
+    augmenter._pipeline.vae.enable_slicing()
+    return augmenter
+
+
+def one_by_one(augmenter: DIAG, requests: Sequence[Request], view: TrainView) -> list[np.ndarray]:
+    """A call of the pipeline for each picture, as in the published code."""
+    config, words, size = augmenter.config, augmenter._words, augmenter._bundle.size
+    found = []
+    for request in requests:
+        scene = augmenter._scene(request.rng, view)
+        made = augmenter._pipeline(
+            prompt=words.prompts[request.index % len(words.prompts)],
+            negative_prompt=words.negative_prompt,
+            image=Image.fromarray(scene.square),
+            mask_image=Image.fromarray(scene.mask),
+            guidance_scale=config.guidance,
+            num_inference_steps=config.steps,
+            strength=config.strength,
+            generator=torch.Generator("cpu").manual_seed(request.seed),
+            height=size,
+            width=size,
+            original_size=(size, size),
+            target_size=(size, size),
+            padding_mask_crop=config.padding,
+        )
+        found.append(np.asarray(made.images[0].resize((WIDTH, HEIGHT))))
+    return found
+
+
+def in_batches(augmenter: DIAG, requests: Sequence[Request], view: TrainView) -> list[np.ndarray]:
+    """As the augmenter does it."""
+    return [made.image for made in augmenter.generate(requests, view)]
+
+
+def main() -> None:
+    """Alternate, compare, print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--bundle", default="micro-sdxl-inpaint", help="a name or a diffusers folder")
+    parser.add_argument("--random", choices=["sdxl"], help="an architecture with random weights in place of a bundle")
+    parser.add_argument("--prompts", default="diag", help="a name or a file")
+    parser.add_argument("--pictures", type=int, default=8, help="in a repeat")
+    parser.add_argument("--steps", type=int, default=30)
+    parser.add_argument("--batch", type=int, default=4, help="pictures that the augmenter paints at a time")
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--threads", type=int, default=2)
+    args = parser.parse_args()
+    if args.random and args.device == "cpu":
+        parser.error("--random sdxl has 3.5 billion parameters: give --device cuda")
+    torch.set_num_threads(args.threads)
+    dataset, augmenter = InMemory(), prepared(args)
+    rows = dataset.samples()
+    view = TrainView(dataset, rows, rows.head(0), augmenter.reads(0))
+    ways: dict[str, Callable] = {"in batches": in_batches, "one by one": one_by_one}
+    for way in ways.values():
+        way(augmenter, [Request(i, i, "defect") for i in range(args.batch)], view)  # warms up
+    took: dict[str, list[float]] = {name: [] for name in ways}
+    apart = []
+    for repeat in range(args.repeats):
+        seeds = [derive_seed("bench-inpaint", repeat, index) for index in range(args.pictures)]
+        requests = [Request(index, seed, "defect") for index, seed in enumerate(seeds)]
+        made = {}
+        for name in list(ways) if repeat % 2 else list(ways)[::-1]:
+            begun = time.perf_counter()
+            made[name] = ways[name](augmenter, requests, view)  # ends with pictures on the CPU: nothing is left to do
+            took[name].append(time.perf_counter() - begun)
+        apart.append(np.abs(np.stack(made["in batches"]).astype(int) - np.stack(made["one by one"])))
+    report(args, augmenter, took, np.stack(apart))
+
+
+def report(args: argparse.Namespace, augmenter: DIAG, took: dict[str, list[float]], apart: np.ndarray) -> None:
+    """A table, and one line of JSON."""
+    name = augmenter._bundle.name
+    table = Table(
+        "way", "pictures/s, median", "s/picture", title=f"{name}, {args.steps} steps, batches of {args.batch}"
+    )
+    rates = {way: args.pictures / statistics.median(spent) for way, spent in took.items()}
+    for way, rate in rates.items():
+        table.add_row(way, f"{rate:.3f}", f"{1 / rate:.2f}")
+    Console().print(table)
+    ratios = [single / batched for single, batched in zip(took["one by one"], took["in batches"], strict=True)]
+    middle = statistics.median(ratios)
+    print(f"batches are {middle:.2f} times as fast (repeats: {', '.join(f'{ratio:.2f}' for ratio in ratios)})")
+    print(f"pictures differ by at most {apart.max()} of 255, {apart.mean():.4f} on average")
+    setup = {key: getattr(args, key) for key in ("pictures", "steps", "batch", "repeats", "threads")}
+    found = {"ratio": round(middle, 3), "ratios": ratios, "pictures_per_second": rates, "apart": int(apart.max())}
+    about = {"bundle": name, **setup, "device": device_name(args.device), "versions": versions()}
+    if args.device.startswith("cuda"):
+        about["peak_gib"] = round(torch.cuda.max_memory_allocated() / 2**30, 1)
+    print(json.dumps({"bench": "inpaint", **found, **about}))
+
+
+if __name__ == "__main__":
+    main()

@@ -9,7 +9,7 @@ from safetensors.torch import load_file, save_file
 from augbench.core.errors import UserError
 from augbench.diffusion import lora
 from augbench.diffusion.bundles import find, load
-from augbench.diffusion.lora import LoraShape
+from augbench.diffusion.lora import AttentionShape, LoraShape
 from augbench.diffusion.sample import sample
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -158,3 +158,63 @@ def test_an_adapter_of_other_layers_is_refused(adapted, tmp_path):
     file.write_bytes(b"nothing")
     with pytest.raises(UserError, match="does not fit"):
         lora.merge(load(find("micro-sd")), tmp_path / "a", 1.0)
+
+
+# Attention alone
+
+
+def test_attention_alone_wraps_in_sd15_what_the_first_lora_wraps(sd15):
+    """16 transformers with two attentions of four layers; 12 layers of the text encoder with one."""
+    unet, encoder = sd15
+    main, three = AttentionShape().layers("unet", unet)
+    assert len(main) == 16 * 2 * 4 and three == []
+    assert {name.rpartition(".attn")[2][2:] for name in main} == {"to_q", "to_k", "to_v", "to_out.0"}
+    words, none = AttentionShape().layers("text_encoder", encoder)
+    assert len(words) == 12 * 4 and none == []
+    assert {name.rpartition(".")[2] for name in words} == {"q_proj", "k_proj", "v_proj", "out_proj"}
+    assert LoraShape().layers("unet", unet) == lora.unet_layers(unet, LoraShape())
+    assert LoraShape().layers("text_encoder", encoder) == (lora.text_layers(encoder), [])
+
+
+@pytest.fixture(scope="module")
+def two(tmp_path_factory):
+    """Folders of two updates of the attention layers."""
+    folders = [tmp_path_factory.mktemp(name) for name in "ab"]
+    for number, folder in enumerate(folders):
+        pipeline = load(find("micro-sd"))
+        parameters = lora.wrap(pipeline, AttentionShape(rank=4, alpha=4.0), seed=number)
+        torch.manual_seed(number)
+        with torch.no_grad():
+            for parameter in parameters:
+                parameter += 0.1 * torch.randn_like(parameter)
+        lora.save(pipeline, folder)
+    return folders
+
+
+def everything(pipeline):
+    return {f"{p}.{k}": v.clone() for p in lora.MODELS for k, v in getattr(pipeline, p).state_dict().items()}
+
+
+def equal(a, b):
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+def test_an_exchange_leaves_nothing_of_the_update_before(two):
+    pipeline = load(find("micro-sd"))
+    untouched = everything(pipeline)
+    exchange = lora.Exchange(pipeline)
+    seen = []
+    for folder in (two[0], two[1], two[0], None):
+        exchange.merge(folder, 0.7)
+        seen.append(everything(pipeline))
+    fresh = load(find("micro-sd"))
+    lora.merge(fresh, two[0], 0.7)
+    assert equal(seen[0], everything(fresh)) and equal(seen[2], seen[0]) and equal(seen[3], untouched)
+    assert not equal(seen[1], seen[0])
+    changed = {name for name in untouched if not torch.equal(untouched[name], seen[1][name])}
+    assert changed and all(".attn" in name or "self_attn" in name for name in changed)
+
+
+def test_an_exchange_refuses_what_does_not_fit(two, tmp_path):
+    with pytest.raises(UserError, match="does not fit"):
+        lora.Exchange(load(find("micro-sd"))).merge(tmp_path, 1.0)

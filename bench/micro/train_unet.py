@@ -36,7 +36,19 @@ from sheets import bundle_sheet
 from stock import CAPTIONS, VAGUE, Stock, tokenized
 from tokenizer import write as write_tokenizer
 from torch import nn
-from training import add_common, add_presets, descend, follow, parse, rows_of, run, set_rate, steps_in
+from training import (
+    add_common,
+    add_presets,
+    descend,
+    finishing,
+    follow,
+    parse,
+    place_of,
+    rows_of,
+    run,
+    set_rate,
+    steps_in,
+)
 from transformers import CLIPTextModel, CLIPTokenizer
 
 from augbench.core.keys import canonical_json
@@ -142,7 +154,7 @@ class Trainer(nn.Module):
         args = self.args
         draw = torch.Generator().manual_seed(derive_seed("micro-unet-step", args.name, args.seed, step))
         for optimiser in (self.muon, self.adam):
-            set_rate(optimiser, args.lr, step, args.steps, WARM_UP)
+            set_rate(optimiser, args.lr, place_of(step, args), args.steps, WARM_UP)
         rows = rows_of("micro-unet-order", args.seed, step, args.batch, len(stock)).to(args.device)
         loss = self.loss(stock, rows, draw)
         descend(loss, self.trained.parameters(), self.muon, self.adam)
@@ -191,6 +203,7 @@ def arguments(given: list[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument("--seed", type=int, default=0, help="of weights, order and noise")
     add_common(parser, "runs/micro_unet/checkpoint.safetensors")
+    parser.add_argument("--finish", type=finishing, help="AT+STEPS: from step AT on, end within so many steps")
     parser.add_argument("--stock", type=Path, help="keep the encoded pictures in this file, and use it again")
     parser.add_argument("--out", type=Path, required=True)
     args = parse(parser, given, PRESETS)
@@ -220,9 +233,12 @@ def main(given: list[str] | None = None) -> None:
     trainer = Trainer(args, tokenizer)
     parts = {"trained": trainer.trained, "ema": trainer.ema, "muon": trainer.muon, "adam": trainer.adam}
     settings = {name: getattr(args, name) for name in DECISIVE} | {"vae": micro_vae.digest(args.vae)}
+    if args.finish:
+        settings["finish"] = args.finish
     if args.init:
         settings["init"] = micro_vae.digest(args.init / "unet")
-    seconds = run(args, settings, parts, lambda step: trainer.step(stock, step))
+    total = sum(args.finish) if args.finish else args.steps
+    seconds = run(args, settings, parts, lambda step: trainer.step(stock, step), total=total)
     if seconds is not None:
         about = settings | {"device": args.device, "threads": args.threads, "seconds": seconds}
         if args.init:

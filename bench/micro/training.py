@@ -47,7 +47,7 @@ def pixels_of(corpus: Arrays, device: str) -> torch.Tensor:
     return torch.from_numpy(np.ascontiguousarray(corpus.images.transpose(0, 3, 1, 2))).to(device)
 
 
-def set_rate(optimiser: Optimizer, peak: float, step: int, total: int, warm_up: int) -> None:
+def set_rate(optimiser: Optimizer, peak: float, step: float, total: int, warm_up: int) -> None:
     """The learning rate of a step: linear to ``peak`` in ``warm_up`` steps, times a cosine that ends at 0."""
     for group in optimiser.param_groups:
         group["lr"] = peak * min(1, (step + 1) / warm_up) * 0.5 * (1 + math.cos(math.pi * step / total))
@@ -84,7 +84,7 @@ class Checkpoint:
         about = about_checkpoint(self.path)
         if about is None:
             return 0, 0.0
-        if about["settings"] != self.settings:
+        if about["settings"] != self.settings and not self._hurried(about):
             raise SystemExit(f"{self.path} was made with {about['settings']}, not {self.settings}: delete it or match")
         with safe_open(self.path, "pt", device=device) as file:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
@@ -95,6 +95,11 @@ class Checkpoint:
             else:
                 thing.load_state_dict(own)
         return about["step"], about["seconds"]
+
+    def _hurried(self, about: dict[str, Any]) -> bool:
+        """Whether the file is of the same training, from before it was told to finish early."""
+        same = {name: value for name, value in self.settings.items() if name != "finish"} == about["settings"]
+        return same and about["step"] <= self.settings.get("finish", [-1])[0]
 
 
 def _fill(optimiser: Optimizer, tensors: dict[str, torch.Tensor]) -> None:
@@ -154,6 +159,20 @@ class Progress:
         return True
 
 
+def finishing(text: str) -> list[int]:
+    """The option ``--finish AT+STEPS``: the number of the first step that hurries, and how many do."""
+    at, _, steps = text.partition("+")
+    return [int(at), int(steps)]
+
+
+def place_of(step: int, args: argparse.Namespace) -> float:
+    """Where a step stands in the schedule of ``args.steps``; those of ``args.finish`` share what is left of it."""
+    if not args.finish or step < args.finish[0]:
+        return step
+    at, steps = args.finish
+    return at + (args.steps - at) * (step - at) / steps
+
+
 def add_common(parser: argparse.ArgumentParser, checkpoint: str) -> None:
     """The options of every training that `run` does; ``checkpoint`` is where it is kept unless told otherwise."""
     parser.add_argument("--minutes", type=float, help="a budget in place of --steps")
@@ -180,30 +199,33 @@ def run(
     parts: dict[str, nn.Module | Optimizer],
     advance: Callable[[int], torch.Tensor],
     watch: Callable[[], str] = str,
+    total: int | None = None,
 ) -> float | None:
     """Train to the end with progress lines and checkpoints.
 
     Args:
         args: with the options of `add_common`, ``steps``, ``batch`` and ``device``.
-        settings: what decides the result.
+        settings: what decides the result, `finish` among it where it is used.
         parts: what a checkpoint keeps.
         advance: makes the step of that number and returns its loss.
         watch: more for the progress line.
+        total: steps to make, if not ``args.steps``.
 
     Returns:
         The seconds that it took, resumed parts included, or None where ``args.session`` ended before.
     """
     checkpoint = Checkpoint(args.checkpoint, settings, parts)
     first, spent = checkpoint.load(args.device) if args.resume else (0, 0.0)
-    progress = Progress(args.steps, args.batch, first, spent, args.report_every)
-    for step in range(first, args.steps):
+    total = total or args.steps
+    progress = Progress(total, args.batch, first, spent, args.report_every)
+    for step in range(first, total):
         loss = advance(step)
         if progress.line_due(step):
             progress.show(step, loss.item(), watch())
         over = progress.here() > args.session * 60
-        if over or step == args.steps - 1 or progress.checkpoint_due(args.checkpoint_every):
+        if over or step == total - 1 or progress.checkpoint_due(args.checkpoint_every):
             checkpoint.save(step + 1, progress.seconds())
-        if over and step < args.steps - 1:
+        if over and step < total - 1:
             print(f"stopped after step {step + 1}: --resume goes on", flush=True)
             return None
     return progress.seconds()

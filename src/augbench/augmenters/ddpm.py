@@ -10,18 +10,19 @@ import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image
 from pydantic import Field
 
+from augbench.augmenters._sd import Aspect, Precision, arithmetic, drawn_at, loaded, usable
 from augbench.core.contracts import Augmenter, Request, Settings, Shots, Synthetic, TrainView, Workroom
 from augbench.core.errors import UserError
 from augbench.core.keys import digest
 from augbench.core.seeds import derive_seed, rng
 from augbench.diffusion import lora
-from augbench.diffusion.bundles import Bundle, canvas, embedded, fetch, find, load, of_content
+from augbench.diffusion.bundles import Bundle, embedded, fetch, find, of_content
 from augbench.diffusion.dreambooth import Examples, Recipe, Training, encode, joined
 from augbench.diffusion.memory import enough_memory
 from augbench.diffusion.sample import check_prompts, fit_image, sample
@@ -79,11 +80,11 @@ class DDPM(Augmenter):
         rank_alpha: float = Field(default=16.0, gt=0)
         conv_rank: int | None = Field(default=4, ge=1)  # of 3 x 3 convolutions; null: not wrapped
         conv_alpha: float = Field(default=1.0, gt=0)
-        precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"  # auto: fp16 on a GPU, as published; else fp32
+        precision: Precision = "auto"  # auto: fp16 on a GPU, as published; else fp32
         gradient_checkpointing: bool = False  # less memory, more time, the same result
         steps: int = Field(default=50, ge=1)  # of DDIM
         guidance: float = Field(default=7.5, ge=0)
-        aspect: Literal["squeeze", "keep"] = "squeeze"  # squares squeezed to the picture's size, as the paper; or not
+        aspect: Aspect = "squeeze"  # squares squeezed to the picture's size, as the paper; or not
         as_published: bool = False  # where the published files part from the text, see `PUBLISHED`
 
     config: Config
@@ -102,7 +103,7 @@ class DDPM(Augmenter):
 
     def ready(self) -> None:
         """The bundle is one that it can use, and on this machine."""
-        fetch(_usable(find(self.config.bundle)))
+        fetch(usable(find(self.config.bundle), self.name))
 
     # -- learning
 
@@ -112,14 +113,14 @@ class DDPM(Augmenter):
         Raises:
             UserError: no picture to learn from, no such bundle, a prompt that is too long, too little memory.
         """
-        config, bundle = self._used(), find(self.config.bundle)
+        config, bundle = self._used(), usable(find(self.config.bundle), self.name)
         regime = self._regime(view)
-        pipeline = self._loaded(bundle, room.device)
+        pipeline = loaded(bundle, config.precision, room.device)
         check_prompts(pipeline, bundle, [config.instance_prompt, config.class_prompt, *regime.prompts])
         pictures = [view.image(name) for name in self._instances(view, regime, seed)]
         if config.as_published:
             pictures += [picture[:, ::-1] for picture in pictures]
-        shape = self._shape(bundle, pictures)
+        shape = drawn_at(bundle, config.aspect, pictures)
         with enough_memory("batch", "gradient_checkpointing"):
             instances = encode(pipeline, shape, pictures)
             others = self._class_examples(pipeline, bundle, shape, room)
@@ -154,23 +155,12 @@ class DDPM(Augmenter):
         chosen = rng("ddpm-instances", seed).choice(len(names), regime.instances, replace=False)
         return [names[i] for i in sorted(chosen)]
 
-    def _shape(self, bundle: Bundle, pictures: Sequence[np.ndarray]) -> tuple[int, int]:
-        """Height and width at which the bundle draws."""
-        if self.config.aspect == "squeeze":
-            return bundle.size, bundle.size
-        return canvas(bundle, float(np.median([picture.shape[1] / picture.shape[0] for picture in pictures])))
-
-    def _precision(self, device: str) -> str:
-        if self.config.precision != "auto":
-            return self.config.precision
-        return "fp16" if device == "cuda" else "fp32"
-
     def _recipe(self, config: DDPM.Config, regime: Regime, device: str) -> Recipe:
         same = ("repeats", "batch", "lr", "prior_weight", "min_snr", "clip_skip", "cycles", "gradient_checkpointing")
         return Recipe(
             epochs=regime.epochs,
             schedule_epochs=max(PUBLISHED_EPOCHS, regime.epochs) if config.as_published else None,
-            precision=self._precision(device),
+            precision=arithmetic(config.precision, device),
             shape=lora.LoraShape(config.rank, config.rank_alpha, config.conv_rank, config.conv_alpha),
             **{name: getattr(config, name) for name in same},
         )
@@ -208,8 +198,8 @@ class DDPM(Augmenter):
         from diffusers import DDIMScheduler
 
         told = json.loads((adapter / GENERATION).read_text(encoding="utf-8"))
-        self._bundle = find(self.config.bundle)
-        self._pipeline = self._loaded(self._bundle, device)
+        self._bundle = usable(find(self.config.bundle), self.name)
+        self._pipeline = loaded(self._bundle, self.config.precision, device)
         self._pipeline.scheduler = DDIMScheduler.from_config(self._pipeline.scheduler.config)
         self._prompts, self._canvas = tuple(told["prompts"]), tuple(told["shape"])
         lora.merge(self._pipeline, adapter, told["alpha"])
@@ -237,16 +227,3 @@ class DDPM(Augmenter):
             meta = {"prompt": prompt}
             found.append(Synthetic(fit_image(picture, like.shape[:2]), request.label, None, meta))
         return found
-
-    def _loaded(self, bundle: Bundle, device: str) -> DiffusionPipeline:
-        """Weights in the precision of the setting; in fp32 on a CPU, where others save no time."""
-        import torch
-
-        kinds = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-        return load(_usable(bundle), device, kinds[self._precision(device)] if device == "cuda" else torch.float32)
-
-
-def _usable(bundle: Bundle) -> Bundle:
-    if bundle.kind != "sd":
-        raise UserError(f"augmenter 'ddpm' cannot use bundle '{bundle.name}' ({bundle.title}): take sd15 or micro-sd")
-    return bundle

@@ -29,9 +29,10 @@ from PIL import Image
 from pydantic import Field, field_validator
 
 from augbench.augmenters._photometric import to_grey
+from augbench.augmenters._sd import Precision, loaded
 from augbench.core.contracts import Augmenter, Request, Settings, Shots, Synthetic, TrainView
 from augbench.core.errors import UserError
-from augbench.diffusion.bundles import Bundle, embedded, fetch, find, load, of_content
+from augbench.diffusion.bundles import Bundle, embedded, fetch, find, of_content
 from augbench.diffusion.inpaint import Painted, overlaid, paint_around, pasted
 from augbench.diffusion.masks import Kind, drawn_digest, drawn_files, procedural_region, read_drawn
 from augbench.diffusion.memory import enough_memory
@@ -84,7 +85,7 @@ class DIAG(Augmenter):
         strength: float = Field(default=0.99, gt=0, le=1)  # at 1 the picture's brightness under the mask is lost
         padding: int = Field(default=2, ge=0)  # pixels around the mask that are cut out with it
         batch: int = Field(default=4, ge=1)  # pictures at a time; another number changes pictures by rounding
-        precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"  # auto: fp16 on a GPU, as published; else fp32
+        precision: Precision = "auto"  # auto: fp16 on a GPU, as published; else fp32
         as_published: bool = False  # the whole picture goes through resizing
 
         @field_validator("mask_folder")
@@ -137,13 +138,9 @@ class DIAG(Augmenter):
 
     def load(self, adapter: Path | None, device: str) -> None:
         """The bundle, in the precision of the setting; in fp32 on a CPU, where others save no time."""
-        import torch
-
-        kinds = {"auto": torch.float16, "fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}
         self._bundle = _usable(find(self.config.bundle))
         with enough_memory("precision"):
-            dtype = kinds[self.config.precision] if device.startswith("cuda") else torch.float32
-            self._pipeline = load(self._bundle, device, dtype)
+            self._pipeline = loaded(self._bundle, self.config.precision, device)
         self._pipeline.vae.enable_slicing()  # one picture at a time: less memory, and no rounding by the batch
         check_prompts(self._pipeline, self._bundle, [*self._words.prompts, self._words.negative_prompt])
 

@@ -5,6 +5,7 @@ it does not forget what else there is. Loop and numbers are those that In&Out (V
 script: an epoch shows every instance ``repeats`` times and as many class pictures, mixed in batches.
 
 Everything random follows from the seed and the step, so a training that is cut off goes on with the same result.
+`Finetuning` is the part of it that other ways of fine-tuning a bundle on pictures share.
 """
 
 from __future__ import annotations
@@ -13,9 +14,10 @@ import json
 import math
 import time
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 import numpy as np
 
@@ -35,6 +37,17 @@ FLUSH = 60.0  # seconds between checkpoints
 CURVE = 50  # points of the loss that a record keeps
 Say = Callable[[int, int, float], None]
 """Told the step, the number of steps and the loss."""
+
+
+class Amounts(Protocol):
+    """What every recipe has; a frozen dataclass."""
+
+    batch: int
+    lr: float
+    min_snr: float  # gamma of min-SNR weighting (ICCV 2023); 0: none
+    clip_skip: int  # as `text.told` counts
+    precision: str  # fp32, bf16 or fp16: of the arithmetic
+    gradient_checkpointing: bool
 
 
 @dataclass(frozen=True)
@@ -95,70 +108,64 @@ def joined(first: Examples, second: Examples) -> Examples:
     return Examples(torch.cat([first.mean, second.mean]), torch.cat([first.std, second.std]))
 
 
-class Training:
-    """One DreamBooth training of a pipeline, which is wrapped with `lora.wrap` and stays so."""
+class Finetuning:
+    """The loop: some parameters of a pipeline learn to take the noise from encoded pictures, told what they show.
+
+    A subclass says which parameters, and by `rows` and `rate` what each step shows them and how fast they learn.
+    """
+
+    file: ClassVar[str]  # of its checkpoint
 
     def __init__(
         self,
         pipeline: DiffusionPipeline,
-        bundle: Bundle,
-        recipe: Recipe,
-        prompts: tuple[str, str],
-        instances: Examples,
-        class_examples: Examples | None,
+        recipe: Amounts,
+        prompts: Sequence[str],
+        examples: Sequence[Examples],
+        parameters: Sequence[torch.nn.Parameter],
+        steps: int,
         seed: int,
     ) -> None:
         """
         Args:
-            pipeline: a fresh one, on the device it is trained on.
-            bundle: what it was loaded from.
+            pipeline: on the device it is trained on.
             recipe: how to train.
-            prompts: of the instances and of the class pictures.
-            instances: at least one.
-            class_examples: None: no prior preservation.
-            seed: of matrices, order and noise.
-
-        Raises:
-            UserError: a prompt is longer than the bundle reads.
+            prompts: one for each set of examples; the subclass has checked their length.
+            examples: at least one set with at least one picture.
+            parameters: what learns; all else of the pipeline has stopped.
+            steps: updates to make.
+            seed: of order and noise.
         """
         import torch
         from diffusers import DDPMScheduler
 
-        check_prompts(pipeline, bundle, prompts)
         self.pipeline, self.recipe, self.seed = pipeline, recipe, seed
-        self.examples = [instances] if class_examples is None else [instances, class_examples]
-        self.ids = tokens(pipeline, prompts[: len(self.examples)]).to(pipeline.device)
-        self.parameters = wrap(pipeline, recipe.shape, derive_seed("dreambooth-weights", seed))
+        self.examples, self.parameters, self.steps = examples, parameters, steps
+        self.ids = tokens(pipeline, prompts).to(pipeline.device)
         if recipe.gradient_checkpointing:
             pipeline.unet.enable_gradient_checkpointing()
         self.optimiser, self.optimiser_name = optimiser(self.parameters, recipe.lr, pipeline.device.type)
         scheduler = DDPMScheduler.from_config(pipeline.scheduler.config)
         self.predicts_v = scheduler.config.prediction_type == "v_prediction"
         self.kept = scheduler.alphas_cumprod.to(pipeline.device, torch.float32)  # alpha bar of each time
-        self.per_epoch = recipe.steps_per_epoch(len(instances), len(class_examples) if class_examples else 0)
-        self.steps = recipe.epochs * self.per_epoch
         self.losses = torch.zeros(self.steps)  # of the steps done
         self.scaler = torch.amp.GradScaler(enabled=recipe.precision == "fp16" and pipeline.device.type == "cuda")
 
     def rate(self, step: int) -> float:
-        """The learning rate: a cosine that falls to 0 and begins again, ``cycles`` times."""
-        total = (self.recipe.schedule_epochs or self.recipe.epochs) * self.per_epoch
-        return self.recipe.lr * 0.5 * (1 + math.cos(math.pi * (self.recipe.cycles * step / total % 1)))
+        """The learning rate."""
+        raise NotImplementedError
 
     def rows(self, step: int) -> tuple[np.ndarray, np.ndarray]:
-        """Which prompt (0 instance, 1 class) and which of its pictures a batch shows: two arrays of int64."""
-        recipe, epoch = self.recipe, step // self.per_epoch
-        draw = rng("dreambooth-order", self.seed, epoch)
-        shown = len(self.examples[0]) * recipe.repeats
-        kinds = np.repeat(np.arange(len(self.examples)), shown)
-        which = [np.tile(np.arange(len(self.examples[0])), recipe.repeats)]
-        if len(self.examples) > 1:
-            count = len(self.examples[1])
-            turns = [draw.permutation(count) for _ in range(-(-shown // count))]
-            which.append(np.concatenate(turns)[:shown])
-        order = draw.permutation(len(kinds))
-        own = order[step % self.per_epoch * recipe.batch :][: recipe.batch]
-        return kinds[own], np.concatenate(which)[own]
+        """Which prompt and which of its pictures a batch shows: two arrays of int64."""
+        raise NotImplementedError
+
+    def mean_of(self, each: torch.Tensor, kinds: np.ndarray) -> torch.Tensor:
+        """The loss of a batch from that of each of its pictures, B float32."""
+        return each.mean()
+
+    def counts(self) -> dict[str, int]:
+        """What it learned from, for the adapter's record."""
+        return {"instances": len(self.examples[0])}
 
     def loss(self, step: int) -> torch.Tensor:
         """Of one batch; everything random in it follows from the seed and the step."""
@@ -176,11 +183,14 @@ class Training:
         target = kept.sqrt() * noise - (1 - kept).sqrt() * latents if self.predicts_v else noise
         reduced = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(recipe.precision, torch.float32)
         reducing = torch.autocast(device.type, reduced, enabled=recipe.precision != "fp32")
-        with reducing, attention.for_training(device.type, mean[0, 0].numel()):
+        with reducing, self.attending():
             made = self.pipeline.unet(noisy, times, self.hidden(kinds), return_dict=False)[0]
         each = ((made.float() - target) ** 2).mean((1, 2, 3)) * self.weights(times)
-        prior = torch.from_numpy(kinds).to(device) == 1
-        return (each * torch.where(prior, recipe.prior_weight, 1.0)).mean()
+        return self.mean_of(each, kinds)
+
+    def attending(self) -> AbstractContextManager:
+        """How attention is computed: the same way in both directions."""
+        return attention.for_training(self.pipeline.device.type, self.examples[0].mean[0, 0].numel())
 
     def encoded(self, kinds: np.ndarray, which: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
         """Mean and deviation of the latents of these pictures, each B,C,h,w: made once for the whole training."""
@@ -214,7 +224,8 @@ class Training:
             group["lr"] = self.rate(step)
         loss = self.loss(step)
         self.optimiser.zero_grad(set_to_none=True)
-        self.scaler.scale(loss).backward()
+        with self.attending():  # gradient checkpointing computes it again
+            self.scaler.scale(loss).backward()
         self.scaler.unscale_(self.optimiser)
         torch.nn.utils.clip_grad_norm_(self.parameters, 1.0)
         self.scaler.step(self.optimiser)
@@ -229,7 +240,7 @@ class Training:
         """
         for part in MODELS:
             getattr(self.pipeline, part).train()
-        kept = None if scratch is None else Checkpoint(scratch / "dreambooth.safetensors", self)
+        kept = None if scratch is None else Checkpoint(scratch / self.file, self)
         first = kept.load() if kept else 0
         flushed = time.monotonic()
         for step in range(first, self.steps):
@@ -245,8 +256,7 @@ class Training:
             "steps": self.steps,
             "optimiser": self.optimiser_name,
             "trained_parameters": sum(parameter.numel() for parameter in self.parameters),
-            "instances": len(self.examples[0]),
-            "class_pictures": len(self.examples[1]) if len(self.examples) > 1 else 0,
+            **self.counts(),
             "recipe": asdict(self.recipe),
             "loss": self.curve(),
         }
@@ -254,6 +264,73 @@ class Training:
     def curve(self) -> list[float]:
         """The loss from begin to end: means over `CURVE` stretches of about as many steps, or of each where few."""
         return [float(f"{part.mean().item():.4g}") for part in self.losses.tensor_split(min(CURVE, self.steps))]
+
+
+class Training(Finetuning):
+    """One DreamBooth training of a pipeline, which is wrapped with `lora.wrap` and stays so."""
+
+    file = "dreambooth.safetensors"
+
+    def __init__(
+        self,
+        pipeline: DiffusionPipeline,
+        bundle: Bundle,
+        recipe: Recipe,
+        prompts: tuple[str, str],
+        instances: Examples,
+        class_examples: Examples | None,
+        seed: int,
+    ) -> None:
+        """
+        Args:
+            pipeline: a fresh one, on the device it is trained on.
+            bundle: what it was loaded from.
+            recipe: how to train.
+            prompts: of the instances and of the class pictures.
+            instances: at least one.
+            class_examples: None: no prior preservation.
+            seed: of matrices, order and noise.
+
+        Raises:
+            UserError: a prompt is longer than the bundle reads.
+        """
+        check_prompts(pipeline, bundle, prompts)
+        examples = [instances] if class_examples is None else [instances, class_examples]
+        parameters = wrap(pipeline, recipe.shape, derive_seed("dreambooth-weights", seed))
+        self.per_epoch = recipe.steps_per_epoch(len(instances), len(class_examples) if class_examples else 0)
+        steps = recipe.epochs * self.per_epoch
+        super().__init__(pipeline, recipe, prompts[: len(examples)], examples, parameters, steps, seed)
+
+    def rate(self, step: int) -> float:
+        """The learning rate: a cosine that falls to 0 and begins again, ``cycles`` times."""
+        total = (self.recipe.schedule_epochs or self.recipe.epochs) * self.per_epoch
+        return self.recipe.lr * 0.5 * (1 + math.cos(math.pi * (self.recipe.cycles * step / total % 1)))
+
+    def rows(self, step: int) -> tuple[np.ndarray, np.ndarray]:
+        """Which prompt (0 instance, 1 class) and which of its pictures a batch shows: two arrays of int64."""
+        recipe, epoch = self.recipe, step // self.per_epoch
+        draw = rng("dreambooth-order", self.seed, epoch)
+        shown = len(self.examples[0]) * recipe.repeats
+        kinds = np.repeat(np.arange(len(self.examples)), shown)
+        which = [np.tile(np.arange(len(self.examples[0])), recipe.repeats)]
+        if len(self.examples) > 1:
+            count = len(self.examples[1])
+            turns = [draw.permutation(count) for _ in range(-(-shown // count))]
+            which.append(np.concatenate(turns)[:shown])
+        order = draw.permutation(len(kinds))
+        own = order[step % self.per_epoch * recipe.batch :][: recipe.batch]
+        return kinds[own], np.concatenate(which)[own]
+
+    def mean_of(self, each: torch.Tensor, kinds: np.ndarray) -> torch.Tensor:
+        """Class pictures weigh as the recipe says."""
+        import torch
+
+        prior = torch.from_numpy(kinds).to(each.device) == 1
+        return (each * torch.where(prior, self.recipe.prior_weight, 1.0)).mean()
+
+    def counts(self) -> dict[str, int]:
+        """Instances and class pictures."""
+        return super().counts() | {"class_pictures": len(self.examples[1]) if len(self.examples) > 1 else 0}
 
 
 def optimiser(parameters: Sequence[torch.nn.Parameter], lr: float, device: str) -> tuple[torch.optim.Optimizer, str]:
@@ -273,9 +350,9 @@ def optimiser(parameters: Sequence[torch.nn.Parameter], lr: float, device: str) 
 class Checkpoint:
     """Where a training stands: one safetensors file, written beside and renamed."""
 
-    def __init__(self, path: Path, training: Training) -> None:
+    def __init__(self, path: Path, training: Finetuning) -> None:
         self.path, self.training = path, training
-        about = {"recipe": asdict(training.recipe), "seed": training.seed, "ids": training.ids.tolist(), "format": 2}
+        about = {"recipe": asdict(training.recipe), "seed": training.seed, "ids": training.ids.tolist(), "format": 3}
         self.about = json.dumps(about, sort_keys=True)
 
     def save(self, step: int) -> None:
@@ -287,7 +364,8 @@ class Checkpoint:
         for i, state in self.training.optimiser.state_dict()["state"].items():
             tensors |= {f"state.{i}.{name}": tensor for name, tensor in state.items()}
         beside = self.path.with_suffix(".part")
-        save_file({k: t.contiguous() for k, t in tensors.items()}, beside, {"step": str(step), "about": self.about})
+        said = {"step": str(step), "about": self.about, "scaler": json.dumps(self.training.scaler.state_dict())}
+        save_file({k: t.contiguous() for k, t in tensors.items()}, beside, said)
         beside.replace(self.path)
 
     def load(self) -> int:
@@ -314,4 +392,6 @@ class Checkpoint:
                 state.setdefault(int(number), {})[what] = tensor
         optimiser = self.training.optimiser
         optimiser.load_state_dict({"state": state, "param_groups": optimiser.state_dict()["param_groups"]})
+        if scaler := json.loads(said["scaler"]):
+            self.training.scaler.load_state_dict(scaler)
         return int(said["step"])

@@ -3,7 +3,8 @@
 "C3Lier" (kohya-ss, used by In&Out, VISAPP 2024): in the transformers, residual blocks and samplers of the U-Net, every
 linear layer and 1 x 1 convolution at one rank, every 3 x 3 convolution at another; in the text encoder the layers of
 attention and MLP. Never the first and last convolution, never the embedding of time. Without 3 x 3 convolutions it is
-"LierLa": the transformers alone, as kohya's script does where it is given no rank for convolutions.
+"LierLa": the transformers alone, as kohya's script does where it is given no rank for convolutions. `AttentionShape`
+takes the attention layers alone, as StableSDG (arXiv 2405.01872) and the first LoRA (ICLR 2022) do.
 
 Stored as peft stores adapters, a folder for each model with ``adapter_config.json`` and ``adapter_model.safetensors``.
 """
@@ -18,6 +19,7 @@ from typing import TYPE_CHECKING
 from augbench.core.errors import UserError
 
 if TYPE_CHECKING:
+    import torch
     from diffusers import DiffusionPipeline
     from peft import LoraConfig
     from torch import nn
@@ -26,6 +28,11 @@ ADAPTER = "augbench"  # peft's name of it inside a model
 TRANSFORMER = "Transformer2DModel"
 CONVOLUTIONAL = ("ResnetBlock2D", "Downsample2D", "Upsample2D")
 IN_TEXT_ENCODER = ("CLIPAttention", "CLIPMLP", "CLIPSdpaAttention", "CLIPFlashAttention2")
+IN_ATTENTION = {
+    "unet": ((TRANSFORMER,), (".to_q", ".to_k", ".to_v", ".to_out.0")),
+    "text_encoder": (IN_TEXT_ENCODER, (".q_proj", ".k_proj", ".v_proj", ".out_proj")),
+}
+"""Model -> where attention lies in it, and how the names of its layers end."""
 MODELS = ("unet", "text_encoder")
 WEIGHTS = "adapter_model.safetensors"
 PREFIX = "base_model.model."  # of names in peft's files
@@ -39,6 +46,22 @@ class LoraShape:
     alpha: float = 16.0
     conv_rank: int | None = 4  # of 3 x 3 convolutions; None: LierLa
     conv_alpha: float = 1.0
+
+    def layers(self, part: str, model: nn.Module) -> tuple[list[str], list[str]]:
+        """Names of a model's layers that are wrapped: at the main rank, and at that of 3 x 3 convolutions."""
+        return unet_layers(model, self) if part == "unet" else (text_layers(model), [])
+
+
+@dataclass(frozen=True)
+class AttentionShape(LoraShape):
+    """The same for attention alone: the layers of query, key, value and output, all at the main rank."""
+
+    conv_rank: int | None = None
+
+    def layers(self, part: str, model: nn.Module) -> tuple[list[str], list[str]]:
+        """Names of the attention layers; no convolutions."""
+        homes, ends = IN_ATTENTION[part]
+        return [name for name, _ in _inside(model, homes) if name.endswith(ends)], []
 
 
 def unet_layers(unet: nn.Module, shape: LoraShape) -> tuple[list[str], list[str]]:
@@ -98,7 +121,7 @@ def config(part: str, model: nn.Module, shape: LoraShape) -> LoraConfig:
     """What peft is told of one model. Layers are named one by one: suffixes would catch others too."""
     from peft import LoraConfig
 
-    main, three = unet_layers(model, shape) if part == "unet" else (text_layers(model), [])
+    main, three = shape.layers(part, model)
     return LoraConfig(
         r=shape.rank,
         lora_alpha=shape.alpha,
@@ -136,20 +159,54 @@ def merge(pipeline: DiffusionPipeline, folder: Path, alpha: float) -> None:
     if not alpha:
         return
     from peft import LoraConfig, inject_adapter_in_model, set_peft_model_state_dict
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
 
     for part in MODELS:
         model, own = getattr(pipeline, part), folder / part
+        tensors = _saved(own)
         try:
-            tensors = {name.removeprefix(PREFIX): tensor for name, tensor in load_file(own / WEIGHTS).items()}
             inject_adapter_in_model(LoraConfig.from_pretrained(own), model, ADAPTER)
             result = set_peft_model_state_dict(model, tensors, adapter_name=ADAPTER)
-        except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+        except (OSError, ValueError, RuntimeError) as error:
             raise UserError(f"adapter '{own}' does not fit the bundle ({_line(error)}): make it again") from error
         if result.unexpected_keys or len(tensors) != sum(f".{ADAPTER}." in name for name in model.state_dict()):
             raise UserError(f"adapter '{own}' does not fit the bundle (other layers): make it again")
         _fold(model, alpha)
+
+
+class Exchange:
+    """Merges one saved update at a time: before another one, each layer gets its own weights back, to the last bit."""
+
+    def __init__(self, pipeline: DiffusionPipeline) -> None:
+        self.pipeline = pipeline
+        self.untouched: dict[tuple[str, str], torch.Tensor] = {}  # model, layer -> its own weights
+
+    def merge(self, folder: Path | None, alpha: float) -> None:
+        """As `merge` does into the untouched pipeline; None: that pipeline.
+
+        Raises:
+            UserError: the files do not fit the pipeline.
+        """
+        for (part, name), weight in self.untouched.items():
+            getattr(self.pipeline, part).get_submodule(name).weight.data.copy_(weight)
+        if folder is None:
+            return
+        for part in MODELS:
+            layers = dict(getattr(self.pipeline, part).named_modules())
+            for name in {name.partition(".lora_")[0] for name in _saved(folder / part)} & layers.keys():
+                if (part, name) not in self.untouched:
+                    self.untouched[part, name] = layers[name].weight.detach().clone()
+        merge(self.pipeline, folder, alpha)
+
+
+def _saved(folder: Path) -> dict[str, torch.Tensor]:
+    """Name inside the model -> matrix, of one model's folder."""
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        return {name.removeprefix(PREFIX): tensor for name, tensor in load_file(folder / WEIGHTS).items()}
+    except (OSError, SafetensorError) as error:
+        raise UserError(f"adapter '{folder}' does not fit the bundle ({_line(error)}): make it again") from error
 
 
 def _fold(model: nn.Module, alpha: float) -> None:

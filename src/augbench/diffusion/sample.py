@@ -68,14 +68,14 @@ def sample(
         options["strength"] = min(1.0, max(strength, 1.0000001 / steps))  # diffusers cuts it down to whole steps
     elif image is not None or mask is not None:
         raise ValueError(f"'{bundle.name}' makes pictures from text alone")
-    speak = _Speech(pipeline, bundle, negative, clip_skip)
+    speak = Speech(pipeline, bundle, negative, clip_skip)
     options["height"], options["width"] = shape or (bundle.size, bundle.size)
     parts = []
     for start in range(0, len(prompts), batch):
         own = slice(start, start + batch)
         chosen = {key: [place[key] for place in places[own]] for key in ("image", "mask_image") if places}
         spoken = speak(prompts[own])
-        parts.append(_paint(pipeline, bundle, seeds[own], {**spoken, **options, **chosen}))
+        parts.append(paint(pipeline, bundle, seeds[own], {**spoken, **options, **chosen}))
     return np.concatenate(parts)
 
 
@@ -129,7 +129,7 @@ def _places(image: np.ndarray | None, mask: np.ndarray | None, number: int, size
     ]
 
 
-class _Speech:
+class Speech:
     """What a pipeline is told: encoded texts, each encoded once for all of its pictures."""
 
     def __init__(self, pipeline: DiffusionPipeline, bundle: Bundle, negative: str | None, clip_skip: int) -> None:
@@ -138,6 +138,7 @@ class _Speech:
         self.known: dict[str, dict[str, torch.Tensor]] = {}
 
     def __call__(self, prompts: Sequence[str]) -> dict[str, torch.Tensor]:
+        """What the pipeline takes in place of N prompts, each tensor N,..."""
         import torch
 
         for prompt in dict.fromkeys(prompts):
@@ -161,7 +162,7 @@ class _Speech:
         return dict(zip(names, found, strict=True))
 
 
-def _paint(pipeline: DiffusionPipeline, bundle: Bundle, seeds: Sequence[int], options: dict[str, Any]) -> np.ndarray:
+def paint(pipeline: DiffusionPipeline, bundle: Bundle, seeds: Sequence[int], options: dict[str, Any]) -> np.ndarray:
     """One batch: N,H,W,3 uint8."""
     import torch
     from diffusers.utils import logging

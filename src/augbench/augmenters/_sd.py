@@ -1,0 +1,51 @@
+"""What augmenters share that draw with a diffusion bundle: which bundle, its precision, the size it draws at."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+
+from augbench.core.errors import UserError
+from augbench.diffusion.bundles import Bundle, canvas, load
+
+if TYPE_CHECKING:
+    from diffusers import DiffusionPipeline
+
+Precision = Literal["auto", "fp32", "bf16", "fp16"]
+Aspect = Literal["squeeze", "keep"]
+
+
+def usable(bundle: Bundle, augmenter: str) -> Bundle:
+    """The bundle, if it makes pictures from text.
+
+    Raises:
+        UserError: it does not.
+    """
+    if bundle.kind != "sd":
+        what = f"augmenter '{augmenter}' cannot use bundle '{bundle.name}' ({bundle.title})"
+        raise UserError(f"{what}: take sd15 or micro-sd")
+    return bundle
+
+
+def arithmetic(precision: Precision, device: str) -> str:
+    """fp32, bf16 or fp16: what a setting means on a device."""
+    if precision != "auto":
+        return precision
+    return "fp16" if device == "cuda" else "fp32"
+
+
+def loaded(bundle: Bundle, precision: Precision, device: str) -> DiffusionPipeline:
+    """The pipeline, with weights in the precision of the setting; in fp32 on a CPU, where others save no time."""
+    import torch
+
+    kinds = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+    return load(bundle, device, kinds[arithmetic(precision, device)] if device == "cuda" else torch.float32)
+
+
+def drawn_at(bundle: Bundle, aspect: Aspect, pictures: Sequence[np.ndarray]) -> tuple[int, int]:
+    """Height and width at which the bundle draws what pictures, each H,W,3, show: its square, or their aspect."""
+    if aspect == "squeeze":
+        return bundle.size, bundle.size
+    return canvas(bundle, float(np.median([picture.shape[1] / picture.shape[0] for picture in pictures])))

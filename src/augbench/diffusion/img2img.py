@@ -1,0 +1,69 @@
+"""Pictures that start from given ones: noise is added up to an intermediate step, and taken away from there.
+
+This is "image-oriented generation" of StableSDG (arXiv 2405.01872), and diffusers' ordinary image-to-image pipeline.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+from PIL import Image
+
+from augbench.diffusion.bundles import Bundle
+from augbench.diffusion.sample import Speech, check_prompts, fit_image, paint
+
+if TYPE_CHECKING:
+    from diffusers import DiffusionPipeline
+
+
+def vary(
+    pipeline: DiffusionPipeline,
+    bundle: Bundle,
+    prompts: Sequence[str],
+    images: Sequence[np.ndarray],
+    *,
+    seeds: Sequence[int],
+    steps: int,
+    guidance: float,
+    strength: float,
+    shape: tuple[int, int],
+    clip_skip: int = 1,
+    batch: int = 8,
+) -> np.ndarray:
+    """A picture for each of ``images``: N,H,W,3 uint8.
+
+    Args:
+        pipeline: from `augbench.diffusion.bundles.load`, a text-to-image one.
+        bundle: the same that was loaded.
+        prompts: N texts.
+        images: N pictures, each H,W,3 uint8 of any size; they are resized to ``shape``.
+        seeds: N seeds, one for each picture.
+        steps: of the whole way from noise; the share ``strength`` of them is gone, rounded, at least one.
+        guidance: classifier-free guidance scale; up to 1 there is none.
+        strength: how far towards noise a picture is perturbed, in (0, 1]; at 1 next to nothing of it is left.
+        shape: height and width at which the bundle draws.
+        clip_skip: which layer of the text encoder is read, as `augbench.diffusion.text.told` counts.
+        batch: pictures at a time. Another number changes pictures by rounding.
+
+    Raises:
+        UserError: a prompt is longer than the bundle reads, or what was made is no picture.
+    """
+    from diffusers import StableDiffusionImg2ImgPipeline
+
+    if not len(prompts) == len(images) == len(seeds):
+        raise ValueError(f"{len(images)} pictures need as many prompts and seeds, not {len(prompts)} and {len(seeds)}")
+    check_prompts(pipeline, bundle, prompts)
+    painter = StableDiffusionImg2ImgPipeline(**pipeline.components, requires_safety_checker=False)
+    painter.set_progress_bar_config(disable=True)
+    speak = Speech(pipeline, bundle, None, clip_skip)
+    amount = {"num_inference_steps": steps, "guidance_scale": guidance}
+    perturbed = max(1, round(steps * strength))
+    amount["strength"] = min(1.0, (perturbed + 0.1) / steps)  # diffusers cuts it down to whole steps: these
+    parts = []
+    for start in range(0, len(images), batch):
+        own = slice(start, start + batch)
+        begin = [Image.fromarray(fit_image(image, shape)) for image in images[own]]
+        parts.append(paint(painter, bundle, seeds[own], {**speak(prompts[own]), "image": begin, **amount}))
+    return np.concatenate(parts)

@@ -74,7 +74,7 @@ works; it says nothing about photographs.
 materials {reserved} |
 | VAE | {vae_steps:,} steps of {vae_batch}, {vae_minutes:.0f} minutes on {vae_device}; L1, edges, local means, \
 micro_resnet's features, KL weight {vae_kl:g}; latents normalised channel by channel inside the weights |
-| U-Net and text | {steps:,} steps of {batch}, AdamW, lr {lr}, cosine, moving average, bf16 \
+| U-Net and text | {steps} steps of {batch}, Muon and AdamW, lr {lr}, cosine, moving average, bf16 \
 autocast, seed {seed}; {how} |
 | time | {minutes:.0f} minutes on {device}, other work beside it |
 | made with | augbench {augbench}, torch {torch}, Python {python}; `bench/micro/train_vae.py`, `train_unet.py` |
@@ -110,12 +110,20 @@ def on(about: dict) -> str:
     return f"{about['threads']} CPU threads" if about["device"] == "cpu" else "a GPU"
 
 
+def steps_of(about: dict) -> str:
+    """How many were made, and how many the schedule was laid out for where that is another number."""
+    if "finish" not in about:
+        return f"{about['steps']:,}"
+    at, more = about["finish"]
+    return f"{at + more:,} (of {about['steps']:,}; the last {more:,} hurried through what was left of the schedule)"
+
+
 def before(about: dict) -> str:
     """The trainings that it went on from."""
     if "before" not in about:
         return ""
     earlier = about["before"]
-    said = f"; begun with weights of {earlier['steps']:,} steps of {earlier['batch']} (lr {earlier['lr']})"
+    said = f"; begun with weights of {steps_of(earlier)} steps of {earlier['batch']} (lr {earlier['lr']})"
     return said + before(earlier)
 
 
@@ -153,7 +161,8 @@ def card(name: str, out: Path) -> str:
         **{f"vae_{key}": vae[key] for key in ("steps", "batch", "kl")},
         vae_minutes=vae["seconds"] / 60,
         vae_device=on(vae),
-        **{key: about[key] for key in ("pictures", "steps", "batch", "lr", "seed")},
+        steps=steps_of(about),
+        **{key: about[key] for key in ("pictures", "batch", "lr", "seed")},
         how=TRAINING[name] + before(about),
         minutes=about["seconds"] / 60,
         device=on(about),

@@ -13,6 +13,7 @@ import argparse
 import json
 import statistics
 import time
+from contextlib import AbstractContextManager, nullcontext
 
 import numpy as np
 import torch
@@ -29,9 +30,13 @@ INSTANCES, CLASS_PICTURES = 5, 40
 
 
 class Plain(Training):
-    """The same training with nothing kept from one step to the next."""
+    """The same training with nothing kept from one step to the next, and attention as PyTorch chooses it."""
 
     pictures: tuple[list[np.ndarray], list[np.ndarray]]
+
+    def attending(self) -> AbstractContextManager:
+        """As it comes."""
+        return nullcontext()
 
     def encoded(self, kinds: np.ndarray, which: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
         """Every picture through the VAE."""

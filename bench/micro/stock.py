@@ -22,6 +22,7 @@ from tokenizer import LENGTH
 from training import pixels_of
 from transformers import CLIPTokenizer
 
+from augbench.core.keys import digest
 from augbench.core.noise import perlin
 from augbench.core.seeds import rng
 
@@ -91,7 +92,8 @@ class Stock:
         keep: Path | None = None,
     ) -> Stock:
         """Draw and encode the first ``pictures`` of the corpus of that seed; read from ``keep`` if it has just that."""
-        made_with = {"pictures": str(pictures), "seed": str(seed), "vae": micro_vae.digest(vae)}
+        words = digest(tokenizer.get_vocab())
+        made_with = {"pictures": str(pictures), "seed": str(seed), "vae": micro_vae.digest(vae), "words": words}
         if keep and keep.exists():
             with safe_open(keep, "pt", device=device) as file:
                 if file.metadata() == made_with:

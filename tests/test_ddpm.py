@@ -95,6 +95,13 @@ def test_each_regime_learns_from_its_own_and_asks_for_its_own(surfaces, tmp_path
     assert all((a.image == b.image).all() for a, b in zip(pictures, again, strict=True))
 
 
+def test_a_regime_keeps_what_it_is_not_given():
+    few = made(few={"epochs": 3}).config.few
+    assert (few.epochs, few.alpha, few.prompts) == (3, 0.95, ("skt background",))
+    with pytest.raises(UserError, match=r"few\.epoch"):
+        made(few={"epoch": 3})
+
+
 def test_alpha_zero_is_the_untouched_bundle_and_one_is_not(surfaces, tmp_path):
     options = {"steps": 2, "guidance": 7.5, "clip_skip": 2, "batch": 10}
     plain = sample(load(find("micro-sd")), find("micro-sd"), ["skt background"] * 2, seeds=[0, 1], **options)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from augbench.augmenters._sd import Aspect, Precision, arithmetic, drawn_at, loaded, usable
 from augbench.core.contracts import Augmenter, Request, Settings, Shots, Synthetic, TrainView, Workroom
@@ -86,6 +86,15 @@ class DDPM(Augmenter):
         guidance: float = Field(default=7.5, ge=0)
         aspect: Aspect = "squeeze"  # squares squeezed to the picture's size, as the paper; or not
         as_published: bool = False  # where the published files part from the text, see `PUBLISHED`
+
+        @model_validator(mode="before")
+        @classmethod
+        def _rest_of_a_regime(cls, given: Any) -> Any:
+            """What a regime is not given it takes from its default."""
+            if not isinstance(given, dict):
+                return given
+            known = {name: cls.model_fields[name].default.model_dump() for name in ("zero", "few", "full")}
+            return given | {name: own | given[name] for name, own in known.items() if isinstance(given.get(name), dict)}
 
     config: Config
 

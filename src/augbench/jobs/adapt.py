@@ -12,7 +12,7 @@ from augbench.core.contracts import Workroom
 from augbench.core.seeds import derive_seed
 from augbench.core.specs import AdapterSpec
 from augbench.core.store import ADAPTER_MARKER, json_bytes
-from augbench.jobs.context import Context
+from augbench.jobs.context import Context, one_thread
 from augbench.jobs.provenance import device_name, versions
 
 SAY_EVERY = 1.0  # seconds
@@ -36,7 +36,8 @@ def adapt(context: Context, spec: AdapterSpec, say: Say = lambda *progress: None
         made.mkdir()
         scratch = context.store.files.scratch_folder(spec.key)
         room = Workroom(scratch, context.store.shared, context.device, _NowAndThen(spec.key, say))
-        learned = augmenter.adapt(view, made, derive_seed("adapt", spec.augmenter.name), room)
+        with one_thread(augmenter, context.device):
+            learned = augmenter.adapt(view, made, derive_seed("adapt", spec.augmenter.name), room)
         record = {
             "key": spec.key,
             "spec": spec.as_dict(),

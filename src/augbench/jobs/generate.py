@@ -12,7 +12,7 @@ from augbench.core.contracts import Augmenter, Request, Synthetic
 from augbench.core.seeds import derive_seed
 from augbench.core.specs import PoolSpec
 from augbench.core.store import Store, json_bytes, json_lines, parse_json
-from augbench.jobs.context import Context
+from augbench.jobs.context import Context, one_thread
 from augbench.jobs.provenance import device_name, versions
 
 DEFECT = "defect"  # the label of synthetic pictures in detection
@@ -30,7 +30,8 @@ def generate_chunk(context: Context, pool: PoolSpec, chunk: int) -> float:
     reads = augmenter.reads(pool.shots or 0)
     view = context.library.view(pool.data, pool.shots, pool.draw, reads)
     requests = [_request(pool, i) for i in range(chunk * pool.chunk_size, (chunk + 1) * pool.chunk_size)]
-    pictures = augmenter.generate(requests, view)
+    with one_thread(augmenter, context.device):
+        pictures = augmenter.generate(requests, view)
     _check(augmenter, requests, pictures)
     seconds = time.perf_counter() - started
     lines = [_write_picture(context, pool, r, p) for r, p in zip(requests, pictures, strict=True)]

@@ -55,7 +55,7 @@ def _no_data_variable(monkeypatch):
     monkeypatch.delenv("AUGBENCH_DATA", raising=False)
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")  # so that what other fixtures of a module make is made in the same way
 def one_thread():
     """Torch on one thread: small models gain nothing from more, and the numbers stay the same on every machine."""
     import torch

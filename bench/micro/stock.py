@@ -71,6 +71,7 @@ class Stock:
     latents: torch.Tensor  # N,4,32,32 float16
     masked: torch.Tensor  # N,4,32,32 float16, of the picture with gray under the mask
     masks: torch.Tensor  # N,1,32,32 bool
+    defects: torch.Tensor  # N,1,32,32 bool, where any of a latent's pixels is defective
     tokens: torch.Tensor  # N,CAPTIONS + VAGUE,LENGTH int16; the last VAGUE ones are vague
 
     def __len__(self) -> int:
@@ -106,8 +107,8 @@ class Stock:
         return stock.to(device)
 
 
-def encoded(vae: torch.nn.Module, corpus: Arrays, device: str) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Latents, latents of the masked pictures, masks at the size of latents, for all pictures of a corpus."""
+def encoded(vae: torch.nn.Module, corpus: Arrays, device: str) -> tuple[torch.Tensor, ...]:
+    """Latents, latents of the masked pictures, masks and defects at the size of latents, for a whole corpus."""
     regions = np.stack([region(item, mask) for item, mask in zip(corpus.items, corpus.masks, strict=True)])
     covered = torch.from_numpy(regions)[:, None]
     pixels = pixels_of(corpus, "cpu")
@@ -119,7 +120,8 @@ def encoded(vae: torch.nn.Module, corpus: Arrays, device: str) -> tuple[torch.Te
         masked.append(micro_vae.encode_float(vae, micro_vae.from_pixels(part).masked_fill(under, GRAY)).half())
     # nearest, as diffusers makes masks smaller
     small = torch.nn.functional.interpolate(covered.float(), scale_factor=0.5).bool()
-    return torch.cat(clean), torch.cat(masked), small
+    defects = torch.nn.functional.max_pool2d(torch.from_numpy(corpus.masks)[:, None].float(), 2).bool()
+    return torch.cat(clean), torch.cat(masked), small, defects
 
 
 def tokens_of(items: list[Item], tokenizer: CLIPTokenizer) -> torch.Tensor:

@@ -3,16 +3,19 @@
     python bench/micro/train_unet.py micro-sd --vae FOLDER --out OUT              # two CPU threads, 75 minutes
     python bench/micro/train_unet.py micro-sdxl-inpaint --start OUT --out OUT     # goes on from it, 25 minutes
     python bench/micro/train_unet.py micro-sd --init src/augbench/assets/models/micro-sd --out OUT    # more of it
+    ... --init FOLDER --new-text                        # its U-Net with a text encoder that learned to read anew
     ... --preset gpu | --resume | --minutes 30 | --session 9                      # as in train_vae.py
 
 Writes OUT/NAME, a diffusers folder in fp16 with `training.json`, and a sheet OUT/NAME.png; for `micro-sd` also
 OUT/vae.json, how the VAE was trained, and OUT/nine, its U-Net with 9 channels, which the other bundle begins with.
 
-The prediction is v. A quarter of the samples of `micro-sd` are inpainting, the others have zeros in the five channels
-of the mask, so that the first four channels alone are a text-to-image U-Net. A tenth of the captions is dropped, a
-fifth of the rest is vague. `micro-sd` reads its text encoder's last layer three times in four and else the last but
-one, so that clip skip 2 works. `micro-sdxl-inpaint` reads the last but one of both encoders, as SDXL does, and leaves
-the first encoder as it is.
+A text encoder first learns to read (`reading.py`), then stays as it is, as Stable Diffusion's do; the U-Net is trained.
+The prediction is v. Where a defect is, an error counts more, as it covers a tenth of a picture and is what words are
+about; more steps look at times where shapes are decided than at nearly pure noise. A quarter of the samples of
+`micro-sd` are inpainting, the others have zeros in the five channels of the mask, so that the first four channels alone
+are a text-to-image U-Net. A tenth of the captions is dropped, a fifth of the rest is vague. `micro-sd` reads its text
+encoder's last layer three times in four and else the last but one, so that clip skip 2 works. `micro-sdxl-inpaint`
+reads the last but one of both encoders, as SDXL does; only its second encoder is new.
 """
 
 from __future__ import annotations
@@ -32,6 +35,7 @@ from corpus.pictures import captions, plan
 from diffusers import DDPMScheduler, UNet2DConditionModel
 from fast import speed_up
 from muon import Muon, matrices
+from reading import READING, last_layers, pooled_layers, teach
 from sheets import bundle_sheet
 from stock import CAPTIONS, VAGUE, Stock, tokenized
 from tokenizer import write as write_tokenizer
@@ -67,6 +71,8 @@ WARM_UP = 200  # steps
 EMA = 0.999
 INPAINTING = {SD: 0.25, SDXL: 0.8}  # share of the samples
 DROPPED = 0.1  # share of the captions
+DEFECT_WEIGHT = 4.0  # of an error where a defect is, against 1 elsewhere
+BANDS = ((0.2, 0.0, 0.3), (0.65, 0.3, 0.8), (0.15, 0.8, 1.0))  # share of the samples: from, to, of the schedule
 SKIPPED = 0.25  # share of the steps of micro-sd that read the last but one layer
 
 
@@ -82,16 +88,17 @@ class Trainer(nn.Module):
             if args.init:
                 four = UNet2DConditionModel.from_pretrained(args.init / "unet", dtype=torch.float32)
                 self.unet = bundle.nine_channels(four, SD)
+            if args.init and not args.new_text:
                 self.first = CLIPTextModel.from_pretrained(args.init / "text_encoder", dtype=torch.float32)
-            trained = {"unet": self.unet, "first": self.first}
         else:
             nine = UNet2DConditionModel.from_pretrained(args.start / "nine", dtype=torch.float32)
             self.unet = bundle.widened(nine)
             folder = args.start / SD / "text_encoder"
-            self.first = CLIPTextModel.from_pretrained(folder, dtype=torch.float32).requires_grad_(False)
+            self.first = CLIPTextModel.from_pretrained(folder, dtype=torch.float32)
             self.second = bundle.text_encoder(tokenizer, bundle.SECOND_WIDTH, projected=True)
-            trained = {"unet": self.unet, "second": self.second}
-        self.trained = nn.ModuleDict(trained)
+        self.readers = nn.ModuleList(part for part in (self.first, self.second) if part is not None)
+        self.readers.requires_grad_(False)
+        self.trained = nn.ModuleDict({"unet": self.unet})
         self.ema = copy.deepcopy(self.trained).requires_grad_(False)
         self.to(args.device)
         speed_up(self.unet).to(memory_format=torch.channels_last)
@@ -104,6 +111,21 @@ class Trainer(nn.Module):
         empty = tokenized([""], tokenizer).to(args.device)
         self.register_buffer("empty", empty)
 
+    @property
+    def new_reader(self) -> nn.Module | None:
+        """The text encoder that has to learn to read."""
+        if self.second is not None:
+            return self.second
+        return None if self.args.init and not self.args.new_text else self.first
+
+    def learn_to_read(self, tokenizer: CLIPTokenizer) -> None:
+        """Teach the new text encoder, if there is one."""
+        if new := self.new_reader:
+            new.requires_grad_(True)
+            teach(pooled_layers(new) if new is self.second else last_layers(new), new, tokenizer, self.args.seed)
+            new.requires_grad_(False)
+
+    @torch.no_grad()
     def read(self, tokens: torch.Tensor, draw: torch.Generator) -> tuple[torch.Tensor, dict[str, torch.Tensor] | None]:
         """What the U-Net is told by N,LENGTH tokens: hidden states, and for SDXL the added conditions.
 
@@ -116,8 +138,7 @@ class Trainer(nn.Module):
         if self.second is None:
             skip = torch.rand(1, generator=draw).item() < SKIPPED
             return told(self.first, tokens, 2 if skip else 1), None
-        with torch.no_grad():
-            first = self.first(tokens, output_hidden_states=True).hidden_states[-2]
+        first = self.first(tokens, output_hidden_states=True).hidden_states[-2]
         second = self.second(tokens, output_hidden_states=True)
         kept = (chance >= DROPPED / 2).view(-1, 1, 1)
         hidden = torch.cat([first, second.hidden_states[-2]], 2) * kept
@@ -126,7 +147,7 @@ class Trainer(nn.Module):
         return hidden, {"text_embeds": second.text_embeds * kept[:, 0], "time_ids": sizes}
 
     def loss(self, stock: Stock, rows: torch.Tensor, draw: torch.Generator) -> torch.Tensor:
-        """Mean squared error of v over the pictures of these rows, at times spread evenly over the schedule."""
+        """Mean squared error of v over the pictures of these rows, at times spread evenly over each of the bands."""
         device, count = self.args.device, len(rows)
 
         def uniform(*shape: int) -> torch.Tensor:
@@ -134,8 +155,7 @@ class Trainer(nn.Module):
 
         latents, masked, masks = (part[rows].float() for part in (stock.latents, stock.masked, stock.masks))
         noise = torch.randn(latents.shape, generator=draw).to(device)
-        spread = (torch.arange(count, device=device) + uniform()) / count
-        times = (spread * len(self.kept)).long()
+        times = (banded((torch.arange(count, device=device) + uniform()) / count) * len(self.kept)).long()
         signal, level = self.kept[times].sqrt().view(-1, 1, 1, 1), (1 - self.kept[times]).sqrt().view(-1, 1, 1, 1)
         inpainting = (uniform(1, 1, 1) < INPAINTING[self.args.name]).float()
         seen = torch.cat([signal * latents + level * noise, masks * inpainting, masked * inpainting], 1)
@@ -147,7 +167,8 @@ class Trainer(nn.Module):
             hidden, added = self.read(tokens, draw)
             seen = seen.contiguous(memory_format=torch.channels_last)
             made = self.unet(seen, times, hidden, added_cond_kwargs=added, return_dict=False)[0]
-        return ((made.float() - (signal * noise - level * latents)) ** 2).mean()
+        weight = 1 + (DEFECT_WEIGHT - 1) * stock.defects[rows].float()
+        return (weight * (made.float() - (signal * noise - level * latents)) ** 2).mean()
 
     def step(self, stock: Stock, step: int) -> torch.Tensor:
         """One update; everything random in it follows from the seed and the step. Returns the loss."""
@@ -162,6 +183,16 @@ class Trainer(nn.Module):
         return loss.detach()
 
 
+def banded(spread: torch.Tensor) -> torch.Tensor:
+    """N numbers even in [0, 1) -> places in the schedule in [0, 1), as often in each of `BANDS` as it says."""
+    places, below = torch.zeros_like(spread), 0.0
+    for share, start, end in BANDS:
+        inside = (spread - below) / share
+        places = torch.where(inside >= 0, start + inside.clamp(max=1) * (end - start), places)
+        below += share
+    return places.clamp(max=0.9999)
+
+
 def tokenizer_for(args: argparse.Namespace) -> CLIPTokenizer:
     """Learned for `micro-sd`, the same for what begins with one."""
     if args.name == SDXL or args.init:
@@ -172,15 +203,15 @@ def tokenizer_for(args: argparse.Namespace) -> CLIPTokenizer:
 
 def finish(trainer: Trainer, tokenizer: CLIPTokenizer, about: dict, args: argparse.Namespace) -> None:
     """Save the averages as a bundle, and draw the sheet from what was saved."""
-    ema, folder = trainer.ema.cpu(), args.out / args.name
+    ema, readers, folder = trainer.ema.cpu(), list(trainer.readers.cpu()), args.out / args.name
     vae = micro_vae.load(args.vae)
     if args.name == SD:
-        pipeline = bundle.sd_pipeline(vae, ema["first"], tokenizer, ema["unet"])
+        pipeline = bundle.sd_pipeline(vae, readers[0], tokenizer, ema["unet"])
         bundle.halve(ema["unet"]).save_pretrained(args.out / "nine")
         if (args.vae / "training.json").exists():
             shutil.copy(args.vae / "training.json", args.out / "vae.json")
     else:
-        pipeline = bundle.sdxl_pipeline(vae, [trainer.first.cpu(), ema["second"]], tokenizer, ema["unet"])
+        pipeline = bundle.sdxl_pipeline(vae, readers, tokenizer, ema["unet"])
     bundle.save(pipeline, folder)
     if args.name == SDXL:
         bundle.share(args.start / SD, folder)
@@ -201,6 +232,7 @@ def arguments(given: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--init", type=Path, help="go on from this saved micro-sd, with a learning rate that falls anew"
     )
+    parser.add_argument("--new-text", action="store_true", help="with --init: not with its text encoder")
     parser.add_argument("--seed", type=int, default=0, help="of weights, order and noise")
     add_common(parser, "runs/micro_unet/checkpoint.safetensors")
     parser.add_argument("--finish", type=finishing, help="AT+STEPS: from step AT on, end within so many steps")
@@ -211,6 +243,8 @@ def arguments(given: list[str] | None = None) -> argparse.Namespace:
         parser.error("micro-sdxl-inpaint needs --start, the folder that micro-sd was written to")
     if args.init and args.name == SDXL:
         parser.error("--init is for micro-sd")
+    if args.new_text and not args.init:
+        parser.error("--new-text is for --init")
     begun_with = args.init or (args.start and args.start / SD)
     args.vae = args.vae or (begun_with and begun_with / "vae")
     if not args.vae:
@@ -231,16 +265,23 @@ def main(given: list[str] | None = None) -> None:
         trial = Trainer(args, tokenizer)
         args.steps = steps_in(args.minutes, lambda step: trial.step(stock, step))
     trainer = Trainer(args, tokenizer)
-    parts = {"trained": trainer.trained, "ema": trainer.ema, "muon": trainer.muon, "adam": trainer.adam}
+    if not (args.resume and args.checkpoint.exists()):  # a checkpoint knows how to read
+        trainer.learn_to_read(tokenizer)
+    parts = {"trained": trainer.trained, "readers": trainer.readers, "ema": trainer.ema}
+    parts |= {"muon": trainer.muon, "adam": trainer.adam}
     settings = {name: getattr(args, name) for name in DECISIVE} | {"vae": micro_vae.digest(args.vae)}
+    settings |= {"defect_weight": DEFECT_WEIGHT, "bands": [list(band) for band in BANDS]}
     if args.finish:
         settings["finish"] = args.finish
     if args.init:
         settings["init"] = micro_vae.digest(args.init / "unet")
+        settings["new_text"] = args.new_text
     total = sum(args.finish) if args.finish else args.steps
     seconds = run(args, settings, parts, lambda step: trainer.step(stock, step), total=total)
     if seconds is not None:
         about = settings | {"device": args.device, "threads": args.threads, "seconds": seconds}
+        if trainer.new_reader is not None:
+            about["reading"] = READING
         if args.init:
             about["before"] = json.loads((args.init / "training.json").read_text(encoding="utf-8"))
         finish(trainer, tokenizer, about, args)

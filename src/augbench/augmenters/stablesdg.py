@@ -10,18 +10,30 @@ Stated are the stages, what they train, and the prompt. Everything else is our c
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 import pandas as pd
 from pydantic import Field, model_validator
 
 from augbench.augmenters._sd import Aspect, Precision, arithmetic, drawn_at, loaded, usable
-from augbench.core.contracts import Augmenter, Request, Settings, Shots, Synthetic, TrainView, Workroom
+from augbench.core.contracts import (
+    Augmenter,
+    Candidate,
+    Request,
+    Scoring,
+    Settings,
+    Shots,
+    Synthetic,
+    TrainView,
+    Workroom,
+)
 from augbench.core.errors import UserError, listed
+from augbench.core.extractor import EMBEDDED
 from augbench.core.seeds import derive_seed, rng
 from augbench.diffusion import lora
 from augbench.diffusion.bundles import embedded, fetch, find, of_content
@@ -29,11 +41,28 @@ from augbench.diffusion.dreambooth import encode
 from augbench.diffusion.img2img import vary
 from augbench.diffusion.inversion import StageRecipe, Word, run_stages
 from augbench.diffusion.memory import enough_memory
-from augbench.diffusion.sample import check_prompts, fit_image, sample
+from augbench.diffusion.sample import check_prompts, fit_image
 
 GENERATION = "generation.json"  # in the adapter: its classes, where what they learned lies, and how it is used
 DEFECT = "defect"  # in detection all shots are one class
 SAMPLED_AT_ONCE = 10  # pictures of a chunk; fixed, as pictures depend a little on their batch
+
+
+class QualitySearch(Settings):
+    """Step 4 of the paper: adaptation and generation are repeated over hyperparameters, and the best are kept.
+
+    Which ones, and how many pictures are scored, is NOT STATED; the numbers are our choice. Every combination is tried.
+    """
+
+    strengths: tuple[Annotated[float, Field(ge=0, le=1)], ...] = Field((0.3, 0.5, 0.7), min_length=1)
+    lora_steps: tuple[Annotated[int, Field(ge=1)], ...] = ()  # (): the setting of the augmenter alone
+    token_steps: tuple[Annotated[int, Field(ge=1)], ...] = ()
+    guidances: tuple[Annotated[float, Field(ge=0)], ...] = ()
+    metric: Literal["kid", "fid"] = "kid"  # the paper takes FID, which needs more pictures than features
+    extractor: str = EMBEDDED  # a timm backbone
+    pictures: int = Field(default=30, ge=2)  # of each class and candidate
+    folds: int = Field(default=2, ge=1, le=2)  # 2: each half of the shots is learned from once
+    least_distance: float = Field(default=0.5, ge=0)  # nearer to what it learned from, a candidate copies: refused
 
 
 class StableSDG(Augmenter):
@@ -72,10 +101,11 @@ class StableSDG(Augmenter):
         precision: Precision = "auto"  # auto: fp16 on a GPU, else fp32
         gradient_checkpointing: bool = False  # less memory, more time, the same result
         alpha: float = Field(default=1.0, ge=0, le=1)  # weight of the update when it is merged
-        strength: float = Field(default=0.5, gt=0, le=1)  # how far a real picture is perturbed towards noise
+        strength: float = Field(default=0.5, ge=0, le=1)  # how far a real picture is perturbed towards noise
         steps: int = Field(default=50, ge=1)  # of DDIM, for the whole way
         guidance: float = Field(default=7.5, ge=0)
         aspect: Aspect = "squeeze"  # squares squeezed to the picture's size; or drawn at its aspect
+        quality_search: QualitySearch | None = None  # step 4 of the paper; None: the settings above as they are
 
         @model_validator(mode="after")
         def _prompt_has_the_word(self) -> Self:
@@ -104,6 +134,26 @@ class StableSDG(Augmenter):
     def ready(self) -> None:
         """The bundle is one that it can use, and on this machine."""
         fetch(usable(find(self.config.bundle), self.name))
+
+    # -- searching
+
+    def candidates(self) -> tuple[Candidate, ...]:
+        """Every combination that the search names."""
+        search = self.config.quality_search
+        if search is None:
+            return ()
+        adapting = _combinations(lora_steps=search.lora_steps, token_steps=search.token_steps)
+        generating = _combinations(strength=search.strengths, guidance=search.guidances)
+        return tuple(Candidate(first, second) for first in adapting for second in generating)
+
+    def scoring(self) -> Scoring:
+        """As the search says."""
+        search = self.config.quality_search
+        return Scoring(search.extractor, search.pictures, search.least_distance, search.metric, search.folds)
+
+    def chosen(self, settings: Mapping[str, Any]) -> StableSDG:
+        """With what the search chose, and no search."""
+        return type(self)(self.config.model_copy(update={**settings, "quality_search": None}))
 
     # -- learning
 
@@ -211,13 +261,10 @@ class StableSDG(Augmenter):
         amount["seeds"] = [request.seed for request in requests]
         prompts, meta = [prompt] * len(requests), {"prompt": prompt}
         with enough_memory("precision"):
-            if config.start == "noise":
-                made = sample(self._pipeline, self._bundle, prompts, **amount)
-            else:
-                meta["strength"] = config.strength
-                made = vary(self._pipeline, self._bundle, prompts, begin, strength=config.strength, **amount)
+            strength = 1.0 if config.start == "noise" else config.strength
+            made = vary(self._pipeline, self._bundle, prompts, begin, strength=strength, **amount)
         fitted = [fit_image(picture, real.shape[:2]) for picture, real in zip(made, begin, strict=True)]
-        own = [{"source": source} if config.start == "real" else {} for source in sources]
+        own = [{"source": source, "strength": strength} if strength < 1 else {} for source in sources]
         return [
             Synthetic(picture, request.label, None, meta | source)
             for picture, request, source in zip(fitted, requests, own, strict=True)
@@ -245,6 +292,12 @@ class StableSDG(Augmenter):
             raise UserError(f"augmenter '{self.name}' has no shot of class '{label}' to start from: give it shots")
         turn, place = divmod(request.index // len(self._told["classes"]), len(names))  # classes take turns, too
         return names[rng("stablesdg-sources", label, turn).permutation(len(names))[place]]
+
+
+def _combinations(**axes: Sequence[float]) -> list[dict[str, float]]:
+    """Every combination of the axes that name something: one empty one where none does."""
+    named = {name: values for name, values in axes.items() if values}
+    return [dict(zip(named, values, strict=True)) for values in itertools.product(*named.values())]
 
 
 def _labels(view: TrainView) -> pd.Series:

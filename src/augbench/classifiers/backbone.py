@@ -24,7 +24,7 @@ def build(protocol: Protocol, outputs: int, seed: int) -> torch.nn.Module:
     import torch
 
     micro_resnet.register()
-    _refuse_unknown(protocol.backbone)
+    refuse_unknown(protocol.backbone)
     torch.manual_seed(seed)
     if protocol.weights == "timm":
         return _pretrained(protocol, outputs)
@@ -34,8 +34,11 @@ def build(protocol: Protocol, outputs: int, seed: int) -> torch.nn.Module:
     return model
 
 
-def _refuse_unknown(backbone: str) -> None:
-    """timm's names are ``architecture`` or ``architecture.tag``, a tag naming one of several sets of weights."""
+def refuse_unknown(backbone: str) -> None:
+    """Raises UserError where timm has no such backbone.
+
+    timm's names are ``architecture`` or ``architecture.tag``, a tag naming one of several sets of weights.
+    """
     import timm
 
     architecture, _, tag = backbone.partition(".")

@@ -6,8 +6,7 @@ Nothing here loads torch or ray. A plug-in module is imported to be listed, so i
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -17,6 +16,7 @@ import pandas as pd
 from pydantic import BaseModel, ConfigDict, Field
 
 from augbench.core.errors import UserError
+from augbench.core.passing import Candidate, Part, Request, Scoring, Synthetic, Workroom
 from augbench.core.pictures import SUFFIXES, decode_grey, decode_rgb, read_bytes
 
 Task = Literal["detection", "recognition"]
@@ -248,6 +248,13 @@ class TrainView:
         self._demand("regions")
         return self._dataset.read_mask(self._regions[sample_id])
 
+    def with_shots(self, ids: Sequence[str]) -> TrainView:
+        """A view of some of the shots; all else stays."""
+        rows = self._shots[self._shots["id"].isin(ids)]
+        part = TrainView(self._dataset, self._negatives, rows, self._reads, self.regime)
+        part._regions = self._regions
+        return part
+
     def reads(self, what: str) -> bool:
         """Whether the augmenter declared that it reads this here: negatives, shots, masks or regions."""
         return what in self._reads
@@ -255,53 +262,6 @@ class TrainView:
     def _demand(self, what: str) -> None:
         if what not in self._reads:
             raise PermissionError(f"this augmenter declares reads={sorted(self._reads)}; '{what}' is not among them")
-
-
-@dataclass(frozen=True)
-class Request:
-    """One synthetic picture to make."""
-
-    index: int  # its place in the pool
-    seed: int  # its own derived seed, in [0, 2**63)
-    label: str  # the class it shall show
-
-    @property
-    def rng(self) -> np.random.Generator:
-        """A fresh generator for this picture alone."""
-        return np.random.default_rng(self.seed)
-
-
-@dataclass(frozen=True)
-class Synthetic:
-    """One synthetic picture."""
-
-    image: np.ndarray  # H,W,3 uint8 RGB, at the dataset's native size
-    label: str
-    mask: np.ndarray | None = None  # H,W bool: where the defect is, if the augmenter knows
-    meta: dict = field(default_factory=dict)  # JSON values, e.g. {"source": sample id, "prompt": ...}
-
-
-@dataclass(frozen=True)
-class Part:
-    """A share of a mixture: an augmenter by name, its settings, and how much of N_aug it gives."""
-
-    augmenter: str
-    settings: Mapping[str, object]
-    share: float
-
-
-@dataclass(frozen=True)
-class Workroom:
-    """Where an adapter is made, beside what it may see.
-
-    ``shared(key, make)`` gives the folder of that key, which ``make(folder)`` fills where there is none yet: for what
-    all adapters of a store use alike, such as pictures of a class prompt. The key says all that decides its content.
-    """
-
-    scratch: Path  # a folder of its own that outlives an interruption: for checkpoints
-    shared: Callable[[str, Callable[[Path], None]], Path]
-    device: str = "cpu"  # a torch device
-    say: Callable[[int, int, float], None] = lambda step, steps, loss: None  # progress
 
 
 class Augmenter:
@@ -353,6 +313,21 @@ class Augmenter:
     def parts(self) -> tuple[Part, ...]:
         """The parts of a mixture; () for an augmenter that makes its own pictures. A mixture owns no images."""
         return ()
+
+    def candidates(self) -> tuple[Candidate, ...]:
+        """What a quality search tries before anything is learned from all shots; (): nothing is searched.
+
+        The engine runs the search; the augmenter that is used is `chosen`.
+        """
+        return ()
+
+    def scoring(self) -> Scoring:
+        """How the candidates are judged. Only asked where there are any."""
+        raise NotImplementedError(f"{type(self).__name__}.scoring")
+
+    def chosen(self, settings: Mapping[str, Any]) -> Augmenter:
+        """The same augmenter with some settings in place of its own, and no search any more."""
+        return type(self)(self.config.model_copy(update=dict(settings)))
 
     def embedded(self) -> bool:
         """True when it uses weights shipped in this package: results are labelled "mechanics, not evidence"."""

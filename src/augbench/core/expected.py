@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from augbench.core.plan import Plan
+from augbench.core.specs import Cell
 
 EXPECTED_FIELDS = (
     "key",
@@ -20,9 +21,10 @@ EXPECTED_FIELDS = (
     "task",  # "detection" or "recognition"
     "ap_definition",  # which AP the protocol calls "AP": "trapezoidal" or "step"
     "false_alarm_rate",  # the rate that the held-out threshold is chosen for; None where nothing is held out
+    "fidelity",  # of the pools it takes from: (augmenter, key of the record of the pool's fidelity) pairs
 )
 
-LATER_FIELDS = {"test_share": None}
+LATER_FIELDS: dict[str, Any] = {"test_share": None, "fidelity": []}
 """Fields that came after the first stores were written, with what those stores mean."""
 
 
@@ -44,6 +46,15 @@ def expected_of(plan: Plan) -> list[dict[str, Any]]:
             "task": tasks[cell.data.alias],
             "ap_definition": cell.protocol.ap,
             "false_alarm_rate": cell.protocol.false_alarm_rate if cell.data.holdout else None,
+            "fidelity": _measured(plan, cell),
         }
         for cell in plan.cells
     ]
+
+
+def _measured(plan: Plan, cell: Cell) -> list[tuple[str, str]]:
+    """A mixture takes from several pools, each under the name of its augmenter; others go by their own name."""
+    takes = plan.needs[cell.key]
+    own = cell.augmenter.alias if len(takes) == 1 else None
+    pools = [(own or take.pool.augmenter.name, plan.fidelity.get(take.pool.key)) for take in takes]
+    return [(name, spec.key) for name, spec in pools if spec]

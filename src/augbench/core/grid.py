@@ -77,6 +77,13 @@ class Resources(_Strict):
     train: StageResources = StageResources()
 
 
+class Fidelity(_Strict):
+    """How pools are compared with real defects. No part of any cell's key: it never changes a training."""
+
+    extractor: str = "auto"  # a timm backbone; auto: Inception where its weights are at hand, else micro_resnet
+    pictures: int | None = Field(default=None, ge=2)  # of each pool; None: as many as the smallest pool has
+
+
 class Grid(_Strict):
     """A grid file, checked. Axes multiply; an entry may narrow them for itself."""
 
@@ -93,6 +100,7 @@ class Grid(_Strict):
     fresh_pools: bool = False  # new pictures for each N_aug, as the papers did
     save_weights: bool = False  # keep each trained classifier as safetensors
     resources: Resources = Resources()
+    fidelity: Fidelity | None = Fidelity()  # null: not measured
 
     @property
     def base(self) -> str:
@@ -149,7 +157,7 @@ class _UniqueKeys(yaml.SafeLoader):
 def _identity(grid: Grid) -> dict[str, Any]:
     """What of a grid decides its cells: not where files lie, nor how the run is spread, nor prose, nor defaults."""
     content = grid.as_dict()
-    del content["resources"], content["save_weights"]
+    del content["resources"], content["save_weights"], content["fidelity"]
     prose = {"about", "sources"}
     content["protocols"] = [p.model_dump(mode="json", exclude=prose, exclude_defaults=True) for p in grid.protocols]
     for entry in content["datasets"]:
@@ -173,6 +181,8 @@ def _model_at(place: tuple[str | int, ...]) -> type[BaseModel]:
     """The model whose fields could have stood there."""
     if len(place) > 1 and place[0] == "resources":
         return Resources if len(place) == 2 else StageResources
+    if len(place) > 1 and place[0] == "fidelity":
+        return Fidelity
     nested = {"datasets": DatasetEntry, "augmenters": AugmenterEntry}
     return nested.get(str(place[0]), Grid) if len(place) > 1 else Grid
 

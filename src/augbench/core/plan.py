@@ -15,11 +15,14 @@ from typing import Any
 from augbench.core import plugins
 from augbench.core.contracts import Augmenter, Part, Shots
 from augbench.core.errors import UserError
+from augbench.core.extractor import resolve
 from augbench.core.grid import AugmenterEntry, DatasetEntry, Grid
 from augbench.core.library import ABSENT, Library
 from augbench.core.protocol import Protocol
-from augbench.core.specs import AdapterSpec, AugmenterSpec, Cell, DataSpec, PoolSpec, regime
+from augbench.core.specs import AdapterSpec, AugmenterSpec, Cell, DataSpec, FidelitySpec, PoolSpec, SearchSpec, regime
 from augbench.core.store import Store
+
+FEWEST = 2  # pictures that can be compared with real ones
 
 
 @dataclass(frozen=True)
@@ -48,6 +51,7 @@ class Plan:
     dropped: Counter[str] = field(default_factory=Counter)  # reason -> cells
     absent: list[str] = field(default_factory=list)  # datasets whose files are not at hand
     not_runnable: dict[str, str] = field(default_factory=dict)  # augmenter -> why
+    fidelity: dict[str, FidelitySpec] = field(default_factory=dict)  # pool key -> how it is compared with real defects
 
     @cached_property
     def by_key(self) -> dict[str, Cell]:
@@ -68,6 +72,10 @@ class Plan:
         """What must be learned before this pool, if anything."""
         return pool.adapter if self.library.augmenter(pool.augmenter).learns else None
 
+    def search(self, adapter: AdapterSpec) -> SearchSpec | None:
+        """What must be chosen before this adapter is learned, if anything."""
+        return SearchSpec(adapter) if self.library.augmenter(adapter.augmenter).candidates() else None
+
     def require_runnable(self) -> None:
         """Raises UserError where a dataset or an augmenter of the grid cannot run here."""
         for label in self.absent:
@@ -83,6 +91,8 @@ class Remaining:
     cells: list[Cell]
     chunks: list[tuple[PoolSpec, int]]  # in the order of the cells that wait for them
     adapters: list[AdapterSpec]
+    searches: list[SearchSpec]
+    fidelity: list[FidelitySpec]  # of pools that are there or will be: none is made again to be measured
     done: int
     failed_before: int
     images: int
@@ -90,7 +100,7 @@ class Remaining:
     @property
     def nothing(self) -> bool:
         """Whether everything is done."""
-        return not self.cells
+        return not self.cells and not self.fidelity
 
 
 def make_plan(grid: Grid, store: Store | None = None) -> Plan:
@@ -114,7 +124,22 @@ def make_plan(grid: Grid, store: Store | None = None) -> Plan:
         why = "; ".join(plan.dropped) or "an axis is empty"
         raise UserError(f"grid '{grid.name}' holds no cell that can be trained: {why}")
     _check_needs(plan)
+    _add_fidelity(plan)
     return plan
+
+
+def _add_fidelity(plan: Plan) -> None:
+    """One measurement a pool; all pools of a dataset by equally many pictures, or they could not be compared."""
+    entry, sizes = plan.grid.fidelity, {}
+    if entry is None:
+        return
+    extractor = resolve(entry.extractor)
+    for key, pool in plan.pools.items():
+        sizes[pool.data.alias] = min(plan.pool_sizes[key], sizes.get(pool.data.alias, plan.pool_sizes[key]))
+    for key, pool in plan.pools.items():
+        count = min(entry.pictures or sizes[pool.data.alias], plan.pool_sizes[key])
+        if count >= FEWEST and pool.data.alias not in plan.absent:
+            plan.fidelity[key] = FidelitySpec(pool, extractor, count)
 
 
 def _refuse_borrowed_names(grid: Grid) -> None:
@@ -149,9 +174,29 @@ def subtract(plan: Plan, store: Store) -> Remaining:
         adapter = plan.adapter(pool) if missing else None
         if adapter and not store.has_adapter(adapter):
             adapters[adapter.key] = adapter
-    failed = store.keys("failures") & {cell.key for cell in cells}
-    images = sum(pool.chunk_size for pool, _ in chunks)
-    return Remaining(cells, chunks, list(adapters.values()), len(plan.cells) - len(cells), len(failed), images)
+    wanted_searches = [search for adapter in adapters.values() if (search := plan.search(adapter))]
+    decided = store.keys("searches") if wanted_searches else set()
+    return Remaining(
+        cells=cells,
+        chunks=chunks,
+        adapters=list(adapters.values()),
+        searches=[search for search in wanted_searches if search.key not in decided],
+        fidelity=_unmeasured(plan, store, wanted),
+        done=len(plan.cells) - len(cells),
+        failed_before=len(store.keys("failures") & {cell.key for cell in cells}),
+        images=sum(pool.chunk_size for pool, _ in chunks),
+    )
+
+
+def _unmeasured(plan: Plan, store: Store, wanted: Mapping[str, int]) -> list[FidelitySpec]:
+    """Fidelity that is not on record, of pools whose pictures are there or will be: pool key -> chunks ``wanted``."""
+    have = store.keys("fidelity")
+    missing = [spec for spec in plan.fidelity.values() if spec.key not in have]
+    return [
+        spec
+        for spec in missing
+        if wanted.get(spec.pool.key, 0) >= spec.chunks or store.chunks(spec.pool) >= set(range(spec.chunks))
+    ]
 
 
 def _augmenter_spec(library: Library, name: str, settings: Mapping[str, Any], label: str) -> AugmenterSpec:

@@ -1,4 +1,4 @@
-"""Specs: the frozen descriptions of adapters, pools and cells, and the one place where their keys are made.
+"""Specs: the frozen descriptions of searches, adapters, pools, fidelity and cells; the one place of their keys.
 
 A key is a readable prefix and the start of a hash of the spec's canonical JSON, for example
 ``ksdd2-inout-few5-n100-s2-1f3a9c02``. Bump `SCHEMA` when the meaning of a field changes.
@@ -204,6 +204,58 @@ class PoolSpec(_Keyed):
         return cls(
             **{**value, "data": DataSpec.from_dict(value["data"]), "augmenter": AugmenterSpec(**value["augmenter"])}
         )
+
+
+@dataclass(frozen=True)
+class SearchSpec(_Keyed):
+    """The choice of an augmenter's settings by the quality of what they make, before anything is learned from all
+    shots. One serves the adapter and all pools of a row."""
+
+    adapter: AdapterSpec  # that it is for
+    kind = "search"
+
+    @cached_property
+    def identity(self) -> dict[str, Any]:
+        """What is hashed: the adapter's identity; what is tried is among the augmenter's settings."""
+        return self.adapter.identity
+
+    @cached_property
+    def prefix(self) -> str:
+        """As the adapter's."""
+        return self.adapter.prefix
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON values."""
+        return self.adapter.as_dict()
+
+
+@dataclass(frozen=True)
+class FidelitySpec(_Keyed):
+    """How close the first pictures of a pool are to real defects, seen through one extractor."""
+
+    pool: PoolSpec
+    extractor: str  # see classifiers.features
+    pictures: int  # the first so many; the same for all pools that are compared
+    kind = "fidelity"
+
+    @cached_property
+    def identity(self) -> dict[str, Any]:
+        """What is hashed."""
+        return {"pool": digest(self.pool.identity), "extractor": self.extractor, "pictures": self.pictures}
+
+    @cached_property
+    def prefix(self) -> str:
+        """The pool's, extractor and number of pictures."""
+        return _join(self.pool.prefix, self.extractor.partition(".")[0], f"f{self.pictures}")
+
+    @property
+    def chunks(self) -> int:
+        """How many of the pool's chunks must be there."""
+        return self.pool.chunks_for(self.pictures)
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON values."""
+        return {"pool": self.pool.as_dict(), "extractor": self.extractor, "pictures": self.pictures}
 
 
 @dataclass(frozen=True)

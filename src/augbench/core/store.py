@@ -19,10 +19,20 @@ from typing import Any, Literal
 from augbench.core.errors import StoreError, UserError
 from augbench.core.files import Files, LocalFiles
 from augbench.core.remote import RemoteFiles
-from augbench.core.specs import AdapterSpec, PoolSpec
+from augbench.core.specs import AdapterSpec, PoolSpec, SearchSpec
 
 Kind = Literal[
-    "adapters", "pools", "fidelity", "cells", "scores", "weights", "failures", "fingerprints", "grids", "shared"
+    "adapters",
+    "pools",
+    "fidelity",
+    "searches",
+    "cells",
+    "scores",
+    "weights",
+    "failures",
+    "fingerprints",
+    "grids",
+    "shared",
 ]
 SUFFIX = {
     "cells": ".json",
@@ -32,6 +42,7 @@ SUFFIX = {
     "fingerprints": ".json",
     "grids": ".json",
     "fidelity": ".json",
+    "searches": ".json",
     "adapters": "",
     "shared": "",
     "pools": "",
@@ -94,6 +105,10 @@ class Store:
         """The mask of the picture with that place in the pool."""
         return f"{self.name('pools', pool.key)}/masks/{index:05d}.png"
 
+    def arm_name(self, search: SearchSpec, arm: int) -> str:
+        """What one arm of a search that is not decided yet has found."""
+        return f"searches/{search.key}.arms/{arm:03d}.json"
+
     def report_name(self, grid_name: str, file: str) -> str:
         """A file of a grid's report."""
         return f"reports/{grid_name}/{file}"
@@ -148,9 +163,17 @@ class Store:
         except FileNotFoundError:
             return None
 
+    def parsed(self, name: str) -> dict[str, Any]:
+        """The JSON object in the file of that name. Raises FileNotFoundError, or UserError where it is not whole."""
+        return parse_json(self.files.read(name), self.files.where(name))
+
     def write_json(self, kind: Kind, key: str, value: Mapping[str, Any]) -> None:
         """Write a JSON object."""
-        self.files.write(self.name(kind, key), json_bytes(value))
+        self.write_json_at(self.name(kind, key), value)
+
+    def write_json_at(self, name: str, value: Mapping[str, Any]) -> None:
+        """Write a JSON object into the file of that name."""
+        self.files.write(name, json_bytes(value))
 
     def read_record(self, key: str) -> dict[str, Any]:
         """A cell's record.

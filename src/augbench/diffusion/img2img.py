@@ -6,13 +6,13 @@ This is "image-oriented generation" of StableSDG (arXiv 2405.01872), and diffuse
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image
 
 from augbench.diffusion.bundles import Bundle
-from augbench.diffusion.sample import Speech, check_prompts, fit_image, paint
+from augbench.diffusion.sample import Speech, check_prompts, fit_image, paint, sample
 
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
@@ -42,7 +42,9 @@ def vary(
         seeds: N seeds, one for each picture.
         steps: of the whole way from noise; the share ``strength`` of them is gone, rounded, at least one.
         guidance: classifier-free guidance scale; up to 1 there is none.
-        strength: how far towards noise a picture is perturbed, in (0, 1]; at 1 next to nothing of it is left.
+        strength: how far towards noise a picture is perturbed, in [0, 1]. At 0 it goes through the VAE and comes back.
+            At 1 pictures start from noise alone, as `sample` makes them; diffusers' way would leave the square root of
+            alpha bar at the last step, some 7 % of a picture with the schedule of Stable Diffusion.
         shape: height and width at which the bundle draws.
         clip_skip: which layer of the text encoder is read, as `augbench.diffusion.text.told` counts.
         batch: pictures at a time. Another number changes pictures by rounding.
@@ -55,6 +57,11 @@ def vary(
     if not len(prompts) == len(images) == len(seeds):
         raise ValueError(f"{len(images)} pictures need as many prompts and seeds, not {len(prompts)} and {len(seeds)}")
     check_prompts(pipeline, bundle, prompts)
+    if strength == 0:
+        return round_trip(pipeline, images, shape, batch)
+    if strength == 1:
+        told: dict[str, Any] = {"steps": steps, "guidance": guidance, "clip_skip": clip_skip}
+        return sample(pipeline, bundle, prompts, seeds=seeds, shape=shape, batch=batch, **told)
     painter = StableDiffusionImg2ImgPipeline(**pipeline.components, requires_safety_checker=False)
     painter.set_progress_bar_config(disable=True)
     speak = Speech(pipeline, bundle, None, clip_skip)
@@ -66,4 +73,21 @@ def vary(
         own = slice(start, start + batch)
         begin = [Image.fromarray(fit_image(image, shape)) for image in images[own]]
         parts.append(paint(painter, bundle, seeds[own], {**speak(prompts[own]), "image": begin, **amount}))
+    return np.concatenate(parts)
+
+
+def round_trip(
+    pipeline: DiffusionPipeline, images: Sequence[np.ndarray], shape: tuple[int, int], batch: int = 8
+) -> np.ndarray:
+    """Pictures through the VAE and back, at ``shape``: N,H,W,3 uint8. What no perturbation at all leaves of them."""
+    import torch
+
+    parts = []
+    for start in range(0, len(images), batch):
+        fitted = np.stack([fit_image(image, shape) for image in images[start : start + batch]])
+        pixels = torch.from_numpy(fitted).permute(0, 3, 1, 2).to(pipeline.device, pipeline.vae.dtype) / 127.5 - 1
+        with torch.inference_mode():
+            made = pipeline.vae.decode(pipeline.vae.encode(pixels).latent_dist.mode()).sample
+        made = ((made.float() / 2 + 0.5).clamp(0, 1) * 255).round()
+        parts.append(made.permute(0, 2, 3, 1).to("cpu", torch.uint8).numpy())
     return np.concatenate(parts)

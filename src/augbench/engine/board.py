@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from augbench.core.errors import StoreError
 from augbench.core.leases import Leases
 from augbench.core.plan import Plan, Remaining, Take
-from augbench.core.specs import AdapterSpec, Cell, PoolSpec
+from augbench.core.specs import AdapterSpec, Cell, FidelitySpec, PoolSpec, SearchSpec
 from augbench.core.store import Store
 from augbench.engine.worker import Failure
 
@@ -49,7 +49,12 @@ class Board:
             self._chunks[pool.key].append(chunk)
         self.adapters = {adapter.key: adapter for adapter in remaining.adapters}
         self.adapters_total = len(self.adapters)
-        self.learning: dict[str, tuple[int, int, float]] = {}  # key of an adapter in work -> step, steps, loss
+        self.learning: dict[str, tuple[int, int, float]] = {}  # key of an adapter or search in work: step, steps, loss
+        self.searches = {search.key: search for search in remaining.searches}
+        self.searches_total = len(self.searches)
+        self.fidelity = {spec.key: spec for spec in remaining.fidelity}
+        self.fidelity_total = len(self.fidelity)
+        self._measuring: set[str] = set()  # keys of fidelity in work
         self._missing: dict[str, set[tuple[str, int]]] = {}  # cell key -> chunks it waits for
         self._waiting: dict[tuple[str, int], list[str]] = defaultdict(list)  # chunk -> cells that wait for it
         self._ready: deque[str] = deque()
@@ -182,20 +187,53 @@ class Board:
         self.fatal = self.fatal or error
         self.stopped = True
 
-    # -- adapters and chunks
+    # -- searches, adapters and chunks
+
+    @property
+    def pools_left(self) -> bool:
+        """Whether anything is left to do for pools or with them."""
+        with self._lock:
+            return not self.stopped and bool(self.searches or self.adapters or self._chunks or self.fidelity)
+
+    def next_searches(self) -> list[SearchSpec]:
+        """Searches to make now; another driver's are left to it and looked at again at the next call."""
+        with self._lock, self._or_stop():
+            for key in [key for key in self.searches if self.store.has("searches", key)]:
+                self.search_done(key)
+            return [spec for key, spec in self.searches.items() if self.leases.acquire(key)]
+        return []
+
+    def search_done(self, key: str) -> None:
+        """What was searched for is decided: the adapter may be learned."""
+        with self._lock:
+            self.searches.pop(key, None)
+            self.learning.pop(key, None)
+            self.leases.release(key)
+        self.on_change()
+
+    def search_failed(self, key: str, failure: Failure) -> None:
+        """A search could not be made: its adapter, and the pools that need it, fail with it."""
+        with self._lock:
+            spec = self.searches.pop(key)
+            self.learning.pop(key, None)
+            self._fail(key, failure)
+            self.leases.release(key)
+            self.adapters.pop(spec.adapter.key, None)
+            self._drop_pools_of(spec.adapter, key)
 
     def next_adapters(self) -> list[AdapterSpec]:
         """Adapters to make now; another driver's are left to it and looked at again at the next call."""
         with self._lock, self._or_stop():
             for key in [k for k, spec in self.adapters.items() if self.store.has_adapter(spec)]:
                 self.adapter_done(key)
-            return [spec for key, spec in self.adapters.items() if self.leases.acquire(key)]
+            waiting = {search.adapter.key for search in self.searches.values()}
+            return [spec for key, spec in self.adapters.items() if key not in waiting and self.leases.acquire(key)]
         return []
 
     def adapter_at(self, key: str, step: int, steps: int, loss: float) -> None:
-        """How far a learning adapter is."""
+        """How far a learning adapter is, or the one that a search learns."""
         with self._lock:
-            if key in self.adapters:
+            if key in self.adapters or key in self.searches:
                 self.learning[key] = (step, steps, loss)
         self.on_change()
 
@@ -214,8 +252,7 @@ class Board:
             self.learning.pop(key, None)
             self._fail(key, failure)
             self.leases.release(key)
-            for pool in [p for p in self._pools.values() if p.adapter == spec and p.key in self._chunks]:
-                self._drop_pool(pool.key, key)
+            self._drop_pools_of(spec, key)
 
     def next_chunks(self) -> list[tuple[PoolSpec, int]]:
         """All chunks that can be made now, oldest need first: adapter at hand, lease ours, not made elsewhere."""
@@ -268,13 +305,49 @@ class Board:
                 self._drop_pool(pool_key, pool_key)
         self.on_change()
 
+    def _drop_pools_of(self, adapter: AdapterSpec, culprit: str) -> None:
+        for pool in [p for p in self._pools.values() if p.adapter == adapter and p.key in self._chunks]:
+            self._drop_pool(pool.key, culprit)
+
     def _drop_pool(self, pool_key: str, culprit: str) -> None:
         del self._chunks[pool_key]
+        for key in [key for key, spec in self.fidelity.items() if spec.pool.key == pool_key]:
+            del self.fidelity[key]
         self.leases.release(pool_key)
         for key in [k for k, missing in self._missing.items() if any(pool == pool_key for pool, _ in missing)]:
             del self._missing[key]
             self.blocked[culprit] += 1
             self._leave_block(key)
+
+    # -- fidelity
+
+    def next_fidelity(self) -> list[FidelitySpec]:
+        """Pools to compare with real defects now: those whose pictures are all there. Each is handed out once."""
+        with self._lock, self._or_stop():
+            found = []
+            for key, spec in list(self.fidelity.items()):
+                if key in self._measuring or min(self._chunks.get(spec.pool.key, [spec.chunks])) < spec.chunks:
+                    continue
+                if self.store.has("fidelity", key):  # by another driver; one more would have been harmless
+                    self.fidelity_done(key)
+                    continue
+                self._measuring.add(key)
+                found.append(spec)
+            return found
+        return []
+
+    def fidelity_done(self, key: str) -> None:
+        """The record is in the store."""
+        with self._lock:
+            self.fidelity.pop(key, None)
+        self.on_change()
+
+    def fidelity_failed(self, key: str, failure: Failure) -> None:
+        """A pool could not be measured: no cell waits for that."""
+        with self._lock:
+            self.fidelity.pop(key, None)
+            self._fail(key, failure)
+        self.on_change()
 
     def stop(self) -> None:
         """Hand out nothing more."""

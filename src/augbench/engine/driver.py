@@ -127,11 +127,13 @@ def _run_on_ray(plan: Plan, store: Store, board: Board, address: str | None, job
 
         allotment = allot(plan, cpus, gpus)
         generation = Generation(plan, store, board, allotment)
-        if board.adapters or board.chunks_left:
+        if board.pools_left:
             generation.start()
         # Once per node: every worker maps the same read-only arrays.
         real = {key: ray.put(array) for key, array in decode_all(plan).items()}
         run_training(plan, store, board, allotment, real, job)
+        while generation.is_alive():  # what is measured or was surplus; in turns, so that Ctrl-C is heard
+            generation.join(0.2)
         if generation.error:
             raise generation.error
 

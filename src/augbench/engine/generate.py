@@ -1,4 +1,4 @@
-"""Adapters as Ray tasks and pools on Ray Data, in a thread beside the trainings that wait for them."""
+"""Adapters and measurements as Ray tasks, pools on Ray Data, in a thread beside the trainings that wait for them."""
 
 from __future__ import annotations
 
@@ -15,13 +15,15 @@ import ray
 
 from augbench.core import plugins
 from augbench.core.plan import Plan
-from augbench.core.specs import AdapterSpec, PoolSpec
+from augbench.core.specs import AdapterSpec, FidelitySpec, PoolSpec
 from augbench.core.store import Store
 from augbench.engine.board import ATTEMPTS, LOOK_AGAIN, Board
 from augbench.engine.resources import Allotment
+from augbench.engine.search import Searching
 from augbench.engine.worker import Failure, WorkerSetup
 from augbench.jobs.adapt import adapt
 from augbench.jobs.context import Context
+from augbench.jobs.fidelity import measure
 from augbench.jobs.generate import generate_chunk
 
 
@@ -35,15 +37,19 @@ class Generation(threading.Thread):
         self.setup = WorkerSetup.of(plan, store)
         self.error: BaseException | None = None
         self._adapting: dict[ray.ObjectRef, str] = {}
+        self._measuring: dict[ray.ObjectRef, str] = {}
+        self._searching: Searching | None = None
         self._heard: ray.actor.ActorHandle | None = None  # where adapters in work say how far they are
 
     def run(self) -> None:
-        """Until no adapter and no chunk is left."""
+        """Until nothing is left to search, learn, generate or measure."""
         try:
             deaths = 0
-            while (self.board.adapters or self.board.chunks_left) and not self.board.stopped:
+            while self.board.pools_left:
+                self._start_searches()
                 self._start_adapters()
                 self._collect_adapters()
+                self._measure()
                 done_before = self.board.chunks_done
                 try:
                     if not self._make_what_can_be_made():
@@ -62,7 +68,19 @@ class Generation(threading.Thread):
         for pool_key, chunk, failure in self._execute(units) if units else ():
             self._note(pool_key, chunk, failure)
             self._collect_adapters()
+            self._measure()
         return bool(units)
+
+    def _start_searches(self) -> None:
+        """In threads of their own: a search waits for Ray Tune, and what needs none must not wait with it."""
+        if self._searching is not None and self._searching.is_alive():
+            return
+        if self._searching is not None and self._searching.error:
+            raise self._searching.error
+        if specs := self.board.next_searches():
+            self._heard = self._heard or Heard.remote()
+            self._searching = Searching(specs, self.setup, self.board, self.allotment, self._heard)
+            self._searching.start()
 
     def _start_adapters(self) -> None:
         started = set(self._adapting.values())
@@ -73,7 +91,7 @@ class Generation(threading.Thread):
                 self._adapting[task.remote(self.setup, spec, self._heard)] = spec.key
 
     def _collect_adapters(self) -> None:
-        if not self._adapting:
+        if self._heard is None:
             return
         for key, progress in ray.get(self._heard.take.remote()).items():
             self.board.adapter_at(key, *progress)
@@ -85,6 +103,22 @@ class Generation(threading.Thread):
                 self.board.adapter_done(key)
             else:
                 self.board.adapter_failed(key, failure)
+
+    def _measure(self) -> None:
+        """Start what can be measured, collect what has been."""
+        task = _fidelity.options(num_cpus=self.allotment.generate_cpu, num_gpus=self.allotment.generate_gpu)
+        for spec in self.board.next_fidelity():
+            self._measuring[task.remote(self.setup, spec)] = spec.key
+        if not self._measuring:
+            return
+        finished, _ = ray.wait(list(self._measuring), num_returns=len(self._measuring), timeout=0)
+        for reference in finished:
+            key = self._measuring.pop(reference)
+            failure = ray.get(reference)
+            if failure is None:
+                self.board.fidelity_done(key)
+            else:
+                self.board.fidelity_failed(key, failure)
 
     def _execute(self, units: list[tuple[PoolSpec, int]]) -> Iterator[tuple[str, int, Failure | None]]:
         """One row is one chunk; yields (pool key, chunk, failure) as chunks are committed."""
@@ -171,6 +205,18 @@ def _adapt(setup: WorkerSetup, spec: AdapterSpec, heard: ray.actor.ActorHandle) 
     context = setup.context(use_gpu=True)
     try:
         adapt(context, spec, heard.say.remote)
+    except Exception as error:
+        context.store.record_failure(spec.key, spec.as_dict(), error)
+        return Failure.of(error)
+    return None
+
+
+@ray.remote(max_retries=2)
+def _fidelity(setup: WorkerSetup, spec: FidelitySpec) -> Failure | None:
+    """Measure a pool; None, or why it could not be measured."""
+    context = setup.context(use_gpu=True)
+    try:
+        measure(context, spec)
     except Exception as error:
         context.store.record_failure(spec.key, spec.as_dict(), error)
         return Failure.of(error)

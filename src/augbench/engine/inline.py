@@ -11,16 +11,20 @@ from augbench.engine.board import LOOK_AGAIN, Board
 from augbench.engine.worker import Failure, WorkerSetup
 from augbench.jobs.adapt import adapt
 from augbench.jobs.context import Context
+from augbench.jobs.fidelity import measure
 from augbench.jobs.generate import generate_chunk
 from augbench.jobs.pictures import Pictures, decode_all
+from augbench.jobs.search import arms_to_run, decide, run_arm
 from augbench.jobs.train import headline, train_cell
 
 
 def run_inline(plan: Plan, store: Store, board: Board) -> None:
-    """Adapt, generate and train whatever the board hands out."""
+    """Search, adapt, generate, measure and train whatever the board hands out."""
     context = WorkerSetup.of(plan, store).context(use_gpu=True)
+    _until_done(lambda: bool(board.searches) and not board.stopped, lambda: _search_all(context, board))
     _until_done(lambda: bool(board.adapters) and not board.stopped, lambda: _adapt_all(context, board))
     _until_done(lambda: board.chunks_left, lambda: _generate_all(context, board))
+    _measure_all(context, board)
     pictures = Pictures(store, decode_all(plan))
     _until_done(lambda: board.cells_left, lambda: _train_all(context, pictures, board))
 
@@ -30,6 +34,32 @@ def _until_done(left: Callable[[], bool], work: Callable[[], bool]) -> None:
     while left():
         if not work():
             time.sleep(LOOK_AGAIN)
+
+
+def _search_all(context: Context, board: Board) -> bool:
+    specs = board.next_searches()
+    for spec in specs:
+        try:
+            for number in range(arms_to_run(context, spec)):
+                run_arm(context, spec, number, board.adapter_at)
+            decide(context, spec)
+            board.search_done(spec.key)
+        except Exception as error:
+            context.store.record_failure(spec.key, spec.as_dict(), error)
+            board.search_failed(spec.key, Failure.of(error))
+    return bool(specs)
+
+
+def _measure_all(context: Context, board: Board) -> None:
+    for spec in board.next_fidelity():
+        if board.stopped:
+            return
+        try:
+            measure(context, spec)
+            board.fidelity_done(spec.key)
+        except Exception as error:
+            context.store.record_failure(spec.key, spec.as_dict(), error)
+            board.fidelity_failed(spec.key, Failure.of(error))
 
 
 def _adapt_all(context: Context, board: Board) -> bool:

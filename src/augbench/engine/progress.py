@@ -31,11 +31,17 @@ class RunProgress:
             console=console,
             disable=not console.is_terminal,
         )
+        self._search = self._bars.add_task(
+            "search", total=board.searches_total, note="", visible=board.searches_total > 0
+        )
         self._adapt = self._bars.add_task(
             "adapt", total=board.adapters_total, note="", visible=board.adapters_total > 0
         )
         self._generate = self._bars.add_task(
             "generate", total=board.chunks_total, note="", visible=board.chunks_total > 0
+        )
+        self._fidelity = self._bars.add_task(
+            "fidelity", total=board.fidelity_total, note="pools", visible=board.fidelity_total > 0
         )
         self._train = self._bars.add_task("train", total=board.total, completed=board.done, note="")
 
@@ -52,17 +58,21 @@ class RunProgress:
         """Read the board anew."""
         board = self.board
         adapted = board.adapters_total - len(board.adapters)
+        searched = board.searches_total - len(board.searches)
+        self._bars.update(self._search, completed=searched)
         self._bars.update(self._adapt, completed=adapted, note=self._learning())
+        self._bars.update(self._fidelity, completed=board.fidelity_total - len(board.fidelity))
         self._bars.update(self._generate, completed=board.chunks_done, note="chunks")
         self._bars.update(self._train, completed=board.done, note=self._note())
         due = time.monotonic() - self._printed > PLAIN_EVERY
         if not self.console.is_terminal and (due or final):
             self._printed = time.monotonic()
             chunks = f"generate {board.chunks_done}/{board.chunks_total} chunks, " if board.chunks_total else ""
+            searches = f"search {searched}/{board.searches_total}, " if board.searches_total else ""
             adapters = f"adapt {adapted}/{board.adapters_total}" if board.adapters_total else ""
             adapters = " ".join(filter(None, (adapters, self._learning()))) + ", " if adapters else ""
             self.console.print(
-                f"{adapters}{chunks}train {board.done}/{board.total} {self._note()}",
+                f"{searches}{adapters}{chunks}train {board.done}/{board.total} {self._note()}",
                 markup=False,
                 highlight=False,
                 soft_wrap=True,

@@ -12,7 +12,7 @@ from augbench.core.contracts import Workroom
 from augbench.core.seeds import derive_seed
 from augbench.core.specs import AdapterSpec
 from augbench.core.store import ADAPTER_MARKER, json_bytes
-from augbench.jobs.context import Context, one_thread
+from augbench.jobs.context import Context, chosen_augmenter, one_thread
 from augbench.jobs.provenance import device_name, versions
 
 SAY_EVERY = 1.0  # seconds
@@ -29,19 +29,20 @@ def adapt(context: Context, spec: AdapterSpec, say: Say = lambda *progress: None
         UserError: the view cannot serve it.
     """
     started = time.perf_counter()
-    augmenter = context.library.augmenter(spec.augmenter)
+    augmenter, search = chosen_augmenter(context, spec)
     view = context.library.view(spec.data, spec.shots, spec.draw, augmenter.reads(spec.shots or 0))
     with tempfile.TemporaryDirectory(prefix="augbench-adapt-") as scratch:
         made = Path(scratch) / "adapter"
         made.mkdir()
         scratch = context.store.files.scratch_folder(spec.key)
-        room = Workroom(scratch, context.store.shared, context.device, _NowAndThen(spec.key, say))
-        with one_thread(augmenter, context.device):
+        room = Workroom(scratch, context.store.shared, context.device, NowAndThen(spec.key, say))
+        with one_thread(augmenter.uses_gpu, context.device):
             learned = augmenter.adapt(view, made, derive_seed("adapt", spec.augmenter.name), room)
         record = {
             "key": spec.key,
             "spec": spec.as_dict(),
             "learned": learned or {},
+            **({"search": search["result"]} if search else {}),
             "provenance": {
                 "seconds": time.perf_counter() - started,
                 "device": device_name(context.device),
@@ -55,13 +56,14 @@ def adapt(context: Context, spec: AdapterSpec, say: Say = lambda *progress: None
     context.store.clear_failure(spec.key)
 
 
-class _NowAndThen:
+class NowAndThen:
     """Passes progress on, but not every step of it."""
 
     def __init__(self, key: str, say: Say) -> None:
         self.key, self.say, self.last = key, say, 0.0
 
     def __call__(self, step: int, steps: int, loss: float) -> None:
+        """Progress of a learning augmenter."""
         now = time.monotonic()
         if now - self.last > SAY_EVERY or step == steps:
             self.last = now

@@ -5,9 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import Any
 
+from augbench.classifiers.features import Extractor
 from augbench.core.contracts import Augmenter
+from augbench.core.errors import UserError
 from augbench.core.library import Library
+from augbench.core.specs import AdapterSpec, SearchSpec
 from augbench.core.store import Store
 
 
@@ -21,16 +25,33 @@ class Context:
     save_weights: bool = False
     git_sha: str | None = None  # of the code, read when the run started: the tree may change while it goes on
     loaded: dict = field(default_factory=dict)  # the augmenter that is loaded right now, see jobs.generate
+    extractors: dict = field(default_factory=dict)  # the feature extractor that is loaded right now
+
+
+def chosen_augmenter(context: Context, spec: AdapterSpec) -> tuple[Augmenter, dict[str, Any] | None]:
+    """The augmenter of an adapter or a pool, with the settings that its search chose; and the search's record.
+
+    Raises:
+        UserError: it needs a search that has not been made.
+    """
+    augmenter = context.library.augmenter(spec.augmenter)
+    if not augmenter.candidates():
+        return augmenter, None
+    search = SearchSpec(spec)
+    record = context.store.read_json("searches", search.key)
+    if record is None:
+        raise UserError(f"search '{search.key}' is missing: run the grid again to make it anew")
+    return augmenter.chosen(record["result"]["chosen"]), record
 
 
 @contextmanager
-def one_thread(augmenter: Augmenter, device: str) -> Iterator[None]:
-    """One thread for an augmenter that computes with torch on a CPU: sums, and so pictures, depend on their number.
+def one_thread(computes: bool, device: str) -> Iterator[None]:
+    """One thread for what computes with torch on a CPU: sums, and so pictures, depend on their number.
 
-    It is what Ray gives to a worker that reserves no more; pools made inline must be the same. More generators, not
+    It is what Ray gives to a worker that reserves no more; what is made inline must be the same. More generators, not
     more threads, use more cores.
     """
-    if device != "cpu" or not augmenter.uses_gpu:
+    if device != "cpu" or not computes:
         yield
         return
     import torch
@@ -41,6 +62,18 @@ def one_thread(augmenter: Augmenter, device: str) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
+
+
+def loaded_extractor(context: Context, name: str) -> Extractor:
+    """The feature extractor of that name, loaded once per process; only the last one stays.
+
+    Raises:
+        UserError: there is none, or its weights cannot be had.
+    """
+    if name not in context.extractors:
+        context.extractors.clear()
+        context.extractors[name] = Extractor(name, context.device)
+    return context.extractors[name]
 
 
 def best_device() -> str:

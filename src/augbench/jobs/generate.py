@@ -11,8 +11,8 @@ import numpy as np
 from augbench.core.contracts import Augmenter, Request, Synthetic
 from augbench.core.seeds import derive_seed
 from augbench.core.specs import PoolSpec
-from augbench.core.store import Store, json_bytes, json_lines, parse_json
-from augbench.jobs.context import Context, one_thread
+from augbench.core.store import Store, json_bytes, json_lines
+from augbench.jobs.context import Context, chosen_augmenter, one_thread
 from augbench.jobs.provenance import device_name, versions
 
 DEFECT = "defect"  # the label of synthetic pictures in detection
@@ -30,7 +30,7 @@ def generate_chunk(context: Context, pool: PoolSpec, chunk: int) -> float:
     reads = augmenter.reads(pool.shots or 0)
     view = context.library.view(pool.data, pool.shots, pool.draw, reads)
     requests = [_request(pool, i) for i in range(chunk * pool.chunk_size, (chunk + 1) * pool.chunk_size)]
-    with one_thread(augmenter, context.device):
+    with one_thread(augmenter.uses_gpu, context.device):
         pictures = augmenter.generate(requests, view)
     _check(augmenter, requests, pictures)
     seconds = time.perf_counter() - started
@@ -59,7 +59,7 @@ def assemble_pool(context: Context, pool: PoolSpec) -> None:
     lines = [line for chunk in chunks for line in store.chunk_lines(pool, chunk)]
     store.files.write(f"{folder}/metadata.jsonl", json_lines(lines))
     names = [store.chunk_provenance_name(pool, chunk) for chunk in chunks]
-    made = [parse_json(store.files.read(name), store.files.where(name)) for name in names]
+    made = [store.parsed(name) for name in names]
     record = {
         "key": pool.key,
         "spec": pool.as_dict(),
@@ -75,14 +75,15 @@ _SAME_FOR_ALL = ("device", "git_sha", "versions")
 
 def _loaded(context: Context, pool: PoolSpec) -> Augmenter:
     """The pool's augmenter with its adapter; only the last one stays loaded, since bundles are large."""
-    augmenter = context.library.augmenter(pool.augmenter)
-    wanted = (pool.augmenter.digest, pool.adapter.key if augmenter.learns else "")
+    learns = context.library.augmenter(pool.augmenter).learns
+    wanted = (pool.augmenter.digest, pool.adapter.key if learns else "")
     if wanted not in context.loaded:
         context.loaded.clear()
+        augmenter, _ = chosen_augmenter(context, pool.adapter)
         name = context.store.name("adapters", pool.adapter.key)
-        augmenter.load(context.store.files.local_folder(name) if augmenter.learns else None, context.device)
+        augmenter.load(context.store.files.local_folder(name) if learns else None, context.device)
         context.loaded[wanted] = augmenter
-    return augmenter
+    return context.loaded[wanted]
 
 
 def _request(pool: PoolSpec, index: int) -> Request:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from augbench.classifiers.backbone import build
+from augbench.classifiers.features import Extractor
 from augbench.core.errors import UserError
 from augbench.core.plan import Plan
 
@@ -18,6 +19,9 @@ def preflight(plan: Plan) -> None:
     for spec in {pool.augmenter.digest: pool.augmenter for pool in plan.pools.values()}.values():
         plan.library.augmenter(spec).ready()
 
+    for extractor in sorted(_extractors(plan)):
+        Extractor(extractor, "cpu")
+
     for protocol in plan.grid.protocols:
         model = build(protocol, 1, 0).eval()
         try:
@@ -29,3 +33,10 @@ def preflight(plan: Plan) -> None:
                 f"backbone '{protocol.backbone}' cannot take {protocol.width} x {protocol.height} pictures ({error}): "
                 f"change protocols.{name}.width and height, or the backbone"
             ) from None
+
+
+def _extractors(plan: Plan) -> set[str]:
+    """The feature extractors that fidelity and searches use."""
+    makers = [plan.library.augmenter(pool.augmenter) for pool in plan.pools.values()]
+    searched = {augmenter.scoring().extractor for augmenter in makers if augmenter.candidates()}
+    return searched | {spec.extractor for spec in plan.fidelity.values()}

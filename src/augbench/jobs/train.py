@@ -20,10 +20,11 @@ from augbench.core.plan import Take, notes_of
 from augbench.core.seeds import derive_seed
 from augbench.core.specs import SCHEMA, Cell
 from augbench.core.splits import Split
-from augbench.jobs.context import Context
+from augbench.jobs.context import Context, chosen_augmenter
 from augbench.jobs.evaluate import evaluate, headline_score
 from augbench.jobs.pictures import Pictures, geometry
 from augbench.jobs.provenance import device_name, versions
+from augbench.jobs.search import line_of
 
 
 @dataclass
@@ -193,7 +194,7 @@ def commit(
             "seconds": seconds,
             "images_per_second": shown / seconds["fit"],
             "embedded": _embedded(context.library, cell, takes),
-            "notes": notes_of(context.library, cell, takes),
+            "notes": [*notes_of(context.library, cell, takes), *_searches(context, takes)],
             "device": device_name(context.device),
             "git_sha": context.git_sha,
             "versions": versions(),
@@ -202,6 +203,12 @@ def commit(
     context.store.write_json("cells", cell.key, record)
     context.store.clear_failure(cell.key)
     return record
+
+
+def _searches(context: Context, takes: Sequence[Take]) -> list[str]:
+    """What searches chose for the pools, or why they did not, a line each."""
+    found = [(take.pool.augmenter.name, chosen_augmenter(context, take.pool.adapter)[1]) for take in takes]
+    return [f"{name}: {line_of(record)}" for name, record in found if record]
 
 
 def _embedded(library: Library, cell: Cell, takes: Sequence[Take]) -> list[str]:

@@ -105,5 +105,10 @@ def _left(plan: Plan, remaining: Remaining, store: Store) -> str:
         parts.insert(0, f"{remaining.images:,} pictures in {len(remaining.chunks):,} chunks")
     if remaining.adapters:
         parts.insert(0, f"{len(remaining.adapters)} adapters")
+    if remaining.searches:
+        tried = sum(len(plan.library.augmenter(s.adapter.augmenter).candidates()) for s in remaining.searches)
+        parts.insert(0, f"{len(remaining.searches)} searches over {tried} candidates")
+    if remaining.fidelity:
+        parts.append(f"the fidelity of {len(remaining.fidelity)} pools")
     failed = f"; {remaining.failed_before} failed before and are tried again" if remaining.failed_before else ""
     return f"done: {remaining.done:,} of {len(plan.cells):,} cells; left: {', '.join(parts)}{failed}"

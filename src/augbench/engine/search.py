@@ -1,0 +1,147 @@
+"""Quality searches on Ray Tune: each arm of each search is a trial."""
+
+from __future__ import annotations
+
+import tempfile
+import threading
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+import ray
+from ray import tune
+
+from augbench.core.specs import SearchSpec
+from augbench.engine.board import Board
+from augbench.engine.resources import Allotment
+from augbench.engine.worker import Failure, WorkerSetup
+from augbench.jobs.context import Context
+from augbench.jobs.search import arms_to_run, decide, run_arm
+
+NOTHING = {"memory": 1}  # bytes: Tune wants a trial to reserve something, and CPUs may all be taken by trainings
+
+
+_boards: dict[str, Board] = {}  # by the store's URL: one driver fills it, and searches of one run follow each other
+
+
+class Searching(threading.Thread):
+    """Makes these searches, and tells the board. What it could not do at all is in `error` afterwards."""
+
+    def __init__(
+        self,
+        specs: Sequence[SearchSpec],
+        setup: WorkerSetup,
+        board: Board,
+        allotment: Allotment,
+        heard: ray.actor.ActorHandle,
+    ) -> None:
+        super().__init__(name="searching", daemon=True)
+        self.specs = {spec.key: spec for spec in specs}
+        self.setup, self.board, self.allotment, self.heard = setup, board, allotment, heard
+        self.error: BaseException | None = None
+
+    def run(self) -> None:
+        """All arms, then what they decide."""
+        _boards[self.setup.store] = self.board
+        try:
+            context = self.setup.context(use_gpu=False)
+            failed = self._run_arms(context)
+            for key, spec in self.specs.items():
+                if self.board.stopped:
+                    return
+                if failure := failed.get(key) or self._decide(context, spec):
+                    self.board.search_failed(key, failure)
+                else:
+                    self.board.search_done(key)
+        except BaseException as error:  # the generation thread hands it to the main thread
+            self.error = error
+            self.board.stop()
+        finally:
+            del _boards[self.setup.store]
+
+    @staticmethod
+    def _decide(context: Context, spec: SearchSpec) -> Failure | None:
+        try:
+            decide(context, spec)
+        except Exception as error:
+            context.store.record_failure(spec.key, spec.as_dict(), error)
+            return Failure.of(error)
+        return None
+
+    def _run_arms(self, context: Context) -> dict[str, Failure]:
+        """Every arm that is not in the store, as trials; returns why searches failed."""
+        arms = [
+            {"search": key, "arm": number}
+            for key, spec in self.specs.items()
+            for number in range(arms_to_run(context, spec))
+            if not context.store.files.exists(context.store.arm_name(spec, number))
+        ]
+        if not arms:
+            return {}
+        shared = {"setup": self.setup, "specs": self.specs, "heard": self.heard}
+        reserve = {"cpu": self.allotment.generate_cpu, "gpu": self.allotment.generate_gpu}
+        bundle = {name.upper(): amount for name, amount in reserve.items() if amount} or NOTHING
+        trainable = tune.with_resources(tune.with_parameters(_arm, shared=shared), tune.PlacementGroupFactory([bundle]))
+        with tempfile.TemporaryDirectory(prefix="augbench-tune-") as scratch:
+            tuner = tune.Tuner(
+                trainable,
+                param_space={"unit": tune.grid_search(arms)},
+                tune_config=tune.TuneConfig(
+                    max_concurrent_trials=max(self.allotment.generators, 1),
+                    trial_name_creator=_trial_name,
+                    trial_dirname_creator=_trial_name,
+                ),
+                run_config=tune.RunConfig(
+                    name="search",
+                    storage_path=scratch,  # the store has everything
+                    verbose=0,
+                    stop=_BoardStops(self.setup.store),
+                    failure_config=tune.FailureConfig(max_failures=2),  # of workers that die
+                ),
+            )
+            results = tuner.fit()
+        return _failures(results)
+
+
+def _failures(results: tune.ResultGrid) -> dict[str, Failure]:
+    """Search -> why an arm of it failed."""
+    found: dict[str, Failure] = {}
+    for result in results:
+        if result.error is not None:
+            line = f"its worker died ({type(result.error).__name__}; out of memory?)"
+            found.setdefault(result.config["unit"]["search"], Failure(line, by_user=False))
+        elif failure := (result.metrics or {}).get("failure"):
+            found.setdefault(result.config["unit"]["search"], Failure(**failure))
+    return found
+
+
+class _BoardStops(tune.Stopper):
+    """Ends the search where the run ends. Tune pickles it, and a board has locks, so it finds the board by a name."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
+        """No trial is stopped for its results."""
+        return False
+
+    def stop_all(self) -> bool:
+        """Asked all the time."""
+        return self.name in _boards and _boards[self.name].stopped
+
+
+def _trial_name(trial: tune.experiment.Trial) -> str:
+    return trial.trial_id
+
+
+def _arm(config: dict[str, Any], shared: dict[str, Any]) -> None:
+    """One trial. An exception is a result too; only a dying process is an error to Tune."""
+    context: Context = shared["setup"].context(use_gpu=True)
+    unit = config["unit"]
+    spec = shared["specs"][unit["search"]]
+    try:
+        rows = run_arm(context, spec, unit["arm"], shared["heard"].say.remote)
+        tune.report({"score": min(row["score"] for row in rows)})
+    except Exception as error:
+        context.store.record_failure(spec.key, spec.as_dict(), error)
+        tune.report({"failure": asdict(Failure.of(error))})

@@ -48,6 +48,7 @@ def _toy_plugin():
     import helpers
 
     plugins.load_file(helpers.TOY)
+    plugins.load_file(helpers.SEARCHER)
 
 
 @pytest.fixture(autouse=True)

@@ -16,6 +16,7 @@ from augbench.core.plan import make_plan
 
 HERE = Path(__file__).parent
 TOY = HERE / "plugins" / "toy.py"
+SEARCHER = HERE / "plugins" / "searcher.py"
 TINY = {
     "width": 32,
     "height": 48,
@@ -42,6 +43,7 @@ def tiny(**changes):
         "shots": [0, 5],
         "n_aug": [6],
         "seeds": [0],
+        "fidelity": None,  # it loads torch where nothing else here does; tests/test_search.py and others turn it on
     }
     return {**raw, **changes}
 

@@ -16,7 +16,7 @@ from helpers import path_of
 from rich.console import Console
 
 from augbench.core.errors import UserError
-from augbench.core.expected import EXPECTED_FIELDS, expected_of
+from augbench.core.expected import expected_of
 from augbench.core.grid import make_grid
 from augbench.core.plan import make_plan
 from augbench.core.protocol import make_protocol
@@ -24,6 +24,7 @@ from augbench.core.specs import AugmenterSpec, Cell, DataSpec
 from augbench.core.store import Store
 from augbench.report import build_tables, expected_frame, load_expected, load_records, print_report, report
 from augbench.report.data import to_csv
+from augbench.report.frame import CELL_FIELDS
 from augbench.report.latex import escape_latex, to_latex
 from augbench.report.render import escape_markdown, standard_output, to_markdown
 from augbench.report.tables import Stat, share, stat_of
@@ -104,8 +105,8 @@ def test_what_the_plan_expects_is_what_records_say(store):
     plan = make_plan(make_grid(raw))
     for one in plan.cells:
         write(store, one)
-    expected = expected_frame(expected_of(plan))
-    found = load_records(store)[list(EXPECTED_FIELDS)]
+    expected = expected_frame(expected_of(plan))[list(CELL_FIELDS)]
+    found = load_records(store)[list(CELL_FIELDS)]
     assert len(found) == len(plan.cells) == 2 * (3 + 4 * 2)  # protocols; few-shot has two draws, and none no zero-shot
     pd.testing.assert_frame_equal(found, expected.sort_values("key", ignore_index=True))
 

@@ -9,6 +9,7 @@ import torch
 from helpers import library_of, same_picture, tiny_plan
 from layouts import draw_neu, draw_surfaces
 from PIL import Image
+from safetensors.torch import load_file, save_file
 from test_contracts import requests, room
 
 from augbench import Request, UserError
@@ -18,10 +19,12 @@ from augbench.core import plugins
 from augbench.core.contracts import TrainView, Workroom
 from augbench.core.grid import load_grid
 from augbench.core.plan import make_plan
-from augbench.diffusion import dreambooth
+from augbench.diffusion import dreambooth, inversion
 from augbench.diffusion.bundles import find, load
 from augbench.diffusion.img2img import vary
 from augbench.diffusion.sample import fit_image, sample
+from augbench.engine.worker import WorkerSetup
+from augbench.jobs.search import decide, run_arm
 
 TINY = {"bundle": "micro-sd", "token_steps": 2, "lora_steps": 2, "batch": 2, "rank": 2, "steps": 2}
 STRONG = TINY | {"token_lr": 0.5, "lora_lr": 0.1}  # so that classes are far from one another
@@ -101,7 +104,7 @@ def test_zero_shot_is_refused():
         ({"prompt": "A photo of a defect"}, "does not hold the word '<unknown>'"),
         ({"stages": "token", "token": "<other>"}, "does not hold the word '<other>'"),
         ({"token": "unknown"}, "'token'"),
-        ({"strength": 0}, "'strength'"),
+        ({"strength": -0.1}, "'strength'"),
         ({"stagse": "both"}, "did you mean 'stages'"),
     ],
 )
@@ -268,6 +271,44 @@ def test_varying_is_what_diffusers_does(surfaces):
         assert abs((found * 255).round() - picture).max() <= 1
 
 
+def test_no_strength_is_the_shot_through_the_vae(two_classes):
+    """And nothing else: no word, no guidance, no seed."""
+    *_, view, _, _ = two_classes
+    real, pipeline = view.image(view.shots["id"].iloc[0]), load(find("micro-sd"))
+    options = {"steps": 4, "strength": 0.0, "shape": (64, 64)}
+    made = [
+        vary(pipeline, find("micro-sd"), [prompt], [real], seeds=[seed], guidance=guidance, **options)[0]
+        for prompt, seed, guidance in (("defect", 0, 1.0), ("a crack", 5, 7.5))
+    ]
+    assert same_picture(*made)
+    pixels = torch.from_numpy(fit_image(real, (64, 64))).permute(2, 0, 1)[None].float() / 127.5 - 1
+    with torch.inference_mode():
+        back = pipeline.vae.decode(pipeline.vae.encode(pixels).latent_dist.mode()).sample[0]
+    wanted = ((back / 2 + 0.5).clamp(0, 1) * 255).permute(1, 2, 0).numpy()
+    assert abs(made[0] - wanted).max() <= 1
+    assert abs(made[0].astype(int) - fit_image(real, (64, 64))).mean() < 12
+
+
+def test_full_strength_holds_nothing_of_the_shot():
+    """Image-to-image alone would leave some of it: the same seed from two shots makes two pictures there."""
+    from diffusers import StableDiffusionImg2ImgPipeline
+
+    pipeline, bundle = load(find("micro-sd")), find("micro-sd")
+    images = [np.zeros((64, 64, 3), np.uint8), np.full((64, 64, 3), 255, np.uint8)]
+    options = {"steps": 4, "guidance": 1.0, "shape": (64, 64)}
+    made = [vary(pipeline, bundle, ["defect"], [im], seeds=[3], strength=1.0, **options)[0] for im in images]
+    assert same_picture(*made)
+    assert same_picture(made[0], sample(pipeline, bundle, ["defect"], seeds=[3], **options)[0])
+    plain = StableDiffusionImg2ImgPipeline(**pipeline.components, requires_safety_checker=False)
+    plain.set_progress_bar_config(disable=True)
+    asked_for = {"strength": 1.0, "num_inference_steps": 4, "guidance_scale": 1.0, "output_type": "np"}
+    left = [
+        plain("defect", Image.fromarray(image), generator=torch.Generator().manual_seed(3), **asked_for).images[0]
+        for image in images
+    ]
+    assert abs(left[0] - left[1]).mean() > 0.01
+
+
 @pytest.mark.parametrize(("start", "prompt"), [("noise", "A photo of <unknown>"), ("real", "steel surface defect")])
 def test_without_a_stage_it_is_the_untouched_bundle(surfaces, tmp_path, start, prompt):
     """The new word is then the one that it would begin as; a prompt of its own need not hold it."""
@@ -294,6 +335,69 @@ def test_stages_can_be_left_out(surfaces, tmp_path, stages, holds):
     assert len(learned["classes"]["defect"]["stages"]) == 1
     assert {path.suffix for path in (out / "00-defect").rglob("*") if path.is_file()} == holds
     assert augmenter.generate(requests(1), view)[0].meta["source"] == view.shots["id"].iloc[0]
+
+
+def test_stage_two_begins_with_the_word_of_stage_one(surfaces, tmp_path, monkeypatch):
+    """What stage one learned is there when stage two begins, stays as it is, and is what pictures are made with."""
+    seen, begin = [], inversion.Stage.__init__
+
+    def spy(self, pipeline, word, recipe, *rest):
+        begin(self, pipeline, word, recipe, *rest)
+        ids = pipeline.tokenizer("A photo of <unknown>", return_tensors="pt").input_ids
+        seen.append((word.vector.detach().clone(), pipeline.text_encoder(ids)[0].detach().clone()))
+
+    monkeypatch.setattr(inversion.Stage, "__init__", spy)
+    view = shots_of(surfaces, 2)
+    augmenter, out, _ = adapted(view, tmp_path, settings=STRONG)
+    (before, said_before), (after, said_after) = seen
+    assert not torch.equal(before, after) and not torch.allclose(said_before, said_after)
+    kept = load_file(out / "00-defect" / inversion.EMBEDDING)["<unknown>"]
+    assert torch.equal(kept, after)  # frozen in stage two
+    with_word = augmenter.generate(requests(1), view)[0].image
+    save_file({"<unknown>": before}, out / "00-defect" / inversion.EMBEDDING)
+    augmenter.load(out, "cpu")
+    assert not same_picture(augmenter.generate(requests(1), view)[0].image, with_word)
+
+
+# The search
+
+
+def test_all_combinations_are_tried_and_those_that_share_an_adaptation_are_known():
+    tried = made(quality_search={"strengths": [0.2, 0.4], "lora_steps": [1, 2], "guidances": [1, 3]}).candidates()
+    assert len(tried) == 8 and len({json.dumps(one.adapting) for one in tried}) == 2
+    assert tried[1].settings == {"lora_steps": 1, "strength": 0.2, "guidance": 3.0}
+    assert made().candidates() == ()
+    chosen = made(quality_search={"strengths": [0.2]}).chosen({"strength": 0.2})
+    assert chosen.config.strength == 0.2 and chosen.candidates() == ()
+
+
+@pytest.mark.parametrize(
+    ("search", "said"),
+    [
+        ({"strengths": []}, "strengths"),
+        ({"strengths": [1.5]}, "strengths"),
+        ({"lora_steps": [0]}, "lora_steps"),
+        ({"folds": 3}, "folds"),
+        ({"strength": [0.5]}, "strength"),
+    ],
+)
+def test_a_search_that_makes_no_sense_is_named(search, said):
+    with pytest.raises(UserError, match=said):
+        made(quality_search=search)
+
+
+def test_a_search_finds_that_copies_are_copies(store):
+    """The real thing, at its smallest: one arm on one half, two strengths."""
+    search = {"strengths": [0.0, 0.5], "pictures": 4, "folds": 1}
+    entry = {"name": "stablesdg", "settings": TINY | {"guidance": 1.0, "quality_search": search}}
+    plan = tiny_plan(augmenters=[entry], shots=[8], n_aug=[2])
+    (pool,) = plan.pools.values()
+    spec = plan.search(pool.adapter)
+    context = WorkerSetup.of(plan, store).context(use_gpu=False)
+    rows = {row["settings"]["strength"]: row for row in run_arm(context, spec, 0)}
+    assert rows.keys() == {0.0, 0.5} and all(np.isfinite(row["score"]) for row in rows.values())
+    assert rows[0.0]["memorisation"] < rows[0.5]["memorisation"]
+    assert set(decide(context, spec)["result"]["chosen"]) <= {"strength"}
 
 
 # Grids

@@ -62,7 +62,7 @@ class QualitySearch(Settings):
     extractor: str = EMBEDDED  # a timm backbone
     pictures: int = Field(default=30, ge=2)  # of each class and candidate
     folds: int = Field(default=2, ge=1, le=2)  # 2: each half of the shots is learned from once
-    least_distance: float = Field(default=0.5, ge=0)  # nearer to what it learned from, a candidate copies: refused
+    least_distance: float = Field(default=0.25, ge=0)  # nearer to what it learned from, a candidate copies: refused
 
 
 class StableSDG(Augmenter):

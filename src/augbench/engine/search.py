@@ -14,12 +14,10 @@ from ray import tune
 from augbench.core.specs import SearchSpec
 from augbench.engine.board import Board
 from augbench.engine.resources import Allotment
+from augbench.engine.trainables import registered
 from augbench.engine.worker import Failure, WorkerSetup
 from augbench.jobs.context import Context
 from augbench.jobs.search import arms_to_run, decide, run_arm
-
-NOTHING = {"memory": 1}  # bytes: Tune wants a trial to reserve something, and CPUs may all be taken by trainings
-
 
 _boards: dict[str, Board] = {}  # by the store's URL: one driver fills it, and searches of one run follow each other
 
@@ -79,9 +77,9 @@ class Searching(threading.Thread):
         if not arms:
             return {}
         shared = {"setup": self.setup, "specs": self.specs, "heard": self.heard}
-        reserve = {"cpu": self.allotment.generate_cpu, "gpu": self.allotment.generate_gpu}
-        bundle = {name.upper(): amount for name, amount in reserve.items() if amount} or NOTHING
-        trainable = tune.with_resources(tune.with_parameters(_arm, shared=shared), tune.PlacementGroupFactory([bundle]))
+        reserve = {"CPU": self.allotment.generate_cpu, "GPU": self.allotment.generate_gpu}
+        bundle = {name: amount for name, amount in reserve.items() if amount}
+        trainable = registered(_arm, shared, bundle)
         with tempfile.TemporaryDirectory(prefix="augbench-tune-") as scratch:
             tuner = tune.Tuner(
                 trainable,

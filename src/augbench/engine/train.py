@@ -20,6 +20,7 @@ from augbench.core.specs import Cell
 from augbench.core.store import Store
 from augbench.engine.board import Board
 from augbench.engine.resources import Allotment
+from augbench.engine.trainables import registered
 from augbench.engine.worker import Failure, Job, WorkerSetup
 from augbench.jobs.context import Context
 from augbench.jobs.pictures import Geometry, Pictures
@@ -69,8 +70,8 @@ def _wait_until(board: Board, condition: Callable[[], object]) -> None:
 
 
 def _fit(run_id: str, allotment: Allotment, shared: dict[str, Any]) -> None:
-    trainable = tune.with_parameters(CellTrainable, shared=shared)
-    trainable = tune.with_resources(trainable, {"cpu": allotment.train_cpu, "gpu": allotment.train_gpu})
+    reserve = {"CPU": allotment.train_cpu, "GPU": allotment.train_gpu}
+    trainable = registered(CellTrainable, shared, {name: amount for name, amount in reserve.items() if amount})
     with tempfile.TemporaryDirectory(prefix="augbench-tune-") as scratch:
         tuner = tune.Tuner(
             trainable,

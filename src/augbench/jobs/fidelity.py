@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from augbench.classifiers.features import aspect_of
+from augbench.classifiers.features import aspect_of, thumbnails
 from augbench.core.contracts import GOOD, decode_rgb
 from augbench.core.errors import UserError
 from augbench.core.library import Library
@@ -44,8 +44,9 @@ def measure(context: Context, spec: FidelitySpec) -> dict[str, Any]:
     with one_thread(True, context.device):
         extractor = loaded_extractor(context, spec.extractor)
         size = extractor.size(aspect_of(real))
-        features = [extractor(part, size) for part in (real, made, learned) if part]
-    found = compare(features[0], features[1], features[2] if learned else None, spec.key)
+        features = [extractor(part, size) for part in (real, made)]
+    found = compare(*features, spec.key)
+    found["memorisation"] = measures.memorisation(*map(thumbnails, (made, learned, real))) if learned else None
     if pool.data.classes:
         labels = np.array(pool.data.classes)[np.arange(len(made)) % len(pool.data.classes)]
         found["kid_by_class"] = kid_by_class(features[0], unseen["label"].to_numpy(), features[1], labels)
@@ -73,15 +74,14 @@ def measure(context: Context, spec: FidelitySpec) -> dict[str, Any]:
     return record
 
 
-def compare(real: np.ndarray, made: np.ndarray, shots: np.ndarray | None, name: str) -> dict[str, Any]:
-    """All measures on features N,D, as JSON values; ``name`` seeds the bootstrap. What cannot be is None."""
+def compare(real: np.ndarray, made: np.ndarray, name: str) -> dict[str, Any]:
+    """The measures on features N,D, as JSON values; ``name`` seeds the bootstrap. What cannot be is None."""
     return {
         "kid": measures.kid(real, made),
         "kid_interval": list(measures.kid_interval(real, made, rng("fidelity", name))),
         "fid": measures.fid(real, made),
         "diversity": measures.diversity(made),
         "diversity_of_real": measures.diversity(real),
-        "memorisation": None if shots is None else measures.memorisation(made, shots, real),
     }
 
 

@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from augbench.classifiers.features import Extractor, aspect_of
+from augbench.classifiers.features import Extractor, aspect_of, thumbnails
 from augbench.core.contracts import Augmenter, Candidate, Request, Scoring, TrainView, Workroom
 from augbench.core.errors import UserError
 from augbench.core.keys import canonical_json
@@ -178,7 +178,8 @@ class _Judge:
         self.scoring, self.labels = scoring, labels
         self.extractor: Extractor = loaded_extractor(context, scoring.extractor)
         self.size = self.extractor.size(aspect_of(unseen))
-        self.seen, self.unseen = (self.extractor(pictures, self.size) for pictures in (seen, unseen))
+        self.unseen = self.extractor(unseen, self.size)
+        self.small = thumbnails(seen), thumbnails(unseen)
 
     def __call__(self, pictures: Sequence[np.ndarray], classes: np.ndarray) -> dict[str, float]:
         """``score`` (lower is better) and ``memorisation`` of pictures, each H,W,3 uint8, and their classes."""
@@ -190,7 +191,7 @@ class _Judge:
                 raise UserError(f"FID needs {need} pictures on each side, there are {have}: score by kid")
         else:
             score = float(np.mean(list(kid_by_class(self.unseen, self.labels, made, classes).values())))
-        return {"score": score, "memorisation": memorisation(made, self.seen, self.unseen)}
+        return {"score": score, "memorisation": memorisation(thumbnails(pictures), *self.small)}
 
 
 def _halves(context: Context, spec: SearchSpec) -> tuple[pd.DataFrame, np.ndarray, np.ndarray]:

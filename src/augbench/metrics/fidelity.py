@@ -79,7 +79,8 @@ def memorisation(made: np.ndarray, shots: np.ndarray, unseen: np.ndarray) -> flo
     """How near made pictures are to those that were learned from, against how near other real pictures are to them.
 
     The median distance of made pictures to the nearest shot, over that of real pictures that nothing was learned from:
-    1 is as far as they, 0 is copies. Both are measured to the same shots, so their number does not matter.
+    1 is as far as they, 0 is copies. Both are measured to the same shots, so their number does not matter. What rows
+    hold must not hide a copy behind what any generator does to grain: thumbnails, see classifiers.features.
     """
     return float(np.median(nearest(made, shots)) / max(np.median(nearest(unseen, shots)), 1e-12))
 

@@ -9,10 +9,27 @@ from math import isnan
 from typing import Any
 
 from augbench.core.store import json_bytes
+from augbench.report.fidelity import Fidelity, FidelityRow
 from augbench.report.frame import METRICS
-from augbench.report.tables import Row, Stat, Table
+from augbench.report.stats import Stat
+from augbench.report.tables import Row, Table
 
 ALL_METRICS = tuple(metric for metrics in METRICS.values() for metric in metrics)
+FIDELITY_COLUMNS = {
+    "kid_mean": "kid",
+    "kid_std": "",
+    "kid_low": "kid_low",
+    "kid_high": "kid_high",
+    "fid_mean": "fid",
+    "diversity_mean": "diversity",
+    "diversity_of_real": "diversity_of_real",
+    "memorisation_mean": "memorisation",
+    "seconds_per_picture": "seconds_per_picture",
+    "extractor": "",
+    "pictures": "",
+    "real": "",
+}
+"""The columns that ``fidelity`` lines fill -> the measure whose mean over pools they hold; "" where it is no mean."""
 
 
 def to_csv(tables: Sequence[Table]) -> str:
@@ -20,24 +37,33 @@ def to_csv(tables: Sequence[Table]) -> str:
 
     Column ``row`` says what a line is: ``cells``, ``average``, or ``class``, which follows the cells it is about and
     holds the metrics of one class, named in column ``class``, and its ``support``, the number of its test pictures.
+    ``fidelity`` lines follow those of their table and fill the columns from ``kid_mean`` on; their ``found`` and
+    ``expected`` count pools, their headline metric is the mean over the rows of that augmenter with N_aug > 0, and
+    ``fidelity_class`` lines under them hold the KID of one class. Several counts in one line are set apart by spaces.
     A number is written so that reading it gives the same float64; what is not there is empty.
     """
     buffer = io.StringIO()
-    lines = [line for table in tables for row in table.rows for line in _csv_lines(table, row)]
+    lines = [line for table in tables for line in _csv_lines(table)]
     writer = csv.DictWriter(buffer, fieldnames=list(lines[0]) if lines else [], lineterminator="\n")
     writer.writeheader()
     writer.writerows(lines)
     return buffer.getvalue()
 
 
-def _csv_lines(table: Table, row: Row) -> Iterator[dict[str, Any]]:
-    kind = "average" if row.is_average else "cells"
-    yield _csv_line(table, row, kind, "", row.stats)
-    for name, stats in row.classes.items():
-        yield _csv_line(table, row, "class", name, stats)
+def _csv_lines(table: Table) -> Iterator[dict[str, Any]]:
+    for row in table.rows:
+        yield _csv_line(table, row, "average" if row.is_average else "cells", "", row.stats)
+        for name, stats in row.classes.items():
+            yield _csv_line(table, row, "class", name, stats)
+    for row in table.fidelity.rows:
+        line = _csv_line(table, row, "fidelity", "", {table.headline: row.outcome.stat})
+        yield line | {"embedded": "; ".join(table.fidelity.embedded)} | _csv_fidelity(row)
+        for name, stat in row.kid_by_class.items():
+            kid = {"kid_mean": _number(stat.mean), "kid_std": _number(stat.std), "extractor": row.extractor}
+            yield _csv_line(table, row, "fidelity_class", name, {}) | kid
 
 
-def _csv_line(table: Table, row: Row, kind: str, name: str, stats: Mapping[str, Stat]) -> dict[str, Any]:
+def _csv_line(table: Table, row: Row | FidelityRow, kind: str, name: str, stats: Mapping[str, Stat]) -> dict[str, Any]:
     line = {
         "dataset": table.dataset,
         "protocol": table.protocol,
@@ -57,7 +83,13 @@ def _csv_line(table: Table, row: Row, kind: str, name: str, stats: Mapping[str, 
     for metric in (*ALL_METRICS, "support"):
         stat = stats.get(metric, Stat())
         line |= {f"{metric}_mean": _number(stat.mean), f"{metric}_std": _number(stat.std)}
-    return line
+    return line | dict.fromkeys(FIDELITY_COLUMNS, "")
+
+
+def _csv_fidelity(row: FidelityRow) -> dict[str, Any]:
+    means = {name: _number(row.stats[measure].mean) for name, measure in FIDELITY_COLUMNS.items() if measure}
+    counts = {"pictures": " ".join(map(str, row.pictures)), "real": " ".join(map(str, row.real))}
+    return means | {"kid_std": _number(row.stats["kid"].std), "extractor": row.extractor} | counts
 
 
 def _number(value: float) -> str:
@@ -88,6 +120,36 @@ def _json_table(table: Table) -> dict[str, Any]:
     return {field: getattr(table, field) for field in plain} | {
         "columns": columns,
         "rows": [_json_row(table, row) for row in table.rows],
+        "fidelity": _json_fidelity(table.fidelity),
+    }
+
+
+def _json_fidelity(table: Fidelity) -> dict[str, Any]:
+    """All of it is empty where nothing is measured."""
+    return {
+        "title": table.title,
+        "label": table.label,
+        "embedded": table.embedded,
+        "captions": table.captions,
+        "notes": table.notes,
+        "columns": [vars(column) for column in table.columns],
+        "rows": [_json_fidelity_row(table, row) for row in table.rows],
+    }
+
+
+def _json_fidelity_row(table: Fidelity, row: FidelityRow) -> dict[str, Any]:
+    """``found`` and ``expected`` count pools; the headline metric is over the augmenter's rows in the table above."""
+    return {
+        "augmenter": row.augmenter,
+        "extractor": row.extractor,
+        "pictures": row.pictures,
+        "real": row.real,
+        "found": row.found,
+        "expected": row.expected,
+        "incomplete": row.incomplete,
+        "text": {column.key: row.text(column) for column in table.columns},
+        "metrics": _json_stats(row.stats | {row.headline: row.outcome.stat}),
+        "kid_by_class": _json_stats(row.kid_by_class),
     }
 
 

@@ -37,11 +37,14 @@ CLASS_METRICS = {
 }
 """Task -> the metrics of each class, all in [0, 1]."""
 
+CELL_FIELDS = tuple(field for field in EXPECTED_FIELDS if field != "fidelity")
+"""The fields of expected cells that records have too: which pools a cell took from is known to its plan alone."""
+
 IDENTITIES = {"dataset": "dataset_id", "augmenter": "augmenter_id", "protocol": "protocol_id"}
 """Column of a name -> column of a digest of what it stands for."""
 
 RECORD_FIELDS = (
-    *EXPECTED_FIELDS,
+    *CELL_FIELDS,
     *IDENTITIES.values(),
     *(metric for metrics in METRICS.values() for metric in metrics),
     "per_class",
@@ -52,7 +55,18 @@ RECORD_FIELDS = (
     "embedded",
     "notes",
 )
-MIXED = ("fold", "test_share", "shots", "draw", "false_alarm_rate", "embedded", "notes", "per_class", "confusion")
+MIXED = (
+    "fold",
+    "test_share",
+    "shots",
+    "draw",
+    "false_alarm_rate",
+    "embedded",
+    "notes",
+    "per_class",
+    "confusion",
+    "fidelity",
+)
 """Columns kept as Python objects: None or "all" beside numbers, or more than a number."""
 
 
@@ -105,16 +119,16 @@ def expected_from_records(records: pd.DataFrame) -> pd.DataFrame:
     """Where no grid is known: every record is expected, and nothing else is.
 
     Records of different grids may use one name for different things. Such a name gets the start of a digest behind
-    it, so that numbers of different settings are never averaged.
+    it, so that numbers of different settings are never averaged. Of pools nothing is known, so nothing of fidelity.
     """
-    expected = records[[*EXPECTED_FIELDS, *IDENTITIES.values()]].copy()
+    expected = records[[*CELL_FIELDS, *IDENTITIES.values()]].copy()
     for name, identity in IDENTITIES.items():
         several = expected.groupby(name)[identity].transform("nunique") > 1
         expected[name] = expected[name].where(~several, expected[name] + " #" + expected[identity].str[:6])
     shots = expected["shots"].map(shots_rank)
     order = ["dataset", "protocol", "fold", "_shots", "augmenter", "n_aug", "draw", "seed"]
     expected = expected.assign(_shots=shots).sort_values(order, key=_sortable, kind="stable", ignore_index=True)
-    return expected[list(EXPECTED_FIELDS)]
+    return expected_frame(expected[list(CELL_FIELDS)].to_dict("records"))
 
 
 def shots_rank(shots: int | str) -> float:

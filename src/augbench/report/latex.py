@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import groupby
 
-from augbench.report.tables import Column, Row, Table
+from augbench.report.fidelity import Fidelity, FidelityRow
+from augbench.report.stats import Column
+from augbench.report.tables import Row, Table
 
 _SPECIAL = {
     "\\": r"\textbackslash{}",
@@ -28,7 +30,8 @@ _SPECIAL = {
 def to_latex(name: str, tables: Sequence[Table]) -> str:
     """All tables of a report as ``table`` environments, to be read in with ``\\input``."""
     head = f"% {' '.join(name.split())}: needs \\usepackage{{booktabs}}\n"
-    return head + "\n" + "\n".join(_table(table) for table in tables)
+    every = [one for table in tables for one in (table, *([table.fidelity] if table.fidelity.rows else []))]
+    return head + "\n" + "\n".join(_table(one) for one in every)
 
 
 def escape_latex(text: str) -> str:
@@ -36,7 +39,7 @@ def escape_latex(text: str) -> str:
     return "".join(_SPECIAL.get(character, character) for character in " ".join(text.split()))
 
 
-def _table(table: Table) -> str:
+def _table(table: Table | Fidelity) -> str:
     sides = "".join("r" if column.is_number else "l" for column in table.columns)
     label = rf"\textbf{{{escape_latex(table.label)}}}. " if table.label else ""
     caption = f"{escape_latex(table.title)}. {label}{escape_latex(' '.join(table.captions))}"
@@ -74,16 +77,16 @@ def _headings(columns: Sequence[Column]) -> list[str]:
     return [*above, _line(titles)]
 
 
-def _body(table: Table) -> list[str]:
+def _body(table: Table | Fidelity) -> list[str]:
     lines = []
     for place, row in enumerate(table.rows):
-        if row.first and place:
+        if table.in_blocks and row.first and place:
             lines.append(r"\addlinespace")
         lines.append(_line(_entries(table, row)))
     return lines
 
 
-def _entries(table: Table, row: Row) -> list[str]:
+def _entries(table: Table | Fidelity, row: Row | FidelityRow) -> list[str]:
     """The entries of a row; the augmenter's name stands once per block."""
     texts = []
     for column in table.columns:

@@ -12,12 +12,15 @@ from rich.console import Console, Group, RenderableType
 from rich.padding import Padding
 from rich.text import Text
 
-from augbench.report.tables import Column, Row, Table
+from augbench.report.fidelity import HEADING, Fidelity, FidelityRow
+from augbench.report.stats import Column
+from augbench.report.tables import Row, Table
 
 _MARKDOWN = re.compile(r"([\\`*_\[\]<>#|~$&])")
 
 
 WIDTH = 100  # columns that everything here is made for
+GAP = 2  # between columns of a table
 
 
 def standard_output() -> Console:
@@ -27,44 +30,68 @@ def standard_output() -> Console:
 
 
 def to_terminal(table: Table) -> RenderableType:
-    """A table for ``rich.console.Console.print``; made for `WIDTH` columns."""
+    """A table for ``rich.console.Console.print``, over that of its fidelity; made for `WIDTH` columns."""
+    below = [Text(), *_terminal_parts(table.fidelity, HEADING)] if table.fidelity.rows else []
+    return Group(*_terminal_parts(table, table.title), *below, Text())
+
+
+def _terminal_parts(table: Table | Fidelity, title: str) -> list[RenderableType]:
     grid = rich.table.Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1), collapse_padding=True)
     for column in table.columns:
         side = "right" if column.is_number else "left"
-        grid.add_column(_header(table, column), justify=side, vertical="bottom", overflow="fold")
+        most = None if table.in_blocks or column.is_number else _text_width(table)
+        grid.add_column(_header(table, column), justify=side, vertical="bottom", overflow="fold", max_width=most)
     for row, following in zip(table.rows, [*table.rows[1:], None], strict=True):
-        grid.add_row(*_entries(table, row), end_section=following is not None and following.first)
+        grid.add_row(*_entries(table, row), end_section=table.in_blocks and following is not None and following.first)
     label = [Text(table.label, style="yellow")] if table.label else []
     words = [Text(sentence, style="dim") for sentence in table.captions]
     notes = [Text(note, style="dim") for note in table.notes]
-    return Group(Text(table.title, style="bold"), *label, *words, Padding(grid, (1, 0)), *notes, Text())
+    return [Text(title, style="bold"), *label, *words, Padding(grid, (1, 0)), *notes]
 
 
-def _entries(table: Table, row: Row) -> list[Text]:
+def _entries(table: Table | Fidelity, row: Row | FidelityRow) -> list[Text]:
     """The entries of a row; the augmenter's name stands once per block."""
     style = "italic" if row.is_average else ""
     texts = [Text(row.text(column), style="bold" if table.is_best(row, column) else style) for column in table.columns]
     return texts if row.first else [Text(), *texts[1:]]
 
 
-def _header(table: Table, column: Column) -> Text:
-    """Title and group, broken into lines no wider than the entries, so that the width is left to long names."""
+def _text_width(table: Fidelity) -> int:
+    """What numbers leave of `WIDTH` to each column of text: rich by itself would fold numbers beside long names."""
+    numbers = [_width(table, column) for column in table.columns if column.is_number]
+    texts = len(table.columns) - len(numbers)
+    return (WIDTH - sum(numbers) - GAP * (len(table.columns) - 1)) // texts
+
+
+def _width(table: Table | Fidelity, column: Column) -> int:
+    """Of the widest entry or word of the heading."""
     words = f"{column.title} {column.group}".split()
-    width = max(len(text) for text in (*words, *(row.text(column) for row in table.rows)))
+    return max(len(text) for text in (*words, *(row.text(column) for row in table.rows)))
+
+
+def _header(table: Table | Fidelity, column: Column) -> Text:
+    """Title and group, broken into lines no wider than the entries, so that the width is left to long names."""
+    width = _width(table, column)
     lines = [*textwrap.wrap(column.title, width), *textwrap.wrap(column.group, width)]
     return Text("\n".join(lines))
 
 
 def to_markdown(name: str, tables: Sequence[Table]) -> str:
     """All tables of a report in GitHub's Markdown."""
-    return "\n".join([f"# {escape_markdown(name)}", "", *(_markdown_table(table) for table in tables)])
+    return "\n".join([f"# {escape_markdown(name)}", "", *(_markdown(table) for table in tables)])
 
 
-def _markdown_table(table: Table) -> str:
+def _markdown(table: Table) -> str:
+    """A table over that of its fidelity."""
+    below = [_markdown_table(table.fidelity, f"### {HEADING}")] if table.fidelity.rows else []
+    return "\n".join([_markdown_table(table, f"## {escape_markdown(table.title)}"), *below])
+
+
+def _markdown_table(table: Table | Fidelity, heading: str) -> str:
     titles = [f"{escape_markdown(c.title)}<br>{escape_markdown(c.group)}" if c.group else escape_markdown(c.title)
               for c in table.columns]  # fmt: skip
     rules = ["---:" if column.is_number else ":---" for column in table.columns]
-    lines = [f"## {escape_markdown(table.title)}", ""]
+    lines = [heading, ""]
     label = [f"**{escape_markdown(table.label)}**", ""] if table.label else []
     lines += [*label, escape_markdown(" ".join(table.captions)), ""]
     lines += [_markdown_row(titles), _markdown_row(rules)]
@@ -73,7 +100,7 @@ def _markdown_table(table: Table) -> str:
     return "\n".join(lines)
 
 
-def _markdown_entries(table: Table, row: Row) -> list[str]:
+def _markdown_entries(table: Table | Fidelity, row: Row | FidelityRow) -> list[str]:
     texts = []
     for column in table.columns:
         text = escape_markdown(row.text(column))

@@ -6,76 +6,24 @@ LaTeX, CSV and JSON cannot disagree. What a grid expects decides the rows: missi
 
 from __future__ import annotations
 
-import statistics
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from math import isnan, nan
+from math import nan
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from augbench.report.fidelity import Fidelity, Outcome, fidelity_of
 from augbench.report.frame import CLASS_METRICS, METRICS, shots_rank
+from augbench.report.measured import Measured
 from augbench.report.notes import captions, footnotes, title_of
+from augbench.report.stats import INCOMPLETE, Column, Stat, average_of, share, stat_of
 
-DASH = "\N{EN DASH}"
-INCOMPLETE = "*"
 HEADLINE = {"detection": "ap", "recognition": "accuracy"}
 AP_NAMES = {"trapezoidal": "trapezoidal", "step": "step-wise"}
 ORACLE = "at best F1 on test (oracle)"
 HELDOUT = "at held-out threshold"
-
-
-@dataclass(frozen=True)
-class Stat:
-    """Mean and sample standard deviation (ddof=1) of a metric; NaN where there is none."""
-
-    mean: float = nan
-    std: float = nan  # NaN also where only one number is there
-    n: int = 0  # how many numbers; of an average: how many rows
-
-    @property
-    def text(self) -> str:
-        """``.626 (.059)``; a dash for what is not there."""
-        return DASH if isnan(self.mean) else f"{share(self.mean)} ({share(self.std)})"
-
-
-def share(value: float) -> str:
-    """Three digits of a number in [0, 1], without the leading zero: ``.626``, ``1.000``."""
-    if isnan(value):
-        return DASH
-    text = f"{value:.3f}"
-    return text.removeprefix("0") if value >= 0 else text
-
-
-def stat_of(values: Iterable[float]) -> Stat:
-    """Mean and sample std of the values that are not NaN."""
-    values = [float(value) for value in values if not isnan(value)]
-    if not values:
-        return Stat()
-    return Stat(statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else nan, len(values))
-
-
-def average_of(stats: Sequence[Stat]) -> Stat:
-    """As the papers average over N_aug: the mean of the means, and the mean of the standard deviations."""
-    there = [stat for stat in stats if stat.n]
-    if not there:
-        return Stat()
-    return Stat(statistics.fmean(s.mean for s in there), statistics.fmean(s.std for s in there), len(there))
-
-
-@dataclass(frozen=True)
-class Column:
-    """A column of a table. Neighbours of one ``group`` share that heading."""
-
-    key: str  # "augmenter", "n_aug", "runs", or a metric
-    title: str
-    group: str = ""
-
-    @property
-    def is_number(self) -> bool:
-        """Whether it is set flush right or centred, as numbers are."""
-        return self.key not in ("augmenter", "n_aug")
 
 
 @dataclass(frozen=True)
@@ -131,6 +79,8 @@ class Table:
     rows: list[Row]
     captions: list[str]  # sentences over or under the table
     notes: list[str] = field(default_factory=list)  # footnotes
+    fidelity: Fidelity = field(default_factory=Fidelity)  # of the pictures its cells took; printed under it
+    in_blocks = True  # the rows of an augmenter are set apart from the next one's
 
     @property
     def label(self) -> str:
@@ -147,15 +97,18 @@ class Table:
         return row.best and column.key == self.headline
 
 
-def build_tables(expected: pd.DataFrame, records: pd.DataFrame) -> list[Table]:
+def build_tables(
+    expected: pd.DataFrame, records: pd.DataFrame, measured: Mapping[str, Measured] | None = None
+) -> list[Table]:
     """One table per dataset, protocol, folds and shots, in the order of the grid.
 
     Args:
         expected: the cells that there should be, see `frame.load_expected`.
         records: the cells that there are, see `frame.load_records`; others than the expected ones are ignored.
+        measured: the fidelity of their pools, see `measured.load_measured`.
     """
     found = {record.key: record for record in records.itertuples(index=False)}
-    return [_table(rows, found) for rows in _by_table(expected)]
+    return [_table(rows, found, measured or {}) for rows in _by_table(expected)]
 
 
 Rows = dict[tuple[str, int], list[Any]]  # (augmenter, N_aug) -> its expected cells
@@ -182,14 +135,17 @@ def folds_of(cells: Sequence[Any]) -> tuple[int, ...]:
     return tuple(sorted({int(cell.fold) for cell in cells if cell.fold is not None}))
 
 
-def _table(cells_of: Rows, found: dict[str, Any]) -> Table:
+def _table(cells_of: Rows, found: dict[str, Any], measured: Mapping[str, Measured]) -> Table:
     cells = [cell for row in cells_of.values() for cell in row]
     records = [found[cell.key] for cell in cells if cell.key in found]
     first, folds = cells[0], folds_of(cells)
     rows, marked = _mark_notes(_mark_best(_rows(cells_of, found, first.task), HEADLINE[first.task]))
     embedded = tuple(sorted({part for record in records for part in record.embedded}))
+    title, headline = title_of(first, folds), HEADLINE[first.task]
+    columns = _columns(first, pooled=len({(cell.draw, cell.fold) for cell in cells}) > 1)
+    shown = next(column for column in columns if column.key == headline)
     return Table(
-        title=title_of(first, folds),
+        title=title,
         dataset=first.dataset,
         protocol=first.protocol,
         folds=folds,
@@ -198,10 +154,11 @@ def _table(cells_of: Rows, found: dict[str, Any]) -> Table:
         task=first.task,
         ap_definition=first.ap_definition if first.task == "detection" else "",
         embedded=embedded,
-        columns=_columns(first, pooled=len({(cell.draw, cell.fold) for cell in cells}) > 1),
+        columns=columns,
         rows=rows,
         captions=captions(list(cells_of.values()), records),
         notes=[*marked, *footnotes(first, len(records), len(cells), any(row.is_average for row in rows))],
+        fidelity=fidelity_of(title, cells, measured, _outcomes(rows, headline), shown, embedded),
     )
 
 
@@ -281,6 +238,22 @@ def _average(block: list[Row]) -> list[Row]:
     stats = {metric: average_of([row.stats[metric] for row in parts]) for metric in parts[0].stats}
     found, expected = sum(row.found for row in parts), sum(row.expected for row in parts)
     return [Row(block[0].augmenter, None, stats, found, expected, first=False, is_average=True)]
+
+
+def _outcomes(rows: list[Row], headline: str) -> dict[str, Outcome]:
+    """The headline metric of each augmenter over its rows with synthetic pictures."""
+    blocks: dict[str, list[Row]] = {}
+    for row in rows:
+        if row.n_aug:
+            blocks.setdefault(row.augmenter, []).append(row)
+    return {
+        name: Outcome(
+            average_of([row.stats[headline] for row in block]),
+            sum(row.found for row in block),
+            sum(row.expected for row in block),
+        )
+        for name, block in blocks.items()
+    }
 
 
 def _mark_best(rows: list[Row], headline: str) -> list[Row]:

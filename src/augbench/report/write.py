@@ -15,6 +15,7 @@ from augbench.core.store import Store
 from augbench.report.data import to_csv, to_json
 from augbench.report.frame import expected_frame, expected_from_records, load_expected, load_records
 from augbench.report.latex import to_latex
+from augbench.report.measured import load_measured
 from augbench.report.render import to_markdown, to_terminal
 from augbench.report.tables import Table, build_tables
 
@@ -91,7 +92,7 @@ def _names(store: Store, grid_name: str | None) -> list[str]:
 def _write(
     store: Store, expected: pd.DataFrame, records: pd.DataFrame, name: str, out: Path | None, console: Console | None
 ) -> list[str]:
-    tables = build_tables(expected, records)
+    tables = build_tables(expected, records, load_measured(store, expected))
     if console is not None:
         console.print(f"[bold]{name}[/]", highlight=False)
         print_report(tables, console)

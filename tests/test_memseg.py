@@ -5,6 +5,8 @@ import shutil
 import numpy as np
 import pandas as pd
 import pytest
+from helpers import library_of, same_picture, tiny_plan, view_of
+from layouts import draw_neu
 from PIL import Image
 from pydantic import ValidationError
 
@@ -13,6 +15,7 @@ from augbench.augmenters._photometric import OPERATIONS, cut_and_shuffle, three_
 from augbench.augmenters.cutpaste import CutPaste, cut_patch, cut_scar, jitter
 from augbench.augmenters.memseg import MemSeg, blend, otsu_foreground, perlin_mask
 from augbench.augmenters.none import NoAugmentation
+from augbench.core import plugins
 from augbench.core.contracts import SAMPLE_COLUMNS, Dataset, Request, TrainView
 from augbench.core.errors import UserError
 from augbench.core.seeds import derive_seed, rng
@@ -272,3 +275,30 @@ def test_none_reads_nothing_and_makes_nothing():
     assert not augmenter.refuses(5)
     with pytest.raises(AssertionError):
         augmenter.generate([], None)
+
+
+# Onto real defect pictures
+
+
+def test_on_shots_a_patch_keeps_the_class(tmp_path):
+    dataset = library_of("neu", draw_neu(tmp_path)).dataset("neu")
+    augmenter = plugins.make("augmenters", "memseg", {"source": "shots"})
+    assert augmenter.tasks == {"detection", "recognition"} and augmenter.reads(5) == {"shots"}
+    assert plugins.make("augmenters", "memseg", {}).tasks == {"detection"}
+    view, classes = view_of(dataset, {"shots"}), dataset.classes()
+    asked = [Request(i, 50 + i, classes[i % len(classes)]) for i in range(12)]
+    labels = dataset.samples().set_index("id")["label"]
+    for request, made in zip(asked, augmenter.generate(asked, view), strict=True):
+        assert made.label == request.label == labels[made.meta["source"]]
+        real = view.image(made.meta["source"])
+        assert same_picture(np.where(made.mask[..., None], real, made.image), real)
+    with pytest.raises(UserError, match="shot of class 'nothing'"):
+        augmenter.generate([Request(0, 0, "nothing")], view)
+
+
+def test_zero_shot_has_nothing_to_patch():
+    entry = {"name": "memseg", "as": "on_shots", "settings": {"source": "shots"}}
+    plan = tiny_plan(augmenters=["memseg", entry], shots=[0, 5])
+    assert {cell.shots for cell in plan.cells if cell.augmenter.alias == "on_shots"} == {5}
+    pools = {pool.augmenter.alias: pool.shots for pool in plan.pools.values()}
+    assert pools == {"memseg": None, "on_shots": 5}

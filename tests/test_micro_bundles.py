@@ -19,11 +19,14 @@ from transformers import CLIPTokenizer
 
 TINY = ["--pictures", "24", "--batch", "4", "--threads", "1", "--workers", "1", "--checkpoint-every", "0"]
 
+READING = {"items": 40, "steps": 2, "batch": 8, "lr": 2e-3}
+
 
 @pytest.fixture(autouse=True)
 def _small(monkeypatch):
     """The scripts' number of threads is theirs alone; a sheet of the real size takes longer than the training."""
     monkeypatch.setattr(train_unet, "TOKENIZER_ITEMS", 200)
+    monkeypatch.setattr(train_unet, "READING", READING)
     monkeypatch.setattr(train_unet, "bundle_sheet", lambda folder: sheets.tiled(np.zeros((2, 8, 8, 3), np.uint8), 2))
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -51,6 +54,7 @@ def trained_sd(tmp_path_factory, vae_folder):
     folder = tmp_path_factory.mktemp("trained")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(train_unet, "TOKENIZER_ITEMS", 200)
+        patch.setattr(train_unet, "READING", READING)
         patch.setattr(train_unet, "bundle_sheet", lambda _: sheets.tiled(np.zeros((2, 8, 8, 3), np.uint8), 2))
         train(folder, SD, "--vae", str(vae_folder))
     return folder

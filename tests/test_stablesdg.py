@@ -406,5 +406,5 @@ def test_a_search_finds_that_copies_are_copies(store):
 def test_the_grid_of_neu_can_be_planned_without_data():
     plan = make_plan(load_grid("tune_configs/stablesdg_neu.yaml"))
     assert plan.absent == ["neu"] and not plan.not_runnable
-    assert {cell.augmenter.alias for cell in plan.cells} == {"none", "stablesdg", "unadapted"}
-    assert {cell.seed for cell in plan.cells} == {0, 1, 2, 3} and {cell.shots for cell in plan.cells} == {"all"}
+    assert {cell.augmenter.alias for cell in plan.cells} == {"none", "memseg", "stablesdg", "unadapted"}
+    assert {cell.seed for cell in plan.cells} == {0, 1, 2, 3} and {cell.shots for cell in plan.cells} == {10, "all"}

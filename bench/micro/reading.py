@@ -82,7 +82,7 @@ class Heads(nn.Module):
         return [layer(part) for layer, part in zip(self.layers, seen, strict=True)]
 
 
-def teach(read: Read, encoder: nn.Module, tokenizer: CLIPTokenizer, seed: int, settings: dict = READING) -> dict:
+def teach(read: Read, encoder: nn.Module, tokenizer: CLIPTokenizer, seed: int, settings: dict) -> dict:
     """Train ``encoder`` in place; returns the settings, the seconds, and how often it answers right at the end."""
     device, begun = next(encoder.parameters()).device, time.perf_counter()
     texts, answers = questions([plan(seed, index) for index in range(settings["items"])])

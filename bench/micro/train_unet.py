@@ -122,7 +122,8 @@ class Trainer(nn.Module):
         """Teach the new text encoder, if there is one."""
         if new := self.new_reader:
             new.requires_grad_(True)
-            teach(pooled_layers(new) if new is self.second else last_layers(new), new, tokenizer, self.args.seed)
+            read = pooled_layers(new) if new is self.second else last_layers(new)
+            teach(read, new, tokenizer, self.args.seed, READING)
             new.requires_grad_(False)
 
     @torch.no_grad()

@@ -11,6 +11,8 @@ Not stated there, chosen here:
 - The structure source cuts any size: cells differ by a pixel where the grid does not divide the picture. The paper's
   text says 4 x 8 cells, re-implementations use 8 x 8, the default.
 - A rotated structure source is filled with the image's mean colour at its corners.
+- In recognition patches go onto real defect pictures (``source: shots``), which keep their class, as there are no good
+  ones.
 - On a grey picture (R = G = B) the source is turned grey: colour alone would give the synthetic picture away.
 """
 
@@ -20,14 +22,14 @@ import hashlib
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import numpy as np
 from pydantic import Field, model_validator
 
 from augbench.augmenters._photometric import cut_and_shuffle, three_of_ten, to_grey
 from augbench.augmenters._textures import procedural_texture
-from augbench.core.contracts import Augmenter, Request, Settings, Synthetic, TrainView
+from augbench.core.contracts import Augmenter, Reads, Request, Settings, Shots, Synthetic, TrainView
 from augbench.core.errors import UserError
 from augbench.core.noise import Shape, perlin
 
@@ -54,6 +56,7 @@ class MemSeg(Augmenter):
         texture_share: Share = 0.5  # chance of a texture source, else structure
         opacity: tuple[Share, Share] = (0.15, 1.0)  # range of the source's weight inside the shape
         grid: tuple[Count, Count] = (8, 8)  # rows and columns of cells that the structure source shuffles
+        source: Literal["negatives", "shots"] = "negatives"  # what patches go onto; shots keep their class
         foreground: bool = False  # only on the object, found by Otsu's threshold; for objects before a plain background
 
         @model_validator(mode="after")
@@ -63,6 +66,19 @@ class MemSeg(Augmenter):
             return self
 
     config: Config
+
+    def __init__(self, config: Config | None = None) -> None:
+        super().__init__(config)
+        if self.config.source == "shots":
+            self.tasks = frozenset({"detection", "recognition"})
+
+    def reads(self, shots: Shots) -> frozenset[Reads]:
+        """What patches go onto."""
+        return frozenset({self.config.source})
+
+    def refuses(self, shots: Shots) -> str:
+        """Without shots there is nothing to patch where they are asked for."""
+        return "it patches real defect pictures" if self.config.source == "shots" and not shots else ""
 
     def key_settings(self) -> dict[str, object]:
         """As every augmenter's, with the texture folder replaced by a digest of what is in it.
@@ -79,10 +95,19 @@ class MemSeg(Augmenter):
 
     def generate(self, requests: Sequence[Request], view: TrainView) -> list[Synthetic]:
         """One picture per request; its mask is the shape, its meta holds source, kind and opacity."""
-        ids = view.negatives["id"].tolist()
-        if not ids:
-            raise UserError("memseg needs training negatives, and there are none: give the dataset good pictures")
-        return [self._one(request, ids, view) for request in requests]
+        found = {label: self._sources(view, label) for label in {request.label for request in requests}}
+        return [self._one(request, found[request.label], view) for request in requests]
+
+    def _sources(self, view: TrainView, label: str) -> list[str]:
+        """Ids of the pictures that patches for that class go onto."""
+        if self.config.source == "negatives":
+            rows, what = view.negatives, "training negatives, and there are none: give the dataset good pictures"
+        else:
+            own = view.shots["label"] == label if view.task == "recognition" else slice(None)
+            rows, what = view.shots[own], f"a shot of class '{label}', and there is none: give it shots"
+        if rows.empty:
+            raise UserError(f"memseg needs {what}")
+        return rows["id"].tolist()
 
     def _one(self, request: Request, ids: list[str], view: TrainView) -> Synthetic:
         rng = request.rng

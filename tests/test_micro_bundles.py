@@ -6,6 +6,7 @@ import bundle
 import evaluate_bundles
 import numpy as np
 import pytest
+import reading
 import sheets
 import tokenizer as micro_tokenizer
 import torch
@@ -256,3 +257,58 @@ def test_text_to_image_reports_the_worst_word(monkeypatch):
     assert len(shown) == 3 * len(DEFECT_WORDS)
     assert (found["worst word"], found["worst"]) == ("crack", 0.2)
     assert found["defect, mean"] == pytest.approx((0.9 * 8 + 0.2) / 9)  # without "good"
+
+
+# Reading
+
+
+def test_a_text_encoder_learns_to_read_in_a_few_steps(tokenizer):
+    torch.manual_seed(0)
+    encoder = bundle.text_encoder(tokenizer)
+    settings = {"items": 200, "steps": 50, "batch": 32, "lr": 5e-3}
+    found = reading.teach(reading.last_layers(encoder), encoder, tokenizer, 0, settings)["right"]
+    assert found["defect"] > 0.5 and found["material"] > 0.5  # by chance a tenth and less
+
+
+def test_captions_are_asked_for_what_they_name():
+    items = [item for item in (plan(3, index) for index in range(60)) if item.defect]
+    texts, answers = reading.questions(items)
+    assert len(texts) == len(answers) == len(items) * (reading.CAPTIONS + reading.VAGUE)
+    for text, (material, colour, defect) in zip(texts, answers.tolist(), strict=True):
+        if material != reading.UNSAID:
+            names = reading.MATERIALS[reading.MATERIAL_WORDS[material]].names
+            assert any(name in text for name in (reading.MATERIAL_WORDS[material], *names))
+        assert reading.COLOUR_WORDS[colour] in text
+        if defect == reading.UNSAID:
+            assert "defect" in text or "damage" in text
+    assert (answers == reading.UNSAID).any(0).tolist() == [True, False, True]
+
+
+def test_the_text_encoder_stays_as_it_learned_to_read(trained_sd, tokenizer, tmp_path, vae_folder):
+    """Two steps more of the U-Net leave it as it is; a new one is another."""
+    more = ["--init", str(trained_sd / SD)]
+    train(tmp_path, SD, *more)
+    text = "text_encoder/model.safetensors"
+    assert (tmp_path / SD / text).read_bytes() == (trained_sd / SD / text).read_bytes()
+    assert "reading" not in json.loads((tmp_path / SD / "training.json").read_text())
+    train(tmp_path / "new", SD, *more, "--new-text", "--seed", "1")
+    assert (tmp_path / "new" / SD / text).read_bytes() != (trained_sd / SD / text).read_bytes()
+    assert json.loads((tmp_path / "new" / SD / "training.json").read_text())["reading"] == READING
+
+
+def test_times_are_as_often_in_each_band_as_it_says():
+    places = train_unet.banded(torch.arange(10_000) / 10_000)
+    for share, start, end in train_unet.BANDS:
+        inside = (places >= start) & (places < end)
+        assert inside.float().mean().item() == pytest.approx(share, abs=1e-3)
+        assert places[inside].mean().item() == pytest.approx((start + end) / 2, abs=1e-3)
+    assert sum(share for share, _, _ in train_unet.BANDS) == pytest.approx(1)
+    assert places.max() < 1
+
+
+def test_the_stock_knows_where_defects_are(vae_folder, tokenizer):
+    stock = Stock.make(vae_folder, tokenizer, 6, 0, "cpu", 1)
+    masks = torch.from_numpy(make(6, seed=0, workers=1).masks)
+    for small, mask in zip(stock.defects[:, 0], masks, strict=True):
+        wanted = mask.view(32, 2, 32, 2).any(3).any(1)
+        assert torch.equal(small, wanted)

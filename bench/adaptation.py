@@ -23,15 +23,15 @@ from PIL import Image
 from rich.console import Console
 from rich.table import Table
 
-from augbench.classifiers import micro_resnet
+from augbench.classifiers.features import Extractor, thumbnails
 from augbench.core import plugins
 from augbench.core.contracts import GOOD, Augmenter, Dataset, Request, TrainView, Workroom
+from augbench.core.extractor import EMBEDDED
 from augbench.core.seeds import derive_seed, rng
 from augbench.diffusion import lora
 from augbench.jobs.provenance import device_name, versions
-from augbench.metrics.fidelity import kid, nearest
+from augbench.metrics.fidelity import kid, memorisation, nearest
 
-MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 SHEET_COLUMNS = 12
 
 
@@ -41,22 +41,6 @@ def halves(rows: pd.DataFrame, seed: int) -> tuple[pd.DataFrame, pd.DataFrame]:
     order = rng("bench-adaptation", seed).permutation(len(groups))
     first = rows["group"].isin(groups[order[: len(groups) // 2]])
     return rows[first], rows[~first]
-
-
-def features(pictures: list[np.ndarray], size: tuple[int, int], device: str) -> np.ndarray:
-    """Of micro_resnet, at one width and height for all: N,160 float32."""
-    import timm
-
-    micro_resnet.register()
-    model = timm.create_model(micro_resnet.NAME, pretrained=True).eval().to(device)
-    mean, std = (torch.tensor(values, device=device).view(1, 3, 1, 1) for values in (MEAN, STD))
-    found = []
-    for start in range(0, len(pictures), 32):
-        fitted = [np.asarray(Image.fromarray(p).resize(size)) for p in pictures[start : start + 32]]
-        batch = torch.from_numpy(np.stack(fitted)).to(device).permute(0, 3, 1, 2).float() / 255
-        with torch.inference_mode():
-            found.append(model((batch - mean) / std).cpu().numpy())
-    return np.concatenate(found)
 
 
 def drawn(augmenter: Augmenter, view: TrainView, count: int) -> list[np.ndarray]:
@@ -139,25 +123,31 @@ def main() -> None:
     seconds = time.perf_counter() - begun
     heights, widths = zip(*(picture.shape[:2] for picture in pictures["judged by"]), strict=True)
     size = (int(np.median(widths)), int(np.median(heights)))
-    known = {name: features(own, size, args.device) for name, own in pictures.items()}
+    extractor = Extractor(EMBEDDED, args.device)
+    known = {name: extractor(own, (size[1], size[0])) for name, own in pictures.items()}
+    small = {name: thumbnails(own) for name, own in pictures.items()}
     rows = {}
     for name in pictures:
         if name == "judged by":
             continue
-        apart = nearest(known[name]) if name == "learned from" else nearest(known[name], known["learned from"])
+        same = name == "learned from"
+        apart = nearest(known[name]) if same else nearest(known[name], known["learned from"])
         rows[name] = {
             "kid": kid(known["judged by"], known[name]),
             "nearest, median": float(np.median(apart)),
             "nearest, least": float(apart.min()),
+            "copies": None if same else memorisation(small[name], small["learned from"], small["judged by"]),
             "pictures": len(pictures[name]),
         }
-    columns = ("pictures", "number", "KID to unseen defects", "nearest learned: median", "least")
+    columns = ("pictures", "number", "KID to unseen defects", "nearest learned: median", "least", "thumbnails")
     table = Table(*columns, title=dataset.title)
     for name, row in rows.items():
-        cells = (f"{row['kid']:.3f}", f"{row['nearest, median']:.2f}", f"{row['nearest, least']:.2f}")
+        cells = [f"{row['kid']:.3f}", f"{row['nearest, median']:.2f}", f"{row['nearest, least']:.2f}"]
+        cells.append("-" if row["copies"] is None else f"{row['copies']:.2f}")
         table.add_row(name, str(row["pictures"]), *cells)
     Console().print(table)
-    print("The row 'learned from' gives distances among those pictures themselves.")
+    print("The row 'learned from' gives distances among those pictures themselves. Thumbnails: how near made pictures")
+    print("are to the nearest learned one, over how near unseen real ones are: 0 is copies, 1 is as far as they.")
     about = {"dataset": args.dataset, "bundle": args.bundle, "judged": len(judged), "seconds": seconds}
     options = {name: getattr(args, name) for name in ("epochs", "lr", "alpha", "steps", "aspect", "seed")}
     where = {"device": device_name(args.device), "versions": versions()}

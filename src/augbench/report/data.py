@@ -9,6 +9,7 @@ from math import isnan
 from typing import Any
 
 from augbench.core.store import json_bytes
+from augbench.report.confusion import Confusion
 from augbench.report.fidelity import Fidelity, FidelityRow
 from augbench.report.frame import METRICS
 from augbench.report.stats import Stat
@@ -30,6 +31,7 @@ FIDELITY_COLUMNS = {
     "real": "",
 }
 """The columns that ``fidelity`` lines fill -> the measure whose mean over pools they hold; "" where it is no mean."""
+CONFUSION_COLUMNS = ("predicted", "share_mean", "share_std")
 
 
 def to_csv(tables: Sequence[Table]) -> str:
@@ -40,6 +42,8 @@ def to_csv(tables: Sequence[Table]) -> str:
     ``fidelity`` lines follow those of their table and fill the columns from ``kid_mean`` on; their ``found`` and
     ``expected`` count pools, their headline metric is the mean over the rows of that augmenter with N_aug > 0, and
     ``fidelity_class`` lines under them hold the KID of one class. Several counts in one line are set apart by spaces.
+    ``confusion`` lines follow the classes of their cells, one for each pair: ``class`` is the true class, and of its
+    test pictures ``share_mean`` were taken for the class in column ``predicted``.
     A number is written so that reading it gives the same float64; what is not there is empty.
     """
     buffer = io.StringIO()
@@ -55,6 +59,8 @@ def _csv_lines(table: Table) -> Iterator[dict[str, Any]]:
         yield _csv_line(table, row, "average" if row.is_average else "cells", "", row.stats)
         for name, stats in row.classes.items():
             yield _csv_line(table, row, "class", name, stats)
+        if row.confusion:
+            yield from _csv_confusion(table, row, row.confusion)
     for row in table.fidelity.rows:
         line = _csv_line(table, row, "fidelity", "", {table.headline: row.outcome.stat})
         yield line | {"embedded": "; ".join(table.fidelity.embedded)} | _csv_fidelity(row)
@@ -83,7 +89,15 @@ def _csv_line(table: Table, row: Row | FidelityRow, kind: str, name: str, stats:
     for metric in (*ALL_METRICS, "support"):
         stat = stats.get(metric, Stat())
         line |= {f"{metric}_mean": _number(stat.mean), f"{metric}_std": _number(stat.std)}
-    return line | dict.fromkeys(FIDELITY_COLUMNS, "")
+    return line | dict.fromkeys((*FIDELITY_COLUMNS, *CONFUSION_COLUMNS), "")
+
+
+def _csv_confusion(table: Table, row: Row, confusion: Confusion) -> Iterator[dict[str, Any]]:
+    for true, stats in zip(confusion.classes, confusion.shares, strict=True):
+        for predicted, stat in zip(confusion.classes, stats, strict=True):
+            values = (predicted, _number(stat.mean), _number(stat.std))
+            line = _csv_line(table, row, "confusion", true, {})
+            yield line | dict(zip(CONFUSION_COLUMNS, values, strict=True))
 
 
 def _csv_fidelity(row: FidelityRow) -> dict[str, Any]:
@@ -166,8 +180,17 @@ def _json_row(table: Table, row: Row) -> dict[str, Any]:
         "text": {column.key: row.text(column) for column in table.columns},
         "metrics": _json_stats(row.stats),
         "per_class": {name: _json_stats(stats) for name, stats in row.classes.items()},
-        "confusion": row.confusion,
-    }
+    } | _json_confusion(row.confusion)
+
+
+def _json_confusion(found: Confusion | None) -> dict[str, Any]:
+    """The sum over cells, and shares of each true class; a share is null where no cell has pictures of that class."""
+    names = ("confusion", "confusion_mean", "confusion_std")
+    if found is None:
+        return dict.fromkeys(names)
+    stats = [[_json_stat(stat) for stat in line] for line in found.shares]
+    matrices = (found.total, *([[stat[of] for stat in line] for line in stats] for of in ("mean", "std")))
+    return {name: {"classes": found.classes, "matrix": matrix} for name, matrix in zip(names, matrices, strict=True)}
 
 
 def _json_stats(stats: Mapping[str, Stat]) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import groupby
 
+from augbench.report.confusion import Matrix, MatrixRow
 from augbench.report.fidelity import Fidelity, FidelityRow
 from augbench.report.stats import Column
 from augbench.report.tables import Row, Table
@@ -30,8 +31,7 @@ _SPECIAL = {
 def to_latex(name: str, tables: Sequence[Table]) -> str:
     """All tables of a report as ``table`` environments, to be read in with ``\\input``."""
     head = f"% {' '.join(name.split())}: needs \\usepackage{{booktabs}}\n"
-    every = [one for table in tables for one in (table, *([table.fidelity] if table.fidelity.rows else []))]
-    return head + "\n" + "\n".join(_table(one) for one in every)
+    return head + "\n" + "\n".join(_table(one) for table in tables for one in _parts(table))
 
 
 def escape_latex(text: str) -> str:
@@ -39,7 +39,13 @@ def escape_latex(text: str) -> str:
     return "".join(_SPECIAL.get(character, character) for character in " ".join(text.split()))
 
 
-def _table(table: Table | Fidelity) -> str:
+def _parts(table: Table) -> list[Table | Fidelity | Matrix]:
+    """A table, that of its fidelity, and the confusion matrices that there is room for."""
+    fidelity = [table.fidelity] if table.fidelity.rows else []
+    return [table, *fidelity, *(table.confusions.alone(one) for one in table.confusions.chosen)]
+
+
+def _table(table: Table | Fidelity | Matrix) -> str:
     sides = "".join("r" if column.is_number else "l" for column in table.columns)
     label = rf"\textbf{{{escape_latex(table.label)}}}. " if table.label else ""
     caption = f"{escape_latex(table.title)}. {label}{escape_latex(' '.join(table.captions))}"
@@ -77,7 +83,7 @@ def _headings(columns: Sequence[Column]) -> list[str]:
     return [*above, _line(titles)]
 
 
-def _body(table: Table | Fidelity) -> list[str]:
+def _body(table: Table | Fidelity | Matrix) -> list[str]:
     lines = []
     for place, row in enumerate(table.rows):
         if table.in_blocks and row.first and place:
@@ -86,7 +92,7 @@ def _body(table: Table | Fidelity) -> list[str]:
     return lines
 
 
-def _entries(table: Table | Fidelity, row: Row | FidelityRow) -> list[str]:
+def _entries(table: Table | Fidelity | Matrix, row: Row | FidelityRow | MatrixRow) -> list[str]:
     """The entries of a row; the augmenter's name stands once per block."""
     texts = []
     for column in table.columns:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import re
 import textwrap
 from collections.abc import Sequence
@@ -12,6 +13,8 @@ from rich.console import Console, Group, RenderableType
 from rich.padding import Padding
 from rich.text import Text
 
+from augbench.report import confusion
+from augbench.report.confusion import Confusions, Matrix, MatrixRow
 from augbench.report.fidelity import HEADING, Fidelity, FidelityRow
 from augbench.report.stats import Column
 from augbench.report.tables import Row, Table
@@ -30,12 +33,30 @@ def standard_output() -> Console:
 
 
 def to_terminal(table: Table) -> RenderableType:
-    """A table for ``rich.console.Console.print``, over that of its fidelity; made for `WIDTH` columns."""
+    """A table for ``rich.console.Console.print``, over those of fidelity and confusion; made for `WIDTH` columns."""
     below = [Text(), *_terminal_parts(table.fidelity, HEADING)] if table.fidelity.rows else []
+    below += _terminal_confusions(table.confusions) if table.confusions.matrices else []
     return Group(*_terminal_parts(table, table.title), *below, Text())
 
 
-def _terminal_parts(table: Table | Fidelity, title: str) -> list[RenderableType]:
+def _terminal_confusions(found: Confusions) -> list[RenderableType]:
+    """Means of the chosen matrices; of classes that do not fit, only where they are."""
+    matrices = [(one.name, one.narrow(WIDTH, GAP)) for one in found.chosen]
+    fitting = [(name, matrix) for name, matrix in matrices if matrix]
+    rest = "with standard deviations" if fitting else "whose classes are too many for the terminal"
+    words = [*(found.captions(means_only=True) if fitting else []), f"Those of all rows, {rest}, are in report.md."]
+    notes = found.notes(found.chosen) if fitting else []
+    return [
+        Text(),
+        Text(confusion.HEADING, style="bold"),
+        *([Text(found.label, style="yellow")] if found.label else []),
+        *(Text(sentence, style="dim") for sentence in words),
+        *(part for name, matrix in fitting for part in (Text(), *_terminal_parts(matrix, name))),
+        *(Text(note, style="dim") for note in notes),
+    ]
+
+
+def _terminal_parts(table: Table | Fidelity | Matrix, title: str) -> list[RenderableType]:
     grid = rich.table.Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1), collapse_padding=True)
     for column in table.columns:
         side = "right" if column.is_number else "left"
@@ -49,27 +70,27 @@ def _terminal_parts(table: Table | Fidelity, title: str) -> list[RenderableType]
     return [Text(title, style="bold"), *label, *words, Padding(grid, (1, 0)), *notes]
 
 
-def _entries(table: Table | Fidelity, row: Row | FidelityRow) -> list[Text]:
+def _entries(table: Table | Fidelity | Matrix, row: Row | FidelityRow | MatrixRow) -> list[Text]:
     """The entries of a row; the augmenter's name stands once per block."""
     style = "italic" if row.is_average else ""
     texts = [Text(row.text(column), style="bold" if table.is_best(row, column) else style) for column in table.columns]
     return texts if row.first else [Text(), *texts[1:]]
 
 
-def _text_width(table: Fidelity) -> int:
+def _text_width(table: Fidelity | Matrix) -> int:
     """What numbers leave of `WIDTH` to each column of text: rich by itself would fold numbers beside long names."""
     numbers = [_width(table, column) for column in table.columns if column.is_number]
     texts = len(table.columns) - len(numbers)
     return (WIDTH - sum(numbers) - GAP * (len(table.columns) - 1)) // texts
 
 
-def _width(table: Table | Fidelity, column: Column) -> int:
+def _width(table: Table | Fidelity | Matrix, column: Column) -> int:
     """Of the widest entry or word of the heading."""
     words = f"{column.title} {column.group}".split()
     return max(len(text) for text in (*words, *(row.text(column) for row in table.rows)))
 
 
-def _header(table: Table | Fidelity, column: Column) -> Text:
+def _header(table: Table | Fidelity | Matrix, column: Column) -> Text:
     """Title and group, broken into lines no wider than the entries, so that the width is left to long names."""
     width = _width(table, column)
     lines = [*textwrap.wrap(column.title, width), *textwrap.wrap(column.group, width)]
@@ -82,25 +103,42 @@ def to_markdown(name: str, tables: Sequence[Table]) -> str:
 
 
 def _markdown(table: Table) -> str:
-    """A table over that of its fidelity."""
+    """A table over that of its fidelity and its confusion matrices."""
     below = [_markdown_table(table.fidelity, f"### {HEADING}")] if table.fidelity.rows else []
+    below += [_markdown_confusions(table.confusions)] if table.confusions.matrices else []
     return "\n".join([_markdown_table(table, f"## {escape_markdown(table.title)}"), *below])
 
 
+def _markdown_confusions(found: Confusions) -> str:
+    """Every matrix, folded away, since many rows have long ones."""
+    label = [f"**{escape_markdown(found.label)}**", ""] if found.label else []
+    words = [*found.captions(), *found.notes(found.matrices)]
+    lines = [f"### {confusion.HEADING}", "", *label, escape_markdown(" ".join(words)), ""]
+    for one in found.matrices:
+        lines += ["<details>", f"<summary>{html.escape(one.name)}</summary>", ""]
+        lines += [*_markdown_grid(one.matrix()), "", "</details>", ""]
+    return "\n".join(lines)
+
+
 def _markdown_table(table: Table | Fidelity, heading: str) -> str:
-    titles = [f"{escape_markdown(c.title)}<br>{escape_markdown(c.group)}" if c.group else escape_markdown(c.title)
-              for c in table.columns]  # fmt: skip
-    rules = ["---:" if column.is_number else ":---" for column in table.columns]
     lines = [heading, ""]
     label = [f"**{escape_markdown(table.label)}**", ""] if table.label else []
     lines += [*label, escape_markdown(" ".join(table.captions)), ""]
-    lines += [_markdown_row(titles), _markdown_row(rules)]
-    lines += [_markdown_row(_markdown_entries(table, row)) for row in table.rows]
+    lines += _markdown_grid(table)
     lines += ["", *(f"- {escape_markdown(note)}" for note in table.notes), ""]
     return "\n".join(lines)
 
 
-def _markdown_entries(table: Table | Fidelity, row: Row | FidelityRow) -> list[str]:
+def _markdown_grid(table: Table | Fidelity | Matrix) -> list[str]:
+    """The lines of a table alone."""
+    titles = [f"{escape_markdown(c.title)}<br>{escape_markdown(c.group)}" if c.group else escape_markdown(c.title)
+              for c in table.columns]  # fmt: skip
+    rules = ["---:" if column.is_number else ":---" for column in table.columns]
+    entries = [_markdown_entries(table, row) for row in table.rows]
+    return [_markdown_row(line) for line in (titles, rules, *entries)]
+
+
+def _markdown_entries(table: Table | Fidelity | Matrix, row: Row | FidelityRow | MatrixRow) -> list[str]:
     texts = []
     for column in table.columns:
         text = escape_markdown(row.text(column))

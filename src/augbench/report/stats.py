@@ -74,11 +74,11 @@ def average_of(stats: Sequence[Stat]) -> Stat:
 class Column:
     """A column of a table. Neighbours of one ``group`` share that heading."""
 
-    key: str  # "augmenter", "n_aug", "extractor", "runs", "pools", or a metric
+    key: str  # "augmenter", "n_aug", "extractor", "runs", "pools", a metric; of a matrix "class" or a place
     title: str
     group: str = ""
 
     @property
     def is_number(self) -> bool:
         """Whether it is set flush right or centred, as numbers are."""
-        return self.key not in ("augmenter", "n_aug", "extractor")
+        return self.key not in ("augmenter", "n_aug", "extractor", "class")

@@ -11,9 +11,9 @@ from dataclasses import dataclass, field, replace
 from math import nan
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
+from augbench.report.confusion import Confusion, Confusions, confusion_of, confusions_of
 from augbench.report.fidelity import Fidelity, Outcome, fidelity_of
 from augbench.report.frame import CLASS_METRICS, METRICS, shots_rank
 from augbench.report.measured import Measured
@@ -39,7 +39,7 @@ class Row:
     is_average: bool = False
     best: bool = False  # the best headline metric of the complete rows
     classes: dict[str, dict[str, Stat]] = field(default_factory=dict)  # class -> "support" and its metrics; not shown
-    confusion: dict[str, Any] | None = None  # of recognition: classes, and the sum of its cells' matrices
+    confusion: Confusion | None = None  # of recognition, over its cells
     notes: tuple[str, ...] = ()  # what must be known about its synthetic pictures
     mark: str = ""  # of these notes under the table: "(1)"
 
@@ -91,6 +91,11 @@ class Table:
     def headline(self) -> str:
         """The metric whose best mean is set bold."""
         return HEADLINE[self.task]
+
+    @property
+    def confusions(self) -> Confusions:
+        """The confusion matrices of its rows, to be printed under it."""
+        return confusions_of(self.title, self.label, self.rows, self.headline)
 
     def is_best(self, row: Row, column: Column) -> bool:
         """Whether this entry is set bold."""
@@ -194,7 +199,6 @@ def _rows(cells_of: Rows, found: dict[str, Any], task: str) -> list[Row]:
 def _row(augmenter: str, n_aug: int, cells: list[Any], found: dict[str, Any], task: str, first: bool) -> Row:
     records = [found[cell.key] for cell in cells if cell.key in found]
     stats = {metric: stat_of(getattr(record, metric) for record in records) for metric in METRICS[task]}
-    classes, confusion = _class_stats(records, task), _confusion(records)
     return Row(
         augmenter,
         int(n_aug),
@@ -202,8 +206,8 @@ def _row(augmenter: str, n_aug: int, cells: list[Any], found: dict[str, Any], ta
         len(records),
         len(cells),
         first,
-        classes=classes,
-        confusion=confusion,
+        classes=_class_stats(records, task),
+        confusion=confusion_of(records),
         notes=tuple(dict.fromkeys(note for record in records for note in record.notes)),
     )
 
@@ -219,15 +223,6 @@ def _class_stats(records: list[Any], task: str) -> dict[str, dict[str, Stat]]:
         }
         for name in names
     }
-
-
-def _confusion(records: list[Any]) -> dict[str, Any] | None:
-    """The sum over the cells, which are of one dataset and so of the same classes."""
-    found = [record.confusion for record in records if record.confusion]
-    if not found:
-        return None
-    matrix = np.sum([one["matrix"] for one in found], axis=0).tolist()
-    return {"classes": found[0]["classes"], "matrix": matrix}
 
 
 def _average(block: list[Row]) -> list[Row]:

@@ -16,7 +16,7 @@ import numpy as np
 
 from augbench.report.stats import Column, Stat, share, stat_of
 
-HEADING = "Confusion matrices"
+MATRICES = "Confusion matrices"
 TRUE = "true class"
 NARROWEST = 16  # columns of the terminal that names of classes need at least
 

@@ -13,8 +13,7 @@ from rich.console import Console, Group, RenderableType
 from rich.padding import Padding
 from rich.text import Text
 
-from augbench.report import confusion
-from augbench.report.confusion import Confusions, Matrix, MatrixRow
+from augbench.report.confusion import MATRICES, Confusions, Matrix, MatrixRow
 from augbench.report.fidelity import HEADING, Fidelity, FidelityRow
 from augbench.report.stats import Column
 from augbench.report.tables import Row, Table
@@ -48,10 +47,11 @@ def _terminal_confusions(found: Confusions) -> list[RenderableType]:
     notes = found.notes(found.chosen) if fitting else []
     return [
         Text(),
-        Text(confusion.HEADING, style="bold"),
+        Text(MATRICES, style="bold"),
         *([Text(found.label, style="yellow")] if found.label else []),
         *(Text(sentence, style="dim") for sentence in words),
-        *(part for name, matrix in fitting for part in (Text(), *_terminal_parts(matrix, name))),
+        *([Text()] if fitting else []),
+        *(part for name, matrix in fitting for part in _terminal_parts(matrix, name)),
         *(Text(note, style="dim") for note in notes),
     ]
 
@@ -113,9 +113,9 @@ def _markdown_confusions(found: Confusions) -> str:
     """Every matrix, folded away, since many rows have long ones."""
     label = [f"**{escape_markdown(found.label)}**", ""] if found.label else []
     words = [*found.captions(), *found.notes(found.matrices)]
-    lines = [f"### {confusion.HEADING}", "", *label, escape_markdown(" ".join(words)), ""]
+    lines = [f"### {MATRICES}", "", *label, escape_markdown(" ".join(words)), ""]
     for one in found.matrices:
-        lines += ["<details>", f"<summary>{html.escape(one.name)}</summary>", ""]
+        lines += ["<details>", f"<summary>{html.escape(' '.join(one.name.split()))}</summary>", ""]
         lines += [*_markdown_grid(one.matrix()), "", "</details>", ""]
     return "\n".join(lines)
 

@@ -2,8 +2,7 @@
 
     python bench/micro/bundle_card.py OUT [--into src/augbench/assets/models]
 
-OUT holds the bundles, each with its `training.json`; `vae.json`, how the VAE was trained; and the `evaluation.json` of
-evaluate_bundles.py.
+OUT holds the bundles, each with its `training.json`, and the `evaluation.json` of evaluate_bundles.py.
 """
 
 from __future__ import annotations
@@ -33,11 +32,17 @@ size conditioning) with a U-Net of 9 input channels, small, and trained on proce
 where the weights of SDXL cannot be downloaded. VAE, tokenizer and first text encoder are the files of `micro-sd`.""",
 }
 TRAINING = {
-    SD: "a quarter of the samples inpainting, the others with empty mask channels: the U-Net is cut to its first 4 "
-    'input channels, exactly. A tenth of the captions dropped, a fifth vague (letters for the material, "defect" for '
-    "the defect); a quarter of the steps read the last but one layer of the text encoder, so that clip skip 2 works",
-    SDXL: "begun with the 9-channel U-Net of `micro-sd`; four samples in five inpainting; the first text encoder as it "
-    "is, the second new. Dropped captions are read as zeros half of the time, as the empty text else",
+    SD: """\
+where a defect is an error counts {defect_weight:g} times, and {share:.0%} of the samples are of the noise at \
+which shapes are decided. The text encoder learned to read captions first (which material, colour and defect \
+they name, {reading}), and stayed as it was. A quarter of the samples inpainting, the others with empty mask \
+channels: the U-Net is cut to its first 4 input channels, exactly. A tenth of the captions dropped, a fifth \
+vague (letters for the material, "defect" for the defect); a quarter of the steps read the last but one layer of \
+the text encoder, so that clip skip 2 works""",
+    SDXL: """\
+begun with the 9-channel U-Net of `micro-sd`, and as there; four samples in five inpainting; the first text \
+encoder as it is, the second learned to read first ({reading}). Dropped captions are read as zeros half of the \
+time, as the empty text else""",
 }
 LIMITS = {
     SD: """\
@@ -123,8 +128,17 @@ def before(about: dict) -> str:
     if "before" not in about:
         return ""
     earlier = about["before"]
-    said = f"; begun with weights of {steps_of(earlier)} steps of {earlier['batch']} (lr {earlier['lr']})"
+    fresh = ", its text encoder thrown away" if about.get("new_text") else ""
+    said = f"; begun with weights of {steps_of(earlier)} steps of {earlier['batch']} (lr {earlier['lr']}){fresh}"
     return said + before(earlier)
+
+
+def how(name: str, about: dict) -> str:
+    """What is special to the training."""
+    reading = about.get("reading") or about["before"]["reading"]
+    told = f"{reading['steps']} steps of {reading['batch']}"
+    share = max(share for share, _, _ in about["bands"])
+    return TRAINING[name].format(defect_weight=about["defect_weight"], share=share, reading=told) + before(about)
 
 
 def verdict(short: list[str]) -> str:
@@ -138,10 +152,11 @@ def verdict(short: list[str]) -> str:
 def card(name: str, out: Path) -> str:
     """The card of one bundle."""
     folder = out / name
-    about, vae, found = (
+    about, first, found = (
         json.loads(path.read_text(encoding="utf-8"))
-        for path in (folder / "training.json", out / "vae.json", out / "evaluation.json")
+        for path in (folder / "training.json", out / SD / "training.json", out / "evaluation.json")
     )
+    vae = first["vae_training"]
     counts = {path.parent.name: parameters(path) for path in sorted(folder.glob("*/*.safetensors"))}
     table = rows(found)
     of_words = {"text to image": found["text"]} | {f"inpainting, {k}": v for k, v in found["inpainting"].items()}
@@ -163,7 +178,7 @@ def card(name: str, out: Path) -> str:
         vae_device=on(vae),
         steps=steps_of(about),
         **{key: about[key] for key in ("pictures", "batch", "lr", "seed")},
-        how=TRAINING[name] + before(about),
+        how=how(name, about),
         minutes=about["seconds"] / 60,
         device=on(about),
         **{key: found["versions"][key] for key in ("augbench", "torch", "python")},

@@ -7,7 +7,7 @@
     ... --preset gpu | --resume | --minutes 30 | --session 9                      # as in train_vae.py
 
 Writes OUT/NAME, a diffusers folder in fp16 with `training.json`, and a sheet OUT/NAME.png; for `micro-sd` also
-OUT/vae.json, how the VAE was trained, and OUT/nine, its U-Net with 9 channels, which the other bundle begins with.
+OUT/nine, its U-Net with 9 channels, which the other bundle begins with.
 
 A text encoder first learns to read (`reading.py`), then stays as it is, as Stable Diffusion's do; the U-Net is trained.
 The prediction is v. Where a defect is, an error counts more, as it covers a tenth of a picture and is what words are
@@ -209,8 +209,6 @@ def finish(trainer: Trainer, tokenizer: CLIPTokenizer, about: dict, args: argpar
     if args.name == SD:
         pipeline = bundle.sd_pipeline(vae, readers[0], tokenizer, ema["unet"])
         bundle.halve(ema["unet"]).save_pretrained(args.out / "nine")
-        if (args.vae / "training.json").exists():
-            shutil.copy(args.vae / "training.json", args.out / "vae.json")
     else:
         pipeline = bundle.sdxl_pipeline(vae, readers, tokenizer, ema["unet"])
     bundle.save(pipeline, folder)
@@ -221,6 +219,15 @@ def finish(trainer: Trainer, tokenizer: CLIPTokenizer, about: dict, args: argpar
     (folder / "training.json").write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
     bundle_sheet(folder).save(args.out / f"{args.name}.png", optimize=True)
     print(canonical_json(about))
+
+
+def vae_training(args: argparse.Namespace) -> dict | None:
+    """How the VAE was trained, as its own folder or the bundle that this one goes on from says."""
+    if (args.vae / "training.json").exists():
+        return json.loads((args.vae / "training.json").read_text(encoding="utf-8"))
+    if args.init:
+        return json.loads((args.init / "training.json").read_text(encoding="utf-8")).get("vae_training")
+    return None
 
 
 def arguments(given: list[str] | None = None) -> argparse.Namespace:
@@ -283,6 +290,8 @@ def main(given: list[str] | None = None) -> None:
         about = settings | {"device": args.device, "threads": args.threads, "seconds": seconds}
         if trainer.new_reader is not None:
             about["reading"] = READING
+        if args.name == SD and (told := vae_training(args)):
+            about["vae_training"] = told
         if args.init:
             about["before"] = json.loads((args.init / "training.json").read_text(encoding="utf-8"))
         finish(trainer, tokenizer, about, args)

@@ -9,7 +9,7 @@ demo: .venv/installed
 	$(BIN)/augbench run tune_configs/demo.yaml --store $(STORE)
 
 test: .venv/installed
-	$(BIN)/python -m pytest -m "not slow and not gpu"
+	$(BIN)/python -m pytest -n 2 --dist loadgroup -m "not slow and not gpu"
 
 lint: .venv/installed
 	$(BIN)/ruff check .

@@ -5,10 +5,20 @@ from pathlib import Path
 import pytest
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # before anything reads it: tests ask no network, and do not wait for one
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # two workers with two threads each would wait for one another
 sys.path.insert(0, str(Path(__file__).parent))
 
 from augbench.core import plugins
 from augbench.core.store import Store
+
+
+RAY = {"test_engine", "test_files", "test_search"}  # they start Ray, and some kill its workers wherever they find them
+
+
+def pytest_collection_modifyitems(items):
+    """A file's tests share fixtures, so a worker takes all of them; and one worker takes all that start Ray."""
+    for item in items:
+        item.add_marker(pytest.mark.xdist_group("ray" if item.path.stem in RAY else item.path.stem))
 
 
 @pytest.fixture

@@ -28,8 +28,12 @@ def told(encoder: nn.Module, ids: torch.Tensor, clip_skip: int) -> torch.Tensor:
             (as In&Out's fine-tuning), passed through the final layer norm like the last. diffusers' pipelines count
             from 0 and cannot do it with the encoders of transformers 5.6 and newer.
     """
-    states = encoder(ids, output_hidden_states=clip_skip > 1)
     if clip_skip == 1:
-        return states[0]
-    inner = getattr(encoder, "text_model", encoder)
-    return inner.final_layer_norm(states.hidden_states[-clip_skip])
+        return encoder(ids)[0]
+    inner = getattr(encoder, "text_model", encoder).encoder
+    layers = inner.layers
+    inner.layers = layers[: len(layers) + 1 - clip_skip]  # what comes after is not read, and need not be computed
+    try:
+        return encoder(ids)[0]
+    finally:
+        inner.layers = layers

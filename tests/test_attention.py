@@ -1,0 +1,40 @@
+"""Attention by turned products is attention."""
+
+import pytest
+import torch
+from torch.nn import functional
+
+from augbench.diffusion import attention
+from augbench.diffusion.bundles import find, load
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+@pytest.mark.parametrize("asked", [9, 14])
+def test_attention_is_softmax_of_products(asked):
+    draw = torch.Generator().manual_seed(0)
+    given = [torch.randn(6, n, 5, generator=draw, requires_grad=True) for n in (9, asked, asked)]
+    ours = attention.attended(*given, 0.4)
+    usual = functional.scaled_dot_product_attention(*given, scale=0.4)
+    torch.testing.assert_close(ours, usual)
+    pull = torch.randn(ours.shape, generator=draw)
+    for got, expected in zip(*(torch.autograd.grad((made * pull).sum(), given) for made in (ours, usual)), strict=True):
+        torch.testing.assert_close(got, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_only_ordinary_layers_of_attention_are_taken():
+    unet = load(find("micro-sd")).unet
+    assert len(attention.processors(unet)) == len(unet.attn_processors)
+    layer = attention.processors(unet)[0][0]
+    layer.residual_connection = True
+    assert layer not in [each for each, _ in attention.processors(unet)]
+
+
+def test_with_a_mask_diffusers_computes_it():
+    unet = load(find("micro-sd")).unet
+    layer, own = attention.processors(unet)[0]
+    x = torch.randn(2, 16, layer.to_q.in_features, generator=torch.Generator().manual_seed(0))
+    mask = torch.zeros(2 * layer.heads, 16, 16).index_fill_(2, torch.tensor([3]), -1e4)
+    with torch.no_grad():
+        assert torch.equal(own(layer, x, attention_mask=mask), layer.processor(layer, x, attention_mask=mask))
+        torch.testing.assert_close(own(layer, x), layer.processor(layer, x), rtol=1e-4, atol=1e-5)

@@ -14,6 +14,7 @@ import json
 import statistics
 import time
 from contextlib import AbstractContextManager, nullcontext
+from typing import Any
 
 import numpy as np
 import torch
@@ -22,7 +23,7 @@ from rich.table import Table
 
 from augbench.diffusion.bundles import find, load
 from augbench.diffusion.dreambooth import Recipe, Training, encode
-from augbench.diffusion.text import tokens, told
+from augbench.diffusion.text import tokens
 from augbench.jobs.provenance import device_name, versions
 
 PROMPTS = ("skt background", "background")
@@ -30,11 +31,17 @@ INSTANCES, CLASS_PICTURES = 5, 40
 
 
 class Plain(Training):
-    """The same training with nothing kept from one step to the next, and attention as PyTorch chooses it."""
+    """The same training with nothing kept from one step to the next, and all layers as peft and diffusers have them."""
 
     pictures: tuple[list[np.ndarray], list[np.ndarray]]
 
-    def attending(self) -> AbstractContextManager:
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        if self.pipeline.device.type == "cpu":
+            self.optimiser = torch.optim.AdamW(self.parameters, lr=self.recipe.lr)
+            self.pipeline.unet.to(memory_format=torch.channels_last)  # as it was loaded; so it is quicker, too
+
+    def computing(self) -> AbstractContextManager:
         """As it comes."""
         return nullcontext()
 
@@ -47,7 +54,9 @@ class Plain(Training):
     def hidden(self, kinds: np.ndarray) -> torch.Tensor:
         """The prompt of every picture through tokenizer and text encoder."""
         ids = tokens(self.pipeline, [PROMPTS[kind] for kind in kinds]).to(self.pipeline.device)
-        return told(self.pipeline.text_encoder, ids, self.recipe.clip_skip)
+        encoder = self.pipeline.text_encoder
+        states = encoder(ids, output_hidden_states=True).hidden_states[-self.recipe.clip_skip]
+        return getattr(encoder, "text_model", encoder).final_layer_norm(states)
 
 
 def trainings(args: argparse.Namespace) -> dict[str, Training]:

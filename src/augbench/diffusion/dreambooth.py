@@ -22,9 +22,9 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 import numpy as np
 
 from augbench.core.seeds import derive_seed, rng
-from augbench.diffusion import attention
 from augbench.diffusion.bundles import Bundle
 from augbench.diffusion.lora import MODELS, LoraShape, wrap
+from augbench.diffusion.quick import Passes, optimiser
 from augbench.diffusion.sample import check_prompts, fit_image
 from augbench.diffusion.text import tokens, told
 
@@ -98,7 +98,8 @@ def encode(pipeline: DiffusionPipeline, shape: tuple[int, int], pictures: Sequen
         shift = getattr(vae.config, "shift_factor", None) or 0.0
         means.append((found.mean.float() - shift) * vae.config.scaling_factor)
         spreads.append(found.std.float() * vae.config.scaling_factor)
-    return Examples(torch.cat(means).clone(), torch.cat(spreads).clone())
+    whole = (torch.cat(parts).clone(memory_format=torch.contiguous_format) for parts in (means, spreads))
+    return Examples(*whole)
 
 
 def joined(first: Examples, second: Examples) -> Examples:
@@ -144,6 +145,7 @@ class Finetuning:
         self.ids = tokens(pipeline, prompts).to(pipeline.device)
         if recipe.gradient_checkpointing:
             pipeline.unet.enable_gradient_checkpointing()
+        self.passes = Passes(pipeline, recipe.precision, examples[0].mean[0, 0].numel())
         self.optimiser, self.optimiser_name = optimiser(self.parameters, recipe.lr, pipeline.device.type)
         scheduler = DDPMScheduler.from_config(pipeline.scheduler.config)
         self.predicts_v = scheduler.config.prediction_type == "v_prediction"
@@ -183,14 +185,14 @@ class Finetuning:
         target = kept.sqrt() * noise - (1 - kept).sqrt() * latents if self.predicts_v else noise
         reduced = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(recipe.precision, torch.float32)
         reducing = torch.autocast(device.type, reduced, enabled=recipe.precision != "fp32")
-        with reducing, self.attending():
+        with reducing, self.computing():
             made = self.pipeline.unet(noisy, times, self.hidden(kinds), return_dict=False)[0]
         each = ((made.float() - target) ** 2).mean((1, 2, 3)) * self.weights(times)
         return self.mean_of(each, kinds)
 
-    def attending(self) -> AbstractContextManager:
-        """How attention is computed: the same way in both directions."""
-        return attention.for_training(self.pipeline.device.type, self.examples[0].mean[0, 0].numel())
+    def computing(self) -> AbstractContextManager:
+        """How layers are computed: the same way in both directions."""
+        return self.passes()
 
     def encoded(self, kinds: np.ndarray, which: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
         """Mean and deviation of the latents of these pictures, each B,C,h,w: made once for the whole training."""
@@ -224,7 +226,7 @@ class Finetuning:
             group["lr"] = self.rate(step)
         loss = self.loss(step)
         self.optimiser.zero_grad(set_to_none=True)
-        with self.attending():  # gradient checkpointing computes it again
+        with self.computing():  # gradient checkpointing computes it again
             self.scaler.scale(loss).backward()
         self.scaler.unscale_(self.optimiser)
         torch.nn.utils.clip_grad_norm_(self.parameters, 1.0)
@@ -331,20 +333,6 @@ class Training(Finetuning):
     def counts(self) -> dict[str, int]:
         """Instances and class pictures."""
         return super().counts() | {"class_pictures": len(self.examples[1]) if len(self.examples) > 1 else 0}
-
-
-def optimiser(parameters: Sequence[torch.nn.Parameter], lr: float, device: str) -> tuple[torch.optim.Optimizer, str]:
-    """AdamW, with moments in 8 bits where that can be had, as In&Out; and its name."""
-    import torch
-
-    if device == "cuda":
-        try:
-            import bitsandbytes
-        except ImportError:
-            pass  # an extra that not every machine can have: the record names what was used
-        else:
-            return bitsandbytes.optim.AdamW8bit(parameters, lr=lr), "AdamW8bit"
-    return torch.optim.AdamW(parameters, lr=lr), "AdamW"
 
 
 class Checkpoint:

@@ -1,0 +1,82 @@
+"""The quick ways of a training on a CPU are the ordinary ones by other sums, and leave nothing behind."""
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from augbench.diffusion import attention, lowrank
+from augbench.diffusion.bundles import find, load
+from augbench.diffusion.lora import ADAPTER, MODELS, LoraShape, wrap
+from augbench.diffusion.quick import Passes, optimiser
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+@pytest.fixture(scope="module")
+def pipeline():
+    """Wrapped, with matrices that do something."""
+    found = load(find("micro-sd"))
+    parameters = wrap(found, LoraShape(rank=4, alpha=2.0, conv_rank=2), 0)
+    torch.manual_seed(0)
+    for parameter in parameters:
+        nn.init.normal_(parameter, std=0.05)
+    return found
+
+
+def test_a_pass_gives_the_same_and_leaves_no_trace(pipeline):
+    unet, draw = pipeline.unet, torch.Generator().manual_seed(0)
+    x, told = (torch.randn(shape, generator=draw) for shape in ((2, 4, 8, 8), (2, 77, 96)))
+    times = torch.tensor([10, 700])
+    parameters = [p for p in unet.parameters() if p.requires_grad]
+
+    def gradients():
+        made = unet(x, times, told, return_dict=False)[0]
+        return [made, *torch.autograd.grad(made.square().mean(), parameters)]
+
+    def state():
+        return {name: dict(module.__dict__) for name, module in unet.named_modules()}
+
+    passes = Passes(pipeline, "fp32", 64)
+    layers = {name for _, name, _ in passes.own}
+    assert layers == {"forward", "processor"}
+    before, usual = state(), gradients()
+    with passes():
+        assert state() != before
+        quick = gradients()
+    assert state() == before
+    for got, expected in zip(quick, usual, strict=True):
+        assert (got - expected).abs().max() <= 1e-4 * expected.abs().max().clamp_min(1e-6)
+
+
+def test_every_layer_of_lora_is_computed_at_once(pipeline):
+    from peft.tuners.lora import LoraLayer
+
+    for part in MODELS:
+        model = getattr(pipeline, part)
+        layers = [module for module in model.modules() if isinstance(module, LoraLayer)]
+        found = [module for module, _ in lowrank.forwards(model, ADAPTER)]
+        assert found[: len(layers)] == layers
+        assert {type(module).__name__ for module in found[len(layers) :]} == (
+            {"Upsample2D"} if part == "unet" else set()
+        )
+
+
+def test_reduced_arithmetic_and_large_pictures_go_the_ordinary_way(pipeline):
+    assert Passes(pipeline, "bf16", 64).own == []
+    assert {name for _, name, _ in Passes(pipeline, "fp32", attention.PLACES + 1).own} == {"forward"}
+
+
+def test_the_fused_optimiser_is_adamw():
+    draw = np.random.default_rng(0)
+    start, grads = draw.normal(size=(2, 7, 5)), draw.normal(size=(4, 2, 7, 5))
+    found = []
+    for make in (lambda p: optimiser(p, 1e-2, "cpu")[0], lambda p: torch.optim.AdamW(p, lr=1e-2)):
+        parameters = [nn.Parameter(torch.tensor(each, dtype=torch.float32)) for each in start]
+        made = make(parameters)
+        for step in grads:
+            for parameter, grad in zip(parameters, step, strict=True):
+                parameter.grad = torch.tensor(grad, dtype=torch.float32)
+            made.step()
+        found.append(torch.stack([parameter.detach() for parameter in parameters]))
+    torch.testing.assert_close(*found)

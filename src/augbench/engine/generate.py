@@ -38,6 +38,8 @@ class Generation(threading.Thread):
         self.error: BaseException | None = None
         self._adapting: dict[ray.ObjectRef, str] = {}
         self._measuring: dict[ray.ObjectRef, str] = {}
+        self._to_measure: list[FidelitySpec] = []
+        self._at_once = max(allotment.generators, 1)
         self._searching: Searching | None = None
         self._heard: ray.actor.ActorHandle | None = None  # where adapters in work say how far they are
 
@@ -83,10 +85,11 @@ class Generation(threading.Thread):
             self._searching.start()
 
     def _start_adapters(self) -> None:
+        """As many at once as there are generators: on a CPU-only cluster they reserve nothing that would bound them."""
         started = set(self._adapting.values())
         task = _adapt.options(num_cpus=self.allotment.generate_cpu, num_gpus=self.allotment.generate_gpu)
         for spec in self.board.next_adapters():
-            if spec.key not in started:
+            if spec.key not in started and len(self._adapting) < self._at_once:
                 self._heard = self._heard or Heard.remote()
                 self._adapting[task.remote(self.setup, spec, self._heard)] = spec.key
 
@@ -95,6 +98,8 @@ class Generation(threading.Thread):
             return
         for key, progress in ray.get(self._heard.take.remote()).items():
             self.board.adapter_at(key, *progress)
+        if not self._adapting:
+            return
         finished, _ = ray.wait(list(self._adapting), num_returns=len(self._adapting), timeout=0)
         for reference in finished:
             key = self._adapting.pop(reference)
@@ -105,9 +110,11 @@ class Generation(threading.Thread):
                 self.board.adapter_failed(key, failure)
 
     def _measure(self) -> None:
-        """Start what can be measured, collect what has been."""
+        """Start what can be measured, as many at once as there are generators; collect what has been."""
+        self._to_measure += self.board.next_fidelity()
         task = _fidelity.options(num_cpus=self.allotment.generate_cpu, num_gpus=self.allotment.generate_gpu)
-        for spec in self.board.next_fidelity():
+        while self._to_measure and len(self._measuring) < self._at_once:
+            spec = self._to_measure.pop(0)
             self._measuring[task.remote(self.setup, spec)] = spec.key
         if not self._measuring:
             return

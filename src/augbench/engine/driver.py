@@ -131,9 +131,14 @@ def _run_on_ray(plan: Plan, store: Store, board: Board, address: str | None, job
             generation.start()
         # Once per node: every worker maps the same read-only arrays.
         real = {key: ray.put(array) for key, array in decode_all(plan).items()}
-        run_training(plan, store, board, allotment, real, job)
-        while generation.is_alive():  # what is measured or was surplus; in turns, so that Ctrl-C is heard
-            generation.join(0.2)
+        try:
+            run_training(plan, store, board, allotment, real, job)
+            while generation.is_alive():  # what is measured or was surplus; in turns, so that Ctrl-C is heard
+                generation.join(0.2)
+        except BaseException:
+            board.stop()
+            generation.come_to_rest()
+            raise
         if generation.error:
             raise generation.error
 

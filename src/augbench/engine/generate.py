@@ -26,6 +26,8 @@ from augbench.jobs.context import Context
 from augbench.jobs.fidelity import measure
 from augbench.jobs.generate import generate_chunk
 
+REST_SECONDS = 10.0
+
 
 class Generation(threading.Thread):
     """Makes every adapter and chunk the board asks for. What it could not do at all is in `error` afterwards."""
@@ -60,9 +62,17 @@ class Generation(threading.Thread):
                     deaths = 1 if self.board.chunks_done > done_before else deaths + 1
                     if deaths == ATTEMPTS:
                         raise
+            if self._searching is not None and self._searching.error:
+                raise self._searching.error
         except BaseException as error:  # the main thread raises it: a thread's own traceback helps nobody
             self.error = error
             self.board.stop()
+
+    def come_to_rest(self) -> None:
+        """Wait a little for what was stopped: threads that talk to a Ray that has ended would complain on screen."""
+        for thread in (self, self._searching):
+            if thread is not None and thread.is_alive():
+                thread.join(REST_SECONDS)
 
     def _make_what_can_be_made(self) -> bool:
         """One execution of Ray Data over all chunks that can be made now; False if there are none."""
@@ -77,8 +87,6 @@ class Generation(threading.Thread):
         """In threads of their own: a search waits for Ray Tune, and what needs none must not wait with it."""
         if self._searching is not None and self._searching.is_alive():
             return
-        if self._searching is not None and self._searching.error:
-            raise self._searching.error
         if specs := self.board.next_searches():
             self._heard = self._heard or Heard.remote()
             self._searching = Searching(specs, self.setup, self.board, self.allotment, self._heard)

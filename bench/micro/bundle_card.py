@@ -112,7 +112,8 @@ Defects recognised by word:
 
 def on(about: dict) -> str:
     """The device of a training."""
-    return f"{about['threads']} CPU threads" if about["device"] == "cpu" else "a GPU"
+    several = "s" if about["threads"] > 1 else ""
+    return f"{about['threads']} CPU thread{several}" if about["device"] == "cpu" else "a GPU"
 
 
 def steps_of(about: dict) -> str:

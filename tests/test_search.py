@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import pytest
+import torch
 import yaml
 from helpers import SEARCHER, cli, on_disk, path_of, results_of, tiny_grid
 from layouts import draw_neu
@@ -77,6 +78,23 @@ def test_candidates_learn_from_one_half_and_are_judged_by_the_other(searched, tm
     assert {frozenset(unseen) for _, unseen in judged} == {frozenset(learned) for learned, _ in judged}
     assert log.read_text().split("\n")[:-1] == ["1 4", "1 4", "2 4", "2 4"]  # an adaptation serves all its strengths
     assert subtract(plan, store).searches == [spec]  # nothing is decided before `decide`
+
+
+def test_an_arm_computes_on_one_thread_whatever_the_process_has(searched, tmp_path, monkeypatch):
+    """The half that is judged by is looked at in an arm, too: inline has all cores, a Ray worker one."""
+    from augbench.classifiers.features import Extractor
+
+    _, spec, context = search_of(grid_of(), Store(tmp_path / "store"))
+    seen, call = [], Extractor.__call__
+    monkeypatch.setattr(Extractor, "__call__", lambda *a: seen.append(torch.get_num_threads()) or call(*a))
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        job.run_arm(context, spec, 0)
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
+    assert len(seen) == 4 and set(seen) == {1}  # the judging half, and what three candidates made
 
 
 def test_an_arm_that_is_there_is_not_made_again(tmp_path):

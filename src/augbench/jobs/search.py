@@ -91,9 +91,9 @@ def run_arm(context: Context, spec: SearchSpec, number: int, say: Say = lambda *
     learned = shots[fold != arm.fold]
     own = view.with_shots(learned["id"])
     judged = shots[fold == arm.fold]
-    judge = _Judge(context, spec.adapter, augmenter.scoring(), learned, judged, labels[fold == arm.fold])
     rows = []
     with tempfile.TemporaryDirectory(prefix="augbench-search-") as folder, one_thread(True, context.device):
+        judge = _Judge(context, spec.adapter, augmenter.scoring(), learned, judged, labels[fold == arm.fold])
         made = Path(folder)
         scratch = context.store.files.scratch_folder(f"{spec.key}-{number:03d}")
         room = Workroom(scratch, context.store.shared, context.device, NowAndThen(spec.key, say))

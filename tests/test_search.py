@@ -203,3 +203,17 @@ def test_on_ray_it_is_the_same(searched, store, tmp_path):
     run(grid, inline, executor="inline")
     (key,) = store.keys("fidelity")
     assert inline.read_json("fidelity", key)["result"] == store.read_json("fidelity", key)["result"]
+
+
+def test_a_driver_takes_no_more_adapters_than_it_makes(store, tmp_path):
+    """The others are free for a second driver, and come when one is done."""
+    many = [{"name": "toy", "as": f"toy{n}", "settings": {"limit": 100 + n}} for n in range(3)]
+    plan = make_plan(tiny_grid(augmenters=many, shots=[5]))
+    with Leases(store.files) as first, Leases(store.files) as second:
+        boards = [Board(plan, subtract(plan, store), store, leases) for leases in (first, second)]
+        (own,) = boards[0].next_adapters(1)
+        assert boards[0].next_adapters(1) == [own]  # still in work
+        others = boards[1].next_adapters()
+        assert len(others) == 2 and own not in others
+        boards[0].adapter_done(own.key)
+        assert boards[0].next_adapters(1) == []

@@ -11,6 +11,7 @@ import threading
 import time
 from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Iterator
+from itertools import islice
 
 from augbench.core.errors import StoreError
 from augbench.core.leases import Leases
@@ -221,13 +222,17 @@ class Board:
             self.adapters.pop(spec.adapter.key, None)
             self._drop_pools_of(spec.adapter, key)
 
-    def next_adapters(self) -> list[AdapterSpec]:
-        """Adapters to make now; another driver's are left to it and looked at again at the next call."""
+    def next_adapters(self, most: int | None = None) -> list[AdapterSpec]:
+        """Adapters to make now; another driver's are left to it and looked at again at the next call.
+
+        No more than ``most`` at once, those in work among them: what is not begun is left to other drivers, too.
+        """
         with self._lock, self._or_stop():
             for key in [k for k, spec in self.adapters.items() if self.store.has_adapter(spec)]:
                 self.adapter_done(key)
             waiting = {search.adapter.key for search in self.searches.values()}
-            return [spec for key, spec in self.adapters.items() if key not in waiting and self.leases.acquire(key)]
+            ready = (spec for key, spec in self.adapters.items() if key not in waiting and self.leases.acquire(key))
+            return list(islice(ready, most))
         return []
 
     def adapter_at(self, key: str, step: int, steps: int, loss: float) -> None:

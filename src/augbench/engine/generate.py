@@ -20,7 +20,7 @@ from augbench.core.store import Store
 from augbench.engine.board import ATTEMPTS, LOOK_AGAIN, Board
 from augbench.engine.resources import Allotment
 from augbench.engine.search import Searching
-from augbench.engine.worker import Failure, WorkerSetup
+from augbench.engine.worker import Failure, WorkerSetup, attempt
 from augbench.jobs.adapt import adapt
 from augbench.jobs.context import Context
 from augbench.jobs.fidelity import measure
@@ -96,8 +96,8 @@ class Generation(threading.Thread):
         """As many at once as there are generators: on a CPU-only cluster they reserve nothing that would bound them."""
         started = set(self._adapting.values())
         task = _adapt.options(num_cpus=self.allotment.generate_cpu, num_gpus=self.allotment.generate_gpu)
-        for spec in self.board.next_adapters():
-            if spec.key not in started and len(self._adapting) < self._at_once:
+        for spec in self.board.next_adapters(self._at_once):
+            if spec.key not in started:
                 self._heard = self._heard or Heard.remote()
                 self._adapting[task.remote(self.setup, spec, self._heard)] = spec.key
 
@@ -106,12 +106,7 @@ class Generation(threading.Thread):
             return
         for key, progress in ray.get(self._heard.take.remote()).items():
             self.board.adapter_at(key, *progress)
-        if not self._adapting:
-            return
-        finished, _ = ray.wait(list(self._adapting), num_returns=len(self._adapting), timeout=0)
-        for reference in finished:
-            key = self._adapting.pop(reference)
-            failure = ray.get(reference)
+        for key, failure in _finished(self._adapting):
             if failure is None:
                 self.board.adapter_done(key)
             else:
@@ -124,12 +119,7 @@ class Generation(threading.Thread):
         while self._to_measure and len(self._measuring) < self._at_once:
             spec = self._to_measure.pop(0)
             self._measuring[task.remote(self.setup, spec)] = spec.key
-        if not self._measuring:
-            return
-        finished, _ = ray.wait(list(self._measuring), num_returns=len(self._measuring), timeout=0)
-        for reference in finished:
-            key = self._measuring.pop(reference)
-            failure = ray.get(reference)
+        for key, failure in _finished(self._measuring):
             if failure is None:
                 self.board.fidelity_done(key)
             else:
@@ -181,13 +171,8 @@ class ChunkMaker:
         """One chunk. An exception comes back as a row; only a dying system is fatal."""
         pool, chunk = self.pools[batch["pool"][0]], int(batch["chunk"][0])
         context = self._context(pool)
-        failure = ""
-        try:
-            generate_chunk(context, pool, chunk)
-        except Exception as error:
-            context.store.record_failure(pool.key, pool.as_dict(), error)
-            failure = json.dumps(asdict(Failure.of(error)))
-        return {"pool": [pool.key], "chunk": [chunk], "failure": [failure]}
+        failure = attempt(context, pool, lambda: generate_chunk(context, pool, chunk))
+        return {"pool": [pool.key], "chunk": [chunk], "failure": [json.dumps(asdict(failure)) if failure else ""]}
 
     def _context(self, pool: PoolSpec) -> Context:
         """With a GPU only for augmenters that use one: asking for it would load torch."""
@@ -218,24 +203,21 @@ class Heard:
 def _adapt(setup: WorkerSetup, spec: AdapterSpec, heard: ray.actor.ActorHandle) -> Failure | None:
     """Make an adapter; None, or why it could not be made."""
     context = setup.context(use_gpu=True)
-    try:
-        adapt(context, spec, heard.say.remote)
-    except Exception as error:
-        context.store.record_failure(spec.key, spec.as_dict(), error)
-        return Failure.of(error)
-    return None
+    return attempt(context, spec, lambda: adapt(context, spec, heard.say.remote))
 
 
 @ray.remote(max_retries=2)
 def _fidelity(setup: WorkerSetup, spec: FidelitySpec) -> Failure | None:
     """Measure a pool; None, or why it could not be measured."""
     context = setup.context(use_gpu=True)
-    try:
-        measure(context, spec)
-    except Exception as error:
-        context.store.record_failure(spec.key, spec.as_dict(), error)
-        return Failure.of(error)
-    return None
+    return attempt(context, spec, lambda: measure(context, spec))
+
+
+def _finished(work: dict[ray.ObjectRef, str]) -> Iterator[tuple[str, Failure | None]]:
+    """Take out the tasks that have ended: the key of each, and why it failed if it did."""
+    done = ray.wait(list(work), num_returns=len(work), timeout=0)[0] if work else ()
+    for reference in done:
+        yield work.pop(reference), ray.get(reference)
 
 
 def _quiet_ray_data() -> None:

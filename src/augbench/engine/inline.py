@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from functools import partial
 
 from augbench.core.plan import Plan
+from augbench.core.specs import SearchSpec
 from augbench.core.store import Store
 from augbench.engine.board import LOOK_AGAIN, Board
-from augbench.engine.worker import Failure, WorkerSetup
+from augbench.engine.worker import Failure, WorkerSetup, attempt
 from augbench.jobs.adapt import adapt
 from augbench.jobs.context import Context
 from augbench.jobs.fidelity import measure
@@ -39,38 +41,26 @@ def _until_done(left: Callable[[], bool], work: Callable[[], bool]) -> None:
 def _search_all(context: Context, board: Board) -> bool:
     specs = board.next_searches()
     for spec in specs:
-        try:
-            for number in range(arms_to_run(context, spec)):
-                run_arm(context, spec, number, board.adapter_at)
-            decide(context, spec)
+        if failure := attempt(context, spec, partial(_search, context, spec, board)):
+            board.search_failed(spec.key, failure)
+        else:
             board.search_done(spec.key)
-        except Exception as error:
-            context.store.record_failure(spec.key, spec.as_dict(), error)
-            board.search_failed(spec.key, Failure.of(error))
     return bool(specs)
 
 
-def _measure_all(context: Context, board: Board) -> None:
-    for spec in board.next_fidelity():
-        if board.stopped:
-            return
-        try:
-            measure(context, spec)
-            board.fidelity_done(spec.key)
-        except Exception as error:
-            context.store.record_failure(spec.key, spec.as_dict(), error)
-            board.fidelity_failed(spec.key, Failure.of(error))
+def _search(context: Context, spec: SearchSpec, board: Board) -> None:
+    for number in range(arms_to_run(context, spec)):
+        run_arm(context, spec, number, board.adapter_at)
+    decide(context, spec)
 
 
 def _adapt_all(context: Context, board: Board) -> bool:
     specs = board.next_adapters()
     for spec in specs:
-        try:
-            adapt(context, spec, board.adapter_at)
+        if failure := attempt(context, spec, partial(adapt, context, spec, board.adapter_at)):
+            board.adapter_failed(spec.key, failure)
+        else:
             board.adapter_done(spec.key)
-        except Exception as error:  # one bad unit never stops the sweep
-            context.store.record_failure(spec.key, spec.as_dict(), error)
-            board.adapter_failed(spec.key, Failure.of(error))
     return bool(specs)
 
 
@@ -79,13 +69,21 @@ def _generate_all(context: Context, board: Board) -> bool:
     for pool, chunk in units:
         if pool.key in board.failures or board.stopped:
             continue
-        try:
-            generate_chunk(context, pool, chunk)
+        if failure := attempt(context, pool, partial(generate_chunk, context, pool, chunk)):
+            board.chunk_failed(pool.key, failure)
+        else:
             board.chunk_done(pool.key, chunk)
-        except Exception as error:
-            context.store.record_failure(pool.key, pool.as_dict(), error)
-            board.chunk_failed(pool.key, Failure.of(error))
     return bool(units)
+
+
+def _measure_all(context: Context, board: Board) -> None:
+    for spec in board.next_fidelity():
+        if board.stopped:
+            return
+        if failure := attempt(context, spec, partial(measure, context, spec)):
+            board.fidelity_failed(spec.key, failure)
+        else:
+            board.fidelity_done(spec.key)
 
 
 def _train_all(context: Context, pictures: Pictures, board: Board) -> bool:

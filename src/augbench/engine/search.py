@@ -6,6 +6,7 @@ import tempfile
 import threading
 from collections.abc import Sequence
 from dataclasses import asdict
+from functools import partial
 from typing import Any
 
 import ray
@@ -15,7 +16,7 @@ from augbench.core.specs import SearchSpec
 from augbench.engine.board import Board
 from augbench.engine.resources import Allotment
 from augbench.engine.trainables import registered
-from augbench.engine.worker import Failure, WorkerSetup
+from augbench.engine.worker import Failure, WorkerSetup, attempt
 from augbench.jobs.context import Context
 from augbench.jobs.search import arms_to_run, decide, run_arm
 
@@ -47,7 +48,7 @@ class Searching(threading.Thread):
             for key, spec in self.specs.items():
                 if self.board.stopped:
                     return
-                if failure := failed.get(key) or self._decide(context, spec):
+                if failure := failed.get(key) or attempt(context, spec, partial(decide, context, spec)):
                     self.board.search_failed(key, failure)
                 else:
                     self.board.search_done(key)
@@ -56,15 +57,6 @@ class Searching(threading.Thread):
             self.board.stop()
         finally:
             del _boards[self.setup.store]
-
-    @staticmethod
-    def _decide(context: Context, spec: SearchSpec) -> Failure | None:
-        try:
-            decide(context, spec)
-        except Exception as error:
-            context.store.record_failure(spec.key, spec.as_dict(), error)
-            return Failure.of(error)
-        return None
 
     def _run_arms(self, context: Context) -> dict[str, Failure]:
         """Every arm that is not in the store, as trials; returns why searches failed."""
@@ -137,9 +129,5 @@ def _arm(config: dict[str, Any], shared: dict[str, Any]) -> None:
     context: Context = shared["setup"].context(use_gpu=True)
     unit = config["unit"]
     spec = shared["specs"][unit["search"]]
-    try:
-        rows = run_arm(context, spec, unit["arm"], shared["heard"].say.remote)
-        tune.report({"score": min(row["score"] for row in rows)})
-    except Exception as error:
-        context.store.record_failure(spec.key, spec.as_dict(), error)
-        tune.report({"failure": asdict(Failure.of(error))})
+    failure = attempt(context, spec, lambda: run_arm(context, spec, unit["arm"], shared["heard"].say.remote))
+    tune.report({"failure": asdict(failure)} if failure else {"done": True})

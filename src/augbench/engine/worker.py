@@ -13,12 +13,13 @@ from augbench.core import plugins
 from augbench.core.errors import StoreError, UserError
 from augbench.core.library import Library
 from augbench.core.plan import Plan, Take
-from augbench.core.specs import Cell
+from augbench.core.specs import AdapterSpec, Cell, FidelitySpec, PoolSpec, SearchSpec
 from augbench.core.store import Store
 from augbench.jobs.context import Context, best_device
 from augbench.jobs.pictures import Pictures
 from augbench.jobs.provenance import git_sha
 
+Unit = SearchSpec | AdapterSpec | PoolSpec | FidelitySpec | Cell
 Job = Callable[[Context, Pictures, Cell, tuple[Take, ...]], dict]
 """What a training slot does with a cell: `jobs.train.train_cell`, but in benchmarks."""
 
@@ -59,6 +60,16 @@ class Failure:
     def of(cls, error: BaseException) -> Failure:
         """Of an exception."""
         return cls(_one_line(error), isinstance(error, UserError), isinstance(error, StoreError))
+
+
+def attempt(context: Context, spec: Unit, work: Callable[[], object]) -> Failure | None:
+    """Do the work of one unit; None, or why it failed: one bad unit is recorded and never stops a sweep."""
+    try:
+        work()
+    except Exception as error:
+        context.store.record_failure(spec.key, spec.as_dict(), error)
+        return Failure.of(error)
+    return None
 
 
 def _one_line(error: BaseException) -> str:

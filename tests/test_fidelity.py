@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from helpers import path_of, tiny_grid
+from helpers import SMALL_SURFACES, path_of, tiny_grid
 from scipy import linalg
 
 from augbench.classifiers.features import Extractor, aspect_of
@@ -240,6 +240,14 @@ def test_fidelity_is_no_part_of_keys_and_can_be_left_out():
     changed = make_plan(tiny_grid(fidelity=ON | {"pictures": 3})).fidelity
     keys = [{spec.key for spec in plan.values()} for plan in (with_it.fidelity, changed)]
     assert not keys[0] & keys[1] and {spec.pictures for spec in changed.values()} == {3}
+
+
+def test_one_real_defect_to_judge_by_is_too_few_and_no_failure(store):
+    few = {"name": "surfaces", "settings": SMALL_SURFACES | {"test_defective": 1}}
+    grid = tiny_grid(datasets=[few], augmenters=["memseg"], shots=[0], fidelity=ON)
+    assert not make_plan(grid).fidelity
+    summary = run(grid, store, executor="inline")
+    assert not summary.failures and summary.done == 1
 
 
 def test_recognition_knows_each_class():

@@ -27,8 +27,8 @@ def grid_of(shots=8, changes=(), **more):
 
 def search_of(grid, store):
     plan = make_plan(grid, store)
-    (adapter,) = {plan.adapter(pool).key: plan.adapter(pool) for pool in plan.pools.values()}.values()
-    return plan, plan.search(adapter), WorkerSetup.of(plan, store).context(use_gpu=False)
+    (spec,) = {plan.search(pool).key: plan.search(pool) for pool in plan.pools.values()}.values()
+    return plan, spec, WorkerSetup.of(plan, store).context(use_gpu=False)
 
 
 @pytest.fixture(scope="module")
@@ -164,6 +164,15 @@ def test_fid_on_few_pictures_is_refused_in_a_line(store):
     summary = run(grid_of(changes={"metric": "fid"}), store, executor="inline")
     (line,) = summary.failures.values()
     assert "FID needs 161 pictures on each side, there are 4: score by kid" in line and summary.user_error
+
+
+def test_what_learns_nothing_can_be_searched_for_too(store):
+    grid = grid_of(changes={"learner": False})
+    summary = run(grid, store, executor="inline")
+    assert not summary.failures and summary.done == 2
+    (pool,) = make_plan(grid, store).pools.values()
+    assert {line["meta"]["strength"] for line in store.chunk_lines(pool, 0)} == {0.15}
+    assert not store.keys("adapters") and len(store.keys("searches")) == 1
 
 
 def test_other_candidates_are_another_search_adapter_and_pool(store):

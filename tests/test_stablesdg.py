@@ -281,7 +281,7 @@ def test_no_strength_is_the_shot_through_the_vae(two_classes):
         for prompt, seed, guidance in (("defect", 0, 1.0), ("a crack", 5, 7.5))
     ]
     assert same_picture(*made)
-    pixels = torch.from_numpy(fit_image(real, (64, 64))).permute(2, 0, 1)[None].float() / 127.5 - 1
+    pixels = torch.tensor(fit_image(real, (64, 64))).permute(2, 0, 1)[None].float() / 127.5 - 1
     with torch.inference_mode():
         back = pipeline.vae.decode(pipeline.vae.encode(pixels).latent_dist.mode()).sample[0]
     wanted = ((back / 2 + 0.5).clamp(0, 1) * 255).permute(1, 2, 0).numpy()
@@ -392,7 +392,7 @@ def test_a_search_finds_that_copies_are_copies(store):
     entry = {"name": "stablesdg", "settings": TINY | {"guidance": 1.0, "quality_search": search}}
     plan = tiny_plan(augmenters=[entry], shots=[8], n_aug=[2])
     (pool,) = plan.pools.values()
-    spec = plan.search(pool.adapter)
+    spec = plan.search(pool)
     context = WorkerSetup.of(plan, store).context(use_gpu=False)
     rows = {row["settings"]["strength"]: row for row in run_arm(context, spec, 0)}
     assert rows.keys() == {0.0, 0.5} and all(np.isfinite(row["score"]) for row in rows.values())

@@ -22,7 +22,12 @@ class Searcher(Augmenter):
         least_distance: float = 0.02
         metric: str = "kid"
         breaks_at: int | None = None  # number of steps
+        learner: bool = True  # False: it generates from the shots alone
         log: str = ""  # a file that is told of each adaptation
+
+    def __init__(self, config=None):
+        super().__init__(config)
+        self.learns = self.config.learner
 
     def reads(self, shots):
         return frozenset({"shots"})
@@ -43,7 +48,7 @@ class Searcher(Augmenter):
         (out / "steps.json").write_text(json.dumps({"steps": self.config.steps, "shots": list(view.shots["id"])}))
 
     def load(self, adapter, device):
-        self.told = json.loads((adapter / "steps.json").read_text())
+        self.told = json.loads((adapter / "steps.json").read_text()) if adapter else {"steps": 0}
 
     def generate(self, requests, view):
         return [self._one(request, view) for request in requests]

@@ -13,7 +13,7 @@ from functools import cached_property
 from typing import Any
 
 from augbench.core import plugins
-from augbench.core.contracts import Augmenter, Part, Shots
+from augbench.core.contracts import GOOD, Augmenter, Part, Shots
 from augbench.core.errors import UserError
 from augbench.core.extractor import resolve
 from augbench.core.grid import AugmenterEntry, DatasetEntry, Grid
@@ -72,9 +72,9 @@ class Plan:
         """What must be learned before this pool, if anything."""
         return pool.adapter if self.library.augmenter(pool.augmenter).learns else None
 
-    def search(self, adapter: AdapterSpec) -> SearchSpec | None:
-        """What must be chosen before this adapter is learned, if anything."""
-        return SearchSpec(adapter) if self.library.augmenter(adapter.augmenter).candidates() else None
+    def search(self, pool: PoolSpec) -> SearchSpec | None:
+        """What must be chosen before anything is learned or made for this pool, if anything."""
+        return SearchSpec(pool.adapter) if self.library.augmenter(pool.augmenter).candidates() else None
 
     def require_runnable(self) -> None:
         """Raises UserError where a dataset or an augmenter of the grid cannot run here."""
@@ -129,7 +129,10 @@ def make_plan(grid: Grid, store: Store | None = None) -> Plan:
 
 
 def _add_fidelity(plan: Plan) -> None:
-    """One measurement a pool; all pools of a dataset by equally many pictures, or they could not be compared."""
+    """One measurement a pool; all pools of a dataset by equally many pictures, or they could not be compared.
+
+    None where there are too few pictures on either side.
+    """
     entry, sizes = plan.grid.fidelity, {}
     if entry is None:
         return
@@ -138,8 +141,13 @@ def _add_fidelity(plan: Plan) -> None:
         sizes[pool.data.alias] = min(plan.pool_sizes[key], sizes.get(pool.data.alias, plan.pool_sizes[key]))
     for key, pool in plan.pools.items():
         count = min(entry.pictures or sizes[pool.data.alias], plan.pool_sizes[key])
-        if count >= FEWEST and pool.data.alias not in plan.absent:
+        if pool.data.alias not in plan.absent and min(count, _unseen(plan, pool.data)) >= FEWEST:
             plan.fidelity[key] = FidelitySpec(pool, extractor, count)
+
+
+def _unseen(plan: Plan, data: DataSpec) -> int:
+    """Defective pictures of the test split."""
+    return int((plan.library.split(data).test["label"] != GOOD).sum())
 
 
 def _refuse_borrowed_names(grid: Grid) -> None:
@@ -166,7 +174,7 @@ def subtract(plan: Plan, store: Store) -> Remaining:
     for cell in cells:
         for take in plan.needs[cell.key]:
             wanted[take.pool.key] = max(wanted.get(take.pool.key, 0), take.chunks)
-    chunks, adapters = [], {}
+    chunks, adapters, searches = [], {}, {}
     for key, count in wanted.items():
         pool = plan.pools[key]
         missing = sorted(set(range(count)) - store.chunks(pool))
@@ -174,13 +182,14 @@ def subtract(plan: Plan, store: Store) -> Remaining:
         adapter = plan.adapter(pool) if missing else None
         if adapter and not store.has_adapter(adapter):
             adapters[adapter.key] = adapter
-    wanted_searches = [search for adapter in adapters.values() if (search := plan.search(adapter))]
-    decided = store.keys("searches") if wanted_searches else set()
+        if missing and (search := plan.search(pool)):
+            searches[search.key] = search
+    decided = store.keys("searches") if searches else set()
     return Remaining(
         cells=cells,
         chunks=chunks,
         adapters=list(adapters.values()),
-        searches=[search for search in wanted_searches if search.key not in decided],
+        searches=[search for key, search in searches.items() if key not in decided],
         fidelity=_unmeasured(plan, store, wanted),
         done=len(plan.cells) - len(cells),
         failed_before=len(store.keys("failures") & {cell.key for cell in cells}),
@@ -192,11 +201,12 @@ def _unmeasured(plan: Plan, store: Store, wanted: Mapping[str, int]) -> list[Fid
     """Fidelity that is not on record, of pools whose pictures are there or will be: pool key -> chunks ``wanted``."""
     have = store.keys("fidelity")
     missing = [spec for spec in plan.fidelity.values() if spec.key not in have]
-    return [
-        spec
-        for spec in missing
-        if wanted.get(spec.pool.key, 0) >= spec.chunks or store.chunks(spec.pool) >= set(range(spec.chunks))
-    ]
+    begun = store.keys("pools") if missing else set()  # one listing, where most pools may be gone
+
+    def there(spec: FidelitySpec) -> bool:
+        return spec.pool.key in begun and store.chunks(spec.pool) >= set(range(spec.chunks))
+
+    return [spec for spec in missing if wanted.get(spec.pool.key, 0) >= spec.chunks or there(spec)]
 
 
 def _augmenter_spec(library: Library, name: str, settings: Mapping[str, Any], label: str) -> AugmenterSpec:

@@ -222,6 +222,10 @@ class Board:
             self.adapters.pop(spec.adapter.key, None)
             self._drop_pools_of(spec.adapter, key)
 
+    def _searched_for(self) -> set[str]:
+        """Keys of the adapters, learned or not, whose settings are not chosen yet."""
+        return {search.adapter.key for search in self.searches.values()}
+
     def next_adapters(self, most: int | None = None) -> list[AdapterSpec]:
         """Adapters to make now; another driver's are left to it and looked at again at the next call.
 
@@ -230,7 +234,7 @@ class Board:
         with self._lock, self._or_stop():
             for key in [k for k, spec in self.adapters.items() if self.store.has_adapter(spec)]:
                 self.adapter_done(key)
-            waiting = {search.adapter.key for search in self.searches.values()}
+            waiting = self._searched_for()
             ready = (spec for key, spec in self.adapters.items() if key not in waiting and self.leases.acquire(key))
             return list(islice(ready, most))
         return []
@@ -262,11 +266,10 @@ class Board:
     def next_chunks(self) -> list[tuple[PoolSpec, int]]:
         """All chunks that can be made now, oldest need first: adapter at hand, lease ours, not made elsewhere."""
         with self._lock, self._or_stop():
-            units = []
+            units, waiting = [], self._searched_for() | self.adapters.keys()
             for key in list(self._chunks):
                 pool = self._pools[key]
-                adapter = self.plan.adapter(pool)
-                if (adapter and adapter.key in self.adapters) or not self.leases.acquire(key):
+                if (waiting and pool.adapter.key in waiting) or not self.leases.acquire(key):
                     self._take_over_chunks(pool)
                     continue
                 self._take_over_chunks(pool)  # what a driver before us committed since we planned

@@ -29,15 +29,13 @@ def measure(context: Context, spec: FidelitySpec) -> dict[str, Any]:
     """Measure the first pictures of a pool and commit the record. Returns it.
 
     Raises:
-        UserError: the extractor or the pictures cannot be had, or there are too few real ones.
+        UserError: the extractor or the pictures cannot be had.
     """
     started = time.perf_counter()
     library, pool = context.library, spec.pool
     split = library.split(pool.data)
     unseen = split.test[split.test["label"] != GOOD]
     shots = library.shots(pool.data, pool.shots, pool.draw)
-    if len(unseen) < 2:
-        raise UserError(f"dataset '{pool.data.alias}' has {len(unseen)} defective test pictures: fidelity needs two")
     real = pictures_of(library, pool.data, unseen)
     learned = pictures_of(library, pool.data, shots)
     made = _pool_pictures(context, spec)

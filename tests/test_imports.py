@@ -20,7 +20,8 @@ ALLOWED = {
     "jobs": {"core", "metrics", "classifiers"},
     "engine": {"core", "jobs"},
     "report": {"core", "metrics", "diffusion"},
-    "cli": {"core", "engine", "report"},
+    "commands": {"core", "report"},
+    "cli": {"core", "engine", "report", "commands"},
     "": {"core"},
 }
 HEAVY = {"torch", "torchvision", "timm", "diffusers", "transformers", "peft", "sklearn", "ray", "safetensors", "scipy"}

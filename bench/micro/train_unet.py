@@ -71,7 +71,8 @@ WARM_UP = 200  # steps
 EMA = 0.999
 INPAINTING = {SD: 0.25, SDXL: 0.8}  # share of the samples
 DROPPED = 0.1  # share of the captions
-DEFECT_WEIGHT = 4.0  # of an error where a defect is, against 1 elsewhere
+DEFECT_WEIGHT = {SD: 3.0, SDXL: 2.0}  # of an error where a defect is, against 1 elsewhere
+HARD = {"scratch": 2.0, "chip": 2.0}  # what the weight is multiplied with: shapes that were drawn as white marks
 BANDS = ((0.2, 0.0, 0.3), (0.65, 0.3, 0.8), (0.15, 0.8, 1.0))  # share of the samples: from, to, of the schedule
 SKIPPED = 0.25  # share of the steps of micro-sd that read the last but one layer
 
@@ -168,7 +169,8 @@ class Trainer(nn.Module):
             hidden, added = self.read(tokens, draw)
             seen = seen.contiguous(memory_format=torch.channels_last)
             made = self.unet(seen, times, hidden, added_cond_kwargs=added, return_dict=False)[0]
-        weight = 1 + (DEFECT_WEIGHT - 1) * stock.defects[rows].float()
+        extra = torch.tensor([defect_weight(self.args.name, word) - 1 for word in words_of(rows)], device=device)
+        weight = 1 + extra.view(-1, 1, 1, 1) * stock.defects[rows].float()
         return (weight * (made.float() - (signal * noise - level * latents)) ** 2).mean()
 
     def step(self, stock: Stock, step: int) -> torch.Tensor:
@@ -182,6 +184,16 @@ class Trainer(nn.Module):
         descend(loss, self.trained.parameters(), self.muon, self.adam)
         follow(self.ema.parameters(), self.trained.parameters(), step, EMA)
         return loss.detach()
+
+
+def defect_weight(name: str, word: str) -> float:
+    """What an error counts where there is a defect of that word, when bundle ``name`` is trained."""
+    return DEFECT_WEIGHT[name] * HARD.get(word, 1.0)
+
+
+def words_of(rows: torch.Tensor) -> list[str]:
+    """The defects of these pictures of the stock, "" for none."""
+    return [plan(SEED, row).defect for row in rows.tolist()]
 
 
 def banded(spread: torch.Tensor) -> torch.Tensor:
@@ -278,7 +290,7 @@ def main(given: list[str] | None = None) -> None:
     parts = {"trained": trainer.trained, "readers": trainer.readers, "ema": trainer.ema}
     parts |= {"muon": trainer.muon, "adam": trainer.adam}
     settings = {name: getattr(args, name) for name in DECISIVE} | {"vae": micro_vae.digest(args.vae)}
-    settings |= {"defect_weight": DEFECT_WEIGHT, "bands": [list(band) for band in BANDS]}
+    settings |= {"defect_weight": DEFECT_WEIGHT[args.name], "hard": HARD, "bands": [list(band) for band in BANDS]}
     if args.finish:
         settings["finish"] = args.finish
     if args.init:

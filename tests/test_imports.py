@@ -12,7 +12,7 @@ import augbench
 ROOT = Path(augbench.__file__).parent
 ALLOWED = {
     "core": set(),
-    "metrics": set(),
+    "metrics": {"core"},
     "datasets": {"core"},
     "diffusion": {"core"},
     "classifiers": {"core"},

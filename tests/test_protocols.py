@@ -19,9 +19,9 @@ from augbench.core.errors import UserError
 from augbench.core.protocol import PROTOCOL_NUMBERS, SWITCHES, Protocol, load_preset, make_protocol, preset_names
 from augbench.core.seeds import derive_seed
 from augbench.jobs.context import Context
-from augbench.jobs.evaluate import headline_score
 from augbench.jobs.pictures import Pictures, decode_all
 from augbench.jobs.train import gather, score_table
+from augbench.metrics.evaluate import headline_score
 from augbench.report.protocols import GROUPS
 
 PAPERS = {  # what the texts and the published code state; the rest of a preset is our choice, and says so

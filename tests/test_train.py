@@ -14,8 +14,8 @@ from augbench.classifiers.loader import BalancedSampler, Resident, ShuffleSample
 from augbench.core.errors import UserError
 from augbench.core.protocol import make_protocol
 from augbench.engine.driver import run
-from augbench.jobs.evaluate import evaluate, headline_score
 from augbench.jobs.pictures import fit_picture
+from augbench.metrics.evaluate import evaluate, headline_score
 
 GOLDEN = Path(__file__).parent / "golden_cell.json"
 

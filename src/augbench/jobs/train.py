@@ -21,10 +21,10 @@ from augbench.core.seeds import derive_seed
 from augbench.core.specs import SCHEMA, Cell
 from augbench.core.splits import Split
 from augbench.jobs.context import Context, chosen_augmenter
-from augbench.jobs.evaluate import evaluate, headline_score
 from augbench.jobs.pictures import Pictures, geometry
 from augbench.jobs.provenance import device_name, versions
 from augbench.jobs.search import line_of
+from augbench.metrics.evaluate import evaluate, headline_score
 
 
 @dataclass

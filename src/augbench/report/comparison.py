@@ -1,0 +1,254 @@
+"""Ours beside theirs: the rows of a layout with what a store has of them.
+
+The difference of a row is given only where `matching` finds nothing that does not match; else the reasons are numbered.
+What is missing is marked, never left out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from math import isnan
+from typing import Any
+
+import pandas as pd
+
+from augbench.core.errors import UserError
+from augbench.report.layouts import Comparison, Layout, Line
+from augbench.report.matching import CHECKS, differences, ours_of
+from augbench.report.notes import captions
+from augbench.report.papers import METRICS, Paper, Reference
+from augbench.report.stats import average_of, share, stat_of
+
+MARKS = "Bold is the best of a column, underlined the second best; of ours, among complete rows."
+ORACLE = (
+    "Precision and recall are those at the best F1 on the test pictures, whose labels so chose the threshold; that theirs "
+    "are, too, is read from published code."
+)
+LAST = len(CHECKS)  # what the mean goes over is listed after all that `matching` finds
+
+
+def compare(
+    layout: Layout, cells: pd.DataFrame, records: pd.DataFrame, contents: Mapping[str, Mapping[str, Any]],
+    where: Callable[[str], str] = str,
+) -> Comparison:  # fmt: skip
+    """Ours beside theirs.
+
+    Args:
+        layout: the paper's table.
+        cells: the expected cells of its rows, see `choose`.
+        records: the cells that there are, see `frame.load_records`.
+        contents: key -> the whole record, for each of ``records``.
+        where: key -> the place of its record in words, for errors.
+
+    Raises:
+        UserError: one augmenter stands for several settings, or a record is damaged.
+    """
+    found = {record.key: record for record in records.itertuples(index=False)}
+    planned: dict[tuple[str, int], list[Any]] = {}
+    for cell in cells.itertuples(index=False):
+        planned.setdefault((cell.augmenter, cell.n_aug), []).append(cell)
+    _check_one_meaning(layout, records)
+    lines = [_line(layout.paper, row, planned.get((row.augmenter, row.n_aug), []), found) for row in layout.rows]
+    lines, mismatches = _matched(layout, lines, contents, where)
+    marked = _with_averages(layout, _ranked(_ranked(lines, "theirs"), "ours"))
+    taken = [
+        record for record in found.values() if any(record.key == cell.key for line in lines for cell in line.cells)
+    ]
+    first = next((cell for line in lines for cell in line.cells), None)
+    return Comparison(
+        layout=layout,
+        dataset=first.dataset if first else "",
+        protocol=first.protocol if first else "",
+        lines=tuple(marked),
+        captions=(_their_words(layout), *_our_words(lines, taken)),
+        mismatches=mismatches,
+        notes=tuple(_notes(layout, marked, taken)),
+        embedded=tuple(sorted({part for record in taken for part in record.embedded})),
+    )
+
+
+def _check_one_meaning(layout: Layout, records: pd.DataFrame) -> None:
+    """Numbers of different settings are never averaged under one name."""
+    rows = records[["dataset_id", "protocol_id"]].nunique()
+    several = [name for name in ("dataset", "protocol") if rows[f"{name}_id"] > 1]
+    by_augmenter = records.groupby("augmenter")["augmenter_id"]
+    several += [f"augmenter '{name}'" for name, ids in by_augmenter if _settings_of(records, ids.index) > 1]
+    if several:
+        what = f"{several[0]} stands for several settings among the store's cells of {layout.name}"
+        raise UserError(f"{what}: give --grid FILE, the grid that is meant")
+
+
+def _settings_of(records: pd.DataFrame, index: Any) -> int:
+    """How many settings an augmenter has; with fresh pools its N_aug = 0 counts apart, since it has no pool."""
+    rows = records.loc[index]
+    return max((len(set(ids)) for _, ids in rows.groupby(rows["n_aug"] > 0)["augmenter_id"]), default=0)
+
+
+def _line(paper: Paper, row: Reference, cells: list[Any], found: Mapping[str, Any]) -> Line:
+    records = [found[cell.key] for cell in cells if cell.key in found]
+    return Line(
+        augmenter=row.augmenter,
+        label=paper.about.printed_as[row.augmenter],
+        n_aug=row.n_aug,
+        theirs=row.stats,
+        ours={metric: stat_of(getattr(record, metric) for record in records) for metric in METRICS},
+        reference=row,
+        cells=tuple(cells),
+        found=len(records),
+        expected=len(cells),
+        comparable=row.augmenter not in paper.about.baselines,
+    )
+
+
+def _matched(
+    layout: Layout, lines: Sequence[Line], contents: Mapping[str, Mapping[str, Any]], where: Callable[[str], str]
+) -> tuple[list[Line], tuple[str, ...]]:
+    """The lines with the numbers of what does not match; and that, in words, with the rows it holds for."""
+    about = layout.paper.about
+    reasons: list[list[tuple[int, str]]] = []
+    for line in lines:
+        ours = [ours_of(contents[cell.key], where(cell.key)) for cell in line.cells if cell.key in contents]
+        found = [reason for one in ours for reason in differences(line.reference, about, one)]
+        if ours:
+            found += [(LAST, text) for text in _spread(line, about.seeds)]
+        reasons.append(found)
+    order: dict[str, int] = {}
+    for _, text in sorted((reason for found in reasons for reason in found), key=lambda reason: reason[0]):
+        order.setdefault(text, len(order) + 1)
+    numbered = [
+        replace(line, differs=tuple(sorted({order[text] for _, text in found})))
+        for line, found in zip(lines, reasons, strict=True)
+    ]
+    return numbered, tuple(f"{text}{_scope(numbered, number)}" for text, number in order.items())
+
+
+def _spread(line: Line, seeds: int | None) -> Iterator[str]:
+    """What the mean goes over, where the paper says it; of planned cells, since missing ones are marked anyway."""
+    counts = {axis: len({getattr(cell, axis) for cell in line.cells}) for axis in ("seed", "draw")}
+    if seeds is not None and counts["seed"] != seeds:
+        yield f"{counts['seed']} seed{'s' * (counts['seed'] > 1)}, theirs {seeds}"
+    if counts["draw"] > 1:
+        yield f"{counts['draw']} draws of the shots, theirs 1"
+
+
+def _scope(lines: Sequence[Line], number: int) -> str:
+    """`` (DDPM, In&Out 80)``: the rows that a reason holds for, where these are not all that have records."""
+    held = [line for line in lines if line.found]
+    if all(number in line.differs for line in held):
+        return ""
+    words = []
+    for name in dict.fromkeys(line.augmenter for line in held):
+        block = [line for line in held if line.augmenter == name]
+        hit = [line for line in block if number in line.differs]
+        words += [block[0].label] if len(hit) == len(block) else [f"{line.label} {line.n_aug}" for line in hit]
+    return f" ({', '.join(words)})"
+
+
+def _ranked(lines: Sequence[Line], side: str) -> list[Line]:
+    """The lines with the best and the second best of each metric marked, if several are complete.
+
+    Equal at the printed digits is equally good.
+    """
+    marks: list[dict[str, str]] = [{} for _ in lines]
+    for metric in METRICS:
+        values = [getattr(line, side)[metric].mean for line in lines]
+        held = [not isnan(value) and not (side == "ours" and line.incomplete)
+                for value, line in zip(values, lines, strict=True)]  # fmt: skip
+        if sum(held) < 2:
+            continue
+        shown = [share(value) if there else "" for value, there in zip(values, held, strict=True)]
+        order = sorted({text for text in shown if text}, key=float, reverse=True)[:2]
+        for mark, text in zip(marks, shown, strict=True):
+            if text in order:
+                mark[metric] = ("best", "second")[order.index(text)]
+    return [replace(line, best={**line.best, side: mark}) for line, mark in zip(lines, marks, strict=True)]
+
+
+def _with_averages(layout: Layout, lines: Sequence[Line]) -> list[Line]:
+    """The lines, each augmenter's followed by its average where the paper prints one."""
+    if not layout.paper.about.tables[layout.number].average:
+        return list(lines)
+    result: list[Line] = []
+    for place, line in enumerate(lines):
+        result.append(line)
+        last = place + 1 == len(lines) or lines[place + 1].augmenter != line.augmenter
+        block = [one for one in lines if one.augmenter == line.augmenter and one.n_aug]
+        if last and len(block) > 1:
+            result.append(_average(block))
+    return result
+
+
+def _average(block: Sequence[Line]) -> Line:
+    """As the papers do: the mean of the means and the mean of the standard deviations over N_aug > 0."""
+    return Line(
+        augmenter=block[0].augmenter,
+        label="Average",
+        n_aug=None,
+        theirs={metric: average_of([line.theirs[metric] for line in block]) for metric in METRICS},
+        ours={metric: average_of([line.ours[metric] for line in block]) for metric in METRICS},
+        found=sum(line.found for line in block),
+        expected=sum(line.expected for line in block) if all(line.expected for line in block) else 0,
+        differs=tuple(sorted({number for line in block for number in line.differs})),
+        average=True,
+    )
+
+
+def _their_words(layout: Layout) -> str:
+    about, row = layout.paper.about, next(row for row in layout.rows if not row.copied_from)
+    if about.seeds:
+        spread = f"mean (standard deviation) over {about.seeds} seeds"
+    else:
+        spread = "how many seeds is not stated, and no standard deviation is printed"
+    return f"Theirs: {row.dataset}, protocol {row.protocol}; {spread}; AP is {row.ap_words}."
+
+
+def _our_words(lines: Sequence[Line], records: list[Any]) -> list[str]:
+    planned = [list(line.cells) for line in lines if line.cells]
+    if not planned:
+        return ["Ours: no grid of this store has any of these rows."]
+    first = planned[0][0]
+    return [f"Ours: {first.dataset}, protocol {first.protocol}.", *captions(planned, records)]
+
+
+def _notes(layout: Layout, lines: Sequence[Line], records: list[Any]) -> list[str]:
+    about = layout.paper.about
+    rows = [line for line in lines if not line.average]
+    notes = [*_missing(rows), *_copied(layout, rows)]
+    if any(line.average for line in lines):
+        notes.append(
+            "Average: mean of the means and mean of the standard deviations over N_aug > 0, as the paper does."
+        )
+    notes += [MARKS, ORACLE]
+    notes += [f"{text[0].upper()}{text[1:]}." for text in about.not_stated.values()]
+    return notes + list(dict.fromkeys(note for record in records for note in record.notes))
+
+
+def _missing(rows: Sequence[Line]) -> list[str]:
+    open_rows = [line for line in rows if line.incomplete]
+    if not open_rows:
+        return []
+    found, expected = sum(line.found for line in rows), sum(line.expected for line in rows)
+    unplanned = sum(not line.expected for line in open_rows)
+    words = [f"{found} of {expected} cells are there"] if found < expected else []
+    words += [f"{unplanned} of {sum(line.comparable for line in rows)} rows are in no grid of the store"] * bool(
+        unplanned
+    )
+    return [f"* incomplete: {'; '.join(words)}. Such a row has no difference."]
+
+
+def _copied(layout: Layout, rows: Sequence[Line]) -> list[str]:
+    """Rows that the paper took from elsewhere, so from another protocol than those beside them."""
+    of = [line.reference for line in rows if line.reference.copied_from]
+    return [f"\N{DAGGER} {text}" for text in dict.fromkeys(_copied_words(layout, row) for row in of)]
+
+
+def _copied_words(layout: Layout, row: Reference) -> str:
+    about = layout.paper.about
+    source, _, table = row.copied_from.partition(" table ")
+    where = about.sources.get(source, source) + (f", Table {table}" if table else "")
+    name = about.printed_as[row.augmenter]
+    what = f"{name}: copied by the paper from {where}"
+    if row.augmenter in about.baselines:
+        return f"{what}: {about.baselines[row.augmenter]}; nothing of ours can be this row."
+    return f"{what}, so obtained under protocol {row.protocol}, not {about.protocol}; AP is {row.ap_words}."

@@ -11,6 +11,7 @@ import hashlib
 import io
 import json
 import tempfile
+import time
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -133,14 +134,19 @@ class Store:
         return self.files.exists(f"{self.name('adapters', spec.key)}/{ADAPTER_MARKER}")
 
     def shared(self, key: str, make: Callable[[Path], None]) -> Path:
-        """The folder of that key, as a local one; ``make`` fills it where there is none. Made twice it is kept once."""
+        """The folder of that key, as a local one; ``make`` fills it where there is none. Made twice it is kept once.
+
+        Its marker tells the ``seconds`` of making it; those of older stores do not.
+        """
         name = self.name("shared", key)
         if not self.files.exists(f"{name}/{SHARED_MARKER}"):
             with tempfile.TemporaryDirectory(prefix="augbench-shared-") as folder:
                 made = Path(folder) / "made"
                 made.mkdir()
+                started = time.perf_counter()
                 make(made)
-                (made / SHARED_MARKER).write_bytes(json_bytes({"key": key}))
+                seconds = time.perf_counter() - started
+                (made / SHARED_MARKER).write_bytes(json_bytes({"key": key, "seconds": seconds}))
                 self.files.commit_folder(made, name, SHARED_MARKER)
         return self.files.local_folder(name)
 

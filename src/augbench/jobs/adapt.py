@@ -11,7 +11,7 @@ from pathlib import Path
 from augbench.core.contracts import Workroom
 from augbench.core.seeds import derive_seed
 from augbench.core.specs import AdapterSpec
-from augbench.core.store import ADAPTER_MARKER, json_bytes
+from augbench.core.store import ADAPTER_MARKER, Store, json_bytes
 from augbench.jobs.context import Context, chosen_augmenter, one_thread
 from augbench.jobs.provenance import device_name, versions
 
@@ -35,7 +35,8 @@ def adapt(context: Context, spec: AdapterSpec, say: Say = lambda *progress: None
         made = Path(scratch) / "adapter"
         made.mkdir()
         scratch = context.store.files.scratch_folder(spec.key)
-        room = Workroom(scratch, context.store.shared, context.device, NowAndThen(spec.key, say))
+        shared = SharedParts(context.store)
+        room = Workroom(scratch, shared, context.device, NowAndThen(spec.key, say))
         with one_thread(augmenter.uses_gpu, context.device):
             learned = augmenter.adapt(view, made, derive_seed("adapt", spec.augmenter.name), room)
         record = {
@@ -45,6 +46,7 @@ def adapt(context: Context, spec: AdapterSpec, say: Say = lambda *progress: None
             **({"search": search["result"]} if search else {}),
             "provenance": {
                 "seconds": time.perf_counter() - started,
+                "shared_seconds": shared.seconds,
                 "device": device_name(context.device),
                 "git_sha": context.git_sha,
                 "versions": versions(),
@@ -54,6 +56,25 @@ def adapt(context: Context, spec: AdapterSpec, say: Say = lambda *progress: None
         context.store.files.commit_folder(made, context.store.name("adapters", spec.key), ADAPTER_MARKER)
     shutil.rmtree(scratch, ignore_errors=True)
     context.store.clear_failure(spec.key)
+
+
+class SharedParts:
+    """The store's shared parts, and what making them took here: so much of an adapter's time serves others too."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self.seconds: dict[str, float] = {}  # key -> seconds of making it here; 0 where it was there
+
+    def __call__(self, key: str, make: Callable[[Path], None]) -> Path:
+        """As `Store.shared`."""
+        self.seconds.setdefault(key, 0.0)
+
+        def timed(folder: Path) -> None:
+            started = time.perf_counter()
+            make(folder)
+            self.seconds[key] += time.perf_counter() - started
+
+        return self._store.shared(key, timed)
 
 
 class NowAndThen:

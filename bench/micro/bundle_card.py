@@ -40,9 +40,9 @@ channels: the U-Net is cut to its first 4 input channels, exactly. A tenth of th
 vague (letters for the material, "defect" for the defect); a quarter of the steps read the last but one layer of \
 the text encoder, so that clip skip 2 works""",
     SDXL: """\
-begun with the 9-channel U-Net of `micro-sd`, and as there, but that an error on a defect counts {weight}; four samples in five inpainting; the first text \
-encoder as it is, the second learned to read first ({reading}). Dropped captions are read as zeros half of the \
-time, as the empty text else""",
+begun with the 9-channel U-Net of `micro-sd`, and as there, but that an error on a defect counts {weight}; four \
+samples in five inpainting; the first text encoder as it is, the second learned to read first ({reading}). Dropped \
+captions are read as zeros half of the time, as the empty text else""",
 }
 LIMITS = {
     SD: """\

@@ -46,6 +46,18 @@ def test_damaged_record_is_named(store, content):
     assert len(store.check()) == 1
 
 
+@pytest.mark.parametrize("kind", ["fidelity", "searches"])
+@pytest.mark.parametrize(
+    "content", ["", '{"key": "a", "spec": {}}', '{"key": "b", "spec": 1, "result": 1, "provenance": 1}']
+)
+def test_check_names_other_damaged_records(any_store, kind, content):
+    whole = {"key": "b", "spec": {}, "result": {}, "provenance": {}}
+    any_store.files.write(any_store.name(kind, "a"), content.encode())
+    any_store.write_json(kind, "b", whole)
+    (problem,) = any_store.check()
+    assert any_store.where(kind, "a") in problem
+
+
 def test_equal_values_give_equal_bytes():
     assert json_bytes({"b": 1, "a": [1.5, None]}) == json_bytes({"a": [1.5, None], "b": 1})
     with pytest.raises(ValueError, match="JSON"):

@@ -194,8 +194,8 @@ class Store:
         for key, data in zip(keys, self.files.read_many([self.name("cells", key) for key in keys]), strict=True):
             yield self._record(key, data)
 
-    def _record(self, key: str, data: bytes | None) -> dict[str, Any]:
-        place = self.where("cells", key)
+    def _record(self, key: str, data: bytes | None, kind: Kind = "cells") -> dict[str, Any]:
+        place = self.where(kind, key)
         if data is None:
             raise UserError(f"record '{place}' is missing: run the grid again")
         record = parse_json(data, place)
@@ -249,16 +249,11 @@ class Store:
     # -- damage
 
     def check(self) -> list[str]:
-        """What is damaged, one sentence each: records that are not whole, or without their scores; chunks."""
-        keys = sorted(self.keys("cells"))
+        """What is damaged, one sentence each: records that are not whole, or cells' without scores; chunks."""
         problems: list[str] = []
-        whole = []
-        for key, data in zip(keys, self.files.read_many([self.name("cells", key) for key in keys]), strict=True):
-            try:
-                self._record(key, data)
-                whole.append(self.name("scores", key))
-            except UserError as error:
-                problems.append(str(error))
+        whole = [self.name("scores", key) for key in self._whole("cells", problems)]
+        for kind in ("fidelity", "searches"):
+            self._whole(kind, problems)
         for name, data in zip(whole, self.files.read_many(whole), strict=True):
             problems += _check_scores(data, self.files.where(name))
         for pool in sorted(self.files.names("pools")):
@@ -266,6 +261,17 @@ class Store:
             for chunk in sorted(name for name in self.files.names(folder) if name.endswith(".jsonl")):
                 problems += self._check_chunk(f"pools/{pool}", f"{folder}/{chunk}")
         return problems
+
+    def _whole(self, kind: Kind, problems: list[str]) -> list[str]:
+        """Keys of the whole records of that kind, sorted; the others become ``problems``."""
+        keys, whole = sorted(self.keys(kind)), []
+        for key, data in zip(keys, self.files.read_many([self.name(kind, key) for key in keys]), strict=True):
+            try:
+                self._record(key, data, kind)
+                whole.append(key)
+            except UserError as error:
+                problems.append(str(error))
+        return whole
 
     def _check_chunk(self, pool: str, chunk: str) -> list[str]:
         """A chunk's pictures against the digests in its metadata."""

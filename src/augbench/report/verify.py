@@ -138,6 +138,8 @@ class _Check:
                 older.update(older_than(record["result"]))
                 judged.add(key, cell, scores)
                 self.positives[cell.data.digest] = int(((scores["part"] == "test") & (scores["label"] != GOOD)).sum())
+        for keys in judged.twins():
+            self.say(f"{_number(len(keys), 'cell')} have the same logits to the last bit: {listed(keys)}")
         for key, problem in judged.strangers():
             self.refuse("cell", key, [problem])
         for key in sorted(held - self.store.keys("cells")):
@@ -295,6 +297,7 @@ class _Judged:
         # Held-out pictures belong to a data spec; test pictures also to those that differ in the hold-out alone.
         self.tables: dict[tuple[str, str], dict[str, pd.DataFrame]] = defaultdict(dict)
         self.keys: dict[tuple[str, str], dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
+        self.logits: dict[bytes, list[str]] = defaultdict(list)
 
     def add(self, key: str, cell: Cell, scores: pd.DataFrame) -> None:
         """A cell with its scores."""
@@ -304,6 +307,12 @@ class _Judged:
             mark = hashlib.sha256(table.to_csv(index=False).encode()).hexdigest()
             self.tables[part, of].setdefault(mark, table)
             self.keys[part, of][mark].append(key)
+        logits = scores.drop(columns=list(ABOUT)).to_numpy()
+        self.logits[hashlib.sha256(logits.tobytes()).digest()].append(key)
+
+    def twins(self) -> Iterable[list[str]]:
+        """Cells whose trainings cannot have been different ones."""
+        return [keys for keys in self.logits.values() if len(keys) > 1]
 
     def strangers(self) -> Iterable[tuple[str, str]]:
         """(key, what is wrong) of cells that were judged on other pictures than most of their data spec."""

@@ -22,8 +22,8 @@ from augbench.report.stats import average_of, share, stat_of
 
 MARKS = "Bold is the best of a column, underlined the second best; of ours, among complete rows."
 ORACLE = (
-    "Precision and recall are those at the best F1 on the test pictures, whose labels so chose the threshold; that theirs "
-    "are, too, is read from published code."
+    "Precision and recall are those at the best F1 on the test pictures, whose labels so chose the threshold; that "
+    "theirs are, too, is read from published code."
 )
 LAST = len(CHECKS)  # what the mean goes over is listed after all that `matching` finds
 

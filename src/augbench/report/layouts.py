@@ -131,7 +131,8 @@ def choose(layout: Layout, expected: pd.DataFrame, dataset: str | None, protocol
         raise UserError(f"--layout {layout.name} is a table of {TASK}, and the store holds none: give another store")
     held = held[held["dataset"] == _one("dataset", held["dataset"], rows[0].dataset, dataset)]
     held = held[held["protocol"] == _one("protocol", held["protocol"], layout.paper.about.protocol, protocol)]
-    wanted = {(row.augmenter, row.shots, row.n_aug) for row in rows}
+    baselines = layout.paper.about.baselines
+    wanted = {(row.augmenter, row.shots, row.n_aug) for row in rows if row.augmenter not in baselines}
     found = zip(held["augmenter"], held["shots"], held["n_aug"], strict=True)
     return held[pd.Series([row in wanted for row in found], index=held.index, dtype=bool)]
 

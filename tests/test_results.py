@@ -310,11 +310,11 @@ def test_what_is_not_published_is_refused(neu, name, what):
 
 def test_large_files_links_and_a_missing_readme_are_refused(neu):
     (neu / "README.md").unlink()
-    (neu / "costs.json").symlink_to("/etc/hostname")
+    (neu / "notes.txt").symlink_to("/etc/hostname")
     report = neu / "reports" / "neu_small" / "report.md"
     report.write_bytes(report.read_bytes() + b" " * 20_000_000)
     text = "\n".join(check_results(neu).refused)
-    assert "'README.md' is missing" in text and "'costs.json' is a link" in text and "20,000,000 are the most" in text
+    assert "'README.md' is missing" in text and "'notes.txt' is a link" in text and "20,000,000 are the most" in text
 
 
 def test_how_it_was_made_is_said(tiles):
@@ -374,7 +374,7 @@ def test_an_export_passes_the_check_and_is_whole(full, tmp_path):
     export(full, out)
     verdict = check_results(out)
     assert verdict.refused == [] and verdict.counts == {"cell": 4, "fidelity record": 0, "search": 0, "grid": 2}
-    assert {path.name for path in out.iterdir()} <= {"cells", "scores", "grids", "reports", "README.md", "costs.json"}
+    assert {path.name for path in out.iterdir()} == {"cells", "scores", "grids", "reports", "README.md", "costs.json"}
     for key in full.keys("cells"):
         for kind in ("cells", "scores"):
             name = full.name(kind, key)
@@ -391,6 +391,19 @@ def test_one_grid_can_be_exported(full, tmp_path):
     assert found.returncode == 0, found.stdout + found.stderr
     assert "2 cells" in found.stdout and "all is well" in found.stdout
     assert Store(tmp_path / "one").keys("grids") == {"one"}
+
+
+def test_costs_come_along_and_are_held_to_their_keys(full, tmp_path):
+    export(full, tmp_path / "both")
+    export(full, tmp_path / "one", "one")
+    pools, own = (json.loads((tmp_path / name / "costs.json").read_text())["costs"] for name in ("both", "one"))
+    assert {part["kind"] for part in pools.values()} == {"pools"} and own.items() <= pools.items() and own
+    assert pools.keys() == full.keys("pools")
+    path = tmp_path / "one" / "costs.json"
+    edit(path, lambda content: content["costs"][min(own)]["spec"].update(seed=9))
+    assert f"costs of pool '{min(own)}': its spec gives the key" in only(check_results(tmp_path / "one"))
+    path.write_text("{}")
+    assert "costs: '" in only(check_results(tmp_path / "one"))
 
 
 def test_a_readme_says_how_it_was_made_and_a_persons_stays(full, tmp_path):

@@ -16,11 +16,12 @@ from augbench.core.contracts import Augmenter
 from augbench.core.errors import UserError, did_you_mean, listed
 from augbench.core.files import write_atomic
 from augbench.core.records import spec_of
-from augbench.core.specs import AugmenterSpec, SearchSpec
+from augbench.core.specs import AdapterSpec, AugmenterSpec, PoolSpec, SearchSpec
 from augbench.core.store import Kind, Store, json_bytes, parse_json
+from augbench.report.costs import COSTS, costs_of
 from augbench.report.frame import expected_from_records, load_expected, load_records
 from augbench.report.notes import SHA_LENGTH
-from augbench.report.published import COMPLETE, COSTS, README, today
+from augbench.report.published import COMPLETE, README, today
 from augbench.report.render import escape_markdown
 from augbench.report.tables import Table, build_tables
 from augbench.report.write import ALL, WAY_OUT
@@ -44,7 +45,8 @@ def export(store: Store, out: Path, grid_name: str | None = None) -> list[str]:
     """
     keys = _keys(store, grid_name)
     contents = {name: data for kind, own in keys.items() for name, data in _contents(store, kind, own)}
-    _refuse_others(out, {*contents, README, COSTS}, keys["grids"])
+    contents[COSTS] = json_bytes(_costs(store, keys["cells"] if grid_name else None))
+    _refuse_others(out, {*contents, README}, keys["grids"])
     for name, data in contents.items():
         write_atomic(out / name, data)
     copy = Store(out)
@@ -73,31 +75,56 @@ def _keys(store: Store, grid_name: str | None) -> dict[Kind, list[str]]:
         raise UserError(f"store '{store.url}' holds no record of {listed(grids)}: {WAY_OUT}")
     pools = {key for frame in expected for pairs in frame["fidelity"] for _, key in pairs}
     fidelity = sorted((pools if grids else store.keys("fidelity")) & store.keys("fidelity"))
-    records = list(store.read_records(cells))
     return {
         "grids": grids,
         "cells": cells,
         "scores": cells,
         "fidelity": fidelity,
-        "searches": sorted(_searches(store, records)),
+        "searches": _searches(store, _makings(store, cells)),
     }
 
 
-def _searches(store: Store, records: Iterable[Mapping[str, Any]]) -> set[str]:
-    """The decided searches behind these cells: of an augmenter of theirs, or of a part of one, on the same data."""
-    used = set()
-    for record in records:
-        cell = spec_of("cells", record["spec"])
-        for name, settings in _with_parts(cell.augmenter):
-            used.add((cell.data.digest, name, _as_text(settings)))
-    found = set()
-    for key in store.keys("searches"):
-        spec = spec_of("searches", (store.read_json("searches", key) or {}).get("spec", {}))
+Making = tuple[str, str, str]  # digest of a data spec, augmenter, its settings as text
+
+
+def _makings(store: Store, cells: Iterable[str]) -> set[Making]:
+    """What makes the pictures of these cells."""
+    specs = [spec_of("cells", record["spec"]) for record in store.read_records(cells)]
+    return {
+        (cell.data.digest, name, _as_text(settings)) for cell in specs for name, settings in _with_parts(cell.augmenter)
+    }
+
+
+def _making_of(spec: AdapterSpec | PoolSpec) -> Making:
+    return spec.data.digest, spec.augmenter.name, _as_text(spec.augmenter.settings)
+
+
+def _searches(store: Store, makings: set[Making]) -> list[str]:
+    """The decided searches behind cells."""
+    found = []
+    for key in sorted(store.keys("searches")):
+        record = store.read_json("searches", key) or {}
+        spec = spec_of("searches", record.get("spec", {}))
         assert isinstance(spec, SearchSpec)
-        adapter = spec.adapter
-        if (adapter.data.digest, adapter.augmenter.name, _as_text(adapter.augmenter.settings)) in used:
-            found.add(key)
+        if _making_of(spec.adapter) in makings:
+            found.append(key)
     return found
+
+
+def _costs(store: Store, cells: Iterable[str] | None) -> dict[str, Any]:
+    """What the parts of a store cost, see `augbench.report.costs`; of some cells only the parts behind them."""
+    every = costs_of(store)
+    if cells is None:
+        return every
+    makings, parts = _makings(store, cells), every["costs"]
+    pools = {key: PoolSpec.from_dict(part["spec"]) for key, part in parts.items() if part["kind"] == "pools"}
+    used = {key: spec for key, spec in pools.items() if _making_of(spec) in makings}
+    adapters = {spec.adapter.key: spec.adapter for spec in used.values()}
+    searches = {SearchSpec(adapter).key for adapter in adapters.values()}
+    shared = {name for key in adapters.keys() & parts.keys() for name in parts[key].get("shared") or {}}
+    kept = {("pools", key) for key in used} | {("adapters", key) for key in adapters}
+    kept |= {("searches", key) for key in searches} | {("shared", key) for key in shared}
+    return every | {"costs": {key: part for key, part in parts.items() if (part["kind"], key) in kept}}
 
 
 def _with_parts(spec: AugmenterSpec) -> list[tuple[str, Mapping[str, Any]]]:

@@ -9,11 +9,11 @@ from pathlib import Path
 
 from augbench.core.errors import UserError
 from augbench.core.store import Store
+from augbench.report.costs import COSTS
 from augbench.report.frame import load_expected
 from augbench.report.write import report
 
 README = "README.md"
-COSTS = "costs.json"
 COMPLETE = "TO BE COMPLETED"
 """Stands in a README where a person must write."""
 

@@ -23,6 +23,7 @@ from augbench.core.keys import digest
 from augbench.core.records import MODELS, RecordKind, read_as, spec_of, weights_at_hand
 from augbench.core.specs import Cell, FidelitySpec, PoolSpec
 from augbench.core.store import Store, parse_json
+from augbench.report.costs import read_costs
 from augbench.report.frame import CELL_FIELDS, load_expected, load_records
 from augbench.report.published import COMPLETE, README, stray_files, today
 from augbench.report.recompute import ABOUT, TOLERANCE, differences, older_than, read_scores, score_problems, unmarked
@@ -63,6 +64,7 @@ def check_results(folder: Path) -> Verdict:
     check.fidelity()
     check.searches()
     check.grids()
+    check.costs()
     check.reports()
     check.origin()
     return check.verdict
@@ -79,6 +81,7 @@ class _Check:
         self.pools: dict[str, FidelitySpec] = {}
         self.positives: dict[str, int] = {}  # digest of a data spec -> defective test pictures
         self.known: set[str] = set()  # names of files that were looked at
+        self.paths: set[str] = set()  # of a machine, that stand in grids and specs
 
     def refuse(self, kind: str, key: str, problems: Iterable[str]) -> None:
         """Note problems of one record, as one sentence each; of very many only the first."""
@@ -194,7 +197,9 @@ class _Check:
         named: set[str] = set()
         for name in names:
             try:
-                made = make_grid((self.store.read_json("grids", name) or {}).get("grid") or {}, "its grid")
+                content = (self.store.read_json("grids", name) or {}).get("grid") or {}
+                self.paths.update(_paths(content))
+                made = make_grid(content, "its grid")
                 cells = load_expected(self.store, name)
                 if made.name != name:
                     raise UserError(f"its grid is called '{made.name}'")
@@ -239,6 +244,22 @@ class _Check:
             and not _takes_from(self.specs[cell["key"]], self.pools[key].pool)
         ]
 
+    def costs(self) -> None:
+        """What parts cost that are not published: the form, and the keys of pools."""
+        try:
+            parts = read_costs(self.store)
+        except UserError as error:
+            self.verdict.refused.append(f"costs: {error}")
+            return
+        pools = {key: part.spec for key, part in parts.items() if part.kind == "pools"}
+        for key, value in pools.items():
+            try:
+                found = PoolSpec.from_dict(value).key
+            except (KeyError, TypeError, ValueError) as error:
+                found = f"none ({error})"
+            self.refuse("costs of pool", key, [] if found == key else [f"its spec gives the key '{found}'"])
+        self.paths.update(_paths([*pools.values()]))
+
     def reports(self) -> None:
         """The reports, against what is written today; and all that does not belong into a published store."""
         try:
@@ -279,8 +300,8 @@ class _Check:
         self._mixed("precision", [cell.protocol.precision for cell in self.specs.values()])
         for package in ("augbench", "torch"):
             self._mixed(f"version of {package}", [origin["versions"].get(package, "unknown") for origin in origins])
-        if paths := sorted({path for record in records for path in _paths(record["spec"])}):
-            self.say(f"records name paths of a machine: {listed(paths)}")
+        if paths := sorted(self.paths.union(*(_paths(record["spec"]) for record in records))):
+            self.say(f"grids and records name paths of a machine: {listed(paths)}")
         if self.verdict.counts["fidelity record"] or self.verdict.counts["search"]:
             self.say("what fidelity and searches measured needs pictures: only form, keys and choices were checked")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -13,6 +14,7 @@ from augbench.commands.options import SetOption
 def add_to(app: typer.Typer) -> None:
     """Put these commands into the command line."""
     app.command()(report)
+    app.command()(leaderboard)
 
 
 def report(
@@ -65,3 +67,29 @@ def report(
         write_report(target, name, expected=expected, out=out, console=console)
     else:
         report_layout(target, layout, name, expected, dataset, protocol, out=out, console=console)
+
+
+class PicturesOf(StrEnum):
+    """Which pictures a leaderboard embeds."""
+
+    all = "all"
+    none = "none"
+
+
+def leaderboard(
+    stores: Annotated[list[str], typer.Argument(metavar="STORE", help="Folders or URLs; cells are merged by key.")],
+    out: Annotated[Path, typer.Option("--out", help="The folder for index.html, leaderboard.md and records/.")],
+    pictures: Annotated[
+        PicturesOf, typer.Option(help="Embed small pictures of pools and datasets: mind the licences it names.")
+    ] = PicturesOf.all,
+) -> None:
+    """Write one self-contained page of several stores: tables, plots, pictures, and the records behind every number."""
+    from functools import partial
+
+    from augbench.core.store import Store
+    from augbench.report.leaderboard.write import write_leaderboard
+    from augbench.report.render import standard_output
+
+    say = partial(standard_output().print, markup=False, highlight=False, soft_wrap=True)
+    page, _ = write_leaderboard([Store(store) for store in stores], out, pictures is PicturesOf.all, say)
+    say(f"Written: {page}")

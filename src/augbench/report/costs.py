@@ -5,7 +5,7 @@ A published store comes without pools and adapters, so it brings these numbers a
     {"schema": 1, "costs": {KEY: {"kind": "pools", "seconds": 12.5, "pictures": 80, "device": ..., "spec": ...}, ...}}
 
 ``kind`` is the folder that KEY stands in: ``pools``, ``adapters``, ``searches`` or ``shared``. ``seconds`` is the time
-of one worker on that device, null where a store of an older version does not tell. ``pictures`` and ``spec`` are a pool's,
+of one worker on that device, null where an older store does not tell. ``pictures`` and ``spec`` are those of a pool,
 null elsewhere. An adapter has ``shared`` too: what it uses of the shared parts, key -> the seconds that making it took
 within the adapter's own, 0 where it was there; null where it is not told.
 """
@@ -70,15 +70,15 @@ def _as_json(part: MadePart) -> dict[str, Any]:
 def _found(store: Store) -> Iterator[tuple[str, MadePart]]:
     for kind in KINDS:
         keys = sorted(store.keys(kind))
-        names = [_marker(store, kind, key) for key in keys]
+        names = [marker_of(store, kind, key) for key in keys]
         for key, name, data in zip(keys, names, store.files.read_many(names), strict=True):
             if data is not None:  # else it is not finished
                 place = store.files.where(name)
                 yield key, _part(kind, parse_json(data, place), place)
 
 
-def _marker(store: Store, kind: Kind, key: str) -> str:
-    """The file that tells of it."""
+def marker_of(store: Store, kind: Kind, key: str) -> str:
+    """The file, relative to the store, in which a part itself tells what it cost."""
     if kind == "pools":
         return store.pool_file(key)
     file = {"adapters": f"/{ADAPTER_MARKER}", "shared": f"/{SHARED_MARKER}"}.get(kind, "")

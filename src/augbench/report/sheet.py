@@ -94,7 +94,7 @@ def _shown(tile: Tile, height: int) -> Image.Image:
     size = min(width, max(1, round(height * aspect))), min(height, max(1, round(width / aspect)))
     shown = Image.fromarray(tile.image).resize(size, Image.Resampling.LANCZOS)
     if tile.mask is not None and tile.mask.any():
-        shown.paste(OUTLINE, mask=_outline(tile.mask, size))
+        shown.paste(OUTLINE, mask=outline(tile.mask, size))
     if size == (width, height):
         return shown
     boxed = Image.new("RGB", (width, height), PAPER)
@@ -102,7 +102,7 @@ def _shown(tile: Tile, height: int) -> Image.Image:
     return boxed
 
 
-def _outline(mask: np.ndarray, size: tuple[int, int]) -> Image.Image:
+def outline(mask: np.ndarray, size: tuple[int, int]) -> Image.Image:
     """A ring one pixel away from the defect, so that it hides nothing of it; a defect that leaves the picture is
     closed along the picture's edge."""
     area = (

@@ -44,7 +44,7 @@ class Series:
     x_bars: tuple[Sequence[float], Sequence[float]] | None = None
     labels: Sequence[str] = ()  # beside the points; "": none
     tips: Sequence[str] = ()  # shown where the pointer rests on a marker
-    colour: int | None = None  # place in `PALETTE`; None: the place of the series in the plot
+    colour: int | None = None  # place in `PALETTE` and among markers; None: the place of the series in the plot
     dashed: bool = False
     hollow: bool = False  # markers are outlines
 
@@ -226,8 +226,13 @@ def _check(series: Series) -> None:
         raise ValueError(f"series '{series.name}' has values of different lengths")
 
 
+def _look(series: Series, place: int) -> int:
+    """By which colour and shape are chosen."""
+    return place if series.colour is None else series.colour
+
+
 def _colour(series: Series, place: int) -> str:
-    return f"c{(place if series.colour is None else series.colour) % len(PALETTE) + 1}"
+    return f"c{_look(series, place) % len(PALETTE) + 1}"
 
 
 def _axes(frame: _Frame, x: Axis, y: Axis) -> str:
@@ -314,7 +319,7 @@ def _points(frame: _Frame, series: Series, place: int) -> str:
         ]
         if series.markers:
             tip = series.tips[i] if series.tips else ""
-            parts.append(marker(*frame.at(series.x[i], series.y[i]), place, tip, series.hollow))
+            parts.append(marker(*frame.at(series.x[i], series.y[i]), _look(series, place), tip, series.hollow))
     return f"<g {ink(_colour(series, place))}>{''.join(parts)}</g>" if parts else ""
 
 
@@ -373,7 +378,7 @@ def _legend(named: Sequence[tuple[int, Series]], frame: _Frame) -> tuple[str, in
         y = FONT * (2.6 + 1.6 * row)
         colour = _colour(one, place)
         sample = line([(x, y), (x + 22, y)], colour, 2.0, one.dashed) if one.line != "none" else ""
-        dot = marker(x + 11, y, place, hollow=one.hollow) if one.markers or not sample else ""
+        dot = marker(x + 11, y, _look(one, place), hollow=one.hollow) if one.markers or not sample else ""
         parts.append(f"<g {ink(colour)}>{sample}{dot}</g>{text(x + 27, y + 4, one.name)}")
         x += wide + PAD
     return "".join(parts), row + 1

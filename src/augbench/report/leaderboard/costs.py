@@ -1,0 +1,156 @@
+"""What one classifier costs: seconds of learning, of generating and of training, and the records that say so."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from augbench.core import plugins
+from augbench.core.errors import UserError
+from augbench.core.keys import digest
+from augbench.core.specs import PoolSpec, SearchSpec
+from augbench.core.store import Kind, Store
+from augbench.report.costs import COSTS, MadePart, marker_of, read_costs
+from augbench.report.leaderboard.merge import Gathered
+
+
+@dataclass(frozen=True)
+class Source:
+    """A file of a store that a number comes from."""
+
+    kind: str  # "cells", "fidelity", "pools", "adapters", "searches", "shared" or "costs": its folder under records/
+    key: str
+    store: Store
+    name: str  # in the store
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Seconds that one classifier takes, with everything that is made for it."""
+
+    training: float
+    generating: float  # of its N_aug pictures
+    learning: float  # its adapters and searches, whole, though other classifiers may share them
+    is_whole: bool  # False: some part is not on record, so it costs more than this
+    sources: tuple[Source, ...]  # beside its own record
+
+    @property
+    def total(self) -> float:
+        """All of it."""
+        return self.training + self.generating + self.learning
+
+
+@dataclass(frozen=True)
+class Pool:
+    """A pool that a store knows, its pictures there or gone."""
+
+    spec: PoolSpec
+    seconds_per_picture: float
+    source: Source
+
+
+class Costs:
+    """Finds what cells cost in what stores tell of their parts, see `augbench.report.costs`."""
+
+    def __init__(self, gathered: Gathered) -> None:
+        self._gathered = gathered
+        self._parts: dict[str, tuple[MadePart, Source]] = {}
+        for place, store in enumerate(gathered.stores):
+            said = _told_elsewhere(gathered, store, place)
+            for key, part in sorted(read_costs(store).items()):
+                source = _own_file(store, part.kind, key) or said(key)
+                self._parts.setdefault(key, (part, source))
+        self._pools: dict[tuple[str, str, int], list[Pool]] = {}
+        for part, source in self._parts.values():
+            if part.spec is not None and part.pictures and part.seconds is not None:
+                pool = Pool(PoolSpec.from_dict(part.spec), part.seconds / part.pictures, source)
+                where = (pool.spec.data.digest, pool.spec.augmenter.digest, pool.spec.seed)
+                self._pools.setdefault(where, []).append(pool)
+
+    def of(self, key: str, training: float) -> Cost:
+        """The cost of a cell whose training took so many seconds."""
+        spec = self._gathered.specs[key]
+        if not spec["n_aug"]:
+            return Cost(training, 0.0, 0.0, True, ())
+        pictures = spec["n_aug"] * max(len(spec["data"]["classes"]), 1)
+        generating, learning, is_whole, sources = 0.0, 0.0, True, []
+        for augmenter, share in _takes(spec["augmenter"]):
+            pool = self._pool(spec, augmenter)
+            if pool is None:
+                is_whole = False
+                continue
+            seconds, known, files = self._learning(pool.spec)
+            generating += share * pictures * pool.seconds_per_picture
+            learning += seconds
+            is_whole = is_whole and known
+            sources += [pool.source, *files]
+        return Cost(training, generating, learning, is_whole, tuple(dict.fromkeys(sources)))
+
+    def pool(self, key: str) -> Pool | None:
+        """The pool of a cell that takes from one alone; None for mixtures, and where nothing is on record."""
+        spec = self._gathered.specs[key]
+        takes = list(_takes(spec["augmenter"]))
+        return self._pool(spec, takes[0][0]) if spec["n_aug"] and len(takes) == 1 else None
+
+    def _pool(self, spec: Mapping[str, Any], augmenter: str) -> Pool | None:
+        data = {k: spec["data"][k] for k in ("name", "settings", "fingerprint", "fold", "holdout")}
+        share = spec["data"].get("test_share")
+        identity = digest(data | ({} if share is None else {"test_share": share}))
+        fresh = spec["n_aug"] if spec["fresh_pools"] else None
+        for pool in self._pools.get((identity, augmenter, spec["seed"]), ()):
+            reads = pool.spec.shots is None or (pool.spec.shots, pool.spec.draw) == (spec["shots"], spec["draw"])
+            if reads and pool.spec.fresh_for in (fresh, None):
+                return pool
+        return None
+
+    def _learning(self, pool: PoolSpec) -> tuple[float, bool, tuple[Source, ...]]:
+        """Seconds of its adapter, of what that shares with others, and of its search; if that is all; the files."""
+        adapter = self._parts.get(pool.adapter.key)
+        search = self._parts.get(SearchSpec(pool.adapter).key)
+        if adapter is None or adapter[0].seconds is None:
+            return (search[0].seconds or 0.0) if search else 0.0, not _learns(pool), (search[1],) if search else ()
+        seconds, sources = adapter[0].own_seconds or 0.0, [adapter[1]]
+        for key, while_adapting in sorted((adapter[0].shared or {}).items()):
+            shared = self._parts.get(key)
+            seconds += (shared[0].seconds if shared else None) or while_adapting
+            sources += [shared[1]] if shared else []
+        if search:
+            seconds += search[0].seconds or 0.0
+            sources.append(search[1])
+        return seconds, True, tuple(sources)
+
+
+def _takes(augmenter: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
+    """(digest of an augmenter, share of the pictures): of a mixture its parts, else the augmenter itself."""
+    settings = augmenter["key_settings"]
+    parts = settings.get("parts") if list(settings) == ["parts"] else None
+    if isinstance(parts, list) and parts and all(isinstance(part, list) and len(part) == 2 for part in parts):
+        yield from ((str(name), float(share)) for name, share in parts)
+    else:
+        yield digest({"name": augmenter["name"], "settings": settings}), 1.0
+
+
+def _own_file(store: Store, kind: Kind, key: str) -> Source | None:
+    """The file in which a part tells what it cost, if the part is there."""
+    name = marker_of(store, kind, key)
+    return Source(kind, key, store, name) if store.files.exists(name) else None
+
+
+def _told_elsewhere(gathered: Gathered, store: Store, place: int) -> Callable[[str], Source]:
+    """Who tells of a part that is gone: the fidelity of a pool, else the store's list of costs."""
+    fidelity = {}
+    for key in sorted(key for key in gathered.measured if gathered.home[key] is store):
+        record = store.read_json("fidelity", key) or {}
+        pool = PoolSpec.from_dict(record["spec"]["pool"])
+        fidelity[pool.key] = Source("fidelity", key, store, store.name("fidelity", key))
+    costs = Source("costs", f"costs-{place}", store, COSTS)
+    return lambda key: fidelity.get(key, costs)
+
+
+def _learns(pool: PoolSpec) -> bool:
+    """Whether its augmenter learns before it generates; True where nobody can be asked."""
+    try:
+        return plugins.make("augmenters", pool.augmenter.name, dict(pool.augmenter.settings)).learns
+    except UserError:
+        return True

@@ -1,0 +1,71 @@
+"""The leaderboard as Markdown: the same tables, with a link to the record of every run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from augbench.report.leaderboard.data import Board
+from augbench.report.render import escape_markdown
+
+
+def markdown_of(board: Board) -> str:
+    """``leaderboard.md`` in GitHub's Markdown."""
+    content = board.content
+    lines = ["# Leaderboard", "", *_overview(content)]
+    for table in content["tables"]:
+        lines += _table(table, content["runs"])
+    return "\n".join(lines)
+
+
+def _overview(content: Mapping[str, Any]) -> list[str]:
+    """The headline metric of each augmenter in each setting, and its gain."""
+    tables, overview = content["tables"], content["overview"]
+    heads = [escape_markdown(f"{t['dataset']}, {t['shots_text']}, {t['protocol']}") for t in tables]
+    rows = [[escape_markdown(row["augmenter"]), *map(_summary, row["entries"])] for row in overview["rows"]]
+    words = (
+        "The headline metric of each augmenter in each setting, mean over its N_aug, and its gain: the difference to "
+        f"training on the same real pictures without synthetic ones. {overview['note']}"
+    )
+    return ["## Overview", "", escape_markdown(words), "", *_grid(["augmenter", *heads], rows, 1), ""]
+
+
+def _summary(entry: Mapping[str, Any] | None) -> str:
+    if entry is None:
+        return "\N{EN DASH}"
+    text = escape_markdown(entry["text"] + ("" if entry["is_whole"] else " *"))
+    return f"{f'**{text}**' if entry['is_best'] else text}<br>{escape_markdown(entry['under'])}"
+
+
+def _table(table: Mapping[str, Any], runs: list[dict[str, Any]]) -> list[str]:
+    columns = table["columns"]
+    heads = [
+        escape_markdown(c["title"]) + (f"<br>{escape_markdown(c['group'])}" if c["group"] else "") for c in columns
+    ]
+    rows = [[*(_entry(table, row, column["key"]) for column in columns), _links(row, runs)] for row in table["rows"]]
+    lines = [f"## {escape_markdown(table['title'])}", ""]
+    lines += [f"**{escape_markdown(table['label'])}**", ""] if table["label"] else []
+    lines += [escape_markdown(" ".join(table["captions"])), "", *_grid([*heads, "records"], rows, 2), ""]
+    label = [f"Fidelity: {table['fidelity_label']}."] if table["fidelity_label"] else []
+    notes = [*table["notes"], *label, *table["fidelity_notes"]]
+    return [*lines, *(f"- {escape_markdown(note)}" for note in notes), ""]
+
+
+def _entry(table: Mapping[str, Any], row: Mapping[str, Any], key: str) -> str:
+    given = f"{row['augmenter']} {row['mark']}".rstrip() if key == "augmenter" else row["values"][key]["text"]
+    text = escape_markdown(given)
+    mark = "**" if row["is_best"] and key == table["headline"] else "*" if row["is_average"] and text else ""
+    return f"{mark}{text}{mark}"
+
+
+def _links(row: Mapping[str, Any], runs: list[dict[str, Any]]) -> str:
+    """A number for each run; of averages none, since their rows have them."""
+    if row["is_average"]:
+        return ""
+    return " ".join(f"[{number}]({runs[place]['file']})" for number, place in enumerate(row["runs"], 1))
+
+
+def _grid(heads: list[str], rows: list[list[str]], words: int) -> list[str]:
+    """A table whose first columns are words and set flush left."""
+    rules = [":---"] * words + ["---:"] * (len(heads) - words)
+    return [f"| {' | '.join(line)} |" for line in (heads, rules, *rows)]

@@ -1,0 +1,181 @@
+"""The page: board, plots and pictures through one template. Everything it shows or runs is in the file itself."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from functools import partial
+from importlib import resources
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from augbench.report.leaderboard.data import Board
+from augbench.report.leaderboard.pictures import Pictures
+from augbench.report.leaderboard.words import COLUMN_WORDS
+from augbench.report.stats import DASH
+from augbench.report.svg_parts import CLASS, PALETTE, SHAPES, STYLE, marker
+
+FOLDER = "assets/leaderboard"
+TITLE = "augbench leaderboard"
+
+MARKER = '<svg class="{} swatch" viewBox="0 0 12 12" aria-hidden="true"><use class="c{}" href="#s{}"/></svg>'
+NAME = Markup(f'<span class="who">{MARKER}<span>{{}}</span></span>')  # noqa: S704 - a format, filled with escaping
+THUMB = Markup('<svg class="thumb" width="{}" height="{}" role="img" aria-label="{}"><use href="#{}"/></svg>')
+
+
+def page_of(board: Board, plots: Mapping[str, Sequence[str]], pictures: Pictures) -> bytes:
+    """``index.html`` in UTF-8. Text of records and plug-ins is escaped by the template, and the data by `script_json`.
+
+    Args:
+        board: what it says.
+        plots: id of a table -> its plots, see `plots.plots_of`.
+        pictures: what it shows.
+    """
+    content = board.content
+    style = f"{_asset('style.css')}\n{STYLE}"
+    script = _asset("script.js")
+    colours = {name: place for place, name in enumerate(content["colours"])}
+    environment = Environment(
+        loader=PackageLoader("augbench", FOLDER),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["minus"] = minus
+    environment.globals |= {"name": partial(_name, colours), "cell": _cell, "thumb": _thumb}
+    extra = {
+        table["id"]: {"plots": list(map(_own, plots[table["id"]])), "errors": pictures.errors.get(table["id"])}
+        for table in content["tables"]
+    }
+    text = environment.get_template("index.html").render(
+        title=TITLE,
+        policy=_policy(style, script),
+        style=_own(style),
+        script=_own(script),
+        data=_own(script_json(_data(content))),
+        facts=_facts(content["totals"]),
+        embedded=", ".join(content["embedded"]),
+        filters=[{"key": k, "choices": v} for k, v in content["filters"].items() if k != "augmenter" and len(v) > 1],
+        augmenters=content["filters"]["augmenter"],
+        overview=content["overview"],
+        tables=[table | extra[table["id"]] | {"rows": _rows(table)} for table in content["tables"]],
+        words=_words(content["tables"]),
+        markers=[_symbol(shape) for shape in range(min(len(colours), SHAPES))],
+        pictures=pictures,
+    )
+    return text.encode()
+
+
+def _own(text: str) -> Markup:
+    """Text that is markup already: files of this package, drawings of `svg`, which escapes, and escaped JSON."""
+    return Markup(text)  # noqa: S704
+
+
+def script_json(value: object) -> str:
+    """JSON that can stand in a ``<script>``: nothing in it ends the element or begins a comment."""
+    text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"), sort_keys=True)
+    for sign in "<>&\u2028\u2029":
+        text = text.replace(sign, f"\\u{ord(sign):04x}")
+    return text
+
+
+def minus(text: str) -> str:
+    """A hyphen before a number as the minus sign that it means."""
+    return f"\N{MINUS SIGN}{text[1:]}" if text[:1] == "-" and text[1:2] in tuple(".0123456789") else text
+
+
+def _asset(name: str) -> str:
+    return (resources.files("augbench") / FOLDER / name).read_text(encoding="utf-8")
+
+
+def _policy(style: str, script: str) -> str:
+    """Nothing is loaded, and of scripts and styles only these two run."""
+    hashes = [base64.b64encode(hashlib.sha256(text.encode()).digest()).decode() for text in (style, script)]
+    return (
+        f"default-src 'none'; style-src 'sha256-{hashes[0]}'; script-src 'sha256-{hashes[1]}'; img-src data:; "
+        "base-uri 'none'; form-action 'none'"
+    )
+
+
+def _symbol(shape: int) -> Markup:
+    """A marker in the colour of the element that uses it."""
+    return _own(f'<symbol id="s{shape}" viewBox="0 0 12 12">{marker(6, 6, shape)}</symbol>')
+
+
+def _name(colours: Mapping[str, int], augmenter: str) -> Markup:
+    """An augmenter after the mark that it has in the plots."""
+    place = colours[augmenter]
+    words = Markup("_<wbr>").join(augmenter.split("_"))  # a long name may be broken there
+    return NAME.format(CLASS, place % len(PALETTE) + 1, place % SHAPES, words)
+
+
+def _cell(entry: Mapping[str, Any], row: Mapping[str, Any], column: Mapping[str, Any]) -> Markup:
+    """An entry; one that is made of records is a button that opens their list."""
+    text = minus(entry["text"])
+    if text in (DASH, "", "*") or column["key"] == "n_aug" or not row["runs"]:
+        return Markup("{}").format(text)
+    mean, bracket, std = text.partition(" (")
+    words = Markup('{} <span class="std">({}</span>').format(mean, std) if bracket else text
+    return Markup('<button type="button" class="n" data-k="{}">{}</button>').format(column["key"], words)
+
+
+def _thumb(picture: Mapping[str, Any]) -> Markup:
+    return Markup(
+        '<svg class="thumb" width="{}" height="{}" role="img" aria-label="{}"><use href="#{}"/></svg>'
+    ).format(picture["width"], picture["height"], picture["alt"], picture["id"])
+
+
+def _rows(table: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Rows with the classes that set them."""
+    names = [row["augmenter"] for row in table["rows"]]
+    firsts = [place == 0 or names[place - 1] != name for place, name in enumerate(names)]
+    kinds = ("is_average", "is_incomplete")
+    return [
+        row | {"classes": " ".join([*(["first"] if first else []), *(k.removeprefix("is_") for k in kinds if row[k])])}
+        for row, first in zip(table["rows"], firsts, strict=True)
+    ]
+
+
+def _data(content: Mapping[str, Any]) -> dict[str, Any]:
+    """What the script needs: which runs and files an entry is made of."""
+    rows = {}
+    for table in content["tables"]:
+        base = next((row["id"] for row in table["rows"] if row["is_baseline"]), None)
+        for row in table["rows"]:
+            files = {key: entry["files"] for key, entry in row["values"].items() if entry["files"]}
+            rows[row["id"]] = {
+                "augmenter": row["augmenter"],
+                "runs": row["runs"],
+                "files": files,
+                "headline": table["headline"],
+                "baseline": base,
+            }
+    return {"rows": rows, "runs": content["runs"]}
+
+
+def _facts(totals: Mapping[str, Any]) -> list[dict[str, str]]:
+    runs = f"{totals['runs']:,}" + (f" of {totals['expected']:,}" if totals["runs"] < totals["expected"] else "")
+    named = {
+        "trainings": runs,
+        "augmenters": str(totals["augmenters"]),
+        "datasets": str(totals["datasets"]),
+        "settings": str(totals["tables"]),
+        "time of training": totals["time"],
+    }
+    return [{"name": name, "text": text} for name, text in named.items()]
+
+
+def _words(tables: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
+    """The columns that any table has, each explained once."""
+    titles = {column["key"]: column for table in tables for column in table["columns"]}
+    found = []
+    for key, column in titles.items():
+        name = f"{column['title']}, {column['group']}" if column["group"] else column["title"]
+        if COLUMN_WORDS.get(key):
+            found.append({"name": name, "text": COLUMN_WORDS[key]})
+    return found

@@ -1,0 +1,197 @@
+"""Whether a difference is more than chance: tests over seeds, ranks over datasets, where variance comes from.
+
+Pure functions on arrays. Intervals are in `resampling`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from math import ceil, log2, nan, sqrt
+
+import numpy as np
+
+FEWEST_RUNS = 3  # pairs of runs below which nothing is said of a difference
+FEWEST_SEEDS = 7  # paired seeds below which nothing is tested: 2 ** -6 is the first p that leaves room for Holm
+FEWEST_DATASETS = 8  # below which ranks are not averaged
+LEVEL = 0.05
+ENUMERATED = 16  # seeds up to which every assignment of signs is tried: 65,536
+FLIPS = 100_000  # drawn above
+
+
+class Verdict(StrEnum):
+    """What is said of a difference."""
+
+    BETTER = "better"
+    WORSE = "worse"
+    NONE = "no detectable difference"
+    TOO_FEW = "too few runs to say"
+
+
+def verdict(low: float, high: float, runs: int) -> Verdict:
+    """The word for the interval of a difference over so many paired runs."""
+    if runs < FEWEST_RUNS:
+        return Verdict.TOO_FEW
+    return Verdict.BETTER if low > 0 else Verdict.WORSE if high < 0 else Verdict.NONE
+
+
+# -- tests over seeds
+
+
+def sign_flip_p(differences: np.ndarray, rng: np.random.Generator) -> float:
+    """Two-sided p of the paired permutation test of the mean (Fisher's; Pitman 1937).
+
+    If two augmenters do equally well, the sign of each seed's difference is a coin's. Of all assignments of signs, the
+    share whose mean is at least as far from 0 is exact: unlike the paired t-test it assumes no normal distribution,
+    which a handful of seeds cannot show, and unlike Wilcoxon's test it keeps the sizes of the differences.
+
+    Args:
+        differences: S floats, one a seed.
+        rng: draws signs where there are more than `ENUMERATED` seeds.
+    """
+    differences = np.asarray(differences, np.float64)
+    seeds = len(differences)
+    if seeds > ENUMERATED:
+        signs = rng.choice((-1.0, 1.0), (FLIPS, seeds))
+    else:
+        signs = 1.0 - 2.0 * (np.arange(2**seeds)[:, None] >> np.arange(seeds) & 1)
+    observed = abs(differences.sum())
+    extreme = int((np.abs(signs @ differences) >= observed * (1 - 1e-9) - 1e-15).sum())
+    return (extreme + 1) / (FLIPS + 1) if seeds > ENUMERATED else extreme / len(signs)
+
+
+def smallest_p(seeds: int) -> float:
+    """The least two-sided p that `sign_flip_p` can give: 2 of the 2 ** seeds assignments are the most extreme."""
+    return min(1.0, 2.0 ** (1 - seeds)) if seeds else 1.0
+
+
+def seeds_needed(comparisons: int) -> int:
+    """Paired seeds from which so many comparisons can, by Holm, reach `LEVEL`; at least `FEWEST_SEEDS`."""
+    return max(FEWEST_SEEDS, ceil(1 + log2(max(comparisons, 1) / LEVEL) - 1e-9))
+
+
+def holm(p: Sequence[float]) -> list[float]:
+    """p adjusted for all of them together, in their order (Holm, Scandinavian Journal of Statistics 1979)."""
+    order = sorted(range(len(p)), key=lambda place: p[place])
+    adjusted, least = [nan] * len(p), 0.0
+    for rank, place in enumerate(order):
+        least = max(least, min(1.0, (len(p) - rank) * p[place]))
+        adjusted[place] = least
+    return adjusted
+
+
+# -- ranks over datasets
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """Average ranks of K augmenters over D datasets, and what difference of them counts."""
+
+    average: tuple[float, ...]  # 1 is best; ties share their mean rank
+    datasets: int
+    p: float  # that all are alike: Friedman's test, as Iman and Davenport corrected it
+    critical_difference: float  # Nemenyi, at `LEVEL`
+    cliques: tuple[tuple[int, ...], ...]  # places that are not told apart, the largest such sets, by rank
+
+
+def average_ranks(values: np.ndarray) -> Ranks:
+    """Ranks of augmenters by a metric, after Demsar (JMLR 2006, sections 3.2.2 and 3.2.4).
+
+    Args:
+        values: D,K floats, higher = better, with two or more augmenters.
+
+    Raises:
+        ValueError: fewer than `FEWEST_DATASETS` datasets.
+    """
+    from scipy import stats
+
+    datasets, count = values.shape
+    if datasets < FEWEST_DATASETS:
+        raise ValueError(f"{datasets} datasets are too few for average ranks")
+    average = stats.rankdata(-np.asarray(values), axis=1).mean(0)
+    chi = 12 * datasets / (count * (count + 1)) * float(((average - (count + 1) / 2) ** 2).sum())
+    rest = datasets * (count - 1) - chi
+    f = (datasets - 1) * chi / rest if rest > 1e-12 else np.inf
+    p = float(stats.f.sf(f, count - 1, (count - 1) * (datasets - 1)))
+    critical = critical_difference(count, datasets)
+    return Ranks(tuple(map(float, average)), datasets, p, critical, _cliques(average, critical))
+
+
+def critical_difference(augmenters: int, datasets: int) -> float:
+    """Average ranks that differ by less are not told apart, at `LEVEL` (Nemenyi; Demsar 2006, section 3.2.2)."""
+    from scipy import stats
+
+    quantile = float(stats.studentized_range.ppf(1 - LEVEL, augmenters, np.inf)) / sqrt(2)
+    return quantile * sqrt(augmenters * (augmenters + 1) / (6 * datasets))
+
+
+def _cliques(average: np.ndarray, critical: float) -> tuple[tuple[int, ...], ...]:
+    order = np.argsort(average, kind="stable")
+    found: list[tuple[int, ...]] = []
+    for start in range(len(order)):
+        near = [int(place) for place in order[start:] if average[place] - average[order[start]] < critical]
+        if len(near) > 1 and not (found and set(near) <= set(found[-1])):
+            found.append(tuple(near))
+    return tuple(found)
+
+
+# -- where variance comes from
+
+
+@dataclass(frozen=True)
+class VarianceSplit:
+    """Standard deviations that each source adds to the metric of one run; NaN where the design does not show it."""
+
+    fold: float = nan
+    draw: float = nan  # of the shots
+    seed: float = nan
+    rest: float = (
+        nan  # what draw and seed together do beyond each alone; where there is one of either, within the other
+    )
+    balanced: bool = True  # False: runs are missing, so nothing is split
+
+    @property
+    def is_split(self) -> bool:
+        """Whether more than one source could be told."""
+        return sum(value == value for value in (self.fold, self.draw, self.seed)) > 1
+
+
+def variance_split(runs: Sequence[tuple[int, int, int]], values: Sequence[float]) -> VarianceSplit:
+    """Variance components by the method of moments (analysis of variance, random effects; Searle et al. 1992, ch. 4).
+
+    Draws and seeds are crossed, and both belong to their fold. A negative estimate is given as 0.
+
+    Args:
+        runs: (fold, draw, seed) of each, -1 where there is no such axis.
+        values: the metric of each.
+    """
+    folds, draws, seeds = (sorted({run[axis] for run in runs}) for axis in range(3))
+    found = dict(zip(runs, values, strict=True))
+    design = [(f, d, s) for f in folds for d in draws for s in seeds]
+    if len(runs) < 2 or sorted(found) != design:
+        return VarianceSplit(balanced=sorted(found) == design)
+    table = np.array([found[run] for run in design]).reshape(len(folds), len(draws), len(seeds))
+    a, b, c = table.shape
+    by_fold, by_draw, by_seed = (
+        table.mean((1, 2), keepdims=True),
+        table.mean(2, keepdims=True),
+        table.mean(1, keepdims=True),
+    )
+    squares = {
+        "fold": (b * c * (by_fold - table.mean()) ** 2).sum(),
+        "draw": (c * (by_draw - by_fold) ** 2).sum(),
+        "seed": (b * (by_seed - by_fold) ** 2).sum(),
+        "rest": ((table - by_draw - by_seed + by_fold) ** 2).sum(),
+    }
+    freedom = {"fold": a - 1, "draw": a * (b - 1), "seed": a * (c - 1), "rest": a * (b - 1) * (c - 1)}
+    mean = {name: float(squares[name]) / freedom[name] if freedom[name] else 0.0 for name in squares}
+    rest = mean["rest"]
+    inner = mean["draw"] + mean["seed"] - rest if b > 1 and c > 1 else mean["draw"] + mean["seed"]
+    components = {
+        "fold": (mean["fold"] - inner) / (b * c),
+        "draw": (mean["draw"] - rest) / c,
+        "seed": (mean["seed"] - rest) / b,
+        "rest": rest,
+    }
+    return VarianceSplit(**{n: sqrt(max(v, 0.0)) if freedom[n] else nan for n, v in components.items()})

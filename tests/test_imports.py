@@ -21,6 +21,7 @@ ALLOWED = {
     "engine": {"core", "jobs"},
     "report": {"core", "metrics", "diffusion"},
     "commands": {"core", "report"},
+    "testing": {"core", "report"},
     "cli": {"core", "engine", "report", "commands"},
     "": {"core"},
 }

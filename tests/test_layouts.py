@@ -23,6 +23,7 @@ from augbench.core.plan import make_plan
 from augbench.core.store import Store
 from augbench.report.comparison import compare
 from augbench.report.frame import expected_frame, load_records
+from augbench.report.layout_data import to_csv
 from augbench.report.layout_render import to_html, to_latex, to_markdown, to_terminal
 from augbench.report.layout_sheets import compared, printed, signed
 from augbench.report.layout_write import report_layout
@@ -428,6 +429,26 @@ def test_the_papers_dataset_and_protocol_are_taken_where_they_are(store):
     assert [(one.dataset, one.protocol) for one in chosen] == [("ksdd2", "inout"), ("ksdd2", "diag")]
     asked = comparison_of(store, "inout_table1", own + other, dataset="surfaces", protocol="diag")
     assert (asked.dataset, asked.protocol) == ("surfaces", "diag")
+
+
+def test_copied_rows_come_from_their_own_protocol_where_the_store_has_them_there_alone(store):
+    reproduce(store, DIAG_GRID | {"augmenters": ["diag"]}, "diag_table1", shift=0.02)
+    reproduce(store, INOUT_GRID, "inout_table1", shift=0.01)
+    cells = [cell for name in ("diag", "inout") for cell in store.read_json("grids", name)["cells"]]
+    comparison = comparison_of(store, "diag_table1", cells)
+    memseg, inout, diag = comparison.lines[:3], comparison.lines[3:6], comparison.lines[6:]
+    assert [line.difference("ap") for line in memseg] == pytest.approx([0.01] * 3)
+    assert [line.difference("ap") for line in diag] == pytest.approx([0.02] * 3)
+    assert all(line.incomplete and line.elsewhere == "inout" for line in inout)  # planned, not run
+    assert comparison.protocol == "diag" and comparison.mismatches == ()
+    assert any(
+        note.startswith("MemSeg, In&Out: ours are under protocol inout, as theirs are") for note in comparison.notes
+    )
+    assert "AP is step-wise: the sum" in " ".join(comparison.captions)
+    asked = comparison_of(store, "diag_table1", cells, protocol="diag")
+    assert [line.expected for line in asked.lines] == [0] * 6 + [2] * 3
+    rows = list(csv.DictReader(io.StringIO(to_csv(comparison))))
+    assert [row["protocol"] for row in rows] == ["inout"] * 6 + ["diag"] * 3
 
 
 def test_what_cannot_be_chosen_is_asked_for(store):

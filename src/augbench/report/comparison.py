@@ -50,6 +50,8 @@ def compare(
         planned.setdefault((cell.augmenter, cell.n_aug), []).append(cell)
     _check_one_meaning(layout, records)
     lines = [_line(layout.paper, row, planned.get((row.augmenter, row.n_aug), []), found) for row in layout.rows]
+    protocol = _main_protocol(layout, cells)
+    lines = [replace(line, elsewhere=_elsewhere(line, protocol)) for line in lines]
     lines, mismatches = _matched(layout, lines, contents, where)
     marked = _with_averages(layout, _ranked(_ranked(lines, "theirs"), "ours"))
     taken = [
@@ -59,9 +61,9 @@ def compare(
     return Comparison(
         layout=layout,
         dataset=first.dataset if first else "",
-        protocol=first.protocol if first else "",
+        protocol=protocol,
         lines=tuple(marked),
-        captions=(_their_words(layout), *_our_words(lines, taken)),
+        captions=(_their_words(layout), *_our_words(protocol, lines, taken)),
         mismatches=mismatches,
         notes=tuple(_notes(layout, marked, taken)),
         embedded=tuple(sorted({part for record in taken for part in record.embedded})),
@@ -70,8 +72,8 @@ def compare(
 
 def _check_one_meaning(layout: Layout, records: pd.DataFrame) -> None:
     """Numbers of different settings are never averaged under one name."""
-    rows = records[["dataset_id", "protocol_id"]].nunique()
-    several = [name for name in ("dataset", "protocol") if rows[f"{name}_id"] > 1]
+    names = ("dataset", "protocol")
+    several = [name for name in names if (records.groupby(name)[f"{name}_id"].nunique() > 1).any()]
     by_augmenter = records.groupby("augmenter")["augmenter_id"]
     several += [f"augmenter '{name}'" for name, ids in by_augmenter if _settings_of(records, ids.index) > 1]
     if several:
@@ -83,6 +85,17 @@ def _settings_of(records: pd.DataFrame, index: Any) -> int:
     """How many settings an augmenter has; with fresh pools its N_aug = 0 counts apart, since it has no pool."""
     rows = records.loc[index]
     return max((len(set(ids)) for _, ids in rows.groupby(rows["n_aug"] > 0)["augmenter_id"]), default=0)
+
+
+def _main_protocol(layout: Layout, cells: pd.DataFrame) -> str:
+    """That of the rows but copied ones; "" without any cell."""
+    names = list(dict.fromkeys(cells["protocol"]))
+    theirs = layout.paper.about.protocol
+    return theirs if theirs in names or not names else names[0]
+
+
+def _elsewhere(line: Line, protocol: str) -> str:
+    return next((cell.protocol for cell in line.cells if cell.protocol != protocol), "")
 
 
 def _line(paper: Paper, row: Reference, cells: list[Any], found: Mapping[str, Any]) -> Line:
@@ -196,25 +209,22 @@ def _average(block: Sequence[Line]) -> Line:
 
 def _their_words(layout: Layout) -> str:
     about, row = layout.paper.about, next(row for row in layout.rows if not row.copied_from)
-    if about.seeds:
-        spread = f"mean (standard deviation) over {about.seeds} seeds"
-    else:
-        spread = "how many seeds is not stated, and no standard deviation is printed"
-    return f"Theirs: {row.dataset}, protocol {row.protocol}; {spread}; AP is {row.ap_words}."
+    spread = "mean (standard deviation)" if about.prints_std else "mean, without standard deviation"
+    seeds = f"over {about.seeds} seeds" if about.seeds else "of seeds whose number is not stated"
+    return f"Theirs: {row.dataset}, protocol {row.protocol}; {spread} {seeds}; AP is {row.ap_words}."
 
 
-def _our_words(lines: Sequence[Line], records: list[Any]) -> list[str]:
-    planned = [list(line.cells) for line in lines if line.cells]
+def _our_words(protocol: str, lines: Sequence[Line], records: list[Any]) -> list[str]:
+    planned = [list(line.cells) for line in sorted(lines, key=lambda line: bool(line.elsewhere)) if line.cells]
     if not planned:
         return ["Ours: no grid of this store has any of these rows."]
-    first = planned[0][0]
-    return [f"Ours: {first.dataset}, protocol {first.protocol}.", *captions(planned, records)]
+    return [f"Ours: {planned[0][0].dataset}, protocol {protocol}.", *captions(planned, records)]
 
 
 def _notes(layout: Layout, lines: Sequence[Line], records: list[Any]) -> list[str]:
     about = layout.paper.about
     rows = [line for line in lines if not line.average]
-    notes = [*_missing(rows), *_copied(layout, rows)]
+    notes = [*_missing(rows), *_copied(layout, rows), *_from_elsewhere(rows)]
     if any(line.average for line in lines):
         notes.append(
             "Average: mean of the means and mean of the standard deviations over N_aug > 0, as the paper does."
@@ -241,6 +251,17 @@ def _copied(layout: Layout, rows: Sequence[Line]) -> list[str]:
     """Rows that the paper took from elsewhere, so from another protocol than those beside them."""
     of = [line.reference for line in rows if line.reference.copied_from]
     return [f"\N{DAGGER} {text}" for text in dict.fromkeys(_copied_words(layout, row) for row in of)]
+
+
+def _from_elsewhere(rows: Sequence[Line]) -> list[str]:
+    """Rows of ours under another protocol than those beside them."""
+    found: dict[tuple[str, str], None] = {}
+    for line in rows:
+        if line.elsewhere:
+            found[line.label, line.elsewhere] = None
+    labels = {one: ", ".join(label for label, name in found if name == one) for _, one in found}
+    words = "as theirs are: they compare with theirs, and not with the rows beside them"
+    return [f"{names}: ours are under protocol {protocol}, {words}." for protocol, names in labels.items()]
 
 
 def _copied_words(layout: Layout, row: Reference) -> str:

@@ -37,7 +37,7 @@ def _csv_line(comparison: Comparison, line: Line) -> dict[str, Any]:
         "paper": layout.paper.key,
         "table": layout.number,
         "dataset": comparison.dataset,
-        "protocol": comparison.protocol,
+        "protocol": line.elsewhere or comparison.protocol,
         "shots": layout.rows[0].shots,
         "augmenter": line.augmenter,
         "row": "average" if line.average else "cells",
@@ -74,12 +74,12 @@ def to_json(comparison: Comparison) -> bytes:
             "captions": comparison.captions,
             "mismatches": comparison.mismatches,
             "notes": comparison.notes,
-            "rows": [_json_row(line) for line in comparison.lines],
+            "rows": [_json_row(comparison, line) for line in comparison.lines],
         }
     )
 
 
-def _json_row(line: Line) -> dict[str, Any]:
+def _json_row(comparison: Comparison, line: Line) -> dict[str, Any]:
     """``mismatches`` are places in the list above, from 1 on."""
     return {
         "augmenter": line.augmenter,
@@ -90,6 +90,7 @@ def _json_row(line: Line) -> dict[str, Any]:
         "expected": line.expected,
         "incomplete": line.incomplete,
         "comparable": line.comparable,
+        "protocol": line.elsewhere or comparison.protocol,
         "copied_from": line.reference.copied_from if line.reference else "",
         "mismatches": line.differs,
         "marks": {side: dict(line.best.get(side, {})) for side in SIDES},

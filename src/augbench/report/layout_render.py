@@ -29,7 +29,7 @@ body { font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 72rem
 table { border-collapse: collapse; margin: 1rem 0; font-variant-numeric: tabular-nums; }
 th, td { padding: .2rem .7rem; text-align: right; white-space: nowrap; }
 th.text, td.text { text-align: left; }
-thead th { border-bottom: 1px solid #888; font-weight: 600; }
+thead tr:last-child th { border-bottom: 1px solid #888; }
 thead th.group { text-align: center; border-bottom: 1px solid #ccc; }
 tr.first td { border-top: 1px solid #ccc; }
 tr.average td { font-style: italic; }
@@ -48,7 +48,7 @@ def to_terminal(comparison: Comparison) -> RenderableType:
     """
     whole = compared(comparison)
     parts = [whole]
-    if sum(whole.width) + GAP * (len(whole.columns) - 1) > WIDTH:
+    if whole.width(1) > WIDTH:
         names = [not column.group for column in whole.columns[:-1]] + [False]
         apart = [column.group == "difference" for column in whole.columns]
         parts = [whole.only(not there for there in apart)]
@@ -63,7 +63,8 @@ def to_terminal(comparison: Comparison) -> RenderableType:
 
 
 def _terminal_grid(sheet: Sheet) -> rich.table.Table:
-    grid = rich.table.Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1), collapse_padding=True)
+    gap = GAP if sheet.width(GAP) <= WIDTH else 1
+    grid = rich.table.Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, gap - 1, 0, 0))
     for column in sheet.columns:
         side = "left" if _is_text(column) else "right"
         grid.add_column(
@@ -171,11 +172,16 @@ def _latex_body(sheet: Sheet) -> Iterator[str]:
 
 def _latex_entry(entry: Entry, row: Row) -> str:
     before, behind = _LATEX.get(entry.mark, (r"\textit{", "}") if row.average and entry.text else ("", ""))
-    return f"{before}{_latex_text(entry.text)}{behind}"
+    return f"{before}{_latex_number(entry.text)}{behind}"
 
 
 def _latex_text(text: str) -> str:
     return escape_latex(text).replace(COPIED, r"$^\dagger$")
+
+
+def _latex_number(text: str) -> str:
+    """With a minus or plus in place of a hyphen, where it has a sign."""
+    return f"${text[0]}${text[1:]}" if text[:1] in ("-", "+") else _latex_text(text)
 
 
 def _latex_line(entries: list[str]) -> str:

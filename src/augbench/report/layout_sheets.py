@@ -54,13 +54,13 @@ class Sheet:
         rows = [replace(row, entries=tuple(row.entries[place] for place in kept)) for row in self.rows]
         return replace(self, columns=tuple(self.columns[place] for place in kept), rows=tuple(rows))
 
-    @property
-    def width(self) -> tuple[int, ...]:
-        """Characters of the widest entry or word of the heading, of each column."""
-        return tuple(
-            max(len(text) for text in (*column.title.split(), *(row.entries[place].text for row in self.rows)))
+    def width(self, gap: int) -> int:
+        """Characters of a line in which columns are ``gap`` apart, each as wide as its widest entry or heading."""
+        widest = (
+            max(len(text) for text in (column.title, column.group, *(row.entries[place].text for row in self.rows)))
             for place, column in enumerate(self.columns)
         )
+        return sum(widest) + gap * (len(self.columns) - 1)
 
 
 def compared(comparison: Comparison) -> Sheet:

@@ -53,6 +53,7 @@ class Line:
     expected: int = 0
     comparable: bool = True  # whether anything of ours could be this row
     differs: tuple[int, ...] = ()  # numbers, from 1 on, of what does not match
+    elsewhere: str = ""  # the protocol of ours, where it is that of a copied row and not that of the rows beside it
     average: bool = False
     best: Mapping[str, Mapping[str, str]] = field(default_factory=dict)  # side -> metric -> "best" or "second"
 
@@ -77,7 +78,7 @@ class Comparison:
 
     layout: Layout
     dataset: str  # of ours; "" where the store has no cell of the layout
-    protocol: str
+    protocol: str  # of all rows but `Line.elsewhere`
     lines: tuple[Line, ...]
     captions: tuple[str, ...]  # sentences over the table
     mismatches: tuple[str, ...]  # what `Line.differs` counts, from 1 on
@@ -114,7 +115,10 @@ def find_layout(name: str) -> Layout:
 
 
 def choose(layout: Layout, expected: pd.DataFrame, dataset: str | None, protocol: str | None) -> pd.DataFrame:
-    """The expected cells of one dataset and one protocol, and of the layout's rows.
+    """The expected cells of the layout's rows, of one dataset and one protocol.
+
+    Rows that the paper copied from another protocol come from that one where the store has them there alone, unless a
+    protocol is asked for: so did the paper.
 
     Args:
         layout: says which are the paper's: they are taken where they are there and no other is asked for.
@@ -130,11 +134,15 @@ def choose(layout: Layout, expected: pd.DataFrame, dataset: str | None, protocol
     if held.empty:
         raise UserError(f"--layout {layout.name} is a table of {TASK}, and the store holds none: give another store")
     held = held[held["dataset"] == _one("dataset", held["dataset"], rows[0].dataset, dataset)]
-    held = held[held["protocol"] == _one("protocol", held["protocol"], layout.paper.about.protocol, protocol)]
-    baselines = layout.paper.about.baselines
-    wanted = {(row.augmenter, row.shots, row.n_aug) for row in rows if row.augmenter not in baselines}
-    found = zip(held["augmenter"], held["shots"], held["n_aug"], strict=True)
-    return held[pd.Series([row in wanted for row in found], index=held.index, dtype=bool)]
+    chosen = _one("protocol", held["protocol"], layout.paper.about.protocol, protocol)
+    places = list(zip(held["protocol"], held["augmenter"], held["shots"], held["n_aug"], strict=True))
+    there, wanted = set(places), set()
+    for row in rows:
+        own, copied = ((name, row.augmenter, row.shots, row.n_aug) for name in (chosen, row.protocol))
+        elsewhere = protocol is None and row.copied_from and own not in there
+        if row.augmenter not in layout.paper.about.baselines:
+            wanted.add(copied if elsewhere else own)
+    return held[pd.Series([place in wanted for place in places], index=held.index, dtype=bool)]
 
 
 def _one(what: str, held: pd.Series, theirs: str, asked: str | None) -> str:

@@ -70,7 +70,7 @@ def test_another_seed_is_another_training_and_does_not_take_up_this_one(tmp_path
 
 
 def test_minutes_become_steps_once(tmp_path):
-    options = ["--minutes", "0.02", "--out", str(tmp_path), "--checkpoint", str(tmp_path / "at.safetensors")]
+    options = ["--minutes", "1", "--out", str(tmp_path), "--checkpoint", str(tmp_path / "at.safetensors")]
     train_vae.main([*TINY, *options, "--session", "0"])
     about = training.about_checkpoint(tmp_path / "at.safetensors")
     assert about["step"] == 1 and about["settings"]["steps"] > 1

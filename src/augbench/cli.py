@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from augbench.commands import looking, reports, results
+from augbench.commands import looking, new, reports, results
 from augbench.commands.options import SetOption
 
 if TYPE_CHECKING:
@@ -135,6 +135,7 @@ def list_(what: Annotated[Room, typer.Argument(help="datasets, augmenters, model
 
 reports.add_to(app)
 results.add_to(app)
+new.add_to(app)
 looking.add_to(app)
 
 

@@ -182,7 +182,7 @@ class AugmenterContract(AugmenterIdentity):
         """The augmenter."""
         return plugins.make("augmenters", name, settings)
 
-    @pytest.fixture(scope="class")
+    @pytest.fixture
     def surfaces(self) -> Dataset:
         """What it is tried on."""
         return open_dataset("surfaces", SURFACES)

@@ -14,6 +14,7 @@ from augbench.commands.options import SetOption
 def add_to(app: typer.Typer) -> None:
     """Put these commands into the command line."""
     app.command()(report)
+    app.command()(compare)
     app.command()(leaderboard)
 
 
@@ -67,6 +68,43 @@ def report(
         write_report(target, name, expected=expected, out=out, console=console)
     else:
         report_layout(target, layout, name, expected, dataset, protocol, out=out, console=console)
+
+
+def compare(
+    store: Annotated[str, typer.Argument(help="The store whose rows are compared: a folder or a URL.")],
+    grid: Annotated[
+        str | None, typer.Option("--grid", metavar="GRID", help="A grid of the store by name, or a grid file.")
+    ] = None,
+    changes: SetOption = None,
+    against: Annotated[
+        str | None,
+        typer.Option("--against", metavar="NAME", help="The augmenter to compare with. Default: none, else memseg."),
+    ] = None,
+    out: Annotated[Path | None, typer.Option("--out", help="Write there instead of STORE/reports/<grid>.")] = None,
+    resamples: Annotated[int, typer.Option(min=200, max=100_000, help="Of the bootstrap.")] = 2000,
+) -> None:
+    """Say which differences of a store's tables are more than chance, what they cost, and how sure that is."""
+    from augbench.core.errors import UserError
+    from augbench.core.expected import expected_of
+    from augbench.core.grid import load_grid
+    from augbench.core.plan import make_plan
+    from augbench.core.store import Store
+    from augbench.report.evidence_write import compare as write_comparison
+    from augbench.report.render import standard_output
+
+    target, console = Store(store), standard_output()
+    if out is not None and out.exists() and not out.is_dir():
+        raise UserError(f"--out '{out}' is a file: give a folder")
+    name, expected = grid, None
+    is_file = grid is not None and (grid.endswith((".yaml", ".yml")) or Path(grid).is_file())
+    if changes and not is_file:
+        raise UserError("--set changes a grid: give --grid FILE too")
+    if grid is not None and is_file:
+        made = make_plan(load_grid(grid, changes or ()), target)
+        for label in made.absent:
+            made.library.dataset(label).root()  # its keys need its files
+        name, expected = made.grid.name, expected_of(made)
+    write_comparison(target, name, expected, against, resamples, out, console)
 
 
 class PicturesOf(StrEnum):

@@ -236,12 +236,12 @@ def interval(
     freedom = total**2 / sum(v**2 / freedoms[name] for name, v in variances.items()) if total else inf
     every = _weighted_mean(resampled, runs.weights)
     tail = (1 - CONFIDENCE) / 2
-    low, high = np.nanquantile(every, [tail, 1 - tail])
-    stretch = stats.t.ppf(1 - tail / comparisons, freedom) / stats.norm.ppf(1 - tail)
+    low, high = map(float, np.nanquantile(every, [tail, 1 - tail]))
+    stretch = float(stats.t.ppf(1 - tail / comparisons, freedom) / stats.norm.ppf(1 - tail))
     return Interval(
         estimate,
-        max(bounds[0], estimate - stretch * max(estimate - float(low), 0.0)),
-        min(bounds[1], estimate + stretch * max(float(high) - estimate, 0.0)),
+        max(bounds[0], estimate - stretch * max(estimate - low, 0.0)),
+        min(bounds[1], estimate + stretch * max(high - estimate, 0.0)),
         len(values),
         sqrt(float(np.nanvar(every, ddof=1))),
         float(freedom),

@@ -350,8 +350,8 @@ def _labels(frame: _Frame, series: Sequence[Series]) -> str:
         if not words:
             continue
         wide = text_width(words)
-        boxes = [(x + 8, y - 6), (x - 8 - wide, y - 6), (x - wide / 2, y - 20), (x - wide / 2, y + 8),
-                 (x + 6, y - 19), (x + 6, y + 7), (x - 6 - wide, y - 19), (x - 6 - wide, y + 7)]  # fmt: skip
+        boxes = [(x + 6, y - 17), (x + 8, y - 6), (x - 8 - wide, y - 6), (x + 6, y + 7),
+                 (x - 6 - wide, y - 17), (x - 6 - wide, y + 7), (x - wide / 2, y - 20), (x - wide / 2, y + 8)]  # fmt: skip
         inside = [
             (a, b, a + wide, b + FONT)
             for a, b in boxes

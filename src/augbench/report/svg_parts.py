@@ -56,6 +56,17 @@ def document(body: Iterable[str], title: str, description: str, width: float, he
     return "\n".join([head, words + rules, paper, *(piece for piece in body if piece), "</svg>"]) + "\n"
 
 
+def stacked(drawings: Sequence[str], title: str, description: str, width: float) -> str:
+    """Drawings of that width, from `document` or `svg.plot` with ``style=False``, one below the other in one file."""
+    top, body = 0.0, []
+    for drawing in drawings:
+        height = float(drawing.split('viewBox="', 1)[1].split('"', 1)[0].split()[3])
+        place = f'<svg y="{number(top)}" width="{number(width)}" height="{number(height)}" '
+        body.append(place + drawing.strip().removeprefix("<svg "))
+        top += height + FONT
+    return document(body, title, description, width, top)
+
+
 def text(
     x: float,
     y: float,

@@ -1,0 +1,356 @@
+"""Records and scores -> what may be said of a table: intervals, comparisons, where variance comes from, what it cost.
+
+One `Evidence` for each table of `tables.build_tables`. Nothing is trained: test items and runs are drawn again from
+what the store holds, the same for all rows of a table, so that differences are paired.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from itertools import combinations
+from math import nan
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from augbench.core.errors import UserError, did_you_mean
+from augbench.core.seeds import rng
+from augbench.core.store import Store
+from augbench.metrics.inference import (
+    FEWEST_RUNS,
+    FEWEST_SEEDS,
+    VarianceSplit,
+    Verdict,
+    holm,
+    sign_flip_p,
+    variance_split,
+    verdict,
+)
+from augbench.metrics.resampling import (
+    RESAMPLES,
+    Interval,
+    RunWeights,
+    accuracy_under_weights,
+    ap_under_weights,
+    interval,
+    macro_f1_under_weights,
+    run_weights,
+    unit_weights,
+)
+from augbench.report.judged import Judged, check_against, load_judged
+from augbench.report.pareto import RowCost, Spending, efficient
+from augbench.report.tables import HEADLINE, Row, Table, build_tables
+
+BASELINES = ("none", "memseg")  # what rows are compared with where nothing else is asked for: the first that is there
+METRICS = {"detection": ("ap",), "recognition": ("accuracy", "macro_f1")}
+Run = tuple[int, int, int]
+"""Fold, draw of the shots and seed; -1 where there is no such axis."""
+
+
+@dataclass(frozen=True)
+class RowEvidence:
+    """One row of a table."""
+
+    augmenter: str
+    n_aug: int
+    intervals: dict[str, Interval]  # each of `METRICS`
+    variance: VarianceSplit  # of the headline metric
+    found: int  # cells with a record
+    expected: int
+    cost: RowCost | None  # None: not on record
+    training_seconds: float  # mean of a cell; NaN without one
+    efficient: bool = False  # no other complete row is at least as good and as cheap, and better in one of them
+
+    @property
+    def name(self) -> tuple[str, int]:
+        """Augmenter and N_aug."""
+        return self.augmenter, self.n_aug
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One row minus another, over the runs that both have."""
+
+    augmenter: str
+    n_aug: int
+    versus: str
+    versus_n_aug: int
+    alone: Interval  # as if it were the only comparison
+    together: Interval  # all of the same list hold at once, at the same confidence
+    verdict: Verdict
+    seeds: int  # paired
+    p: float = nan  # exact, over seeds; NaN where they are fewer than `FEWEST_SEEDS`
+    p_holm: float = nan
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What may be said of one table."""
+
+    table: Table
+    rows: list[RowEvidence]
+    baseline: str  # "": the table has none
+    against: list[Comparison]  # rows minus the baseline
+    pairs: list[Comparison]  # augmenters at the same N_aug
+    groups: int  # test items, of all folds
+    defective_groups: int  # those that hold a defective picture
+    smallest: int  # test items of the smallest stratum that was drawn from
+    folds_drawn: bool  # folds count as draws, not as parts
+    resamples: int
+    seeds: int = 0  # paired seeds: the most of any comparison
+    metrics: tuple[str, ...] = field(default=())
+
+    @property
+    def headline(self) -> str:
+        """The metric that is compared."""
+        return HEADLINE[self.table.task]
+
+
+def build_evidence(
+    store: Store,
+    expected: pd.DataFrame,
+    records: pd.DataFrame,
+    against: str | None = None,
+    resamples: int = RESAMPLES,
+) -> list[Evidence]:
+    """The evidence of every table, in the order of `build_tables`. Equal stores give equal numbers.
+
+    Args:
+        store: where scores and costs lie.
+        expected: the cells that there should be, see `frame.load_expected`.
+        records: the cells that there are, see `frame.load_records`.
+        against: the augmenter that rows are compared with; None = the first of `BASELINES` that a table has.
+        resamples: of the bootstrap.
+
+    Raises:
+        UserError: scores that are missing, damaged or of another run; ``against`` is in no table.
+    """
+    names = set(expected["augmenter"])
+    if against is not None and against not in names:
+        raise UserError(f"--against '{against}' is no augmenter of this grid{did_you_mean(against, names)}")
+    found = {record.key: record for record in records.itertuples(index=False)}
+    where: dict[tuple[str, str, Any, str, int], list[Any]] = {}
+    for cell in expected.itertuples(index=False):
+        where.setdefault((cell.dataset, cell.protocol, cell.shots, cell.augmenter, cell.n_aug), []).append(cell)
+    spending = Spending(store, [key for key in expected["key"] if key in found])
+    made = []
+    for table in build_tables(expected, records):
+        rows = [row for row in table.rows if not row.is_average]
+        cells = [where[table.dataset, table.protocol, table.shots, row.augmenter, row.n_aug] for row in rows]
+        have = [[(run_of(cell), found[cell.key]) for cell in own if cell.key in found] for own in cells]
+        if any(have):
+            made.append(_evidence(_Resampled(store, table, have, resamples), rows, have, spending, against))
+    return made
+
+
+def run_of(cell: Any) -> Run:
+    """Where a cell stands in its row."""
+    return (-1 if cell.fold is None else int(cell.fold), -1 if cell.draw is None else int(cell.draw), int(cell.seed))
+
+
+Have = list[tuple[Run, Any]]  # the runs of a row with their records
+
+
+class _Resampled:
+    """The cells of one table under the same resamples of test items."""
+
+    def __init__(self, store: Store, table: Table, have: list[Have], resamples: int) -> None:
+        self.table, self.resamples = table, resamples
+        self.metrics = METRICS[table.task]
+        self.by_run = {record.key: run for own in have for run, record in own}
+        records = {record.key: record for own in have for _, record in own}
+        self._judged = load_judged(store, sorted(records))
+        self._place, self._strata = self._units()
+        drawn = rng("compare-items", table.dataset, *table.folds)
+        weights = unit_weights(np.array([number for number, _ in self._strata]), resamples, drawn)
+        ones = np.ones((len(weights), 1))
+        self.values: dict[tuple[str, str], float] = {}  # (key, metric)
+        self.sampled: dict[tuple[str, str], np.ndarray] = {}  # B floats
+        for key, judged in self._judged.items():
+            units = np.array([self._place[self.by_run[key][0], group] for group in judged.groups])
+            for metric in self.metrics:
+                function = _FUNCTIONS[metric]
+                value = float(function(table, judged, units, ones)[0])
+                check_against(getattr(records[key], metric), value, metric, store.where("scores", key))
+                self.values[key, metric] = value
+                self.sampled[key, metric] = function(table, judged, units, weights)
+        self._runs: dict[tuple[Run, ...], RunWeights] = {}
+
+    def _units(self) -> tuple[dict[tuple[int, str], int], list[tuple[int, bool]]]:
+        """(fold, group) -> its unit; and of each unit the number of its stratum and whether it holds a defect.
+
+        Folds of a partition share no item and are drawn from apart; random splits do, and an item that is drawn twice
+        counts twice in all of them.
+        """
+        groups: dict[tuple[int, str], bool] = {}
+        for key, judged in self._judged.items():
+            fold = self.by_run[key][0]
+            for group, defective in zip(judged.groups.tolist(), judged.defective.tolist(), strict=True):
+                groups[fold, group] = groups.get((fold, group), False) or defective
+        apart = len({group for _, group in groups}) == len(groups)
+        kinds: dict[tuple[int, str], bool] = {}
+        for (fold, group), defective in groups.items():
+            name = (fold if apart else -1, group)
+            kinds[name] = kinds.get(name, False) or defective
+        numbers = {stratum: n for n, stratum in enumerate(sorted({(fold, kind) for (fold, _), kind in kinds.items()}))}
+        order = {name: place for place, name in enumerate(sorted(kinds))}
+        strata = [(numbers[name[0], kinds[name]], kinds[name]) for name in order]
+        return {(fold, group): order[fold if apart else -1, group] for fold, group in groups}, strata
+
+    @cached_property
+    def stratum_sizes(self) -> list[int]:
+        """Test items of each stratum."""
+        return np.bincount([number for number, _ in self._strata]).tolist()
+
+    @property
+    def items(self) -> tuple[int, int]:
+        """Test items, and those that hold a defective picture."""
+        return len(self._strata), sum(kind for _, kind in self._strata)
+
+    @property
+    def folds_drawn(self) -> bool:
+        """Folds are random splits."""
+        return self.table.test_share is not None
+
+    def runs(self, runs: Sequence[Run]) -> RunWeights:
+        """The same for the same runs, whatever the row."""
+        key = tuple(runs)
+        if key not in self._runs:
+            drawn = rng("compare-runs", *(number for run in key for number in run))
+            self._runs[key] = run_weights(key, self.resamples, drawn, self.folds_drawn)
+        return self._runs[key]
+
+    def of(self, keys: Sequence[str], metric: str) -> tuple[np.ndarray, np.ndarray]:
+        """R values and R,B resampled ones."""
+        values = np.array([self.values[key, metric] for key in keys])
+        return values, np.stack([self.sampled[key, metric] for key in keys])
+
+    @property
+    def item_freedom(self) -> int:
+        """Of the smallest stratum: what test items add comes mostly from the rare defective ones."""
+        return min(self.stratum_sizes) - 1
+
+
+def _ap(table: Table, judged: Judged, units: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    return ap_under_weights(judged.labels, judged.answers, units, weights, table.ap_definition == "trapezoidal")
+
+
+def _accuracy(table: Table, judged: Judged, units: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    return accuracy_under_weights(judged.labels, judged.answers, units, weights)
+
+
+def _macro_f1(table: Table, judged: Judged, units: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    return macro_f1_under_weights(judged.labels, judged.answers, units, weights)
+
+
+_FUNCTIONS: dict[str, Callable[[Table, Judged, np.ndarray, np.ndarray], np.ndarray]] = {
+    "ap": _ap,
+    "accuracy": _accuracy,
+    "macro_f1": _macro_f1,
+}
+
+
+def _evidence(
+    drawn: _Resampled, rows: list[Row], have: list[Have], spending: Spending, against: str | None
+) -> Evidence:
+    table = drawn.table
+    made = [_row(drawn, row, own, spending) for row, own in zip(rows, have, strict=True)]
+    best = efficient(
+        [(row.cost, row.intervals[HEADLINE[table.task]].estimate, row.found == row.expected) for row in made]
+    )
+    made = [replace(row, efficient=is_best) for row, is_best in zip(made, best, strict=True)]
+    keys = {row.name: {run: record.key for run, record in own} for row, own in zip(made, have, strict=True)}
+    baseline = _baseline(keys, against)
+    to_baseline = [(name, base) for name in keys if (base := _partner(name, baseline, keys)) is not None]
+    others = [name for name in keys if name[1] and name[0] != baseline]
+    pairs = [(a, b) for a, b in combinations(others, 2) if a[1] == b[1] and a[0] != b[0]]
+    compared = [_compared(drawn, keys, wanted) for wanted in (to_baseline, pairs)]
+    items, defective = drawn.items
+    return Evidence(
+        table,
+        made,
+        baseline,
+        *compared,
+        groups=items,
+        defective_groups=defective,
+        smallest=min(drawn.stratum_sizes),
+        folds_drawn=drawn.folds_drawn,
+        resamples=drawn.resamples,
+        seeds=max((one.seeds for some in compared for one in some), default=0),
+        metrics=drawn.metrics,
+    )
+
+
+def _row(drawn: _Resampled, row: Row, own: Have, spending: Spending) -> RowEvidence:
+    keys, runs = [record.key for _, record in own], [run for run, _ in own]
+    seconds = [record.seconds for _, record in own]
+    found = {}
+    for metric in drawn.metrics:
+        values = drawn.of(keys, metric) if keys else None
+        found[metric] = interval(*values, drawn.runs(runs), drawn.item_freedom, bounds=(0, 1)) if values else Interval()
+    headline = [drawn.values[key, drawn.metrics[0]] for key in keys]
+    cost = spending.of(keys)
+    return RowEvidence(
+        row.augmenter,
+        int(row.n_aug or 0),
+        found,
+        variance_split(runs, headline),
+        row.found,
+        row.expected,
+        cost,
+        float(np.mean(seconds)) if seconds else nan,
+    )
+
+
+Keys = Mapping[tuple[str, int], dict[Run, str]]  # row -> its runs
+
+
+def _baseline(keys: Keys, against: str | None) -> str:
+    """The augmenter that rows are compared with; "" where the table does not have it."""
+    there = {augmenter for (augmenter, _), runs in keys.items() if runs}
+    return next((name for name in ((against,) if against else BASELINES) if name in there), "")
+
+
+def _partner(name: tuple[str, int], baseline: str, keys: Keys) -> tuple[str, int] | None:
+    """The row of the baseline that this one is compared with: without synthetic pictures, else with as many."""
+    if not baseline or name[0] == baseline:
+        return None
+    return next((other for other in ((baseline, 0), (baseline, name[1])) if other in keys), None)
+
+
+def _compared(
+    drawn: _Resampled, keys: Keys, wanted: Sequence[tuple[tuple[str, int], tuple[str, int]]]
+) -> list[Comparison]:
+    """These comparisons, corrected for one another."""
+    shared = [[run for run in keys[a] if run in keys[b]] for a, b in wanted]
+    decided = sum(len(runs) >= FEWEST_RUNS for runs in shared)
+    made = [_one(drawn, keys, a, b, runs, decided) for (a, b), runs in zip(wanted, shared, strict=True)]
+    tested = [place for place, one in enumerate(made) if one.p == one.p]
+    for place, p in zip(tested, holm([made[place].p for place in tested]), strict=True):
+        made[place] = replace(made[place], p_holm=p)
+    return made
+
+
+def _one(
+    drawn: _Resampled, keys: Keys, a: tuple[str, int], b: tuple[str, int], runs: list[Run], comparisons: int
+) -> Comparison:
+    by_seed: dict[int, list[float]] = {}
+    alone = together = Interval()
+    if runs:
+        first, second = (drawn.of([keys[name][run] for run in runs], drawn.metrics[0]) for name in (a, b))
+        values, sampled = first[0] - second[0], first[1] - second[1]
+        alone, together = (
+            interval(values, sampled, drawn.runs(runs), drawn.item_freedom, number)
+            for number in (1, max(comparisons, 1))
+        )
+        for (_, _, seed), value in zip(runs, values.tolist(), strict=True):
+            by_seed.setdefault(seed, []).append(value)
+    p = nan
+    if len(by_seed) >= FEWEST_SEEDS:
+        means = np.array([np.mean(by_seed[seed]) for seed in sorted(by_seed)])
+        p = sign_flip_p(means, rng("compare-signs", drawn.table.dataset, *a, *b))
+    word = verdict(together.low, together.high, len(runs))
+    return Comparison(*a, *b, alone, together, word, len(by_seed), p)

@@ -1,0 +1,173 @@
+"""What a row of a table costs to have, and which rows are worth it.
+
+The cost of a row is what one classifier of it takes before it can be trained: its augmenter's search, class pictures
+and adaptation, each once, and generating N_aug pictures of one pool, at that pool's seconds per picture. All are
+seconds of one worker, averaged over the row's cells. Others may share a part (an adapter serves all seeds and all
+N_aug); it counts whole, since who wants one classifier must pay for it whole. Training is not part of it and is told
+beside it: it is the same for every augmenter where a protocol fixes the pictures of an epoch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from math import fsum
+from typing import Any
+
+from augbench.core import plugins
+from augbench.core.contracts import Augmenter
+from augbench.core.errors import UserError
+from augbench.core.keys import digest
+from augbench.core.specs import DataSpec, PoolSpec, SearchSpec
+from augbench.core.store import Store
+from augbench.report.costs import MadePart, read_costs
+
+DEFINITION = (
+    "Seconds of one worker for what one classifier needs before it is trained: search, class pictures and adaptation, "
+    "each whole though other classifiers may share it, and generating N_aug pictures. Training comes on top."
+)
+
+
+@dataclass(frozen=True)
+class RowCost:
+    """Seconds, means over the cells of a row."""
+
+    search: float = 0.0
+    class_pictures: float = 0.0
+    adapting: float = 0.0
+    generating: float = 0.0
+    devices: tuple[str, ...] = ()  # where; "" where it is not told
+    told_apart: bool = True  # False: class pictures, where there are any, may be within `adapting`
+
+    @property
+    def total(self) -> float:
+        """All of it."""
+        return self.search + self.class_pictures + self.adapting + self.generating
+
+
+class Spending:
+    """What cells cost, from what a store tells of their parts."""
+
+    def __init__(self, store: Store, keys: Sequence[str]) -> None:
+        """``keys``: of the cells that will be asked for."""
+        self._specs = {record["key"]: record["spec"] for record in store.read_records(sorted(keys))}
+        self._parts = read_costs(store)
+        self._pools: dict[tuple[str, str, int, int | None], list[tuple[PoolSpec, MadePart]]] = {}
+        for _, part in sorted(self._parts.items()):
+            if part.kind == "pools" and part.spec is not None:
+                pool = PoolSpec.from_dict(part.spec)
+                where = (pool.data.digest, pool.augmenter.digest, pool.seed, pool.fresh_for)
+                self._pools.setdefault(where, []).append((pool, part))
+
+    def of(self, keys: Sequence[str]) -> RowCost | None:
+        """The cost of a row with these cells; None where that of one of them is not on record."""
+        costs = [self._cell(self._specs[key]) for key in keys]
+        known = [cost for cost in costs if cost is not None]
+        if not known or len(known) < len(costs):
+            return None
+        names = ("search", "class_pictures", "adapting", "generating")
+        means = {name: fsum(getattr(cost, name) for cost in known) / len(known) for name in names}
+        devices = tuple(sorted({device for cost in known for device in cost.devices}))
+        return RowCost(**means, devices=devices, told_apart=all(cost.told_apart for cost in known))
+
+    def _cell(self, spec: Mapping[str, Any]) -> RowCost | None:
+        pictures = spec["n_aug"] * max(len(spec["data"]["classes"]), 1)
+        total = RowCost()
+        for augmenter, share in _takes(spec["augmenter"]) if pictures else ():
+            part = self._take(spec, augmenter, share * pictures)
+            if part is None:
+                return None
+            total = _sum(total, part)
+        return total
+
+    def _take(self, spec: Mapping[str, Any], augmenter: str, pictures: float) -> RowCost | None:
+        """The cost of so many pictures of one pool, with what it takes to begin."""
+        found = self._pool(spec, augmenter)
+        if found is None:
+            return None
+        pool, made = found
+        plugin = _plugin(pool)
+        search, adapter = self._parts.get(SearchSpec(pool.adapter).key), self._parts.get(pool.adapter.key)
+        if (adapter is None and (plugin is None or plugin.learns)) or (
+            search is None and (plugin is None or plugin.candidates())
+        ):
+            return None
+        known = [part for part in (search, adapter, made) if part is not None]
+        class_pictures = self._class_pictures(adapter)
+        if class_pictures is None or any(part.seconds is None for part in known):
+            return None
+        return RowCost(
+            search=(search.seconds or 0.0) if search else 0.0,
+            class_pictures=class_pictures,
+            adapting=(adapter.own_seconds or 0.0) if adapter else 0.0,
+            generating=(made.seconds or 0.0) / (made.pictures or 1) * pictures,
+            devices=tuple(sorted({part.device for part in known})),
+            told_apart=adapter is None or adapter.shared is not None,
+        )
+
+    def _class_pictures(self, adapter: MadePart | None) -> float | None:
+        """Seconds of the shared parts that an adapter uses; None where they are not on record."""
+        seconds = [
+            self._parts[key].seconds if key in self._parts else None for key in (adapter and adapter.shared) or ()
+        ]
+        return None if None in seconds else fsum(second or 0.0 for second in seconds)
+
+    def _pool(self, spec: Mapping[str, Any], augmenter: str) -> tuple[PoolSpec, MadePart] | None:
+        """The pool that a cell takes from: of its shots where the augmenter reads them, else the one for all."""
+        fresh = spec["n_aug"] if spec["fresh_pools"] else None
+        where = (DataSpec.from_dict(spec["data"]).digest, augmenter, spec["seed"], fresh)
+        found = self._pools.get(where, [])
+        own = [one for one in found if (one[0].shots, one[0].draw) == (spec["shots"], spec["draw"])]
+        for_all = [one for one in found if one[0].shots is None and not _reads_shots(one[0], spec["shots"])]
+        return next(iter(own + for_all), None)
+
+
+def efficient(rows: Sequence[tuple[RowCost | None, float, bool]]) -> list[bool]:
+    """Which rows no other beats in cost and metric at once.
+
+    Args:
+        rows: cost (None: not on record), mean of the metric, and whether the row is complete. One that is not, or whose
+            cost is unknown, neither beats others nor is marked; with fewer than two others none is.
+    """
+    known = [(cost.total, value) for cost, value, complete in rows if cost is not None and complete]
+    return [
+        cost is not None
+        and complete
+        and len(known) > 1
+        and not any(c <= cost.total and v >= value and (c, v) != (cost.total, value) for c, v in known)
+        for cost, value, complete in rows
+    ]
+
+
+def _takes(augmenter: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
+    """(digest of an augmenter, its share of the pictures): of a mixture its parts, else the augmenter itself."""
+    settings = augmenter["key_settings"]
+    if list(settings) == ["parts"]:
+        yield from ((str(part), float(share)) for part, share in settings["parts"])
+    else:
+        yield digest({"name": augmenter["name"], "settings": settings}), 1.0
+
+
+def _plugin(pool: PoolSpec) -> Augmenter | None:
+    """The augmenter of a pool; None where it is not at hand."""
+    try:
+        return plugins.make("augmenters", pool.augmenter.name, dict(pool.augmenter.settings))
+    except UserError:
+        return None
+
+
+def _reads_shots(pool: PoolSpec, shots: int | str) -> bool:
+    """Whether its augmenter would have a pool of its own for these shots; False where nobody can be asked."""
+    plugin = _plugin(pool)
+    return plugin is not None and "shots" in plugin.reads(shots)
+
+
+def _sum(a: RowCost, b: RowCost) -> RowCost:
+    return RowCost(
+        a.search + b.search,
+        a.class_pictures + b.class_pictures,
+        a.adapting + b.adapting,
+        a.generating + b.generating,
+        tuple(sorted({*a.devices, *b.devices})),
+        a.told_apart and b.told_apart,
+    )

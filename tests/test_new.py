@@ -22,7 +22,7 @@ def skeletons(tmp_path_factory):
         assert made.returncode == 0, made.stderr
         assert f"wrote {name}.py and test_{name}.py" in made.stdout
         assert f"augbench --plugin {name}.py list {kind}s" in made.stdout
-        assert yaml.safe_load(made.stdout.partition("may say\n")[2].partition("\n\nOnce")[0])["shots"] == [5]
+        assert yaml.safe_load(made.stdout.partition("may say\n")[2].partition("\n\nIt may stay")[0])["shots"] == [5]
     return folder
 
 
@@ -99,3 +99,6 @@ def test_names_are_not_taken_and_nothing_is_overwritten(skeletons, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["test_stripes.py"]
     assert (tmp_path / "test_stripes.py").read_text() == "mine"
     assert_one_line(cli("new", "dataset", "stripes", "--dir", tmp_path / "test_stripes.py"), "is a file")
+    inside = HERE.parent / "src" / "augbench" / "datasets"
+    assert_one_line(cli("new", "dataset", "stripes", "--dir", inside), "begin elsewhere")
+    assert not list(inside.glob("*stripes*"))

@@ -419,6 +419,16 @@ def test_a_readme_says_how_it_was_made_and_a_persons_stays(full, tmp_path):
     assert (out / "README.md").read_text() == "Mine."
 
 
+def test_a_readme_does_not_pretend_to_know_what_was_set(full, tmp_path):
+    store = Store(shutil.copytree(full.url, tmp_path / "copy"))
+    content = store.read_json("grids", "one")
+    content["grid"]["name"] = "one+3fa2b1"
+    store.write_json("grids", "one+3fa2b1", content)
+    export(store, tmp_path / "out", "one+3fa2b1")
+    assert f"augbench run one.yaml --set {COMPLETE} --store" in (tmp_path / "out" / "README.md").read_text()
+    assert check_results(tmp_path / "out").refused == []
+
+
 def test_export_refuses_what_it_cannot_do(full, tmp_path):
     out = tmp_path / "out"
     out.mkdir()

@@ -51,6 +51,7 @@ def _begin(room: str, name: str, folder: Path) -> None:
     import re
     from importlib import resources
 
+    import augbench
     from augbench.core import plugins
     from augbench.core.errors import UserError
     from augbench.core.files import LocalFiles
@@ -61,6 +62,10 @@ def _begin(room: str, name: str, folder: Path) -> None:
         raise UserError(f"'{name}' cannot be the name of a plug-in: letters, digits, underscores; a letter goes first")
     if name in plugins.find(room):
         raise UserError(f"'{name}' is already one of the {room}: take another name")
+    if folder.resolve().is_relative_to(Path(augbench.__file__).parent):
+        raise UserError(
+            f"--dir '{folder}' is part of augbench, where every file is a plug-in: begin elsewhere, then move"
+        )
     if folder.exists() and not folder.is_dir():
         raise UserError(f"--dir '{folder}' is a file: give a folder")
     names = {f"{name}.py": f"{kind}.py.txt", f"test_{name}.py": f"test_{kind}.py.txt"}
@@ -90,5 +95,5 @@ where {name}_grid.yaml may say
 
 {grid}
 
-Once it works: a file in src/augbench/{room}/, a package with an entry point in augbench.{room}, or --plugin as here
-(see CONTRIBUTING.md)."""
+It may stay a file for --plugin, or go into a package with an entry point in augbench.{room}, or into augbench itself
+(CONTRIBUTING.md)."""

@@ -175,7 +175,7 @@ def readme(store: Store, name: str) -> str:
     for grid in grids:
         about = (store.read_json("grids", grid) or {}).get("grid", {}).get("about", "")
         lines += [f"Grid `{grid}`: {escape_markdown(about) or f'{COMPLETE}: what it compares.'}", ""]
-    lines += ["```", *(f"augbench run {grid.partition('+')[0]}.yaml --store STORE" for grid in grids)]
+    lines += ["```", *map(_run_command, grids)]
     lines += [f"augbench results export STORE --out {name}", f"augbench results check {name}", "```", ""]
     lines += [_made(records), ""]
     for table in _tables(store, grids):
@@ -183,6 +183,12 @@ def readme(store: Store, name: str) -> str:
     reports = ", ".join(f"[{grid}](reports/{grid}/report.md)" for grid in grids or [ALL])
     lines += [f"All numbers: {reports}.", "", "## What it shows, and what not", "", f"{COMPLETE}.", ""]
     return "\n".join(lines)
+
+
+def _run_command(grid: str) -> str:
+    """A grid is called as its file; one changed with ``--set`` has a digest of the changes behind its name."""
+    name, changed, _ = grid.partition("+")
+    return f"augbench run {name}.yaml{f' --set {COMPLETE}' if changed else ''} --store STORE"
 
 
 def _made(records: list[dict[str, Any]]) -> str:

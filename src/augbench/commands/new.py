@@ -64,7 +64,7 @@ def _begin(room: str, name: str, folder: Path) -> None:
         raise UserError(f"'{name}' is already one of the {room}: take another name")
     if folder.resolve().is_relative_to(Path(augbench.__file__).parent):
         raise UserError(
-            f"--dir '{folder}' is part of augbench, where every file is a plug-in: begin elsewhere, then move"
+            f"--dir '{folder}' lies in augbench, where each file is a plug-in: begin elsewhere, then move"
         )
     if folder.exists() and not folder.is_dir():
         raise UserError(f"--dir '{folder}' is a file: give a folder")

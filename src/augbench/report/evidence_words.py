@@ -39,8 +39,8 @@ def method(evidence: Sequence[Evidence]) -> list[str]:
             "Differences are paired: equal fold, draw and seed, and the same test items on both sides. So two rows may "
             "differ though their own intervals overlap. The intervals of one list hold all at once (Bonferroni).",
             "Better, worse: the interval of the difference excludes 0. No detectable difference: it includes 0, which "
-            "is no proof of equality; the interval tells how large a difference may still be. Too few runs to say: fewer "
-            f"than {FEWEST_RUNS} pairs, whatever the interval.",
+            "is no proof of equality; the interval tells how large a difference may still be. Too few runs to say: "
+            f"fewer than {FEWEST_RUNS} pairs, whatever the interval.",
         ]
     return sentences
 
@@ -85,7 +85,7 @@ def comparison_notes(evidence: Evidence, compared: list[Comparison]) -> list[str
     if not tested:
         return [
             f"No test over seeds: with {plural(seeds, 'paired seed')} an exact one has no p below "
-            f"{_p(smallest_p(seeds))}. There is one from {FEWEST_SEEDS} on, where that is {_p(smallest_p(FEWEST_SEEDS))}."
+            f"{_p(smallest_p(seeds))}. There is one from {FEWEST_SEEDS} on ({_p(smallest_p(FEWEST_SEEDS))})."
         ]
     notes = [
         "p: exact two-sided sign-flip test of the mean difference over paired seeds, after Holm over "

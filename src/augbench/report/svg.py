@@ -350,8 +350,9 @@ def _labels(frame: _Frame, series: Sequence[Series]) -> str:
         if not words:
             continue
         wide = text_width(words)
-        boxes = [(x + 6, y - 17), (x + 8, y - 6), (x - 8 - wide, y - 6), (x + 6, y + 7),
-                 (x - 6 - wide, y - 17), (x - 6 - wide, y + 7), (x - wide / 2, y - 20), (x - wide / 2, y + 8)]  # fmt: skip
+        beside, above, below = x - wide / 2, y - 17, y + 7
+        boxes = [(x + 6, above), (x + 8, y - 6), (x - 8 - wide, y - 6), (x + 6, below), (x - 6 - wide, above),
+                 (x - 6 - wide, below), (beside, y - 20), (beside, y + 8)]  # fmt: skip
         inside = [
             (a, b, a + wide, b + FONT)
             for a, b in boxes

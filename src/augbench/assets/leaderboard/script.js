@@ -98,14 +98,14 @@
   const runsOf = (row, metric, who) => data.rows[row].runs.map((place) => {
     const run = data.runs[place];
     const value = run.values[metric];
-    return { name: who + run.label, note: keyOf(run.file), value: value === undefined ? "" : number(value), url: run.file };
+    return { name: who + run.label, note: keyOf(run.file), value: value === undefined ? "" : metric === "training" ? `${value.toFixed(1)} s` : number(value), url: run.file };
   });
-  const compared = new Set(["gain", "interval", "verdict"]);
+  const compared = new Set(["interval", "gain", "gain_interval", "verdict"]);
   const entries = (id, column) => {
     const row = data.rows[id];
     if (row.files[column]) return row.files[column].map(([name, value, url]) => ({ name, note: "", value, url }));
     if (!compared.has(column)) return runsOf(id, column, "");
-    const base = row.baseline && row.baseline !== id ? runsOf(row.baseline, row.headline, `${data.rows[row.baseline].augmenter}: `) : [];
+    const base = row.partner && column !== "interval" ? runsOf(row.partner, row.headline, `${data.rows[row.partner].augmenter}: `) : [];
     return [...runsOf(id, row.headline, base.length ? `${row.augmenter}: ` : ""), ...base];
   };
   const open = (button) => {

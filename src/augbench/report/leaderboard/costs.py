@@ -27,18 +27,17 @@ class Source:
 
 @dataclass(frozen=True)
 class Cost:
-    """Seconds that one classifier takes, with everything that is made for it."""
+    """Seconds of one worker for what one classifier needs before it is trained, as `report.pareto` has them."""
 
-    training: float
-    generating: float  # of its N_aug pictures
-    learning: float  # its adapters and searches, whole, though other classifiers may share them
-    is_whole: bool  # False: some part is not on record, so it costs more than this
-    sources: tuple[Source, ...]  # beside its own record
+    generating: float = 0.0  # of its N_aug pictures
+    learning: float = 0.0  # its adapters, class pictures and searches, whole, though other classifiers may share them
+    is_whole: bool = True  # False: some part is not on record, so it costs more than this
+    sources: tuple[tuple[Source, float], ...] = ()  # with the seconds of each
 
     @property
     def total(self) -> float:
         """All of it."""
-        return self.training + self.generating + self.learning
+        return self.generating + self.learning
 
 
 @dataclass(frozen=True)
@@ -68,24 +67,24 @@ class Costs:
                 where = (pool.spec.data.digest, pool.spec.augmenter.digest, pool.spec.seed)
                 self._pools.setdefault(where, []).append(pool)
 
-    def of(self, key: str, training: float) -> Cost:
-        """The cost of a cell whose training took so many seconds."""
+    def of(self, key: str) -> Cost:
+        """The cost of a cell."""
         spec = self._gathered.specs[key]
         if not spec["n_aug"]:
-            return Cost(training, 0.0, 0.0, True, ())
+            return Cost()
         pictures = spec["n_aug"] * max(len(spec["data"]["classes"]), 1)
-        generating, learning, is_whole, sources = 0.0, 0.0, True, []
+        generating, learning, is_whole = 0.0, 0.0, True
+        sources: dict[Source, float] = {}
         for augmenter, share in _takes(spec["augmenter"]):
             pool = self._pool(spec, augmenter)
             if pool is None:
                 is_whole = False
                 continue
-            seconds, known, files = self._learning(pool.spec)
-            generating += share * pictures * pool.seconds_per_picture
-            learning += seconds
-            is_whole = is_whole and known
-            sources += [pool.source, *files]
-        return Cost(training, generating, learning, is_whole, tuple(dict.fromkeys(sources)))
+            learned, known = self._learning(pool.spec)
+            seconds = share * pictures * pool.seconds_per_picture
+            generating, learning, is_whole = generating + seconds, learning + sum(learned.values()), is_whole and known
+            sources |= {pool.source: seconds} | learned
+        return Cost(generating, learning, is_whole, tuple(sources.items()))
 
     def pool(self, key: str) -> Pool | None:
         """The pool of a cell that takes from one alone; None for mixtures, and where nothing is on record."""
@@ -104,21 +103,19 @@ class Costs:
                 return pool
         return None
 
-    def _learning(self, pool: PoolSpec) -> tuple[float, bool, tuple[Source, ...]]:
-        """Seconds of its adapter, of what that shares with others, and of its search; if that is all; the files."""
-        adapter = self._parts.get(pool.adapter.key)
-        search = self._parts.get(SearchSpec(pool.adapter).key)
+    def _learning(self, pool: PoolSpec) -> tuple[dict[Source, float], bool]:
+        """Seconds of its adapter, of what that shares with others, and of its search; and whether that is all."""
+        adapter, search = (self._parts.get(key) for key in (pool.adapter.key, SearchSpec(pool.adapter).key))
+        found = {search[1]: search[0].seconds or 0.0} if search else {}
         if adapter is None or adapter[0].seconds is None:
-            return (search[0].seconds or 0.0) if search else 0.0, not _learns(pool), (search[1],) if search else ()
-        seconds, sources = adapter[0].own_seconds or 0.0, [adapter[1]]
+            return found, not _learns(pool)
+        found[adapter[1]] = adapter[0].own_seconds or 0.0
         for key, while_adapting in sorted((adapter[0].shared or {}).items()):
-            shared = self._parts.get(key)
-            seconds += (shared[0].seconds if shared else None) or while_adapting
-            sources += [shared[1]] if shared else []
-        if search:
-            seconds += search[0].seconds or 0.0
-            sources.append(search[1])
-        return seconds, True, tuple(sources)
+            part = self._parts.get(key)
+            source = part[1] if part else adapter[1]
+            seconds = (part[0].seconds if part else None) or while_adapting
+            found[source] = found.get(source, 0.0) + seconds
+        return found, True
 
 
 def _takes(augmenter: Mapping[str, Any]) -> Iterator[tuple[str, float]]:

@@ -11,14 +11,18 @@ from math import isnan, nan
 from typing import Any
 from urllib.parse import quote
 
+from augbench.report.evidence import BASELINES, Evidence
 from augbench.report.frame import METRICS
-from augbench.report.leaderboard.costs import Cost, Costs, Source
+from augbench.report.leaderboard.costs import Costs, Source
+from augbench.report.leaderboard.gains import evidence_of, name_of, notes_of, summed_up, with_gains
 from augbench.report.leaderboard.merge import Gathered
-from augbench.report.leaderboard.words import COLUMN_WORDS, gain_text, run_label, shots_text, span_text
+from augbench.report.leaderboard.words import COLUMN_WORDS, DIGITS, entry, run_label, shots_text, span_text
 from augbench.report.stats import DASH, Column, Stat, seconds_text, share, stat_of
+from augbench.report.svg_parts import PALETTE
 from augbench.report.tables import HELDOUT, ORACLE, Row, Table, build_tables
 
-DIGITS = 6  # of numbers in the page's data
+GREY = len(PALETTE) - 1
+AT_LEAST = "\N{GREATER-THAN OR EQUAL TO}"
 
 
 @dataclass(frozen=True)
@@ -32,7 +36,7 @@ class Board:
 
 
 def board_of(gathered: Gathered) -> Board:
-    """The leaderboard of these stores.
+    """The leaderboard of these stores, with what may be said of chance.
 
     Raises:
         UserError: a damaged file, named.
@@ -41,6 +45,7 @@ def board_of(gathered: Gathered) -> Board:
     records = {record.key: record for record in gathered.records.itertuples(index=False)}
     of_rows = _cells_by_row(gathered)
     maker = _Maker(gathered, records, Costs(gathered))
+    evidence = evidence_of(gathered)
     shown, cells = [], []
     for number, table in enumerate(tables, 1):
         mine = {
@@ -48,7 +53,7 @@ def board_of(gathered: Gathered) -> Board:
             for row in table.rows
             if not row.is_average
         }
-        shown.append(maker.table(f"t{number}", table, mine))
+        shown.append(maker.table(f"t{number}", table, mine, evidence.get(name_of(table))))
         cells.append({row: [cell.key for cell in found if cell.key in records] for row, found in mine.items()})
     content = {
         "totals": _totals(gathered, tables),
@@ -91,14 +96,16 @@ class _Maker:
         self.places: dict[str, int] = {}
         self.files: dict[str, Source] = {}
 
-    def table(self, name: str, table: Table, cells: Mapping[tuple[str, int], list[Any]]) -> dict[str, Any]:
+    def table(
+        self, name: str, table: Table, cells: Mapping[tuple[str, int], list[Any]], evidence: Evidence | None
+    ) -> dict[str, Any]:
         """A table with what its entries come from."""
-        columns = _columns(table)
-        rows = []
+        rows: list[dict[str, Any]] = []
         for number, row in enumerate(table.rows):
             found = [cell for key in _members(table, row) for cell in cells[key]]
             rows.append(self._row(f"{name}r{number}", table, row, found))
-        rows = _with_gains(table, rows)
+        against = with_gains(table, rows, evidence)
+        columns = _columns(table, against)
         return {
             "id": name,
             "title": table.title,
@@ -108,12 +115,13 @@ class _Maker:
             "shots_text": shots_text(table.shots),
             "task": table.task,
             "headline": table.headline,
+            "against": against,
             "label": table.label,
             "captions": table.captions,
-            "notes": [*table.notes, *_gain_notes(rows), *_cost_notes(rows)],
+            "notes": [*table.notes, *notes_of(table, against, evidence), *_cost_notes(rows)],
             "fidelity_label": table.fidelity.label,
             "fidelity_notes": [*table.fidelity.captions, *table.fidelity.notes] if table.fidelity.rows else [],
-            "columns": [_column(column) for column in columns if _is_filled(column, rows)],
+            "columns": [_column(column, table.headline) for column in columns if _is_filled(column, rows)],
             "rows": rows,
         }
 
@@ -143,6 +151,7 @@ class _Maker:
             source = Source("cells", cell.key, self.gathered.home[cell.key], "")
             given = {metric: getattr(record, metric) for metric in METRICS[table.task]}
             values = {metric: round(value, DIGITS) for metric, value in given.items() if not isnan(value)}
+            values["training"] = round(record.seconds, 3)
             self.places[cell.key] = len(self.runs)
             self.runs[cell.key] = {"file": self._file(source), "label": run_label(cell), "values": values}
         return self.places[cell.key]
@@ -152,38 +161,33 @@ class _Maker:
         keys = dict.fromkeys(key for cell in cells for name, key in cell.fidelity if name == row.augmenter)
         found = {key: self.gathered.measured[key] for key in keys if key in self.gathered.measured}
         if not found or row.is_average or len({(one.extractor, one.made) for one in found.values()}) > 1:
-            return {"kid": _entry(DASH, nan)}
+            return {"kid": entry(DASH, nan)}
         stat = stat_of(one.values["kid"] for one in found.values())
         sources = [
             (share(one.values["kid"]), Source("fidelity", key, store, store.name("fidelity", key)))
             for key, one in found.items()
             for store in [self.gathered.home[key]]
         ]
-        return {"kid": _entry(stat.text, stat.mean, self._linked(sources))}
+        return {"kid": entry(stat.text, stat.mean, self._linked(sources))}
 
     def _seconds(self, row: Row, keys: Sequence[str]) -> dict[str, Any]:
-        """Seconds of a picture and of a whole classifier."""
-        nothing = {"seconds_per_picture": _entry(DASH, nan), "cost": _entry(DASH, nan)}
+        """Seconds of a picture, of all that comes before a training, and of a training."""
         if row.is_average or not keys:
-            return nothing
+            return dict.fromkeys(("seconds_per_picture", "cost", "training"), entry(DASH, nan))
         pools = {pool.source: pool.seconds_per_picture for key in keys if (pool := self.costs.pool(key))}
-        each = stat_of(pools.values())
-        costs = [self.costs.of(key, self.records[key].seconds) for key in keys]
-        total, whole = stat_of(cost.total for cost in costs), all(cost.is_whole for cost in costs)
+        each, costs = stat_of(pools.values()), [self.costs.of(key) for key in keys]
+        cost, training = stat_of(one.total for one in costs), stat_of(self.records[key].seconds for key in keys)
+        is_whole = all(one.is_whole for one in costs)
         files = [(seconds_text(seconds), source) for source, seconds in pools.items()]
-        text = span_text(total.mean) if whole else f"\N{GREATER-THAN OR EQUAL TO} {span_text(total.mean)}"
+        parts = {source: seconds for one in costs for source, seconds in one.sources}
+        text = span_text(cost.mean) if is_whole else f"{AT_LEAST} {span_text(cost.mean)}"
+        if not is_whole and not cost.mean:
+            text = DASH
         return {
-            "seconds_per_picture": _entry(seconds_text(each.mean), each.mean, self._linked(files)),
-            "cost": _entry(text, total.mean, self._cost_files(keys, costs)),
+            "seconds_per_picture": entry(seconds_text(each.mean), each.mean, self._linked(files)),
+            "cost": entry(text, cost.mean, self._linked((span_text(v), source) for source, v in parts.items())),
+            "training": entry(span_text(training.mean), training.mean),
         }
-
-    def _cost_files(self, keys: Sequence[str], costs: Sequence[Cost]) -> list[list[str]]:
-        runs = [
-            (span_text(cost.training), Source("cells", key, self.gathered.home[key], ""))
-            for key, cost in zip(keys, costs, strict=True)
-        ]
-        others = dict.fromkeys(source for cost in costs for source in cost.sources)
-        return self._linked([*runs, *(("", source) for source in others)])
 
     def _linked(self, sources: Iterable[tuple[str, Source]]) -> list[list[str]]:
         """(name, value, URL) of each file, which will be copied."""
@@ -202,36 +206,18 @@ def _members(table: Table, row: Row) -> list[tuple[str, int]]:
     return [(one.augmenter, one.n_aug) for one in table.rows if one.augmenter == row.augmenter and one.n_aug]
 
 
-def _entry(text: str, value: float, files: Sequence[Sequence[str]] = (), tone: str = "") -> dict[str, Any]:
-    """What stands in the table, what it is sorted by, where it is from, and whether it says better or worse."""
-    number = None if isnan(value) else round(value, DIGITS)
-    return {"text": text, "value": number, "files": [list(file) for file in files], "tone": tone}
-
-
 def _value(row: Row, column: Column) -> dict[str, Any]:
     if column.key == "augmenter":
-        return _entry(row.augmenter, nan)
+        return entry(row.augmenter, nan)
     if column.key == "n_aug":
-        return _entry(row.text(column), nan if row.is_average else float(row.n_aug))
+        return entry(row.text(column), nan if row.is_average else float(row.n_aug))
     if column.key == "runs":
-        return _entry(row.text(column), float(row.found))
+        return entry(row.text(column), float(row.found))
     stat: Stat = row.stats[column.key]
-    return _entry(stat.text, stat.mean) | {"metric": column.key, "std": None if isnan(stat.std) else stat.std}
+    return entry(stat.text, stat.mean) | {"metric": column.key, "std": None if isnan(stat.std) else stat.std}
 
 
-def _with_gains(table: Table, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Rows with the difference of their headline metric to that of the row without synthetic pictures."""
-    base = next((row for row in rows if row["is_baseline"]), None)
-    start = base["values"][table.headline]["value"] if base else None
-    for row in rows:
-        mean = row["values"][table.headline]["value"]
-        there = not row["is_baseline"] and start is not None and mean is not None
-        gain = mean - start if there else nan
-        row["values"]["gain"] = _entry(gain_text(gain), gain, tone="up" if gain > 0 else "down" if gain < 0 else "")
-    return rows
-
-
-def _columns(table: Table) -> list[Column]:
+def _columns(table: Table, against: str) -> list[Column]:
     """The columns of the report's table, with what else is known about a row before the number of runs."""
     own = [column for column in table.columns if column.key != "runs"]
     place = next(i for i, column in enumerate(own) if column.key == table.headline) + 1
@@ -239,9 +225,16 @@ def _columns(table: Table) -> list[Column]:
         Column("kid", "KID"),
         Column("seconds_per_picture", "s per picture"),
         Column("cost", "cost"),
+        Column("training", "training"),
         next(column for column in table.columns if column.key == "runs"),
     ]
-    return [*own[:place], Column("gain", "gain", "against no augmentation"), *own[place:], *more]
+    gained = [
+        Column("interval", "95 % interval"),
+        Column("gain", "gain", f"on {against}"),
+        Column("gain_interval", "95 % interval", "of the gain"),
+        Column("verdict", "verdict"),
+    ]
+    return [*own[:place], *gained, *own[place:], *more]
 
 
 def _is_filled(column: Column, rows: Iterable[Mapping[str, Any]]) -> bool:
@@ -249,26 +242,31 @@ def _is_filled(column: Column, rows: Iterable[Mapping[str, Any]]) -> bool:
     return any(row["values"][column.key]["text"] not in (DASH, "") for row in rows)
 
 
-def _column(column: Column) -> dict[str, Any]:
+def _column(column: Column, headline: str) -> dict[str, Any]:
+    """``under`` names the column of the page that shows its entries too."""
     words = COLUMN_WORDS.get(column.key, "")
     group = {HELDOUT: "held out", ORACLE: "oracle"}.get(column.group, column.group)
-    return {"key": column.key, "title": column.title, "group": group, "about": words, "is_number": column.is_number}
-
-
-def _gain_notes(rows: Iterable[Mapping[str, Any]]) -> list[str]:
-    if all(row["values"]["gain"]["value"] is None for row in rows):
-        return ["Gain: none, since no row without synthetic pictures is among these cells to compare with."]
-    return []
+    return {
+        "key": column.key,
+        "title": column.title,
+        "group": group,
+        "about": words,
+        "is_number": column.is_number and column.key != "verdict",
+        "under": {"interval": headline, "gain_interval": "gain"}.get(column.key, ""),
+    }
 
 
 def _cost_notes(rows: Iterable[Mapping[str, Any]]) -> list[str]:
     texts = [row["values"]["cost"]["text"] for row in rows]
+    if all(text == DASH for text in texts):
+        return []
     notes = [
-        "Cost: seconds that one classifier takes on the devices of the records, mean over its runs: learning of the "
-        "augmenter, whole though several runs share it, generating N_aug pictures, and training."
+        "Cost: time of one worker, on the devices of the records, for what one classifier needs before it is trained: "
+        "search, class pictures and adaptation, each whole though other classifiers may share it, and generating N_aug "
+        "pictures; mean over runs."
     ]
-    if any(text.startswith("\N{GREATER-THAN OR EQUAL TO}") for text in texts):
-        notes.append("\N{GREATER-THAN OR EQUAL TO}: what was spent on generating or on learning is not on record.")
+    if any(text.startswith(AT_LEAST) for text in texts):
+        notes.append(f"{AT_LEAST} at cost: a part of it is not on record.")
     return notes
 
 
@@ -282,10 +280,12 @@ def _filters(tables: Sequence[Table], shown: Sequence[Mapping[str, Any]]) -> dic
     }
 
 
-def _colours(tables: Sequence[Table]) -> list[str]:
-    """Those with synthetic pictures first, in the order of the page: each has one colour and mark everywhere."""
+def _colours(tables: Sequence[Table]) -> dict[str, int]:
+    """Augmenter -> its place in the palette and among the markers, the same everywhere. Without pictures: grey."""
     rows = [row for table in tables for row in table.rows]
-    return list(dict.fromkeys([*(row.augmenter for row in rows if row.n_aug), *(row.augmenter for row in rows)]))
+    places = [place for place in range(len(rows) + len(PALETTE)) if place % len(PALETTE) != GREY]
+    made = dict.fromkeys(row.augmenter for row in rows if row.n_aug)
+    return dict.fromkeys((row.augmenter for row in rows), GREY) | dict(zip(made, places, strict=False))
 
 
 def _totals(gathered: Gathered, tables: Sequence[Table]) -> dict[str, Any]:
@@ -309,12 +309,14 @@ def _overview(tables: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     rows = [{"augmenter": name, "entries": [_summary(table, name) for table in tables]} for name in names]
     for place in range(len(tables)):
         found = [row["entries"][place] for row in rows if row["entries"][place]]
-        whole = [entry for entry in found if entry["is_whole"]]
-        best = share(max((entry["value"] for entry in whole), default=nan))
-        for entry in whole:
-            entry["is_best"] = len(whole) > 1 and entry["text"] == best
-    notes = ["Bold: the best of a column."]
-    if any(entry and not entry["is_whole"] for row in rows for entry in row["entries"]):
+        whole = [one for one in found if one["is_whole"]]
+        best = share(max((one["value"] for one in whole), default=nan))
+        for one in whole:
+            one["is_best"] = len(whole) > 1 and one["text"] == best
+    notes = ["Bold: the best of a column, though the difference to the next may be chance."]
+    if any("#" in name for name in names):
+        notes.append("#: the start of a digest of settings, where one name stands for several.")
+    if any(one and not one["is_whole"] for row in rows for one in row["entries"]):
         notes.append("* incomplete.")
     return {"rows": rows, "note": " ".join(notes)}
 
@@ -332,12 +334,14 @@ def _summary(table: Mapping[str, Any], augmenter: str) -> dict[str, Any] | None:
     if row is None or row["values"][table["headline"]]["value"] is None:
         return None
     value, gain = row["values"][table["headline"]]["value"], row["values"]["gain"]
-    nothing = "no baseline" if not any(one["is_baseline"] for one in table["rows"]) else DASH
+    verdict, tone = summed_up([one for one in mine if not one["is_average"]])
+    on = f" on {table['against']}" if table["against"] != BASELINES[0] else ""
     return {
         "value": value,
         "text": share(value),
-        "under": "baseline" if row["is_baseline"] else gain["text"] if gain["value"] is not None else nothing,
-        "tone": gain["tone"],
+        "under": "baseline" if row["is_reference"] else "no baseline" if gain["value"] is None else gain["text"] + on,
+        "verdict": verdict,
+        "tone": tone,
         "is_whole": not row["is_incomplete"],
         "is_best": False,
     }

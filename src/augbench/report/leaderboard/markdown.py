@@ -24,8 +24,8 @@ def _overview(content: Mapping[str, Any]) -> list[str]:
     heads = [escape_markdown(f"{t['dataset']}, {t['shots_text']}, {t['protocol']}") for t in tables]
     rows = [[escape_markdown(row["augmenter"]), *map(_summary, row["entries"])] for row in overview["rows"]]
     words = (
-        "The headline metric of each augmenter in each setting, mean over its N_aug, and its gain: the difference to "
-        f"training on the same real pictures without synthetic ones. {overview['note']}"
+        "The headline metric of each augmenter in each setting, mean over its N_aug, the gain on the baseline, and "
+        f"whether that is more than chance. {overview['note']}"
     )
     return ["## Overview", "", escape_markdown(words), "", *_grid(["augmenter", *heads], rows, 1), ""]
 
@@ -34,7 +34,8 @@ def _summary(entry: Mapping[str, Any] | None) -> str:
     if entry is None:
         return "\N{EN DASH}"
     text = escape_markdown(entry["text"] + ("" if entry["is_whole"] else " *"))
-    return f"{f'**{text}**' if entry['is_best'] else text}<br>{escape_markdown(entry['under'])}"
+    under = [escape_markdown(words) for words in (entry["under"], entry["verdict"]) if words]
+    return "<br>".join([f"**{text}**" if entry["is_best"] else text, *under])
 
 
 def _table(table: Mapping[str, Any], runs: list[dict[str, Any]]) -> list[str]:

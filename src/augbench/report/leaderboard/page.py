@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import re
 from collections.abc import Mapping, Sequence
 from functools import partial
 from importlib import resources
@@ -21,6 +22,7 @@ from augbench.report.svg_parts import CLASS, PALETTE, SHAPES, STYLE, marker
 
 FOLDER = "assets/leaderboard"
 TITLE = "augbench leaderboard"
+_SIGN = re.compile(r"(?<!\w)-(?=[.\d])")
 
 MARKER = '<svg class="{} swatch" viewBox="0 0 12 12" aria-hidden="true"><use class="c{}" href="#s{}"/></svg>'
 NAME = Markup(f'<span class="who">{MARKER}<span>{{}}</span></span>')  # noqa: S704 - a format, filled with escaping
@@ -38,7 +40,7 @@ def page_of(board: Board, plots: Mapping[str, Sequence[str]], pictures: Pictures
     content = board.content
     style = f"{_asset('style.css')}\n{STYLE}"
     script = _asset("script.js")
-    colours = {name: place for place, name in enumerate(content["colours"])}
+    colours = content["colours"]
     environment = Environment(
         loader=PackageLoader("augbench", FOLDER),
         autoescape=True,
@@ -63,9 +65,12 @@ def page_of(board: Board, plots: Mapping[str, Sequence[str]], pictures: Pictures
         filters=[{"key": k, "choices": v} for k, v in content["filters"].items() if k != "augmenter" and len(v) > 1],
         augmenters=content["filters"]["augmenter"],
         overview=content["overview"],
-        tables=[table | extra[table["id"]] | {"rows": _rows(table)} for table in content["tables"]],
+        tables=[
+            table | extra[table["id"]] | {"rows": _rows(table), "columns": _columns(table)}
+            for table in content["tables"]
+        ],
         words=_words(content["tables"]),
-        markers=[_symbol(shape) for shape in range(min(len(colours), SHAPES))],
+        markers=[_symbol(shape) for shape in range(SHAPES)],
         pictures=pictures,
     )
     return text.encode()
@@ -85,8 +90,8 @@ def script_json(value: object) -> str:
 
 
 def minus(text: str) -> str:
-    """A hyphen before a number as the minus sign that it means."""
-    return f"\N{MINUS SIGN}{text[1:]}" if text[:1] == "-" and text[1:2] in tuple(".0123456789") else text
+    """Hyphens before numbers as the minus signs that they mean."""
+    return _SIGN.sub("\N{MINUS SIGN}", text)
 
 
 def _asset(name: str) -> str:
@@ -114,20 +119,39 @@ def _name(colours: Mapping[str, int], augmenter: str) -> Markup:
     return NAME.format(CLASS, place % len(PALETTE) + 1, place % SHAPES, words)
 
 
-def _cell(entry: Mapping[str, Any], row: Mapping[str, Any], column: Mapping[str, Any]) -> Markup:
-    """An entry; one that is made of records is a button that opens their list."""
-    text = minus(entry["text"])
-    if text in (DASH, "", "*") or column["key"] == "n_aug" or not row["runs"]:
+def _cell(row: Mapping[str, Any], column: Mapping[str, Any]) -> Markup:
+    """An entry over what stands under it; one that is made of records is a button that opens their list."""
+    shown = _button(row, column["key"])
+    below = [_button(row, key) for key in column["below"] if row["values"][key]["text"] != DASH]
+    return shown + Markup("").join(Markup('<span class="under">{}</span>').format(one) for one in below)
+
+
+def _button(row: Mapping[str, Any], key: str) -> Markup:
+    text = minus(row["values"][key]["text"])
+    if text in (DASH, "", "*") or key == "n_aug" or not row["runs"]:
         return Markup("{}").format(text)
     mean, bracket, std = text.partition(" (")
     words = Markup('{} <span class="std">({}</span>').format(mean, std) if bracket else text
-    return Markup('<button type="button" class="n" data-k="{}">{}</button>').format(column["key"], words)
+    return Markup('<button type="button" class="n" data-k="{}">{}</button>').format(key, words)
 
 
 def _thumb(picture: Mapping[str, Any]) -> Markup:
     return Markup(
         '<svg class="thumb" width="{}" height="{}" role="img" aria-label="{}"><use href="#{}"/></svg>'
     ).format(picture["width"], picture["height"], picture["alt"], picture["id"])
+
+
+def _columns(table: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Those that have a place of their own, with the keys of those that stand under them."""
+    every = table["columns"]
+    below = {column["key"]: [one for one in every if one["under"] == column["key"]] for column in every}
+    shown = []
+    for column in every:
+        if not column["under"]:
+            words = [column["group"], *(one["title"] for one in below[column["key"]])]
+            keys = [one["key"] for one in below[column["key"]]]
+            shown.append(column | {"below": keys, "group": ", ".join(word for word in words if word)})
+    return shown
 
 
 def _rows(table: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -145,7 +169,6 @@ def _data(content: Mapping[str, Any]) -> dict[str, Any]:
     """What the script needs: which runs and files an entry is made of."""
     rows = {}
     for table in content["tables"]:
-        base = next((row["id"] for row in table["rows"] if row["is_baseline"]), None)
         for row in table["rows"]:
             files = {key: entry["files"] for key, entry in row["values"].items() if entry["files"]}
             rows[row["id"]] = {
@@ -153,7 +176,7 @@ def _data(content: Mapping[str, Any]) -> dict[str, Any]:
                 "runs": row["runs"],
                 "files": files,
                 "headline": table["headline"],
-                "baseline": base,
+                "partner": row["partner"],
             }
     return {"rows": rows, "runs": content["runs"]}
 

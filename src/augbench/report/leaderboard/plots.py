@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from augbench.report.leaderboard.data import Board
+from augbench.report.leaderboard.data import AT_LEAST, Board
 from augbench.report.leaderboard.scores import RECALLS, Scores, precision_at_recalls, shown_rows
 from augbench.report.leaderboard.words import span_text
-from augbench.report.stats import share
+from augbench.report.stats import DASH, share
 from augbench.report.svg import Axis, Guide, Series, plot
 
 WIDTH, HEIGHT = 480, 300
@@ -28,7 +28,7 @@ TIME_TICKS = (0.1, 0.3, 1, 3, 10, 30, 60, 180, 600, 1800, 3600, 3 * 3600, 10 * 3
 
 def plots_of(board: Board, scores: Scores) -> dict[str, list[str]]:
     """Id of a table -> its plots as ``<svg>`` elements without style; none of a table without synthetic pictures."""
-    colours = {name: place for place, name in enumerate(board.content["colours"])}
+    colours = board.content["colours"]
     return {
         table["id"]: _plots(table, cells, colours, scores)
         for table, cells in zip(board.content["tables"], board.cells, strict=True)
@@ -45,7 +45,7 @@ def _plots(
     if not any(row["n_aug"] for row in rows):
         return []
     draw = _over_n_aug if len({row["n_aug"] for row in rows if row["n_aug"]}) > 1 else _by_augmenter
-    plots = [draw(table, rows, metric, colours) for metric in METRICS[table["task"]]]
+    plots = [draw(table, rows, metric, colours) for metric in METRICS[table["task"]] if len(rows) > 1]
     if table["task"] == "detection":
         plots.append(_curves(table, cells, colours, scores))
     return [one for one in [*plots, _costs(table, rows, colours)] if one]
@@ -184,10 +184,10 @@ def _curves(
 def _costs(table: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], colours: Mapping[str, int]) -> str:
     """What is gained for the seconds of one classifier; the dashed line joins what no other row betters in both."""
     metric = table["headline"]
-    placed = [row for row in rows if row["values"]["cost"]["value"]]
+    placed = [row for row in rows if _seconds(row) is not None]
     if len(placed) < 2:
         return ""
-    points = [(row["values"]["cost"]["value"], _mean(row, metric)) for row in placed]
+    points = [(_seconds(row), _mean(row, metric)) for row in placed]
     series = [
         Series(
             name,
@@ -196,12 +196,11 @@ def _costs(table: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], colours:
             markers=True,
             labels=[str(placed[place]["n_aug"]) if placed[place]["n_aug"] else "" for place in mine],
             tips=[
-                f"{name}, N_aug {placed[place]['n_aug']}: {share(points[place][1])}, "
-                f"{placed[place]['values']['cost']['text']}"
+                f"{name}, N_aug {placed[place]['n_aug']}: {share(points[place][1])}, {span_text(points[place][0])}"
                 for place in mine
             ],
             colour=colours[name],
-            hollow=any(not placed[place]["values"]["cost"]["text"][0].isdigit() for place in mine),
+            hollow=any(placed[place]["values"]["cost"]["text"].startswith(AT_LEAST) for place in mine),
         )
         for name in dict.fromkeys(row["augmenter"] for row in placed)
         for mine in [[place for place, row in enumerate(placed) if row["augmenter"] == name]]
@@ -221,6 +220,12 @@ def _costs(table: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], colours:
         HEIGHT,
         style=False,
     )
+
+
+def _seconds(row: Mapping[str, Any]) -> float | None:
+    """Of one classifier with everything made for it; None where what was made is not on record at all."""
+    cost, training = row["values"]["cost"], row["values"]["training"]
+    return None if cost["text"] == DASH or training["value"] is None else cost["value"] + training["value"]
 
 
 def _front(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from math import isnan
 from typing import Any
 
@@ -13,17 +14,30 @@ COLUMN_WORDS = {
     "ap": "average precision, mean (sample standard deviation) over runs",
     "accuracy": "mean (sample standard deviation) over runs",
     "macro_f1": "mean over classes of F1",
-    "gain": "difference of means to the row without synthetic pictures",
+    "interval": "of the headline metric, over test items and runs",
+    "gain": "difference to the baseline: to training without synthetic pictures, else to memseg with as many",
+    "gain_interval": "of the gain; it holds for all rows of a table at once",
+    "verdict": "whether the gain is more than chance: what is said where its interval leaves out 0",
     "precision": "at the threshold with the best F1, chosen on the test pictures",
     "recall": "at the threshold with the best F1, chosen on the test pictures",
     "heldout_recall": "at the threshold chosen on held-out good training pictures",
     "heldout_false_alarm_rate": "good test pictures called defective, at the threshold chosen on held-out ones",
     "kid": "Kernel Inception Distance of its pictures to real defects: smaller is closer",
     "seconds_per_picture": "seconds of generating one picture",
-    "cost": "of one classifier: learning, generating N_aug pictures, training",
+    "cost": "time for what one classifier needs before it is trained: learning, and generating N_aug pictures",
+    "training": "time of one training",
     "runs": "trainings behind the row",
 }
 """Column -> what it holds, said where the pointer rests on its heading and in a list under the tables."""
+
+
+DIGITS = 6  # of numbers in the page's data
+
+
+def entry(text: str, value: float, files: Sequence[Sequence[str]] = (), *, tone: str = "") -> dict[str, Any]:
+    """What stands in a table, what it is sorted by, where it is from, and whether it says better or worse."""
+    number = None if isnan(value) else round(value, DIGITS)
+    return {"text": text, "value": number, "files": [list(file) for file in files], "tone": tone}
 
 
 def shots_text(shots: int | str) -> str:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from augbench.core.errors import UserError
 from augbench.core.files import write_atomic
 from augbench.core.store import Store
+from augbench.report.leaderboard.costs import Source
 from augbench.report.leaderboard.data import Board, board_of
 from augbench.report.leaderboard.markdown import markdown_of
 from augbench.report.leaderboard.merge import Gathered, gather
@@ -16,6 +18,7 @@ from augbench.report.leaderboard.pictures import Pictures, pictures_of
 from augbench.report.leaderboard.plots import plots_of
 from augbench.report.leaderboard.scores import Scores
 
+AT_ONCE = 16  # files that are written: each waits for the disk
 PAGE, MARKDOWN = "index.html", "leaderboard.md"
 
 
@@ -51,8 +54,13 @@ def write_leaderboard(
 
 def _write_records(gathered: Gathered, board: Board, out: Path) -> None:
     """Copies of the files behind the numbers; one that is there already with the same bytes is left as it is."""
-    for place, source in board.files.items():
+
+    def copy(item: tuple[str, Source]) -> None:
+        place, source = item
         data = gathered.raw[source.key] if source.kind == "cells" else source.store.files.read(source.name)
         path = out / place
         if not (path.is_file() and path.read_bytes() == data):
             write_atomic(path, data)
+
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        list(pool.map(copy, board.files.items()))  # the list brings errors back

@@ -1,0 +1,179 @@
+"""What a report of many records costs: seconds and peak memory of `augbench report` and `augbench leaderboard`.
+
+    python bench/report.py [--records 10000] [--scored 0.1] [--keep FOLDER]
+
+Makes a store of synthetic but valid records, each with curves of 50 epochs as real ones have, and scores of 1,004
+pictures for a share of them; then runs both commands as a user does, each in a process of its own. Of the leaderboard
+the pictures are left out.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import io
+import itertools
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from augbench.core.expected import EXPECTED_FIELDS
+from augbench.core.keys import digest
+from augbench.core.protocol import make_protocol
+from augbench.core.specs import AugmenterSpec, Cell, DataSpec
+from augbench.core.store import Store, json_bytes
+
+GOAL_SECONDS, GOAL_BYTES = 10.0, 1_000_000_000
+DATASETS, SHOTS, AUGMENTERS, N_AUG, SEEDS = 5, (0, 5, 10, "all"), 10, (20, 40, 80, 120, 200), 10
+PROTOCOL = {
+    "name": "bench",
+    "width": 224,
+    "height": 224,
+    "lr": 0.01,
+    "batch": 5,
+    "epochs": 50,
+    "ap": "step",
+    "holdout": 0.1,
+    "false_alarm_rate": 0.05,
+}
+LABELS = np.where(np.arange(1004) < 110, "defect", "good")
+IDS = [f"{20000 + i}" for i in range(1004)]
+
+
+def cells(number: int) -> Iterator[Cell]:
+    """The first so many cells of a grid of datasets, shots, augmenters, N_aug and seeds."""
+    protocol = make_protocol(PROTOCOL)
+    rows = [("none", 0), *((f"augmenter{a}", n) for a in range(AUGMENTERS) for n in N_AUG)]
+    axes = itertools.product(range(DATASETS), SHOTS, rows, range(SEEDS))
+    wanted = (axis for axis in axes if not (axis[1] == 0 and axis[2][1] == 0))
+    for dataset, shots, (augmenter, n_aug), seed in itertools.islice(wanted, number):
+        name = f"surface{dataset}"
+        data = DataSpec(name, name, {}, hashlib.sha256(name.encode()).hexdigest(), None, protocol.holdout)
+        draw = 0 if isinstance(shots, int) and shots else None
+        yield Cell(data, AugmenterSpec(augmenter, augmenter, {}, {}), shots, draw, n_aug, seed, protocol)
+
+
+def expected(cell: Cell) -> dict:
+    """The cell as a grid lists it."""
+    values = {
+        "key": cell.key,
+        "dataset": cell.data.alias,
+        "augmenter": cell.augmenter.alias,
+        "shots": cell.shots,
+        "draw": cell.draw,
+        "n_aug": cell.n_aug,
+        "seed": cell.seed,
+        "protocol": cell.protocol.name,
+        "task": "detection",
+        "ap_definition": cell.protocol.ap,
+        "false_alarm_rate": cell.protocol.false_alarm_rate,
+        "fidelity": [],
+    }
+    return {field: values.get(field) for field in EXPECTED_FIELDS}
+
+
+def record(cell: Cell, rng: np.random.Generator) -> dict:
+    """A record with numbers drawn at random."""
+    ap, precision, recall, low = (float(value) for value in rng.uniform(0.4, 0.9, 4))
+    at = {"threshold": 0.0, "precision": precision, "recall": recall, "f1": ap, "accuracy": 0.9}
+    result = {
+        "ap": ap,
+        "ap_step": ap,
+        "ap_trapezoidal": ap,
+        "auroc": 0.9,
+        "recall_at_1pct_false_alarms": low,
+        "oracle": {**at, "false_alarm_rate": 0.1},
+        "heldout": {**at, "recall": low, "false_alarm_rate": 0.04},
+        "per_class": {"defect": {"support": 110, "ap": ap, "recall": recall, "heldout_recall": low}},
+        "counts": {"train_negatives": 2085, "shots": 5, "synthetic": cell.n_aug, "heldout_negatives": 208},
+        "curves": {
+            "loss": [float(value) for value in rng.uniform(0, 1, 50)],
+            "test": [{"epoch": epoch, "ap": ap} for epoch in range(1, 51)],
+        },
+    }
+    provenance = {
+        "seconds": {"total": 30.0, "fit": 28.0, "gather": 0.1, "judge": 1.9},
+        "images_per_second": 400.0,
+        "embedded": [],
+        "notes": [],
+        "device": "bench",
+        "git_sha": "a" * 40,
+        "versions": {"augbench": "0.1.0", "torch": "2.15.0"},
+    }
+    return {"schema": 1, "key": cell.key, "spec": cell.as_dict(), "result": result, "provenance": provenance}
+
+
+def scores(rng: np.random.Generator) -> bytes:
+    """1,004 judged pictures as Parquet."""
+    logits = (rng.normal(size=1004) + (LABELS == "defect")).astype(np.float32)
+    table = pd.DataFrame({"id": IDS, "part": "test", "label": LABELS, "group": IDS, "logit": logits})
+    buffer = io.BytesIO()
+    table.to_parquet(buffer, index=False)
+    return buffer.getvalue()
+
+
+def make_store(folder: Path, number: int, scored: float) -> None:
+    """Fill a store. Files are written plainly: nothing here must outlive a loss of power."""
+    store, rng = Store(folder), np.random.default_rng(0)
+    for kind in ("cells", "scores", "grids"):
+        (folder / kind).mkdir(parents=True, exist_ok=True)
+    every = list(cells(number))
+    for place, cell in enumerate(every):
+        (folder / store.name("cells", cell.key)).write_bytes(json_bytes(record(cell, rng)))
+        if int(place * scored) != int((place + 1) * scored):
+            (folder / store.name("scores", cell.key)).write_bytes(scores(rng))
+    listing = {"name": "bench", "cells": [expected(cell) for cell in every], "digest": digest(PROTOCOL)}
+    (folder / store.name("grids", "bench")).write_bytes(json_bytes(listing))
+
+
+def measure(*arguments: str) -> tuple[float, int]:
+    """Seconds and peak memory, in bytes, of a command, with the start of Python."""
+    code = (
+        "import resource, sys; from augbench.cli import main; sys.argv = ['augbench', *sys.argv[1:]]\n"
+        "try: main()\n"
+        "except SystemExit as end: status = end.code\n"
+        "print('PEAK', resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, file=sys.stderr); sys.exit(status)"
+    )
+    begun = time.perf_counter()
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    ran = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, env=environment)
+    seconds = time.perf_counter() - begun
+    if ran.returncode:
+        raise SystemExit(f"augbench {' '.join(arguments)} ended with {ran.returncode}: {ran.stderr}")
+    peak = next(line for line in reversed(ran.stderr.splitlines()) if line.startswith("PEAK"))
+    return seconds, int(peak.split()[1]) * 1024
+
+
+def main() -> None:
+    """Make the store, run the commands, say what they took."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--records", type=int, default=10_000)
+    parser.add_argument("--scored", type=float, default=0.1, help="share of the records that have scores")
+    parser.add_argument("--keep", type=Path, help="make the store there, and keep it")
+    given = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="augbench-report-") as temporary:
+        folder = given.keep or Path(temporary) / "store"
+        if not (folder / "cells").is_dir():
+            make_store(folder, given.records, given.scored)
+        out = Path(temporary) / "out"
+        page = out / "leaderboard"
+        runs = {
+            "report": ("report", str(folder), "--out", str(out / "report")),
+            "leaderboard": ("leaderboard", str(folder), "--out", str(page), "--pictures", "none"),
+        }
+        for name, arguments in runs.items():
+            seconds, peak = measure(*arguments)
+            kept = seconds < GOAL_SECONDS and peak < GOAL_BYTES
+            print(f"{name}: {seconds:.1f} s, {peak / 1e6:.0f} MB at most" + ("" if kept else "; over the goal"))
+        print(f"index.html: {(page / 'index.html').stat().st_size / 1e6:.1f} MB")
+
+
+if __name__ == "__main__":
+    main()

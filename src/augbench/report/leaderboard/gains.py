@@ -1,0 +1,146 @@
+"""What a row gains on the baseline, and whether that is more than chance: from `report.evidence` where scores allow."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from math import isnan, nan
+from typing import Any
+
+from augbench.metrics.inference import FEWEST_RUNS, Verdict
+from augbench.report.evidence import BASELINES, Comparison, Evidence, build_evidence
+from augbench.report.leaderboard.merge import Gathered
+from augbench.report.leaderboard.united import UnitedStore
+from augbench.report.leaderboard.words import entry, gain_text
+from augbench.report.stats import DASH, average_of, share, stat_of
+from augbench.report.tables import Table
+
+TableName = tuple[str, str, Any, tuple[int, ...]]
+"""Dataset, protocol, shots and folds of a table."""
+TONES = {Verdict.BETTER: "up", Verdict.WORSE: "down"}
+
+
+def name_of(table: Table) -> TableName:
+    """What tells a table from the others."""
+    return table.dataset, table.protocol, table.shots, table.folds
+
+
+def evidence_of(gathered: Gathered) -> dict[TableName, Evidence]:
+    """The evidence of every table all of whose records have their scores.
+
+    Raises:
+        UserError: damaged scores, or scores of another run than their record.
+    """
+    store = UnitedStore(gathered.stores)
+    judged = store.keys("scores")
+    lacking = gathered.expected["key"].isin(set(gathered.records["key"]) - judged)
+    axes = ["dataset", "protocol", "shots"]
+    whole = ~lacking.groupby([gathered.expected[axis] for axis in axes]).transform("any")
+    expected = gathered.expected[whole]
+    if expected.empty:
+        return {}
+    return {name_of(one.table): one for one in build_evidence(store, expected, gathered.records)}
+
+
+def with_gains(table: Table, rows: list[dict[str, Any]], evidence: Evidence | None) -> str:
+    """Put intervals, gains and verdicts into the rows of a table.
+
+    Returns:
+        The augmenter that rows are compared with; "" where the table has none.
+    """
+    single = [row for row in rows if not row["is_average"]]
+    there = {row["augmenter"] for row in single if row["found"]}
+    against = evidence.baseline if evidence else next((name for name in BASELINES if name in there), "")
+    intervals = {one.name: one.intervals[table.headline] for one in evidence.rows} if evidence else {}
+    compared = {(one.augmenter, one.n_aug): one for one in evidence.against} if evidence else {}
+    for row in single:
+        name = row["augmenter"], row["n_aug"]
+        partner = _partner(row, single, against)
+        row["partner"] = partner["id"] if partner else None
+        row["is_reference"] = row["augmenter"] == against
+        found = intervals.get(name)
+        row["values"]["interval"] = _interval(found.low, found.high) if found else _nothing()
+        row["values"] |= _of_comparison(compared[name]) if name in compared else _of_means(table, row, partner)
+    for row in rows:
+        if row["is_average"]:
+            _average(row, [one for one in single if one["augmenter"] == row["augmenter"] and one["n_aug"]], against)
+    return against
+
+
+def notes_of(table: Table, against: str, evidence: Evidence | None) -> list[str]:
+    """What gains and intervals of a table are."""
+    if not against:
+        return [f"Gain: none, since neither {' nor '.join(BASELINES)} is among these cells to compare with."]
+    if evidence is None:
+        return [
+            f"Gain: difference of means to {against}. Not every record has its scores, so nothing is said of chance."
+        ]
+    items = f"{evidence.groups:,} test items ({evidence.defective_groups:,} with defects)"
+    return [
+        f"95 % interval: test items and runs are both drawn anew, {evidence.resamples:,} times, from {items} and the "
+        "runs of the row.",
+        f"Gain: difference to {against} over the runs that both have, with an interval that holds for all rows of the "
+        f"table at once. Better or worse is said where it leaves out 0, nothing of fewer than {FEWEST_RUNS} runs.",
+    ]
+
+
+def summed_up(rows: Sequence[Mapping[str, Any]]) -> tuple[str, str]:
+    """The verdicts of an augmenter's rows in a few words, and their tone."""
+    words = [row["values"]["verdict"]["text"] for row in rows if row["values"]["verdict"]["text"] != DASH]
+    if not words:
+        return "", ""
+    counts = Counter(words)
+    if len(counts) == 1:
+        return words[0], TONES.get(words[0], "")
+    better, worse = counts[Verdict.BETTER], counts[Verdict.WORSE]
+    if better and worse:
+        return f"better at {better}, worse at {worse} of {len(words)} N_aug", ""
+    if better or worse:
+        word = Verdict.BETTER if better else Verdict.WORSE
+        return f"{word} at {counts[word]} of {len(words)} N_aug", ""
+    return Verdict.NONE.value, ""
+
+
+def _partner(row: Mapping[str, Any], rows: Sequence[dict[str, Any]], against: str) -> dict[str, Any] | None:
+    """The row that it is compared with, as evidence has it: without synthetic pictures, else with as many."""
+    if not against or row["augmenter"] == against:
+        return None
+    by_name = {(one["augmenter"], one["n_aug"]): one for one in rows}
+    return by_name.get((against, 0)) or by_name.get((against, row["n_aug"]))
+
+
+def _of_comparison(one: Comparison) -> dict[str, Any]:
+    tone = TONES.get(one.verdict, "")
+    gain = one.together.estimate
+    verdict = one.verdict.value if one.together.runs else DASH
+    return {
+        "gain": entry(gain_text(gain), gain, tone=tone),
+        "gain_interval": _interval(one.together.low, one.together.high),
+        "verdict": entry(verdict, nan if verdict == DASH else -float(list(Verdict).index(one.verdict)), tone=tone),
+    }
+
+
+def _of_means(table: Table, row: Mapping[str, Any], partner: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Where nothing is known but means."""
+    values = [one["values"][table.headline]["value"] if one else None for one in (row, partner)]
+    gain = nan if None in values else values[0] - values[1]
+    return {"gain": entry(gain_text(gain), gain), "gain_interval": _nothing(), "verdict": _nothing()}
+
+
+def _average(row: dict[str, Any], members: Sequence[Mapping[str, Any]], against: str) -> None:
+    """The mean of the gains, where all members have one; of chance nothing is said of it."""
+    gains = [one["values"]["gain"]["value"] for one in members]
+    mean = nan if None in gains else average_of([stat_of([gain]) for gain in gains]).mean
+    row["partner"], row["is_reference"] = None, row["augmenter"] == against
+    row["values"] |= {"interval": _nothing(), "gain_interval": _nothing(), "verdict": _nothing()}
+    row["values"]["gain"] = entry(gain_text(mean), mean)
+
+
+def _interval(low: float, high: float) -> dict[str, Any]:
+    if isnan(low) or isnan(high):
+        return _nothing()
+    return entry(f"[{share(float(low))}, {share(float(high))}]", float(low))
+
+
+def _nothing() -> dict[str, Any]:
+    return entry(DASH, nan)

@@ -577,3 +577,15 @@ def test_mistakes_end_in_one_line(store, options, words):
 
 def test_an_empty_store_is_named(tmp_path):
     assert_one_line(cli("compare", tmp_path / "none"), "does not exist or holds no records")
+
+
+def test_a_long_list_is_cut_to_what_is_decided_in_the_terminal_alone(store, tmp_path):
+    names = ["none", *(f"a{i}" for i in range(9))]  # 36 pairs
+    for name in names:
+        for seed in range(3):
+            write(store, cell(name, seed), skill=0.0 if name == "a8" else 1.5)
+    words = printed(store, out=tmp_path)
+    decided = [c for c in evidence_of(store)[0].pairs if c.verdict in ("better", "worse")]
+    assert 0 < len(decided) < 36
+    assert f"{36 - len(decided)} of 36 differences are neither better nor worse: they are in compare.md." in words
+    assert (tmp_path / "compare.md").read_text().count("no detectable difference |") == 36 - len(decided)

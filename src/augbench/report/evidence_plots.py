@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from math import isnan
 
 from augbench.report.evidence import Evidence, RowEvidence
-from augbench.report.evidence_render import NAMES, p_text
+from augbench.report.evidence_render import NAMES, p_words, regime_words
 from augbench.report.ranking import Ranking
 from augbench.report.stats import seconds_text, share
 from augbench.report.svg import Axis, Guide, Series, plot
@@ -112,9 +112,8 @@ def _diagram(ranking: Ranking) -> str:
     def at(rank: float) -> float:
         return left + (rank - 1) / (count - 1) * (right - left)
 
-    title = (
-        f"{ranking.protocol}, {ranking.shots} shots: {len(ranking.datasets)} datasets, p = {p_text(ranks.p)} (Friedman)"
-    )
+    where = f"{ranking.protocol}, {regime_words(ranking.shots)}, {len(ranking.datasets)} datasets"
+    title = f"{where} (Friedman: {p_words(ranks.p)})"
     wide = min(ranks.critical_difference, count - 1)
     parts = [
         text(WIDTH / 2, FONT * 1.4, title, size=FONT * 1.1, anchor="middle", bold=True),

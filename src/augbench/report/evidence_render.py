@@ -25,6 +25,7 @@ from augbench.report.tables import AP_NAMES
 
 NAMES = {"ap": "AP", "accuracy": "accuracy", "macro_f1": "macro-F1"}
 DECIDED = (Verdict.BETTER, Verdict.WORSE)
+SHOWN = 30  # rows of a list of comparisons that a terminal gets; of a longer one those that are decided
 
 
 @dataclass(frozen=True)
@@ -210,15 +211,14 @@ def _ranks(ranking: Ranking) -> Sheet:
     assert ranks is not None
     order = sorted(range(len(ranking.augmenters)), key=lambda place: ranks.average[place])
     rows = [(ranking.augmenters[place], f"{ranks.average[place]:.2f}") for place in order]
-    shots = {0: "zero-shot", "all": "full-shot"}.get(ranking.shots, f"{ranking.shots} shots")
     captions = [
         f"Average ranks by {NAMES[ranking.metric]} over {len(ranking.datasets)} datasets (1 is best): "
         f"{', '.join(ranking.datasets)}.",
-        f"Friedman's test (Iman and Davenport): p = {p_text(ranks.p)}. Ranks closer than "
+        f"Friedman's test (Iman and Davenport): {p_words(ranks.p)}. Ranks closer than "
         f"{ranks.critical_difference:.2f} are not told apart (Nemenyi, .05).",
     ]
     return Sheet(
-        f"{ranking.protocol}, {shots}",
+        f"{ranking.protocol}, {regime_words(ranking.shots)}",
         [Column("augmenter", "augmenter"), Column("rank", "average rank")],
         rows,
         captions,
@@ -245,6 +245,16 @@ def p_text(value: float) -> str:
     return DASH if isnan(value) else "<.001" if value < 0.0005 else share(value)
 
 
+def p_words(value: float) -> str:
+    """``p = .016``, or ``p < .001``."""
+    return f"p {p_text(value).replace('<', '< ')}" if value < 0.0005 else f"p = {p_text(value)}"
+
+
+def regime_words(shots: int | str) -> str:
+    """``zero-shot``, ``5 shots``, ``full-shot``."""
+    return {0: "zero-shot", 1: "1 shot", "all": "full-shot"}.get(shots, f"{shots} shots")
+
+
 # -- renderers
 
 
@@ -263,11 +273,20 @@ def _terminal(sheet: Sheet) -> list[RenderableType]:
         whole = column.is_number or column.title == "verdict"  # names give way where a line is too long
         side = "right" if column.is_number else "left"
         grid.add_column(heading, justify=side, vertical="bottom", overflow="fold", no_wrap=whole)
+    decided = {place for place, _ in sheet.bold}
+    is_long = len(sheet.rows) > SHOWN and sheet.columns[-1].title == "verdict"
     for place, row in enumerate(sheet.rows):
-        grid.add_row(*(Text(text, style="bold" if (place, c) in sheet.bold else "") for c, text in enumerate(row)))
+        if not is_long or place in decided:
+            grid.add_row(*(Text(text, style="bold" if (place, c) in sheet.bold else "") for c, text in enumerate(row)))
+    if is_long:
+        rest = len(sheet.rows) - len(decided)
+        shown = [f"{rest} of {len(sheet.rows)} differences are neither better nor worse: they are in compare.md."]
+    else:
+        shown = []
     captions = [Text(sentence, style="dim") for sentence in sheet.captions]
-    notes = [Text(note, style="dim") for note in sheet.notes]
-    return [Text(), Text(sheet.title, style="bold"), *captions, Padding(grid, (1, 0)), *notes]
+    notes = [Text(note, style="dim") for note in (*shown, *sheet.notes)]
+    table = [Padding(grid, (1, 0))] if grid.row_count else []
+    return [Text(), Text(sheet.title, style="bold"), *captions, *table, *notes]
 
 
 def to_markdown(name: str, chapters: Sequence[Chapter], pictures: Sequence[tuple[str, str]] = ()) -> str:

@@ -412,7 +412,7 @@ def test_a_readme_says_how_it_was_made_and_a_persons_stays(full, tmp_path):
     text = (out / "README.md").read_text()
     record = full.read_record(min(full.keys("cells")))
     assert "augbench run one.yaml" in text and "Tiny." in text and record["provenance"]["device"] in text
-    assert "| memseg | 6 |" in text and "mechanics, not evidence" in text and COMPLETE in text
+    assert "| memseg | 6 |" in text and "Oracle" not in text and "mechanics, not evidence" in text and COMPLETE in text
     assert text == readme(Store(out), "out")
     (out / "README.md").write_text("Mine.")
     export(full, out, "one")

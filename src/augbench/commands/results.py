@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+if TYPE_CHECKING:
+    from augbench.report.verify import Verdict
 
 results_app = typer.Typer(help="Publish results, and check what was published.", no_args_is_help=True)
 
@@ -41,10 +44,7 @@ def results_export(
     _print(out, check_results(out))
 
 
-def _print(folder: Path, verdict: object) -> None:
-    from augbench.report.verify import Verdict
-
-    assert isinstance(verdict, Verdict)
+def _print(folder: Path, verdict: Verdict) -> None:
     for sentence in verdict.refused:
         typer.echo(f"refused: {sentence}")
     for sentence in verdict.said:

@@ -219,10 +219,11 @@ def _headline_table(table: Table) -> list[str]:
     """The one metric of each row, as Markdown."""
     columns = [column for column in table.columns if column.key in ("augmenter", "n_aug", table.headline, "runs")]
     titles = " | ".join(escape_markdown(f"{column.title} {column.group}".strip()) for column in columns)
-    rows = [" | ".join(escape_markdown(row.text(column)) for column in columns) for row in table.rows]
+    shown = [row for row in table.rows if not row.is_average]
+    rows = [" | ".join(escape_markdown(row.text(column)) for column in columns) for row in shown]
     label = [f"**{escape_markdown(table.label)}**", ""] if table.label else []
     rule = "|".join("---:" if column.is_number else ":---" for column in columns)
     body = [f"| {titles} |", f"|{rule}|", *(f"| {row} |" for row in rows)]
-    words = [*table.captions[:1], *table.notes]
+    words = [*table.captions[:1], *(note for note in table.notes if note[0] in "(*")]  # what marks in rows stand for
     notes = [f"- {escape_markdown(sentence)}" for sentence in words]
     return [f"## {escape_markdown(table.title)}", "", *label, *body, "", *notes, ""]

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from augbench.commands import looking, new, reports, results
+from augbench.commands import looking, new, reports, results, status
 from augbench.commands.options import SetOption
 
 if TYPE_CHECKING:
@@ -133,6 +133,7 @@ def list_(what: Annotated[Room, typer.Argument(help="datasets, augmenters, model
     standard_output().print(listing(what.value))
 
 
+status.add_to(app)
 reports.add_to(app)
 results.add_to(app)
 new.add_to(app)

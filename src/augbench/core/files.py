@@ -67,6 +67,13 @@ class Files(ABC):
     def age(self, name: str) -> float | None:
         """Seconds since it was written, None where there is no such file."""
 
+    def ages(self, folder: str) -> dict[str, float | None]:
+        """Seconds since each file directly in a folder was written; None where the place does not say.
+
+        One listing, where the place tells times with its names.
+        """
+        return {name: self.age(f"{folder}/{name}") for name in self.names(folder) if self.exists(f"{folder}/{name}")}
+
     @abstractmethod
     def commit_folder(self, made: Path, name: str, marker: str) -> None:
         """Put a finished local folder there; the file ``marker`` comes last. What is there already may stay."""
@@ -159,6 +166,22 @@ class LocalFiles(Files):
             return time.time() - (self.folder / name).stat().st_mtime
         except FileNotFoundError:
             return None
+
+    @override
+    def ages(self, folder: str) -> dict[str, float | None]:
+        found: dict[str, float | None] = {}
+        now = time.time()
+        try:
+            with os.scandir(self.folder / folder) as entries:
+                for entry in entries:
+                    with contextlib.suppress(FileNotFoundError):  # removed since it was listed
+                        if entry.name[0] != "." and entry.is_file():
+                            found[entry.name] = now - entry.stat().st_mtime
+        except (FileNotFoundError, NotADirectoryError):
+            return {}
+        except OSError as error:
+            raise _cannot_read(self.folder / folder, error) from error
+        return found
 
     @override
     def commit_folder(self, made: Path, name: str, marker: str) -> None:

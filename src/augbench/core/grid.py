@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -115,6 +116,8 @@ class Grid(_Strict):
 def load_grid(path: str | Path, changes: Iterable[str] = ()) -> Grid:
     """Read a grid file and apply ``key=value`` changes.
 
+    A grid as a store knows it (``STORE/grids/<name>.json``) is a grid file too: it makes the same cells.
+
     Raises:
         UserError: no such file, not YAML, an unknown key or name, or a value out of range, named with the file.
     """
@@ -124,11 +127,12 @@ def load_grid(path: str | Path, changes: Iterable[str] = ()) -> Grid:
     if not path.is_file():
         raise UserError(f"grid '{path}': no such file (the grids that come with augbench lie in tune_configs/)")
     try:
-        raw = _UniqueKeys(path.read_text(encoding="utf-8")).get_single_data()
+        raw = _content(path)
     except UnicodeDecodeError:
         raise UserError(f"grid '{path}' is not UTF-8: save it as UTF-8") from None
-    except yaml.YAMLError as error:
-        raise UserError(f"grid '{path}' is not valid YAML: {' '.join(str(error).split())}") from None
+    except (yaml.YAMLError, json.JSONDecodeError) as error:
+        kind = "JSON" if isinstance(error, json.JSONDecodeError) else "YAML"
+        raise UserError(f"grid '{path}' is not valid {kind}: {' '.join(str(error).split())}") from None
     if not isinstance(raw, dict):
         raise UserError(f"grid '{path}': expected keys such as datasets, augmenters, protocols at the top")
     raw = _normalise({"name": path.stem, **raw}, str(path))
@@ -139,6 +143,16 @@ def load_grid(path: str | Path, changes: Iterable[str] = ()) -> Grid:
     if _identity(grid) == _identity(as_written):
         return grid
     return grid.model_copy(update={"name": f"{grid.name}+{digest(_identity(grid))[:6]}"})
+
+
+def _content(path: Path) -> Any:
+    """What stands in a grid file; of a store's file about a grid, the grid."""
+    text = path.read_text(encoding="utf-8")
+    if path.suffix != ".json":
+        return _UniqueKeys(text).get_single_data()
+    content = json.loads(text)
+    known = isinstance(content, dict) and {"grid", "cells"} <= content.keys()
+    return content["grid"] if known else content
 
 
 class _UniqueKeys(yaml.SafeLoader):

@@ -13,7 +13,11 @@ import json
 import os
 import socket
 import threading
+import time
 import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
 
 from augbench.core.errors import StoreError
 from augbench.core.files import Files
@@ -21,6 +25,7 @@ from augbench.core.files import Files
 LIFETIME = 60.0  # seconds of silence after which a driver counts as gone
 HEARTBEAT = 15.0  # seconds
 FOLDER = "leases"
+DRIVERS = f"{FOLDER}/drivers"
 
 
 def lease_name(key: str) -> str:
@@ -30,7 +35,26 @@ def lease_name(key: str) -> str:
 
 def heartbeat_name(owner: str) -> str:
     """The file that a driver writes anew every `HEARTBEAT` seconds: one, however many leases it holds."""
-    return f"{FOLDER}/drivers/{owner}"
+    return f"{DRIVERS}/{owner}"
+
+
+@dataclass(frozen=True)
+class Driver:
+    """A run at work in a store, or what one left behind."""
+
+    owner: str
+    host: str
+    pid: int | None  # on its host
+    since: float | None  # Unix seconds, by its clock; None: it does not say (an earlier version)
+    silence: float | None  # seconds since it last showed that it lives; None: no heartbeat file, or no times there
+    lives: bool
+    holds: Mapping[str, float | None]  # keys whose leases it has -> seconds since it took each, None where unknown
+
+    @property
+    def seconds(self) -> float | None:
+        """For how long it has been at work, as far as is known."""
+        known = [age for age in self.holds.values() if age is not None]
+        return max(0.0, time.time() - self.since) if self.since is not None else max(known, default=None)
 
 
 class Leases:
@@ -39,13 +63,14 @@ class Leases:
     def __init__(self, files: Files) -> None:
         self.files = files
         self.owner = f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
+        self._sign = json.dumps({"host": socket.gethostname(), "pid": os.getpid(), "since": time.time()}).encode()
         self._held: set[str] = set()
         self._lock = threading.Lock()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._beat, name="lease-heartbeat", daemon=True)
 
     def __enter__(self) -> Leases:
-        self.files.write(heartbeat_name(self.owner), b"")
+        self.files.write(heartbeat_name(self.owner), self._sign)
         self._thread.start()
         return self
 
@@ -97,7 +122,54 @@ class Leases:
     def _beat(self) -> None:
         while not self._stop.wait(HEARTBEAT):
             with contextlib.suppress(StoreError):  # the next beat may come through
-                self.files.write(heartbeat_name(self.owner), b"")
+                self.files.write(heartbeat_name(self.owner), self._sign)
+
+
+def survey(files: Files) -> list[Driver]:
+    """Every driver that shows itself in a store or holds a lease there, sorted by owner.
+
+    Two listings, and every lease and heartbeat read once. Whether a driver lives is decided as in `abandoned`.
+    """
+    taken, heartbeats = files.ages(FOLDER), files.ages(DRIVERS)
+    keys, beating = sorted(taken), sorted(heartbeats)
+    held: dict[str, dict[str, float | None]] = {owner: {} for owner in beating}
+    signs: dict[str, dict[str, Any]] = {}
+    for owner, data in zip(beating, files.read_many([heartbeat_name(owner) for owner in beating]), strict=True):
+        signs[owner] = _parsed(data)
+    for key, data in zip(keys, files.read_many([lease_name(key) for key in keys]), strict=True):
+        lease = _parsed(data)
+        if isinstance(owner := lease.get("owner"), str):  # else it is being written, or gone
+            held.setdefault(owner, {})[key] = taken[key]
+            signs.setdefault(owner, lease)
+    return [_driver(owner, signs[owner], heartbeats, held[owner]) for owner in sorted(held)]
+
+
+def _driver(
+    owner: str, sign: Mapping[str, Any], heartbeats: Mapping[str, float | None], holds: Mapping[str, float | None]
+) -> Driver:
+    host, pid, since = sign.get("host"), sign.get("pid"), sign.get("since")
+    named = owner.rsplit("-", 2)  # heartbeats of earlier versions are empty, but their names tell
+    host = host if isinstance(host, str) else named[0]
+    if pid is None and len(named) == 3 and named[1].isdecimal():
+        pid = int(named[1])
+    pid = pid if isinstance(pid, int) and 0 < pid < 2**31 else None
+    since = float(since) if isinstance(since, (int, float)) and 0 <= since < 2**40 else None
+    silence = heartbeats.get(owner)
+    if owner in heartbeats:
+        silent = silence is not None and silence > LIFETIME
+    else:
+        silent = all(age is None or age > LIFETIME for age in holds.values())
+    gone = host == socket.gethostname() and pid is not None and not _lives(pid)
+    return Driver(owner, host, pid, since, silence, not (silent or gone), holds)
+
+
+def _parsed(data: bytes | None) -> dict[str, Any]:
+    """A lease or a heartbeat; empty where it is not (yet) what it should be."""
+    try:
+        value = json.loads(data or b"null")
+    except (json.JSONDecodeError, UnicodeDecodeError):
+        return {}
+    return value if isinstance(value, dict) else {}
 
 
 def abandoned(files: Files, key: str) -> bool:

@@ -15,9 +15,10 @@ import shutil
 import tempfile
 import time
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from typing_extensions import override
 
@@ -32,6 +33,8 @@ T = TypeVar("T")
 WAITS = (0.5, 1.0, 2.0, 4.0)  # seconds between the attempts at a file; then the place counts as out of reach
 OBJECT_STORES = {"s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "adl", "oci", "oss", "obs", "tos", "memory"}
 """Protocols of places that show an object when it is complete, and have no folders that must be made first."""
+TIMES = ("LastModified", "last_modified", "mtime", "updated", "modified", "created")
+"""What fsspec's file systems call the time of a file in a listing, the surer names first."""
 READ_TOGETHER = 128  # files asked for at once: their waiting times overlap
 
 
@@ -125,6 +128,17 @@ class RemoteFiles(Files):
             return None
 
     @override
+    def ages(self, folder: str) -> dict[str, float | None]:
+        try:
+            found = self._try("list", folder, lambda: self._fs.ls(self._path(folder), detail=True))
+        except FileNotFoundError:
+            return {}
+        now = time.time()
+        named = {entry["name"].rstrip("/").rpartition("/")[2]: entry for entry in found if entry["type"] == "file"}
+        times = {name: _time_of(entry) for name, entry in named.items() if name and name[0] != "."}
+        return {name: None if written is None else now - written for name, written in times.items()}
+
+    @override
     def commit_folder(self, made: Path, name: str, marker: str) -> None:
         files = [path.relative_to(made).as_posix() for path in sorted(made.rglob("*")) if path.is_file()]
         for file in sorted(files, key=lambda file: file == marker):
@@ -194,6 +208,20 @@ class RemoteFiles(Files):
     def _end(self, verb: str, name: str, error: Exception, way_out: str) -> StoreError:
         what = " ".join(str(error).split())[:160] or type(error).__name__
         return StoreError(f"cannot {verb} '{self.where(name).rstrip('/')}' ({what}): {way_out}")
+
+
+def _time_of(entry: Mapping[str, Any]) -> float | None:
+    """When a listed file was written, in Unix seconds; None where the listing does not say."""
+    for name in TIMES:
+        value = entry.get(name)
+        if isinstance(value, str):
+            with contextlib.suppress(ValueError):
+                value = datetime.fromisoformat(value)
+        if isinstance(value, datetime):
+            return (value if value.tzinfo else value.replace(tzinfo=UTC)).timestamp()
+        if isinstance(value, (int, float)):
+            return float(value)
+    return None
 
 
 def _file_system(url: str, protocol: str) -> tuple[AbstractFileSystem, str]:

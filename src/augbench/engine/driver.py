@@ -23,6 +23,7 @@ from augbench.core.errors import UserError
 from augbench.core.expected import expected_of
 from augbench.core.grid import Grid
 from augbench.core.leases import Leases
+from augbench.core.outline import outline_of
 from augbench.core.plan import Plan, make_plan, subtract
 from augbench.core.store import Store
 from augbench.engine.board import Board
@@ -91,7 +92,8 @@ def run(
     plan = make_plan(grid, store)
     plan.require_runnable()
     remaining = subtract(plan, store)
-    store.write_json("grids", grid.name, {"grid": grid.as_dict(), "cells": expected_of(plan)})
+    known = {"grid": grid.as_dict(), "cells": expected_of(plan), "outline": outline_of(plan).as_dict()}
+    store.write_json("grids", grid.name, known)
     if remaining.nothing:
         return Summary(len(plan.cells), len(plan.cells), 0, 0.0)
     preflight(plan)

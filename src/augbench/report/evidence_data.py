@@ -1,4 +1,7 @@
-"""Evidence -> numbers for other programs: CSV and JSON, at full precision. What is not there is empty, or null."""
+"""Evidence -> numbers for other programs: CSV and JSON. What is not there is empty, or null.
+
+Numbers have `DIGITS` significant digits: resampling is far less exact, and more would differ between processors.
+"""
 
 from __future__ import annotations
 
@@ -16,6 +19,7 @@ from augbench.report.evidence_render import Chapter
 from augbench.report.pareto import RowCost
 from augbench.report.ranking import Ranking
 
+DIGITS = 10
 FIELDS = (
     "dataset",
     "protocol",
@@ -111,7 +115,15 @@ def _flat_comparison(one: Comparison) -> dict[str, Any]:
 
 
 def _texts(values: dict[str, Any]) -> dict[str, Any]:
-    return {name: ("" if not isfinite(v) else repr(v)) if isinstance(v, float) else v for name, v in values.items()}
+    return {name: _text(value) if isinstance(value, float) else value for name, value in values.items()}
+
+
+def _text(value: float) -> str:
+    return repr(_short(value)) if isfinite(value) else ""
+
+
+def _short(value: float) -> float:
+    return float(f"{value:.{DIGITS}g}")
 
 
 def to_json(name: str, evidence: Sequence[Evidence], chapters: Sequence[Chapter], rankings: Sequence[Ranking]) -> bytes:
@@ -189,18 +201,21 @@ def _json_cost(cost: RowCost | None) -> dict[str, Any] | None:
     if cost is None:
         return None
     names = ("search", "class_pictures", "adapting", "generating", "total")
-    return {name: getattr(cost, name) for name in names} | {"devices": cost.devices, "told_apart": cost.told_apart}
+    return {name: _short(getattr(cost, name)) for name in names} | {
+        "devices": cost.devices,
+        "told_apart": cost.told_apart,
+    }
 
 
 def _ranking(found: Ranking) -> dict[str, Any]:
     ranks = found.ranks
     plain = {name: getattr(found, name) for name in ("protocol", "shots", "metric", "datasets", "augmenters")}
     return plain | {
-        "average": ranks and ranks.average,
+        "average": ranks and [_short(rank) for rank in ranks.average],
         "p": ranks and _finite(ranks.p),
-        "critical_difference": ranks and ranks.critical_difference,
+        "critical_difference": ranks and _finite(ranks.critical_difference),
     }
 
 
 def _finite(value: float) -> float | None:
-    return value if isfinite(value) else None
+    return _short(value) if isfinite(value) else None

@@ -2,8 +2,8 @@
 
     python bench/report.py [--records 10000] [--scored 0.1] [--keep FOLDER]
 
-Makes a store of synthetic but valid records, each with curves of 50 epochs as real ones have, and scores of 1,004
-pictures for a share of them; then runs both commands as a user does, each in a process of its own. Of the leaderboard
+Makes a store of synthetic but valid records, each with curves of 50 epochs as real ones have; the first of them, so that
+whole tables do, have scores of 1,004 test pictures that their numbers follow from. Then runs both commands as a user does, each in a process of its own. Of the leaderboard
 the pictures are left out.
 """
 
@@ -29,6 +29,7 @@ from augbench.core.keys import digest
 from augbench.core.protocol import make_protocol
 from augbench.core.specs import AugmenterSpec, Cell, DataSpec
 from augbench.core.store import Store, json_bytes
+from augbench.metrics.evaluate import evaluate
 
 GOAL_SECONDS, GOAL_BYTES = 10.0, 1_000_000_000
 DATASETS, SHOTS, AUGMENTERS, N_AUG, SEEDS = 5, (0, 5, 10, "all"), 10, (20, 40, 80, 120, 200), 10
@@ -43,8 +44,9 @@ PROTOCOL = {
     "holdout": 0.1,
     "false_alarm_rate": 0.05,
 }
-LABELS = np.where(np.arange(1004) < 110, "defect", "good")
-IDS = [f"{20000 + i}" for i in range(1004)]
+PARTS = ["test"] * 1004 + ["heldout"] * 208
+LABELS = np.where(np.arange(len(PARTS)) < 110, "defect", "good")
+IDS = [f"{20000 + place}" for place in range(len(PARTS))]
 
 
 def cells(number: int) -> Iterator[Cell]:
@@ -79,24 +81,13 @@ def expected(cell: Cell) -> dict:
     return {field: values.get(field) for field in EXPECTED_FIELDS}
 
 
-def record(cell: Cell, rng: np.random.Generator) -> dict:
-    """A record with numbers drawn at random."""
-    ap, precision, recall, low = (float(value) for value in rng.uniform(0.4, 0.9, 4))
-    at = {"threshold": 0.0, "precision": precision, "recall": recall, "f1": ap, "accuracy": 0.9}
-    result = {
-        "ap": ap,
-        "ap_step": ap,
-        "ap_trapezoidal": ap,
-        "auroc": 0.9,
-        "recall_at_1pct_false_alarms": low,
-        "oracle": {**at, "false_alarm_rate": 0.1},
-        "heldout": {**at, "recall": low, "false_alarm_rate": 0.04},
-        "per_class": {"defect": {"support": 110, "ap": ap, "recall": recall, "heldout_recall": low}},
-        "counts": {"train_negatives": 2085, "shots": 5, "synthetic": cell.n_aug, "heldout_negatives": 208},
-        "curves": {
-            "loss": [float(value) for value in rng.uniform(0, 1, 50)],
-            "test": [{"epoch": epoch, "ap": ap} for epoch in range(1, 51)],
-        },
+def record(cell: Cell, rng: np.random.Generator, scores: pd.DataFrame | None) -> dict:
+    """A record: of these scores, or with numbers drawn at random."""
+    result = drawn(rng) if scores is None else evaluate(scores, cell.protocol)
+    result["counts"] = {"train_negatives": 2085, "shots": 5, "synthetic": cell.n_aug, "heldout_negatives": 208}
+    result["curves"] = {
+        "loss": [float(value) for value in rng.uniform(0, 1, 50)],
+        "test": [{"epoch": epoch, "ap": result["ap"]} for epoch in range(1, 51)],
     }
     provenance = {
         "seconds": {"total": 30.0, "fit": 28.0, "gather": 0.1, "judge": 1.9},
@@ -110,10 +101,31 @@ def record(cell: Cell, rng: np.random.Generator) -> dict:
     return {"schema": 1, "key": cell.key, "spec": cell.as_dict(), "result": result, "provenance": provenance}
 
 
-def scores(rng: np.random.Generator) -> bytes:
-    """1,004 judged pictures as Parquet."""
-    logits = (rng.normal(size=1004) + (LABELS == "defect")).astype(np.float32)
-    table = pd.DataFrame({"id": IDS, "part": "test", "label": LABELS, "group": IDS, "logit": logits})
+def drawn(rng: np.random.Generator) -> dict:
+    """Metrics at random."""
+    ap, precision, recall, low = (float(value) for value in rng.uniform(0.4, 0.9, 4))
+    at = {"threshold": 0.0, "precision": precision, "recall": recall, "f1": ap, "accuracy": 0.9}
+    return {
+        "ap": ap,
+        "ap_step": ap,
+        "ap_trapezoidal": ap,
+        "auroc": 0.9,
+        "recall_at_1pct_false_alarms": low,
+        "oracle": {**at, "false_alarm_rate": 0.1},
+        "heldout": {**at, "recall": low, "false_alarm_rate": 0.04},
+        "per_class": {"defect": {"support": 110, "ap": ap, "recall": recall, "heldout_recall": low}},
+    }
+
+
+def judged(rng: np.random.Generator) -> pd.DataFrame:
+    """1,004 test pictures and 208 that are held out."""
+    logits = rng.normal(size=len(LABELS)) + (LABELS == "defect")
+    columns = {"id": IDS, "part": PARTS, "label": LABELS, "group": IDS, "logit": logits.astype(np.float32)}
+    return pd.DataFrame(columns)
+
+
+def parquet(table: pd.DataFrame) -> bytes:
+    """The table as Parquet."""
     buffer = io.BytesIO()
     table.to_parquet(buffer, index=False)
     return buffer.getvalue()
@@ -126,9 +138,10 @@ def make_store(folder: Path, number: int, scored: float) -> None:
         (folder / kind).mkdir(parents=True, exist_ok=True)
     every = list(cells(number))
     for place, cell in enumerate(every):
-        (folder / store.name("cells", cell.key)).write_bytes(json_bytes(record(cell, rng)))
-        if int(place * scored) != int((place + 1) * scored):
-            (folder / store.name("scores", cell.key)).write_bytes(scores(rng))
+        scores = judged(rng) if place < scored * number else None
+        (folder / store.name("cells", cell.key)).write_bytes(json_bytes(record(cell, rng, scores)))
+        if scores is not None:
+            (folder / store.name("scores", cell.key)).write_bytes(parquet(scores))
     listing = {"name": "bench", "cells": [expected(cell) for cell in every], "digest": digest(PROTOCOL)}
     (folder / store.name("grids", "bench")).write_bytes(json_bytes(listing))
 

@@ -110,11 +110,10 @@
   };
   const open = (button) => {
     const row = button.closest("tr");
-    const head = button.closest("table").tHead.rows[0].cells[button.closest("td").cellIndex];
     const list = panel.querySelector("ul");
     list.replaceChildren();
     const who = data.rows[row.id].augmenter;
-    document.getElementById("sources-title").textContent = `${who}, ${head.innerText.trim().replace(/\s+/g, " ")} ${button.textContent}`;
+    document.getElementById("sources-title").textContent = `${who}, ${data.titles[button.dataset.k]}: ${button.textContent}`;
     for (const entry of entries(row.id, button.dataset.k)) {
       const item = make("li");
       const link = make("a", entry.name);

@@ -178,7 +178,12 @@ def _data(content: Mapping[str, Any]) -> dict[str, Any]:
                 "headline": table["headline"],
                 "partner": row["partner"],
             }
-    return {"rows": rows, "runs": content["runs"]}
+    titles = {column["key"]: _title(column) for table in content["tables"] for column in table["columns"]}
+    return {"rows": rows, "runs": content["runs"], "titles": titles}
+
+
+def _title(column: Mapping[str, Any]) -> str:
+    return " ".join(words for words in (column["title"], column["group"]) if words)
 
 
 def _facts(totals: Mapping[str, Any]) -> list[dict[str, str]]:
@@ -198,7 +203,6 @@ def _words(tables: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
     titles = {column["key"]: column for table in tables for column in table["columns"]}
     found = []
     for key, column in titles.items():
-        name = f"{column['title']}, {column['group']}" if column["group"] else column["title"]
         if COLUMN_WORDS.get(key):
-            found.append({"name": name, "text": COLUMN_WORDS[key]})
+            found.append({"name": _title(column), "text": COLUMN_WORDS[key]})
     return found

@@ -231,6 +231,15 @@ def test_another_baseline_is_compared_at_the_same_n_aug(store):
     assert "Against cutpaste" in printed(store, against="cutpaste")
 
 
+def test_a_table_without_a_baseline_says_so(store):
+    filled(store, ("cutpaste", "memseg"), seeds=3, shots=0)
+    filled(store, ("memseg", "none"), seeds=3, shots="all")
+    assert "No row of none to compare the others with: --against names another." in printed(store, against="none")
+    filled(store, ("memseg",), seeds=3, dataset="plate", shots=0)
+    filled(store, ("memseg",), seeds=3, dataset="plate", shots=0, n_aug=40)
+    assert "All rows are of memseg: there is no other to compare it with." in printed(store)
+
+
 def test_an_unknown_baseline_is_named(store):
     filled(store)
     with pytest.raises(UserError, match=r"--against 'memsek' is no augmenter of this grid \(did you mean 'memseg'\?\)"):

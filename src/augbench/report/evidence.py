@@ -7,7 +7,7 @@ what the store holds, the same for all rows of a table, so that differences are 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import combinations
 from math import nan
@@ -92,7 +92,7 @@ class Evidence:
 
     table: Table
     rows: list[RowEvidence]
-    baseline: str  # "": the table has none
+    baseline: str  # "": the table has none of `wanted`
     against: list[Comparison]  # rows minus the baseline
     pairs: list[Comparison]  # augmenters at the same N_aug
     groups: int  # test items, of all folds
@@ -101,7 +101,8 @@ class Evidence:
     folds_drawn: bool  # folds count as draws, not as parts
     resamples: int
     seeds: int = 0  # paired seeds: the most of any comparison
-    metrics: tuple[str, ...] = field(default=())
+    metrics: tuple[str, ...] = ()
+    wanted: tuple[str, ...] = BASELINES  # the baselines that were looked for
 
     @property
     def headline(self) -> str:
@@ -281,6 +282,7 @@ def _evidence(
         resamples=drawn.resamples,
         seeds=max((one.seeds for some in compared for one in some), default=0),
         metrics=drawn.metrics,
+        wanted=(against,) if against else BASELINES,
     )
 
 

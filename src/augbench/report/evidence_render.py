@@ -59,7 +59,7 @@ def chapter_of(evidence: Evidence) -> Chapter:
     if evidence.against:
         sheets.append(_against(evidence))
     elif len(evidence.rows) > 1:
-        sentences.append("There is no row to compare the others with: name one with --against.")
+        sentences.append(words.why_not_against(evidence))
     if evidence.pairs:
         sheets.append(_pairs(evidence))
     sentence = words.variance_words(evidence)

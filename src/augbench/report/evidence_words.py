@@ -70,6 +70,16 @@ def interval_notes(evidence: Evidence) -> list[str]:
     return notes
 
 
+def why_not_against(evidence: Evidence) -> str:
+    """Why rows are compared with no baseline."""
+    name = evidence.baseline
+    if not name:
+        return f"No row of {' or '.join(evidence.wanted)} to compare the others with: --against names another."
+    if all(row.augmenter == name for row in evidence.rows):
+        return f"All rows are of {name}: there is no other to compare it with."
+    return f"No row of {name} has the N_aug of another row, so none is compared with it."
+
+
 def comparison_captions(evidence: Evidence, compared: list[Comparison]) -> list[str]:
     """How many hold at once."""
     decided = sum(one.together.runs >= FEWEST_RUNS for one in compared)

@@ -37,7 +37,8 @@ def method(evidence: Sequence[Evidence]) -> list[str]:
     if any(one.against or one.pairs for one in evidence):
         sentences += [
             "Differences are paired: equal fold, draw and seed, and the same test items on both sides. So two rows may "
-            "differ though their own intervals overlap. The intervals of one list hold all at once (Bonferroni).",
+            "differ though their own intervals overlap. The intervals of one list hold all at once (Bonferroni); lists "
+            "and tables are not corrected for one another.",
             "Better, worse: the interval of the difference excludes 0. No detectable difference: it includes 0, which "
             "is no proof of equality; the interval tells how large a difference may still be. Too few runs to say: "
             f"fewer than {FEWEST_RUNS} pairs, whatever the interval.",

@@ -2,6 +2,7 @@
 
 import io
 import json
+import random
 import shutil
 import time
 from pathlib import Path
@@ -142,6 +143,8 @@ def test_every_number_of_recognition_is_recomputed(neu, field, change):
         ("says that it is 'other'", lambda record: record.update(key="other")),
         ("'provenance.device' is missing", lambda record: record["provenance"].pop("device")),
         ("'provenance.seconds.total'", lambda record: record["provenance"]["seconds"].update(total=-1.0)),
+        ("its parts add up to", lambda record: record["provenance"]["seconds"].update(total=1.0)),
+        ("settings are no mapping", lambda record: record["spec"]["augmenter"].update(settings=True)),
         ("'schema'", lambda record: record.update(schema=2)),
         ("unknown key 'note'", lambda record: record.update(note="better")),
         ("embedded does not name 'augmenter diag'", lambda record: record["provenance"].update(embedded=[])),
@@ -245,6 +248,58 @@ def test_a_grid_cannot_call_cells_by_other_names(neu):
     edit(first(neu, "grids"), swap)
     refused = check_results(neu).refused
     assert "has augmenter 'stablesdg', its record says 'none'" in refused[0]
+
+
+@pytest.mark.parametrize(
+    ("what", "change"),
+    [
+        ("the protocol 'recognition_small'", lambda grid: grid["protocols"][0].update(epochs=500)),
+        ("the augmenter 'memseg' with the settings", lambda grid: grid["augmenters"][1].update(settings={})),
+        ("the dataset 'neu'", lambda grid: grid["datasets"][0].update({"as": "steel"})),
+        ("is called 'other'", lambda grid: grid.update(name="other")),
+        ("unknown key 'note'", lambda grid: grid.update(note="x")),
+    ],
+)
+def test_a_grid_holds_what_its_cells_are_made_of(neu, what, change):
+    edit(first(neu, "grids"), lambda content: change(content["grid"]))
+    refused = check_results(neu).refused
+    assert refused and all(line.startswith("grid 'neu_small': ") for line in refused)
+    assert what in refused[0]
+
+
+def test_classes_that_keys_do_not_hold_are_compared(neu):
+    key = edit(first(neu, "fidelity"), lambda record: record["spec"]["pool"]["data"]["classes"].reverse())
+    assert f"fidelity '{key}': its classes are " in only(check_results(neu))
+
+
+@pytest.mark.parametrize(
+    ("settings", "what"),
+    [({}, "enter keys on this machine as something else"), ({"source": "x"}, "were not compared with its keys")],
+)
+def test_settings_are_compared_with_what_keys_hold(neu, settings, what):
+    for path in (neu / "cells").glob("*-memseg-*"):
+        edit(path, lambda record: record["spec"]["augmenter"].update(settings=settings))
+    assert any(line.startswith("augmenter 'memseg': its settings") and what in line for line in check_results(neu).said)
+
+
+def test_values_of_any_kind_end_in_a_refusal_or_a_note(neu):
+    """A sample of what stands in JSON files, each put in place of something else."""
+    values = [None, [], {}, "x", -1, float("nan"), [1, "a"], True]
+    rng = random.Random(0)
+    for path in (first(neu, "cells"), first(neu, "fidelity"), first(neu, "searches"), first(neu, "grids")):
+        whole = path.read_bytes()
+        for _ in range(4):
+            content = json.loads(whole)
+            place = content
+            while True:
+                step = rng.choice(sorted(place) if isinstance(place, dict) else range(len(place)))
+                if not isinstance(place[step], dict | list) or not place[step] or rng.random() < 0.2:
+                    break
+                place = place[step]
+            place[step] = rng.choice(values)
+            path.write_text(json.dumps(content))
+            assert check_results(neu).summary
+        path.write_bytes(whole)
 
 
 def test_a_grid_cannot_take_the_fidelity_of_another_augmenter(neu):

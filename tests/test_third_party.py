@@ -95,6 +95,7 @@ def test_it_runs_and_its_version_stands_in_records(package, tmp_path):
     # Published, it can be checked where the package is not.
     published = cli("results", "export", store.url, "--out", tmp_path / "published")
     assert published.returncode == 0 and "2 cells" in published.stdout, published.stdout + published.stderr
+    assert "'dark_scratches': its settings were not compared" in published.stdout
 
     newer = install(build(folder / "newer", "0.4"), tmp_path / "site")
     again = cli(*run, **newer)

@@ -164,13 +164,29 @@ def spec_of(kind: RecordKind, value: Mapping[str, Any]) -> Cell | FidelitySpec |
     """
     try:
         if kind == "cells":
-            return Cell.from_dict(value)
-        if kind == "searches":
-            return SearchSpec(AdapterSpec.from_dict(value))
-        return FidelitySpec(**{**value, "pool": PoolSpec.from_dict(value["pool"])})
+            spec = Cell.from_dict(value)
+        elif kind == "searches":
+            spec = SearchSpec(AdapterSpec.from_dict(value))
+        else:
+            spec = FidelitySpec(**{**value, "pool": PoolSpec.from_dict(value["pool"])})
+        _hold_to_types(spec)
     except (KeyError, TypeError, AttributeError) as error:
         what = f"lacks {error}" if isinstance(error, KeyError) else str(error)
         raise UserError(f"its spec is not that of one of the {kind}: {what}") from None
+    return spec
+
+
+def _hold_to_types(spec: Cell | FidelitySpec | SearchSpec) -> None:
+    """Raises TypeError where a name is no text, or settings are no mapping: keys would be made of them all the same."""
+    owner = spec.adapter if isinstance(spec, SearchSpec) else spec.pool if isinstance(spec, FidelitySpec) else spec
+    names = {"data.name": owner.data.name, "data.alias": owner.data.alias}
+    names |= {"augmenter.name": owner.augmenter.name, "augmenter.alias": owner.augmenter.alias}
+    for name, value in (*names.items(), *(("data.classes", one) for one in owner.data.classes)):
+        if not isinstance(value, str):
+            raise TypeError(f"{name} is {value!r}, not a text")
+    for name in ("settings", "key_settings"):
+        if not isinstance(getattr(owner.augmenter, name), Mapping):
+            raise TypeError(f"augmenter.{name} are no mapping")
 
 
 def weights_at_hand(spec: Cell | FidelitySpec | SearchSpec) -> bool:

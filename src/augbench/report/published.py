@@ -89,7 +89,7 @@ def _files(folder: Path, problems: list[str]) -> Iterator[tuple[str, Path]]:
         elif top.name not in (*ROOMS, "reports"):
             count = sum(len(files) for _, _, files in os.walk(top))
             problems.append(
-                f"'{top.name}/' ({count} files) is not published: `augbench results export` leaves it behind"
+                f"'{top.name}/' ({count} files) is not published: take it out, or use `augbench results export`"
             )
         else:
             for path in sorted(top.rglob("*")):

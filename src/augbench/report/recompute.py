@@ -119,6 +119,14 @@ def unmarked(cell: Cell, stated: Iterable[str]) -> list[str]:
     return [f"embedded does not name '{part}'" for part in parts if part not in set(stated)]
 
 
+def seconds_problems(seconds: Mapping[str, float]) -> list[str]:
+    """The seconds of a training add up; more of them nobody can check."""
+    parts = seconds["gather"] + seconds["judge"] + seconds["fit"]
+    if abs(parts - seconds["total"]) > 1e-6 * max(1, seconds["total"]):
+        return [f"provenance.seconds.total is {seconds['total']!r}, its parts add up to {parts!r}"]
+    return []
+
+
 def _embedded_augmenters(name: str, settings: Mapping[str, Any]) -> list[str]:
     if name not in plugins.find("augmenters"):
         return []

@@ -6,27 +6,37 @@ published (seconds, fidelity, what searches measured) is held to its form, and t
 
 from __future__ import annotations
 
-import hashlib
-from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping
+from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 
 from augbench.core.contracts import GOOD
 from augbench.core.errors import UserError, listed
 from augbench.core.grid import make_grid
 from augbench.core.keys import digest
 from augbench.core.records import MODELS, RecordKind, read_as, spec_of, weights_at_hand
-from augbench.core.specs import Cell, FidelitySpec, PoolSpec
+from augbench.core.specs import Cell, DataSpec, FidelitySpec, PoolSpec
 from augbench.core.store import Store, parse_json
+from augbench.report.consistency import Judged, grid_problems, paths_in, settings_note
 from augbench.report.costs import read_costs
-from augbench.report.frame import CELL_FIELDS, load_expected, load_records
+from augbench.report.frame import load_expected, load_records
 from augbench.report.published import COMPLETE, README, stray_files, today
-from augbench.report.recompute import ABOUT, TOLERANCE, differences, older_than, read_scores, score_problems, unmarked
+from augbench.report.recompute import (
+    TOLERANCE,
+    differences,
+    older_than,
+    read_scores,
+    score_problems,
+    seconds_problems,
+    unmarked,
+)
+
+_NOT_READ = (UserError, ValueError, TypeError, AttributeError, KeyError)
+"""What a record can raise that holds anything at all where texts, numbers or tables are expected."""
 
 SHOWN = 8  # values that differ, of one record
 
@@ -57,7 +67,7 @@ def check_results(folder: Path) -> Verdict:
     if not folder.is_dir():
         raise UserError(f"'{folder}' is no folder: give one that `augbench results export` made")
     store = Store(folder)
-    if not store.exists():
+    if not store.keys("cells"):
         raise UserError(f"'{folder}' holds no records: give a folder that `augbench results export` made")
     check = _Check(store)
     check.cells()
@@ -79,6 +89,7 @@ class _Check:
         self.records: dict[str, dict[str, Any]] = {}  # cells that are well formed
         self.specs: dict[str, Cell] = {}
         self.pools: dict[str, FidelitySpec] = {}
+        self.classes: dict[str, tuple[str, ...]] = {}  # digest of a data spec -> its classes, which keys do not hold
         self.positives: dict[str, int] = {}  # digest of a data spec -> defective test pictures
         self.known: set[str] = set()  # names of files that were looked at
         self.paths: set[str] = set()  # of a machine, that stand in grids and specs
@@ -113,14 +124,14 @@ class _Check:
                     self.say(f"{what} '{key}': its key was not recomputed: '{spec.protocol.weights}' is not at hand")
                 elif spec.key != key:
                     raise UserError(f"its spec gives the key '{spec.key}'")
-            except (UserError, ValueError, TypeError) as error:  # the latter two: NaN and the like in a spec
+            except _NOT_READ as error:
                 self.refuse(what, key, [" ".join(str(error).split())])
                 continue
             yield key, record, spec
 
     def cells(self) -> None:
         """Every cell against its scores, and what was judged against the other cells of its data spec."""
-        judged = _Judged()
+        judged = Judged()
         older: Counter[str] = Counter()
         held = self.store.keys("scores")
         self.known.update(self.store.name("scores", key) for key in held)
@@ -135,8 +146,11 @@ class _Check:
                 self.refuse("cell", key, [str(error)])
                 continue
             problems = score_problems(cell, scores)
-            found = problems or differences(cell, record["result"], scores)
-            self.refuse("cell", key, [*found, *unmarked(cell, record["provenance"]["embedded"])])
+            found = list(problems) or differences(cell, record["result"], scores)
+            found += unmarked(cell, record["provenance"]["embedded"]) + seconds_problems(
+                record["provenance"]["seconds"]
+            )
+            self.refuse("cell", key, [*found, *self._other_classes(cell.data)])
             if not problems:
                 older.update(older_than(record["result"]))
                 judged.add(key, cell, scores)
@@ -149,6 +163,11 @@ class _Check:
             self.refuse("scores", key, ["no record has them"])
         for metric, number in sorted(older.items()):
             self.say(f"{_number(number, 'cell')} made before there was '{metric}': it is not stated, so not checked")
+
+    def _other_classes(self, data: DataSpec) -> list[str]:
+        """Where a spec gives a data spec other classes than the first that had it: those that fit the scores."""
+        known = self.classes.setdefault(data.digest, data.classes)
+        return [] if data.classes == known else [f"its classes are {data.classes}, elsewhere of this data {known}"]
 
     def fidelity(self) -> None:
         """Every measurement of a pool: its form, and that it was made as its spec says."""
@@ -167,12 +186,12 @@ class _Check:
                 problems.append(f"kid_interval {result['kid_interval']} ends below its beginning")
             if other := result.get("kid_by_class", {}).keys() - set(spec.pool.data.classes):
                 problems.append(f"kid_by_class names '{min(other)}', which is none of its classes")
-            self.refuse("fidelity", key, problems)
+            self.refuse("fidelity", key, [*problems, *self._other_classes(spec.pool.data)])
 
     def searches(self) -> None:
         """Every search: means of its table, and the choice that follows from it."""
-        for key, record, _ in self.read("searches", "search"):
-            result, problems = record["result"], []
+        for key, record, spec in self.read("searches", "search"):
+            result, problems = record["result"], self._other_classes(spec.adapter.data)
             for place, row in enumerate(result["table"]):
                 mean = float(np.mean(row["scores"]))
                 if abs(mean - row["score"]) > TOLERANCE * max(1, abs(mean)):
@@ -197,52 +216,31 @@ class _Check:
         named: set[str] = set()
         for name in names:
             try:
-                content = (self.store.read_json("grids", name) or {}).get("grid") or {}
-                self.paths.update(_paths(content))
-                made = make_grid(content, "its grid")
-                cells = load_expected(self.store, name)
-                if made.name != name:
-                    raise UserError(f"its grid is called '{made.name}'")
-            except UserError as error:
-                self.refuse("grid", name, [str(error)])
-                continue
-            named.update(cells["key"])
-            self.refuse("grid", name, [*self._misnamed(cells), *self._mistaken_pools(cells)])
-            missing = [key for key in cells["key"] if key not in self.store.keys("cells")]
-            if missing:
-                self.say(f"grid '{name}': {len(missing)} of {len(cells)} cells are missing: {listed(missing)}")
-            pools = {key for pairs in cells["fidelity"] for _, key in pairs}
-            if unmeasured := pools - self.store.keys("fidelity"):
-                self.say(f"grid '{name}': the fidelity of {len(unmeasured)} of {len(pools)} pools is not on record")
+                named |= self._grid(name)
+            except _NOT_READ as error:
+                self.refuse("grid", name, [" ".join(str(error).split())])
         if names and (strays := sorted(self.store.keys("cells") - named)):
             self.say(f"{_number(len(strays), 'cell')} that no grid names: {listed(strays)}")
         if not names:
             self.say("no grid is on record: its report takes all cells for what was to be made")
 
-    def _misnamed(self, cells: pd.DataFrame) -> list[str]:
-        """Tables print what a grid calls its cells."""
-        own = cells[cells["key"].isin(self.records)]
-        try:
-            found = load_records(self.store, own["key"]).set_index("key")
-        except UserError as error:
-            return [str(error)]
-        return [
-            f"it says that '{cell['key']}' has {name} {cell[name]!r}, its record says {found.at[cell['key'], name]!r}"
-            for cell in own.to_dict("records")
-            for name in CELL_FIELDS
-            if name != "key" and _differ(cell[name], found.at[cell["key"], name])
-        ]
-
-    def _mistaken_pools(self, cells: pd.DataFrame) -> list[str]:
-        """Tables print the fidelity of the pools that a grid says its cells took from."""
-        return [
-            f"'{cell['key']}' did not take from the pool of '{key}'"
-            for cell in cells.to_dict("records")
-            for _, key in cell["fidelity"]
-            if cell["key"] in self.specs
-            and key in self.pools
-            and not _takes_from(self.specs[cell["key"]], self.pools[key].pool)
-        ]
+    def _grid(self, name: str) -> set[str]:
+        """Check one grid. Returns the keys of its cells."""
+        content = (self.store.read_json("grids", name) or {}).get("grid") or {}
+        self.paths.update(paths_in(content))
+        made, cells = make_grid(content, "its grid"), load_expected(self.store, name)
+        if made.name != name:
+            raise UserError(f"its grid is called '{made.name}'")
+        found = load_records(self.store, cells["key"][cells["key"].isin(self.specs)])
+        measured = {key: spec.pool for key, spec in self.pools.items()}
+        self.refuse("grid", name, grid_problems(made, cells, found, self.specs, measured))
+        held = self.store.keys("cells")
+        if missing := [key for key in cells["key"] if key not in held]:
+            self.say(f"grid '{name}': {len(missing)} of {len(cells)} cells are missing: {listed(missing)}")
+        pools = {key for pairs in cells["fidelity"] for _, key in pairs}
+        if unmeasured := pools - self.store.keys("fidelity"):
+            self.say(f"grid '{name}': the fidelity of {len(unmeasured)} of {len(pools)} pools is not on record")
+        return set(cells["key"])
 
     def costs(self) -> None:
         """What parts cost that are not published: the form, and the keys of pools."""
@@ -255,18 +253,21 @@ class _Check:
         for key, value in pools.items():
             try:
                 found = PoolSpec.from_dict(value).key
-            except (KeyError, TypeError, ValueError) as error:
+            except _NOT_READ as error:
                 found = f"none ({error})"
             self.refuse("costs of pool", key, [] if found == key else [f"its spec gives the key '{found}'"])
-        self.paths.update(_paths([*pools.values()]))
+        self.paths.update(paths_in([*pools.values()]))
 
     def reports(self) -> None:
         """The reports, against what is written today; and all that does not belong into a published store."""
-        try:
-            written = today(self.store)
-        except UserError as error:
-            self.say(f"no report can be written: {error}")
-            written = None
+        written = None
+        if self.verdict.refused:
+            self.say("reports were not compared with what `augbench report` writes: records are refused")
+        else:
+            try:
+                written = today(self.store)
+            except UserError as error:
+                self.refuse("reports", "all", [str(error)])
         folder = self.store.files.folder
         for name, content in sorted((written or {}).items()):
             file = folder / name
@@ -300,8 +301,10 @@ class _Check:
         self._mixed("precision", [cell.protocol.precision for cell in self.specs.values()])
         for package in ("augbench", "torch"):
             self._mixed(f"version of {package}", [origin["versions"].get(package, "unknown") for origin in origins])
-        if paths := sorted(self.paths.union(*(_paths(record["spec"]) for record in records))):
+        if paths := sorted(self.paths.union(*(paths_in(record["spec"]) for record in records))):
             self.say(f"grids and records name paths of a machine: {listed(paths)}")
+        specs = {digest(cell.augmenter.as_dict()): cell.augmenter for cell in self.specs.values()}
+        self.verdict.said += sorted({note for note in map(settings_note, specs.values()) if note})
         if self.verdict.counts["fidelity record"] or self.verdict.counts["search"]:
             self.say("what fidelity and searches measured needs pictures: only form, keys and choices were checked")
 
@@ -309,77 +312,6 @@ class _Check:
         counts = sorted(Counter(values).items())
         if len(counts) > 1:
             self.say(f"more than one {what}: {', '.join(f'{value} ({number} cells)' for value, number in counts)}")
-
-
-class _Judged:
-    """What the cells of each data spec were judged on. All must be judged on the same."""
-
-    def __init__(self) -> None:
-        # Held-out pictures belong to a data spec; test pictures also to those that differ in the hold-out alone.
-        self.tables: dict[tuple[str, str], dict[str, pd.DataFrame]] = defaultdict(dict)
-        self.keys: dict[tuple[str, str], dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
-        self.logits: dict[bytes, list[str]] = defaultdict(list)
-
-    def add(self, key: str, cell: Cell, scores: pd.DataFrame) -> None:
-        """A cell with its scores."""
-        identity = {name: value for name, value in cell.data.identity.items() if name != "holdout"}
-        for part, of in (("test", digest(identity)), ("heldout", cell.data.digest)):
-            table = scores.loc[scores["part"] == part, list(ABOUT)].sort_values("id", ignore_index=True)
-            mark = hashlib.sha256(table.to_csv(index=False).encode()).hexdigest()
-            self.tables[part, of].setdefault(mark, table)
-            self.keys[part, of][mark].append(key)
-        logits = scores.drop(columns=list(ABOUT)).to_numpy()
-        self.logits[hashlib.sha256(logits.tobytes()).digest()].append(key)
-
-    def twins(self) -> Iterable[list[str]]:
-        """Cells whose trainings cannot have been different ones."""
-        return [keys for keys in self.logits.values() if len(keys) > 1]
-
-    def strangers(self) -> Iterable[tuple[str, str]]:
-        """(key, what is wrong) of cells that were judged on other pictures than most of their data spec."""
-        for (part, of), by_mark in self.keys.items():
-            usual = max(by_mark, key=lambda mark: (len(by_mark[mark]), mark))
-            for mark, keys in sorted(by_mark.items()):
-                if mark != usual:
-                    tables = self.tables[part, of]
-                    for key in keys:
-                        yield key, _other_pictures(part, tables[mark], tables[usual], by_mark[usual][0])
-
-
-def _other_pictures(part: str, own: pd.DataFrame, usual: pd.DataFrame, example: str) -> str:
-    pictures = {"test": "test", "heldout": "held-out"}[part]
-    rows, others = (set(table.itertuples(index=False, name=None)) for table in (own, usual))
-    differ = sorted({row[0] for row in rows ^ others})
-    return (
-        f"its {pictures} pictures are not those of '{example}', which has the same data: "
-        f"{listed(differ)} differ in id, label or group"
-    )
-
-
-def _takes_from(cell: Cell, pool: PoolSpec) -> bool:
-    """Whether the cell may have taken pictures of the pool. Of what a mixture's parts are its key knows digests alone,
-    and a part may be a mixture."""
-    is_own = pool.augmenter.digest == cell.augmenter.digest or "parts" in cell.augmenter.key_settings
-    same_shots = pool.shots is None or (pool.shots, pool.draw) == (cell.shots, cell.draw)
-    return is_own and same_shots and pool.data.digest == cell.data.digest and pool.seed == cell.seed
-
-
-def _differ(a: Any, b: Any) -> bool:
-    """None and NaN both stand for nothing."""
-    empty = [value is None or value != value for value in (a, b)]
-    return empty[0] != empty[1] or (not empty[0] and a != b)
-
-
-def _paths(value: Any) -> Iterable[str]:
-    """Texts in JSON values that name a place on a machine."""
-    if isinstance(value, Mapping):
-        for inner in value.values():
-            yield from _paths(inner)
-    elif isinstance(value, list | tuple):
-        for inner in value:
-            yield from _paths(inner)
-    elif isinstance(value, str) and (value.startswith(("/", "~")) or value[1:3] == ":\\"):
-        yield value
 
 
 def _number(count: int, what: str) -> str:

@@ -2,9 +2,10 @@
 
     python bench/report.py [--records 10000] [--scored 0.1] [--keep FOLDER]
 
-Makes a store of synthetic but valid records, each with curves of 50 epochs as real ones have; the first of them, so that
-whole tables do, have scores of 1,004 test pictures that their numbers follow from. Then runs both commands as a user does, each in a process of its own. Of the leaderboard
-the pictures are left out.
+Makes a store of synthetic but valid records, each with curves of 50 epochs as real ones have; the first of them, so
+that whole tables do, have scores of 1,004 test pictures that their numbers follow from. Then runs both commands as a
+user does, each in a process of its own. The goal is one of the report; the leaderboard, whose pictures are left out,
+also resamples the scores and copies every record.
 """
 
 from __future__ import annotations
@@ -183,8 +184,8 @@ def main() -> None:
         }
         for name, arguments in runs.items():
             seconds, peak = measure(*arguments)
-            kept = seconds < GOAL_SECONDS and peak < GOAL_BYTES
-            print(f"{name}: {seconds:.1f} s, {peak / 1e6:.0f} MB at most" + ("" if kept else "; over the goal"))
+            over = name == "report" and (seconds > GOAL_SECONDS or peak > GOAL_BYTES)
+            print(f"{name}: {seconds:.1f} s, {peak / 1e6:.0f} MB at most{'; over the goal' if over else ''}")
         print(f"index.html: {(page / 'index.html').stat().st_size / 1e6:.1f} MB")
 
 

@@ -44,7 +44,7 @@ def edit(path, change):
     """Change a record as a person with an editor would."""
     record = json.loads(path.read_text())
     change(record)
-    path.write_bytes(json_bytes(record))
+    path.write_text(json.dumps(record, indent=1, sort_keys=True) + "\n")
     return path.stem
 
 
@@ -144,6 +144,7 @@ def test_every_number_of_recognition_is_recomputed(neu, field, change):
         ("'provenance.device' is missing", lambda record: record["provenance"].pop("device")),
         ("'provenance.seconds.total'", lambda record: record["provenance"]["seconds"].update(total=-1.0)),
         ("its parts add up to", lambda record: record["provenance"]["seconds"].update(total=1.0)),
+        ("not JSON compliant", lambda record: record["spec"]["augmenter"]["settings"].update(steps=float("nan"))),
         ("settings are no mapping", lambda record: record["spec"]["augmenter"].update(settings=True)),
         ("'schema'", lambda record: record.update(schema=2)),
         ("unknown key 'note'", lambda record: record.update(note="better")),

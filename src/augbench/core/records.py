@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from augbench.core.errors import UserError
+from augbench.core.keys import canonical_json
 from augbench.core.protocol import first_problem
 from augbench.core.specs import SCHEMA, AdapterSpec, Cell, FidelitySpec, PoolSpec, SearchSpec
 
@@ -163,6 +164,7 @@ def spec_of(kind: RecordKind, value: Mapping[str, Any]) -> Cell | FidelitySpec |
         UserError: fields that are missing, unknown or impossible.
     """
     try:
+        canonical_json(value)  # refuses NaN, which JSON readers let pass
         if kind == "cells":
             spec = Cell.from_dict(value)
         elif kind == "searches":
@@ -170,7 +172,7 @@ def spec_of(kind: RecordKind, value: Mapping[str, Any]) -> Cell | FidelitySpec |
         else:
             spec = FidelitySpec(**{**value, "pool": PoolSpec.from_dict(value["pool"])})
         _hold_to_types(spec)
-    except (KeyError, TypeError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
         what = f"lacks {error}" if isinstance(error, KeyError) else str(error)
         raise UserError(f"its spec is not that of one of the {kind}: {what}") from None
     return spec

@@ -275,6 +275,20 @@ def test_two_results_of_one_cell_are_refused(tmp_path):
     assert all(str(path_of(store, "cells", cell().key)) in str(error.value) for store in stores)
 
 
+def test_where_another_device_gave_another_result_the_first_store_is_shown_and_the_page_says_so(tmp_path):
+    stores = [Store(tmp_path / name) for name in ("a", "b")]
+    for store, device in zip(stores, ("cpu one", "cpu two"), strict=True):
+        write(store, cell(), device=device)
+    record = stores[1].read_record(cell().key)
+    record["result"]["ap"] += 0.25
+    stores[1].write_json("cells", cell().key, record)
+    gathered = gather(stores)
+    assert gathered.records["ap"].tolist() == [stores[0].read_record(cell().key)["result"]["ap"]]
+    assert list(gathered.differing) == [cell().key]
+    (table,) = board_of(gathered).content["tables"]
+    assert any("One cell is in several stores with different results (up to .250 apart)" in n for n in table["notes"])
+
+
 def test_other_seconds_are_no_other_result(tmp_path):
     stores = [Store(tmp_path / name) for name in ("a", "b")]
     for store in stores:

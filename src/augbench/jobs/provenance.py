@@ -45,7 +45,12 @@ def device_name(device: str) -> str:
 
 @cache
 def _processor() -> str:
+    """``AMD EPYC, family 25 model 17``: machines that are rented out call several generations by one name, and each may
+    round otherwise."""
     info = Path("/proc/cpuinfo")
     lines = info.read_text().splitlines() if info.is_file() else []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or platform.machine()
+    told = {name.strip(): value.strip() for name, _, value in reversed([line.partition(":") for line in lines])}
+    if "model name" not in told:
+        return platform.processor() or platform.machine()
+    parts = [f"{word} {told[key]}" for word, key in (("family", "cpu family"), ("model", "model")) if key in told]
+    return ", ".join([told["model name"], *([" ".join(parts)] if parts else [])])

@@ -89,6 +89,7 @@ class _Maker:
     """Makes tables, and gathers the runs and files that they name."""
 
     def __init__(self, gathered: Gathered, records: Mapping[str, Any], costs: Costs) -> None:
+        self.differing = gathered.differing
         self.gathered = gathered
         self.records = records
         self.costs = costs
@@ -118,12 +119,23 @@ class _Maker:
             "against": against,
             "label": table.label,
             "captions": table.captions,
-            "notes": [*table.notes, *notes_of(table, against, evidence), *_cost_notes(rows)],
+            "notes": [*table.notes, *notes_of(table, against, evidence), *_cost_notes(rows), *self._differing(cells)],
             "fidelity_label": table.fidelity.label,
             "fidelity_notes": [*table.fidelity.captions, *table.fidelity.notes] if table.fidelity.rows else [],
             "columns": [_column(column, table.headline) for column in columns if _is_filled(column, rows)],
             "rows": rows,
         }
+
+    def _differing(self, cells: Mapping[tuple[str, int], list[Any]]) -> list[str]:
+        """What is said where stores do not agree."""
+        apart = [self.differing[cell.key] for found in cells.values() for cell in found if cell.key in self.differing]
+        if not apart:
+            return []
+        which = f"{len(apart)} cells are" if len(apart) > 1 else "One cell is"
+        return [
+            f"{which} in several stores with different results (up to {share(max(apart))} apart), made on another "
+            "device, with other versions or at another commit: the first store's are shown."
+        ]
 
     def _row(self, name: str, table: Table, row: Row, cells: list[Any]) -> dict[str, Any]:
         keys = [cell.key for cell in cells if cell.key in self.records]

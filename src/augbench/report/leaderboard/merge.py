@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from typing import Any
@@ -21,6 +21,7 @@ from augbench.report.frame import (
     load_records,
 )
 from augbench.report.measured import Measured, load_measured
+from augbench.report.tables import HEADLINE
 from augbench.report.write import WAY_OUT
 
 
@@ -35,30 +36,40 @@ class Gathered:
     specs: dict[str, dict[str, Any]]  # key of a cell -> the spec in its record
     home: dict[str, Store]  # key of a cell or of a fidelity record -> the store that it is read from
     stores: tuple[Store, ...]
+    differing: Mapping[
+        str, float
+    ]  # key of a cell that a later store has another result of -> how far its headline is off
+
+
+MADE_ALIKE = ("device", "versions", "git_sha")
+"""Parts of provenance by which equal cells have equal results: another processor rounds otherwise."""
 
 
 def gather(stores: Sequence[Store]) -> Gathered:
     """The cells of all stores, each once.
 
-    Equal keys are the same cell. A name of a dataset, augmenter or protocol that stands for several things gets the
-    start of a digest behind it, as in reports of stores without a grid, so that numbers of different settings are never
-    averaged.
+    Equal keys are the same cell. Where another device, other versions or another commit gave another result, the first
+    store's is taken, and that it is so is kept in ``differing``. A name of a dataset, augmenter or protocol that stands
+    for several things gets the start of a digest behind it, as in reports of stores without a grid, so that numbers of
+    different settings are never averaged.
 
     Args:
         stores: in the order that tables follow; within a store, grids come by name and cells in the order of the grid.
 
     Raises:
-        UserError: a store without records, a damaged record, or one key with two results, named.
+        UserError: a store without records, a damaged record, or one key with two results though device, versions and
+            commit are the same, named.
     """
     raw: dict[str, bytes] = {}
     specs: dict[str, dict[str, Any]] = {}
     home: dict[str, Store] = {}
     frames, blocks, measured = [], [], {}
+    differing: dict[str, float] = {}
     for store in stores:
         keys = sorted(store.keys("cells"))
         if not keys:
             raise UserError(f"store '{store.url}' does not exist or holds no records: {WAY_OUT}, or give another")
-        new = list(_take(store, keys, raw, specs, home))
+        new = list(_take(store, keys, raw, specs, home, differing))
         frames.append(load_records(store, new))
         for block in _blocks(store, load_records(store, keys) if len(new) < len(keys) else frames[-1]):
             blocks.append(block)
@@ -66,11 +77,16 @@ def gather(stores: Sequence[Store]) -> Gathered:
             home.update((key, store) for key in found if key not in measured)
             measured |= {key: one for key, one in found.items() if key not in measured}
     records = pd.concat(frames, ignore_index=True).sort_values("key", ignore_index=True)
-    return Gathered(_told_apart(blocks, records), records, measured, raw, specs, home, tuple(stores))
+    return Gathered(_told_apart(blocks, records), records, measured, raw, specs, home, tuple(stores), differing)
 
 
 def _take(
-    store: Store, keys: Sequence[str], raw: dict[str, bytes], specs: dict[str, Any], home: dict[str, Store]
+    store: Store,
+    keys: Sequence[str],
+    raw: dict[str, bytes],
+    specs: dict[str, Any],
+    home: dict[str, Store],
+    differing: dict[str, float],
 ) -> Iterator[str]:
     """Put the store's records to those that are there; yields the keys that are new."""
     contents = store.files.read_many([store.name("cells", key) for key in keys])
@@ -81,11 +97,23 @@ def _take(
         if key not in raw:
             raw[key], specs[key], home[key] = data, record.get("spec") or {}, store
             yield key
-        elif data != raw[key] and record.get("result") != parse_json(raw[key], key).get("result"):
-            raise UserError(
-                f"'{store.where('cells', key)}' and '{home[key].where('cells', key)}' hold different results of one "
-                "cell: leave one store out, or delete the record that is wrong"
-            )
+        elif data != raw[key]:
+            earlier = parse_json(raw[key], home[key].where("cells", key))
+            if record.get("result") != earlier.get("result"):
+                apart = _apart(earlier, record, home[key].where("cells", key), store.where("cells", key))
+                differing[key] = max(apart, differing.get(key, 0.0))
+
+
+def _apart(first: Mapping[str, Any], second: Mapping[str, Any], place: str, other: str) -> float:
+    """How far the headline metrics of two results of one cell are apart. Raises UserError where nothing explains it."""
+    origins = [[(record.get("provenance") or {}).get(part) for part in MADE_ALIKE] for record in (first, second)]
+    if origins[0] == origins[1]:
+        raise UserError(
+            f"'{other}' and '{place}' hold different results of one cell, made alike: leave one store out, or delete "
+            "the record that is wrong"
+        )
+    values = [record.get("result") or {} for record in (first, second)]
+    return max(abs(values[0].get(m, 0.0) - values[1].get(m, 0.0)) for m in HEADLINE.values())
 
 
 def _blocks(store: Store, records: pd.DataFrame) -> Iterator[pd.DataFrame]:

@@ -38,7 +38,7 @@ def write_leaderboard(
         The page and the Markdown.
 
     Raises:
-        UserError: no records, damaged ones, one key with two results, or a folder that cannot be written to.
+        UserError: no records, damaged ones, one key with two results made alike, or a folder that cannot be written to.
     """
     if out.exists() and not out.is_dir():
         raise UserError(f"--out '{out}' is a file: give a folder")

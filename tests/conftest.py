@@ -11,7 +11,8 @@ sys.path.insert(0, str(Path(__file__).parent))
 from augbench.core import plugins
 from augbench.core.store import Store
 
-RAY = {"test_engine", "test_files", "test_search"}  # they start Ray, and some kill its workers wherever they find them
+# They start Ray, and some kill its workers wherever they find them.
+RAY = {"test_engine", "test_files", "test_resources", "test_search"}
 
 
 def pytest_collection_modifyitems(items):

@@ -10,7 +10,6 @@ from augbench.core.errors import UserError
 from augbench.core.grid import load_grid, make_grid
 from augbench.core.plan import make_plan, subtract
 from augbench.core.specs import Cell, PoolSpec
-from augbench.engine.resources import allot
 
 CONFIGS = Path(__file__).parent.parent / "tune_configs"
 
@@ -204,15 +203,3 @@ def test_data_variable_gives_roots(tmp_path, monkeypatch):
     plan = tiny_plan(datasets=["magnetic_tile"], augmenters=["none"], shots=["all"])
     assert not plan.absent
     assert plan.library.settings["magnetic_tile"][1]["root"] == str((tmp_path / "magnetic_tile").resolve())
-
-
-def test_allotment_fits_the_cluster():
-    plan = tiny_plan(seeds=list(range(200)))
-    cpu = allot(plan, cpus=16, gpus=0)
-    assert (cpu.slots, cpu.train_gpu, cpu.generate_cpu) == (16, 0, 0)
-    gpu = allot(plan, cpus=16, gpus=2)
-    assert gpu.slots == 8 and gpu.train_gpu == 0.25 and gpu.generate_gpu == 0  # MemSeg needs no GPU
-    few = allot(tiny_plan(resources={"train": {"workers": 3}}, seeds=list(range(9))), cpus=16, gpus=0)
-    assert few.slots == 3
-    with pytest.raises(UserError, match="no training fits"):
-        allot(tiny_plan(protocols=[{"name": "t", **TINY, "threads_per_cell": 4}]), cpus=2, gpus=0)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from augbench.core import plugins
 from augbench.core.errors import UserError, did_you_mean
@@ -63,19 +64,46 @@ class AugmenterEntry(_Strict):
         return self.alias or self.name
 
 
+def _bytes(value: Any) -> Any:
+    """``8GB`` or ``512 MiB`` as bytes; whatever is no such text stays as it is."""
+    found = _SIZE.fullmatch(value.strip()) if isinstance(value, str) else None
+    if found is None:
+        return value
+    number, prefix, binary = found.groups()
+    return round(float(number) * (1024 if binary else 1000) ** " KMGT".index((prefix or " ").upper()))
+
+
+def _whole_above_one(gpus: float) -> float:
+    if gpus > 1 and gpus != int(gpus):
+        raise ValueError(f"{gpus:g} GPUs: a share of one (up to 1), or a whole number of them")
+    return gpus
+
+
+_SIZE = re.compile(r"(\d+(?:\.\d+)?) ?(?:([KMGT])(I?))?B", re.IGNORECASE)
+GpuField = Annotated[float, Field(ge=0, le=1024, allow_inf_nan=False), AfterValidator(_whole_above_one)]
+MemoryField = Annotated[int, BeforeValidator(_bytes), Field(ge=1)]
+
+
 class StageResources(_Strict):
     """What one worker of a stage reserves. ``None`` = decided from the cluster; see engine.resources."""
 
-    cpu: float | None = Field(default=None, ge=0)
-    gpu: float | None = Field(default=None, ge=0)
-    workers: int | None = Field(default=None, ge=1)
+    cpu: float | None = Field(default=None, ge=0, allow_inf_nan=False)
+    gpu: GpuField | None = None  # a share of one GPU, or a whole number of GPUs
+    memory: MemoryField | None = None  # of the machine, not of the GPU: bytes, or with a unit, as 8GB
+    workers: int | None = Field(default=None, ge=1)  # at once, over all machines
 
 
 class Resources(_Strict):
     """How a run is spread over machines. No part of any key: it never changes a result."""
 
+    adapt: StageResources = StageResources()  # what it leaves open is as in `generate`; searches too
     generate: StageResources = StageResources()
     train: StageResources = StageResources()
+
+    @property
+    def adapting(self) -> StageResources:
+        """`adapt`, over what `generate` says."""
+        return self.generate.model_copy(update=self.adapt.model_dump(exclude_none=True))
 
 
 class Fidelity(_Strict):

@@ -16,12 +16,15 @@ from itertools import islice
 from augbench.core.errors import StoreError
 from augbench.core.leases import Leases
 from augbench.core.plan import Plan, Remaining, Take
-from augbench.core.specs import AdapterSpec, Cell, FidelitySpec, PoolSpec, SearchSpec
+from augbench.core.specs import AdapterSpec, AugmenterSpec, Cell, FidelitySpec, PoolSpec, SearchSpec
 from augbench.core.store import Store
 from augbench.engine.worker import Failure
 
 ATTEMPTS = 3  # times a cell is started when its worker dies under it, in one run
 LOOK_AGAIN = 2.0  # seconds between looks at what another driver does
+
+Of = Callable[[AugmenterSpec], bool]
+"""Which augmenters' work is asked for."""
 
 
 class Board:
@@ -226,16 +229,18 @@ class Board:
         """Keys of the adapters, learned or not, whose settings are not chosen yet."""
         return {search.adapter.key for search in self.searches.values()}
 
-    def next_adapters(self, most: int | None = None) -> list[AdapterSpec]:
+    def next_adapters(self, most: int | None = None, of: Of = lambda augmenter: True) -> list[AdapterSpec]:
         """Adapters to make now; another driver's are left to it and looked at again at the next call.
 
-        No more than ``most`` at once, those in work among them: what is not begun is left to other drivers, too.
+        No more than ``most`` at once, those in work among them: what is not begun is left to other drivers, too. Only
+        ``of`` some augmenters.
         """
         with self._lock, self._or_stop():
             for key in [k for k, spec in self.adapters.items() if self.store.has_adapter(spec)]:
                 self.adapter_done(key)
             waiting = self._searched_for()
-            ready = (spec for key, spec in self.adapters.items() if key not in waiting and self.leases.acquire(key))
+            wanted = [spec for key, spec in self.adapters.items() if key not in waiting and of(spec.augmenter)]
+            ready = (spec for spec in wanted if self.leases.acquire(spec.key))
             return list(islice(ready, most))
         return []
 
@@ -263,11 +268,14 @@ class Board:
             self.leases.release(key)
             self._drop_pools_of(spec, key)
 
-    def next_chunks(self) -> list[tuple[PoolSpec, int]]:
-        """All chunks that can be made now, oldest need first: adapter at hand, lease ours, not made elsewhere."""
+    def next_chunks(self, of: Of = lambda augmenter: True) -> list[tuple[PoolSpec, int]]:
+        """All chunks that can be made now, oldest need first: adapter at hand, lease ours, not made elsewhere.
+
+        Only ``of`` some augmenters.
+        """
         with self._lock, self._or_stop():
             units, waiting = [], self._searched_for() | self.adapters.keys()
-            for key in list(self._chunks):
+            for key in [key for key in self._chunks if of(self._pools[key].augmenter)]:
                 pool = self._pools[key]
                 if (waiting and pool.adapter.key in waiting) or not self.leases.acquire(key):
                     self._take_over_chunks(pool)
@@ -286,6 +294,11 @@ class Board:
         """Whether any chunk is still to be made."""
         with self._lock:
             return not self.stopped and bool(self._chunks)
+
+    def chunks_left_of(self, of: Of) -> bool:
+        """Whether any chunk of some augmenters is still to be made."""
+        with self._lock:
+            return not self.stopped and any(of(self._pools[key].augmenter) for key in self._chunks)
 
     def chunk_done(self, pool_key: str, chunk: int) -> None:
         """A chunk is committed: cells that waited for it alone may start."""

@@ -14,6 +14,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from math import inf
 from pathlib import Path
 from typing import Literal
 
@@ -29,6 +30,7 @@ from augbench.core.store import Store
 from augbench.engine.board import Board
 from augbench.engine.inline import run_inline
 from augbench.engine.progress import RunProgress
+from augbench.engine.resources import Node, allot
 from augbench.engine.worker import Job
 from augbench.jobs.context import Context
 from augbench.jobs.generate import assemble_pool
@@ -120,14 +122,13 @@ def run(
 
 
 def _run_on_ray(plan: Plan, store: Store, board: Board, address: str | None, job: Job) -> None:
-    with _ray(address) as (cpus, gpus):
+    with _ray(address) as nodes:
         import ray
 
         from augbench.engine.generate import Generation
-        from augbench.engine.resources import allot
         from augbench.engine.train import run_training
 
-        allotment = allot(plan, cpus, gpus)
+        allotment = allot(plan, nodes)
         generation = Generation(plan, store, board, allotment)
         if board.pools_left:
             generation.start()
@@ -146,8 +147,8 @@ def _run_on_ray(plan: Plan, store: Store, board: Board, address: str | None, job
 
 
 @contextlib.contextmanager
-def _ray(address: str | None) -> Iterator[tuple[float, float]]:
-    """A Ray cluster: CPUs and GPUs it has. One that was started here is shut down here."""
+def _ray(address: str | None) -> Iterator[list[Node]]:
+    """A Ray cluster: the machines it has. One that was started here is shut down here."""
     for name, value in LEAN.items():
         os.environ.setdefault(name, value)
     import ray
@@ -161,8 +162,8 @@ def _ray(address: str | None) -> Iterator[tuple[float, float]]:
             _connect(address or os.environ.get("RAY_ADDRESS") or "local", folder)
         for name in ("ray", "ray._private.worker", "ray.tune", "ray.data", "ray.air"):
             logging.getLogger(name).setLevel(logging.ERROR)
-        resources = ray.cluster_resources()
-        yield resources.get("CPU", 0.0), resources.get("GPU", 0.0)
+        alive = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+        yield [Node(has.get("CPU", 0.0), has.get("GPU", 0.0), has.get("memory", inf)) for has in alive]
     finally:
         if started_here:
             with _deaf_to_ctrl_c():

@@ -7,18 +7,17 @@ import logging
 import threading
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict
 
 import numpy as np
 import ray
 
-from augbench.core import plugins
 from augbench.core.plan import Plan
 from augbench.core.specs import AdapterSpec, FidelitySpec, PoolSpec
 from augbench.core.store import Store
 from augbench.engine.board import ATTEMPTS, LOOK_AGAIN, Board
-from augbench.engine.resources import Allotment
+from augbench.engine.resources import Allotment, Lane
 from augbench.engine.search import Searching
 from augbench.engine.worker import Failure, WorkerSetup, attempt
 from augbench.jobs.adapt import adapt
@@ -38,50 +37,44 @@ class Generation(threading.Thread):
         self.allotment = allotment
         self.setup = WorkerSetup.of(plan, store)
         self.error: BaseException | None = None
+        self._makings = [Making(lane, self.setup, board) for lane in allotment.generate]
+        self._beside = [Beside(making) for making in self._makings[1:]]
         self._adapting: dict[ray.ObjectRef, str] = {}
         self._measuring: dict[ray.ObjectRef, str] = {}
         self._to_measure: list[FidelitySpec] = []
-        self._at_once = max(allotment.generators, 1)
         self._searching: Searching | None = None
         self._heard: ray.actor.ActorHandle | None = None  # where adapters in work say how far they are
 
     def run(self) -> None:
         """Until nothing is left to search, learn, generate or measure."""
         try:
-            deaths = 0
+            for thread in self._beside:
+                thread.start()
             while self.board.pools_left:
                 self._start_searches()
                 self._start_adapters()
-                self._collect_adapters()
-                self._measure()
-                done_before = self.board.chunks_done
-                try:
-                    if not self._make_what_can_be_made():
-                        time.sleep(LOOK_AGAIN / 4)
-                except ray.exceptions.RayError:  # a dead worker ends Ray Data's execution: begin another
-                    deaths = 1 if self.board.chunks_done > done_before else deaths + 1
-                    if deaths == ATTEMPTS:
-                        raise
-            if self._searching is not None and self._searching.error:
-                raise self._searching.error
+                self._meanwhile()
+                if not self._makings[0].make_what_can_be_made(self._meanwhile):
+                    time.sleep(LOOK_AGAIN / 4)
+            for thread in self._beside:
+                thread.join()
+            for thread in (self._searching, *self._beside):
+                if thread is not None and thread.error:
+                    raise thread.error
         except BaseException as error:  # the main thread raises it: a thread's own traceback helps nobody
             self.error = error
             self.board.stop()
 
     def come_to_rest(self) -> None:
         """Wait a little for what was stopped: threads that talk to a Ray that has ended would complain on screen."""
-        for thread in (self, self._searching):
+        for thread in (self, self._searching, *self._beside):
             if thread is not None and thread.is_alive():
                 thread.join(REST_SECONDS)
 
-    def _make_what_can_be_made(self) -> bool:
-        """One execution of Ray Data over all chunks that can be made now; False if there are none."""
-        units = self.board.next_chunks()
-        for pool_key, chunk, failure in self._execute(units) if units else ():
-            self._note(pool_key, chunk, failure)
-            self._collect_adapters()
-            self._measure()
-        return bool(units)
+    def _meanwhile(self) -> None:
+        """What is done again and again, also while chunks are made."""
+        self._collect_adapters()
+        self._measure()
 
     def _start_searches(self) -> None:
         """In threads of their own: a search waits for Ray Tune, and what needs none must not wait with it."""
@@ -93,13 +86,14 @@ class Generation(threading.Thread):
             self._searching.start()
 
     def _start_adapters(self) -> None:
-        """As many at once as there are generators: on a CPU-only cluster they reserve nothing that would bound them."""
+        """As many at once as were allotted: on a CPU-only cluster they reserve nothing that would bound them."""
         started = set(self._adapting.values())
-        task = _adapt.options(num_cpus=self.allotment.generate_cpu, num_gpus=self.allotment.generate_gpu)
-        for spec in self.board.next_adapters(self._at_once):
-            if spec.key not in started:
-                self._heard = self._heard or Heard.remote()
-                self._adapting[task.remote(self.setup, spec, self._heard)] = spec.key
+        for lane in self.allotment.adapt:
+            task = _adapt.options(**lane.share.options)
+            for spec in self.board.next_adapters(lane.share.workers, lane.serves):
+                if spec.key not in started:
+                    self._heard = self._heard or Heard.remote()
+                    self._adapting[task.remote(self.setup, spec, self._heard)] = spec.key
 
     def _collect_adapters(self) -> None:
         if self._heard is None:
@@ -113,10 +107,10 @@ class Generation(threading.Thread):
                 self.board.adapter_failed(key, failure)
 
     def _measure(self) -> None:
-        """Start what can be measured, as many at once as there are generators; collect what has been."""
+        """Start what can be measured, as many at once as were allotted; collect what has been."""
         self._to_measure += self.board.next_fidelity()
-        task = _fidelity.options(num_cpus=self.allotment.generate_cpu, num_gpus=self.allotment.generate_gpu)
-        while self._to_measure and len(self._measuring) < self._at_once:
+        task = _fidelity.options(**self.allotment.measure.options)
+        while self._to_measure and len(self._measuring) < self.allotment.measure.workers:
             spec = self._to_measure.pop(0)
             self._measuring[task.remote(self.setup, spec)] = spec.key
         for key, failure in _finished(self._measuring):
@@ -124,6 +118,34 @@ class Generation(threading.Thread):
                 self.board.fidelity_done(key)
             else:
                 self.board.fidelity_failed(key, failure)
+
+
+class Making:
+    """Makes the chunks of one lane."""
+
+    def __init__(self, lane: Lane, setup: WorkerSetup, board: Board) -> None:
+        self.lane, self.setup, self.board = lane, setup, board
+        self._deaths = 0
+
+    def make_what_can_be_made(self, meanwhile: Callable[[], None] = lambda: None) -> bool:
+        """One execution of Ray Data over all chunks that can be made now; False if there are none.
+
+        ``meanwhile`` is called after each chunk.
+
+        Raises:
+            RayError: workers died `ATTEMPTS` times without any progress in between.
+        """
+        units, made = self.board.next_chunks(self.lane.serves), 0
+        try:
+            for pool_key, chunk, failure in self._execute(units) if units else ():
+                self._note(pool_key, chunk, failure)
+                made += 1
+                meanwhile()
+        except ray.exceptions.RayError:  # a dead worker ends Ray Data's execution: begin another
+            self._deaths = 1 if made else self._deaths + 1
+            if self._deaths == ATTEMPTS:
+                raise
+        return bool(units)
 
     def _execute(self, units: list[tuple[PoolSpec, int]]) -> Iterator[tuple[str, int, Failure | None]]:
         """One row is one chunk; yields (pool key, chunk, failure) as chunks are committed."""
@@ -136,9 +158,8 @@ class Generation(threading.Thread):
             ChunkMaker,
             fn_constructor_args=(self.setup, pools),
             batch_size=1,
-            compute=ray.data.ActorPoolStrategy(size=min(self.allotment.generators, len(rows))),
-            num_cpus=self.allotment.generate_cpu,
-            num_gpus=self.allotment.generate_gpu,
+            compute=ray.data.ActorPoolStrategy(size=min(self.lane.share.workers, len(rows))),
+            **self.lane.share.options,
             ray_remote_args_fn=_without_restarts,
         )
         for row in made.iter_rows():
@@ -152,6 +173,26 @@ class Generation(threading.Thread):
             self.board.chunk_failed(pool_key, failure)
 
 
+class Beside(threading.Thread):
+    """Makes the chunks of a further lane, so that neither waits for the other."""
+
+    def __init__(self, making: Making) -> None:
+        super().__init__(name="generation-beside", daemon=True)
+        self.making = making
+        self.error: BaseException | None = None
+
+    def run(self) -> None:
+        """Until nothing of this lane is left."""
+        board, serves = self.making.board, self.making.lane.serves
+        try:
+            while board.chunks_left_of(serves):
+                if not self.making.make_what_can_be_made():
+                    time.sleep(LOOK_AGAIN / 4)
+        except BaseException as error:  # the generation thread hands it to the main thread
+            self.error = error
+            board.stop()
+
+
 def _without_restarts() -> dict[str, int]:
     """A restarted actor may find its arguments gone from the object store; `Generation.run` begins anew instead."""
     return {"max_restarts": 0}
@@ -161,8 +202,6 @@ class ChunkMaker:
     """An actor that makes chunks; it loads a bundle once and keeps it while chunks of one pool follow each other."""
 
     def __init__(self, setup: WorkerSetup, pools: dict[str, PoolSpec]) -> None:
-        for file in setup.plugin_files:
-            plugins.load_file(file)
         self.pools = pools
         self.setup = setup
         self.contexts: dict[bool, Context] = {}
@@ -176,7 +215,7 @@ class ChunkMaker:
 
     def _context(self, pool: PoolSpec) -> Context:
         """With a GPU only for augmenters that use one: asking for it would load torch."""
-        use_gpu = plugins.get("augmenters", pool.augmenter.name).uses_gpu
+        use_gpu = self.setup.uses_gpu(pool.augmenter)
         if use_gpu not in self.contexts:
             self.contexts[use_gpu] = self.setup.context(use_gpu)
         return self.contexts[use_gpu]
@@ -202,7 +241,7 @@ class Heard:
 @ray.remote(max_retries=2)
 def _adapt(setup: WorkerSetup, spec: AdapterSpec, heard: ray.actor.ActorHandle) -> Failure | None:
     """Make an adapter; None, or why it could not be made."""
-    context = setup.context(use_gpu=True)
+    context = setup.context(setup.uses_gpu(spec.augmenter))
     return attempt(context, spec, lambda: adapt(context, spec, heard.say.remote))
 
 

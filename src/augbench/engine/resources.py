@@ -1,54 +1,192 @@
-"""How a run is spread over a cluster: what a generator and a training reserve, and how many of each."""
+"""How a run is spread over a cluster: what an adaptation, a generator and a training reserve, and how many of each."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from math import inf, isinf
 
+from augbench.core import plugins
 from augbench.core.errors import UserError
+from augbench.core.grid import StageResources
 from augbench.core.plan import Plan
+from augbench.core.specs import AugmenterSpec
 
 GPU_PER_TRAINING = 0.25  # a ResNet-50 at 224 x 632 and batch 32 leaves room for four on one GPU
-GPU_PER_GENERATOR = 0.5
+GPU_PER_GENERATOR = 0.5  # and of an adaptation: what one leaves, the trainings beside it may take
+ROUNDING = 1e-6  # Ray counts in ten-thousandths
+
+
+@dataclass(frozen=True)
+class Node:
+    """A machine of the cluster, as Ray counts it."""
+
+    cpus: float
+    gpus: float = 0.0
+    memory: float = inf  # bytes
+
+
+@dataclass(frozen=True)
+class Share:
+    """What one worker of a stage reserves, and how many work at once."""
+
+    cpu: float
+    gpu: float
+    memory: int  # bytes; 0: no promise
+    workers: int
+
+    @property
+    def bundle(self) -> dict[str, float]:
+        """As Ray Tune's placement takes it, without what is not reserved."""
+        named = {"CPU": self.cpu, "GPU": self.gpu, "memory": self.memory}
+        return {name: amount for name, amount in named.items() if amount}
+
+    @property
+    def options(self) -> dict[str, float | None]:
+        """As Ray's tasks and Ray Data's actors take it."""
+        return {"num_cpus": self.cpu, "num_gpus": self.gpu, "memory": self.memory or None}
+
+    def __str__(self) -> str:
+        memory = f" and {self.memory / 1e9:g} GB" if self.memory else ""
+        return f"{self.cpu:g} CPUs, {self.gpu:g} GPUs{memory}"
+
+
+@dataclass(frozen=True)
+class Lane:
+    """Workers that make adapters or pictures, and for which augmenters they do: those that use a GPU, or not."""
+
+    share: Share
+    kinds: frozenset[bool]  # of `Augmenter.uses_gpu`
+
+    def serves(self, augmenter: AugmenterSpec) -> bool:
+        """Whether that augmenter's work is done here."""
+        return plugins.get("augmenters", augmenter.name).uses_gpu in self.kinds
 
 
 @dataclass(frozen=True)
 class Allotment:
-    """Reserved resources. On a CPU-only cluster generators reserve nothing: they share the cores with trainings.
+    """What each stage reserves.
 
-    A generator that reserved whole CPUs could starve, or be starved by, the trainings that wait for its pictures.
+    Augmenters that use no GPU have a lane of their own where the others reserve one: they never wait for it. On a
+    CPU-only cluster neither kind reserves anything by itself: they share the cores with trainings. A generator that
+    reserved whole CPUs could starve, or be starved by, the trainings that wait for its pictures.
     """
 
-    train_cpu: float
-    train_gpu: float
-    slots: int
-    generate_cpu: float
-    generate_gpu: float
-    generators: int
+    train: Share
+    adapt: tuple[Lane, ...]  # searches too
+    generate: tuple[Lane, ...]
+    measure: Share  # fidelity
 
 
-def allot(plan: Plan, cpus: float, gpus: float) -> Allotment:
-    """From the grid's ``resources`` and what the cluster has.
+def allot(plan: Plan, nodes: Sequence[Node]) -> Allotment:
+    """From the grid's ``resources`` and the machines of the cluster.
 
     Raises:
-        UserError: not even one training fits.
+        UserError: not even one training fits, or not one of the workers that it waits for.
     """
-    train, generate = plan.grid.resources.train, plan.grid.resources.generate
-    wants_gpu = any(plan.library.augmenter(pool.augmenter).uses_gpu for pool in plan.pools.values())
-    threads = max(protocol.threads_per_cell for protocol in plan.grid.protocols)
-    train_cpu = train.cpu if train.cpu is not None else threads
-    train_gpu = train.gpu if train.gpu is not None else GPU_PER_TRAINING if gpus else 0.0
-    generate_cpu = generate.cpu if generate.cpu is not None else 0.0
-    generate_gpu = generate.gpu if generate.gpu is not None else GPU_PER_GENERATOR if gpus and wants_gpu else 0.0
-    generators = generate.workers or max(1, int(gpus) if generate_gpu else int(cpus) // 2)
-    if not plan.pools:
-        generators = 0
-    slots = (cpus - generators * generate_cpu) // train_cpu if train_cpu else float("inf")
-    if train_gpu:
-        slots = min(slots, (gpus - generators * generate_gpu) // train_gpu)
-    slots = int(min(slots, train.workers or slots, len(plan.cells)))
+    settings = plan.grid.resources
+    cpus, gpus = sum(node.cpus for node in nodes), sum(node.gpus for node in nodes)
+    kinds = {key: plan.library.augmenter(pool.augmenter).uses_gpu for key, pool in plan.pools.items()}
+    learning = {kinds[key] for key, pool in plan.pools.items() if plan.adapter(pool) or plan.search(pool)}
+    generate, beside_generators = _fitted("generate", _lanes(settings.generate, cpus, gpus, kinds.values()), nodes)
+    adapt, beside_adapters = _fitted("adapt", _lanes(settings.adapting, cpus, gpus, learning), nodes)
+    train = _train_share(plan, gpus)
+    slots = min(_place(rooms, train, train.workers) for rooms in (beside_generators, beside_adapters))
     if slots < 1:
         raise UserError(
-            f"no training fits: the cluster has {cpus:g} CPUs and {gpus:g} GPUs, a training reserves {train_cpu:g} and "
-            f"{train_gpu:g} beside {generators} generators: lower resources.train or threads_per_cell"
+            f"no training fits: the cluster has {cpus:g} CPUs and {gpus:g} GPUs on {len(nodes)} machines, a training "
+            f"reserves {train} beside {sum(lane.share.workers for lane in generate)} generators: lower "
+            "resources.train or threads_per_cell"
         )
-    return Allotment(train_cpu, train_gpu, slots, generate_cpu, generate_gpu, generators)
+    train = replace(train, workers=slots)
+    measure = max((lane.share for lane in generate), key=lambda share: share.gpu, default=train)
+    return Allotment(train, adapt, generate, measure)
+
+
+def _train_share(plan: Plan, gpus: float) -> Share:
+    """Of a training, and the most that could go on at once."""
+    settings = plan.grid.resources.train
+    threads = max(protocol.threads_per_cell for protocol in plan.grid.protocols)
+    cpu = threads if settings.cpu is None else settings.cpu
+    by_default = GPU_PER_TRAINING if gpus else 0.0
+    most = min(settings.workers or len(plan.cells), len(plan.cells))
+    return Share(cpu, by_default if settings.gpu is None else settings.gpu, settings.memory or 0, most)
+
+
+def _lanes(settings: StageResources, cpus: float, gpus: float, kinds: Iterable[bool]) -> list[Lane]:
+    """A lane for each kind of augmenter that occurs; one for both where they reserve the same."""
+    shares = {uses_gpu: _maker_share(settings, cpus, gpus, uses_gpu) for uses_gpu in sorted(set(kinds), reverse=True)}
+    if len(set(shares.values())) == 1:
+        return [Lane(share, frozenset(shares)) for share in set(shares.values())]
+    return [Lane(share, frozenset({uses_gpu})) for uses_gpu, share in shares.items()]
+
+
+def _maker_share(settings: StageResources, cpus: float, gpus: float, uses_gpu: bool) -> Share:
+    """Of a worker that adapts or generates, for augmenters of one kind."""
+    cpu = settings.cpu or 0.0
+    by_default = GPU_PER_GENERATOR if gpus else 0.0
+    gpu = (by_default if settings.gpu is None else settings.gpu) if uses_gpu else 0.0
+    workers = settings.workers or max(1, int(gpus) if gpu else int(cpus / 2 / max(cpu, 1.0)))
+    return Share(cpu, gpu, settings.memory or 0, workers)
+
+
+# -- what fits
+
+
+@dataclass
+class _Room:
+    """What is free on a machine."""
+
+    cpus: float
+    gpus: list[float]  # of each GPU: a share of one must lie on one
+    memory: float
+
+    def takes(self, share: Share) -> bool:
+        """Reserve it, if it fits."""
+        whole = share.gpu >= 1
+        fitting = [i for i, free in enumerate(self.gpus) if free >= min(share.gpu, 1) - ROUNDING] if share.gpu else []
+        needed = round(share.gpu) if whole else int(share.gpu > 0)
+        if share.cpu > self.cpus + ROUNDING or share.memory > self.memory or len(fitting) < needed:
+            return False
+        for i in sorted(fitting, key=lambda i: self.gpus[i])[:needed]:  # the fullest that fits, as Ray packs
+            self.gpus[i] -= min(share.gpu, 1)
+        self.cpus -= share.cpu
+        self.memory -= share.memory
+        return True
+
+
+def _fitted(stage: str, lanes: Iterable[Lane], nodes: Sequence[Node]) -> tuple[tuple[Lane, ...], list[_Room]]:
+    """Each lane with as many of its workers as fit, and what they leave.
+
+    Raises:
+        UserError: not one worker of a lane fits; it would wait for ever.
+    """
+    rooms = [_Room(node.cpus, [1.0] * int(node.gpus), node.memory) for node in nodes]
+    rooms.sort(key=lambda room: len(room.gpus))  # what needs no GPU goes where there is none
+    fitted = []
+    for lane in lanes:
+        placed = _place(rooms, lane.share, lane.share.workers)
+        if not placed:
+            machines = "; ".join(sorted({_words(node) for node in nodes}))
+            raise UserError(
+                f"no worker that is to {stage} fits: it reserves {lane.share}, and the machines of the cluster have "
+                f"{machines}: lower resources.{stage}"
+            )
+        fitted.append(replace(lane, share=replace(lane.share, workers=placed)))
+    return tuple(fitted), rooms
+
+
+def _place(rooms: Sequence[_Room], share: Share, most: int) -> int:
+    """How many of at most ``most`` workers fit; they are reserved."""
+    if not share.bundle:
+        return most
+    placed = 0
+    for room in rooms:
+        while placed < most and room.takes(share):
+            placed += 1
+    return placed
+
+
+def _words(node: Node) -> str:
+    memory = "" if isinf(node.memory) else f", {node.memory / 1e9:.3g} GB"
+    return f"{node.cpus:g} CPUs, {node.gpus:g} GPUs{memory}"

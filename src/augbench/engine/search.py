@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
 from typing import Any
@@ -14,7 +14,7 @@ from ray import tune
 
 from augbench.core.specs import SearchSpec
 from augbench.engine.board import Board
-from augbench.engine.resources import Allotment
+from augbench.engine.resources import Allotment, Share
 from augbench.engine.trainables import registered
 from augbench.engine.worker import Failure, WorkerSetup, attempt
 from augbench.jobs.context import Context
@@ -60,24 +60,29 @@ class Searching(threading.Thread):
 
     def _run_arms(self, context: Context) -> dict[str, Failure]:
         """Every arm that is not in the store, as trials; returns why searches failed."""
+        failed: dict[str, Failure] = {}
+        for lane in self.allotment.adapt:
+            specs = {key: spec for key, spec in self.specs.items() if lane.serves(spec.adapter.augmenter)}
+            failed |= self._run_arms_of(specs, lane.share, context)
+        return failed
+
+    def _run_arms_of(self, specs: Mapping[str, SearchSpec], share: Share, context: Context) -> dict[str, Failure]:
         arms = [
             {"search": key, "arm": number}
-            for key, spec in self.specs.items()
+            for key, spec in specs.items()
             for number in range(arms_to_run(context, spec))
             if not context.store.files.exists(context.store.arm_name(spec, number))
         ]
         if not arms:
             return {}
         shared = {"setup": self.setup, "specs": self.specs, "heard": self.heard}
-        reserve = {"CPU": self.allotment.generate_cpu, "GPU": self.allotment.generate_gpu}
-        bundle = {name: amount for name, amount in reserve.items() if amount}
-        trainable = registered(_arm, shared, bundle)
+        trainable = registered(_arm, shared, share.bundle)
         with tempfile.TemporaryDirectory(prefix="augbench-tune-") as scratch:
             tuner = tune.Tuner(
                 trainable,
                 param_space={"unit": tune.grid_search(arms)},
                 tune_config=tune.TuneConfig(
-                    max_concurrent_trials=max(self.allotment.generators, 1),
+                    max_concurrent_trials=share.workers,
                     trial_name_creator=_trial_name,
                     trial_dirname_creator=_trial_name,
                 ),
@@ -126,8 +131,8 @@ def _trial_name(trial: tune.experiment.Trial) -> str:
 
 def _arm(config: dict[str, Any], shared: dict[str, Any]) -> None:
     """One trial. An exception is a result too; only a dying process is an error to Tune."""
-    context: Context = shared["setup"].context(use_gpu=True)
     unit = config["unit"]
-    spec = shared["specs"][unit["search"]]
+    spec, setup = shared["specs"][unit["search"]], shared["setup"]
+    context: Context = setup.context(setup.uses_gpu(spec.adapter.augmenter))
     failure = attempt(context, spec, lambda: run_arm(context, spec, unit["arm"], shared["heard"].say.remote))
     tune.report({"failure": asdict(failure)} if failure else {"done": True})

@@ -51,7 +51,7 @@ def run_training(
     try:
         while board.cells_left:
             _wait_until(board, lambda: board.ready_count or not board.cells_left)
-            barrier = StartBarrier.remote(min(allotment.slots, max(board.ready_count, 1)))
+            barrier = StartBarrier.remote(min(allotment.train.workers, max(board.ready_count, 1)))
             shared = {
                 "setup": WorkerSetup.of(plan, store),
                 "work": [work],  # in lists, references stay references until the worker asks for them
@@ -70,15 +70,14 @@ def _wait_until(board: Board, condition: Callable[[], object]) -> None:
 
 
 def _fit(run_id: str, allotment: Allotment, shared: dict[str, Any]) -> None:
-    reserve = {"CPU": allotment.train_cpu, "GPU": allotment.train_gpu}
-    trainable = registered(CellTrainable, shared, {name: amount for name, amount in reserve.items() if amount})
+    trainable = registered(CellTrainable, shared, allotment.train.bundle)
     with tempfile.TemporaryDirectory(prefix="augbench-tune-") as scratch:
         tuner = tune.Tuner(
             trainable,
             tune_config=tune.TuneConfig(
                 search_alg=ReadyCells(run_id),
                 num_samples=CELLS_PER_FIT,
-                max_concurrent_trials=allotment.slots,
+                max_concurrent_trials=allotment.train.workers,
                 reuse_actors=True,
                 trial_name_creator=_trial_name,
                 trial_dirname_creator=_trial_name,

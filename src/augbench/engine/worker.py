@@ -13,7 +13,7 @@ from augbench.core import plugins
 from augbench.core.errors import StoreError, UserError
 from augbench.core.library import Library
 from augbench.core.plan import Plan, Take
-from augbench.core.specs import AdapterSpec, Cell, FidelitySpec, PoolSpec, SearchSpec
+from augbench.core.specs import AdapterSpec, AugmenterSpec, Cell, FidelitySpec, PoolSpec, SearchSpec
 from augbench.core.store import Store
 from augbench.jobs.context import Context, best_device
 from augbench.jobs.pictures import Pictures
@@ -39,13 +39,21 @@ class WorkerSetup:
         """Of this run."""
         return cls(store.url, plan.library.settings, plugins.loaded_files(), plan.grid.save_weights, git_sha())
 
+    def uses_gpu(self, augmenter: AugmenterSpec) -> bool:
+        """Whether that augmenter can use a GPU."""
+        self._load_plugins()
+        return plugins.get("augmenters", augmenter.name).uses_gpu
+
     def context(self, use_gpu: bool) -> Context:
         """The context in this process."""
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # repeatable matrix products on a GPU
-        for file in self.plugin_files:
-            plugins.load_file(file)
+        self._load_plugins()
         device = best_device() if use_gpu else "cpu"
         return Context(Store(self.store, look=False), Library(self.datasets), device, self.save_weights, self.git_sha)
+
+    def _load_plugins(self) -> None:
+        for file in self.plugin_files:
+            plugins.load_file(file)
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,239 @@
+"""How a run is spread over a cluster: what is reserved, by whom, and that nothing waits for what it does not use."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+import yaml
+from helpers import TINY, results_of, tiny, tiny_grid, tiny_plan
+
+from augbench.core import plugins
+from augbench.core.errors import UserError
+from augbench.core.grid import load_grid, make_grid
+from augbench.core.leases import Leases
+from augbench.core.plan import subtract
+from augbench.core.store import Store
+from augbench.engine.board import Board
+from augbench.engine.driver import run
+from augbench.engine.resources import Node, Share, allot
+
+DDPM = {"name": "ddpm", "settings": {"bundle": "micro-sd"}}
+BOTH = {"augmenters": ["none", "memseg", DDPM], "shots": [5]}
+CPU_16, GPU_1, GPU_2 = Node(16), Node(16, 1), Node(16, 2)
+
+
+def lanes_of(lanes):
+    """Reserved GPUs and workers by kind."""
+    return {kind: (lane.share.gpu, lane.share.workers) for lane in lanes for kind in lane.kinds}
+
+
+# -- what a grid may say
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [("8GB", 8 * 10**9), ("8 gb", 8 * 10**9), ("1.5GiB", 3 * 2**29), ("512MiB", 2**29), ("7B", 7), (4096, 4096)],
+)
+def test_memory_is_bytes_or_has_a_unit(text, found):
+    grid = tiny_grid(resources={"train": {"memory": text}})
+    assert grid.resources.train.memory == found
+    assert make_grid(grid.as_dict()).resources == grid.resources
+
+
+@pytest.mark.parametrize(
+    ("stage", "word"),
+    [
+        ({"memory": "8 potatoes"}, "memory"),
+        ({"memory": 0}, "memory"),
+        ({"memory": "0GB"}, "memory"),
+        ({"memory": "-1GB"}, "memory"),
+        ({"memory": float("inf")}, "memory"),
+        ({"gpu": 1.5}, "a share of one"),
+        ({"gpu": float("nan")}, "gpu"),
+        ({"cpu": float("inf")}, "cpu"),
+        ({"workers": 0}, "workers"),
+        ({"gpus": 1}, "did you mean 'gpu'"),
+    ],
+)
+@pytest.mark.parametrize("name", ["adapt", "train"])
+def test_resources_are_checked(stage, word, name):
+    with pytest.raises(UserError, match=word):
+        tiny_grid(resources={name: stage})
+
+
+def test_what_adapt_leaves_open_is_as_in_generate():
+    grid = tiny_grid(resources={"generate": {"gpu": 1, "workers": 2}, "adapt": {"memory": "32GB", "workers": 1}})
+    adapting = grid.resources.adapting
+    assert (adapting.gpu, adapting.workers, adapting.memory, adapting.cpu) == (1, 1, 32 * 10**9, None)
+    assert tiny_grid().resources.adapting == tiny_grid().resources.generate
+
+
+def test_resources_never_enter_keys_nor_names(tmp_path):
+    plain = tiny_plan(**BOTH)
+    stage = {"cpu": 2, "gpu": 1, "memory": "8GB", "workers": 3}
+    spread = tiny_plan(**BOTH, resources={"adapt": stage, "generate": stage, "train": stage})
+    assert spread.by_key.keys() == plain.by_key.keys() and spread.pools.keys() == plain.pools.keys()
+    path = tmp_path / "tiny.yaml"
+    path.write_text(yaml.safe_dump(tiny()))
+    assert load_grid(path, ["resources.adapt.memory=8GB", "resources.train.gpu=0.5"]).name == "tiny"
+
+
+# -- what is reserved
+
+
+def test_a_laptop_reserves_cpus_for_trainings_alone():
+    plan = tiny_plan(**{**BOTH, "seeds": list(range(50))})
+    found = allot(plan, [CPU_16])
+    assert found.train == Share(1, 0, 0, 16)
+    (lane,) = found.generate
+    assert lane.kinds == {True, False} and lane.share == Share(0, 0, 0, 8)  # one lane: there is no GPU to wait for
+    assert found.measure.bundle == {}
+
+
+def test_trainings_fit_the_cluster():
+    many = {"seeds": list(range(200))}
+    assert allot(tiny_plan(**many), [CPU_16]).train.workers == 16
+    assert allot(tiny_plan(**many), [GPU_2]).train == Share(1, 0.25, 0, 8)  # MemSeg takes nothing of the GPUs
+    assert allot(tiny_plan(**many, resources={"train": {"workers": 3}}), [CPU_16]).train.workers == 3
+    assert allot(tiny_plan(seeds=[0, 1], augmenters=["none"], shots=[5]), [CPU_16]).train.workers == 2
+    with pytest.raises(UserError, match="no training fits"):
+        allot(tiny_plan(protocols=[{"name": "t", **TINY, "threads_per_cell": 4}]), [Node(2)])
+    with pytest.raises(UserError, match="no training fits"):  # 4 CPUs, but on no machine
+        allot(tiny_plan(protocols=[{"name": "t", **TINY, "threads_per_cell": 4}]), [Node(2), Node(2)])
+
+
+@pytest.mark.parametrize(
+    ("train", "nodes", "slots"),
+    [
+        ({"gpu": 0.6}, [GPU_2], 2),  # a share lies on one GPU: 2 / 0.6 is 3, and the third would wait for ever
+        ({"gpu": 0.3}, [GPU_2], 6),
+        ({"gpu": 1}, [GPU_1, GPU_1], 2),
+        ({"gpu": 2}, [GPU_2, GPU_1], 1),
+        ({"gpu": 0.25, "memory": "30GB"}, [Node(16, 1, memory=64e9)], 2),
+        ({"gpu": 0, "cpu": 10}, [CPU_16, CPU_16, Node(8)], 2),
+        ({"gpu": 0, "cpu": 0}, [Node(0)], 40),  # whatever is asked for: nothing is reserved
+    ],
+)
+def test_trainings_are_counted_machine_by_machine(train, nodes, slots):
+    plan = tiny_plan(augmenters=["none"], shots=[5], seeds=list(range(40)), resources={"train": train})
+    assert allot(plan, nodes).train.workers == slots
+
+
+def test_an_augmenter_without_gpu_reserves_none_where_others_do():
+    """Head and two machines of CPUs, one of GPUs: MemSeg on the former, DDPM on the latter."""
+    found = allot(tiny_plan(**BOTH, seeds=list(range(40))), [Node(4), CPU_16, GPU_2])
+    assert lanes_of(found.generate) == {True: (0.5, 2), False: (0, 18)}
+    assert lanes_of(found.adapt) == {True: (0.5, 2)}  # MemSeg learns nothing
+    assert found.train == Share(1, 0.25, 0, 4)  # beside two generators
+    assert found.measure.gpu == 0.5
+
+
+def test_generators_with_cpus_of_their_own_leave_gpu_machines_alone():
+    plan = tiny_plan(**BOTH, seeds=list(range(40)), resources={"generate": {"cpu": 4, "gpu": 0.25, "workers": 2}})
+    found = allot(plan, [GPU_1, Node(8)])
+    assert found.train.workers == 2  # beside two generators on the GPU; those of MemSeg lie on the other machine
+    assert lanes_of(found.generate) == {True: (0.25, 2), False: (0, 2)}
+
+
+def test_what_would_wait_for_ever_is_refused():
+    for stage, settings, nodes in (
+        ("generate", {"gpu": 1}, [CPU_16]),
+        ("generate", {"memory": "100GB"}, [Node(16, 1, memory=64e9)]),
+        ("adapt", {"gpu": 2}, [GPU_1, GPU_1]),
+        ("adapt", {"cpu": 17}, [GPU_2]),
+    ):
+        with pytest.raises(UserError, match=f"no worker that is to {stage} fits.*lower resources.{stage}"):
+            allot(tiny_plan(**BOTH, resources={stage: settings}), nodes)
+    allot(tiny_plan(resources={"generate": {"gpu": 1}}), [CPU_16])  # MemSeg would not use it
+
+
+def test_as_ray_takes_it():
+    share = Share(2, 0.5, 8 * 10**9, 3)
+    assert share.bundle == {"CPU": 2, "GPU": 0.5, "memory": 8 * 10**9}
+    assert share.options == {"num_cpus": 2, "num_gpus": 0.5, "memory": 8 * 10**9}
+    assert Share(0, 0, 0, 1).bundle == {} and Share(0, 0, 0, 1).options["memory"] is None
+
+
+# -- who does what
+
+
+def test_a_lane_serves_its_kind_alone(store):
+    plan = tiny_plan(**BOTH)
+    gpu, plain = sorted(allot(plan, [GPU_2]).generate, key=lambda lane: lane.kinds != {True})
+    with Leases(store.files) as leases:
+        board = Board(plan, subtract(plan, store), store, leases)
+        assert {pool.augmenter.name for pool, _ in board.next_chunks(plain.serves)} == {"memseg"}
+        assert board.next_chunks(gpu.serves) == []  # its adapter is not learned yet
+        assert board.chunks_left_of(gpu.serves) and board.chunks_left_of(plain.serves)
+        assert [a.augmenter.name for a in board.next_adapters(1, gpu.serves)] == ["ddpm"]
+        assert board.next_adapters(1, plain.serves) == []
+        (pool,) = [pool for pool in plan.pools.values() if pool.augmenter.name == "memseg"]
+        board.chunk_done(pool.key, 0)
+        assert not board.chunks_left_of(plain.serves) and board.chunks_left_of(gpu.serves)
+
+
+PRETENDER = '''
+"""An augmenter that says it uses a GPU, and draws the device it was given."""
+
+import numpy as np
+
+from augbench import Augmenter, Synthetic
+
+
+class Pretender(Augmenter):
+    title = "pretender"
+    uses_gpu = True
+    chunk_size = 4
+
+    def generate(self, requests, view):
+        mask = np.ones((48, 32), bool)
+        return [Synthetic(np.full((48, 32, 3), one.index, np.uint8), one.label, mask, {}) for one in requests]
+'''
+
+ON_RAY = """
+import sys
+import ray
+from augbench.core import plugins
+from augbench.core.grid import load_grid
+from augbench.core.store import Store
+from augbench.engine import driver, generate
+
+plugins.load_file(sys.argv[1])
+seen = {}
+execute = generate.Making._execute
+
+def watched(making, units):
+    names = {pool.augmenter.name for pool, _ in units}
+    seen.setdefault(tuple(sorted(names)), making.lane.share.gpu)
+    return execute(making, units)
+
+generate.Making._execute = watched
+ray.init(address="local", num_cpus=2, num_gpus=1, include_dashboard=False, log_to_driver=False,
+         runtime_env={"env_vars": {"RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}})
+summary = driver.run(load_grid(sys.argv[2]), Store(sys.argv[3]))
+assert not summary.failures, summary.failures
+assert seen == {("memseg",): 0.0, ("pretender",): 0.5}, seen
+print("done", summary.done)
+"""
+
+
+def test_two_lanes_on_a_virtual_gpu(tmp_path):
+    """Ray counts a GPU that is not there: pools of both kinds are made side by side, and are as they are inline."""
+    plugin, path, script = tmp_path / "pretender.py", tmp_path / "two.yaml", tmp_path / "on_ray.py"
+    plugin.write_text(PRETENDER)
+    grid = tiny(name="two", augmenters=["memseg", "pretender"], shots=[5], resources={"train": {"memory": "1MB"}})
+    path.write_text(yaml.safe_dump(grid))
+    script.write_text(ON_RAY)
+    command = [sys.executable, script, plugin, path, tmp_path / "ray"]
+    done = subprocess.run([str(word) for word in command], capture_output=True, text=True, timeout=240)
+    assert done.returncode == 0 and "done 2" in done.stdout, done.stdout + done.stderr
+    if "pretender" not in plugins.find("augmenters"):
+        plugins.load_file(plugin)
+    try:
+        inline = Store(tmp_path / "inline")
+        run(load_grid(path), inline, executor="inline")
+        assert results_of(inline) == results_of(Store(tmp_path / "ray"))
+        assert json.loads((tmp_path / "ray" / "grids" / "two.json").read_bytes())["outline"]["pools"]
+    finally:
+        plugins.find("augmenters").pop("pretender", None)

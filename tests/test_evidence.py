@@ -20,7 +20,7 @@ from augbench.core.specs import AdapterSpec, AugmenterSpec, Cell, DataSpec, Pool
 from augbench.core.store import Store
 from augbench.metrics.evaluate import evaluate
 from augbench.report.costs import COSTS, costs_of, read_costs
-from augbench.report.evidence import build_evidence
+from augbench.report.evidence import baseline_among, build_evidence
 from augbench.report.evidence_write import compare
 from augbench.report.frame import expected_from_records, load_records
 from augbench.report.pareto import RowCost, efficient
@@ -599,3 +599,10 @@ def test_a_long_list_is_cut_to_what_is_decided_in_the_terminal_alone(store, tmp_
     assert f"{36 - len(decided)} of 36 differences are neither better nor worse: they are in compare.md." in words
     whole = (tmp_path / "compare.md").read_text().split("### Between augmenters")[1]
     assert whole.count("no detectable difference |") == 36 - len(decided)
+
+
+def test_the_baseline_is_known_by_a_name_with_a_digest_too():
+    assert baseline_among({"memseg #e170b6", "diag"}) == "memseg #e170b6"
+    assert baseline_among({"none", "memseg #e170b6"}) == "none"
+    assert baseline_among({"memseg #e170b6", "memseg #4ae2a8"}) == ""  # neither is more so than the other
+    assert baseline_among({"diag"}) == "" and baseline_among({"diag", "none"}, "diag") == "diag"

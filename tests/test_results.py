@@ -355,6 +355,8 @@ def test_reports_of_other_numbers_are_said(neu):
         (".hidden", "is no part of a published store"),
         ("reports/neu_small/page.exe", "is no file that `augbench report` writes"),
         ("reports/other/report.md", "is no file that `augbench report` writes"),
+        ("reports/other/compare.md", "is no file that `augbench report` writes"),
+        ("reports/neu_small/inout_table9.md", "is no file that `augbench report` writes"),
     ],
 )
 def test_what_is_not_published_is_refused(neu, name, what):
@@ -362,6 +364,12 @@ def test_what_is_not_published_is_refused(neu, name, what):
     (neu / name).write_bytes(b"x")
     line = only(check_results(neu))
     assert name.split("/")[0] in line and what in line
+
+
+def test_a_comparison_and_a_paper_s_layout_may_lie_beside_a_report(neu):
+    for name in ("compare.md", "pareto.svg", "diag_table1.html"):
+        (neu / "reports" / "neu_small" / name).write_bytes(b"x")
+    assert not check_results(neu).refused
 
 
 def test_large_files_links_and_a_missing_readme_are_refused(neu):

@@ -63,9 +63,7 @@ def _begin(room: str, name: str, folder: Path) -> None:
     if name in plugins.find(room):
         raise UserError(f"'{name}' is already one of the {room}: take another name")
     if folder.resolve().is_relative_to(Path(augbench.__file__).parent):
-        raise UserError(
-            f"--dir '{folder}' lies in augbench, where each file is a plug-in: begin elsewhere, then move"
-        )
+        raise UserError(f"--dir '{folder}' lies in augbench, where each file is a plug-in: begin elsewhere, then move")
     if folder.exists() and not folder.is_dir():
         raise UserError(f"--dir '{folder}' is a file: give a folder")
     names = {f"{name}.py": f"{kind}.py.txt", f"test_{name}.py": f"test_{kind}.py.txt"}

@@ -6,7 +6,7 @@ what the store holds, the same for all rows of a table, so that differences are 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import combinations
@@ -312,8 +312,19 @@ Keys = Mapping[tuple[str, int], dict[Run, str]]  # row -> its runs
 
 def _baseline(keys: Keys, against: str | None) -> str:
     """The augmenter that rows are compared with; "" where the table does not have it."""
-    there = {augmenter for (augmenter, _), runs in keys.items() if runs}
-    return next((name for name in ((against,) if against else BASELINES) if name in there), "")
+    return baseline_among({augmenter for (augmenter, _), runs in keys.items() if runs}, against)
+
+
+def baseline_among(names: Collection[str], against: str | None = None) -> str:
+    """``against``, or the first of `BASELINES` that is among the augmenters of a table; "" where none is.
+
+    Where a name stands for several things in the stores of a page, it has the start of a digest behind it.
+    """
+    for wanted in (against,) if against else BASELINES:
+        found = [name for name in sorted(names) if name == wanted or name.startswith(f"{wanted} #")]
+        if len(found) == 1 or wanted in found:
+            return wanted if wanted in found else found[0]
+    return ""
 
 
 def _partner(name: tuple[str, int], baseline: str, keys: Keys) -> tuple[str, int] | None:

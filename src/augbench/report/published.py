@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from augbench.core.errors import UserError
 from augbench.core.store import Store
 from augbench.report.costs import COSTS
 from augbench.report.frame import load_expected
+from augbench.report.layouts import layouts
 from augbench.report.write import report
 
 README = "README.md"
@@ -22,6 +23,11 @@ ROOMS = ("cells", "scores", "fidelity", "searches", "grids")
 
 MOST = 1_000_000  # bytes of a record, of scores or of a README
 MOST_OF_A_GRID = 20_000_000  # bytes of what grows with the number of cells: grids and reports
+
+ASKED_FOR = (*(f"compare.{ending}" for ending in ("md", "tex", "csv", "json")), "pareto.svg", "cd.svg")
+"""Files of `augbench compare`, which may lie beside a report. What they say depends on options: it is not compared."""
+
+LAYOUT_FILES = ("md", "tex", "csv", "json", "html")
 
 _WHAT = {
     "a picture": (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".gif", ".npy", ".npz"),
@@ -65,6 +71,7 @@ def stray_files(folder: Path, known: set[str], reports: set[str] | None) -> list
     for name, path in _files(folder, problems):
         own = name in known or name in (README, COSTS)
         is_report = name in reports if reports is not None else name.startswith("reports/") and name.count("/") == 2
+        is_report = is_report or _asked_for(name, reports or ())
         most = MOST_OF_A_GRID if is_report or name.startswith("grids/") else MOST
         if path.is_symlink() or not path.is_file():
             problems.append(f"'{name}' is a link: copy what it leads to")
@@ -79,6 +86,14 @@ def stray_files(folder: Path, known: set[str], reports: set[str] | None) -> list
             f"'{README}' is missing: it says what was run and what it shows; `augbench results export` begins one"
         )
     return problems
+
+
+def _asked_for(name: str, reports: Iterable[str]) -> bool:
+    """Whether it is a comparison or a paper's layout beside one of these reports."""
+    folder, _, file = name.rpartition("/")
+    stem, _, ending = file.rpartition(".")
+    asked = file in ASKED_FOR or (stem in layouts() and ending in LAYOUT_FILES)
+    return asked and any(report.rpartition("/")[0] == folder for report in reports)
 
 
 def _files(folder: Path, problems: list[str]) -> Iterator[tuple[str, Path]]:

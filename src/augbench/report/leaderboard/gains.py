@@ -8,7 +8,7 @@ from math import isnan, nan
 from typing import Any
 
 from augbench.metrics.inference import FEWEST_RUNS, Verdict
-from augbench.report.evidence import BASELINES, Comparison, Evidence, build_evidence
+from augbench.report.evidence import BASELINES, Comparison, Evidence, baseline_among, build_evidence
 from augbench.report.leaderboard.merge import Gathered
 from augbench.report.leaderboard.united import UnitedStore
 from augbench.report.leaderboard.words import entry, gain_text
@@ -50,7 +50,7 @@ def with_gains(table: Table, rows: list[dict[str, Any]], evidence: Evidence | No
     """
     single = [row for row in rows if not row["is_average"]]
     there = {row["augmenter"] for row in single if row["found"]}
-    against = evidence.baseline if evidence else next((name for name in BASELINES if name in there), "")
+    against = evidence.baseline if evidence else baseline_among(there)
     intervals = {one.name: one.intervals[table.headline] for one in evidence.rows} if evidence else {}
     compared = {(one.augmenter, one.n_aug): one for one in evidence.against} if evidence else {}
     for row in single:

@@ -19,7 +19,7 @@ from augbench.core import leases as leases_module
 from augbench.core.errors import UserError
 from augbench.core.expected import expected_of
 from augbench.core.grid import load_grid
-from augbench.core.leases import Leases, heartbeat_name, lease_name, survey
+from augbench.core.leases import Leases, abandoned, heartbeat_name, lease_name, survey
 from augbench.core.outline import Outline, outline_of
 from augbench.core.plan import make_plan, subtract
 from augbench.engine.driver import run
@@ -257,6 +257,17 @@ def test_a_dead_process_of_this_machine(planned, plan):
     planned.files.write(lease_name(plan.cells[0].block), json.dumps(lease).encode())
     (driver,) = survey(planned.files)
     assert (driver.pid, driver.lives, driver.since) == (gone.pid, False, None)
+
+
+def test_another_container_of_this_machine(planned, plan):
+    """It may share the host's name, and none of its processes is seen: only silence tells."""
+    block, owner = plan.cells[0].block, f"{socket.gethostname()}-{2**22 + 1}-0a"  # above every process id
+    process = {"host": socket.gethostname(), "pid": 2**22 + 1, "pids": "a boot pid:[1]"}
+    planned.files.write(heartbeat_name(owner), json.dumps({**process, "since": time.time()}).encode())
+    planned.files.write(lease_name(block), json.dumps({"owner": owner, **process}).encode())
+    assert survey(planned.files)[0].lives and not abandoned(planned.files, block)
+    age(planned, heartbeat_name(owner), 90)
+    assert not survey(planned.files)[0].lives and abandoned(planned.files, block)
 
 
 def test_survey_sees_what_leases_write(any_store):

@@ -17,6 +17,7 @@ import time
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from augbench.core.errors import StoreError
@@ -63,7 +64,8 @@ class Leases:
     def __init__(self, files: Files) -> None:
         self.files = files
         self.owner = f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
-        self._sign = json.dumps({"host": socket.gethostname(), "pid": os.getpid(), "since": time.time()}).encode()
+        self._process = {"host": socket.gethostname(), "pid": os.getpid(), "pids": _pids()}
+        self._sign = json.dumps({**self._process, "since": time.time()}).encode()
         self._held: set[str] = set()
         self._lock = threading.Lock()
         self._stop = threading.Event()
@@ -105,7 +107,7 @@ class Leases:
                 self.files.remove(lease_name(key))
 
     def _create(self, key: str) -> bool:
-        lease = {"owner": self.owner, "host": socket.gethostname(), "pid": os.getpid()}
+        lease = {"owner": self.owner, **self._process}
         if self.files.create(lease_name(key), json.dumps(lease).encode()):
             return True
         # A remote create that was tried again may have found its own first attempt.
@@ -159,7 +161,7 @@ def _driver(
         silent = silence is not None and silence > LIFETIME
     else:
         silent = all(age is None or age > LIFETIME for age in holds.values())
-    gone = host == socket.gethostname() and pid is not None and not _lives(pid)
+    gone = pid is not None and _gone(host, pid, sign.get("pids"))
     return Driver(owner, host, pid, since, silence, not (silent or gone), holds)
 
 
@@ -180,10 +182,27 @@ def abandoned(files: Files, key: str) -> bool:
     holder = _holder(files, key)
     if holder is None:  # being written right now, or its driver died in that moment
         return age > LIFETIME
-    if holder["host"] == socket.gethostname() and not _lives(holder["pid"]):
+    if _gone(holder["host"], holder["pid"], holder.get("pids")):
         return True
     silence = files.age(heartbeat_name(holder["owner"]))
     return age > LIFETIME if silence is None else silence > LIFETIME
+
+
+def _gone(host: str, pid: int, pids: str | None) -> bool:
+    """Whether it is a process that could be seen from here, and there is none. Earlier versions do not say ``pids``."""
+    return host == socket.gethostname() and pids in (None, _pids()) and not _lives(pid)
+
+
+def _pids() -> str:
+    """What process ids are counted in: a machine since it booted, and a container in it; "" where nobody says.
+
+    Containers of one machine may share its host name, and see none of each other's processes.
+    """
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+        return f"{boot} {Path('/proc/self/ns/pid').readlink()}"
+    except OSError:
+        return ""
 
 
 def _lives(pid: int) -> bool:

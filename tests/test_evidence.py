@@ -19,12 +19,12 @@ from augbench.core.protocol import make_protocol
 from augbench.core.specs import AdapterSpec, AugmenterSpec, Cell, DataSpec, PoolSpec, SearchSpec
 from augbench.core.store import Store
 from augbench.metrics.evaluate import evaluate
-from augbench.report.costs import COSTS, costs_of, read_costs
-from augbench.report.evidence import baseline_among, build_evidence
-from augbench.report.evidence_write import compare
+from augbench.report.evidence.build import baseline_among, build_evidence
+from augbench.report.evidence.costs import COSTS, costs_of, read_costs
+from augbench.report.evidence.pareto import RowCost, efficient
+from augbench.report.evidence.ranking import rankings
+from augbench.report.evidence.write import compare
 from augbench.report.frame import expected_from_records, load_records
-from augbench.report.pareto import RowCost, efficient
-from augbench.report.ranking import rankings
 
 BASE = {"width": 32, "height": 32, "lr": 0.01, "batch": 5, "epochs": 1, "ap": "step"}
 CLASSES = ("crack", "stain")

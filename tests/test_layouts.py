@@ -21,14 +21,14 @@ from augbench.core.expected import expected_of
 from augbench.core.grid import make_grid
 from augbench.core.plan import make_plan
 from augbench.core.store import Store
-from augbench.report.comparison import compare
 from augbench.report.frame import expected_frame, load_records
-from augbench.report.layout_data import to_csv
-from augbench.report.layout_render import to_html, to_latex, to_markdown, to_terminal
-from augbench.report.layout_sheets import compared, printed, signed
-from augbench.report.layout_write import report_layout
-from augbench.report.layouts import choose, find_layout, layouts
-from augbench.report.papers import METRICS
+from augbench.report.papers.comparison import compare
+from augbench.report.papers.data import to_csv
+from augbench.report.papers.facts import METRICS
+from augbench.report.papers.layouts import choose, find_layout, layouts
+from augbench.report.papers.render import to_html, to_latex, to_markdown, to_terminal
+from augbench.report.papers.sheets import compared, printed, signed
+from augbench.report.papers.write import report_layout
 
 # The tables as the papers print them, typed from the papers; a line holds what stands beside each other there.
 INOUT = {
@@ -570,7 +570,7 @@ import sys
 for name in ("torch", "ray", "scipy", "sklearn", "diffusers"):
     sys.modules[name] = None  # importing them now fails
 from augbench.core.store import Store
-from augbench.report.layout_write import report_layout
+from augbench.report.papers.write import report_layout
 assert len(report_layout(Store({store.url!r}), "diag_table1")) == 5
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)

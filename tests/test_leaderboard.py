@@ -19,7 +19,8 @@ from PIL import Image
 
 from augbench.core.errors import UserError
 from augbench.core.store import Store
-from augbench.report.evidence import build_evidence
+from augbench.report.evidence.build import build_evidence
+from augbench.report.evidence.pareto import Spending
 from augbench.report.leaderboard.costs import Costs
 from augbench.report.leaderboard.data import board_of
 from augbench.report.leaderboard.merge import gather
@@ -27,7 +28,6 @@ from augbench.report.leaderboard.page import minus, script_json
 from augbench.report.leaderboard.scores import RECALLS, precision_at_recalls
 from augbench.report.leaderboard.words import gain_text, shots_text, span_text
 from augbench.report.leaderboard.write import write_leaderboard
-from augbench.report.pareto import Spending
 from augbench.report.tables import build_tables
 
 HOSTILE = "<img src=x onerror=alert(1)>"

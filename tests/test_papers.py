@@ -9,7 +9,7 @@ from augbench.core import plugins
 from augbench.core.errors import UserError
 from augbench.core.protocol import preset_names
 from augbench.diffusion.bundles import BUNDLES
-from augbench.report.papers import METRICS, load_paper, paper_names, read_paper
+from augbench.report.papers.facts import METRICS, load_paper, paper_names, read_paper
 
 FOLDER = Path(str(resources.files("augbench") / "assets" / "papers"))
 ROOT = Path(__file__).parents[1]

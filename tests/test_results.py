@@ -15,9 +15,9 @@ from augbench.core.errors import UserError
 from augbench.core.specs import Cell
 from augbench.core.store import Store, json_bytes
 from augbench.engine.driver import run
-from augbench.report.export import export, readme
-from augbench.report.published import COMPLETE
-from augbench.report.verify import check_results
+from augbench.report.published.contents import COMPLETE
+from augbench.report.published.export import export, readme
+from augbench.report.published.verify import check_results
 
 RESULTS = Path(__file__).parent.parent / "results"
 STORES = sorted(path.name for path in RESULTS.iterdir() if (path / "cells").is_dir())

@@ -44,8 +44,8 @@ def report(
     from augbench.core.grid import load_grid
     from augbench.core.plan import make_plan
     from augbench.core.store import Store
-    from augbench.report.layout_write import report_layout
-    from augbench.report.layouts import find_layout
+    from augbench.report.papers.layouts import find_layout
+    from augbench.report.papers.write import report_layout
     from augbench.report.render import standard_output
     from augbench.report.write import report as write_report
 
@@ -89,7 +89,7 @@ def compare(
     from augbench.core.grid import load_grid
     from augbench.core.plan import make_plan
     from augbench.core.store import Store
-    from augbench.report.evidence_write import compare as write_comparison
+    from augbench.report.evidence.write import compare as write_comparison
     from augbench.report.render import standard_output
 
     target, console = Store(store), standard_output()

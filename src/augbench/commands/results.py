@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from augbench.report.verify import Verdict
+    from augbench.report.published.verify import Verdict
 
 results_app = typer.Typer(help="Publish results, and check what was published.", no_args_is_help=True)
 
@@ -23,7 +23,7 @@ def results_check(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="A published store, e.g. results/neu.")],
 ) -> None:
     """Recompute every metric and every key of published results; refuse, by name, what does not follow."""
-    from augbench.report.verify import check_results
+    from augbench.report.published.verify import check_results
 
     _print(folder, check_results(folder))
 
@@ -36,8 +36,8 @@ def results_export(
 ) -> None:
     """Copy records, scores and tables out of a store, without pictures and weights, and check the copy."""
     from augbench.core.store import Store
-    from augbench.report.export import export
-    from augbench.report.verify import check_results
+    from augbench.report.published.export import export
+    from augbench.report.published.verify import check_results
 
     for line in export(Store(store), out, grid):
         typer.echo(line)

@@ -11,7 +11,7 @@ from augbench.core.errors import UserError
 from augbench.core.keys import digest
 from augbench.core.specs import PoolSpec, SearchSpec
 from augbench.core.store import Kind, Store
-from augbench.report.costs import COSTS, MadePart, marker_of, read_costs
+from augbench.report.evidence.costs import COSTS, MadePart, marker_of, read_costs
 from augbench.report.leaderboard.merge import Gathered
 
 
@@ -27,7 +27,7 @@ class Source:
 
 @dataclass(frozen=True)
 class Cost:
-    """Seconds of one worker for what one classifier needs before it is trained, as `report.pareto` has them."""
+    """Seconds of one worker for what one classifier needs before it is trained, as `evidence.pareto` has them."""
 
     generating: float = 0.0  # of its N_aug pictures
     learning: float = 0.0  # its adapters, class pictures and searches, whole, though other classifiers may share them
@@ -50,7 +50,7 @@ class Pool:
 
 
 class Costs:
-    """Finds what cells cost in what stores tell of their parts, see `augbench.report.costs`."""
+    """Finds what cells cost in what stores tell of their parts, see `augbench.report.evidence.costs`."""
 
     def __init__(self, gathered: Gathered) -> None:
         self._gathered = gathered

@@ -11,7 +11,7 @@ from math import isnan, nan
 from typing import Any
 from urllib.parse import quote
 
-from augbench.report.evidence import BASELINES, Evidence
+from augbench.report.evidence.build import BASELINES, Evidence
 from augbench.report.frame import METRICS
 from augbench.report.leaderboard.costs import Costs, Source
 from augbench.report.leaderboard.gains import evidence_of, name_of, notes_of, summed_up, with_gains

@@ -8,7 +8,7 @@ from math import isnan, nan
 from typing import Any
 
 from augbench.metrics.inference import FEWEST_RUNS, Verdict
-from augbench.report.evidence import BASELINES, Comparison, Evidence, baseline_among, build_evidence
+from augbench.report.evidence.build import BASELINES, Comparison, Evidence, baseline_among, build_evidence
 from augbench.report.leaderboard.merge import Gathered
 from augbench.report.leaderboard.united import UnitedStore
 from augbench.report.leaderboard.words import entry, gain_text

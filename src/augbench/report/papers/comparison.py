@@ -14,10 +14,10 @@ from typing import Any
 import pandas as pd
 
 from augbench.core.errors import UserError
-from augbench.report.layouts import Comparison, Layout, Line
-from augbench.report.matching import CHECKS, differences, ours_of
 from augbench.report.notes import captions
-from augbench.report.papers import METRICS, Paper, Reference
+from augbench.report.papers.facts import METRICS, Paper, Reference
+from augbench.report.papers.layouts import Comparison, Layout, Line
+from augbench.report.papers.matching import CHECKS, differences, ours_of
 from augbench.report.stats import average_of, share, stat_of
 
 MARKS = "Bold is the best of a column, underlined the second best; of ours, among complete rows."

@@ -14,10 +14,10 @@ from typing import Any
 from augbench.core.store import json_bytes
 from augbench.metrics.inference import VarianceSplit
 from augbench.metrics.resampling import CONFIDENCE, Interval
-from augbench.report.evidence import Comparison, Evidence, RowEvidence
-from augbench.report.evidence_render import Chapter
-from augbench.report.pareto import RowCost
-from augbench.report.ranking import Ranking
+from augbench.report.evidence.build import Comparison, Evidence, RowEvidence
+from augbench.report.evidence.pareto import RowCost
+from augbench.report.evidence.ranking import Ranking
+from augbench.report.evidence.render import Chapter
 
 DIGITS = 10
 FIELDS = (

@@ -12,11 +12,11 @@ from rich.console import Console
 from augbench.core.errors import UserError
 from augbench.core.files import write_atomic
 from augbench.core.store import Store
-from augbench.report.comparison import compare
 from augbench.report.frame import CELL_FIELDS, expected_frame, load_expected, load_records
-from augbench.report.layout_data import to_csv, to_json
-from augbench.report.layout_render import to_html, to_latex, to_markdown, to_terminal
-from augbench.report.layouts import Comparison, choose, find_layout
+from augbench.report.papers.comparison import compare
+from augbench.report.papers.data import to_csv, to_json
+from augbench.report.papers.layouts import Comparison, choose, find_layout
+from augbench.report.papers.render import to_html, to_latex, to_markdown, to_terminal
 from augbench.report.write import ALL, WAY_OUT
 
 

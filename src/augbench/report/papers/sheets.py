@@ -12,8 +12,8 @@ from itertools import zip_longest
 from math import isnan
 from typing import Literal
 
-from augbench.report.layouts import Comparison, Line
-from augbench.report.papers import METRICS
+from augbench.report.papers.facts import METRICS
+from augbench.report.papers.layouts import Comparison, Line
 from augbench.report.stats import DASH, INCOMPLETE, Column, Stat, share
 
 Mark = Literal["", "best", "second"]

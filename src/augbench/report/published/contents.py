@@ -9,9 +9,9 @@ from pathlib import Path
 
 from augbench.core.errors import UserError
 from augbench.core.store import Store
-from augbench.report.costs import COSTS
+from augbench.report.evidence.costs import COSTS
 from augbench.report.frame import load_expected
-from augbench.report.layouts import layouts
+from augbench.report.papers.layouts import layouts
 from augbench.report.write import report
 
 README = "README.md"

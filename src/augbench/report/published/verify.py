@@ -21,11 +21,11 @@ from augbench.core.keys import digest
 from augbench.core.records import MODELS, RecordKind, read_as, spec_of, weights_at_hand
 from augbench.core.specs import Cell, DataSpec, FidelitySpec, PoolSpec
 from augbench.core.store import Store, parse_json
-from augbench.report.consistency import Judged, grid_problems, paths_in, settings_note
-from augbench.report.costs import read_costs
+from augbench.report.evidence.costs import read_costs
 from augbench.report.frame import load_expected, load_records
-from augbench.report.published import COMPLETE, README, stray_files, today
-from augbench.report.recompute import (
+from augbench.report.published.consistency import Judged, grid_problems, paths_in, settings_note
+from augbench.report.published.contents import COMPLETE, README, stray_files, today
+from augbench.report.published.recompute import (
     TOLERANCE,
     differences,
     older_than,

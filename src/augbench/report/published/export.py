@@ -18,10 +18,10 @@ from augbench.core.files import write_atomic
 from augbench.core.records import spec_of
 from augbench.core.specs import AdapterSpec, AugmenterSpec, PoolSpec, SearchSpec
 from augbench.core.store import Kind, Store, json_bytes, parse_json
-from augbench.report.costs import COSTS, costs_of
+from augbench.report.evidence.costs import COSTS, costs_of
 from augbench.report.frame import expected_from_records, load_expected, load_records
 from augbench.report.notes import SHA_LENGTH
-from augbench.report.published import COMPLETE, README, today
+from augbench.report.published.contents import COMPLETE, README, today
 from augbench.report.render import escape_markdown
 from augbench.report.tables import Table, build_tables
 from augbench.report.write import ALL, WAY_OUT
@@ -112,7 +112,7 @@ def _searches(store: Store, makings: set[Making]) -> list[str]:
 
 
 def _costs(store: Store, cells: Iterable[str] | None) -> dict[str, Any]:
-    """What the parts of a store cost, see `augbench.report.costs`; of some cells only the parts behind them."""
+    """What the parts of a store cost, see `evidence.costs`; of some cells only the parts behind them."""
     every = costs_of(store)
     if cells is None:
         return every

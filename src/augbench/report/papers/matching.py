@@ -18,7 +18,7 @@ from augbench.core.errors import UserError
 from augbench.core.protocol import PROTOCOL_NUMBERS, Protocol, load_preset, make_protocol
 from augbench.core.store import MEND
 from augbench.diffusion.bundles import BUNDLES
-from augbench.report.papers import About, Reference
+from augbench.report.papers.facts import About, Reference
 
 TITLES = {"sd15": "Stable Diffusion 1.5", "sdxl-inpaint": "SDXL inpainting 0.1"}
 """The bundles of the papers, in words."""

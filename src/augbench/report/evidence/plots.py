@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from math import isnan
 
-from augbench.report.evidence import Evidence, RowEvidence
-from augbench.report.evidence_render import NAMES, p_words, regime_words
-from augbench.report.ranking import Ranking
+from augbench.report.evidence.build import Evidence, RowEvidence
+from augbench.report.evidence.ranking import Ranking
+from augbench.report.evidence.render import NAMES, p_words, regime_words
 from augbench.report.stats import seconds_text, share
 from augbench.report.svg import Axis, Guide, Series, plot
 from augbench.report.svg_parts import FONT, document, line, stacked, text, text_width

@@ -40,8 +40,8 @@ from augbench.metrics.resampling import (
     run_weights,
     unit_weights,
 )
-from augbench.report.judged import Judged, check_against, load_judged
-from augbench.report.pareto import RowCost, Spending, efficient
+from augbench.report.evidence.judged import Judged, check_against, load_judged
+from augbench.report.evidence.pareto import RowCost, Spending, efficient
 from augbench.report.tables import HEADLINE, Row, Table, build_tables
 
 BASELINES = ("none", "memseg")  # what rows are compared with where nothing else is asked for: the first that is there

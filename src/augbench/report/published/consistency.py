@@ -18,7 +18,7 @@ from augbench.core.plan import part_spec
 from augbench.core.protocol import Protocol
 from augbench.core.specs import AugmenterSpec, Cell, PoolSpec
 from augbench.report.frame import CELL_FIELDS
-from augbench.report.recompute import ABOUT
+from augbench.report.published.recompute import ABOUT
 
 
 class Judged:

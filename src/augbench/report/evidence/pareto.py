@@ -20,7 +20,7 @@ from augbench.core.errors import UserError
 from augbench.core.keys import digest
 from augbench.core.specs import DataSpec, PoolSpec, SearchSpec
 from augbench.core.store import Store
-from augbench.report.costs import MadePart, read_costs
+from augbench.report.evidence.costs import MadePart, read_costs
 
 DEFINITION = (
     "Seconds of one worker for what one classifier needs before it is trained: search, class pictures and adaptation, "

@@ -13,7 +13,7 @@ from typing import Any
 import pandas as pd
 
 from augbench.core.errors import UserError, did_you_mean
-from augbench.report.papers import Paper, Reference, load_paper, paper_names
+from augbench.report.papers.facts import Paper, Reference, load_paper, paper_names
 from augbench.report.stats import Stat
 
 TASK = "detection"  # what the papers' tables are about

@@ -14,11 +14,11 @@ from rich.text import Text
 
 from augbench.metrics.inference import Verdict
 from augbench.metrics.resampling import Interval
-from augbench.report import evidence_words as words
-from augbench.report.evidence import Comparison, Evidence, RowEvidence
+from augbench.report.evidence import words
+from augbench.report.evidence.build import Comparison, Evidence, RowEvidence
+from augbench.report.evidence.ranking import Ranking
 from augbench.report.latex import escape_latex
 from augbench.report.notes import AP_WORDS
-from augbench.report.ranking import Ranking
 from augbench.report.render import escape_markdown
 from augbench.report.stats import DASH, INCOMPLETE, Column, seconds_text, share
 from augbench.report.tables import AP_NAMES

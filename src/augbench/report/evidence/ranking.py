@@ -10,7 +10,7 @@ from statistics import fmean
 import numpy as np
 
 from augbench.metrics.inference import FEWEST_DATASETS, Ranks, average_ranks
-from augbench.report.evidence import Evidence
+from augbench.report.evidence.build import Evidence
 
 Means = dict[str, dict[str, list[float]]]  # dataset -> augmenter -> mean of the headline metric in each of its rows
 

@@ -9,8 +9,8 @@ from math import isnan
 from typing import Any
 
 from augbench.core.store import json_bytes
-from augbench.report.layouts import Comparison, Line
-from augbench.report.papers import METRICS
+from augbench.report.papers.facts import METRICS
+from augbench.report.papers.layouts import Comparison, Line
 from augbench.report.stats import Stat
 
 SIDES = ("theirs", "ours")

@@ -13,10 +13,11 @@ from augbench.core.errors import UserError
 from augbench.core.files import write_atomic
 from augbench.core.store import Store
 from augbench.metrics.resampling import RESAMPLES
-from augbench.report.evidence import build_evidence
-from augbench.report.evidence_data import to_csv, to_json
-from augbench.report.evidence_plots import cd_svg, pareto_svg
-from augbench.report.evidence_render import (
+from augbench.report.evidence.build import build_evidence
+from augbench.report.evidence.data import to_csv, to_json
+from augbench.report.evidence.plots import cd_svg, pareto_svg
+from augbench.report.evidence.ranking import rankings, words_of
+from augbench.report.evidence.render import (
     chapter_of,
     method_chapter,
     ranking_chapter,
@@ -25,7 +26,6 @@ from augbench.report.evidence_render import (
     to_terminal,
 )
 from augbench.report.frame import expected_frame, expected_from_records, load_expected, load_records
-from augbench.report.ranking import rankings, words_of
 from augbench.report.write import ALL, WAY_OUT
 
 PARETO, CD = "pareto.svg", "cd.svg"

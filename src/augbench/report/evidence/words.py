@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 from augbench.metrics.inference import FEWEST_RUNS, FEWEST_SEEDS, LEVEL, seeds_needed, smallest_p
 from augbench.metrics.resampling import CONFIDENCE
-from augbench.report.evidence import Comparison, Evidence
-from augbench.report.pareto import DEFINITION
+from augbench.report.evidence.build import Comparison, Evidence
+from augbench.report.evidence.pareto import DEFINITION
 from augbench.report.stats import share
 
 FEW_ITEMS = 20  # below which a percentile bootstrap is known to be too sure of itself

@@ -12,8 +12,8 @@ from rich.padding import Padding
 from rich.text import Text
 
 from augbench.report.latex import escape_latex
-from augbench.report.layout_sheets import COPIED, Entry, Row, Sheet, blocks_of, compared, printed
-from augbench.report.layouts import Comparison
+from augbench.report.papers.layouts import Comparison
+from augbench.report.papers.sheets import COPIED, Entry, Row, Sheet, blocks_of, compared, printed
 from augbench.report.render import GAP, WIDTH, escape_markdown
 from augbench.report.stats import Column
 

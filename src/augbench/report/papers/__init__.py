@@ -1,0 +1,1 @@
+"""Tables that papers print, with ours beside them."""

@@ -270,6 +270,17 @@ def test_another_container_of_this_machine(planned, plan):
     assert not survey(planned.files)[0].lives and abandoned(planned.files, block)
 
 
+def test_a_run_sweeps_up_after_the_dead(store):
+    """Also leases of units that are done, which nobody would ask for again."""
+    dead, _ = driver_elsewhere(store, "done-pool", name="dead"), driver_elsewhere(store, "pool", name="alive")
+    age(store, heartbeat_name(dead), 90)
+    with Leases(store.files) as leases:
+        assert leases.acquire("mine")
+        leases.sweep()
+        assert store.files.names("leases") == {"drivers", "pool", "mine"}
+        assert {driver.owner.rpartition("-")[2] for driver in survey(store.files)} == {"alive", leases.owner[-8:]}
+
+
 def test_survey_sees_what_leases_write(any_store):
     with Leases(any_store.files) as leases:
         assert leases.acquire("cells-abc") and leases.acquire("some-pool")

@@ -106,6 +106,15 @@ class Leases:
             if holder and holder["owner"] == self.owner:
                 self.files.remove(lease_name(key))
 
+    def sweep(self) -> None:
+        """Remove what dead drivers left: leases of units that were done meanwhile are asked for by nobody."""
+        for driver in survey(self.files):
+            if not driver.lives:
+                for key in driver.holds:
+                    if abandoned(self.files, key):  # it may have another holder by now
+                        self.files.remove(lease_name(key))
+                self.files.remove(heartbeat_name(driver.owner))
+
     def _create(self, key: str) -> bool:
         lease = {"owner": self.owner, **self._process}
         if self.files.create(lease_name(key), json.dumps(lease).encode()):

@@ -101,6 +101,7 @@ def run(
     preflight(plan)
     started = time.monotonic()
     with Leases(store.files) as leases:
+        leases.sweep()
         board = Board(plan, remaining, store, leases)
         interrupted = False
         try:

@@ -56,7 +56,8 @@ def made_pictures(args: argparse.Namespace, dataset: Dataset, learned: pd.DataFr
     table = dataset.samples()
     good = table[(table["label"] == GOOD) & (table["split"] != "test")]
     settings = {"bundle": args.bundle, "full": {"epochs": args.epochs, "alpha": args.alpha}, "lr": args.lr}
-    settings |= {"class_pictures": args.class_pictures, "steps": args.steps, "aspect": args.aspect}
+    same = ("class_pictures", "steps", "aspect", "min_snr", "guidance")
+    settings |= {name: getattr(args, name) for name in same}
     ddpm = plugins.make("augmenters", "ddpm", settings)
     view = TrainView(dataset, good, learned, ddpm.reads("all"), "all")
     found = {}
@@ -101,6 +102,8 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=25)
     parser.add_argument("--lr", type=float, default=1e-3, help="a small bundle takes more than the paper's 1e-5")
     parser.add_argument("--alpha", type=float, default=1.0)
+    parser.add_argument("--min-snr", type=float, default=5.0, help="0: none")
+    parser.add_argument("--guidance", type=float, default=7.5)
     parser.add_argument("--class-pictures", type=int, default=40)
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--aspect", choices=["squeeze", "keep"], default="squeeze")
@@ -149,7 +152,10 @@ def main() -> None:
     print("The row 'learned from' gives distances among those pictures themselves. Thumbnails: how near made pictures")
     print("are to the nearest learned one, over how near unseen real ones are: 0 is copies, 1 is as far as they.")
     about = {"dataset": args.dataset, "bundle": args.bundle, "judged": len(judged), "seconds": seconds}
-    options = {name: getattr(args, name) for name in ("epochs", "lr", "alpha", "steps", "aspect", "seed")}
+    options = {
+        name: getattr(args, name)
+        for name in ("epochs", "lr", "alpha", "min_snr", "guidance", "steps", "aspect", "seed")
+    }
     where = {"device": device_name(args.device), "versions": versions()}
     print(json.dumps({"bench": "adaptation", **about, **options, "rows": rows, **where}))
     if args.sheet:

@@ -49,6 +49,8 @@ LIMITS = {
 - Scores are at guidance {guidance:g}; at 4, materials and scratches are recognised less often.
 - It reads text at 8 x 8 and through the embedding of time (as DeepFloyd IF does, unlike SD 1.5), so it cannot place
   things by words.
+- Fine-tune it without min-SNR weighting (`min_snr: 0`): it predicts v down to nearly pure noise, where those weights
+  vanish, so that an adapter learns nothing there and guidance makes pictures pale.
 - Its noise schedule ends at a beta of 0.03, not 0.012: make other schedulers from the configuration of its own.""",
     SDXL: """\
 - The size conditioning was always (64, 64), (0, 0), (64, 64): other values are out of its experience.

@@ -7,7 +7,7 @@ import xml.etree.ElementTree as ElementTree
 import pytest
 
 from augbench.report.svg import Axis, Guide, Series, plot, tick_text
-from augbench.report.svg_parts import DARK, PALETTE, STYLE, document, number
+from augbench.report.svg_parts import DARK, PALETTE, STYLE, document, number, shape_of
 
 SPACE = "{http://www.w3.org/2000/svg}"
 
@@ -148,3 +148,7 @@ def test_ticks_are_plain_numbers(value, text):
 
 def test_a_drawing_of_pieces_is_whole():
     assert parsed(document([], "t", "d", 10, 20)).get("viewBox") == "0 0 10 20"
+
+
+def test_thirty_two_series_look_different():
+    assert len({(place % len(PALETTE), shape_of(place)) for place in range(32)}) == 32

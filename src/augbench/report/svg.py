@@ -12,7 +12,19 @@ from itertools import pairwise
 from math import ceil, floor, isfinite, log10
 from typing import Literal
 
-from augbench.report.svg_parts import FONT, PALETTE, document, ink, line, marker, number, path_of, text, text_width
+from augbench.report.svg_parts import (
+    FONT,
+    PALETTE,
+    document,
+    ink,
+    line,
+    marker,
+    number,
+    path_of,
+    shape_of,
+    text,
+    text_width,
+)
 
 PAD = 10.0  # between entries of the legend
 
@@ -319,7 +331,8 @@ def _points(frame: _Frame, series: Series, place: int) -> str:
         ]
         if series.markers:
             tip = series.tips[i] if series.tips else ""
-            parts.append(marker(*frame.at(series.x[i], series.y[i]), _look(series, place), tip, series.hollow))
+            at = frame.at(series.x[i], series.y[i])
+            parts.append(marker(*at, shape_of(_look(series, place)), tip, series.hollow))
     return f"<g {ink(_colour(series, place))}>{''.join(parts)}</g>" if parts else ""
 
 
@@ -379,7 +392,7 @@ def _legend(named: Sequence[tuple[int, Series]], frame: _Frame) -> tuple[str, in
         y = FONT * (2.6 + 1.6 * row)
         colour = _colour(one, place)
         sample = line([(x, y), (x + 22, y)], colour, 2.0, one.dashed) if one.line != "none" else ""
-        dot = marker(x + 11, y, _look(one, place), hollow=one.hollow) if one.markers or not sample else ""
+        dot = marker(x + 11, y, shape_of(_look(one, place)), hollow=one.hollow) if one.markers or not sample else ""
         parts.append(f"<g {ink(colour)}>{sample}{dot}</g>{text(x + 27, y + 4, one.name)}")
         x += wide + PAD
     return "".join(parts), row + 1

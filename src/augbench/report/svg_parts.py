@@ -99,6 +99,11 @@ def line(points: Sequence[tuple[float, float]], part: str = "ink", thick: float 
     )
 
 
+def shape_of(place: int) -> int:
+    """The marker at that place: when colours begin anew, shapes go on, so that 32 series look different."""
+    return (place + place // len(PALETTE)) % SHAPES
+
+
 def marker(x: float, y: float, shape: int, tip: str = "", hollow: bool = False, size: float = 4.0) -> str:
     """A circle, square, triangle or diamond, by number, in the colour of the group it stands in."""
     drawn = {

@@ -18,7 +18,7 @@ from augbench.report.leaderboard.data import Board
 from augbench.report.leaderboard.pictures import Pictures
 from augbench.report.leaderboard.words import COLUMN_WORDS
 from augbench.report.stats import DASH
-from augbench.report.svg_parts import CLASS, PALETTE, SHAPES, STYLE, marker
+from augbench.report.svg_parts import CLASS, PALETTE, SHAPES, STYLE, marker, shape_of
 
 FOLDER = "assets/leaderboard"
 TITLE = "augbench leaderboard"
@@ -116,7 +116,7 @@ def _name(colours: Mapping[str, int], augmenter: str) -> Markup:
     """An augmenter after the mark that it has in the plots."""
     place = colours[augmenter]
     words = Markup("_<wbr>").join(augmenter.split("_"))  # a long name may be broken there
-    return NAME.format(CLASS, place % len(PALETTE) + 1, place % SHAPES, words)
+    return NAME.format(CLASS, place % len(PALETTE) + 1, shape_of(place), words)
 
 
 def _cell(row: Mapping[str, Any], column: Mapping[str, Any]) -> Markup:

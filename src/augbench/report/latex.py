@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from itertools import groupby
 
 from augbench.report.confusion import Matrix, MatrixRow
@@ -49,6 +49,19 @@ def _table(table: Table | Fidelity | Matrix) -> str:
     sides = "".join("r" if column.is_number else "l" for column in table.columns)
     label = rf"\textbf{{{escape_latex(table.label)}}}. " if table.label else ""
     caption = f"{escape_latex(table.title)}. {label}{escape_latex(' '.join(table.captions))}"
+    return environment(caption, sides, _headings(table.columns), _body(table), map(escape_latex, table.notes))
+
+
+def environment(caption: str, sides: str, head: Iterable[str], body: Iterable[str], notes: Iterable[str]) -> str:
+    """A ``table`` with rules of booktabs, from parts that are LaTeX already.
+
+    Args:
+        caption: under which it stands.
+        sides: ``l`` or ``r`` of each column.
+        head: lines above the rule.
+        body: lines under it.
+        notes: each a paragraph under the table.
+    """
     lines = [
         r"\begin{table}[t]",
         r"\centering",
@@ -56,12 +69,12 @@ def _table(table: Table | Fidelity | Matrix) -> str:
         r"\small",
         rf"\begin{{tabular}}{{{sides}}}",
         r"\toprule",
-        *_headings(table.columns),
+        *head,
         r"\midrule",
-        *_body(table),
+        *body,
         r"\bottomrule",
         r"\end{tabular}",
-        *(rf"\par\smallskip\footnotesize {escape_latex(note)}" for note in table.notes),
+        *(rf"\par\smallskip\footnotesize {note}" for note in notes),
         r"\end{table}",
         "",
     ]

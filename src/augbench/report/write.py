@@ -102,6 +102,21 @@ def _write(
         "report.csv": to_csv(tables).encode(),
         "report.json": to_json(name, tables),
     }
+    return write_files(store, name, contents, out)
+
+
+def write_files(store: Store, name: str, contents: Mapping[str, bytes], out: Path | None) -> list[str]:
+    """Write these files of a grid's report, each whole or not at all.
+
+    Args:
+        store: where they go, unless ``out`` says otherwise.
+        name: of the grid.
+        contents: name of a file -> its bytes.
+        out: a folder in place of ``STORE/reports/<name>/``.
+
+    Returns:
+        Where they are: paths, or URLs where the store is at one.
+    """
     if out is not None:
         for file, content in contents.items():
             write_atomic(out / file, content)

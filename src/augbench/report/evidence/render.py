@@ -17,7 +17,7 @@ from augbench.metrics.resampling import Interval
 from augbench.report.evidence import words
 from augbench.report.evidence.build import Comparison, Evidence, RowEvidence
 from augbench.report.evidence.ranking import Ranking
-from augbench.report.latex import escape_latex
+from augbench.report.latex import environment, escape_latex
 from augbench.report.notes import AP_WORDS
 from augbench.report.render import escape_markdown
 from augbench.report.stats import DASH, INCOMPLETE, Column, seconds_text, share
@@ -343,20 +343,6 @@ def _latex(chapter: Chapter, sheet: Sheet) -> str:
         ]
         for r, row in enumerate(sheet.rows)
     ]
-    lines = [
-        r"\begin{table}[t]",
-        r"\centering",
-        rf"\caption{{{caption}}}",
-        r"\small",
-        rf"\begin{{tabular}}{{{''.join('r' if c.is_number else 'l' for c in sheet.columns)}}}",
-        r"\toprule",
-        *(" & ".join(row) + r" \\" for row in [titles]),
-        r"\midrule",
-        *(" & ".join(row) + r" \\" for row in entries),
-        r"\bottomrule",
-        r"\end{tabular}",
-        *(rf"\par\smallskip\footnotesize {escape_latex(note)}" for note in sheet.notes),
-        r"\end{table}",
-        "",
-    ]
-    return "\n".join(lines)
+    sides = "".join("r" if column.is_number else "l" for column in sheet.columns)
+    head, *body = [" & ".join(row) + r" \\" for row in (titles, *entries)]
+    return environment(caption, sides, [head], body, map(escape_latex, sheet.notes))

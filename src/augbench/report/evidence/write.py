@@ -10,7 +10,6 @@ import pandas as pd
 from rich.console import Console
 
 from augbench.core.errors import UserError
-from augbench.core.files import write_atomic
 from augbench.core.store import Store
 from augbench.metrics.resampling import RESAMPLES
 from augbench.report.evidence.build import build_evidence
@@ -26,7 +25,7 @@ from augbench.report.evidence.render import (
     to_terminal,
 )
 from augbench.report.frame import expected_frame, expected_from_records, load_expected, load_records
-from augbench.report.write import ALL, WAY_OUT
+from augbench.report.write import ALL, WAY_OUT, write_files
 
 PARETO, CD = "pareto.svg", "cd.svg"
 
@@ -76,7 +75,7 @@ def compare(
     files: list[str] = []
     for name, cells, records in there:
         folder = out / name if out and len(there) > 1 else out
-        files += _write(store, name, _contents(store, name, cells, records, against, resamples, console), folder)
+        files += write_files(store, name, _contents(store, name, cells, records, against, resamples, console), folder)
     return files
 
 
@@ -108,13 +107,3 @@ def _contents(
         "compare.json": to_json(name, evidence, chapters, ranked),
         **{file: svg.encode() for file, (_, svg) in plots.items()},
     }
-
-
-def _write(store: Store, name: str, contents: Mapping[str, bytes], out: Path | None) -> list[str]:
-    if out is not None:
-        for file, content in contents.items():
-            write_atomic(out / file, content)
-        return [str(out / file) for file in contents]
-    for file, content in contents.items():
-        store.files.write(store.report_name(name, file), content)
-    return [store.files.where(store.report_name(name, file)) for file in contents]

@@ -11,7 +11,7 @@ from rich.console import Group, RenderableType
 from rich.padding import Padding
 from rich.text import Text
 
-from augbench.report.latex import escape_latex
+from augbench.report.latex import environment, escape_latex
 from augbench.report.papers.layouts import Comparison
 from augbench.report.papers.sheets import COPIED, Entry, Row, Sheet, blocks_of, compared, printed
 from augbench.report.render import GAP, WIDTH, escape_markdown
@@ -133,23 +133,8 @@ def to_latex(comparison: Comparison) -> str:
 
 def _latex_table(sheet: Sheet, words: str, notes: tuple[str, ...]) -> str:
     sides = "".join("l" if _is_text(column) else "r" for column in sheet.columns)
-    lines = [
-        r"\begin{table}[t]",
-        r"\centering",
-        rf"\caption{{{_latex_text(sheet.title)}. {words}}}",
-        r"\small",
-        rf"\begin{{tabular}}{{{sides}}}",
-        r"\toprule",
-        *_latex_headings(sheet),
-        r"\midrule",
-        *_latex_body(sheet),
-        r"\bottomrule",
-        r"\end{tabular}",
-        *(rf"\par\smallskip\footnotesize {_latex_text(note)}" for note in notes),
-        r"\end{table}",
-        "",
-    ]
-    return "\n".join(lines)
+    caption = f"{_latex_text(sheet.title)}. {words}"
+    return environment(caption, sides, _latex_headings(sheet), _latex_body(sheet), map(_latex_text, notes))
 
 
 def _latex_headings(sheet: Sheet) -> list[str]:

@@ -10,14 +10,13 @@ import pandas as pd
 from rich.console import Console
 
 from augbench.core.errors import UserError
-from augbench.core.files import write_atomic
 from augbench.core.store import Store
 from augbench.report.frame import CELL_FIELDS, expected_frame, load_expected, load_records
 from augbench.report.papers.comparison import compare
 from augbench.report.papers.data import to_csv, to_json
 from augbench.report.papers.layouts import Comparison, choose, find_layout
 from augbench.report.papers.render import to_html, to_latex, to_markdown, to_terminal
-from augbench.report.write import ALL, WAY_OUT
+from augbench.report.write import ALL, WAY_OUT, write_files
 
 
 def report_layout(
@@ -81,10 +80,4 @@ def _write(store: Store, grid_name: str, comparison: Comparison, out: Path | Non
         f"{name}.json": to_json(comparison),
         f"{name}.html": to_html(comparison).encode(),
     }
-    if out is not None:
-        for file, content in contents.items():
-            write_atomic(out / file, content)
-        return [str(out / file) for file in contents]
-    for file, content in contents.items():
-        store.files.write(store.report_name(grid_name, file), content)
-    return [store.files.where(store.report_name(grid_name, file)) for file in contents]
+    return write_files(store, grid_name, contents, out)

@@ -8,7 +8,6 @@ import torch
 from helpers import library_of, view_of
 from layouts import draw_surfaces
 from PIL import Image
-from test_contracts import requests, room
 
 from augbench import UserError
 from augbench.augmenters import ddpm
@@ -17,6 +16,7 @@ from augbench.core import plugins
 from augbench.core.contracts import TrainView
 from augbench.diffusion.bundles import MODELS, find, load
 from augbench.diffusion.sample import sample
+from augbench.testing import requests, workroom
 
 CRACKS = ["skt background cracked", "skt background scratched"]
 TINY = {
@@ -63,7 +63,7 @@ def adapted(surfaces, tmp_path, shots, **changes):
     view = seen(surfaces, augmenter, shots)
     out = tmp_path / "adapter"
     out.mkdir(parents=True)
-    learned = augmenter.adapt(view, out, 0, room(tmp_path))
+    learned = augmenter.adapt(view, out, 0, workroom(tmp_path))
     augmenter.load(out, "cpu")
     return augmenter, view, out, learned
 
@@ -121,7 +121,7 @@ def test_class_pictures_are_made_once_for_all_adapters(surfaces, tmp_path, monke
         return honest(pipeline, bundle, prompts, **options)
 
     monkeypatch.setattr(ddpm, "sample", counted)
-    place = room(tmp_path)
+    place = workroom(tmp_path)
     for number, changes in enumerate(({}, {"lr": 1e-2}, {"class_prompt": "wall"})):
         augmenter, out = made(**changes), tmp_path / str(number)
         out.mkdir()
@@ -191,7 +191,7 @@ def test_nothing_to_learn_from(surfaces, tmp_path):
     augmenter = made()
     table = surfaces.samples().head(0)
     with pytest.raises(UserError, match="no picture to learn from"):
-        augmenter.adapt(TrainView(surfaces, table, table, augmenter.reads(2), 2), tmp_path, 0, room(tmp_path))
+        augmenter.adapt(TrainView(surfaces, table, table, augmenter.reads(2), 2), tmp_path, 0, workroom(tmp_path))
 
 
 def test_too_little_memory_names_what_saves_some(surfaces, tmp_path, monkeypatch):

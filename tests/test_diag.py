@@ -14,7 +14,6 @@ from helpers import assert_one_line, cli, library_of, on_disk, tiny, tiny_grid, 
 from layouts import draw_surfaces
 from PIL import Image
 from rich.console import Console
-from test_contracts import requests
 
 from augbench import UserError
 from augbench.augmenters import diag
@@ -31,6 +30,7 @@ from augbench.engine.driver import run
 from augbench.report.frame import load_records
 from augbench.report.plan import print_plan
 from augbench.report.write import report
+from augbench.testing import requests
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

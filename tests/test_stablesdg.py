@@ -10,7 +10,6 @@ from helpers import library_of, same_picture, tiny_plan
 from layouts import draw_neu, draw_surfaces
 from PIL import Image
 from safetensors.torch import load_file, save_file
-from test_contracts import requests, room
 
 from augbench import Request, UserError
 from augbench.augmenters import stablesdg
@@ -25,6 +24,7 @@ from augbench.diffusion.img2img import vary
 from augbench.diffusion.sample import fit_image, sample
 from augbench.engine.worker import WorkerSetup
 from augbench.jobs.search import decide, run_arm
+from augbench.testing import requests, workroom
 
 TINY = {"bundle": "micro-sd", "token_steps": 2, "lora_steps": 2, "batch": 2, "rank": 2, "steps": 2}
 STRONG = TINY | {"token_lr": 0.5, "lora_lr": 0.1}  # so that classes are far from one another
@@ -57,7 +57,7 @@ def shots_of(dataset, count=2, classes=None):
 def adapted(view, place, **changes):
     augmenter, out = made(**changes), place / "adapter"
     out.mkdir(parents=True)
-    learned = augmenter.adapt(view, out, 0, room(place))
+    learned = augmenter.adapt(view, out, 0, workroom(place))
     augmenter.load(out, "cpu")
     return augmenter, out, learned
 
@@ -228,7 +228,7 @@ def test_an_adaptation_cut_off_in_any_class_ends_the_same(two_classes, tmp_path,
             raise Cut
 
     _, view, whole, learned = two_classes
-    place, augmenter, said = room(tmp_path), made(STRONG), []
+    place, augmenter, said = workroom(tmp_path), made(STRONG), []
     monkeypatch.setattr(dreambooth, "FLUSH", -1.0)
     for number, say in enumerate((cut, lambda *progress: said.append(progress[0]))):
         out = tmp_path / str(number)

@@ -246,24 +246,27 @@ def prepare(augmenter: Augmenter, view: TrainView, folder: Path) -> None:
     """Let it learn, if it does, into an empty folder; and load what it learned."""
     adapter = None
     if augmenter.learns:
-        adapter, scratch = folder / "adapter", folder / "scratch"
+        adapter = folder / "adapter"
         adapter.mkdir(exist_ok=True)
-        scratch.mkdir(exist_ok=True)
-        augmenter.adapt(view, adapter, 0, Workroom(scratch, _shared_in(folder / "shared")))
+        augmenter.adapt(view, adapter, 0, workroom(folder))
         endings = {path.suffix for path in adapter.rglob("*") if path.is_file()}
         assert endings <= {".safetensors", ".json"}, f"an adapter is safetensors and JSON, not {endings}"
     augmenter.load(adapter, "cpu")
 
 
-def _shared_in(top: Path) -> Callable[[str, Callable[[Path], None]], Path]:
-    def shared(key: str, make: Callable[[Path], None]) -> Path:
-        folder = top / key
-        if not folder.exists():
-            folder.mkdir(parents=True)
-            make(folder)
-        return folder
+def workroom(folder: Path) -> Workroom:
+    """Where an adapter is made, on the CPU; what is shared lies in the folder, too."""
 
-    return shared
+    def shared(key: str, make: Callable[[Path], None]) -> Path:
+        place = folder / "shared" / key
+        if not place.exists():
+            place.mkdir(parents=True)
+            make(place)
+        return place
+
+    scratch = folder / "scratch"
+    scratch.mkdir(exist_ok=True)
+    return Workroom(scratch, shared)
 
 
 def _spec_of(dataset: Dataset, settings: dict[str, Any], fold: int = 0) -> tuple[Library, DataSpec]:

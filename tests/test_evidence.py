@@ -25,6 +25,8 @@ from augbench.report.evidence.pareto import RowCost, efficient
 from augbench.report.evidence.ranking import rankings
 from augbench.report.evidence.write import compare
 from augbench.report.frame import expected_from_records, load_records
+from augbench.report.leaderboard.costs import Costs
+from augbench.report.leaderboard.merge import gather
 
 BASE = {"width": 32, "height": 32, "lr": 0.01, "batch": 5, "epochs": 1, "ap": "step"}
 CLASSES = ("crack", "stain")
@@ -389,6 +391,8 @@ def test_a_pool_for_all_regimes_is_not_taken_for_one_of_these_shots(store):
     put_pool(store, one)
     put_adapter(store, AdapterSpec(one.data, one.augmenter, None, None), 100.0, {})
     assert evidence_of(store)[0].rows[0].cost is None
+    on_the_page = Costs(gather([store])).of(one.key)
+    assert not on_the_page.is_whole and on_the_page.total == 0
 
 
 def test_a_row_that_is_better_and_no_dearer_makes_others_inefficient():

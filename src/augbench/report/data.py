@@ -115,8 +115,9 @@ def to_json(name: str, tables: Sequence[Table]) -> bytes:
     return json_bytes({"report": name, "tables": [_json_table(table) for table in tables]})
 
 
-def _json_table(table: Table) -> dict[str, Any]:
-    plain = (
+def about_table(table: Table) -> dict[str, Any]:
+    """What a table is of, as its JSON and that of its comparison say it."""
+    fields = (
         "title",
         "label",
         "dataset",
@@ -127,11 +128,15 @@ def _json_table(table: Table) -> dict[str, Any]:
         "task",
         "ap_definition",
         "embedded",
-        "captions",
-        "notes",
     )
+    return {field: getattr(table, field) for field in fields}
+
+
+def _json_table(table: Table) -> dict[str, Any]:
     columns = [vars(column) for column in table.columns]
-    return {field: getattr(table, field) for field in plain} | {
+    return about_table(table) | {
+        "captions": table.captions,
+        "notes": table.notes,
         "columns": columns,
         "rows": [_json_row(table, row) for row in table.rows],
         "fidelity": _json_fidelity(table.fidelity),

@@ -14,6 +14,7 @@ from typing import Any
 from augbench.core.store import json_bytes
 from augbench.metrics.inference import VarianceSplit
 from augbench.metrics.resampling import CONFIDENCE, Interval
+from augbench.report.data import about_table
 from augbench.report.evidence.build import Comparison, Evidence, RowEvidence
 from augbench.report.evidence.pareto import RowCost
 from augbench.report.evidence.ranking import Ranking
@@ -135,21 +136,8 @@ def to_json(name: str, evidence: Sequence[Evidence], chapters: Sequence[Chapter]
 
 
 def _json_table(evidence: Evidence, chapter: Chapter) -> dict[str, Any]:
-    table = evidence.table
-    plain = (
-        "title",
-        "label",
-        "dataset",
-        "protocol",
-        "folds",
-        "test_share",
-        "shots",
-        "task",
-        "ap_definition",
-        "embedded",
-    )
     words = {sheet.title: [*sheet.captions, *sheet.notes] for sheet in chapter.sheets}
-    return {name: getattr(table, name) for name in plain} | {
+    return about_table(evidence.table) | {
         "headline": evidence.headline,
         "baseline": evidence.baseline or None,
         "resamples": evidence.resamples,

@@ -9,18 +9,15 @@ beside it: it is the same for every augmenter where a protocol fixes the picture
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import fsum
 from typing import Any
 
-from augbench.core import plugins
-from augbench.core.contracts import Augmenter
-from augbench.core.errors import UserError
-from augbench.core.keys import digest
-from augbench.core.specs import DataSpec, PoolSpec, SearchSpec
+from augbench.core.specs import PoolSpec, SearchSpec
 from augbench.core.store import Store
 from augbench.report.evidence.costs import MadePart, read_costs
+from augbench.report.evidence.takes import PoolIndex, plugin_of, takes_of
 
 DEFINITION = (
     "Seconds of one worker for what one classifier needs before it is trained: search, class pictures and adaptation, "
@@ -52,12 +49,12 @@ class Spending:
         """``keys``: of the cells that will be asked for."""
         self._specs = {record["key"]: record["spec"] for record in store.read_records(sorted(keys))}
         self._parts = read_costs(store)
-        self._pools: dict[tuple[str, str, int, int | None], list[tuple[PoolSpec, MadePart]]] = {}
-        for _, part in sorted(self._parts.items()):
-            if part.kind == "pools" and part.spec is not None:
-                pool = PoolSpec.from_dict(part.spec)
-                where = (pool.data.digest, pool.augmenter.digest, pool.seed, pool.fresh_for)
-                self._pools.setdefault(where, []).append((pool, part))
+        pools = [
+            (PoolSpec.from_dict(part.spec), part)
+            for _, part in sorted(self._parts.items())
+            if part.kind == "pools" and part.spec is not None
+        ]
+        self._pools = PoolIndex((pool, (pool, part)) for pool, part in pools)
 
     def of(self, keys: Sequence[str]) -> RowCost | None:
         """The cost of a row with these cells; None where that of one of them is not on record."""
@@ -73,7 +70,7 @@ class Spending:
     def _cell(self, spec: Mapping[str, Any]) -> RowCost | None:
         pictures = spec["n_aug"] * max(len(spec["data"]["classes"]), 1)
         total = RowCost()
-        for augmenter, share in _takes(spec["augmenter"]) if pictures else ():
+        for augmenter, share in takes_of(spec["augmenter"]) if pictures else ():
             part = self._take(spec, augmenter, share * pictures)
             if part is None:
                 return None
@@ -82,11 +79,11 @@ class Spending:
 
     def _take(self, spec: Mapping[str, Any], augmenter: str, pictures: float) -> RowCost | None:
         """The cost of so many pictures of one pool, with what it takes to begin."""
-        found = self._pool(spec, augmenter)
+        found = self._pools.find(spec, augmenter)
         if found is None:
             return None
         pool, made = found
-        plugin = _plugin(pool)
+        plugin = plugin_of(pool)
         search, adapter = self._parts.get(SearchSpec(pool.adapter).key), self._parts.get(pool.adapter.key)
         if (adapter is None and (plugin is None or plugin.learns)) or (
             search is None and (plugin is None or plugin.candidates())
@@ -112,15 +109,6 @@ class Spending:
         ]
         return None if None in seconds else fsum(second or 0.0 for second in seconds)
 
-    def _pool(self, spec: Mapping[str, Any], augmenter: str) -> tuple[PoolSpec, MadePart] | None:
-        """The pool that a cell takes from: of its shots where the augmenter reads them, else the one for all."""
-        fresh = spec["n_aug"] if spec["fresh_pools"] else None
-        where = (DataSpec.from_dict(spec["data"]).digest, augmenter, spec["seed"], fresh)
-        found = self._pools.get(where, [])
-        own = [one for one in found if (one[0].shots, one[0].draw) == (spec["shots"], spec["draw"])]
-        for_all = [one for one in found if one[0].shots is None and not _reads_shots(one[0], spec["shots"])]
-        return next(iter(own + for_all), None)
-
 
 def efficient(rows: Sequence[tuple[RowCost | None, float, bool]]) -> list[bool]:
     """Which rows no other beats in cost and metric at once.
@@ -137,29 +125,6 @@ def efficient(rows: Sequence[tuple[RowCost | None, float, bool]]) -> list[bool]:
         and not any(c <= cost.total and v >= value and (c, v) != (cost.total, value) for c, v in known)
         for cost, value, complete in rows
     ]
-
-
-def _takes(augmenter: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
-    """(digest of an augmenter, its share of the pictures): of a mixture its parts, else the augmenter itself."""
-    settings = augmenter["key_settings"]
-    if list(settings) == ["parts"]:
-        yield from ((str(part), float(share)) for part, share in settings["parts"])
-    else:
-        yield digest({"name": augmenter["name"], "settings": settings}), 1.0
-
-
-def _plugin(pool: PoolSpec) -> Augmenter | None:
-    """The augmenter of a pool; None where it is not at hand."""
-    try:
-        return plugins.make("augmenters", pool.augmenter.name, dict(pool.augmenter.settings))
-    except UserError:
-        return None
-
-
-def _reads_shots(pool: PoolSpec, shots: int | str) -> bool:
-    """Whether its augmenter would have a pool of its own for these shots; False where nobody can be asked."""
-    plugin = _plugin(pool)
-    return plugin is not None and "shots" in plugin.reads(shots)
 
 
 def _sum(a: RowCost, b: RowCost) -> RowCost:

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
-from augbench.core import plugins
-from augbench.core.errors import UserError
-from augbench.core.keys import digest
 from augbench.core.specs import PoolSpec, SearchSpec
 from augbench.core.store import Kind, Store
 from augbench.report.evidence.costs import COSTS, MadePart, marker_of, read_costs
+from augbench.report.evidence.takes import PoolIndex, plugin_of, takes_of
 from augbench.report.leaderboard.merge import Gathered
 
 
@@ -60,12 +57,12 @@ class Costs:
             for key, part in sorted(read_costs(store).items()):
                 source = _own_file(store, part.kind, key) or said(key)
                 self._parts.setdefault(key, (part, source))
-        self._pools: dict[tuple[str, str, int], list[Pool]] = {}
-        for part, source in self._parts.values():
-            if part.spec is not None and part.pictures and part.seconds is not None:
-                pool = Pool(PoolSpec.from_dict(part.spec), part.seconds / part.pictures, source)
-                where = (pool.spec.data.digest, pool.spec.augmenter.digest, pool.spec.seed)
-                self._pools.setdefault(where, []).append(pool)
+        pools = [
+            Pool(PoolSpec.from_dict(part.spec), part.seconds / part.pictures, source)
+            for part, source in self._parts.values()
+            if part.spec is not None and part.pictures and part.seconds is not None
+        ]
+        self._pools = PoolIndex((pool.spec, pool) for pool in pools)
 
     def of(self, key: str) -> Cost:
         """The cost of a cell."""
@@ -75,8 +72,8 @@ class Costs:
         pictures = spec["n_aug"] * max(len(spec["data"]["classes"]), 1)
         generating, learning, is_whole = 0.0, 0.0, True
         sources: dict[Source, float] = {}
-        for augmenter, share in _takes(spec["augmenter"]):
-            pool = self._pool(spec, augmenter)
+        for augmenter, share in takes_of(spec["augmenter"]):
+            pool = self._pools.find(spec, augmenter)
             if pool is None:
                 is_whole = False
                 continue
@@ -89,19 +86,8 @@ class Costs:
     def pool(self, key: str) -> Pool | None:
         """The pool of a cell that takes from one alone; None for mixtures, and where nothing is on record."""
         spec = self._gathered.specs[key]
-        takes = list(_takes(spec["augmenter"]))
-        return self._pool(spec, takes[0][0]) if spec["n_aug"] and len(takes) == 1 else None
-
-    def _pool(self, spec: Mapping[str, Any], augmenter: str) -> Pool | None:
-        data = {k: spec["data"][k] for k in ("name", "settings", "fingerprint", "fold", "holdout")}
-        share = spec["data"].get("test_share")
-        identity = digest(data | ({} if share is None else {"test_share": share}))
-        fresh = spec["n_aug"] if spec["fresh_pools"] else None
-        for pool in self._pools.get((identity, augmenter, spec["seed"]), ()):
-            reads = pool.spec.shots is None or (pool.spec.shots, pool.spec.draw) == (spec["shots"], spec["draw"])
-            if reads and pool.spec.fresh_for in (fresh, None):
-                return pool
-        return None
+        takes = list(takes_of(spec["augmenter"]))
+        return self._pools.find(spec, takes[0][0]) if spec["n_aug"] and len(takes) == 1 else None
 
     def _learning(self, pool: PoolSpec) -> tuple[dict[Source, float], bool]:
         """Seconds of its adapter, of what that shares with others, and of its search; and whether that is all."""
@@ -116,16 +102,6 @@ class Costs:
             seconds = (part[0].seconds if part else None) or while_adapting
             found[source] = found.get(source, 0.0) + seconds
         return found, True
-
-
-def _takes(augmenter: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
-    """(digest of an augmenter, share of the pictures): of a mixture its parts, else the augmenter itself."""
-    settings = augmenter["key_settings"]
-    parts = settings.get("parts") if list(settings) == ["parts"] else None
-    if isinstance(parts, list) and parts and all(isinstance(part, list) and len(part) == 2 for part in parts):
-        yield from ((str(name), float(share)) for name, share in parts)
-    else:
-        yield digest({"name": augmenter["name"], "settings": settings}), 1.0
 
 
 def _own_file(store: Store, kind: Kind, key: str) -> Source | None:
@@ -147,7 +123,5 @@ def _told_elsewhere(gathered: Gathered, store: Store, place: int) -> Callable[[s
 
 def _learns(pool: PoolSpec) -> bool:
     """Whether its augmenter learns before it generates; True where nobody can be asked."""
-    try:
-        return plugins.make("augmenters", pool.augmenter.name, dict(pool.augmenter.settings)).learns
-    except UserError:
-        return True
+    plugin = plugin_of(pool)
+    return plugin is None or plugin.learns

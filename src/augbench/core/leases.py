@@ -17,6 +17,7 @@ import time
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -202,6 +203,7 @@ def _gone(host: str, pid: int, pids: str | None) -> bool:
     return host == socket.gethostname() and pids in (None, _pids()) and not _lives(pid)
 
 
+@cache
 def _pids() -> str:
     """What process ids are counted in: a machine since it booted, and a container in it; "" where nobody says.
 

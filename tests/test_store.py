@@ -3,6 +3,8 @@
 import hashlib
 import json
 import os
+import subprocess
+import sys
 import threading
 import time
 
@@ -180,3 +182,18 @@ def test_pool_paths_follow_the_spec(store):
     assert not store.check()
     store.files.write(store.image_name(pool, 60), b"y")
     assert "00003.jsonl" in store.check()[0]
+
+
+def test_reading_scores_starts_no_threads():
+    """Arrow's threads may end a process with SIGABRT when it leaves, after its work was done well."""
+    code = """
+import os, pyarrow, pandas
+from augbench.core.scores import scores_bytes, scores_frame
+table = pandas.DataFrame({"id": [str(i) for i in range(5000)], "logit": [float(i) for i in range(5000)]})
+data = scores_bytes(table)
+before = len(os.listdir("/proc/self/task"))
+assert scores_frame(data).equals(table)
+print(len(os.listdir("/proc/self/task")) - before)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "0", done.stderr

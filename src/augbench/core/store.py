@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import io
 import json
 import tempfile
 import time
@@ -20,6 +19,7 @@ from typing import Any, Literal
 from augbench.core.errors import StoreError, UserError
 from augbench.core.files import Files, LocalFiles
 from augbench.core.remote import RemoteFiles
+from augbench.core.scores import scores_table
 from augbench.core.specs import AdapterSpec, PoolSpec, SearchSpec
 
 Kind = Literal[
@@ -307,14 +307,11 @@ def open_files(location: str | Path) -> Files:
 
 
 def _check_scores(data: bytes | None, place: str) -> list[str]:
-    import pyarrow
-    from pyarrow import parquet
-
     if data is None:
         return [f"scores '{place}' are missing: run the grid again to make them anew"]
     try:
-        parquet.read_table(io.BytesIO(data))
-    except (pyarrow.ArrowException, OSError):
+        scores_table(data)
+    except ValueError:
         return [f"scores '{place}' are damaged: {MEND}"]
     return []
 

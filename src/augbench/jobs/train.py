@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from augbench.core.contracts import GOOD
 from augbench.core.errors import UserError
 from augbench.core.library import Library
 from augbench.core.plan import Take, notes_of
+from augbench.core.scores import scores_bytes
 from augbench.core.seeds import derive_seed
 from augbench.core.specs import SCHEMA, Cell
 from augbench.core.splits import Split
@@ -182,9 +182,7 @@ def commit(
         seconds: total, gather, fit, judge.
         shown: training pictures, repetitions counted.
     """
-    buffer = io.BytesIO()
-    scores.to_parquet(buffer, index=False, engine="pyarrow", compression="zstd")
-    context.store.files.write(context.store.name("scores", cell.key), buffer.getvalue())
+    context.store.files.write(context.store.name("scores", cell.key), scores_bytes(scores))
     record = {
         "schema": SCHEMA,
         "key": cell.key,

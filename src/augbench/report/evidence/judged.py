@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -10,6 +9,7 @@ import numpy as np
 
 from augbench.core.contracts import GOOD
 from augbench.core.errors import UserError
+from augbench.core.scores import scores_frame
 from augbench.core.store import MEND, Store
 
 TOLERANCE = 1e-6  # between a record's metric and that of its scores: sums in another order differ by far less
@@ -36,13 +36,10 @@ def load_judged(store: Store, keys: Sequence[str]) -> dict[str, Judged]:
 
 
 def _judged(data: bytes | None, place: str) -> Judged:
-    import pyarrow
-    from pyarrow import parquet
-
     if data is None:
         raise UserError(f"scores '{place}' are missing: run the grid again to make them anew")
     try:
-        table = parquet.read_table(io.BytesIO(data)).to_pandas()
+        table = scores_frame(data)
         test = table[table["part"] == "test"]
         names, groups = test["label"].to_numpy(str), test["group"].to_numpy(str)
         if "logit" in test:
@@ -51,7 +48,7 @@ def _judged(data: bytes | None, place: str) -> Judged:
         number = {column.removeprefix("logit_"): place for place, column in enumerate(columns)}
         labels = np.array([number[name] for name in names], np.int64)
         return Judged(labels, test[columns].to_numpy().argmax(axis=1), groups, names != GOOD)
-    except (pyarrow.ArrowException, OSError, KeyError, ValueError) as error:
+    except (KeyError, ValueError) as error:
         raise UserError(f"scores '{place}' are damaged ({type(error).__name__}: {error}): {MEND}") from None
 
 

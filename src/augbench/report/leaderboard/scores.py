@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,6 +11,7 @@ import pandas as pd
 
 from augbench.core.contracts import GOOD
 from augbench.core.errors import UserError
+from augbench.core.scores import scores_frame
 from augbench.core.store import MEND
 from augbench.report.leaderboard.merge import Gathered
 
@@ -43,12 +43,9 @@ class Scores:
 
 
 def _parse(data: bytes, place: str) -> pd.DataFrame:
-    import pyarrow
-    from pyarrow import parquet
-
     try:
-        table = parquet.read_table(io.BytesIO(data)).to_pandas()
-    except (pyarrow.ArrowException, OSError):
+        table = scores_frame(data)
+    except ValueError:
         raise UserError(f"scores '{place}' are damaged: {MEND}") from None
     if missing := {"id", "part", "label", "group"} - set(table.columns):
         raise UserError(f"scores '{place}' are damaged (no column {', '.join(sorted(missing))}): {MEND}")

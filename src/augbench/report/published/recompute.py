@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
@@ -14,6 +13,7 @@ from augbench.core.contracts import GOOD
 from augbench.core.errors import UserError
 from augbench.core.extractor import EMBEDDED
 from augbench.core.records import Counts, Curves, read_as
+from augbench.core.scores import scores_table
 from augbench.core.specs import Cell
 from augbench.metrics.evaluate import evaluate
 
@@ -37,13 +37,12 @@ def read_scores(data: bytes) -> pd.DataFrame:
     Raises:
         UserError: it is no Parquet file, or its columns are not those of scores.
     """
-    import pyarrow
-    from pyarrow import parquet, types
+    from pyarrow import types
 
     try:
-        table = parquet.read_table(io.BytesIO(data))
-    except (pyarrow.ArrowException, OSError) as error:
-        raise UserError(f"its scores are no whole Parquet file ({' '.join(str(error).split())})") from None
+        table = scores_table(data)
+    except ValueError as error:
+        raise UserError(f"its scores are no whole Parquet file ({error})") from None
     for name, kind in zip(table.schema.names, table.schema.types, strict=True):
         is_text = types.is_string(kind) or types.is_large_string(kind)
         is_logit = name == "logit" or name.startswith("logit_")
@@ -54,7 +53,7 @@ def read_scores(data: bytes) -> pd.DataFrame:
     missing = [name for name in ABOUT if name not in table.schema.names]
     if missing or len(set(table.schema.names)) < len(table.schema.names) or not table.num_rows:
         raise UserError(f"its scores lack {', '.join(missing) or 'rows, or name a column twice'}")
-    return table.to_pandas()
+    return table.to_pandas(use_threads=False)
 
 
 def score_problems(cell: Cell, scores: pd.DataFrame) -> list[str]:

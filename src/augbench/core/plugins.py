@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import importlib
 import importlib.metadata
-import importlib.util
 import inspect
 import pkgutil
 import sys
@@ -23,7 +22,7 @@ ROOMS: dict[str, type] = {"datasets": Dataset, "augmenters": Augmenter}
 
 _found: dict[str, dict[str, type]] = {}
 _versions: dict[tuple[str, str], str] = {}  # (room, name) -> what tells its code apart; none for our own
-_files: list[str] = []  # what --plugin added, so that workers can load the same
+_files: dict[str, bytes] = {}  # what --plugin added: its path here and its text, which workers elsewhere load
 
 
 def find(room: str) -> dict[str, type]:
@@ -77,20 +76,31 @@ def load_file(path: str | Path) -> None:
         UserError: no such file, or no plug-in in it.
     """
     path = Path(path).resolve()
-    if str(path) in _files:
-        return
     if not path.is_file():
         raise UserError(f"--plugin '{path}': no such file")
+    load_text(str(path), path.read_bytes())
+
+
+def load_text(file: str, text: bytes) -> None:
+    """Add the plug-ins of a Python file that lies on another machine, or did: on this one nothing is read.
+
+    Args:
+        file: its path there; the stem is the plug-in's name.
+        text: what it holds.
+
+    Raises:
+        UserError: its name could be no plug-in's, it does not run, or there is no plug-in in it.
+    """
+    if file in _files:
+        return
+    path = Path(file)
     if path.suffix != ".py" or not path.stem.isidentifier():
         raise UserError(f"--plugin '{path}': not a Python file whose name could be a plug-in's: call it NAME.py")
-    module_name = f"augbench_plugin_{path.stem}"
-    spec = importlib.util.spec_from_file_location(module_name, path)
-    if spec is None or spec.loader is None:
-        raise UserError(f"--plugin '{path}': not a Python file")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[module_name] = module
+    module = ModuleType(f"augbench_plugin_{path.stem}")
+    module.__file__ = file
+    sys.modules[module.__name__] = module
     try:
-        spec.loader.exec_module(module)
+        exec(compile(text, file, "exec", dont_inherit=True), vars(module))  # noqa: S102 - running it is what --plugin asks for
     except Exception as error:
         raise UserError(f"--plugin '{path}': {type(error).__name__}: {error}") from error
     rooms = [room for room, base in ROOMS.items() if _own_classes(module, base)]
@@ -101,8 +111,8 @@ def load_file(path: str | Path) -> None:
             raise UserError(f"--plugin '{path}': '{path.stem}' is already one of the {room}: rename the file")
     for room in rooms:
         find(room)[path.stem] = _the_class(module, ROOMS[room], path.stem)
-        _versions[room, path.stem] = "sha256:" + hashlib.sha256(path.read_bytes()).hexdigest()
-    _files.append(str(path))
+        _versions[room, path.stem] = "sha256:" + hashlib.sha256(text).hexdigest()
+    _files[file] = text
 
 
 def version(room: str, name: str) -> dict[str, str]:
@@ -114,9 +124,9 @@ def version(room: str, name: str) -> dict[str, str]:
     return {"plugin": _versions[room, name]} if (room, name) in _versions else {}
 
 
-def loaded_files() -> tuple[str, ...]:
-    """The files that `load_file` added in this process."""
-    return tuple(_files)
+def loaded_files() -> dict[str, bytes]:
+    """The files that were added in this process: path -> text, as `load_text` takes them."""
+    return dict(_files)
 
 
 def _own_classes(module: ModuleType, base: type) -> list[type]:

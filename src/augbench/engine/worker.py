@@ -30,7 +30,7 @@ class WorkerSetup:
 
     store: str
     datasets: Mapping[str, tuple[str, Mapping[str, Any]]]
-    plugin_files: tuple[str, ...]
+    plugin_files: Mapping[str, bytes]  # path on the driver's machine -> text: other machines may not have the file
     save_weights: bool
     git_sha: str | None
 
@@ -52,8 +52,8 @@ class WorkerSetup:
         return Context(Store(self.store, look=False), Library(self.datasets), device, self.save_weights, self.git_sha)
 
     def _load_plugins(self) -> None:
-        for file in self.plugin_files:
-            plugins.load_file(file)
+        for file, text in self.plugin_files.items():
+            plugins.load_text(file, text)
 
 
 @dataclass(frozen=True)

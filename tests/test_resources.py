@@ -148,7 +148,48 @@ def test_what_would_wait_for_ever_is_refused():
     allot(tiny_plan(resources={"generate": {"gpu": 1}}), [CPU_16])  # MemSeg would not use it
 
 
+A100, T4, L4 = Node(16, 4, kind="A100"), Node(16, 4, kind="T4"), Node(16, 2, kind="L4")
+
+
+@pytest.mark.parametrize(
+    ("train", "nodes", "kind", "slots"),
+    [
+        ({}, [A100, A100], "", 32),  # one kind: nothing to decide
+        ({}, [T4, A100, T4, L4], "T4", 32),  # the kind with most GPUs, whatever the order
+        ({}, [Node(16, 8), A100], "A100", 16),  # Ray tells the kind of some alone: those can be asked for
+        ({"accelerator": "A100"}, [T4, A100, T4], "A100", 16),
+        ({"accelerator": "any"}, [T4, A100, T4], "", 48),
+        ({"gpu": 0, "cpu": 4}, [T4, A100], "", 8),
+        ({}, [CPU_16, CPU_16], "", 32),
+    ],
+)
+def test_trainings_of_a_table_share_a_kind_of_gpu(train, nodes, kind, slots):
+    plan = tiny_plan(augmenters=["none"], shots=[5], seeds=list(range(100)), resources={"train": train})
+    found = allot(plan, nodes)
+    assert (found.train.kind, found.train.workers) == (kind, slots)
+    decided = bool(kind) and not train
+    assert [f"on {kind} alone" in note for note in found.notes] == [True] * decided
+
+
+def test_a_kind_of_gpu_that_is_not_there_is_refused():
+    with pytest.raises(UserError, match=r"0\.25 GPUs \(H100\).*4 GPUs \(T4\) \(2 times\): lower resources.train"):
+        allot(tiny_plan(resources={"train": {"accelerator": "H100"}}), [T4, T4])
+    with pytest.raises(UserError, match=r"generate fits: .* \(H100\)"):
+        allot(tiny_plan(**BOTH, resources={"generate": {"accelerator": "H100"}}), [T4, A100])
+    found = allot(tiny_plan(**BOTH, resources={"generate": {"accelerator": "A100"}}), [T4, A100])
+    assert {lane.share.kind for lane in found.generate if True in lane.kinds} == {"A100"}
+    assert {lane.share.kind for lane in found.generate if False in lane.kinds} == {""}  # MemSeg uses none
+
+
+def test_what_ray_says_of_a_machine():
+    assert Node.of({"CPU": 8.0, "GPU": 2.0, "accelerator_type:T4": 1.0, "node:10.0.0.1": 1.0}) == Node(8, 2, kind="T4")
+    assert Node.of({"memory": 5.0}) == Node(0, 0, 5.0)
+
+
 def test_as_ray_takes_it():
+    of_kind = Share(1, 0.5, 0, 3, "T4")
+    assert of_kind.bundle == {"CPU": 1, "GPU": 0.5, "accelerator_type:T4": 0.001}
+    assert of_kind.options["resources"] == {"accelerator_type:T4": 0.001}
     share = Share(2, 0.5, 8 * 10**9, 3)
     assert share.bundle == {"CPU": 2, "GPU": 0.5, "memory": 8 * 10**9}
     assert share.options == {"num_cpus": 2, "num_gpus": 0.5, "memory": 8 * 10**9}

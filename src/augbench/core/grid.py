@@ -91,6 +91,7 @@ class StageResources(_Strict):
     gpu: GpuField | None = None  # a share of one GPU, or a whole number of GPUs
     memory: MemoryField | None = None  # of the machine, not of the GPU: bytes, or with a unit, as 8GB
     workers: int | None = Field(default=None, ge=1)  # at once, over all machines
+    accelerator: str | None = Field(default=None, pattern=r"^[A-Za-z0-9_.-]+$")  # a kind of GPU as Ray calls it; any
 
 
 class Resources(_Strict):

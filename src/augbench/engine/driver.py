@@ -14,7 +14,6 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from math import inf
 from pathlib import Path
 from typing import Literal
 
@@ -109,7 +108,7 @@ def run(
                 if executor == "inline":
                     run_inline(plan, store, board)
                 else:
-                    _run_on_ray(plan, store, board, address, job)
+                    _run_on_ray(plan, store, board, address, job, console)
         except KeyboardInterrupt:
             interrupted = True
             board.stop()
@@ -122,7 +121,7 @@ def run(
     )
 
 
-def _run_on_ray(plan: Plan, store: Store, board: Board, address: str | None, job: Job) -> None:
+def _run_on_ray(plan: Plan, store: Store, board: Board, address: str | None, job: Job, console: Console) -> None:
     with _ray(address) as nodes:
         import ray
 
@@ -130,6 +129,8 @@ def _run_on_ray(plan: Plan, store: Store, board: Board, address: str | None, job
         from augbench.engine.train import run_training
 
         allotment = allot(plan, nodes)
+        for note in allotment.notes:
+            console.print(note, markup=False, highlight=False, soft_wrap=True)
         generation = Generation(plan, store, board, allotment)
         if board.pools_left:
             generation.start()
@@ -164,7 +165,7 @@ def _ray(address: str | None) -> Iterator[list[Node]]:
         for name in ("ray", "ray._private.worker", "ray.tune", "ray.data", "ray.air"):
             logging.getLogger(name).setLevel(logging.ERROR)
         alive = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-        yield [Node(has.get("CPU", 0.0), has.get("GPU", 0.0), has.get("memory", inf)) for has in alive]
+        yield [Node.of(resources) for resources in alive]
     finally:
         if started_here:
             with _deaf_to_ctrl_c():

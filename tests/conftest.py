@@ -12,7 +12,7 @@ from augbench.core import plugins
 from augbench.core.store import Store
 
 # They start Ray, and some kill its workers wherever they find them.
-RAY = {"test_engine", "test_files", "test_resources", "test_search"}
+RAY = {"test_cluster", "test_engine", "test_files", "test_search"}
 
 
 def pytest_collection_modifyitems(items):

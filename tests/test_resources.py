@@ -1,21 +1,14 @@
 """How a run is spread over a cluster: what is reserved, by whom, and that nothing waits for what it does not use."""
 
-import json
-import subprocess
-import sys
-
 import pytest
 import yaml
-from helpers import TINY, results_of, tiny, tiny_grid, tiny_plan
+from helpers import TINY, tiny, tiny_grid, tiny_plan
 
-from augbench.core import plugins
 from augbench.core.errors import UserError
 from augbench.core.grid import load_grid, make_grid
 from augbench.core.leases import Leases
 from augbench.core.plan import subtract
-from augbench.core.store import Store
 from augbench.engine.board import Board
-from augbench.engine.driver import run
 from augbench.engine.resources import Node, Share, allot
 
 DDPM = {"name": "ddpm", "settings": {"bundle": "micro-sd"}}
@@ -212,69 +205,3 @@ def test_a_lane_serves_its_kind_alone(store):
         (pool,) = [pool for pool in plan.pools.values() if pool.augmenter.name == "memseg"]
         board.chunk_done(pool.key, 0)
         assert not board.chunks_left_of(plain.serves) and board.chunks_left_of(gpu.serves)
-
-
-PRETENDER = '''
-"""An augmenter that says it uses a GPU, and draws the device it was given."""
-
-import numpy as np
-
-from augbench import Augmenter, Synthetic
-
-
-class Pretender(Augmenter):
-    title = "pretender"
-    uses_gpu = True
-    chunk_size = 4
-
-    def generate(self, requests, view):
-        mask = np.ones((48, 32), bool)
-        return [Synthetic(np.full((48, 32, 3), one.index, np.uint8), one.label, mask, {}) for one in requests]
-'''
-
-ON_RAY = """
-import sys
-import ray
-from augbench.core import plugins
-from augbench.core.grid import load_grid
-from augbench.core.store import Store
-from augbench.engine import driver, generate
-
-plugins.load_file(sys.argv[1])
-seen = {}
-execute = generate.Making._execute
-
-def watched(making, units):
-    names = {pool.augmenter.name for pool, _ in units}
-    seen.setdefault(tuple(sorted(names)), making.lane.share.gpu)
-    return execute(making, units)
-
-generate.Making._execute = watched
-ray.init(address="local", num_cpus=2, num_gpus=1, include_dashboard=False, log_to_driver=False,
-         runtime_env={"env_vars": {"RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}})
-summary = driver.run(load_grid(sys.argv[2]), Store(sys.argv[3]))
-assert not summary.failures, summary.failures
-assert seen == {("memseg",): 0.0, ("pretender",): 0.5}, seen
-print("done", summary.done)
-"""
-
-
-def test_two_lanes_on_a_virtual_gpu(tmp_path):
-    """Ray counts a GPU that is not there: pools of both kinds are made side by side, and are as they are inline."""
-    plugin, path, script = tmp_path / "pretender.py", tmp_path / "two.yaml", tmp_path / "on_ray.py"
-    plugin.write_text(PRETENDER)
-    grid = tiny(name="two", augmenters=["memseg", "pretender"], shots=[5], resources={"train": {"memory": "1MB"}})
-    path.write_text(yaml.safe_dump(grid))
-    script.write_text(ON_RAY)
-    command = [sys.executable, script, plugin, path, tmp_path / "ray"]
-    done = subprocess.run([str(word) for word in command], capture_output=True, text=True, timeout=240)
-    assert done.returncode == 0 and "done 2" in done.stdout, done.stdout + done.stderr
-    if "pretender" not in plugins.find("augmenters"):
-        plugins.load_file(plugin)
-    try:
-        inline = Store(tmp_path / "inline")
-        run(load_grid(path), inline, executor="inline")
-        assert results_of(inline) == results_of(Store(tmp_path / "ray"))
-        assert json.loads((tmp_path / "ray" / "grids" / "two.json").read_bytes())["outline"]["pools"]
-    finally:
-        plugins.find("augmenters").pop("pretender", None)

@@ -12,13 +12,15 @@ import tempfile
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from rich.console import Console
 
+import augbench
 from augbench.core.errors import UserError
 from augbench.core.expected import expected_of
 from augbench.core.grid import Grid
@@ -30,6 +32,7 @@ from augbench.engine.board import Board
 from augbench.engine.inline import run_inline
 from augbench.engine.progress import RunProgress
 from augbench.engine.resources import Node, allot
+from augbench.engine.tracking import Tracker, trackers_of
 from augbench.engine.worker import Job
 from augbench.jobs.context import Context
 from augbench.jobs.generate import assemble_pool
@@ -50,6 +53,9 @@ LEAN = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
 }
+
+IN_A_JOB = "RAY_JOB_CONFIG_JSON_ENV_VAR"  # set by Ray where it runs the command of a job
+FOR_A_JOB = "runtime_resources"  # Ray's folder for what jobs bring along; deleted when they end
 
 
 @dataclass
@@ -73,6 +79,7 @@ def run(
     address: str | None = None,
     console: Console | None = None,
     job: Job = train_cell,
+    track: Sequence[str] = (),
 ) -> Summary:
     """Complete a grid in a store. What is there already is not done again.
 
@@ -83,13 +90,20 @@ def run(
         address: of a running Ray cluster ("auto" from one of its machines); None starts one here.
         console: where progress goes.
         job: what a training slot does; anything else than `train_cell` is for benchmarks.
+        track: trackers that hear of each training, each ``tool`` or ``tool=where``; see `engine.tracking`.
 
     Raises:
         UserError: something the user gave cannot be used; nothing was started.
     """
     console = console or Console()
+    trackers = trackers_of(track, executor)
     if executor == "ray" and store.files.one_process:
         raise UserError(f"store '{store.url}' is seen by one process only: use --executor inline, or another store")
+    if IN_A_JOB in os.environ and store.files.folder and FOR_A_JOB in store.files.folder.parts:
+        raise UserError(
+            f"store '{store.files.folder.name}' would lie in the working directory of this job, which Ray deletes: give "
+            "--store a folder that all machines see, from the root on, or a URL"
+        )
     plan = make_plan(grid, store)
     plan.require_runnable()
     remaining = subtract(plan, store)
@@ -108,7 +122,7 @@ def run(
                 if executor == "inline":
                     run_inline(plan, store, board)
                 else:
-                    _run_on_ray(plan, store, board, address, job, console)
+                    _run_on_ray(plan, store, board, address, job, console, trackers)
         except KeyboardInterrupt:
             interrupted = True
             board.stop()
@@ -121,23 +135,34 @@ def run(
     )
 
 
-def _run_on_ray(plan: Plan, store: Store, board: Board, address: str | None, job: Job, console: Console) -> None:
+def _run_on_ray(
+    plan: Plan,
+    store: Store,
+    board: Board,
+    address: str | None,
+    job: Job,
+    console: Console,
+    trackers: Sequence[Tracker],
+) -> None:
     with _ray(address) as nodes:
         import ray
 
         from augbench.engine.generate import Generation
+        from augbench.engine.tracked import Tracking
         from augbench.engine.train import run_training
 
         allotment = allot(plan, nodes)
+        say = partial(console.print, markup=False, highlight=False, soft_wrap=True)
         for note in allotment.notes:
-            console.print(note, markup=False, highlight=False, soft_wrap=True)
+            say(note)
+        tracking = Tracking(trackers, plan, say) if trackers else None
         generation = Generation(plan, store, board, allotment)
         if board.pools_left:
             generation.start()
         # Once per node: every worker maps the same read-only arrays.
         real = {key: ray.put(array) for key, array in decode_all(plan).items()}
         try:
-            run_training(plan, store, board, allotment, real, job)
+            run_training(plan, store, board, allotment, real, job, tracking)
             while generation.is_alive():  # what is measured or was surplus; in turns, so that Ctrl-C is heard
                 generation.join(0.2)
         except BaseException:
@@ -202,13 +227,25 @@ def _connect(address: str, folder: str) -> None:
             logging_level=logging.ERROR,
             log_to_driver=False,
             **({"include_dashboard": False, "_temp_dir": folder} if address == "local" else {}),
-            runtime_env={"env_vars": {k: v for k, v in LEAN.items() if k.startswith("RAY_")}},
+            runtime_env=_runtime_env(address),
         )
     except (OSError, ValueError) as error:
         raise UserError(
             f"no Ray cluster at '{address}' ({' '.join(str(error).split())[:120]}): start one with `ray start --head`, "
             "set RAY_AUTH_MODE=token if it asks for a token, or leave --address out"
         ) from None
+
+
+def _runtime_env(address: str) -> dict[str, Any]:
+    """What workers get beside their machine's installation: on a cluster the code that runs here, its assets with it.
+
+    So a record's commit is the code that made it on every machine. A run that was sent with `ray job submit` has the
+    environment of its job, which brings code where it is to, and Ray refuses a second one.
+    """
+    environment: dict[str, Any] = {"env_vars": {k: v for k, v in LEAN.items() if k.startswith("RAY_")}}
+    if address == "local" or IN_A_JOB in os.environ:
+        return environment
+    return {**environment, "py_modules": [str(Path(augbench.__file__).parent)], "excludes": ["**/__pycache__"]}
 
 
 def _assemble(plan: Plan, store: Store) -> None:

@@ -1,0 +1,251 @@
+"""Several machines, as far as one can play them: a cluster of raylets, and one started by Ray's own commands."""
+
+import os
+import pickle
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from contextlib import contextmanager
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+import yaml
+from helpers import TOY, cli, results_of, tiny
+
+import augbench
+from augbench.core import plugins
+from augbench.core.grid import load_grid
+from augbench.core.store import Store
+from augbench.engine.driver import IN_A_JOB, _runtime_env, run
+from augbench.engine.worker import WorkerSetup
+
+PRETENDER = '''
+"""An augmenter that says it uses a GPU, and draws the device it was given."""
+
+import numpy as np
+
+from augbench import Augmenter, Synthetic
+
+
+class Pretender(Augmenter):
+    title = "pretender"
+    uses_gpu = True
+    chunk_size = 4
+
+    def generate(self, requests, view):
+        mask = np.ones((48, 32), bool)
+        return [Synthetic(np.full((48, 32, 3), one.index, np.uint8), one.label, mask, {}) for one in requests]
+'''
+GRID = tiny(
+    name="spread",
+    augmenters=["none", "memseg", "toy", "pretender"],
+    shots=[0, 5],
+    resources={"train": {"memory": "1MB"}},
+)
+TRAVELLED = "0.1.0+travelled"
+BIN = Path(sys.executable).parent
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """A folder with the grid and its plug-ins."""
+    folder = tmp_path_factory.mktemp("place")
+    (folder / "spread.yaml").write_text(yaml.safe_dump(GRID))
+    (folder / "pretender.py").write_text(PRETENDER)
+    shutil.copy(TOY, folder / "toy.py")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def inline(place, tmp_path_factory):
+    """The same grid in this process: what every cluster must equal."""
+    plugins.load_file(place / "pretender.py")
+    store = Store(tmp_path_factory.mktemp("inline"))
+    try:
+        assert not run(load_grid(place / "spread.yaml"), store, executor="inline").failures
+        yield store
+    finally:
+        plugins.find("augmenters").pop("pretender")
+
+
+# -- what reaches the workers
+
+
+def test_a_plugin_file_need_not_be_where_a_worker_is(tmp_path):
+    """Its text travels; the digest in keys is that of the text."""
+    file = tmp_path / "there.py"
+    file.write_text(PRETENDER)
+    code = """
+import pickle, sys
+from augbench.core import plugins
+setup = pickle.loads(sys.stdin.buffer.read())
+from augbench.core.specs import AugmenterSpec
+print(setup.uses_gpu(AugmenterSpec("there", "there", {}, {})), plugins.version("augmenters", "there")["plugin"])
+"""
+    plugins.load_file(file)
+    try:
+        here = plugins.version("augmenters", "there")["plugin"]
+        setup = WorkerSetup(str(tmp_path), {}, {str(file): plugins.loaded_files()[str(file)]}, False, None)
+    finally:
+        plugins.find("augmenters").pop("there")
+    file.unlink()
+    there = subprocess.run([sys.executable, "-c", code], input=pickle.dumps(setup), capture_output=True)
+    assert there.stdout.decode().split() == ["True", here], there.stderr.decode()
+
+
+def test_what_a_cluster_is_given(monkeypatch):
+    assert "py_modules" not in _runtime_env("local")
+    assert _runtime_env("auto")["py_modules"] == [str(Path(augbench.__file__).parent)]
+    monkeypatch.setenv(IN_A_JOB, "{}")
+    assert "py_modules" not in _runtime_env("auto"), "the job brings its own"
+
+
+# -- raylets of one process
+
+WATCHED = """
+import sys
+from rich.console import Console
+from augbench.core import plugins
+from augbench.core.grid import load_grid
+from augbench.core.store import Store
+from augbench.engine import driver, generate
+
+folder, store, address = sys.argv[1:]
+for name in ("pretender", "toy"):
+    plugins.load_file(f"{folder}/{name}.py")
+seen = {}
+execute = generate.Making._execute
+
+def watched(making, units):
+    for pool, _ in units:
+        seen.setdefault(pool.augmenter.name, making.lane.share.gpu)
+    return execute(making, units)
+
+generate.Making._execute = watched
+summary = driver.run(load_grid(f"{folder}/spread.yaml"), Store(store), address=address)
+assert not summary.failures, summary.failures
+assert seen == {"memseg": 0.0, "toy": 0.0, "pretender": 0.5}, seen
+print("done", summary.done)
+"""
+
+
+@contextmanager
+def cluster():
+    """A head that only drives, a machine of CPUs, and one with a GPU that Ray counts and nothing can use."""
+    from ray.cluster_utils import Cluster
+
+    made = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
+    try:
+        made.add_node(num_cpus=2)
+        made.add_node(num_cpus=2, num_gpus=1, resources={"accelerator_type:T4": 1})
+        yield made
+    finally:
+        made.shutdown()
+
+
+def test_several_machines_are_as_inline(place, inline, tmp_path):
+    """Pools of both kinds are made side by side, trainings by code that only the driver's machine has."""
+    package = tmp_path / "code" / "augbench"
+    shutil.copytree(Path(augbench.__file__).parent, package, ignore=shutil.ignore_patterns("__pycache__"))
+    file = package / "__init__.py"
+    file.write_text(file.read_text().replace('"0.1.0"', f'"{TRAVELLED}"'))
+    (tmp_path / "watched.py").write_text(WATCHED)
+    with cluster() as machines:
+        command = [sys.executable, tmp_path / "watched.py", place, tmp_path / "store", machines.address]
+        environment = {**os.environ, "PYTHONPATH": str(tmp_path / "code")}
+        done = subprocess.run(
+            [str(word) for word in command], capture_output=True, text=True, timeout=240, env=environment
+        )
+    assert done.returncode == 0 and f"done {len(inline.keys('cells'))}" in done.stdout, done.stdout + done.stderr
+    store = Store(tmp_path / "store")
+    assert results_of(store) == results_of(inline)
+    made_by = {store.read_record(key)["provenance"]["versions"]["augbench"] for key in store.keys("cells")}
+    assert made_by == {TRAVELLED}
+
+
+# -- Ray's own commands
+
+
+def rays_environment():
+    """Ray asks whoever joins or sends a job for a token, since they may run code."""
+    stop_at_once = {"RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": "0"}
+    variables = {
+        "RAY_USAGE_STATS_ENABLED": "0",
+        **stop_at_once,
+        "RAY_AUTH_MODE": "token",
+        "RAY_AUTH_TOKEN": "0123456789abcdef" * 4,
+    }
+    return {**os.environ, "PATH": f"{BIN}:{os.environ['PATH']}", **variables}
+
+
+def cli_ray(*words):
+    """One of Ray's commands."""
+    return subprocess.run(
+        [str(BIN / "ray"), *map(str, words)], capture_output=True, text=True, timeout=240, env=rays_environment()
+    )
+
+
+def free_port():
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        return one.getsockname()[1]
+
+
+@contextmanager
+def started(*options, folder):
+    """`ray start --block`: a machine that lives as long as this context."""
+    log = folder / f"ray-{len(list(folder.glob('ray-*')))}.log"
+    with log.open("w") as output:
+        process = subprocess.Popen(
+            [BIN / "ray", "start", "--block", *options],
+            stdout=output, stderr=subprocess.STDOUT, env=rays_environment(), cwd=folder,
+        )  # fmt: skip
+    try:
+        wait_until(lambda: "Ray runtime started" in log.read_text(), process)
+        yield process
+    finally:
+        process.terminate()
+        process.wait(timeout=30)
+
+
+def wait_until(condition, process, seconds=60):
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.1)
+
+
+def answers(port):
+    with socket.socket() as one:
+        return one.connect_ex(("127.0.0.1", port)) == 0
+
+
+@pytest.mark.skipif(find_spec("opencensus") is None, reason="ray[default] is not installed")
+def test_a_job_from_outside_is_as_inline(place, inline, tmp_path):
+    """Two machines by `ray start`, and a run sent with `ray job submit`: grid and plug-ins travel."""
+    port, dashboard, folder = free_port(), free_port(), tmp_path / "ray"
+    folder.mkdir()
+    temporary = Path(tempfile.mkdtemp(prefix="augbench-test-", dir="/tmp"))  # Ray's sockets need a short path
+    head = ("--head", f"--port={port}", f"--dashboard-port={dashboard}", "--dashboard-host=127.0.0.1", "--num-cpus=1",
+            f"--temp-dir={temporary / '1'}", f"--ray-client-server-port={free_port()}")  # fmt: skip
+    # A folder of its own, as on a machine of its own: where two share one, each deletes what the other still uses.
+    join = (f"--address=127.0.0.1:{port}", "--num-cpus=2", f"--temp-dir={temporary / '2'}")
+    with started(*head, folder=folder) as first, started(*join, folder=folder):
+        wait_until(lambda: answers(dashboard), first)
+        submit = ("job", "submit", "--address", f"http://127.0.0.1:{dashboard}", "--working-dir", place, "--", "augbench",
+                  "--plugin", "toy.py", "--plugin", "pretender.py", "run", "spread.yaml")  # fmt: skip
+        nowhere = cli_ray(*submit)
+        submitted = cli_ray(*submit, "--store", tmp_path / "store")
+    shutil.rmtree(temporary)
+    assert nowhere.returncode == 1 and "'spread' would lie in the working directory of this job" in nowhere.stdout
+    assert "exit code 2" in nowhere.stdout and "Traceback" not in nowhere.stdout
+    assert submitted.returncode == 0, submitted.stdout + submitted.stderr
+    assert "cells done" in submitted.stdout and "succeeded" in submitted.stdout
+    assert results_of(Store(tmp_path / "store")) == results_of(inline)
+    again = cli("--plugin", place / "toy.py", "--plugin", place / "pretender.py", "run", place / "spread.yaml",
+                "--store", tmp_path / "store")  # fmt: skip
+    assert again.returncode == 0 and "nothing to do" in " ".join(again.stdout.split())

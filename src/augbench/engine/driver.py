@@ -101,8 +101,8 @@ def run(
         raise UserError(f"store '{store.url}' is seen by one process only: use --executor inline, or another store")
     if IN_A_JOB in os.environ and store.files.folder and FOR_A_JOB in store.files.folder.parts:
         raise UserError(
-            f"store '{store.files.folder.name}' would lie in the working directory of this job, which Ray deletes: give "
-            "--store a folder that all machines see, from the root on, or a URL"
+            f"store '{store.files.folder.name}' would lie in the working directory of this job, which Ray deletes: "
+            "give --store a folder that all machines see, from the root on, or a URL"
         )
     plan = make_plan(grid, store)
     plan.require_runnable()

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from augbench.commands import looking, new, reports, results, status
+from augbench.commands import logs, looking, new, reports, results, status
 from augbench.commands.options import SetOption
 
 if TYPE_CHECKING:
@@ -90,6 +90,13 @@ def run(
     store: StoreOption = None,
     executor: Annotated[Executor, typer.Option(help="ray, or inline: this process alone.")] = Executor.ray,
     address: Annotated[str | None, typer.Option(help="A running Ray cluster, e.g. auto.")] = None,
+    track: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="TOOL[=WHERE]",
+            help="Report trainings to tensorboard[=DIR], mlflow[=URI] or wandb[=PROJECT]. May be repeated.",
+        ),
+    ] = None,
 ) -> None:
     """Complete a grid: make pictures, train, print the table. What is done already is not done again."""
     from augbench.core.grid import load_grid
@@ -101,7 +108,7 @@ def run(
     say = partial(console.print, markup=False, highlight=False, soft_wrap=True)
     loaded = load_grid(grid, changes or ())
     target = _store(store, loaded.base)
-    summary = run_grid(loaded, target, executor=executor.value, address=address, console=console)
+    summary = run_grid(loaded, target, executor=executor.value, address=address, console=console, track=track or ())
     again = f"run the same command again to go on (store: {target.url})"
     if summary.interrupted:
         say(f"Stopped: {summary.done} of {summary.cells} cells are done; {again}.")
@@ -134,6 +141,7 @@ def list_(what: Annotated[Room, typer.Argument(help="datasets, augmenters, model
 
 
 status.add_to(app)
+logs.add_to(app)
 reports.add_to(app)
 results.add_to(app)
 new.add_to(app)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import math
+import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -17,6 +19,8 @@ from augbench.core.seeds import derive_seed
 
 if TYPE_CHECKING:
     import torch
+
+log = logging.getLogger(__name__)
 
 
 @dataclass
@@ -64,6 +68,7 @@ def fit(
     loss_of = _binary_loss if outputs == 1 else torch.nn.functional.cross_entropy
     losses, step_losses, shown = [], [], 0
     for epoch in range(1, protocol.epochs + 1):
+        started = time.perf_counter()
         model.train(epoch == 1 or protocol.batchnorm == "train")
         order = list(batches(sampler.epoch(), protocol.batch))
         total = torch.zeros((), dtype=torch.float64, device=data.device)
@@ -85,6 +90,7 @@ def fit(
         losses.append(float(total) / pictures_shown)
         step_losses += torch.stack(of_steps).tolist()  # once an epoch: reading a number makes a GPU wait
         shown += pictures_shown
+        log.info("epoch %d of %d: loss %.4f, %.2f s", epoch, protocol.epochs, losses[-1], time.perf_counter() - started)
         after_epoch(model, epoch)
     return Fitted(model, losses, step_losses, shown)
 

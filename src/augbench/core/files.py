@@ -14,6 +14,7 @@ import uuid
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import BinaryIO
 
 from typing_extensions import override
 
@@ -54,6 +55,14 @@ class Files(ABC):
     @abstractmethod
     def write(self, name: str, data: bytes) -> None:
         """Write a file, whole or not at all. Raises StoreError."""
+
+    def appending(self, name: str) -> BinaryIO | None:
+        """A file to add to, where the place can: for what is read while it is written. None: write it whole, and again.
+
+        Raises:
+            StoreError: it cannot be written.
+        """
+        return None
 
     @abstractmethod
     def create(self, name: str, data: bytes) -> bool:
@@ -134,6 +143,15 @@ class LocalFiles(Files):
     @override
     def write(self, name: str, data: bytes) -> None:
         write_atomic(self.folder / name, data)
+
+    @override
+    def appending(self, name: str) -> BinaryIO | None:
+        path = self.folder / name
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            return path.open("ab", buffering=0)
+        except OSError as error:
+            raise _cannot_write(path, error) from error
 
     @override
     def create(self, name: str, data: bytes) -> bool:

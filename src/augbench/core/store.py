@@ -50,6 +50,7 @@ SUFFIX = {
 }
 ADAPTER_MARKER = "adapter.json"
 SHARED_MARKER = "shared.json"
+LOGS = "logs"
 MEND = "delete it, and run the grid again to make it anew"
 
 
@@ -82,7 +83,7 @@ class Store:
 
     @staticmethod
     def _rooms() -> set[str]:
-        return {*SUFFIX, "leases", "reports", "scratch"}
+        return {*SUFFIX, LOGS, "leases", "reports", "scratch"}
 
     # -- names: readers, writers and the planner all come through here
 
@@ -109,6 +110,10 @@ class Store:
     def arm_name(self, search: SearchSpec, arm: int) -> str:
         """What one arm of a search that is not decided yet has found."""
         return f"searches/{search.key}.arms/{arm:03d}.json"
+
+    def log_name(self, key: str, part: int | None = None) -> str:
+        """What was said while a unit was made. A chunk of a pool, and an arm of a search, is a ``part`` of it."""
+        return f"{LOGS}/{key}.log" if part is None else f"{LOGS}/{key}/{part:05d}.log"
 
     def report_name(self, grid_name: str, file: str) -> str:
         """A file of a grid's report."""

@@ -19,6 +19,7 @@ from augbench.core.store import Store
 from augbench.engine.board import ATTEMPTS, LOOK_AGAIN, Board
 from augbench.engine.resources import Allotment, Lane
 from augbench.engine.search import Searching
+from augbench.engine.titles import at_work_on
 from augbench.engine.worker import Failure, WorkerSetup, attempt
 from augbench.jobs.adapt import adapt
 from augbench.jobs.context import Context
@@ -89,10 +90,11 @@ class Generation(threading.Thread):
         """As many at once as were allotted: on a CPU-only cluster they reserve nothing that would bound them."""
         started = set(self._adapting.values())
         for lane in self.allotment.adapt:
-            task = _adapt.options(**lane.share.options)
+            options = lane.share.options
             for spec in self.board.next_adapters(lane.share.workers, lane.serves):
                 if spec.key not in started:
                     self._heard = self._heard or Heard.remote()
+                    task = _adapt.options(name=f"adapt {spec.key}", **options)
                     self._adapting[task.remote(self.setup, spec, self._heard)] = spec.key
 
     def _collect_adapters(self) -> None:
@@ -109,9 +111,9 @@ class Generation(threading.Thread):
     def _measure(self) -> None:
         """Start what can be measured, as many at once as were allotted; collect what has been."""
         self._to_measure += self.board.next_fidelity()
-        task = _fidelity.options(**self.allotment.measure.options)
         while self._to_measure and len(self._measuring) < self.allotment.measure.workers:
             spec = self._to_measure.pop(0)
+            task = _fidelity.options(name=f"fidelity {spec.key}", **self.allotment.measure.options)
             self._measuring[task.remote(self.setup, spec)] = spec.key
         for key, failure in _finished(self._measuring):
             if failure is None:
@@ -210,7 +212,8 @@ class ChunkMaker:
         """One chunk. An exception comes back as a row; only a dying system is fatal."""
         pool, chunk = self.pools[batch["pool"][0]], int(batch["chunk"][0])
         context = self._context(pool)
-        failure = attempt(context, pool, lambda: generate_chunk(context, pool, chunk))
+        with at_work_on(f"{pool.key}/{chunk:05d}"):
+            failure = attempt(context, pool, lambda: generate_chunk(context, pool, chunk), part=chunk)
         return {"pool": [pool.key], "chunk": [chunk], "failure": [json.dumps(asdict(failure)) if failure else ""]}
 
     def _context(self, pool: PoolSpec) -> Context:

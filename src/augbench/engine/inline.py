@@ -10,7 +10,7 @@ from augbench.core.plan import Plan
 from augbench.core.specs import SearchSpec
 from augbench.core.store import Store
 from augbench.engine.board import LOOK_AGAIN, Board
-from augbench.engine.worker import Failure, WorkerSetup, attempt
+from augbench.engine.worker import WorkerSetup, attempt
 from augbench.jobs.adapt import adapt
 from augbench.jobs.context import Context
 from augbench.jobs.fidelity import measure
@@ -69,7 +69,7 @@ def _generate_all(context: Context, board: Board) -> bool:
     for pool, chunk in units:
         if pool.key in board.failures or board.stopped:
             continue
-        if failure := attempt(context, pool, partial(generate_chunk, context, pool, chunk)):
+        if failure := attempt(context, pool, partial(generate_chunk, context, pool, chunk), part=chunk):
             board.chunk_failed(pool.key, failure)
         else:
             board.chunk_done(pool.key, chunk)
@@ -91,9 +91,9 @@ def _train_all(context: Context, pictures: Pictures, board: Board) -> bool:
     if unit is None:
         return False
     cell, takes = unit
-    try:
-        board.cell_done(cell.key, headline(train_cell(context, pictures, cell, takes)))
-    except Exception as error:
-        context.store.record_failure(cell.key, cell.as_dict(), error)
-        board.cell_failed(cell.key, Failure.of(error))
+    record: dict = {}
+    if failure := attempt(context, cell, lambda: record.update(train_cell(context, pictures, cell, takes))):
+        board.cell_failed(cell.key, failure)
+    else:
+        board.cell_done(cell.key, headline(record))
     return True

@@ -15,6 +15,7 @@ from ray import tune
 from augbench.core.specs import SearchSpec
 from augbench.engine.board import Board
 from augbench.engine.resources import Allotment, Share
+from augbench.engine.titles import at_work_on
 from augbench.engine.trainables import registered
 from augbench.engine.worker import Failure, WorkerSetup, attempt
 from augbench.jobs.context import Context
@@ -48,7 +49,10 @@ class Searching(threading.Thread):
             for key, spec in self.specs.items():
                 if self.board.stopped:
                     return
-                if failure := failed.get(key) or attempt(context, spec, partial(decide, context, spec)):
+                # In the driver's process, where others speak and print too.
+                if failure := failed.get(key) or attempt(
+                    context, spec, partial(decide, context, spec), whole_process=False
+                ):
                     self.board.search_failed(key, failure)
                 else:
                     self.board.search_done(key)
@@ -126,7 +130,8 @@ class _BoardStops(tune.Stopper):
 
 
 def _trial_name(trial: tune.experiment.Trial) -> str:
-    return trial.trial_id
+    unit = trial.config["unit"]
+    return f"{unit['search']}-arm{unit['arm']:03d}"
 
 
 def _arm(config: dict[str, Any], shared: dict[str, Any]) -> None:
@@ -134,5 +139,8 @@ def _arm(config: dict[str, Any], shared: dict[str, Any]) -> None:
     unit = config["unit"]
     spec, setup = shared["specs"][unit["search"]], shared["setup"]
     context: Context = setup.context(setup.uses_gpu(spec.adapter.augmenter))
-    failure = attempt(context, spec, lambda: run_arm(context, spec, unit["arm"], shared["heard"].say.remote))
+    number = unit["arm"]
+    with at_work_on(f"{spec.key}, arm {number}"):
+        work = partial(run_arm, context, spec, number, shared["heard"].say.remote)
+        failure = attempt(context, spec, work, part=number)
     tune.report({"failure": asdict(failure)} if failure else {"done": True})

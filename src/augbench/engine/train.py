@@ -20,20 +20,29 @@ from augbench.core.specs import Cell
 from augbench.core.store import Store
 from augbench.engine.board import Board
 from augbench.engine.resources import Allotment
+from augbench.engine.titles import at_work_on
+from augbench.engine.tracked import Tracking
 from augbench.engine.trainables import registered
-from augbench.engine.worker import Failure, Job, WorkerSetup
+from augbench.engine.worker import Failure, Job, WorkerSetup, attempt
 from augbench.jobs.context import Context
 from augbench.jobs.pictures import Geometry, Pictures
-from augbench.jobs.train import headline
+from augbench.jobs.train import headline, numbers
 
 CELLS_PER_FIT = 5000  # the driver grows by some 54 kB per trial; a new fit gives that back
 BARRIER_SECONDS = 60.0
 
 _boards: dict[str, Board] = {}  # by run id: Tune pickles its searcher, and a board has locks
+_trackings: dict[str, Tracking] = {}  # by run id, of runs that are tracked: Tune pickles its callbacks too
 
 
 def run_training(
-    plan: Plan, store: Store, board: Board, allotment: Allotment, real: Mapping[tuple[str, Geometry], Any], job: Job
+    plan: Plan,
+    store: Store,
+    board: Board,
+    allotment: Allotment,
+    real: Mapping[tuple[str, Geometry], Any],
+    job: Job,
+    tracking: Tracking | None = None,
 ) -> None:
     """Train every cell that the board hands out; returns when none is left or the board was stopped.
 
@@ -44,9 +53,12 @@ def run_training(
         allotment: slots and what each reserves.
         real: (dataset, geometry) -> reference to its decoded pictures in the object store.
         job: what a slot does with a cell; `jobs.train.train_cell` but in benchmarks.
+        tracking: what hears of each training; None: nobody does.
     """
     run_id = f"{plan.grid.name}-{time.time_ns()}"
     _boards[run_id] = board
+    if tracking:
+        _trackings[run_id] = tracking
     work = ray.put({cell.key: (cell, plan.needs[cell.key]) for cell in plan.cells})
     try:
         while board.cells_left:
@@ -58,10 +70,15 @@ def run_training(
                 "real": {key: [reference] for key, reference in real.items()},
                 "barrier": barrier,
                 "job": job,
+                "grid": plan.grid.name,
+                "tracked": tracking is not None,
             }
             _fit(run_id, allotment, shared)
     finally:
         del _boards[run_id]
+        if tracking:
+            del _trackings[run_id]
+            tracking.end()
 
 
 def _wait_until(board: Board, condition: Callable[[], object]) -> None:
@@ -95,7 +112,7 @@ def _fit(run_id: str, allotment: Allotment, shared: dict[str, Any]) -> None:
 
 
 def _trial_name(trial: tune.experiment.Trial) -> str:
-    return trial.trial_id
+    return trial.config["key"]
 
 
 class ReadyCells(Searcher):
@@ -124,13 +141,19 @@ class ReadyCells(Searcher):
 
 
 class _Report(Callback):
-    """Tells the board what became of each trial."""
+    """Tells the board what became of each trial, and trackers, where there are any."""
 
     def __init__(self, run_id: str) -> None:
         self.run_id = run_id
 
+    def on_trial_start(self, iteration: int, trials: list, trial: tune.experiment.Trial, **info: Any) -> None:
+        if tracking := _trackings.get(self.run_id):
+            tracking.started(trial)
+
     def on_trial_complete(self, iteration: int, trials: list, trial: tune.experiment.Trial, **info: Any) -> None:
         board, outcome = _boards[self.run_id], trial.last_result
+        if tracking := _trackings.get(self.run_id):
+            tracking.ended(trial, outcome.get("numbers"))
         if "failure" in outcome:
             board.cell_failed(trial.config["key"], Failure(**json.loads(outcome["failure"])))
         else:
@@ -139,6 +162,8 @@ class _Report(Callback):
     def on_trial_error(self, iteration: int, trials: list, trial: tune.experiment.Trial, **info: Any) -> None:
         # An exception in a cell comes back as a result: only a worker that died ends here.
         _boards[self.run_id].cell_lost(trial.config["key"])
+        if tracking := _trackings.get(self.run_id):
+            tracking.ended(trial, None)
 
 
 @ray.remote(num_cpus=0)
@@ -172,6 +197,8 @@ class CellTrainable(tune.Trainable):
         real = {key: ray.get(reference[0]) for key, reference in self.references.items()}
         self.pictures = Pictures(self.context.store, real)
         self.job: Job = shared["job"]
+        self.grid: str = shared["grid"]
+        self.tracked: bool = shared["tracked"]
         ray.get(shared["barrier"].arrive.remote())
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
@@ -182,14 +209,21 @@ class CellTrainable(tune.Trainable):
     def step(self) -> dict[str, Any]:
         """The whole cell. An exception is a result too; only a dying process is an error to Tune."""
         cell, takes = self.work[self.config["key"]]
-        try:
-            record = self.job(self.context, self.pictures, cell, takes)
-            return {"done": True, "headline": json.dumps(headline(record))}
-        except Exception as error:
-            self.context.store.record_failure(cell.key, cell.as_dict(), error)
-            return {"done": True, "failure": json.dumps(asdict(Failure.of(error)))}
-        finally:
-            _free_gpu(self.context.device)
+        record: dict = {}
+        with at_work_on(cell.key):
+            failure = attempt(
+                self.context, cell, lambda: record.update(self.job(self.context, self.pictures, cell, takes))
+            )
+        _free_gpu(self.context.device)
+        # As text: Tune keeps the last result of every trial, and flattens what is nested.
+        if failure:
+            return {"done": True, "failure": json.dumps(asdict(failure))}
+        shown = {"numbers": json.dumps(numbers(record))} if self.tracked else {}
+        return {"done": True, "headline": json.dumps(headline(record)), **shown}
+
+    def __repr__(self) -> str:
+        # What Ray calls the slot, for good: its cells change. It may ask where nothing could be set up.
+        return f"CellTrainable({getattr(self, 'grid', '')})"
 
 
 def _free_gpu(device: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from augbench.core.plan import Plan, Take
 from augbench.core.specs import AdapterSpec, AugmenterSpec, Cell, FidelitySpec, PoolSpec, SearchSpec
 from augbench.core.store import Store
 from augbench.jobs.context import Context, best_device
+from augbench.jobs.logs import unit_log
 from augbench.jobs.pictures import Pictures
 from augbench.jobs.provenance import git_sha
 
@@ -49,11 +51,21 @@ class WorkerSetup:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # repeatable matrix products on a GPU
         self._load_plugins()
         device = best_device() if use_gpu else "cpu"
-        return Context(Store(self.store, look=False), Library(self.datasets), device, self.save_weights, self.git_sha)
+        store, library = Store(self.store, look=False), Library(self.datasets)
+        return Context(store, library, device, self.save_weights, self.git_sha, _place())
 
     def _load_plugins(self) -> None:
         for file, text in self.plugin_files.items():
             plugins.load_text(file, text)
+
+
+def _place() -> str:
+    """This process as Ray calls it; "" without Ray."""
+    ray = sys.modules.get("ray")  # not imported for that: inline does without
+    if ray is None or not ray.is_initialized():
+        return ""
+    here = ray.get_runtime_context()
+    return f"Ray node {here.get_node_id()}, worker {here.get_worker_id()}"
 
 
 @dataclass(frozen=True)
@@ -70,10 +82,16 @@ class Failure:
         return cls(_one_line(error), isinstance(error, UserError), isinstance(error, StoreError))
 
 
-def attempt(context: Context, spec: Unit, work: Callable[[], object]) -> Failure | None:
-    """Do the work of one unit; None, or why it failed: one bad unit is recorded and never stops a sweep."""
+def attempt(
+    context: Context, spec: Unit, work: Callable[[], object], part: int | None = None, whole_process: bool = True
+) -> Failure | None:
+    """Do the work of one unit; None, or why it failed: one bad unit is recorded and never stops a sweep.
+
+    What is said meanwhile goes into the unit's log, see `jobs.logs`, which explains the other arguments.
+    """
     try:
-        work()
+        with unit_log(context, spec.key, part, whole_process):
+            work()
     except Exception as error:
         context.store.record_failure(spec.key, spec.as_dict(), error)
         return Failure.of(error)

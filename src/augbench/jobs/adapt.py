@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import shutil
 import tempfile
 import time
@@ -16,8 +17,10 @@ from augbench.jobs.context import Context, chosen_augmenter, one_thread
 from augbench.jobs.provenance import device_name, versions
 
 SAY_EVERY = 1.0  # seconds
+LOG_EVERY = 10.0  # seconds: a log is read later
 Say = Callable[[str, int, int, float], None]
 """Told the adapter's key, the step, the number of steps and the loss."""
+log = logging.getLogger(__name__)
 
 
 def adapt(context: Context, spec: AdapterSpec, say: Say = lambda *progress: None) -> None:
@@ -56,6 +59,7 @@ def adapt(context: Context, spec: AdapterSpec, say: Say = lambda *progress: None
         context.store.files.commit_folder(made, context.store.name("adapters", spec.key), ADAPTER_MARKER)
     shutil.rmtree(scratch, ignore_errors=True)
     context.store.clear_failure(spec.key)
+    log.info("learned and committed in %.2f s", time.perf_counter() - started)
 
 
 class SharedParts:
@@ -81,7 +85,7 @@ class NowAndThen:
     """Passes progress on, but not every step of it."""
 
     def __init__(self, key: str, say: Say) -> None:
-        self.key, self.say, self.last = key, say, 0.0
+        self.key, self.say, self.last, self.logged = key, say, 0.0, 0.0
 
     def __call__(self, step: int, steps: int, loss: float) -> None:
         """Progress of a learning augmenter."""
@@ -89,3 +93,6 @@ class NowAndThen:
         if now - self.last > SAY_EVERY or step == steps:
             self.last = now
             self.say(self.key, step, steps, loss)
+        if now - self.logged > LOG_EVERY or step == steps:
+            self.logged = now
+            log.info("step %d of %d: loss %.4f", step, steps, loss)

@@ -24,6 +24,7 @@ class Context:
     device: str = "cpu"  # a torch device
     save_weights: bool = False
     git_sha: str | None = None  # of the code, read when the run started: the tree may change while it goes on
+    place: str = ""  # in a cluster, in words
     loaded: dict = field(default_factory=dict)  # the augmenter that is loaded right now, see jobs.generate
     extractors: dict = field(default_factory=dict)  # the feature extractor that is loaded right now
 

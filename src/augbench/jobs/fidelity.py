@@ -6,6 +6,7 @@ by them, whatever the augmenter. They enter no training, so this shows nothing t
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -23,6 +24,8 @@ from augbench.core.store import MEND
 from augbench.jobs.context import Context, loaded_extractor, one_thread
 from augbench.jobs.provenance import device_name, versions
 from augbench.metrics import fidelity as measures
+
+log = logging.getLogger(__name__)
 
 
 def measure(context: Context, spec: FidelitySpec) -> dict[str, Any]:
@@ -69,6 +72,8 @@ def measure(context: Context, spec: FidelitySpec) -> dict[str, Any]:
     }
     context.store.write_json("fidelity", spec.key, record)
     context.store.clear_failure(spec.key)
+    counts = f"{len(made)} pictures against {len(real)} real defects, {len(learned)} shots"
+    log.info("KID %s, FID %s by %s: %s", found["kid"], found["fid"], spec.extractor, counts)
     return record
 
 

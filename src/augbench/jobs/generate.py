@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import logging
 import time
 
 import numpy as np
@@ -16,6 +17,7 @@ from augbench.jobs.context import Context, chosen_augmenter, one_thread
 from augbench.jobs.provenance import device_name, versions
 
 DEFECT = "defect"  # the label of synthetic pictures in detection
+log = logging.getLogger(__name__)
 
 
 def generate_chunk(context: Context, pool: PoolSpec, chunk: int) -> float:
@@ -45,6 +47,9 @@ def generate_chunk(context: Context, pool: PoolSpec, chunk: int) -> float:
     context.store.files.write(context.store.chunk_provenance_name(pool, chunk), json_bytes(provenance))
     context.store.files.write(context.store.chunk_name(pool, chunk), json_lines(lines))
     context.store.clear_failure(pool.key)
+    log.info(
+        "%d pictures in %.2f s; committed in %.2f s", len(pictures), seconds, time.perf_counter() - started - seconds
+    )
     return seconds
 
 

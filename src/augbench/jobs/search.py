@@ -11,6 +11,7 @@ An *arm* is one adaptation: what `adapt` reads, on one half. All that differs in
 
 from __future__ import annotations
 
+import logging
 import shutil
 import tempfile
 import time
@@ -38,6 +39,7 @@ from augbench.metrics.fidelity import fid, memorisation
 
 FEWEST = 2  # real pictures of a class that can be a half
 Say = Callable[[str, int, int, float], None]
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -110,6 +112,7 @@ def run_arm(context: Context, spec: SearchSpec, number: int, say: Say = lambda *
             found = judge(pictures, classes)
             seconds = {"adapting": adapting, "generating": time.perf_counter() - started}
             rows.append({"settings": candidate.settings, "fold": arm.fold, **found, "seconds": seconds})
+            log.info("%s: %s, %s", *(canonical_json(part) for part in (candidate.settings, found, seconds)))
     context.store.write_json_at(name, {"rows": rows})
     shutil.rmtree(scratch, ignore_errors=True)
     return rows
@@ -147,6 +150,7 @@ def decide(context: Context, spec: SearchSpec) -> dict[str, Any]:
     }
     context.store.write_json("searches", spec.key, record)
     context.store.clear_failure(spec.key)
+    log.info("%s", line_of(record))
     return record
 
 

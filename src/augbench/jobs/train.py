@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -25,6 +26,11 @@ from augbench.jobs.pictures import Pictures, geometry
 from augbench.jobs.provenance import device_name, versions
 from augbench.jobs.search import line_of
 from augbench.metrics.evaluate import evaluate, headline_score
+
+log = logging.getLogger(__name__)
+
+SHOWN = ("ap", "auroc", "accuracy", "macro_f1")
+SHOWN_AT_THRESHOLD = ("precision", "recall", "f1", "false_alarm_rate")
 
 
 @dataclass
@@ -57,6 +63,7 @@ def train_cell(context: Context, pictures: Pictures, cell: Cell, takes: Sequence
     started = time.perf_counter()
     material = gather(context, pictures, cell, takes)
     gathered = time.perf_counter()
+    log.info("gathered in %.2f s: %s", gathered - started, ", ".join(f"{n} {v}" for n, v in material.counts.items()))
     curve, judging, logits = [], 0.0, np.empty(0)
 
     def judge(model: torch.nn.Module, epoch: int) -> None:
@@ -65,7 +72,9 @@ def train_cell(context: Context, pictures: Pictures, cell: Cell, takes: Sequence
             begun = time.perf_counter()
             logits = predict(model, material.judge, cell.protocol)
             curve.append({"epoch": epoch, score: headline_score(score_table(material, logits), cell.protocol)})
-            judging += time.perf_counter() - begun
+            seconds = time.perf_counter() - begun
+            judging += seconds
+            log.info("epoch %d: %s %.4f on the test split, %.2f s", epoch, score, curve[-1][score], seconds)
 
     score = "accuracy" if material.classes else "ap"
     outputs = len(material.classes) or 1
@@ -84,6 +93,8 @@ def train_cell(context: Context, pictures: Pictures, cell: Cell, takes: Sequence
     times = {"total": finished - started, "gather": gathered - started, "judge": judging}
     times["fit"] = times["total"] - times["gather"] - times["judge"]
     record = commit(context, cell, takes, scores, result, times, fitted.shown)
+    found = ", ".join(f"{name} {value:.4f}" for name, value in numbers(record).items())
+    log.info("%s; committed in %.2f s", found, time.perf_counter() - finished)
     if context.save_weights:
         _save_weights(context, cell, fitted)
     return record
@@ -94,6 +105,21 @@ def headline(record: dict) -> dict[str, float]:
     result = record["result"]
     name = "ap" if "ap" in result else "accuracy"
     return {name: result[name]}
+
+
+def numbers(record: dict) -> dict[str, float]:
+    """What a tracker shows of a record, by the names of the reports' CSV files.
+
+    In detection precision, recall and F1 are at the best F1 on the test split, an oracle's; those called ``heldout_``
+    are at the threshold that the held-out good pictures gave.
+    """
+    result = record["result"]
+    shown: dict[str, float | None] = {name: result[name] for name in SHOWN if name in result}
+    for prefix, part in (("", "oracle"), ("heldout_", "heldout")):
+        for name in SHOWN_AT_THRESHOLD if result.get(part) else ():
+            shown[f"{prefix}{name}"] = result[part][name]
+    shown |= {"loss": result["curves"]["loss"][-1], "seconds": record["provenance"]["seconds"]["total"]}
+    return {name: value for name, value in shown.items() if value is not None}
 
 
 def gather(context: Context, pictures: Pictures, cell: Cell, takes: Sequence[Take]) -> Material:

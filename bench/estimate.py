@@ -4,8 +4,8 @@
 
 The grid: 10 datasets of KSDD2's size x 8 augmenters x 3 shots x 4 N_aug x 10 seeds, protocol of In&Out, the settings of
 the papers. It is planned as any grid; what a job does (passes of the U-Net, pictures trained on and judged) follows
-from its settings. What a pass costs on a GPU is **not measured here**: `Rates` holds public figures for one A100, each with
-its source; the driver's rate and what a cell costs beside its GPU come from bench/scale.py.
+from its settings. What a pass costs on a GPU is **not measured here**: `Rates` holds public figures for one A100, each
+with its source; the driver's rate and what a cell costs beside its GPU come from bench/scale.py.
 
 Jobs are then placed on GPUs in the driver's order by a simulation: an adapter, then the chunks of its pools, then their
 cells, each when what it needs is there and a GPU is free. One job has a whole GPU: what is won by sharing is left out.

@@ -16,43 +16,11 @@ import time
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 from rich.console import Console
 from rich.table import Table
+from sleeping import SleepingJob, noted
 
 GOAL = 0.05  # seconds per cell
-
-
-class SleepingJob:
-    """Stands in for `jobs.train.train_cell`: same arguments, same writes, no training."""
-
-    def __init__(self, seconds: float) -> None:
-        self.seconds = seconds
-
-    def __call__(self, context, pictures, cell, takes):
-        """Sleep, score, commit; notes how long scoring and committing took."""
-        from augbench.jobs.train import commit, evaluate
-
-        time.sleep(self.seconds)
-        begun = time.perf_counter()
-        rng = np.random.default_rng(cell.seed)
-        labels = np.where(np.arange(1004) < 110, "defect", "good")
-        scores = pd.DataFrame({
-            "id": [f"{20000 + i}" for i in range(1004)],
-            "part": "test",
-            "label": labels,
-            "group": [f"{20000 + i}" for i in range(1004)],
-            "logit": rng.normal(size=1004).astype(np.float32),
-        })  # fmt: skip
-        counts = {"train_negatives": 2085, "shots": 246, "synthetic": 120, "heldout_negatives": 0}
-        curve = [{"epoch": epoch, "ap": 0.5} for epoch in range(1, 51)]
-        result = {**evaluate(scores, cell.protocol), "counts": counts, "curves": {"loss": [0.5] * 50, "test": curve}}
-        evaluated = time.perf_counter()
-        seconds = {"total": self.seconds, "fit": self.seconds, "gather": 0.0, "judge": evaluated - begun}
-        record = commit(context, cell, takes, scores, result, seconds, shown=0)
-        with (context.store.files.folder / f"times-{os.getpid()}.txt").open("a") as file:
-            file.write(f"{time.time()} {evaluated - begun} {time.perf_counter() - evaluated}\n")
-        return record
 
 
 def grid(cells: int):
@@ -85,30 +53,29 @@ def main() -> None:
 
     for name, value in driver.LEAN.items():
         os.environ.setdefault(name, value)
-    ray.init(num_cpus=options.slots, logging_level="ERROR", log_to_driver=False, include_dashboard=False)
+    ray.init("local", num_cpus=options.slots, logging_level="ERROR", log_to_driver=False, include_dashboard=False)
     with tempfile.TemporaryDirectory() as folder:
-        store = Store(folder)
+        store, notes = Store(Path(folder) / "store"), Path(folder)
+        job = SleepingJob(options.job_seconds, notes)
         started = time.perf_counter()
-        summary = driver.run(
-            grid(options.cells), store, console=Console(stderr=True), job=SleepingJob(options.job_seconds)
-        )
+        summary = driver.run(grid(options.cells), store, console=Console(stderr=True), job=job)
         total = time.perf_counter() - started
         assert summary.done == options.cells, summary
-        lines = [line.split() for path in Path(folder).glob("times-*.txt") for line in path.read_text().splitlines()]
-        workers = len(list(Path(folder).glob("times-*.txt")))
+        slots = noted(notes)
     ray.shutdown()
-    times = np.array(sorted((float(at), float(judge), float(store_)) for at, judge, store_ in lines))
+    times = np.concatenate(list(slots.values()))
+    times = times[times[:, 3].argsort()]  # in the order in which they were committed
     steady = times[options.slots :]  # the first cell of each slot includes its start
-    wall = steady[-1, 0] - times[options.slots - 1, 0]
+    wall = steady[-1, 3] - times[options.slots - 1, 3]
     overhead = (wall * options.slots - options.job_seconds * len(steady)) / len(steady)
     figures = {
         "cells": options.cells,
         "slots": options.slots,
-        "workers that worked": workers,
+        "workers that worked": len(slots),
         "total seconds, start included": round(total, 2),
         "overhead, seconds per cell": round(float(overhead), 4),
-        "  of it computing metrics": round(float(steady[:, 1].mean()), 4),
-        "  of it in the store": round(float(steady[:, 2].mean()), 4),
+        "  of it computing metrics": round(float((steady[:, 2] - steady[:, 1]).mean()), 4),
+        "  of it in the store": round(float((steady[:, 3] - steady[:, 2]).mean()), 4),
         "goal, seconds per cell": GOAL,
     }
     table = Table("what", "value")

@@ -1,0 +1,60 @@
+"""A training job that only sleeps and writes: what is left is the cost of the driver, of Ray and of the store."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+TESTED, DEFECTIVE, EPOCHS = 1004, 110, 50  # pictures of a record, and points of its curves, as in KSDD2
+
+
+class SleepingJob:
+    """Stands in for `jobs.train.train_cell`: same arguments, same writes, no training, no torch.
+
+    Each process notes its cells in ``notes/times-PID.txt``, a line each: when it began, slept enough, had computed its
+    metrics and had committed, in Unix seconds, and the CPU seconds that the process had used when it began.
+    """
+
+    def __init__(self, seconds: float, notes: Path) -> None:
+        self.seconds = seconds
+        self.notes = notes
+
+    def __call__(self, context, pictures, cell, takes):
+        """Sleep, score, commit."""
+        from augbench.jobs.train import commit, evaluate
+
+        used, times = time.process_time(), [time.time()]
+        time.sleep(self.seconds)
+        times.append(time.time())
+        scores = scores_of(cell.seed)
+        counts = {"train_negatives": 2085, "shots": 246, "synthetic": cell.n_aug, "heldout_negatives": 0}
+        curve = [{"epoch": epoch, "ap": 0.5} for epoch in range(1, EPOCHS + 1)]
+        curves = {"loss": [0.5] * EPOCHS, "test": curve}
+        result = {**evaluate(scores, cell.protocol), "counts": counts, "curves": curves}
+        times.append(time.time())
+        seconds = {"total": self.seconds, "fit": self.seconds, "gather": 0.0, "judge": times[-1] - times[-2]}
+        record = commit(context, cell, takes, scores, result, seconds, shown=0)
+        times.append(time.time())
+        with (self.notes / f"times-{os.getpid()}.txt").open("a") as file:
+            file.write(f"{' '.join(map(str, times))} {used}\n")
+        return record
+
+
+def scores_of(seed: int) -> pd.DataFrame:
+    """A table of scores of the usual size, drawn at random."""
+    ids = [f"{20000 + place}" for place in range(TESTED)]
+    logits = np.random.default_rng(seed).normal(size=TESTED).astype(np.float32)
+    labels = np.where(np.arange(TESTED) < DEFECTIVE, "defect", "good")
+    return pd.DataFrame({"id": ids, "part": "test", "label": labels, "group": ids, "logit": logits})
+
+
+def noted(notes: Path) -> dict[int, np.ndarray]:
+    """Process -> its lines, in time: cells x (began, slept, judged, committed, CPU seconds when it began)."""
+    found = {}
+    for path in sorted(notes.glob("times-*.txt")):
+        found[int(path.stem.partition("-")[2])] = np.loadtxt(path, ndmin=2)
+    return found

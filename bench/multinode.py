@@ -1,0 +1,141 @@
+"""A grid on clusters of several raylets against the same grid in one process: equal records, scores and pools?
+
+    python bench/multinode.py [GRID] [--set key=value ...] [--keep FOLDER]
+
+Three runs of the command line, each into a store of its own: inline; on a cluster of three raylets (a head that only
+drives, a machine of CPUs, one with a GPU that Ray counts and nothing can use); and on two machines that `ray start`
+made. Cells, scores and pictures are compared byte by byte. Exit status 1 where anything differs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import hashlib
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from augbench.core.store import Store, json_bytes
+
+CPUS = os.cpu_count() or 1
+
+
+def contents(store: Store) -> dict[str, str]:
+    """What must not depend on where it was made: name -> digest of each result, scores file, picture and mask."""
+    found = {
+        f"cells/{key}": hashlib.sha256(json_bytes(store.read_record(key)["result"])).hexdigest()
+        for key in store.keys("cells")
+    }
+    assert store.files.folder is not None
+    for pattern in ("scores/*", "pools/*/images/*", "pools/*/masks/*"):
+        for path in store.files.folder.glob(pattern):
+            found[str(path.relative_to(store.files.folder))] = hashlib.sha256(path.read_bytes()).hexdigest()
+    return found
+
+
+# -- clusters
+
+
+@contextlib.contextmanager
+def raylets() -> Iterator[list[str]]:
+    """A cluster of `ray.cluster_utils`: the words that join it."""
+    from ray.cluster_utils import Cluster
+
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
+    try:
+        cluster.add_node(num_cpus=max(CPUS // 2, 1))
+        cluster.add_node(num_cpus=max(CPUS - CPUS // 2, 1), num_gpus=1)
+        yield ["--address", cluster.address]
+    finally:
+        cluster.shutdown()
+
+
+@contextlib.contextmanager
+def started() -> Iterator[list[str]]:
+    """Two machines of `ray start`, each with files of its own: the words that join them."""
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        port = one.getsockname()[1]
+    folder = Path(tempfile.mkdtemp(prefix="augbench-", dir="/tmp"))  # Ray's sockets need a short path
+    ray = Path(sys.executable).parent / "ray"
+    environment = {**os.environ, "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": "0", "RAY_AUTH_MODE": "disabled"}
+    environment["RAY_USAGE_STATS_ENABLED"] = "0"
+    head = ["--head", f"--port={port}", "--include-dashboard=false", "--num-cpus=1", f"--temp-dir={folder / 'a'}"]
+    second = [f"--address=127.0.0.1:{port}", f"--num-cpus={max(CPUS - 1, 1)}", f"--temp-dir={folder / 'b'}"]
+    machines = []
+    try:
+        for number, words in enumerate((head, second)):
+            with (folder / f"{number}.log").open("w") as log:
+                command = [ray, "start", "--block", *words]
+                machines.append(subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, env=environment))
+            _wait_for("Ray runtime started", folder / f"{number}.log", machines[-1])
+        yield ["--address", f"127.0.0.1:{port}"]
+    finally:
+        for machine in reversed(machines):
+            machine.terminate()
+            machine.wait(timeout=60)
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _wait_for(words: str, log: Path, process: subprocess.Popen, seconds: float = 120) -> None:
+    deadline = time.monotonic() + seconds
+    while words not in log.read_text():
+        if process.poll() is not None or time.monotonic() > deadline:
+            raise SystemExit(f"ray start did not come up:\n{log.read_text()}")
+        time.sleep(0.1)
+
+
+# -- runs
+
+
+def complete(grid: Path, changes: list[str], store: Path, *where: str) -> float:
+    """One run of the command line into a store; its seconds."""
+    words = [word for change in changes for word in ("--set", change)]
+    begun = time.monotonic()
+    command = [sys.executable, "-m", "augbench.cli", "run", grid, *words, "--store", store, *where]
+    environment = {**os.environ, "RAY_AUTH_MODE": "disabled"}
+    subprocess.run([str(word) for word in command], check=True, stdout=subprocess.DEVNULL, env=environment)
+    return time.monotonic() - begun
+
+
+def main() -> None:
+    """Run, compare, print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("grid", type=Path, nargs="?", default=Path("tune_configs/demo.yaml"))
+    parser.add_argument("--set", dest="changes", action="append", default=[], metavar="key=value")
+    parser.add_argument("--keep", type=Path, help="a folder for the three stores; by default a temporary one")
+    options = parser.parse_args()
+    table = Table("run", "seconds", "cells", "score files, pictures and masks", "differ from inline")
+    seconds, differing, inline = {}, {}, {}
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = options.keep or Path(temporary)
+        for name, cluster in (("inline", None), ("raylets", raylets), ("ray start", started)):
+            store = folder / name.replace(" ", "_")
+            with cluster() if cluster else contextlib.nullcontext(["--executor", "inline"]) as where:
+                seconds[name] = complete(options.grid, options.changes, store, *where)
+            found = contents(Store(store))
+            inline = inline or found
+            differing[name] = sorted(key for key in inline.keys() | found.keys() if inline.get(key) != found.get(key))
+            cells = sum(key.startswith("cells/") for key in found)
+            table.add_row(name, f"{seconds[name]:.0f}", str(cells), str(len(found) - cells), str(len(differing[name])))
+            if differing[name]:
+                print(f"{name}: {', '.join(differing[name][:5])}", file=sys.stderr)
+    Console().print(table)
+    figures = {"seconds": {name: round(value, 1) for name, value in seconds.items()}, "compared": len(inline)}
+    print(json.dumps({**figures, "differ": {name: len(keys) for name, keys in differing.items()}}))
+    raise SystemExit(any(differing.values()))
+
+
+if __name__ == "__main__":
+    main()

@@ -452,7 +452,13 @@ def maybe(schema):
 
 RATE = closed(finished=COUNT, seconds=NUMBER, left=COUNT, per_minute=NUMBER, eta_seconds=NUMBER)
 FAILURE = closed(
-    key=TEXT, stage={"enum": list(STAGES)}, error=TEXT, attempts=COUNT, by_user={"type": "boolean"}, waiting=COUNT
+    key=TEXT,
+    stage={"enum": list(STAGES)},
+    error=TEXT,
+    attempts=COUNT,
+    by_user={"type": "boolean"},
+    waiting=COUNT,
+    log=MAYBE,
 )
 SCHEMA = closed(
     format={"const": 1},

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, Literal
 
 from augbench.core.errors import UserError
 from augbench.core.leases import Driver, survey
 from augbench.core.outline import CellWork, FidelityWork, Outline
-from augbench.core.store import ADAPTER_MARKER, Store, parse_json
+from augbench.core.store import ADAPTER_MARKER, LOGS, Store, parse_json
 from augbench.report.status_grids import Known
 
 WINDOW = 600.0  # seconds that a rate looks back, where so much finished in them that it means something
@@ -38,6 +38,7 @@ class Failed:
     attempts: int
     by_user: bool  # the user can mend it
     waiting: int  # cells that wait for it in vain
+    log: str | None = None  # what was said, by its name in the store; a folder of logs, of a pool. None: there is none
 
 
 @dataclass(frozen=True)
@@ -314,11 +315,16 @@ def _failures(seen: Look, states: Mapping[str, Mapping[str, State]], waiting: Ma
         (stage, key) for stage in STAGES for key, state in sorted(states.get(stage, {}).items()) if state == "failed"
     ]
     notes = seen.store.files.read_many([seen.store.name("failures", key) for _, key in found])
+    logs = seen.store.files.names(LOGS) if found else set()
     return [
-        _failed(stage, key, data, seen.store, waiting.get(key, 0))
+        replace(_failed(stage, key, data, seen.store, waiting.get(key, 0)), log=_log_of(key, logs))
         for (stage, key), data in zip(found, notes, strict=True)
         if data is not None  # else it succeeded meanwhile
     ]
+
+
+def _log_of(key: str, logs: set[str]) -> str | None:
+    return next((f"{LOGS}/{name}" for name in (f"{key}.log", key) if name in logs), None)
 
 
 def _failed(stage: str, key: str, data: bytes, store: Store, waiting: int) -> Failed:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import time
 from collections import defaultdict
 from collections.abc import Sequence
@@ -81,7 +82,7 @@ def print_status(status: Status, console: Console) -> None:
         console.print(Text(f"  {_driver_line(driver)}", style="" if driver.lives else "yellow"), soft_wrap=True)
     for grid in status.grids:
         console.print()
-        console.print(_grid(grid), soft_wrap=True)
+        console.print(_grid(grid, status.store), soft_wrap=True)
 
 
 def _at_work(drivers: Sequence[Driver]) -> str:
@@ -101,14 +102,14 @@ def _driver_line(driver: Driver) -> str:
     return f"{who}: at work{since}{busy}, {leases}{heard}"
 
 
-def _grid(grid: GridStatus) -> RenderableType:
+def _grid(grid: GridStatus, store: str) -> RenderableType:
     parts: list[RenderableType] = [Text(f"{one_line(grid.name)}: {_headline(grid)}", style="bold"), _counts(grid)]
     if grid.blocked:
         parts.append(Text(f"{_cells(grid.blocked)} of the missing wait in vain for what failed"))
     parts += [Text(line, style="dim") for line in _rate_lines(grid)]
     parts += [Text(f"note: {note}", style="dim") for note in grid.notes]
     if grid.failures:
-        parts += _failure_lines(grid)
+        parts += _failure_lines(grid, store)
     return Group(*parts)
 
 
@@ -156,7 +157,7 @@ def _rate_line(grid: GridStatus, what: str, rate: Rate) -> str:
     return f"{what}: {rate.left:,} left, {rate.finished:,} finished {span} ({rate.per_minute:.3g} a minute): {end}"
 
 
-def _failure_lines(grid: GridStatus) -> list[Text]:
+def _failure_lines(grid: GridStatus, store: str) -> list[Text]:
     """Failures of one stage with equal errors together, the most frequent first."""
     groups: defaultdict[tuple[str, str], list[Failed]] = defaultdict(list)
     for failure in grid.failures:
@@ -165,6 +166,9 @@ def _failure_lines(grid: GridStatus) -> list[Text]:
     lines = [Text(), Text("Failed:", style="bold")]
     for group in ordered[:MOST]:
         lines += [Text(f"  {_what(group)}: {group[0].error}", style="red"), Text(f"    {_which(group)}")]
+        if logged := next((failure.key for failure in group if failure.log), None):
+            command = shlex.join(["augbench", "log", store, logged])
+            lines.append(Text(f"    what was said: {printable(command)}"))
     if len(ordered) > MOST:
         lines.append(Text(f"  and {len(ordered) - MOST} other errors; --json gives them all"))
     again = grid.again or "the command that began it, or see it here with --grid FILE"

@@ -67,8 +67,12 @@ class RemoteFiles(Files):
 
     @override
     def exists(self, name: str) -> bool:
-        # Not by fsspec's isfile, which takes any error for "there is none".
+        # Not by fsspec's isfile, which takes any error for "there is none". Object stores are asked for the file, since
+        # what is asked for is small: after a plain "none" s3fs and gcsfs also list what might lie under such a name.
         try:
+            if self._holds_objects:
+                self._try("look for", name, lambda: self._fs.cat_file(self._path(name)))
+                return True
             return self._try("look for", name, lambda: self._fs.info(self._path(name)))["type"] == "file"
         except FileNotFoundError:
             return False
@@ -234,8 +238,10 @@ def _file_system(url: str, protocol: str) -> tuple[AbstractFileSystem, str]:
         )
     try:
         fsspec.get_filesystem_class(protocol)
-        # Listings are never cached: other machines write to the same place.
-        fs, root = fsspec.core.url_to_fs(url, use_listings_cache=False)
+        # Listings are never cached: other machines write to the same place. Without a concurrency of one s3fs asks for
+        # the size of every file that it is to read, in case that it is large enough for pieces side by side.
+        options = {"max_concurrency": 1} if protocol in ("s3", "s3a") else {}
+        fs, root = fsspec.core.url_to_fs(url, use_listings_cache=False, **options)
     except ImportError as error:
         how = "pip install 'augbench[s3]'" if protocol in ("s3", "s3a") else "with pip"
         raise UserError(f"store '{url}': {' '.join(str(error).split())} ({how})") from None

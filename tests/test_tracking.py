@@ -188,6 +188,14 @@ def test_a_tracker_that_cannot_begin_stops_the_run_in_a_line(heard):
         heard(tiny_plan(**GRID), wandb=Heard("setup"))
 
 
+def test_a_folder_that_cannot_be_is_known_at_once(tmp_path):
+    from augbench.engine.tracked import Tracking
+
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="give a folder that can be written, --track tensorboard=DIR"):
+        Tracking([Tracker("tensorboard", str(tmp_path / "file"))], tiny_plan(**GRID), print)
+
+
 def test_mlflow_really(tmp_path):
     mlflow = pytest.importorskip("mlflow")
     from augbench.engine.tracked import Tracking

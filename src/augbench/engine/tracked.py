@@ -24,6 +24,8 @@ from augbench.engine.tracking import Tracker
 PROJECT = "augbench"  # of W&B
 UPLOAD_SECONDS = 120  # that W&B may take when the run is over
 FOLDER = "runs/tensorboard"  # of TensorBoard; a folder for each grid is in it
+BRIEF = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2", "MLFLOW_HTTP_REQUEST_TIMEOUT": "10"}
+"""Where they are not set: the run waits while a tracker is told something, and the library is patient for minutes."""
 HELP = {
     "tensorboard": "give a folder that can be written, --track tensorboard=DIR",
     "mlflow": "check its URI, --track mlflow=URI or MLFLOW_TRACKING_URI",
@@ -93,7 +95,11 @@ class Tracking:
     def started(self, trial: tune.experiment.Trial) -> None:
         """A training began."""
         cell, grid = self._plan.by_key[trial.config["key"]], self._plan.grid.name
-        self._runs[trial.trial_id] = {t: Run(trial.trial_id, cell, grid, _folder(t, grid, cell)) for t in self._loggers}
+        runs = self._runs[trial.trial_id] = {}
+        for tracker in self._loggers:
+            folder = _folder(tracker, grid)
+            own = folder / cell.key if tracker.tool == "tensorboard" else folder  # it shows folders as runs
+            runs[tracker] = Run(trial.trial_id, cell, grid, own)
         self._tell(trial.trial_id, lambda logger, run: logger.log_trial_start(run))
 
     def ended(self, trial: tune.experiment.Trial, numbers: str | None) -> None:
@@ -130,8 +136,11 @@ class Tracking:
 def _logger(tracker: Tracker, grid: str) -> LoggerCallback:
     """Ray's callback of that tool. Its module imports the tool, so it is imported here."""
     if tracker.tool == "tensorboard":
+        _folder(tracker, grid).mkdir(parents=True, exist_ok=True)  # or the first training would find that it cannot be
         return TBXLoggerCallback()
     if tracker.tool == "mlflow":
+        for name, value in BRIEF.items():
+            os.environ.setdefault(name, value)
         from ray.air.integrations.mlflow import MLflowLoggerCallback
 
         return MLflowLoggerCallback(tracking_uri=tracker.where, experiment_name=grid)
@@ -143,13 +152,13 @@ def _logger(tracker: Tracker, grid: str) -> LoggerCallback:
     return WandbLoggerCallback(project=project, group=grid, upload_timeout=UPLOAD_SECONDS, **mode)
 
 
-def _folder(tracker: Tracker, grid: str, cell: Cell) -> Path:
+def _folder(tracker: Tracker, grid: str) -> Path:
     """Where the callback puts files of its own on this machine."""
     if tracker.tool == "tensorboard":
-        return Path(tracker.where or f"{FOLDER}/{grid}").absolute() / cell.key
+        return Path(tracker.where or f"{FOLDER}/{grid}").absolute()
     return Path(os.environ.get("WANDB_DIR") or ".").absolute()
 
 
 def _line(error: Exception) -> str:
-    text = " ".join(str(error).split())
+    text = " ".join(str(error).split()).partition(". ")[0]
     return f"{type(error).__name__}: {text[:200]}" if text else type(error).__name__

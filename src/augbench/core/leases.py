@@ -15,7 +15,7 @@ import socket
 import threading
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -68,6 +68,7 @@ class Leases:
         self._process = {"host": socket.gethostname(), "pid": os.getpid(), "pids": _pids()}
         self._sign = json.dumps({**self._process, "since": time.time()}).encode()
         self._held: set[str] = set()
+        self._others: dict[str, dict[str, Any]] = {}  # leases of other drivers as they were when they were read last
         self._lock = threading.Lock()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._beat, name="lease-heartbeat", daemon=True)
@@ -99,10 +100,35 @@ class Leases:
             self._held.add(key)
             return True
 
+    def to_be_had(self, keys: Collection[str]) -> list[str]:
+        """Of the units that others held: those that `acquire` may get now. Two listings, however many units.
+
+        Each lease that is there is read once; that its driver lives is told by the listing of heartbeats.
+        """
+        taken, beating = self.files.ages(FOLDER), self.files.ages(DRIVERS)
+        self._others = {key: lease for key, lease in self._others.items() if key in taken}
+        unread = [key for key in keys if key in taken and key not in self._others]
+        for key, data in zip(unread, self.files.read_many([lease_name(key) for key in unread]), strict=True):
+            if lease := _parsed(data):
+                self._others[key] = lease
+        return [key for key in keys if key not in taken or self._looks_abandoned(key, taken[key], beating)]
+
+    def _looks_abandoned(self, key: str, age: float | None, beating: Mapping[str, float | None]) -> bool:
+        """As `abandoned`, by what is known; another driver may have taken it over since it was read."""
+        lease = self._others.get(key, {})
+        silence = beating.get(lease.get("owner"), age)
+        gone = {"host", "pid"} <= lease.keys() and _gone(lease["host"], lease["pid"], lease.get("pids"))
+        if silence is None or silence > LIFETIME or gone:  # None: the place tells no times here
+            self._others.pop(key, None)  # read it anew next time
+            return True
+        return False
+
     def release(self, key: str) -> None:
         """Give the lease back, if it is still ours. With the store out of reach it lapses by itself."""
         with self._lock, contextlib.suppress(StoreError):
-            self._held.discard(key)
+            if key not in self._held:
+                return
+            self._held.remove(key)
             holder = _holder(self.files, key)
             if holder and holder["owner"] == self.owner:
                 self.files.remove(lease_name(key))

@@ -8,20 +8,21 @@ from __future__ import annotations
 
 import contextlib
 import threading
-import time
 from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Iterator
-from itertools import islice
 
 from augbench.core.errors import StoreError
 from augbench.core.leases import Leases
 from augbench.core.plan import Plan, Remaining, Take
 from augbench.core.specs import AdapterSpec, AugmenterSpec, Cell, FidelitySpec, PoolSpec, SearchSpec
 from augbench.core.store import Store
+from augbench.engine.blocks import Blocks, committed
+from augbench.engine.claims import Claims
+from augbench.engine.measurements import Measurements
 from augbench.engine.worker import Failure
 
 ATTEMPTS = 3  # times a cell is started when its worker dies under it, in one run
-LOOK_AGAIN = 2.0  # seconds between looks at what another driver does
+LOOK_INTO = 16  # pools of another driver whose chunks are listed at each look: they take turns
 
 Of = Callable[[AugmenterSpec], bool]
 """Which augmenters' work is asked for."""
@@ -33,7 +34,7 @@ class Board:
     def __init__(self, plan: Plan, remaining: Remaining, store: Store, leases: Leases) -> None:
         self.plan = plan
         self.store = store
-        self.leases = leases
+        self._claims = Claims(leases)
         self.total = len(plan.cells)
         self.done = remaining.done
         self.trained = 0  # by this driver, in this run
@@ -56,17 +57,17 @@ class Board:
         self.learning: dict[str, tuple[int, int, float]] = {}  # key of an adapter or search in work: step, steps, loss
         self.searches = {search.key: search for search in remaining.searches}
         self.searches_total = len(self.searches)
+        learns = self.adapters or self.searches
+        self._adapter_keys = {key: pool.adapter.key for key, pool in self._pools.items()} if learns else {}
         self.fidelity = {spec.key: spec for spec in remaining.fidelity}
         self.fidelity_total = len(self.fidelity)
-        self._measuring: set[str] = set()  # keys of fidelity in work
+        self._measurements = Measurements(remaining.fidelity, self._chunks)
         self._missing: dict[str, set[tuple[str, int]]] = {}  # cell key -> chunks it waits for
         self._waiting: dict[tuple[str, int], list[str]] = defaultdict(list)  # chunk -> cells that wait for it
         self._ready: deque[str] = deque()
         self._running: dict[str, int] = {}  # cell key -> attempt
         self._attempts: Counter[str] = Counter()
-        self._elsewhere: list[str] = []  # cells of a block that another driver holds
-        self._looked = 0.0
-        self._left_of_block = Counter(cell.block for cell in remaining.cells)
+        self._blocks = Blocks(remaining.cells, store, self._claims)
         for cell in remaining.cells:
             self._place(cell)
 
@@ -90,14 +91,15 @@ class Board:
     def next_cell(self) -> tuple[Cell, tuple[Take, ...]] | None:
         """A cell that may start now, or None. Its block's lease is held from here until the block is done."""
         with self._lock, self._or_stop():
-            self._look_elsewhere()
+            self._ready.extend(self._blocks.returned())
             while self._ready and not self.stopped:
                 key = self._ready.popleft()
                 cell = self.plan.by_key[key]
-                if not self.leases.acquire(cell.block):
-                    self._elsewhere.append(key)
+                if not self._blocks.take(cell):
                     continue
-                if self._attempts[key] == 0 and self._committed_meanwhile(key):
+                if self._blocks.made_elsewhere(key):
+                    self.done += 1
+                    self._leave_block(key)
                     continue
                 self._attempts[key] += 1
                 self._running[key] = self._attempts[key]
@@ -107,15 +109,16 @@ class Board:
     @property
     def ready_count(self) -> int:
         """Cells that could start now."""
-        with self._lock:
-            self._look_elsewhere()
-            return len(self._ready)
+        with self._lock, self._or_stop():
+            self._ready.extend(self._blocks.returned())
+        return len(self._ready)
 
     @property
     def cells_left(self) -> bool:
         """Whether any cell still waits, may start, runs, or is worked on elsewhere."""
         with self._lock:
-            return not self.stopped and bool(self._missing or self._ready or self._running or self._elsewhere)
+            here = self._missing or self._ready or self._running
+            return not self.stopped and bool(here or self._blocks.any_elsewhere)
 
     def cell_done(self, key: str, headline: dict) -> None:
         """A cell's record is in the store."""
@@ -139,7 +142,7 @@ class Board:
         """The worker died under a cell. It starts again, unless that happened `ATTEMPTS` times."""
         with self._lock, self._or_stop():
             self._running.pop(key, None)
-            if self.store.has("cells", key):  # it died after its last write
+            if committed(self.store, [key]):  # it died after its last write
                 self.done += 1
                 self._leave_block(key)
             elif self._attempts[key] < ATTEMPTS:
@@ -151,26 +154,8 @@ class Board:
                 self._leave_block(key)
         self.on_change()
 
-    def _committed_meanwhile(self, key: str) -> bool:
-        """Whether another driver finished this cell since we planned."""
-        if not self.store.has("cells", key):
-            return False
-        self.done += 1
-        self._leave_block(key)
-        return True
-
     def _leave_block(self, key: str) -> None:
-        block = self.plan.by_key[key].block
-        self._left_of_block[block] -= 1
-        if not self._left_of_block[block]:
-            self.leases.release(block)
-
-    def _look_elsewhere(self) -> None:
-        """Every now and then, try again for the cells whose block another driver held."""
-        if self._elsewhere and time.monotonic() - self._looked > LOOK_AGAIN:
-            self._looked = time.monotonic()
-            self._ready.extend(self._elsewhere)
-            self._elsewhere.clear()
+        self._blocks.leave(self.plan.by_key[key])
 
     def _fail(self, key: str, failure: Failure) -> None:
         if failure.fatal:  # the unit is not to blame
@@ -200,11 +185,18 @@ class Board:
             return not self.stopped and bool(self.searches or self.adapters or self._chunks or self.fidelity)
 
     def next_searches(self) -> list[SearchSpec]:
-        """Searches to make now; another driver's are left to it and looked at again at the next call."""
+        """Searches to make now; another driver's are left to it, and looked at again every `LOOK_AGAIN` seconds."""
         with self._lock, self._or_stop():
-            for key in [key for key in self.searches if self.store.has("searches", key)]:
-                self.search_done(key)
-            return [spec for key, spec in self.searches.items() if self.leases.acquire(key)]
+            self._claims.look()
+            ready = []
+            for key, spec in list(self.searches.items()):
+                is_new = key not in self._claims
+                if self._claims.obtain(key):
+                    if is_new and self.store.has("searches", key):
+                        self.search_done(key)
+                    else:
+                        ready.append(spec)
+            return ready
         return []
 
     def search_done(self, key: str) -> None:
@@ -212,7 +204,7 @@ class Board:
         with self._lock:
             self.searches.pop(key, None)
             self.learning.pop(key, None)
-            self.leases.release(key)
+            self._claims.release(key)
         self.on_change()
 
     def search_failed(self, key: str, failure: Failure) -> None:
@@ -221,7 +213,7 @@ class Board:
             spec = self.searches.pop(key)
             self.learning.pop(key, None)
             self._fail(key, failure)
-            self.leases.release(key)
+            self._claims.release(key)
             self.adapters.pop(spec.adapter.key, None)
             self._drop_pools_of(spec.adapter, key)
 
@@ -230,19 +222,36 @@ class Board:
         return {search.adapter.key for search in self.searches.values()}
 
     def next_adapters(self, most: int | None = None, of: Of = lambda augmenter: True) -> list[AdapterSpec]:
-        """Adapters to make now; another driver's are left to it and looked at again at the next call.
+        """Adapters to make now; another driver's are left to it, and looked at again every `LOOK_AGAIN` seconds.
 
         No more than ``most`` at once, those in work among them: what is not begun is left to other drivers, too. Only
         ``of`` some augmenters.
         """
         with self._lock, self._or_stop():
-            for key in [k for k, spec in self.adapters.items() if self.store.has_adapter(spec)]:
-                self.adapter_done(key)
-            waiting = self._searched_for()
-            wanted = [spec for key, spec in self.adapters.items() if key not in waiting and of(spec.augmenter)]
-            ready = (spec for spec in wanted if self.leases.acquire(spec.key))
-            return list(islice(ready, most))
+            self._claims.look()
+            self._take_over_adapters()
+            waiting, ready = self._searched_for(), []
+            for key, spec in list(self.adapters.items()):
+                if key in waiting or not of(spec.augmenter):
+                    continue
+                if len(ready) == most:
+                    break
+                is_new = key not in self._claims
+                if self._claims.obtain(key):
+                    if is_new and self.store.has_adapter(spec):
+                        self.adapter_done(key)
+                    else:
+                        ready.append(spec)
+            return ready
         return []
+
+    def _take_over_adapters(self) -> None:
+        """Every now and then, note which adapters that are not ours another driver has made: by one listing."""
+        theirs = {key for key in self.adapters if key not in self._claims}
+        if theirs and self._claims.due("adapters"):
+            for key in self.store.keys("adapters") & theirs:
+                if self.store.has_adapter(self.adapters[key]):
+                    self.adapter_done(key)
 
     def adapter_at(self, key: str, step: int, steps: int, loss: float) -> None:
         """How far a learning adapter is, or the one that a search learns."""
@@ -256,7 +265,7 @@ class Board:
         with self._lock:
             self.adapters.pop(key, None)
             self.learning.pop(key, None)
-            self.leases.release(key)
+            self._claims.release(key)
         self.on_change()
 
     def adapter_failed(self, key: str, failure: Failure) -> None:
@@ -265,29 +274,42 @@ class Board:
             spec = self.adapters.pop(key)
             self.learning.pop(key, None)
             self._fail(key, failure)
-            self.leases.release(key)
+            self._claims.release(key)
             self._drop_pools_of(spec, key)
 
     def next_chunks(self, of: Of = lambda augmenter: True) -> list[tuple[PoolSpec, int]]:
         """All chunks that can be made now, oldest need first: adapter at hand, lease ours, not made elsewhere.
 
-        Only ``of`` some augmenters.
+        Only ``of`` some augmenters. Of pools that another driver has, only some are looked into, and not at each call.
         """
-        with self._lock, self._or_stop():
-            units, waiting = [], self._searched_for() | self.adapters.keys()
-            for key in [key for key in self._chunks if of(self._pools[key].augmenter)]:
-                pool = self._pools[key]
-                if (waiting and pool.adapter.key in waiting) or not self.leases.acquire(key):
-                    self._take_over_chunks(pool)
-                    continue
-                self._take_over_chunks(pool)  # what a driver before us committed since we planned
-                units += [(pool, chunk) for chunk in self._chunks.get(key, ())]
+        with self._or_stop():
+            with self._lock:
+                self._claims.look()
+                waiting = self._searched_for() | self.adapters.keys()
+                # Nobody makes chunks without the adapter.
+                keys = [key for key in self._chunks if self._adapter_keys.get(key) not in waiting]
+                pools = [pool for key in keys if of((pool := self._pools[key]).augmenter)]
+                elsewhere = self._claims.in_turn(keys, LOOK_INTO)
+            for key in elsewhere:  # cells may wait for chunks that another driver makes
+                self._take_over_chunks(self._pools[key])
+            units: list[tuple[PoolSpec, int]] = []
+            for pool in pools:  # without the lock: a question takes time on a remote store, and trainings go on
+                if self.stopped:
+                    return []
+                if self._claims.obtain(pool.key):
+                    self._take_over_chunks(pool)  # what a driver before us committed since we planned
+                    with self._lock:
+                        units += [(pool, chunk) for chunk in self._chunks.get(pool.key, ())]
+                        if pool.key not in self._chunks:  # all made, or dropped meanwhile
+                            self._claims.release(pool.key)
             return units
         return []
 
     def _take_over_chunks(self, pool: PoolSpec) -> None:
-        for chunk in self.store.chunks(pool) & set(self._chunks.get(pool.key, ())):
-            self.chunk_done(pool.key, chunk)
+        there = self.store.chunks(pool)
+        with self._lock:
+            for chunk in there & set(self._chunks.get(pool.key, ())):
+                self.chunk_done(pool.key, chunk)
 
     @property
     def chunks_left(self) -> bool:
@@ -303,6 +325,8 @@ class Board:
     def chunk_done(self, pool_key: str, chunk: int) -> None:
         """A chunk is committed: cells that waited for it alone may start."""
         with self._lock:
+            if chunk not in self._chunks.get(pool_key, ()):  # its pool failed meanwhile, or it was seen in the store
+                return
             self.chunks_done += 1
             for key in self._waiting.pop((pool_key, chunk), ()):
                 missing = self._missing.get(key)
@@ -315,7 +339,8 @@ class Board:
             self._chunks[pool_key].remove(chunk)
             if not self._chunks[pool_key]:
                 del self._chunks[pool_key]
-                self.leases.release(pool_key)
+                self._claims.release(pool_key)
+            self._measurements.note(pool_key, self._chunks.get(pool_key, ()))
         self.on_change()
 
     def chunk_failed(self, pool_key: str, failure: Failure) -> None:
@@ -331,14 +356,14 @@ class Board:
             self._drop_pool(pool.key, culprit)
 
     def _drop_pool(self, pool_key: str, culprit: str) -> None:
-        del self._chunks[pool_key]
-        for key in [key for key, spec in self.fidelity.items() if spec.pool.key == pool_key]:
+        for key in self._measurements.drop(pool_key):
             del self.fidelity[key]
-        self.leases.release(pool_key)
-        for key in [k for k, missing in self._missing.items() if any(pool == pool_key for pool, _ in missing)]:
-            del self._missing[key]
-            self.blocked[culprit] += 1
-            self._leave_block(key)
+        for chunk in self._chunks.pop(pool_key):
+            for key in self._waiting.pop((pool_key, chunk), ()):
+                if self._missing.pop(key, None) is not None:
+                    self.blocked[culprit] += 1
+                    self._leave_block(key)
+        self._claims.release(pool_key)
 
     # -- fidelity
 
@@ -346,14 +371,11 @@ class Board:
         """Pools to compare with real defects now: those whose pictures are all there. Each is handed out once."""
         with self._lock, self._or_stop():
             found = []
-            for key, spec in list(self.fidelity.items()):
-                if key in self._measuring or min(self._chunks.get(spec.pool.key, [spec.chunks])) < spec.chunks:
-                    continue
-                if self.store.has("fidelity", key):  # by another driver; one more would have been harmless
-                    self.fidelity_done(key)
-                    continue
-                self._measuring.add(key)
-                found.append(spec)
+            for spec in self._measurements.take():
+                if self.store.has("fidelity", spec.key):  # by another driver; one more would have been harmless
+                    self.fidelity_done(spec.key)
+                else:
+                    found.append(spec)
             return found
         return []
 

@@ -16,7 +16,8 @@ import ray
 from augbench.core.plan import Plan
 from augbench.core.specs import AdapterSpec, FidelitySpec, PoolSpec
 from augbench.core.store import Store
-from augbench.engine.board import ATTEMPTS, LOOK_AGAIN, Board
+from augbench.engine.board import ATTEMPTS, Board
+from augbench.engine.claims import LOOK_AGAIN
 from augbench.engine.resources import Allotment, Lane
 from augbench.engine.search import Searching
 from augbench.engine.titles import at_work_on

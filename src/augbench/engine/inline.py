@@ -9,7 +9,8 @@ from functools import partial
 from augbench.core.plan import Plan
 from augbench.core.specs import SearchSpec
 from augbench.core.store import Store
-from augbench.engine.board import LOOK_AGAIN, Board
+from augbench.engine.board import Board
+from augbench.engine.claims import LOOK_AGAIN
 from augbench.engine.worker import WorkerSetup, attempt
 from augbench.jobs.adapt import adapt
 from augbench.jobs.context import Context

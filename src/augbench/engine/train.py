@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import tempfile
 import time
@@ -63,9 +64,11 @@ def run_training(
     try:
         while board.cells_left:
             _wait_until(board, lambda: board.ready_count or not board.cells_left)
-            barrier = StartBarrier.remote(min(allotment.train.workers, max(board.ready_count, 1)))
+            first = min(allotment.train.workers, max(board.ready_count, 1))
+            barrier = StartBarrier.options(max_concurrency=first + 1).remote(first)
             shared = {
                 "setup": WorkerSetup.of(plan, store),
+                "use_gpu": allotment.train.gpu > 0,
                 "work": [work],  # in lists, references stay references until the worker asks for them
                 "real": {key: [reference] for key, reference in real.items()},
                 "barrier": barrier,
@@ -177,13 +180,23 @@ class StartBarrier:
     def __init__(self, expected: int) -> None:
         self.expected = expected
         self.arrived = 0
+        self.latest = 0.0  # when the last one arrived
+        self.open = asyncio.Event()
 
     async def arrive(self) -> None:
-        """Returns when all expected workers are here, or after `BARRIER_SECONDS`."""
+        """Returns when all expected workers are here, or `BARRIER_SECONDS` after the last that came.
+
+        Many workers on few cores take minutes to come up: as long as they keep coming, those who wait go on waiting.
+        Once open it stays open: whoever comes later has nobody to wait for.
+        """
         self.arrived += 1
-        deadline = time.monotonic() + BARRIER_SECONDS
-        while self.arrived < self.expected and time.monotonic() < deadline:
-            await asyncio.sleep(0.02)
+        self.latest = time.monotonic()
+        if self.arrived >= self.expected:
+            self.open.set()
+        while not self.open.is_set() and (left := self.latest + BARRIER_SECONDS - time.monotonic()) > 0:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self.open.wait(), left)
+        self.open.set()
 
 
 class CellTrainable(tune.Trainable):
@@ -191,7 +204,8 @@ class CellTrainable(tune.Trainable):
 
     def setup(self, config: dict[str, Any], shared: dict[str, Any]) -> None:
         """Once per process."""
-        self.context: Context = shared["setup"].context(use_gpu=True)
+        # A slot that reserves no GPU uses none, and need not load torch to see whether there is one.
+        self.context: Context = shared["setup"].context(shared["use_gpu"])
         self.work: dict[str, tuple[Cell, tuple[Take, ...]]] = ray.get(shared["work"][0])
         self.references = shared["real"]  # kept, so that the arrays below stay mapped
         real = {key: ray.get(reference[0]) for key, reference in self.references.items()}

@@ -120,7 +120,7 @@ def run(
         say(f"failed: {key}: {line}{waiting}")
     if summary.failures:
         missing = f"{summary.cells - summary.done} of {summary.cells} cells are missing"
-        say(f"{missing}; details in {target.files.where('failures')}; mend what failed, then {again}.")
+        say(f"{missing}; what was said: augbench log {target.url} KEY; mend what failed, then {again}.")
         raise typer.Exit(2 if summary.user_error else 1)
     say(_closing(summary.cells, summary.trained, summary.seconds, target))
 

@@ -30,7 +30,10 @@ from augbench.metrics.evaluate import evaluate, headline_score
 log = logging.getLogger(__name__)
 
 SHOWN = ("ap", "auroc", "accuracy", "macro_f1")
-SHOWN_AT_THRESHOLD = ("precision", "recall", "f1", "false_alarm_rate")
+SHOWN_AT_THRESHOLD = {
+    "oracle": ("", ("precision", "recall", "f1")),
+    "heldout": ("heldout_", ("precision", "recall", "false_alarm_rate")),
+}
 
 
 @dataclass
@@ -115,9 +118,9 @@ def numbers(record: dict) -> dict[str, float]:
     """
     result = record["result"]
     shown: dict[str, float | None] = {name: result[name] for name in SHOWN if name in result}
-    for prefix, part in (("", "oracle"), ("heldout_", "heldout")):
-        for name in SHOWN_AT_THRESHOLD if result.get(part) else ():
-            shown[f"{prefix}{name}"] = result[part][name]
+    for part, (prefix, names) in SHOWN_AT_THRESHOLD.items():
+        if result.get(part):
+            shown |= {f"{prefix}{name}": result[part][name] for name in names}
     shown |= {"loss": result["curves"]["loss"][-1], "seconds": record["provenance"]["seconds"]["total"]}
     return {name: value for name, value in shown.items() if value is not None}
 

@@ -29,6 +29,7 @@ from rich.table import Table
 
 from augbench.core.expected import expected_of
 from augbench.core.grid import Grid, make_grid
+from augbench.core.outline import outline_of
 from augbench.core.plan import make_plan, subtract
 from augbench.core.specs import Cell
 from augbench.core.store import Store, json_bytes
@@ -82,12 +83,14 @@ def fill(cells: int, root: Path, count: int) -> dict:
     """Write that many records, evenly spread over the plan, and what the engine writes about the grid."""
     plan, store = make_plan(grid_of(cells)), Store(root)
     rng = np.random.default_rng(0)
-    folder = store.files.folder / "cells"
-    folder.mkdir(parents=True)
+    for kind in ("cells", "scores"):
+        (store.files.folder / kind).mkdir(parents=True)
     for cell in plan.cells[:: len(plan.cells) // count][:count]:
         path = store.files.folder / store.name("cells", cell.key)
         path.write_bytes(json_bytes(record_of(cell, rng)))  # quicker than a flush for each
-    store.write_json("grids", "bench", {"grid": plan.grid.as_dict(), "cells": expected_of(plan)})
+        (store.files.folder / store.name("scores", cell.key)).touch()  # a record without scores does not count
+    known = {"grid": plan.grid.as_dict(), "cells": expected_of(plan), "outline": outline_of(plan).as_dict()}
+    store.write_json("grids", "bench", known)
     return {}
 
 

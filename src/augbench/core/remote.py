@@ -94,7 +94,13 @@ class RemoteFiles(Files):
                 elif isinstance(content, FileNotFoundError):
                     yield None
                 else:  # whatever befell this one: alone and with patience
-                    yield self.read(name)
+                    yield self._read_or_none(name)
+
+    def _read_or_none(self, name: str) -> bytes | None:
+        try:
+            return self.read(name)
+        except FileNotFoundError:
+            return None
 
     @override
     def write(self, name: str, data: bytes) -> None:

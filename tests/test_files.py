@@ -61,6 +61,51 @@ def test_many_files_are_read_in_order(any_store, monkeypatch):
     assert [data.decode() for data in any_store.files.read_many(names[::-1])] == names[::-1]
 
 
+def test_what_is_missing_is_none_also_behind_errors_that_pass(s3, monkeypatch):
+    quick(monkeypatch)
+    store = Store("s3://bucket")
+    store.files.write("cells/a.json", b"a")
+    names = ["cells/a.json", "cells/b.json"]
+    s3.failures_left = 2  # both are asked for once more, each alone
+    assert list(store.files.read_many(names)) == [b"a", None] and s3.failures_left == 0
+
+
+def test_a_folder_that_is_gone_is_no_new_store(tmp_path):
+    folder = tmp_path / "store"
+    store = Store(folder)
+    assert store.keys("cells") == set()  # it may yet be made
+    store.files.write("cells/a.json", b"{}")
+    folder.rename(tmp_path / "away")
+    for opened in (store, Store(folder, look=False)):  # of a worker: its driver has made the store
+        for act in (
+            lambda files: files.write("cells/b.json", b"{}"),
+            lambda files: files.create("leases/b", b"{}"),
+            lambda files: files.appending("logs/b.log"),
+            lambda files: files.read("cells/a.json"),
+            lambda files: files.exists("cells/a.json"),
+            lambda files: files.names("cells"),
+            lambda files: files.scratch_folder("b"),
+        ):
+            with pytest.raises(StoreError, match="is not there: bring its disk back"):
+                act(opened.files)
+    assert not folder.exists(), "what is written there now would be lost"
+    (tmp_path / "away").rename(folder)
+    store.files.write("cells/b.json", b"{}")
+    assert store.keys("cells") == {"a", "b"}
+
+
+def test_what_was_begun_is_found_and_discarded(tmp_path):
+    store = Store(tmp_path)
+    store.files.write("cells/a.json", b"{}")
+    for name in ("cells/.b.json.1234.part", "cells/.c.json.1234.gone", "adapters/.d.1234.part/e/f"):
+        store.files.write(name, b"half")
+    found = store.unfinished([])
+    assert sorted(found) == ["adapters/.d.1234.part", "cells/.b.json.1234.part", "cells/.c.json.1234.gone"]
+    store.files.discard(found)
+    store.files.discard(found)  # gone already
+    assert store.unfinished([]) == [] and store.keys("cells") == {"a"}
+
+
 def test_a_grid_gives_equal_bytes_wherever_it_is_kept(any_store, tmp_path):
     expected = Store(tmp_path / "expected")
     for store in (expected, any_store):

@@ -20,6 +20,8 @@ from typing_extensions import override
 
 from augbench.core.errors import StoreError, UserError
 
+UNFINISHED = (".part", ".gone")  # how names end, beside a dot before them, until a file is whole, or has been removed
+
 
 class Files(ABC):
     """What a store asks of a place."""
@@ -39,6 +41,15 @@ class Files(ABC):
     @abstractmethod
     def names(self, folder: str) -> set[str]:
         """Names of what lies directly in a folder, empty where there is none; unfinished files are left out."""
+
+    def unfinished(self, folder: str) -> list[str]:
+        """Files and folders directly in a folder that somebody has begun: at work on them, or killed meanwhile."""
+        return []
+
+    def discard(self, unfinished: Sequence[str]) -> None:
+        """Remove what was begun and will not be finished. Raises StoreError."""
+        for name in unfinished:
+            self.remove(name)
 
     @abstractmethod
     def exists(self, name: str) -> bool:
@@ -97,13 +108,22 @@ class Files(ABC):
 
 
 class LocalFiles(Files):
-    """A folder on a disk."""
+    """A folder on a disk. Once it has been there it is not made again: its disk is gone, and may come back."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, there: bool = False) -> None:
+        """``there``: somebody has made it, so it must be seen from here too."""
         self.folder: Path = folder.expanduser().resolve()
         self.url = str(self.folder)
+        self._there = there or self.folder.is_dir()
         if self.folder.exists() and not self.folder.is_dir():
             raise UserError(f"store '{folder}' is a file: give a folder")
+
+    def _require(self) -> None:
+        if self._there and not self.folder.is_dir():
+            raise StoreError(
+                f"store '{self.folder}' is not there: bring its disk back, or give --store a folder that all machines "
+                "see, and run the same command again"
+            )
 
     @override
     def top(self) -> set[str]:
@@ -115,19 +135,47 @@ class LocalFiles(Files):
             with os.scandir(self.folder / folder) as entries:
                 return {entry.name for entry in entries if entry.name[0] != "."}
         except (FileNotFoundError, NotADirectoryError):
+            self._require()
             return set()
         except OSError as error:
             raise _cannot_read(self.folder / folder, error) from error
 
     @override
+    def unfinished(self, folder: str) -> list[str]:
+        try:
+            with os.scandir(self.folder / folder) as entries:
+                return [f"{folder}/{e.name}" for e in entries if e.name[0] == "." and e.name.endswith(UNFINISHED)]
+        except (FileNotFoundError, NotADirectoryError):
+            return []
+        except OSError as error:
+            raise _cannot_read(self.folder / folder, error) from error
+
+    @override
+    def discard(self, unfinished: Sequence[str]) -> None:
+        for path in (self.folder / name for name in unfinished):
+            try:
+                if path.is_dir() and not path.is_symlink():
+                    shutil.rmtree(path)
+                else:
+                    path.unlink(missing_ok=True)
+            except FileNotFoundError:  # its writer lives after all, and was just done
+                continue
+            except OSError as error:
+                raise _cannot_write(path, error) from error
+
+    @override
     def exists(self, name: str) -> bool:
-        return (self.folder / name).is_file()
+        is_there = (self.folder / name).is_file()
+        if not is_there:
+            self._require()
+        return is_there
 
     @override
     def read(self, name: str) -> bytes:
         try:
             return (self.folder / name).read_bytes()
         except FileNotFoundError:
+            self._require()
             raise
         except OSError as error:
             raise _cannot_read(self.folder / name, error) from error
@@ -142,10 +190,13 @@ class LocalFiles(Files):
 
     @override
     def write(self, name: str, data: bytes) -> None:
+        self._require()
         write_atomic(self.folder / name, data)
+        self._there = True
 
     @override
     def appending(self, name: str) -> BinaryIO | None:
+        self._require()
         path = self.folder / name
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -155,6 +206,7 @@ class LocalFiles(Files):
 
     @override
     def create(self, name: str, data: bytes) -> bool:
+        self._require()
         path = self.folder / name
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -204,6 +256,7 @@ class LocalFiles(Files):
     @override
     def commit_folder(self, made: Path, name: str, marker: str) -> None:
         # A copy beside the place and one rename: it appears whole, also from another disk.
+        self._require()
         target = self.folder / name
         beside = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}.part")
         try:
@@ -221,6 +274,7 @@ class LocalFiles(Files):
 
     @override
     def scratch_folder(self, name: str) -> Path:
+        self._require()
         return made_folder(self.folder / "scratch" / name)
 
 

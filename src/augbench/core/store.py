@@ -67,7 +67,7 @@ class Store:
         Raises:
             UserError: it cannot be a store, holds other things, or is out of reach.
         """
-        self.files = open_files(location)
+        self.files = open_files(location, there=not look)
         top = self.files.top() if look else set()
         if top and not top & self._rooms():
             raise UserError(f"store '{location}' is a folder with other things in it: give a new or an empty one")
@@ -251,6 +251,15 @@ class Store:
         """The unit succeeded: no failure is on record any more."""
         self.files.remove(self.name("failures", key))
 
+    # -- what the killed left
+
+    def unfinished(self, pools: Iterable[PoolSpec]) -> list[str]:
+        """Files that were begun, in the rooms that the workers of a run write to, and in these pools."""
+        rooms = sorted({*SUFFIX, LOGS, "leases", "leases/drivers"} - {"fingerprints", "grids"})
+        folders = [f"{self.name('pools', pool.key)}/{part}" for pool in pools for part in ("chunks", "images", "masks")]
+        logs = [f"{LOGS}/{pool.key}" for pool in pools]
+        return [name for folder in (*rooms, *folders, *logs) for name in self.files.unfinished(folder)]
+
     # -- damage
 
     def check(self) -> list[str]:
@@ -294,8 +303,10 @@ class Store:
         ]
 
 
-def open_files(location: str | Path) -> Files:
+def open_files(location: str | Path, there: bool = False) -> Files:
     """The files of a store at a path or an fsspec URL. Nothing is read or created yet.
+
+    ``there``: the store has been made, so a folder that is missing is out of reach, not new.
 
     Raises:
         UserError: the location cannot be a store.
@@ -305,9 +316,9 @@ def open_files(location: str | Path) -> Files:
         raise UserError("--store is empty: give a folder or a URL")
     protocol, separator, rest = text.partition("://")
     if not separator:
-        return LocalFiles(Path(text))
+        return LocalFiles(Path(text), there)
     if protocol in ("file", "local"):
-        return LocalFiles(Path(rest))
+        return LocalFiles(Path(rest), there)
     return RemoteFiles(f"{protocol}://{rest.rstrip('/')}", protocol)
 
 

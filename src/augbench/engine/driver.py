@@ -24,9 +24,10 @@ import augbench
 from augbench.core.errors import UserError
 from augbench.core.expected import expected_of
 from augbench.core.grid import Grid
-from augbench.core.leases import Leases
+from augbench.core.leases import Leases, survey
 from augbench.core.outline import outline_of
 from augbench.core.plan import Plan, make_plan, subtract
+from augbench.core.specs import PoolSpec
 from augbench.core.store import Store
 from augbench.engine.board import Board
 from augbench.engine.inline import run_inline
@@ -110,11 +111,15 @@ def run(
     known = {"grid": grid.as_dict(), "cells": expected_of(plan), "outline": outline_of(plan).as_dict()}
     store.write_json("grids", grid.name, known)
     if remaining.nothing:
+        Leases(store.files).sweep()
+        _assemble(plan, store)
         return Summary(len(plan.cells), len(plan.cells), 0, 0.0)
     preflight(plan)
     started = time.monotonic()
     with Leases(store.files) as leases:
         leases.sweep()
+        pools = list({pool.key: pool for pool, _ in remaining.chunks}.values())
+        _discard_unfinished(store, pools, leases)
         board = Board(plan, remaining, store, leases)
         interrupted = False
         try:
@@ -129,6 +134,7 @@ def run(
         if board.fatal:
             raise board.fatal
         _assemble(plan, store)
+        _discard_unfinished(store, pools, leases)
     seconds = time.monotonic() - started
     return Summary(
         board.total, board.done, board.trained, seconds, interrupted, board.failures, board.blocked, board.user_error
@@ -188,7 +194,8 @@ def _ray(address: str | None) -> Iterator[list[Node]]:
             # By default Ray joins whatever cluster another program started on this machine, and ends with it.
             _connect(address or os.environ.get("RAY_ADDRESS") or "local", folder)
         for name in ("ray", "ray._private.worker", "ray.tune", "ray.data", "ray.air"):
-            logging.getLogger(name).setLevel(logging.ERROR)
+            # What they call an error is the death of a worker, which the board hears of: no tracebacks on screen.
+            logging.getLogger(name).setLevel(logging.CRITICAL)
         alive = [node["Resources"] for node in ray.nodes() if node["Alive"]]
         yield [Node.of(resources) for resources in alive]
     finally:
@@ -248,8 +255,19 @@ def _runtime_env(address: str) -> dict[str, Any]:
     return {**environment, "py_modules": [str(Path(augbench.__file__).parent)], "excludes": ["**/__pycache__"]}
 
 
+def _discard_unfinished(store: Store, pools: Sequence[PoolSpec], leases: Leases) -> None:
+    """Remove files that killed workers had begun, of these pools and of all rooms.
+
+    Not where another driver lives: they may be its workers'. They are listed before drivers are looked for, so none of
+    a driver that comes meanwhile is among them.
+    """
+    unfinished = store.unfinished(pools)
+    if unfinished and not any(driver.lives for driver in survey(store.files) if driver.owner != leases.owner):
+        store.files.discard(unfinished)
+
+
 def _assemble(plan: Plan, store: Store) -> None:
     """Make every pool that this plan touched a readable image folder; also after an earlier run was killed."""
-    context = Context(store, plan.library)
-    for pool in plan.pools.values():
+    context, begun = Context(store, plan.library), store.keys("pools")
+    for pool in (pool for key, pool in plan.pools.items() if key in begun):
         assemble_pool(context, pool)

@@ -270,4 +270,4 @@ def _quiet_ray_data() -> None:
     context.print_on_execution_start = False
     # For `_without_restarts`: the one way to say so that this Ray has; pyproject.toml bounds the version.
     warnings.filterwarnings("ignore", message="`ray_remote_args", category=DeprecationWarning)
-    logging.getLogger("ray.data").setLevel(logging.ERROR)
+    logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # as in the driver

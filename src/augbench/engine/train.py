@@ -16,6 +16,7 @@ from ray import tune
 from ray.tune import Callback
 from ray.tune.search import Searcher
 
+from augbench.core.logs import UnitLog
 from augbench.core.plan import Plan, Take
 from augbench.core.specs import Cell
 from augbench.core.store import Store
@@ -163,10 +164,19 @@ class _Report(Callback):
             board.cell_done(trial.config["key"], json.loads(outcome["headline"]))
 
     def on_trial_error(self, iteration: int, trials: list, trial: tune.experiment.Trial, **info: Any) -> None:
-        # An exception in a cell comes back as a result: only a worker that died ends here.
-        _boards[self.run_id].cell_lost(trial.config["key"])
+        # An exception in a cell comes back as a result: only a worker that died, or could not be set up, ends here.
+        board, key = _boards[self.run_id], trial.config["key"]
+        _note_loss(board.store, key, trial)
+        board.cell_lost(key)
         if tracking := _trackings.get(self.run_id):
             tracking.ended(trial, None)
+
+
+def _note_loss(store: Store, key: str, trial: tune.experiment.Trial) -> None:
+    """In the cell's log: what Ray knows of it. On screen it would be a traceback for each death that does no harm."""
+    log = UnitLog(store.files, store.log_name(key))
+    log.say(f"=== the worker of this cell was lost:\n{trial.get_error() or 'Ray does not say why'}")
+    log.close()
 
 
 @ray.remote(num_cpus=0)
@@ -213,7 +223,8 @@ class CellTrainable(tune.Trainable):
         self.job: Job = shared["job"]
         self.grid: str = shared["grid"]
         self.tracked: bool = shared["tracked"]
-        ray.get(shared["barrier"].arrive.remote())
+        with contextlib.suppress(ray.exceptions.RayError):  # it may have been on a machine that is gone
+            ray.get(shared["barrier"].arrive.remote())
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         """Go on with another cell in this process."""

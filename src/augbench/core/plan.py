@@ -100,7 +100,7 @@ class Remaining:
     @property
     def nothing(self) -> bool:
         """Whether everything is done."""
-        return not self.cells and not self.fidelity
+        return not self.cells and not self.chunks and not self.fidelity
 
 
 def make_plan(grid: Grid, store: Store | None = None) -> Plan:
@@ -174,10 +174,13 @@ def subtract(plan: Plan, store: Store) -> Remaining:
     for cell in cells:
         for take in plan.needs[cell.key]:
             wanted[take.pool.key] = max(wanted.get(take.pool.key, 0), take.chunks)
+    there = {key: store.chunks(plan.pools[key]) for key in sorted(store.keys("pools") & plan.pools.keys())}
+    for key, count in _with_gaps(plan, store, there):
+        wanted[key] = max(wanted.get(key, 0), count)
     chunks, adapters, searches = [], {}, {}
     for key, count in wanted.items():
         pool = plan.pools[key]
-        missing = sorted(set(range(count)) - store.chunks(pool))
+        missing = sorted(set(range(count)) - there.get(key, set()))
         chunks += [(pool, chunk) for chunk in missing]
         adapter = plan.adapter(pool) if missing else None
         if adapter and not store.has_adapter(adapter):
@@ -195,6 +198,18 @@ def subtract(plan: Plan, store: Store) -> Remaining:
         failed_before=len(store.keys("failures") & {cell.key for cell in cells}),
         images=sum(pool.chunk_size for pool, _ in chunks),
     )
+
+
+def _with_gaps(plan: Plan, store: Store, there: Mapping[str, set[int]]) -> Iterator[tuple[str, int]]:
+    """Pools whose summary lists chunks that somebody has deleted, as `store check` says, and how many must be there.
+
+    A pool that is gone altogether is let go: a grid that is done needs it no more.
+    """
+    for key, chunks in there.items():
+        needed = plan.pools[key].chunks_for(plan.pool_sizes[key])
+        summary = store.read_pool(key)
+        if lost := {chunk for chunk in (summary or {"chunks": ()})["chunks"] if chunk < needed} - chunks:
+            yield key, max(lost) + 1
 
 
 def _unmeasured(plan: Plan, store: Store, wanted: Mapping[str, int]) -> list[FidelitySpec]:

@@ -343,7 +343,7 @@ def test_a_question_to_s3_is_one_request(s3):
 
 
 def arrivals(delays, expected, monkeypatch):
-    """Seconds after which workers that come after these delays are let through, with a patience of 0.4 s."""
+    """Seconds after which workers that are up after these delays may go on, with a patience of 0.4 s."""
     monkeypatch.setattr(train, "BARRIER_SECONDS", 0.4)
     barrier = train.StartBarrier.__ray_metadata__.modified_class(expected)
 
@@ -354,6 +354,7 @@ def arrivals(delays, expected, monkeypatch):
         async def one(delay):
             await asyncio.sleep(delay)
             await barrier.arrive()
+            await barrier.all_here()
             return loop.time() - begun
 
         return await asyncio.gather(*map(one, delays))

@@ -181,7 +181,7 @@ def _note_loss(store: Store, key: str, trial: tune.experiment.Trial) -> None:
 
 @ray.remote(num_cpus=0)
 class StartBarrier:
-    """Lets the first workers start together.
+    """Lets no worker end its first cell before the other first workers are up.
 
     Tune gives a finished worker the next trial and kills the one that is still starting, so without this a grid of
     short cells would run on its first worker alone.
@@ -190,19 +190,22 @@ class StartBarrier:
     def __init__(self, expected: int) -> None:
         self.expected = expected
         self.arrived = 0
-        self.latest = 0.0  # when the last one arrived
+        self.latest = time.monotonic()  # when the last one arrived
         self.open = asyncio.Event()
 
     async def arrive(self) -> None:
+        """A worker is up."""
+        self.arrived += 1
+        self.latest = time.monotonic()
+        if self.arrived >= self.expected:
+            self.open.set()
+
+    async def all_here(self) -> None:
         """Returns when all expected workers are here, or `BARRIER_SECONDS` after the last that came.
 
         Many workers on few cores take minutes to come up: as long as they keep coming, those who wait go on waiting.
         Once open it stays open: whoever comes later has nobody to wait for.
         """
-        self.arrived += 1
-        self.latest = time.monotonic()
-        if self.arrived >= self.expected:
-            self.open.set()
         while not self.open.is_set() and (left := self.latest + BARRIER_SECONDS - time.monotonic()) > 0:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self.open.wait(), left)
@@ -223,8 +226,8 @@ class CellTrainable(tune.Trainable):
         self.job: Job = shared["job"]
         self.grid: str = shared["grid"]
         self.tracked: bool = shared["tracked"]
-        with contextlib.suppress(ray.exceptions.RayError):  # it may have been on a machine that is gone
-            ray.get(shared["barrier"].arrive.remote())
+        self.barrier: ray.actor.ActorHandle | None = shared["barrier"]  # None: it was passed
+        shared["barrier"].arrive.remote()
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         """Go on with another cell in this process."""
@@ -240,11 +243,19 @@ class CellTrainable(tune.Trainable):
                 self.context, cell, lambda: record.update(self.job(self.context, self.pictures, cell, takes))
             )
         _free_gpu(self.context.device)
+        self._meet_others()
         # As text: Tune keeps the last result of every trial, and flattens what is nested.
         if failure:
             return {"done": True, "failure": json.dumps(asdict(failure))}
         shown = {"numbers": json.dumps(numbers(record))} if self.tracked else {}
         return {"done": True, "headline": json.dumps(headline(record)), **shown}
+
+    def _meet_others(self) -> None:
+        """After the first cell, whose record is in the store by now: see `StartBarrier`."""
+        if self.barrier is not None:
+            with contextlib.suppress(ray.exceptions.RayError):  # it may have been on a machine that is gone
+                ray.get(self.barrier.all_here.remote())
+            self.barrier = None
 
     def __repr__(self) -> str:
         # What Ray calls the slot, for good: its cells change. It may ask where nothing could be set up.

@@ -227,7 +227,6 @@ class CellTrainable(tune.Trainable):
         self.grid: str = shared["grid"]
         self.tracked: bool = shared["tracked"]
         self.barrier: ray.actor.ActorHandle | None = shared["barrier"]  # None: it was passed
-        shared["barrier"].arrive.remote()
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         """Go on with another cell in this process."""
@@ -236,6 +235,8 @@ class CellTrainable(tune.Trainable):
 
     def step(self) -> dict[str, Any]:
         """The whole cell. An exception is a result too; only a dying process is an error to Tune."""
+        if self.barrier is not None:
+            self.barrier.arrive.remote()  # not in `setup`: only now Tune knows that this one has started
         cell, takes = self.work[self.config["key"]]
         record: dict = {}
         with at_work_on(cell.key):

@@ -1,6 +1,7 @@
 """What a run costs as it grows: the arithmetic of bench/scale.py, and how often the driver asks the store, counted."""
 
 import asyncio
+import pickle
 import sys
 from collections import Counter
 from contextlib import ExitStack
@@ -23,6 +24,7 @@ from augbench.core.store import Store
 from augbench.engine import claims, train
 from augbench.engine.board import LOOK_INTO, Board
 from augbench.engine.claims import LOOK_AGAIN
+from augbench.engine.work import Work
 from augbench.engine.worker import Failure
 from augbench.jobs.context import Context
 from augbench.jobs.generate import assemble_pool
@@ -317,6 +319,30 @@ def test_the_board_costs_the_same_for_each_cell(counted, drivers):
         asked.append(sum(counted.files.take().values()))
     assert costs[1] < 4.4 * costs[0]
     assert asked[1] < 4.4 * asked[0]
+
+
+def test_a_worker_holds_little_of_a_large_grid(monkeypatch):
+    """What Ray copies into each worker grows by a reference for many cells; arrays it maps."""
+    monkeypatch.setattr("augbench.engine.work.TOGETHER", 30)
+    copied = []
+    for seeds in (2, 100):
+        plan = make_plan(tiny_grid(augmenters=["none", "memseg"], seeds=list(range(seeds))))
+        there, buffers, fetched = [], [], []
+
+        def put(units, there=there):
+            there.append(units)
+            return len(there) - 1
+
+        def get(number, there=there, fetched=fetched):
+            fetched.append(number)
+            return there[number]
+
+        copied.append(len(pickled := pickle.dumps(Work(plan, put), protocol=5, buffer_callback=buffers.append)))
+        work = pickle.loads(pickled, buffers=buffers)
+        for cell in plan.cells:
+            assert work.of(cell.key, get) == (cell, plan.needs[cell.key])
+        assert fetched == list(range(-(-len(plan.cells) // 30)))
+    assert copied[1] < copied[0] + 100
 
 
 # -- S3: what a question costs

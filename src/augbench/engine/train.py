@@ -17,14 +17,14 @@ from ray.tune import Callback
 from ray.tune.search import Searcher
 
 from augbench.core.logs import UnitLog
-from augbench.core.plan import Plan, Take
-from augbench.core.specs import Cell
+from augbench.core.plan import Plan
 from augbench.core.store import Store
 from augbench.engine.board import Board
 from augbench.engine.resources import Allotment
 from augbench.engine.titles import at_work_on
 from augbench.engine.tracked import Tracking
 from augbench.engine.trainables import registered
+from augbench.engine.work import Work
 from augbench.engine.worker import Failure, Job, WorkerSetup, attempt
 from augbench.jobs.context import Context
 from augbench.jobs.pictures import Geometry, Pictures
@@ -61,7 +61,7 @@ def run_training(
     _boards[run_id] = board
     if tracking:
         _trackings[run_id] = tracking
-    work = ray.put({cell.key: (cell, plan.needs[cell.key]) for cell in plan.cells})
+    work = ray.put(Work(plan, ray.put))
     try:
         while board.cells_left:
             _wait_until(board, lambda: board.ready_count or not board.cells_left)
@@ -219,7 +219,7 @@ class CellTrainable(tune.Trainable):
         """Once per process."""
         # A slot that reserves no GPU uses none, and need not load torch to see whether there is one.
         self.context: Context = shared["setup"].context(shared["use_gpu"])
-        self.work: dict[str, tuple[Cell, tuple[Take, ...]]] = ray.get(shared["work"][0])
+        self.work: Work = ray.get(shared["work"][0])
         self.references = shared["real"]  # kept, so that the arrays below stay mapped
         real = {key: ray.get(reference[0]) for key, reference in self.references.items()}
         self.pictures = Pictures(self.context.store, real)
@@ -237,7 +237,7 @@ class CellTrainable(tune.Trainable):
         """The whole cell. An exception is a result too; only a dying process is an error to Tune."""
         if self.barrier is not None:
             self.barrier.arrive.remote()  # not in `setup`: only now Tune knows that this one has started
-        cell, takes = self.work[self.config["key"]]
+        cell, takes = self.work.of(self.config["key"], ray.get)
         record: dict = {}
         with at_work_on(cell.key):
             failure = attempt(

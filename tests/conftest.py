@@ -12,7 +12,7 @@ from augbench.core import plugins
 from augbench.core.store import Store
 
 # They start Ray, and some kill its workers wherever they find them.
-RAY = {"test_cluster", "test_engine", "test_files", "test_search", "test_tracking"}
+RAY = {"test_chaos", "test_cluster", "test_engine", "test_files", "test_search", "test_tracking"}
 
 
 def pytest_collection_modifyitems(items):

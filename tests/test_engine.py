@@ -1,21 +1,28 @@
 """The driver loop: the same bytes whatever happens, and nothing done twice."""
 
+import json
 import os
+import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
-from pathlib import Path
+from collections import defaultdict
+from types import SimpleNamespace
 
 import pytest
+import ray
 import yaml
+from chaos_machines import below, title_of
 from helpers import HERE, TINY, TOY, cli, path_of, results_of, tiny, tiny_grid
 
-from augbench.core.leases import Leases
+from augbench.core.leases import Leases, heartbeat_name, lease_name
 from augbench.core.plan import make_plan, subtract
 from augbench.core.store import Store
 from augbench.engine.board import ATTEMPTS, Board
 from augbench.engine.driver import run
+from augbench.engine.train import CellTrainable
 
 SLOW = {"name": "slow", **TINY, "epochs": 12}  # long enough to be killed in the middle
 GRID = tiny(
@@ -67,23 +74,10 @@ def wait_for_records(store, count, process, seconds=120):
         time.sleep(0.05)
 
 
-def ray_processes(name):
-    """Pids of Ray workers whose title holds ``name``."""
-    found = []
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            try:
-                title = (entry / "cmdline").read_bytes().decode(errors="replace")
-            except OSError:
-                continue
-            if title.startswith("ray::") and name in title:
-                found.append(int(entry.name))
-    return found
-
-
-def wait_for_worker(name, seconds=60):
+def wait_for_worker(name, process, seconds=60):
+    """The pid of a Ray worker whose title holds ``name``, below that driver: other runs are left alone."""
     deadline = time.monotonic() + seconds
-    while not (found := ray_processes(name)):
+    while not (found := [pid for pid in below(process.pid) if name in title_of(pid)]):
         assert time.monotonic() < deadline
         time.sleep(0.01)
     return found[0]
@@ -109,13 +103,16 @@ def test_killed_driver_is_completed_by_the_same_command(undisturbed, store, tmp_
 def test_killed_workers_are_replaced(undisturbed, store, tmp_path):
     """First a generator, then a training."""
     process = start(grid_file(tmp_path), store)
-    os.kill(wait_for_worker("MapWorker(MapBatches(ChunkMaker)).submit"), signal.SIGKILL)
+    os.kill(wait_for_worker("MapWorker(MapBatches(ChunkMaker)).submit", process), signal.SIGKILL)
     wait_for_records(store, 1, process)
-    os.kill(wait_for_worker("Trainable.train"), signal.SIGKILL)
+    os.kill(wait_for_worker("Trainable.train", process), signal.SIGKILL)
     out, _ = process.communicate(timeout=200)
     assert process.returncode == 0, out
     assert results_of(store) == results_of(undisturbed)
     assert not store.keys("failures")
+    assert "Traceback" not in out, "no harm was done"
+    logs = [path.read_text() for path in (store.files.folder / "logs").glob("*.log")]
+    assert sum("the worker of this cell was lost" in text and "ActorDiedError" in text for text in logs) == 1
 
 
 def test_ctrl_c_says_how_to_go_on(store, tmp_path):
@@ -142,8 +139,73 @@ def test_inline_ctrl_c_and_second_run(undisturbed, store, tmp_path):
     assert "nothing to do" in " ".join(third.stdout.split())
 
 
+def test_what_the_dead_left_is_swept_up_and_what_the_living_write_is_not(store):
+    grid = tiny_grid(augmenters=["memseg"], shots=[0])
+    (key,) = make_plan(grid).pools
+    left = ["cells/.x.json.1234.part", f"pools/{key}/images/.00000.png.1234.part", "leases/.y.1234.gone"]
+    for name in left:
+        store.files.write(name, b"half")
+    with Leases(store.files):  # another driver
+        assert run(grid, store, executor="inline").done == 1
+        assert all(store.files.exists(name) for name in left)
+    grid = tiny_grid(augmenters=["memseg"], shots=[0], n_aug=[6, 30])
+    assert run(grid, store, executor="inline").done == 2
+    assert not any(store.files.exists(name) for name in left)
+
+
+def test_a_run_that_was_killed_at_its_very_end_is_completed_too(store):
+    """All cells are there, but the driver had not summed up its pools nor given back its leases."""
+    grid = tiny_grid(augmenters=["memseg"], shots=[0])
+    run(grid, store, executor="inline")
+    (pool,) = make_plan(grid).pools.values()
+    summary = store.read_pool(pool.key)
+    path_of(store, "pools", pool.key).joinpath("pool.json").unlink()
+    path_of(store, "pools", pool.key).joinpath("metadata.jsonl").unlink()
+    dead = {"owner": "x", "host": socket.gethostname(), "pid": 2**22 + 1}  # no process has such a number
+    store.files.write(lease_name("some"), json.dumps(dead).encode())
+    store.files.write(heartbeat_name("x"), json.dumps(dead).encode())
+    assert run(grid, store, executor="inline").trained == 0
+    assert store.read_pool(pool.key) == summary
+    assert store.files.exists(f"pools/{pool.key}/metadata.jsonl")
+    assert not store.files.exists(lease_name("some")) and not store.files.names("leases/drivers")
+
+
+def test_a_chunk_that_was_deleted_as_damaged_is_made_anew(store):
+    """Also where every cell that took it is done."""
+    grid = tiny_grid(augmenters=["memseg"], shots=[0], n_aug=[30])
+    run(grid, store, executor="inline")
+    (pool,) = make_plan(grid).pools.values()
+    before = {path: path.read_bytes() for path in path_of(store, "pools", pool.key).rglob("*.jsonl")}
+    picture = store.files.folder / store.image_name(pool, 3)
+    picture.write_bytes(picture.read_bytes()[:100])
+    (problem,) = store.check()
+    assert store.chunk_name(pool, 0) in problem and "delete it, and run the grid again" in problem
+    store.files.remove(store.chunk_name(pool, 0))
+    assert run(grid, store).trained == 0
+    assert not store.check() and {path: path.read_bytes() for path in before} == before
+    shutil.rmtree(store.files.folder / "pools")
+    assert subtract(make_plan(grid), store).nothing
+
+
+def test_a_worker_starts_where_the_barrier_is_gone(monkeypatch):
+    """It may have been on a machine that is: who comes later has nobody to wait for."""
+
+    class Gone:
+        class arrive:
+            remote = staticmethod(lambda: ray.exceptions.ActorDiedError())
+
+    def get(value):
+        if isinstance(value, Exception):
+            raise value
+        return value
+
+    monkeypatch.setattr(ray, "get", get)
+    setup = SimpleNamespace(context=lambda use_gpu: SimpleNamespace(store=None))
+    shared = defaultdict(lambda: None, setup=setup, work=[{}], real={}, barrier=Gone)
+    CellTrainable.__new__(CellTrainable).setup({}, shared)
+
+
 def test_pools_are_readable_image_folders(undisturbed):
-    import json
 
     for folder in (undisturbed.files.folder / "pools").iterdir():
         lines = [json.loads(line) for line in (folder / "metadata.jsonl").read_text().splitlines()]

@@ -13,11 +13,14 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
+
+T = TypeVar("T")
 
 WORKING = 2  # machines with a CPU each, beside a head that only drives
 NOTICED = {"health_check_initial_delay_ms": 1000, "health_check_period_ms": 500, "health_check_failure_threshold": 3}
 """How soon a dead machine is missed: Ray's own half a minute would only make rounds longer."""
+TRIES = 5  # to start a machine
 TRAINING = "Trainable"  # in the title that Ray gives a worker
 GENERATING = "ChunkMaker"
 
@@ -37,7 +40,7 @@ class Machines:
         self._folder = tempfile.mkdtemp(prefix="augbench-ray-", dir="/tmp")
         with self._variables():
             head = {"num_cpus": 0, "include_dashboard": False, "temp_dir": self._folder, "_system_config": NOTICED}
-            self._cluster = Cluster(initialize_head=True, head_node_args=head)
+            self._cluster = _patiently(lambda: Cluster(initialize_head=True, head_node_args=head))
         self.top_up()
         return self
 
@@ -63,7 +66,7 @@ class Machines:
     def join(self) -> None:
         """One more machine."""
         with self._variables():
-            self._cluster.add_node(num_cpus=1)
+            _patiently(lambda: self._cluster.add_node(num_cpus=1))
 
     def kill_one(self, which: int) -> None:
         """A machine is gone from one moment to the next: raylet, agents and workers."""
@@ -76,7 +79,8 @@ class Machines:
 
     def workers(self, kind: str, at_work_on: str = "") -> list[int]:
         """Pids of the workers that are `TRAINING` or `GENERATING`; with ``at_work_on``, whose title says so, too."""
-        found = [pid for node in self._cluster.worker_nodes for pid in below(_raylet(node))]
+        # On the head too: what reserves nothing, as generators do where there is no GPU, may be anywhere.
+        found = [pid for node in self._cluster.list_all_nodes() for pid in below(_raylet(node))]
         return sorted(pid for pid in found if kind in (title := title_of(pid)) and at_work_on in title)
 
     @contextlib.contextmanager
@@ -89,6 +93,17 @@ class Machines:
         finally:
             os.environ.clear()
             os.environ.update(before)
+
+
+def _patiently(start: Callable[[], T]) -> T:
+    """What ``start`` starts. Ray gives a machine half a minute, which is too little where others are at work too."""
+    for _ in range(TRIES - 1):
+        try:
+            return start()
+        except Exception as error:  # Ray has no type for it
+            if "timed out during startup" not in str(error):
+                raise
+    return start()
 
 
 def kill(pid: int) -> bool:

@@ -125,6 +125,19 @@ class LocalFiles(Files):
                 "see, and run the same command again"
             )
 
+    @contextlib.contextmanager
+    def _writing(self, path: Path) -> Iterator[None]:
+        """Write a file in here: its folders are made, but that of the store only once. Raises StoreError."""
+        try:
+            if not self._there:
+                self.folder.mkdir(parents=True, exist_ok=True)
+                self._there = True
+            _make_below(self.folder, path.parent)
+            yield
+        except OSError as error:
+            self._require()
+            raise _cannot_write(path, error) from error
+
     @override
     def top(self) -> set[str]:
         return self.names("")
@@ -190,32 +203,25 @@ class LocalFiles(Files):
 
     @override
     def write(self, name: str, data: bytes) -> None:
-        self._require()
-        write_atomic(self.folder / name, data)
-        self._there = True
+        path = self.folder / name
+        with self._writing(path):
+            _write_whole(path, data)
 
     @override
     def appending(self, name: str) -> BinaryIO | None:
-        self._require()
         path = self.folder / name
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
+        with self._writing(path):
             return path.open("ab", buffering=0)
-        except OSError as error:
-            raise _cannot_write(path, error) from error
 
     @override
     def create(self, name: str, data: bytes) -> bool:
-        self._require()
         path = self.folder / name
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with path.open("xb") as file:
-                file.write(data)
-        except FileExistsError:
-            return False
-        except OSError as error:
-            raise _cannot_write(path, error) from error
+        with self._writing(path):
+            try:
+                with path.open("xb") as file:
+                    file.write(data)
+            except FileExistsError:
+                return False
         return True
 
     @override
@@ -256,17 +262,16 @@ class LocalFiles(Files):
     @override
     def commit_folder(self, made: Path, name: str, marker: str) -> None:
         # A copy beside the place and one rename: it appears whole, also from another disk.
-        self._require()
         target = self.folder / name
         beside = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}.part")
-        try:
-            beside.parent.mkdir(parents=True, exist_ok=True)
-            shutil.move(made, beside)
-            beside.rename(target)
-        except OSError as error:
-            shutil.rmtree(beside, ignore_errors=True)
-            if not target.is_dir():  # else it was made elsewhere meanwhile, from the same spec
-                raise _cannot_write(target, error) from error
+        with self._writing(target):
+            try:
+                shutil.move(made, beside)
+                beside.rename(target)
+            except OSError:
+                shutil.rmtree(beside, ignore_errors=True)
+                if not target.is_dir():  # else it was made elsewhere meanwhile, from the same spec
+                    raise
 
     @override
     def local_folder(self, name: str) -> Path:
@@ -274,8 +279,9 @@ class LocalFiles(Files):
 
     @override
     def scratch_folder(self, name: str) -> Path:
-        self._require()
-        return made_folder(self.folder / "scratch" / name)
+        path = self.folder / "scratch" / name
+        with self._writing(path / "any"):
+            return path
 
 
 def made_folder(folder: Path) -> Path:
@@ -297,18 +303,37 @@ def write_atomic(path: Path, data: bytes) -> None:
     Raises:
         StoreError: no room, or no rights.
     """
-    beside = path.parent / f".{path.name}.{uuid.uuid4().hex[:8]}.part"  # with_name would stumble over '.' and '/'
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        _write_whole(path, data)
+    except OSError as error:
+        raise _cannot_write(path, error) from error
+
+
+def _write_whole(path: Path, data: bytes) -> None:
+    """Beside its place, to the disk, and then to its place. Raises OSError."""
+    beside = path.parent / f".{path.name}.{uuid.uuid4().hex[:8]}.part"  # with_name would stumble over '.' and '/'
+    try:
         with beside.open("wb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
         beside.replace(path)
-    except OSError as error:
+    except OSError:
         with contextlib.suppress(OSError):
             beside.unlink(missing_ok=True)
-        raise _cannot_write(path, error) from error
+        raise
+
+
+def _make_below(top: Path, folder: Path) -> None:
+    """Make a folder, and those that lead to it from ``top``, which is never made. Raises OSError."""
+    if folder == top:
+        return
+    try:
+        folder.mkdir(exist_ok=True)
+    except FileNotFoundError:
+        _make_below(top, folder.parent)
+        folder.mkdir(exist_ok=True)
 
 
 def _cannot_read(path: Path, error: OSError) -> StoreError:

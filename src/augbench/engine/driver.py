@@ -111,15 +111,14 @@ def run(
     known = {"grid": grid.as_dict(), "cells": expected_of(plan), "outline": outline_of(plan).as_dict()}
     store.write_json("grids", grid.name, known)
     if remaining.nothing:
-        Leases(store.files).sweep()
-        _assemble(plan, store)
+        leases = Leases(store.files)
+        leases.sweep()
+        _discard_unfinished(store, _assemble(plan, store), leases)
         return Summary(len(plan.cells), len(plan.cells), 0, 0.0)
     preflight(plan)
     started = time.monotonic()
     with Leases(store.files) as leases:
         leases.sweep()
-        pools = list({pool.key: pool for pool, _ in remaining.chunks}.values())
-        _discard_unfinished(store, pools, leases)
         board = Board(plan, remaining, store, leases)
         interrupted = False
         try:
@@ -133,8 +132,7 @@ def run(
             board.stop()
         if board.fatal:
             raise board.fatal
-        _assemble(plan, store)
-        _discard_unfinished(store, pools, leases)
+        _discard_unfinished(store, _assemble(plan, store), leases)
     seconds = time.monotonic() - started
     return Summary(
         board.total, board.done, board.trained, seconds, interrupted, board.failures, board.blocked, board.user_error
@@ -256,7 +254,7 @@ def _runtime_env(address: str) -> dict[str, Any]:
 
 
 def _discard_unfinished(store: Store, pools: Sequence[PoolSpec], leases: Leases) -> None:
-    """Remove files that killed workers had begun, of these pools and of all rooms.
+    """Remove files that killed workers had begun, in these pools and in all rooms.
 
     Not where another driver lives: they may be its workers'. They are listed before drivers are looked for, so none of
     a driver that comes meanwhile is among them.
@@ -266,8 +264,10 @@ def _discard_unfinished(store: Store, pools: Sequence[PoolSpec], leases: Leases)
         store.files.discard(unfinished)
 
 
-def _assemble(plan: Plan, store: Store) -> None:
-    """Make every pool that this plan touched a readable image folder; also after an earlier run was killed."""
+def _assemble(plan: Plan, store: Store) -> list[PoolSpec]:
+    """Make every pool that this plan touched a readable image folder; also after an earlier run was killed.
+
+    Returns those that were none.
+    """
     context, begun = Context(store, plan.library), store.keys("pools")
-    for pool in (pool for key, pool in plan.pools.items() if key in begun):
-        assemble_pool(context, pool)
+    return [pool for key, pool in plan.pools.items() if key in begun and assemble_pool(context, pool)]

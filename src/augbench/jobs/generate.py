@@ -53,14 +53,14 @@ def generate_chunk(context: Context, pool: PoolSpec, chunk: int) -> float:
     return seconds
 
 
-def assemble_pool(context: Context, pool: PoolSpec) -> None:
-    """Write ``metadata.jsonl`` and ``pool.json`` from the committed chunks, if they do not cover them yet."""
+def assemble_pool(context: Context, pool: PoolSpec) -> bool:
+    """Write ``metadata.jsonl`` and ``pool.json`` from the committed chunks; False if they cover them already."""
     store = context.store
     chunks = sorted(store.chunks(pool))
     folder = store.name("pools", pool.key)
     summary = store.read_pool(pool.key)
     if not chunks or (summary and summary["chunks"] == chunks):
-        return
+        return False
     lines = [line for chunk in chunks for line in store.chunk_lines(pool, chunk)]
     store.files.write(f"{folder}/metadata.jsonl", json_lines(lines))
     names = [store.chunk_provenance_name(pool, chunk) for chunk in chunks]
@@ -73,6 +73,7 @@ def assemble_pool(context: Context, pool: PoolSpec) -> None:
         "provenance": {"seconds": sum(m["seconds"] for m in made), **{k: made[-1][k] for k in _SAME_FOR_ALL}},
     }
     store.files.write(store.pool_file(pool.key), json_bytes(record))
+    return True
 
 
 _SAME_FOR_ALL = ("device", "git_sha", "versions")

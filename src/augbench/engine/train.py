@@ -9,6 +9,7 @@ import tempfile
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import ray
@@ -174,8 +175,10 @@ class _Report(Callback):
 
 def _note_loss(store: Store, key: str, trial: tune.experiment.Trial) -> None:
     """In the cell's log: what Ray knows of it. On screen it would be a traceback for each death that does no harm."""
+    # Not by `trial.get_error()`: it reads a copy of this file, which Tune makes now and then.
+    told = Path(trial.error_file).read_text(encoding="utf-8") if trial.error_file else "Ray does not say why"
     log = UnitLog(store.files, store.log_name(key))
-    log.say(f"=== the worker of this cell was lost:\n{trial.get_error() or 'Ray does not say why'}")
+    log.say(f"=== the worker of this cell was lost:\n{told}")
     log.close()
 
 

@@ -10,6 +10,7 @@ of its own, with a temporary store that holds a record of every second cell.
 from __future__ import annotations
 
 import argparse
+import gc
 import json
 import tempfile
 import time
@@ -52,6 +53,7 @@ def play(board: Board) -> int:
 def measure(cells: int, root: Path) -> dict[str, float]:
     """CPU seconds of every step at that size; the store is filled."""
     store, grid, seconds = Store(root), grid_of(cells), {}
+    gc.disable()  # Python's collector comes when it likes, and would be counted where it comes
 
     def step(name, call):
         begun = time.process_time()  # what else the machine does shall not count

@@ -6,7 +6,7 @@ The driver puts it beside the cells into ``STORE/grids/<name>.json``, so that an
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 from augbench.core.plan import Plan
@@ -47,7 +47,9 @@ class Outline:
 
     def as_dict(self) -> dict[str, Any]:
         """JSON values; `Outline.from_dict` is the way back."""
-        return asdict(self)
+        # Not by `asdict`, which copies in depth: there are as many parts as cells.
+        rooms = {"cells": self.cells, "pools": self.pools, "fidelity": self.fidelity}
+        return {room: {key: dict(vars(work)) for key, work in units.items()} for room, units in rooms.items()}
 
     @classmethod
     def from_dict(cls, value: Any) -> Outline:

@@ -27,9 +27,12 @@ def made(tmp_path_factory):
 
 @pytest.mark.parametrize(("seed", "number"), ROUNDS)
 def test_a_round_of_chaos_changes_nothing(made, seed, number):
-    played = Player(made, draw_round(seed, number)).play()
-    assert not played.problems, f"{played.round}: {played.problems}"
-    assert {type(one) for one in played.hit} >= ROUNDS[seed, number], f"{played.round} came too late"
+    for _ in range(3):  # where this machine was busy, what was drawn may have come when all was done
+        played = Player(made, draw_round(seed, number)).play()
+        assert not played.problems, f"{played.round}: {played.problems}"
+        if {type(one) for one in played.hit} >= ROUNDS[seed, number]:
+            return
+    pytest.fail(f"{played.round} came too late three times")
 
 
 # -- the draw

@@ -205,7 +205,9 @@ class Player:
         struck: list[Disturbance] = []
         while self.waiting and not any(one.stays for one in struck):
             moment, one = self.waiting[0]
-            wait_until(lambda moment=moment: self._has_come(moment, scene), MOST_SECONDS, self._pause)
+            if not wait_until(lambda moment=moment: self._has_come(moment, scene), MOST_SECONDS, self._pause):
+                self._object(f"run {self.runs} had not committed {moment} chunks and cells after {MOST_SECONDS:.0f} s")
+                break
             if scene.driver.poll() is not None:
                 break
             self.waiting.pop(0)

@@ -133,6 +133,7 @@ class Player:
         self.stage = stage
         self.played = Played(round)
         self.folder = stage.folder / f"round-{round.seed}-{round.number}"
+        shutil.rmtree(self.folder, ignore_errors=True)  # where it is played again
         self.folder.mkdir()
         self.place = self._place(round)
         self.waiting = list(round.events)

@@ -5,6 +5,7 @@ the bench judges by: a judge that never objects would let everything pass.
 """
 
 import json
+from types import SimpleNamespace
 
 import pytest
 from chaos import DISTURBANCES, draw_round, markdown, table_of
@@ -40,6 +41,14 @@ def test_a_round_of_chaos_changes_nothing(made, seed, number):
 
 def test_a_round_is_drawn_from_seed_and_number_alone():
     assert str(draw_round(1, 7)) == str(draw_round(1, 7)) != str(draw_round(2, 7))
+
+
+def test_a_round_is_played_again_in_a_new_store(tmp_path):
+    in_a_folder = next(each for each in (draw_round(1, number) for number in range(13)) if each.place == "folder")
+    first = Player(SimpleNamespace(folder=tmp_path), in_a_folder).place
+    first.write("cells/a.json", b"{}")
+    again = Player(SimpleNamespace(folder=tmp_path), in_a_folder).place
+    assert again.url == first.url and again.names() == set()
 
 
 def test_every_disturbance_has_its_turn():

@@ -115,15 +115,21 @@ def look_at(pid: int) -> Seen:
     return Seen(time.time(), pages * PAGE / 1e6, (int(fields[11]) + int(fields[12])) / TICKS)
 
 
-def began_at(pid: int) -> float:
-    """When a process began, in Unix seconds."""
-    ticks = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19])
+def began_at(pid: int) -> float | None:
+    """When a process began, in Unix seconds; None where it has ended."""
+    try:
+        ticks = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19])
+    except (FileNotFoundError, ProcessLookupError):
+        return None
     return time.time() - time.clock_gettime(time.CLOCK_BOOTTIME) + ticks / TICKS
 
 
 def own_megabytes(pid: int) -> float:
-    """Memory of a process, what it shares with others divided among them."""
-    lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+    """Memory of a process, what it shares with others divided among them; 0 where it has ended."""
+    try:
+        lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+    except (FileNotFoundError, ProcessLookupError):
+        return 0.0
     return sum(int(line.split()[1]) for line in lines if line.startswith("Pss:")) / 1e3
 
 
@@ -155,7 +161,8 @@ def drive(address: str, store: str, notes: Path, options: argparse.Namespace, se
 
 def _watch(process: subprocess.Popen, notes: Path, slots: int) -> tuple[list[Seen], list[float], float]:
     """Look at the driver until it ends; of its workers, when each began, and memory in MB when all are up, the mean."""
-    seen, births, memory = [], {}, 0.0
+    births: dict[int, float | None] = {}
+    seen, memory = [], 0.0
     while process.poll() is None:
         seen.append(look_at(process.pid))
         pids = [int(path.stem.partition("-")[2]) for path in notes.glob("times-*.txt")]
@@ -163,7 +170,7 @@ def _watch(process: subprocess.Popen, notes: Path, slots: int) -> tuple[list[See
         if len(pids) == slots and not memory:
             memory = sum(map(own_megabytes, pids)) / slots
         time.sleep(LOOK)
-    return seen, list(births.values()), memory
+    return seen, [began for began in births.values() if began is not None], memory
 
 
 def requests_of(before: tuple[Counter, float], after: tuple[Counter, float], cells: int) -> dict:

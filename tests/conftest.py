@@ -11,14 +11,11 @@ sys.path.insert(0, str(Path(__file__).parent))
 from augbench.core import plugins
 from augbench.core.store import Store
 
-# They start Ray, and some kill its workers wherever they find them.
-RAY = {"test_chaos", "test_cluster", "test_engine", "test_files", "test_search", "test_tracking"}
-
 
 def pytest_collection_modifyitems(items):
-    """A file's tests share fixtures, so a worker takes all of them; and one worker takes all that start Ray."""
+    """A file's tests share fixtures, so a worker takes all of them. Those that kill, kill their own."""
     for item in items:
-        item.add_marker(pytest.mark.xdist_group("ray" if item.path.stem in RAY else item.path.stem))
+        item.add_marker(pytest.mark.xdist_group(item.path.stem))
 
 
 @pytest.fixture

@@ -28,6 +28,7 @@ def grid_of(shots=8, changes=(), **more):
 def search_of(grid, store):
     plan = make_plan(grid, store)
     (spec,) = {plan.search(pool).key: plan.search(pool) for pool in plan.pools.values()}.values()
+    store.files.folder.mkdir(exist_ok=True)  # a run has written the grid there before any worker comes
     return plan, spec, WorkerSetup.of(plan, store).context(use_gpu=False)
 
 

@@ -157,6 +157,17 @@ def drivers(counted):
         yield another
 
 
+def test_subtracting_lists_each_pool_once(counted):
+    """Fidelity and gaps are told by the same listings; summaries are read together."""
+    plan = make_plan(tiny_grid(**{**MANY, "fidelity": {"extractor": "micro_resnet"}}))
+    plant_pools(plan, counted)
+    counted.files.take()
+    remaining = subtract(plan, counted)
+    assert not remaining.chunks and len(remaining.fidelity) == len(plan.pools) == 40
+    rooms = 5  # cells, scores, pools, fidelity, failures
+    assert counted.files.take() == {"list": rooms + len(plan.pools), "read": len(plan.pools)}
+
+
 MANY = {"augmenters": ["memseg"], "shots": [0], "seeds": list(range(40))}
 
 

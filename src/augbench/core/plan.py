@@ -193,7 +193,7 @@ def subtract(plan: Plan, store: Store) -> Remaining:
         chunks=chunks,
         adapters=list(adapters.values()),
         searches=[search for key, search in searches.items() if key not in decided],
-        fidelity=_unmeasured(plan, store, wanted),
+        fidelity=_unmeasured(plan, store, wanted, there),
         done=len(plan.cells) - len(cells),
         failed_before=len(store.keys("failures") & {cell.key for cell in cells}),
         images=sum(pool.chunk_size for pool, _ in chunks),
@@ -205,23 +205,30 @@ def _with_gaps(plan: Plan, store: Store, there: Mapping[str, set[int]]) -> Itera
 
     A pool that is gone altogether is let go: a grid that is done needs it no more.
     """
-    for key, chunks in there.items():
+    for (key, chunks), summary in zip(there.items(), store.read_pools(list(there)), strict=True):
         needed = plan.pools[key].chunks_for(plan.pool_sizes[key])
-        summary = store.read_pool(key)
         if lost := {chunk for chunk in (summary or {"chunks": ()})["chunks"] if chunk < needed} - chunks:
             yield key, max(lost) + 1
 
 
-def _unmeasured(plan: Plan, store: Store, wanted: Mapping[str, int]) -> list[FidelitySpec]:
-    """Fidelity that is not on record, of pools whose pictures are there or will be: pool key -> chunks ``wanted``."""
+def _unmeasured(
+    plan: Plan, store: Store, wanted: Mapping[str, int], there: Mapping[str, set[int]]
+) -> list[FidelitySpec]:
+    """Fidelity that is not on record, of pools whose pictures are there or will be.
+
+    Args:
+        plan: the grid.
+        store: what is on record.
+        wanted: pool key -> chunks that there will be.
+        there: pool key -> numbers of the chunks that there are.
+    """
     have = store.keys("fidelity")
-    missing = [spec for spec in plan.fidelity.values() if spec.key not in have]
-    begun = store.keys("pools") if missing else set()  # one listing, where most pools may be gone
-
-    def there(spec: FidelitySpec) -> bool:
-        return spec.pool.key in begun and store.chunks(spec.pool) >= set(range(spec.chunks))
-
-    return [spec for spec in missing if wanted.get(spec.pool.key, 0) >= spec.chunks or there(spec)]
+    return [
+        spec
+        for spec in plan.fidelity.values()
+        if spec.key not in have
+        and (wanted.get(spec.pool.key, 0) >= spec.chunks or there.get(spec.pool.key, set()) >= set(range(spec.chunks)))
+    ]
 
 
 def _augmenter_spec(library: Library, name: str, settings: Mapping[str, Any], label: str) -> AugmenterSpec:

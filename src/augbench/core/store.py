@@ -223,11 +223,13 @@ class Store:
         Raises:
             UserError: the file is not whole.
         """
-        name = self.pool_file(key)
-        try:
-            return parse_json(self.files.read(name), self.files.where(name))
-        except FileNotFoundError:
-            return None
+        return next(self.read_pools([key]))
+
+    def read_pools(self, keys: Sequence[str]) -> Iterator[dict[str, Any] | None]:
+        """The same of many pools, in order; remote ones are asked for together."""
+        names = [self.pool_file(key) for key in keys]
+        for name, data in zip(names, self.files.read_many(names), strict=True):
+            yield None if data is None else parse_json(data, self.files.where(name))
 
     # -- failures
 

@@ -20,7 +20,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from rich.console import Console
@@ -29,6 +29,7 @@ from rich.table import Table
 from augbench.core.store import Store, json_bytes
 
 CPUS = os.cpu_count() or 1
+RAY = Path(sys.executable).parent / "ray"
 
 
 def contents(store: Store) -> dict[str, str]:
@@ -47,40 +48,49 @@ def contents(store: Store) -> dict[str, str]:
 # -- clusters
 
 
+Joining = tuple[list[str], dict[str, str]]
+"""Words of a command that joins a cluster, and its environment."""
+INLINE: Joining = (["--executor", "inline"], dict(os.environ))
+
+
 @contextlib.contextmanager
-def raylets() -> Iterator[list[str]]:
-    """A cluster of `ray.cluster_utils`: the words that join it."""
+def raylets() -> Iterator[Joining]:
+    """A cluster of `ray.cluster_utils`."""
     from ray.cluster_utils import Cluster
 
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
     try:
         cluster.add_node(num_cpus=max(CPUS // 2, 1))
         cluster.add_node(num_cpus=max(CPUS - CPUS // 2, 1), num_gpus=1)
-        yield ["--address", cluster.address]
+        yield ["--address", cluster.address], dict(os.environ)
     finally:
         cluster.shutdown()
 
 
 @contextlib.contextmanager
-def started() -> Iterator[list[str]]:
-    """Two machines of `ray start`, each with files of its own: the words that join them."""
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        port = one.getsockname()[1]
-    folder = Path(tempfile.mkdtemp(prefix="augbench-", dir="/tmp"))  # Ray's sockets need a short path
-    ray = Path(sys.executable).parent / "ray"
-    environment = {**os.environ, "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": "0", "RAY_AUTH_MODE": "disabled"}
-    environment["RAY_USAGE_STATS_ENABLED"] = "0"
-    head = ["--head", f"--port={port}", "--include-dashboard=false", "--num-cpus=1", f"--temp-dir={folder / 'a'}"]
-    second = [f"--address=127.0.0.1:{port}", f"--num-cpus={max(CPUS - 1, 1)}", f"--temp-dir={folder / 'b'}"]
-    machines = []
+def started(dashboard: int | None = None) -> Iterator[Joining]:
+    """Two machines of `ray start`, each with files of its own: where two share them, each deletes what the other uses.
+
+    Args:
+        dashboard: the port of a dashboard, to which jobs are sent; needs `ray[default]`.
+    """
+    port, folder = free_port(), Path(tempfile.mkdtemp(prefix="augbench-", dir="/tmp"))  # Ray's sockets: a short path
+    shown = [f"--dashboard-port={dashboard}", "--dashboard-host=127.0.0.1"] if dashboard else []
+    head = ["--head", f"--port={port}", f"--ray-client-server-port={free_port()}", "--num-cpus=1",
+            *(shown or ["--include-dashboard=false"])]  # fmt: skip
+    second = [f"--address=127.0.0.1:{port}", f"--num-cpus={max(CPUS - 1, 1)}"]
+    machines: list[subprocess.Popen] = []
     try:
         for number, words in enumerate((head, second)):
-            with (folder / f"{number}.log").open("w") as log:
-                command = [ray, "start", "--block", *words]
-                machines.append(subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, env=environment))
-            _wait_for("Ray runtime started", folder / f"{number}.log", machines[-1])
-        yield ["--address", f"127.0.0.1:{port}"]
+            own, said = folder / str(number), folder / f"{number}.log"
+            command = [RAY, "start", "--block", f"--temp-dir={own}", *words]
+            with said.open("w") as log:
+                machine = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, env=rays_environment())
+            machines.append(machine)
+            _wait_until(lambda said=said: "Ray runtime started" in said.read_text(), machine, said)
+        if dashboard:
+            _wait_until(lambda: _answers(dashboard), machines[0], folder / "0.log")
+        yield ["--address", f"127.0.0.1:{port}"], rays_environment()
     finally:
         for machine in reversed(machines):
             machine.terminate()
@@ -88,9 +98,33 @@ def started() -> Iterator[list[str]]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _wait_for(words: str, log: Path, process: subprocess.Popen, seconds: float = 120) -> None:
+def rays_environment() -> dict[str, str]:
+    """For what `ray start` starts and for what joins it. Ray asks for a token, since who joins may run code."""
+    return {
+        **os.environ,
+        "PATH": f"{RAY.parent}:{os.environ['PATH']}",  # jobs are commands
+        "RAY_AUTH_MODE": "token",
+        "RAY_AUTH_TOKEN": "0123456789abcdef" * 4,
+        "RAY_USAGE_STATS_ENABLED": "0",
+        "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": "0",  # it would wait half a minute for nothing
+    }
+
+
+def free_port() -> int:
+    """A port of this machine that nobody listens at."""
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        return one.getsockname()[1]
+
+
+def _answers(port: int) -> bool:
+    with socket.socket() as one:
+        return one.connect_ex(("127.0.0.1", port)) == 0
+
+
+def _wait_until(condition: Callable[[], bool], process: subprocess.Popen, log: Path, seconds: float = 120) -> None:
     deadline = time.monotonic() + seconds
-    while words not in log.read_text():
+    while not condition():
         if process.poll() is not None or time.monotonic() > deadline:
             raise SystemExit(f"ray start did not come up:\n{log.read_text()}")
         time.sleep(0.1)
@@ -99,12 +133,12 @@ def _wait_for(words: str, log: Path, process: subprocess.Popen, seconds: float =
 # -- runs
 
 
-def complete(grid: Path, changes: list[str], store: Path, *where: str) -> float:
+def complete(grid: Path, changes: list[str], store: Path, joining: Joining) -> float:
     """One run of the command line into a store; its seconds."""
     words = [word for change in changes for word in ("--set", change)]
+    where, environment = joining
     begun = time.monotonic()
     command = [sys.executable, "-m", "augbench.cli", "run", grid, *words, "--store", store, *where]
-    environment = {**os.environ, "RAY_AUTH_MODE": "disabled"}
     subprocess.run([str(word) for word in command], check=True, stdout=subprocess.DEVNULL, env=environment)
     return time.monotonic() - begun
 
@@ -122,8 +156,8 @@ def main() -> None:
         folder = options.keep or Path(temporary)
         for name, cluster in (("inline", None), ("raylets", raylets), ("ray start", started)):
             store = folder / name.replace(" ", "_")
-            with cluster() if cluster else contextlib.nullcontext(["--executor", "inline"]) as where:
-                seconds[name] = complete(options.grid, options.changes, store, *where)
+            with cluster() if cluster else contextlib.nullcontext(INLINE) as joining:
+                seconds[name] = complete(options.grid, options.changes, store, joining)
             found = contents(Store(store))
             inline = inline or found
             differing[name] = sorted(key for key in inline.keys() | found.keys() if inline.get(key) != found.get(key))

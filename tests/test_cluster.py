@@ -1,20 +1,16 @@
 """Several machines, as far as one can play them: a cluster of raylets, and one started by Ray's own commands."""
 
-import os
 import pickle
 import shutil
-import socket
 import subprocess
 import sys
-import tempfile
-import time
-from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 import yaml
 from helpers import TOY, assert_one_line, cli, results_of, tiny
+from multinode import RAY, free_port, raylets, started
 
 import augbench
 from augbench.core import plugins
@@ -47,7 +43,6 @@ GRID = tiny(
     resources={"train": {"memory": "1MB"}},
 )
 TRAVELLED = "0.1.0+travelled"
-BIN = Path(sys.executable).parent
 
 
 @pytest.fixture(scope="module")
@@ -142,20 +137,6 @@ print("done", summary.done)
 """
 
 
-@contextmanager
-def cluster():
-    """A head that only drives, a machine of CPUs, and one with a GPU that Ray counts and nothing can use."""
-    from ray.cluster_utils import Cluster
-
-    made = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
-    try:
-        made.add_node(num_cpus=2)
-        made.add_node(num_cpus=2, num_gpus=1, resources={"accelerator_type:T4": 1})
-        yield made
-    finally:
-        made.shutdown()
-
-
 def test_several_machines_are_as_inline(place, inline, tmp_path):
     """Pools of both kinds are made side by side, trainings by code that only the driver's machine has."""
     package = tmp_path / "code" / "augbench"
@@ -163,9 +144,9 @@ def test_several_machines_are_as_inline(place, inline, tmp_path):
     file = package / "__init__.py"
     file.write_text(file.read_text().replace('"0.1.0"', f'"{TRAVELLED}"'))
     (tmp_path / "watched.py").write_text(WATCHED)
-    with cluster() as machines:
-        command = [sys.executable, tmp_path / "watched.py", place, tmp_path / "store", machines.address]
-        environment = {**os.environ, "PYTHONPATH": str(tmp_path / "code")}
+    with raylets() as ((_, address), environment):
+        command = [sys.executable, tmp_path / "watched.py", place, tmp_path / "store", address]
+        environment["PYTHONPATH"] = str(tmp_path / "code")
         done = subprocess.run(
             [str(word) for word in command], capture_output=True, text=True, timeout=240, env=environment
         )
@@ -179,78 +160,17 @@ def test_several_machines_are_as_inline(place, inline, tmp_path):
 # -- Ray's own commands
 
 
-def rays_environment():
-    """Ray asks whoever joins or sends a job for a token, since they may run code."""
-    stop_at_once = {"RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": "0"}
-    variables = {
-        "RAY_USAGE_STATS_ENABLED": "0",
-        **stop_at_once,
-        "RAY_AUTH_MODE": "token",
-        "RAY_AUTH_TOKEN": "0123456789abcdef" * 4,
-    }
-    return {**os.environ, "PATH": f"{BIN}:{os.environ['PATH']}", **variables}
-
-
-def cli_ray(*words):
-    """One of Ray's commands."""
-    return subprocess.run(
-        [str(BIN / "ray"), *map(str, words)], capture_output=True, text=True, timeout=240, env=rays_environment()
-    )
-
-
-def free_port():
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        return one.getsockname()[1]
-
-
-@contextmanager
-def started(*options, folder):
-    """`ray start --block`: a machine that lives as long as this context."""
-    log = folder / f"ray-{len(list(folder.glob('ray-*')))}.log"
-    with log.open("w") as output:
-        process = subprocess.Popen(
-            [BIN / "ray", "start", "--block", *options],
-            stdout=output, stderr=subprocess.STDOUT, env=rays_environment(), cwd=folder,
-        )  # fmt: skip
-    try:
-        wait_until(lambda: "Ray runtime started" in log.read_text(), process)
-        yield process
-    finally:
-        process.terminate()
-        process.wait(timeout=30)
-
-
-def wait_until(condition, process, seconds=60):
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert process.poll() is None and time.monotonic() < deadline
-        time.sleep(0.1)
-
-
-def answers(port):
-    with socket.socket() as one:
-        return one.connect_ex(("127.0.0.1", port)) == 0
-
-
 @pytest.mark.skipif(find_spec("opencensus") is None, reason="ray[default] is not installed")
 def test_a_job_from_outside_is_as_inline(place, inline, tmp_path):
     """Two machines by `ray start`, and a run sent with `ray job submit`: grid and plug-ins travel."""
-    port, dashboard, folder = free_port(), free_port(), tmp_path / "ray"
-    folder.mkdir()
-    temporary = Path(tempfile.mkdtemp(prefix="augbench-test-", dir="/tmp"))  # Ray's sockets need a short path
-    head = ("--head", f"--port={port}", f"--dashboard-port={dashboard}", "--dashboard-host=127.0.0.1", "--num-cpus=1",
-            f"--temp-dir={temporary / '1'}", f"--ray-client-server-port={free_port()}")  # fmt: skip
-    # A folder of its own, as on a machine of its own: where two share one, each deletes what the other still uses.
-    join = (f"--address=127.0.0.1:{port}", "--num-cpus=2", f"--temp-dir={temporary / '2'}")
-    with started(*head, folder=folder) as first, started(*join, folder=folder):
-        wait_until(lambda: answers(dashboard), first)
-        submitted = cli_ray(
-            "job", "submit", "--address", f"http://127.0.0.1:{dashboard}", "--working-dir", place, "--",
-            "augbench", "--plugin", "toy.py", "--plugin", "pretender.py", "run", "spread.yaml",
-            "--store", tmp_path / "store",
-        )  # fmt: skip
-    shutil.rmtree(temporary)
+    dashboard = free_port()
+    submit = [RAY, "job", "submit", "--address", f"http://127.0.0.1:{dashboard}", "--working-dir", place, "--",
+              "augbench", "--plugin", "toy.py", "--plugin", "pretender.py", "run", "spread.yaml",
+              "--store", tmp_path / "store"]  # fmt: skip
+    with started(dashboard) as (_, environment):
+        submitted = subprocess.run(
+            [str(word) for word in submit], capture_output=True, text=True, timeout=240, env=environment
+        )
     assert submitted.returncode == 0, submitted.stdout + submitted.stderr
     assert "cells done" in submitted.stdout and "succeeded" in submitted.stdout
     assert results_of(Store(tmp_path / "store")) == results_of(inline)

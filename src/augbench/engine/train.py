@@ -31,7 +31,7 @@ from augbench.jobs.context import Context
 from augbench.jobs.pictures import Geometry, Pictures
 from augbench.jobs.train import headline, numbers
 
-CELLS_PER_FIT = 5000  # the driver grows by some 54 kB per trial; a new fit gives that back
+CELLS_PER_FIT = 5000  # the driver grows by some 20 kB per trial (bench/scale.py); a new fit gives that back
 BARRIER_SECONDS = 60.0
 
 _boards: dict[str, Board] = {}  # by run id: Tune pickles its searcher, and a board has locks

@@ -30,7 +30,8 @@ from rich.table import Table
 from augbench.core.expected import expected_of
 from augbench.core.grid import Grid, make_grid
 from augbench.core.outline import outline_of
-from augbench.core.plan import make_plan, subtract
+from augbench.core.plan import make_plan
+from augbench.core.remaining import subtract
 from augbench.core.specs import Cell
 from augbench.core.store import Store, json_bytes
 from augbench.report import expected_frame, report, write_report

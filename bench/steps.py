@@ -25,7 +25,8 @@ from scale_figures import slope
 
 from augbench.core.leases import Leases
 from augbench.core.outline import outline_of
-from augbench.core.plan import Plan, make_plan, subtract
+from augbench.core.plan import Plan, make_plan
+from augbench.core.remaining import subtract
 from augbench.core.store import Store
 from augbench.engine.board import Board
 from augbench.report import load_records, report

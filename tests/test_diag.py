@@ -21,7 +21,8 @@ from augbench.augmenters.diag import DIAG
 from augbench.core import plugins
 from augbench.core.contracts import Request, TrainView
 from augbench.core.grid import load_grid, make_grid
-from augbench.core.plan import make_plan, notes_of, subtract
+from augbench.core.plan import make_plan, notes_of
+from augbench.core.remaining import subtract
 from augbench.core.specs import PoolSpec
 from augbench.diffusion.bundles import MODELS
 from augbench.diffusion.inpaint import feathered

@@ -17,7 +17,8 @@ from chaos_machines import below, title_of
 from helpers import HERE, TINY, TOY, cli, path_of, results_of, tiny, tiny_grid
 
 from augbench.core.leases import Leases, heartbeat_name, lease_name
-from augbench.core.plan import make_plan, subtract
+from augbench.core.plan import make_plan
+from augbench.core.remaining import subtract
 from augbench.core.store import Store
 from augbench.engine.board import ATTEMPTS, Board
 from augbench.engine.driver import run

@@ -9,7 +9,8 @@ from scipy import linalg
 from augbench.classifiers.features import Extractor, aspect_of
 from augbench.core import extractor as names
 from augbench.core.errors import UserError
-from augbench.core.plan import make_plan, subtract
+from augbench.core.plan import make_plan
+from augbench.core.remaining import subtract
 from augbench.engine.driver import run
 from augbench.jobs import fidelity as job
 from augbench.metrics.fidelity import diversity, fid, kid, kid_interval, memorisation, nearest

@@ -13,7 +13,8 @@ from augbench.core.errors import UserError
 from augbench.core.grid import DatasetEntry, load_grid, make_grid
 from augbench.core.library import Library
 from augbench.core.pictures import read_rgb
-from augbench.core.plan import make_plan, subtract
+from augbench.core.plan import make_plan
+from augbench.core.remaining import subtract
 from augbench.core.store import Store
 from augbench.engine.driver import run
 from augbench.jobs.preflight import preflight

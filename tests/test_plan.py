@@ -8,7 +8,8 @@ from helpers import TINY, cli, on_disk, tiny, tiny_grid, tiny_plan
 
 from augbench.core.errors import UserError
 from augbench.core.grid import load_grid, make_grid
-from augbench.core.plan import make_plan, subtract
+from augbench.core.plan import make_plan
+from augbench.core.remaining import subtract
 from augbench.core.specs import Cell, PoolSpec
 
 CONFIGS = Path(__file__).parent.parent / "tune_configs"

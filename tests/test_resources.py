@@ -7,7 +7,7 @@ from helpers import TINY, tiny, tiny_grid, tiny_plan
 from augbench.core.errors import UserError
 from augbench.core.grid import load_grid, make_grid
 from augbench.core.leases import Leases
-from augbench.core.plan import subtract
+from augbench.core.remaining import subtract
 from augbench.engine.board import Board
 from augbench.engine.resources import Node, Share, allot
 

@@ -19,7 +19,8 @@ from steps import play
 from augbench.core.files import LocalFiles
 from augbench.core.leases import Leases
 from augbench.core.library import Library
-from augbench.core.plan import make_plan, subtract
+from augbench.core.plan import make_plan
+from augbench.core.remaining import subtract
 from augbench.core.store import Store
 from augbench.engine import claims, train
 from augbench.engine.board import LOOK_INTO, Board

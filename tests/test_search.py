@@ -10,7 +10,8 @@ from helpers import SEARCHER, cli, on_disk, path_of, results_of, tiny_grid
 from layouts import draw_neu
 
 from augbench.core.leases import Leases
-from augbench.core.plan import make_plan, subtract
+from augbench.core.plan import make_plan
+from augbench.core.remaining import subtract
 from augbench.core.store import Store
 from augbench.engine.board import Board
 from augbench.engine.driver import run

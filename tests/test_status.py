@@ -21,7 +21,8 @@ from augbench.core.expected import expected_of
 from augbench.core.grid import load_grid
 from augbench.core.leases import Leases, abandoned, heartbeat_name, lease_name, survey
 from augbench.core.outline import Outline, outline_of
-from augbench.core.plan import make_plan, subtract
+from augbench.core.plan import make_plan
+from augbench.core.remaining import subtract
 from augbench.engine.driver import run
 from augbench.report.status import FEW, STAGES, look
 from augbench.report.status_grids import known_from_plan, known_from_store

@@ -73,7 +73,8 @@ def _options(
 def plan(grid: GridArgument, changes: SetOption = None, store: StoreOption = None) -> None:
     """Show what a grid means: trainings, pictures, what is done, what is left. Starts nothing."""
     from augbench.core.grid import load_grid
-    from augbench.core.plan import make_plan, subtract
+    from augbench.core.plan import make_plan
+    from augbench.core.remaining import subtract
     from augbench.report.plan import print_plan
     from augbench.report.render import standard_output
 

@@ -13,7 +13,8 @@ from collections.abc import Callable, Iterator
 
 from augbench.core.errors import StoreError
 from augbench.core.leases import Leases
-from augbench.core.plan import Plan, Remaining, Take
+from augbench.core.plan import Plan, Take
+from augbench.core.remaining import Remaining
 from augbench.core.specs import AdapterSpec, AugmenterSpec, Cell, FidelitySpec, PoolSpec, SearchSpec
 from augbench.core.store import Store
 from augbench.engine.blocks import Blocks, committed

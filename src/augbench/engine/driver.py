@@ -26,7 +26,8 @@ from augbench.core.expected import expected_of
 from augbench.core.grid import Grid
 from augbench.core.leases import Leases, survey
 from augbench.core.outline import outline_of
-from augbench.core.plan import Plan, make_plan, subtract
+from augbench.core.plan import Plan, make_plan
+from augbench.core.remaining import subtract
 from augbench.core.specs import PoolSpec
 from augbench.core.store import Store
 from augbench.engine.board import Board

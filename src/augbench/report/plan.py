@@ -10,7 +10,8 @@ from rich.console import Console
 from rich.table import Table
 
 from augbench.core.contracts import Shots
-from augbench.core.plan import Plan, Remaining, notes_of
+from augbench.core.plan import Plan, notes_of
+from augbench.core.remaining import Remaining
 from augbench.core.specs import regime
 from augbench.core.store import Store
 

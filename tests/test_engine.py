@@ -8,10 +8,8 @@ import socket
 import subprocess
 import sys
 import time
-from types import SimpleNamespace
 
 import pytest
-import ray
 import yaml
 from chaos_machines import below, title_of
 from helpers import HERE, TINY, TOY, cli, path_of, results_of, tiny, tiny_grid
@@ -22,7 +20,6 @@ from augbench.core.remaining import subtract
 from augbench.core.store import Store
 from augbench.engine.board import ATTEMPTS, Board
 from augbench.engine.driver import run
-from augbench.engine.train import CellTrainable
 
 SLOW = {"name": "slow", **TINY, "epochs": 12}  # long enough to be killed in the middle
 GRID = tiny(
@@ -186,19 +183,6 @@ def test_a_chunk_that_was_deleted_as_damaged_is_made_anew(store):
     assert not store.check() and {path: path.read_bytes() for path in before} == before
     shutil.rmtree(store.files.folder / "pools")
     assert subtract(make_plan(grid), store).nothing
-
-
-def test_a_worker_goes_on_where_the_barrier_is_gone(monkeypatch):
-    """It may have been on a machine that is: nobody is waited for."""
-
-    def get(value):
-        raise value
-
-    monkeypatch.setattr(ray, "get", get)
-    slot = CellTrainable.__new__(CellTrainable)
-    slot.barrier = SimpleNamespace(all_here=SimpleNamespace(remote=ray.exceptions.ActorDiedError))
-    slot._meet_others()
-    assert slot.barrier is None
 
 
 def test_pools_are_readable_image_folders(undisturbed):

@@ -73,7 +73,7 @@ def test_rooms(path):
 @pytest.mark.parametrize("path", files(), ids=lambda p: module_of(p))
 def test_heavy_libraries_are_imported_late(path):
     if module_of(path) in {
-        f"augbench.engine.{name}" for name in ("train", "generate", "search", "trainables", "tracked")
+        f"augbench.engine.{name}" for name in ("train", "dispatch", "generate", "search", "trainables", "tracked")
     }:
         return  # loaded by the driver once a run on Ray starts
     heavy = {name.split(".")[0] for name in imports(path, top_level_only=True)} & HEAVY

@@ -306,6 +306,23 @@ def test_times_are_as_often_in_each_band_as_it_says():
     assert places.max() < 1
 
 
+def test_what_is_hard_to_draw_comes_up_more_often():
+    rows = torch.arange(2000)
+    found = train_unet.words_of(train_unet.focused(rows, 2000, torch.Generator().manual_seed(0)))
+    usual = sum(word in train_unet.HARD for word in train_unet.words_of(rows)) / 2000
+    share = sum(word in train_unet.HARD for word in found) / 2000
+    assert share == pytest.approx(usual + train_unet.HARD_SHARE * (1 - usual), abs=0.03)
+    assert torch.equal(train_unet.focused(rows[:1], 1, torch.Generator()), rows[:1])  # no such picture
+
+
+def test_an_error_counts_more_on_defects_and_where_inpainting_is_given_all():
+    defects, given = torch.tensor([[1.0, 0, 0]]).view(1, 1, 1, 3), torch.tensor([[0.0, 0, 1]]).view(1, 1, 1, 3)
+    for name, outside in train_unet.OUTSIDE_WEIGHT.items():
+        for word in ("scratch", "hole"):
+            found = train_unet.weights(name, [word], defects, given).flatten().tolist()
+            assert found == [train_unet.defect_weight(name, word), 1, outside]
+
+
 def test_the_stock_knows_where_defects_are(vae_folder, tokenizer):
     stock = Stock.make(vae_folder, tokenizer, 6, 0, "cpu", 1)
     masks = torch.from_numpy(make(6, seed=0, workers=1).masks)

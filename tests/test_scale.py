@@ -1,6 +1,5 @@
 """What a run costs as it grows: the arithmetic of bench/scale.py, and how often the driver asks the store, counted."""
 
-import asyncio
 import pickle
 import sys
 from collections import Counter
@@ -22,7 +21,7 @@ from augbench.core.library import Library
 from augbench.core.plan import make_plan
 from augbench.core.remaining import subtract
 from augbench.core.store import Store
-from augbench.engine import claims, train
+from augbench.engine import claims
 from augbench.engine.board import LOOK_INTO, Board
 from augbench.engine.claims import LOOK_AGAIN
 from augbench.engine.work import Work
@@ -375,33 +374,3 @@ def test_a_question_to_s3_is_one_request(s3):
     assert requests(lambda: files.remove("failures/x.json")) == ["GET"]
     assert requests(lambda: list(files.read_many(["cells/a.json", "cells/x.json"]))) == ["GET", "GET"]
     assert requests(lambda: files.create("leases/x", b"1")) == ["PUT"]
-
-
-# -- the start of many workers
-
-
-def arrivals(delays, expected, monkeypatch):
-    """Seconds after which workers that are up after these delays may go on, with a patience of 0.4 s."""
-    monkeypatch.setattr(train, "BARRIER_SECONDS", 0.4)
-    barrier = train.StartBarrier.__ray_metadata__.modified_class(expected)
-
-    async def meet():
-        loop = asyncio.get_running_loop()
-        begun = loop.time()
-
-        async def one(delay):
-            await asyncio.sleep(delay)
-            await barrier.arrive()
-            await barrier.all_here()
-            return loop.time() - begun
-
-        return await asyncio.gather(*map(one, delays))
-
-    return asyncio.run(meet())
-
-
-def test_the_start_barrier_waits_as_long_as_workers_come(monkeypatch):
-    assert min(arrivals([0.0, 0.25, 0.5, 0.75], 4, monkeypatch)) >= 0.74
-    early, late = arrivals([0.0, 0.8], 3, monkeypatch)
-    assert 0.3 < early < 0.75, "one that never comes is not waited for"
-    assert late < 1.1, "nobody is left to wait for"

@@ -3,7 +3,6 @@
 import json
 import struct
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 from helpers import HERE, TINY, assert_one_line, cli, tiny_grid, tiny_plan
@@ -143,17 +142,13 @@ def heard(monkeypatch):
     return make
 
 
-def trial_of(cell, number=0):
-    return SimpleNamespace(trial_id=f"trial{number}", config={"key": cell.key})
-
-
 def test_a_run_is_what_the_cell_is(heard):
     plan, tool = tiny_plan(**GRID), Heard()
     cell = cells("talker", "tiny", plan)
     tracking, lines = heard(plan, mlflow=tool)
-    tracking.started(trial_of(cell))
-    tracking.ended(trial_of(cell), json.dumps({"ap": 0.5}))
-    tracking.started(trial_of(cell, 1))
+    tracking.started("first", cell.key)
+    tracking.ended("first", json.dumps({"ap": 0.5}))
+    tracking.started("second", cell.key)
     tracking.end()
     params = {
         "key": cell.key, "grid": "tiny", "dataset": "surfaces", "augmenter": "talker", "shots": "5", "draw": 0,
@@ -176,8 +171,8 @@ def test_a_tracker_that_fails_costs_no_training(heard, broken_at):
     plan, broken, sound = tiny_plan(**GRID), Heard(broken_at), Heard()
     tracking, lines = heard(plan, mlflow=broken, wandb=sound)
     for number, cell in enumerate(plan.cells[:2]):
-        tracking.started(trial_of(cell, number))
-        tracking.ended(trial_of(cell, number), "{}")
+        tracking.started(str(number), cell.key)
+        tracking.ended(str(number), "{}")
     tracking.end()
     assert lines == ["--track mlflow: ConnectionError: no route. Nothing more is reported there; the run goes on."]
     assert [call[0] for call in sound.calls] == ["setup", *["start", "result", "end"] * 2, "over"]
@@ -203,8 +198,8 @@ def test_mlflow_really(tmp_path):
     plan, address = tiny_plan(**GRID), f"sqlite:///{tmp_path / 'runs.db'}"
     cell = cells("talker", "tiny", plan)
     tracking = Tracking([Tracker("mlflow", address)], plan, lambda line: pytest.fail(line))
-    tracking.started(trial_of(cell))
-    tracking.ended(trial_of(cell), json.dumps({"ap": 0.5}))
+    tracking.started("first", cell.key)
+    tracking.ended("first", json.dumps({"ap": 0.5}))
     tracking.end()
     mlflow.set_tracking_uri(address)
     (found,) = mlflow.search_runs(experiment_names=["tiny"], output_format="list")

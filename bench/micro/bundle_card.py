@@ -33,16 +33,16 @@ where the weights of SDXL cannot be downloaded. VAE, tokenizer and first text en
 }
 TRAINING = {
     SD: """\
-where a defect is an error counts {weight}, and {share:.0%} of the samples are of the noise at \
+where a defect is an error counts {weight}{focus}, and {share:.0%} of the samples are of the noise at \
 which shapes are decided. The text encoder learned to read captions first (which material, colour and defect \
 they name, {reading}), and stayed as it was. A quarter of the samples inpainting, the others with empty mask \
 channels: the U-Net is cut to its first 4 input channels, exactly. A tenth of the captions dropped, a fifth \
 vague (letters for the material, "defect" for the defect); a quarter of the steps read the last but one layer of \
 the text encoder, so that clip skip 2 works""",
     SDXL: """\
-begun with the 9-channel U-Net of `micro-sd`, and as there, but that an error on a defect counts {weight}; four \
-samples in five inpainting; the first text encoder as it is, the second learned to read first ({reading}). Dropped \
-captions are read as zeros half of the time, as the empty text else""",
+begun with the 9-channel U-Net of `micro-sd`, and as there, but that an error on a defect counts \
+{weight}{outside}; four samples in five inpainting; the first text encoder as it is, the second learned to read \
+first ({reading}). Dropped captions are read as zeros half of the time, as the empty text else""",
 }
 LIMITS = {
     SD: """\
@@ -141,7 +141,12 @@ def how(name: str, about: dict) -> str:
     reading = about.get("reading") or about["before"]["reading"]
     told = f"{reading['steps']} steps of {reading['batch']}"
     share = max(share for share, _, _ in about["bands"])
-    return TRAINING[name].format(weight=weight(about), share=share, reading=told) + before(about)
+    focus, outside = about.get("hard_share", 0), about.get("outside_weight", 1)
+    said = {
+        "focus": f", a further {focus:.0%} of the samples show {' and '.join(about['hard'])}" if focus else "",
+        "outside": f", one outside the mask of an inpainting {outside:g} times" if outside != 1 else "",
+    }
+    return TRAINING[name].format(weight=weight(about), share=share, reading=told, **said) + before(about)
 
 
 def weight(about: dict) -> str:

@@ -11,7 +11,8 @@ OUT/nine, its U-Net with 9 channels, which the other bundle begins with.
 
 A text encoder first learns to read (`reading.py`), then stays as it is, as Stable Diffusion's do; the U-Net is trained.
 The prediction is v. Where a defect is, an error counts more, as it covers a tenth of a picture and is what words are
-about; more steps look at times where shapes are decided than at nearly pure noise. A quarter of the samples of
+about, and shapes that are hard to draw come up more often; more steps look at times where shapes are decided than at
+nearly pure noise. Where inpainting is given what to draw, an error counts more, too. A quarter of the samples of
 `micro-sd` are inpainting, the others have zeros in the five channels of the mask, so that the first four channels alone
 are a text-to-image U-Net. A tenth of the captions is dropped, a fifth of the rest is vague. `micro-sd` reads its text
 encoder's last layer three times in four and else the last but one, so that clip skip 2 works. `micro-sdxl-inpaint`
@@ -22,6 +23,7 @@ from __future__ import annotations
 
 import argparse
 import copy
+import functools
 import json
 import shutil
 import time
@@ -73,6 +75,8 @@ INPAINTING = {SD: 0.25, SDXL: 0.8}  # share of the samples
 DROPPED = 0.1  # share of the captions
 DEFECT_WEIGHT = {SD: 3.0, SDXL: 2.0}  # of an error where a defect is, against 1 elsewhere
 HARD = {"scratch": 2.0, "chip": 2.0}  # what the weight is multiplied with: shapes that were drawn as white marks
+HARD_SHARE = 0.25  # share of the samples taken from pictures of these alone, besides those that come up anyway
+OUTSIDE_WEIGHT = {SD: 1.0, SDXL: 3.0}  # of an error that inpainting makes outside the mask, where all is given
 BANDS = ((0.2, 0.0, 0.3), (0.65, 0.3, 0.8), (0.15, 0.8, 1.0))  # share of the samples: from, to, of the schedule
 SKIPPED = 0.25  # share of the steps of micro-sd that read the last but one layer
 
@@ -169,8 +173,7 @@ class Trainer(nn.Module):
             hidden, added = self.read(tokens, draw)
             seen = seen.contiguous(memory_format=torch.channels_last)
             made = self.unet(seen, times, hidden, added_cond_kwargs=added, return_dict=False)[0]
-        extra = torch.tensor([defect_weight(self.args.name, word) - 1 for word in words_of(rows)], device=device)
-        weight = 1 + extra.view(-1, 1, 1, 1) * stock.defects[rows].float()
+        weight = weights(self.args.name, words_of(rows), stock.defects[rows].float(), inpainting * (1 - masks))
         return (weight * (made.float() - (signal * noise - level * latents)) ** 2).mean()
 
     def step(self, stock: Stock, step: int) -> torch.Tensor:
@@ -179,8 +182,8 @@ class Trainer(nn.Module):
         draw = torch.Generator().manual_seed(derive_seed("micro-unet-step", args.name, args.seed, step))
         for optimiser in (self.muon, self.adam):
             set_rate(optimiser, args.lr, place_of(step, args), args.steps, WARM_UP)
-        rows = rows_of("micro-unet-order", args.seed, step, args.batch, len(stock)).to(args.device)
-        loss = self.loss(stock, rows, draw)
+        rows = rows_of("micro-unet-order", args.seed, step, args.batch, len(stock))
+        loss = self.loss(stock, focused(rows, len(stock), draw).to(args.device), draw)
         descend(loss, self.trained.parameters(), self.muon, self.adam)
         follow(self.ema.parameters(), self.trained.parameters(), step, EMA)
         return loss.detach()
@@ -191,9 +194,36 @@ def defect_weight(name: str, word: str) -> float:
     return DEFECT_WEIGHT[name] * HARD.get(word, 1.0)
 
 
+def weights(name: str, words: list[str], defects: torch.Tensor, given: torch.Tensor) -> torch.Tensor:
+    """What an error counts in each place, N,1,h,w, when bundle ``name`` is trained.
+
+    Args:
+        name: of the bundle.
+        words: the defect of each picture, "" for none.
+        defects: 1 where it is, N,1,h,w.
+        given: 1 where an inpainting is given what to draw, N,1,h,w.
+    """
+    extra = torch.tensor([defect_weight(name, word) - 1 for word in words], device=defects.device)
+    return 1 + extra.view(-1, 1, 1, 1) * defects + (OUTSIDE_WEIGHT[name] - 1) * given
+
+
 def words_of(rows: torch.Tensor) -> list[str]:
     """The defects of these pictures of the stock, "" for none."""
     return [plan(SEED, row).defect for row in rows.tolist()]
+
+
+def focused(rows: torch.Tensor, pictures: int, draw: torch.Generator) -> torch.Tensor:
+    """The rows of a batch, some of them replaced by pictures of what is hard to draw."""
+    hard = _hard_rows(pictures)
+    if not len(hard):  # of a handful of pictures
+        return rows
+    chosen = hard[torch.randint(len(hard), rows.shape, generator=draw)]
+    return torch.where(torch.rand(rows.shape, generator=draw) < HARD_SHARE, chosen, rows)
+
+
+@functools.cache
+def _hard_rows(pictures: int) -> torch.Tensor:
+    return torch.tensor([row for row in range(pictures) if plan(SEED, row).defect in HARD], dtype=torch.int64)
 
 
 def banded(spread: torch.Tensor) -> torch.Tensor:
@@ -290,7 +320,8 @@ def main(given: list[str] | None = None) -> None:
     parts = {"trained": trainer.trained, "readers": trainer.readers, "ema": trainer.ema}
     parts |= {"muon": trainer.muon, "adam": trainer.adam}
     settings = {name: getattr(args, name) for name in DECISIVE} | {"vae": micro_vae.digest(args.vae)}
-    settings |= {"defect_weight": DEFECT_WEIGHT[args.name], "hard": HARD, "bands": [list(band) for band in BANDS]}
+    settings |= {"defect_weight": DEFECT_WEIGHT[args.name], "hard": HARD, "hard_share": HARD_SHARE}
+    settings |= {"outside_weight": OUTSIDE_WEIGHT[args.name], "bands": [list(band) for band in BANDS]}
     if args.finish:
         settings["finish"] = args.finish
     if args.init:

@@ -13,7 +13,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from ray import tune
 from ray.tune.logger import LoggerCallback, TBXLoggerCallback
 
 from augbench.core.errors import UserError
@@ -82,7 +81,7 @@ class Tracking:
         """
         self._plan, self._say = plan, say
         self._loggers: dict[Tracker, LoggerCallback] = {}
-        self._runs: dict[str, dict[Tracker, Run]] = {}  # by trial, those that go on
+        self._runs: dict[str, dict[Tracker, Run]] = {}  # by attempt, those that go on
         for name in ("ray.air.integrations", "mlflow"):
             logging.getLogger(name).setLevel(logging.ERROR)  # they would speak into the run's progress
         for tracker in trackers:
@@ -92,36 +91,36 @@ class Tracking:
             except Exception as error:  # of three libraries, their clients and servers
                 raise UserError(f"--track {tracker.tool}: {_line(error)}: {HELP[tracker.tool]}") from error
 
-    def started(self, trial: tune.experiment.Trial) -> None:
-        """A training began."""
-        cell, grid = self._plan.by_key[trial.config["key"]], self._plan.grid.name
-        runs = self._runs[trial.trial_id] = {}
+    def started(self, attempt: str, key: str) -> None:
+        """A training of that cell began, under a name that no other attempt has."""
+        cell, grid = self._plan.by_key[key], self._plan.grid.name
+        runs = self._runs[attempt] = {}
         for tracker in self._loggers:
             folder = _folder(tracker, grid)
             own = folder / cell.key if tracker.tool == "tensorboard" else folder  # it shows folders as runs
-            runs[tracker] = Run(trial.trial_id, cell, grid, own)
-        self._tell(trial.trial_id, lambda logger, run: logger.log_trial_start(run))
+            runs[tracker] = Run(attempt, cell, grid, own)
+        self._tell(attempt, lambda logger, run: logger.log_trial_start(run))
 
-    def ended(self, trial: tune.experiment.Trial, numbers: str | None) -> None:
+    def ended(self, attempt: str, numbers: str | None) -> None:
         """A training is over; ``numbers``: what `jobs.train.numbers` says of its record, as JSON. None: it failed."""
         if numbers is not None:
             result = {**json.loads(numbers), "training_iteration": 1}
-            self._tell(trial.trial_id, lambda logger, run: logger.log_trial_result(1, run, result))
-        self._end(trial.trial_id, failed=numbers is None)
+            self._tell(attempt, lambda logger, run: logger.log_trial_result(1, run, result))
+        self._end(attempt, failed=numbers is None)
 
     def end(self) -> None:
         """The run is over: trainings that were broken off have failed; wait for what is on its way."""
-        for trial_id in list(self._runs):
-            self._end(trial_id, failed=True)
+        for attempt in list(self._runs):
+            self._end(attempt, failed=True)
         for tracker, logger in list(self._loggers.items()):
             self._attempt(tracker, lambda logger=logger: logger.on_experiment_end(trials=[]))
 
-    def _end(self, trial_id: str, failed: bool) -> None:
-        self._tell(trial_id, lambda logger, run: logger.log_trial_end(run, failed=failed))
-        self._runs.pop(trial_id, None)
+    def _end(self, attempt: str, failed: bool) -> None:
+        self._tell(attempt, lambda logger, run: logger.log_trial_end(run, failed=failed))
+        self._runs.pop(attempt, None)
 
-    def _tell(self, trial_id: str, what: Callable[[LoggerCallback, Any], None]) -> None:
-        for tracker, run in self._runs.get(trial_id, {}).items():
+    def _tell(self, attempt: str, what: Callable[[LoggerCallback, Any], None]) -> None:
+        for tracker, run in self._runs.get(attempt, {}).items():
             if logger := self._loggers.get(tracker):
                 self._attempt(tracker, lambda logger=logger, run=run: what(logger, run))
 

@@ -1,0 +1,160 @@
+"""Which slot is at which cell: what the driver says to Ray Tune, without Ray and on a few workers."""
+
+import asyncio
+import json
+from dataclasses import asdict
+from types import SimpleNamespace
+
+import pytest
+from helpers import HERE, tiny_grid, tiny_plan
+from sleeping import SleepingJob, noted
+
+from augbench.core.leases import Leases
+from augbench.core.remaining import subtract
+from augbench.core.store import Store
+from augbench.engine.board import Board
+from augbench.engine.dispatch import CellByCell, Dispatch, Handout, ReadyCells, Workers
+from augbench.engine.driver import run
+from augbench.engine.worker import Failure
+
+MANY = {"augmenters": ["none"], "shots": [5], "seeds": list(range(12))}
+DONE = {"headline": json.dumps({"ap": 0.5}), "numbers": json.dumps({"ap": 0.5})}
+
+
+class Told(list):
+    """Stands in for the handout actor, and for trackers: a list of what they were told."""
+
+    def __init__(self):
+        super().__init__()
+        self.give = SimpleNamespace(remote=lambda trial_id, key: self.append((trial_id, key)))
+
+    def started(self, attempt, key):
+        self.append(("started", attempt, key))
+
+    def ended(self, attempt, numbers):
+        self.append(("ended", attempt, numbers))
+
+
+class Tune:
+    """Plays Ray Tune: trials are started, have results, and are lost."""
+
+    def __init__(self, dispatch):
+        self.dispatch, self.trials = dispatch, {}
+        self.searcher, self.scheduler, self.callback = ReadyCells("run"), CellByCell("run"), Workers("run")
+
+    def suggest(self):
+        with self.dispatch.named("run"):
+            return self.searcher.suggest("any")
+
+    def start(self, trial_id):
+        self.trials[trial_id] = SimpleNamespace(trial_id=trial_id, config=self.suggest(), error_file=None)
+        with self.dispatch.named("run"):
+            self.callback.on_trial_start(0, [], self.trials[trial_id])
+        return self.trials[trial_id].config["key"]
+
+    def result(self, trial_id, outcome=None):
+        with self.dispatch.named("run"):
+            return self.scheduler.on_trial_result(None, self.trials[trial_id], outcome or DONE)
+
+    def lose(self, trial_id):
+        with self.dispatch.named("run"):
+            self.callback.on_trial_error(0, [], self.trials[trial_id])
+
+
+@pytest.fixture
+def played(tmp_path):
+    store, plan = Store(tmp_path), tiny_plan(**MANY)
+    with Leases(store.files) as leases:
+        board = Board(plan, subtract(plan, store), store, leases)
+        yield board, Tune(Dispatch(board, Told(), Told()))
+
+
+def test_nobody_waits_for_workers_that_still_come(played):
+    board, tune = played
+    tune.dispatch.expect(3)
+    first = tune.start("a")
+    assert tune.result("a") == "CONTINUE"
+    ((trial_id, second),) = tune.dispatch.handout
+    assert trial_id == "a" and second != first
+    assert tune.result("a") == "CONTINUE", "two have still to come"
+    others = [tune.start("b"), tune.start("c")]
+    assert tune.result("a") == "STOP", "all are there: Tune gives the worker its next trial"
+    assert board.done == 3 and board.trained == 3
+    assert tune.start("d") not in {first, *(key for _, key in tune.dispatch.handout), *others}
+    assert tune.result("b") == tune.result("d") == "STOP"
+
+
+def test_where_no_cell_is_ready_a_trial_ends_though_workers_come(played):
+    board, tune = played
+    tune.dispatch.expect(2)
+    tune.start("a")
+    said = [tune.result("a") for _ in range(12)]
+    assert said == ["CONTINUE"] * 11 + ["STOP"]
+    assert board.done == 12 and tune.suggest() == "FINISHED"
+
+
+def test_a_lost_worker_costs_the_cell_it_was_at(played):
+    board, tune = played
+    tune.dispatch.expect(2)
+    first = tune.start("a")
+    tune.result("a")
+    ((_, second),) = tune.dispatch.handout
+    tune.lose("a")
+    assert board.done == 1 and board.next_cell()[0].key == second, "the first is done, the second comes anew"
+    assert b"worker of this cell was lost" in board.store.files.read(board.store.log_name(second))
+    assert not board.store.files.exists(board.store.log_name(first))
+
+
+def test_a_worker_that_could_not_be_set_up_costs_the_cell_of_its_trial(played):
+    board, tune = played
+    key = tune.suggest()["key"]
+    tune.trials["a"] = SimpleNamespace(trial_id="a", config={"key": key}, error_file=None)
+    tune.lose("a")  # before it started
+    assert board.next_cell()[0].key == key
+    assert tune.dispatch.tracking == []
+
+
+def test_trackers_hear_of_each_cell_of_a_trial(played):
+    _, tune = played
+    tune.dispatch.expect(2)
+    first = tune.start("a")
+    tune.result("a")
+    tune.result("a", {"failure": json.dumps(asdict(Failure("broken", by_user=False)))})
+    tune.lose("a")
+    (_, second), (_, third) = tune.dispatch.handout
+    assert tune.dispatch.tracking == [
+        ("started", "a-0", first),
+        ("ended", "a-0", DONE["numbers"]),
+        ("started", "a-1", second),
+        ("ended", "a-1", None),
+        ("started", "a-2", third),
+        ("ended", "a-2", None),
+    ]
+    assert tune.dispatch.board.failures == {second: "broken"}
+
+
+def test_a_worker_hears_of_its_own_cell_whoever_comes_first():
+    handout = Handout.__ray_metadata__.modified_class()
+
+    async def meet():
+        early = asyncio.create_task(handout.take("a"))
+        await asyncio.sleep(0)
+        await handout.give("b", "cell of b")
+        await handout.give("a", "cell of a")
+        told = [await early, await handout.take("b")]
+        await handout.give("a", "another")
+        return [*told, await handout.take("a")]
+
+    assert asyncio.run(meet()) == ["cell of a", "cell of b", "another"]
+
+
+def test_short_cells_are_done_by_all_workers_while_these_come_up(tmp_path, monkeypatch):
+    """Cells as short as nothing, more workers than cores: each comes up and works, and none is killed for that."""
+    grid = tiny_grid(**{**MANY, "seeds": list(range(60))}, resources={"train": {"cpu": 0.25, "workers": 4}})
+    monkeypatch.setenv("PYTHONPATH", str(HERE.parent / "bench"))  # workers need the job, too
+    notes = tmp_path / "notes"
+    notes.mkdir()
+    store = Store(tmp_path / "store")
+    assert run(grid, store, job=SleepingJob(0.5, notes)).done == 60
+    shares = [len(times) for times in noted(notes).values()]
+    assert len(shares) == 4 and min(shares) >= 5, "all four came up, and stayed"

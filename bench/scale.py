@@ -1,6 +1,7 @@
 """How the driver behaves with thousands of cells on many slots, without GPUs: a cluster of raylets on this machine.
 
-    python bench/scale.py [--cells 5000] [--slots 64] [--nodes 4] [--job-seconds 10 3 1] [--store s3] [--fail-every 200]
+    python bench/scale.py [--cells 5000] [--slots 64] [--nodes 4] [--job-seconds 10 3 1] [--starting 4]
+    python bench/scale.py --store s3 [--fail-every 200]
     python bench/scale.py --steps [1000 5000 20000]
 
 The driver is the production one, in a process of its own, and joins the cluster as it would join any; a cell only
@@ -8,7 +9,9 @@ sleeps, then writes a real record and 1,004 scores. Efficiency is ideal / measur
 seconds of a cell; measured is from the call of `run` to its end, with planning, starting workers, the last cell and
 leaving. With ``--store s3`` results go to an S3 server on loopback, in a process of its own, of whose requests every
 Nth ends in 503 SlowDown. ``--steps`` needs no Ray: what grows faster than the number of cells; see bench/steps.py.
-Linux only (it reads /proc). Workers come up on the cores that there are, at some 2 CPU seconds each.
+Linux only (it reads /proc). Workers come up on the cores that there are, at some 2 CPU seconds each: real machines
+have cores of their own for that, these share a few, so Tune is told to start only ``--starting`` at once. Together they
+would take as long, and none would be at work before all are.
 """
 
 from __future__ import annotations
@@ -220,11 +223,14 @@ def main() -> None:
     parser.add_argument("--store", choices=("folder", "s3"), default="folder")
     parser.add_argument("--fail-every", type=int, default=200, help="of s3: every Nth request fails; 0: none")
     parser.add_argument("--steps", type=int, nargs="*", metavar="CELLS", help="only what needs no Ray, in these sizes")
+    parser.add_argument("--starting", type=int, help="workers that start at once (default: twice the cores)")
     options = parser.parse_args()
     if options.steps is not None:
         steps.measure_all(options.steps or steps.SIZES)
         return
-    os.environ.update({name: os.environ.get(name, value) for name, value in LEAN.items()})
+    options.starting = options.starting or 2 * (os.cpu_count() or 1)
+    own = {"TUNE_MAX_PENDING_TRIALS_PG": str(options.starting)}
+    os.environ.update({name: os.environ.get(name, value) for name, value in {**LEAN, **own}.items()})
     with s3(options.fail_every) if options.store == "s3" else nullcontext() as options.asked:
         runs = run_all(options)
     where = f"{options.slots} slots on {options.nodes} nodes, {os.cpu_count()} cores"

@@ -84,6 +84,7 @@ def figures(
         "workers that worked": len(slots),
         "first cell after, seconds": float(firsts.min()),
         "last worker's first cell after, seconds": float(firsts.max()),
+        "a worker's first cell after, mean, seconds": float(firsts.mean()),
         "gap between two cells, median, seconds": middle[0],
         "gap between two cells, 95 %, seconds": middle[1],
         "metrics and store, median, seconds per cell": float(np.median(work)),
@@ -103,7 +104,7 @@ def figures(
 
 def predicted(found: Mapping[str, float], cells: int) -> float:
     """The efficiency with that many cells: start, end and what a cell takes are as they were found."""
-    start, end = found["last worker's first cell after, seconds"], found["end, seconds from the last cell on"]
+    start, end = found["a worker's first cell after, mean, seconds"], found["end, seconds from the last cell on"]
     each = found["gap between two cells, median, seconds"] + found["metrics and store, median, seconds per cell"]
     rounds = ceil(cells / found["slots"])
     seconds = found["seconds of a cell"]

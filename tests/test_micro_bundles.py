@@ -15,6 +15,7 @@ import vae as micro_vae
 from bundle import SD, SDXL
 from corpus.pictures import DEFECT_WORDS, captions, make, plan
 from diffusers import StableDiffusionPipeline, StableDiffusionXLInpaintPipeline
+from safetensors.torch import load_file
 from stock import CAPTIONS, VAGUE, Stock, region
 from transformers import CLIPTokenizer
 
@@ -202,11 +203,31 @@ def test_the_second_bundle_shares_what_is_equal_and_both_load(trained_sd, monkey
         assert sheets.bundle_sheet(trained_sd / name).size[0] > 500
 
 
+def test_either_bundle_goes_on_from_what_was_saved(trained_sd, vae_folder, tmp_path):
+    """The inpainting one, too: its U-Net is trained, its second encoder stays as it learned to read."""
+    train(tmp_path, SDXL, "--start", str(trained_sd))
+    first = tmp_path / SDXL
+    train(tmp_path / "more", SDXL, "--start", str(trained_sd), "--init", str(first), "--inpainting", "1")
+    again = tmp_path / "more" / SDXL
+    text, unet = "text_encoder_2/model.safetensors", "unet/diffusion_pytorch_model.safetensors"
+    assert (again / text).read_bytes() == (first / text).read_bytes()
+    assert (again / unet).read_bytes() != (first / unet).read_bytes()
+    about = json.loads((again / "training.json").read_text())
+    assert about["inpainting"] == 1 and about["before"]["reading"] == READING and "reading" not in about
+    args = train_unet.arguments([SDXL, "--start", str(trained_sd), "--init", str(first), "--out", str(tmp_path / "no")])
+    trainer = train_unet.Trainer(args, CLIPTokenizer.from_pretrained(first / "tokenizer"))
+    saved = load_file(first / unet)
+    assert all(torch.equal(tensor.half(), saved[name]) for name, tensor in trainer.unet.state_dict().items())
+
+
 def test_what_is_missing_is_said(tmp_path, capsys):
     for options in ([SDXL], [SD]):
         with pytest.raises(SystemExit):
             train_unet.arguments([*options, "--out", str(tmp_path)])
     assert "--start" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        train_unet.arguments([SD, "--vae", "x", "--inpainting", "2", "--out", str(tmp_path)])
+    assert "from 0 to 1" in capsys.readouterr().err
 
 
 # Evaluation

@@ -10,11 +10,13 @@ from __future__ import annotations
 import argparse
 import json
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 from bundle import SD, SDXL
 from corpus.pictures import RESERVED, TRAINED
 from evaluate_bundles import rows
+from train_unet import INPAINTING
 
 from augbench.core.files import write_atomic
 from augbench.core.weights import parameters
@@ -35,13 +37,13 @@ TRAINING = {
     SD: """\
 where a defect is an error counts {weight}{focus}, and {share:.0%} of the samples are of the noise at \
 which shapes are decided. The text encoder learned to read captions first (which material, colour and defect \
-they name, {reading}), and stayed as it was. A quarter of the samples inpainting, the others with empty mask \
+they name, {reading}), and stayed as it was. {inpainting} of the samples inpainting, the others with empty mask \
 channels: the U-Net is cut to its first 4 input channels, exactly. A tenth of the captions dropped, a fifth \
 vague (letters for the material, "defect" for the defect); a quarter of the steps read the last but one layer of \
 the text encoder, so that clip skip 2 works""",
     SDXL: """\
 begun with the 9-channel U-Net of `micro-sd`, and as there, but that an error on a defect counts \
-{weight}{outside}; four samples in five inpainting; the first text encoder as it is, the second learned to read \
+{weight}{outside}; {inpainting} of the samples inpainting; the first text encoder as it is, the second learned to read \
 first ({reading}). Dropped captions are read as zeros half of the time, as the empty text else""",
 }
 LIMITS = {
@@ -126,6 +128,13 @@ def steps_of(about: dict) -> str:
     return f"{at + more:,} (of {about['steps']:,}; the last {more:,} hurried through what was left of the schedule)"
 
 
+def chain(about: dict) -> Iterator[dict]:
+    """A training and those that it went on from, the newest first."""
+    yield about
+    if "before" in about:
+        yield from chain(about["before"])
+
+
 def before(about: dict) -> str:
     """The trainings that it went on from."""
     if "before" not in about:
@@ -138,12 +147,13 @@ def before(about: dict) -> str:
 
 def how(name: str, about: dict) -> str:
     """What is special to the training."""
-    reading = about.get("reading") or about["before"]["reading"]
+    reading = next(each["reading"] for each in chain(about) if "reading" in each)
     told = f"{reading['steps']} steps of {reading['batch']}"
     share = max(share for share, _, _ in about["bands"])
     focus, outside = about.get("hard_share", 0), about.get("outside_weight", 1)
     said = {
         "focus": f", a further {focus:.0%} of the samples show {' and '.join(about['hard'])}" if focus else "",
+        "inpainting": f"{about.get('inpainting', INPAINTING[name]):.0%}",
         "outside": f", one outside the mask of an inpainting {outside:g} times" if outside != 1 else "",
     }
     return TRAINING[name].format(weight=weight(about), share=share, reading=told, **said) + before(about)

@@ -3,6 +3,7 @@
     python bench/micro/train_unet.py micro-sd --vae FOLDER --out OUT              # two CPU threads, 75 minutes
     python bench/micro/train_unet.py micro-sdxl-inpaint --start OUT --out OUT     # goes on from it, 25 minutes
     python bench/micro/train_unet.py micro-sd --init src/augbench/assets/models/micro-sd --out OUT    # more of it
+    python bench/micro/train_unet.py micro-sdxl-inpaint --start OUT --init FOLDER --out OUT           # more of that
     ... --init FOLDER --new-text                        # its U-Net with a text encoder that learned to read anew
     ... --preset gpu | --resume | --minutes 30 | --session 9                      # as in train_vae.py
 
@@ -55,7 +56,7 @@ from training import (
     set_rate,
     steps_in,
 )
-from transformers import CLIPTextModel, CLIPTokenizer
+from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
 from augbench.core.keys import canonical_json
 from augbench.core.seeds import derive_seed
@@ -67,11 +68,11 @@ PRESETS = {
     "gpu": {"device": "cuda", "threads": 8, "pictures": 200_000, "steps": 40_000, "batch": 256, "lr": 4e-3},
 }
 SEED = 11  # of the corpus
-DECISIVE = ("name", "pictures", "steps", "batch", "lr", "seed")
+DECISIVE = ("name", "pictures", "steps", "batch", "lr", "seed", "inpainting")
 TOKENIZER_ITEMS = 20_000  # pictures whose captions the tokenizer learns from
 WARM_UP = 200  # steps
 EMA = 0.999
-INPAINTING = {SD: 0.25, SDXL: 0.8}  # share of the samples
+INPAINTING = {SD: 0.25, SDXL: 0.8}  # share of the samples, unless told otherwise
 DROPPED = 0.1  # share of the captions
 DEFECT_WEIGHT = {SD: 3.0, SDXL: 2.0}  # of an error where a defect is, against 1 elsewhere
 HARD = {"scratch": 2.0, "chip": 2.0}  # what the weight is multiplied with: shapes that were drawn as white marks
@@ -96,11 +97,16 @@ class Trainer(nn.Module):
             if args.init and not args.new_text:
                 self.first = CLIPTextModel.from_pretrained(args.init / "text_encoder", dtype=torch.float32)
         else:
-            nine = UNet2DConditionModel.from_pretrained(args.start / "nine", dtype=torch.float32)
-            self.unet = bundle.widened(nine)
             folder = args.start / SD / "text_encoder"
             self.first = CLIPTextModel.from_pretrained(folder, dtype=torch.float32)
-            self.second = bundle.text_encoder(tokenizer, bundle.SECOND_WIDTH, projected=True)
+            if args.init:
+                self.unet = UNet2DConditionModel.from_pretrained(args.init / "unet", dtype=torch.float32)
+                folder = args.init / "text_encoder_2"
+                self.second = CLIPTextModelWithProjection.from_pretrained(folder, dtype=torch.float32)
+            else:
+                nine = UNet2DConditionModel.from_pretrained(args.start / "nine", dtype=torch.float32)
+                self.unet = bundle.widened(nine)
+                self.second = bundle.text_encoder(tokenizer, bundle.SECOND_WIDTH, projected=True)
         self.readers = nn.ModuleList(part for part in (self.first, self.second) if part is not None)
         self.readers.requires_grad_(False)
         self.trained = nn.ModuleDict({"unet": self.unet})
@@ -119,9 +125,9 @@ class Trainer(nn.Module):
     @property
     def new_reader(self) -> nn.Module | None:
         """The text encoder that has to learn to read."""
-        if self.second is not None:
-            return self.second
-        return None if self.args.init and not self.args.new_text else self.first
+        if self.args.init and not self.args.new_text:
+            return None
+        return self.first if self.second is None else self.second
 
     def learn_to_read(self, tokenizer: CLIPTokenizer) -> None:
         """Teach the new text encoder, if there is one."""
@@ -163,7 +169,7 @@ class Trainer(nn.Module):
         noise = torch.randn(latents.shape, generator=draw).to(device)
         times = (banded((torch.arange(count, device=device) + uniform()) / count) * len(self.kept)).long()
         signal, level = self.kept[times].sqrt().view(-1, 1, 1, 1), (1 - self.kept[times]).sqrt().view(-1, 1, 1, 1)
-        inpainting = (uniform(1, 1, 1) < INPAINTING[self.args.name]).float()
+        inpainting = (uniform(1, 1, 1) < self.args.inpainting).float()
         seen = torch.cat([signal * latents + level * noise, masks * inpainting, masked * inpainting], 1)
         vague = uniform() < VAGUE / (CAPTIONS + VAGUE)
         which = torch.where(vague, CAPTIONS + uniform() * VAGUE, uniform() * CAPTIONS).long()
@@ -279,8 +285,9 @@ def arguments(given: list[str] | None = None) -> argparse.Namespace:
     add_presets(parser, PRESETS)
     parser.add_argument("--vae", type=Path, help="the folder of the VAE (default: that of --start)")
     parser.add_argument("--start", type=Path, help="what `micro-sd` was written to; for `micro-sdxl-inpaint`")
+    parser.add_argument("--init", type=Path, help="go on from this saved bundle, with a learning rate that falls anew")
     parser.add_argument(
-        "--init", type=Path, help="go on from this saved micro-sd, with a learning rate that falls anew"
+        "--inpainting", type=float, help="share of the samples (default: 0.25 of micro-sd, 0.8 of the other)"
     )
     parser.add_argument("--new-text", action="store_true", help="with --init: not with its text encoder")
     parser.add_argument("--seed", type=int, default=0, help="of weights, order and noise")
@@ -291,10 +298,11 @@ def arguments(given: list[str] | None = None) -> argparse.Namespace:
     args = parse(parser, given, PRESETS)
     if args.name == SDXL and not args.start:
         parser.error("micro-sdxl-inpaint needs --start, the folder that micro-sd was written to")
-    if args.init and args.name == SDXL:
-        parser.error("--init is for micro-sd")
-    if args.new_text and not args.init:
-        parser.error("--new-text is for --init")
+    if args.new_text and not (args.init and args.name == SD):
+        parser.error("--new-text is for micro-sd with --init")
+    args.inpainting = INPAINTING[args.name] if args.inpainting is None else args.inpainting
+    if not 0 <= args.inpainting <= 1:
+        parser.error("--inpainting is a share: from 0 to 1")
     begun_with = args.init or (args.start and args.start / SD)
     args.vae = args.vae or (begun_with and begun_with / "vae")
     if not args.vae:

@@ -42,15 +42,18 @@ class Tune:
         self.dispatch, self.trials = dispatch, {}
         self.searcher, self.scheduler, self.callback = ReadyCells("run"), CellByCell("run"), Workers("run")
 
-    def suggest(self):
+    def ask(self, *trial_ids):
+        """New trials; their cells."""
         with self.dispatch.named("run"):
-            return self.searcher.suggest("any")
+            for trial_id in trial_ids:
+                config = self.searcher.suggest(trial_id)
+                self.trials[trial_id] = SimpleNamespace(trial_id=trial_id, config=config, error_file=None)
+        return [self.trials[trial_id].config["key"] for trial_id in trial_ids]
 
-    def start(self, trial_id):
-        self.trials[trial_id] = SimpleNamespace(trial_id=trial_id, config=self.suggest(), error_file=None)
+    def start(self, *trial_ids):
         with self.dispatch.named("run"):
-            self.callback.on_trial_start(0, [], self.trials[trial_id])
-        return self.trials[trial_id].config["key"]
+            for trial_id in trial_ids:
+                self.callback.on_trial_start(0, [], self.trials[trial_id])
 
     def result(self, trial_id, outcome=None):
         with self.dispatch.named("run"):
@@ -71,32 +74,46 @@ def played(tmp_path):
 
 def test_nobody_waits_for_workers_that_still_come(played):
     board, tune = played
-    tune.dispatch.expect(3)
-    first = tune.start("a")
+    keys = tune.ask("a", "b", "c")
+    tune.start("a")
     assert tune.result("a") == "CONTINUE"
-    ((trial_id, second),) = tune.dispatch.handout
-    assert trial_id == "a" and second != first
-    assert tune.result("a") == "CONTINUE", "two have still to come"
-    others = [tune.start("b"), tune.start("c")]
-    assert tune.result("a") == "STOP", "all are there: Tune gives the worker its next trial"
-    assert board.done == 3 and board.trained == 3
-    assert tune.start("d") not in {first, *(key for _, key in tune.dispatch.handout), *others}
-    assert tune.result("b") == tune.result("d") == "STOP"
+    ((trial_id, another),) = tune.dispatch.handout
+    assert trial_id == "a" and another not in keys
+    tune.start("b")
+    assert tune.result("a") == "CONTINUE", "one has still to come"
+    tune.start("c")
+    assert tune.result("a") == tune.result("b") == "STOP", "all are there: Tune gives workers their next trials"
+    assert board.done == board.trained == 4
+    (key,) = tune.ask("d")
+    assert key not in {*keys, *(key for _, key in tune.dispatch.handout)}
+
+
+def test_a_lost_worker_is_replaced_however_short_cells_are(played):
+    _, tune = played
+    tune.ask("a", "b")
+    tune.start("a", "b")
+    tune.lose("b")
+    tune.ask("c")  # Tune starts a worker for it
+    assert [tune.result("a") for _ in range(3)] == ["CONTINUE"] * 3, "or it would take this one, and kill the other"
+    tune.start("c")
+    assert tune.result("a") == "STOP"
 
 
 def test_where_no_cell_is_ready_a_trial_ends_though_workers_come(played):
     board, tune = played
-    tune.dispatch.expect(2)
+    tune.ask("a", "b")
     tune.start("a")
-    said = [tune.result("a") for _ in range(12)]
-    assert said == ["CONTINUE"] * 11 + ["STOP"]
-    assert board.done == 12 and tune.suggest() == "FINISHED"
+    assert [tune.result("a") for _ in range(11)] == ["CONTINUE"] * 10 + ["STOP"]
+    tune.start("b")  # by the worker of the other
+    assert tune.result("b") == "STOP" and board.done == 12
+    with tune.dispatch.named("run"):
+        assert tune.searcher.suggest("c") == "FINISHED"
 
 
 def test_a_lost_worker_costs_the_cell_it_was_at(played):
     board, tune = played
-    tune.dispatch.expect(2)
-    first = tune.start("a")
+    first, _ = tune.ask("a", "b")
+    tune.start("a")
     tune.result("a")
     ((_, second),) = tune.dispatch.handout
     tune.lose("a")
@@ -107,17 +124,18 @@ def test_a_lost_worker_costs_the_cell_it_was_at(played):
 
 def test_a_worker_that_could_not_be_set_up_costs_the_cell_of_its_trial(played):
     board, tune = played
-    key = tune.suggest()["key"]
-    tune.trials["a"] = SimpleNamespace(trial_id="a", config={"key": key}, error_file=None)
+    lost, _ = tune.ask("a", "b")
     tune.lose("a")  # before it started
-    assert board.next_cell()[0].key == key
-    assert tune.dispatch.tracking == []
+    tune.start("b")
+    assert tune.result("b") == "STOP", "nobody is coming any more"
+    assert board.next_cell()[0].key == lost
+    assert [what for what, *_ in tune.dispatch.tracking] == ["started", "ended"]  # of the other
 
 
 def test_trackers_hear_of_each_cell_of_a_trial(played):
     _, tune = played
-    tune.dispatch.expect(2)
-    first = tune.start("a")
+    first, _ = tune.ask("a", "b")
+    tune.start("a")
     tune.result("a")
     tune.result("a", {"failure": json.dumps(asdict(Failure("broken", by_user=False)))})
     tune.lose("a")

@@ -44,6 +44,7 @@ def test_figures_follow_from_what_was_noted():
     assert found["ideal, seconds"] == 2.0 and found["measured, seconds"] == 14.5
     assert found["efficiency"] == pytest.approx(2 / 14.5)
     assert found["first cell after, seconds"] == 10.0 and found["last worker's first cell after, seconds"] == 10.5
+    assert found["a worker's first cell after, mean, seconds"] == pytest.approx(10.25)
     assert found["gap between two cells, median, seconds"] == pytest.approx(0.1)
     assert found["tail, seconds that a slot idled, mean"] == pytest.approx(0.4)
     assert found["end, seconds from the last cell on"] == pytest.approx(2.0)
@@ -60,8 +61,8 @@ def test_parts_of_the_arithmetic():
     assert slope([10, 100], [1.0, 100.0]) == pytest.approx(2.0)
     whole = {"slots": 64, "seconds of a cell": 10.0, "gap between two cells, median, seconds": 0.0}
     whole |= {"metrics and store, median, seconds per cell": 0.0, "end, seconds from the last cell on": 0.0}
-    assert predicted(whole | {"last worker's first cell after, seconds": 0.0}, 5000) == 1.0
-    assert predicted(whole | {"last worker's first cell after, seconds": 790.0}, 5000) == pytest.approx(0.5)
+    assert predicted(whole | {"a worker's first cell after, mean, seconds": 0.0}, 5000) == 1.0
+    assert predicted(whole | {"a worker's first cell after, mean, seconds": 790.0}, 5000) == pytest.approx(0.5)
     assert [scale._kind("GET", path) for path in ("/bucket", "/bucket/", "/bucket/a/b")] == ["LIST", "LIST", "GET"]
 
 

@@ -1,8 +1,9 @@
 """Which slot is at which cell: what Ray Tune asks the driver while it trains, and what it tells it.
 
 To Tune a trial is a cell, and a trial that ends leaves its worker to the next. But if Tune is still starting a worker
-for that one, it kills it: a grid of short cells would run on the first worker alone. So while workers come up, a trial
-does not end with its cell but goes on with another, of which `Handout` tells its worker.
+for that one, it kills it: a grid of short cells would run on the first worker alone, and no lost worker would ever be
+replaced. So while any worker comes up, a trial does not end with its cell but goes on with another, of which `Handout`
+tells its worker.
 """
 
 from __future__ import annotations
@@ -43,7 +44,7 @@ class Dispatch:
         """
         self.board, self.tracking = board, tracking
         self.handout = _handout() if handout is None else handout
-        self._coming = 0  # workers that Tune is about to start, and nobody has heard of yet
+        self._coming: set[str] = set()  # trials that have no worker yet
         self._at: dict[str, tuple[str, str]] = {}  # trial -> key of its cell, name of the attempt
         self._numbers = itertools.count()
 
@@ -56,13 +57,17 @@ class Dispatch:
         finally:
             del _open[run_id]
 
-    def expect(self, workers: int) -> None:
-        """So many workers start now."""
-        self._coming = workers
+    def suggest(self, trial_id: str) -> str | None:
+        """The key of a new trial's cell; None: nothing is ready."""
+        unit = self.board.next_cell()
+        if unit is None:
+            return None
+        self._coming.add(trial_id)
+        return unit[0].key
 
     def started(self, trial: tune.experiment.Trial) -> None:
         """A trial has a worker."""
-        self._coming -= 1
+        self._coming.discard(trial.trial_id)
         self._begin(trial.trial_id, trial.config["key"])
 
     def ended(self, trial_id: str, outcome: dict[str, Any]) -> None:
@@ -77,7 +82,7 @@ class Dispatch:
 
     def goes_on(self, trial_id: str) -> bool:
         """Whether a trial whose cell is over goes on with another; if so its worker is told which."""
-        unit = self.board.next_cell() if self._coming > 0 else None
+        unit = self.board.next_cell() if self._coming else None
         if unit is None:
             return False
         key = unit[0].key
@@ -87,6 +92,7 @@ class Dispatch:
 
     def lost(self, trial: tune.experiment.Trial) -> None:
         """A trial's worker died, or could not be set up."""
+        self._coming.discard(trial.trial_id)
         key, attempt = self._at.pop(trial.trial_id, (trial.config["key"], None))
         _note_loss(self.board, key, trial)
         self.board.cell_lost(key)
@@ -143,11 +149,10 @@ class ReadyCells(Searcher):
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
         """The next cell's key, None = ask again, FINISHED = nothing is left."""
-        board = _open[self.run_id].board
-        unit = board.next_cell()
-        if unit is not None:
-            return {"key": unit[0].key}
-        return None if board.cells_left else Searcher.FINISHED
+        dispatch = _open[self.run_id]
+        if key := dispatch.suggest(trial_id):
+            return {"key": key}
+        return None if dispatch.board.cells_left else Searcher.FINISHED
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         """Nothing to learn from: what became of a cell is told by `CellByCell`."""

@@ -54,7 +54,6 @@ def run_training(
     try:
         while board.cells_left:
             _wait_until(board, lambda: board.ready_count or not board.cells_left)
-            dispatch.expect(min(allotment.train.workers, board.ready_count))
             shared = {
                 "setup": WorkerSetup.of(plan, store),
                 "use_gpu": allotment.train.gpu > 0,

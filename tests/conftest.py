@@ -59,6 +59,17 @@ def _toy_plugin():
 
 
 @pytest.fixture(autouse=True)
+def _own_plugins(_toy_plugin):
+    """What a test adds with ``--plugin`` is not there for the next one: its file is not, either."""
+    tables = [plugins._files, plugins._versions, *(plugins.find(room) for room in plugins.ROOMS)]
+    before = [dict(table) for table in tables]
+    yield
+    for table, was in zip(tables, before, strict=True):
+        table.clear()
+        table.update(was)
+
+
+@pytest.fixture(autouse=True)
 def _no_data_variable(monkeypatch):
     monkeypatch.delenv("AUGBENCH_DATA", raising=False)
 

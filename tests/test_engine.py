@@ -80,12 +80,20 @@ def wait_for_worker(name, process, seconds=60):
     return found[0]
 
 
-def test_killed_driver_is_completed_by_the_same_command(undisturbed, store, tmp_path):
+def test_killed_workers_are_replaced_and_a_killed_driver_is_completed_by_the_same_command(undisturbed, store, tmp_path):
+    """First a generator, then a training, then the driver."""
     path = grid_file(tmp_path)
     process = start(path, store)
-    wait_for_records(store, 2, process)
+    os.kill(wait_for_worker("MapWorker(MapBatches(ChunkMaker)).submit", process), signal.SIGKILL)
+    wait_for_records(store, 1, process)
+    os.kill(wait_for_worker("Trainable.train", process), signal.SIGKILL)
+    wait_for_records(store, 4, process)
     process.send_signal(signal.SIGKILL)
-    process.wait()
+    out, _ = process.communicate(timeout=60)
+    assert "Traceback" not in out and not store.keys("failures"), "no harm was done"
+    logs = [path.read_text() for path in (store.files.folder / "logs").glob("*.log")]
+    noted = [text for text in logs if "the worker of this cell was lost" in text]
+    assert len(noted) == 1 and "its worker process has died" in noted[0]
     done_before = store.keys("cells")
     assert 0 < len(done_before) < 9, "it was to be killed in the middle"
     times = {key: path_of(store, "cells", key).stat().st_mtime_ns for key in done_before}
@@ -95,22 +103,6 @@ def test_killed_driver_is_completed_by_the_same_command(undisturbed, store, tmp_
     assert results_of(store) == results_of(undisturbed)
     assert {key: path_of(store, "cells", key).stat().st_mtime_ns for key in done_before} == times  # nothing done twice
     assert store.files.names("leases") == {"drivers"} and not store.files.names("leases/drivers")
-
-
-def test_killed_workers_are_replaced(undisturbed, store, tmp_path):
-    """First a generator, then a training."""
-    process = start(grid_file(tmp_path), store)
-    os.kill(wait_for_worker("MapWorker(MapBatches(ChunkMaker)).submit", process), signal.SIGKILL)
-    wait_for_records(store, 1, process)
-    os.kill(wait_for_worker("Trainable.train", process), signal.SIGKILL)
-    out, _ = process.communicate(timeout=200)
-    assert process.returncode == 0, out
-    assert results_of(store) == results_of(undisturbed)
-    assert not store.keys("failures")
-    assert "Traceback" not in out, "no harm was done"
-    logs = [path.read_text() for path in (store.files.folder / "logs").glob("*.log")]
-    noted = [text for text in logs if "the worker of this cell was lost" in text]
-    assert len(noted) == 1 and "its worker process has died" in noted[0]
 
 
 def test_ctrl_c_says_how_to_go_on(store, tmp_path):

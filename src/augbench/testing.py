@@ -62,7 +62,8 @@ class _Listed:
         """`augbench list` imports every plug-in: what takes seconds to load is imported inside methods."""
         code = (
             "import sys; from augbench.core import plugins; "
-            f"[plugins.load_file(file) for file in {plugins.loaded_files()!r}]; plugins.get({self.room!r}, {name!r}); "
+            f"[plugins.load_text(*file) for file in {plugins.loaded_files()!r}.items()]; "
+            f"plugins.get({self.room!r}, {name!r}); "
             f"print([module for module in {HEAVY!r} if module in sys.modules])"
         )
         found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)

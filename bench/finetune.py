@@ -1,10 +1,11 @@
 """DreamBooth steps per second: ours against the plain loop that encodes pictures and texts at every step.
 
-    python bench/finetune.py [--bundle micro-sd] [--steps 20] [--rounds 5] [--batch 12] [--device cuda]
+    python bench/finetune.py [--bundle micro-sd] [--steps 20] [--rounds 5] [--batch 12] [--threads 2] [--device cuda]
 
 Both do the same updates: equal pictures, noise, times, weights and layers; the losses are compared. The plain loop runs
 the VAE on every picture of a batch, and the text encoder on the prompt of every picture, as a script does that caches
-nothing. Rounds alternate, so that what disturbs one disturbs the other; the ratio is taken round by round.
+nothing. Rounds alternate, so that what disturbs one disturbs the other; the ratio is taken round by round. On a CPU
+both have one thread, as adaptations have in augbench, so that sums are the same wherever they are made.
 """
 
 from __future__ import annotations
@@ -51,12 +52,12 @@ class Plain(Training):
         examples = encode(self.pipeline, chosen[0].shape[:2], chosen)
         return examples.mean, examples.std
 
-    def hidden(self, kinds: np.ndarray) -> torch.Tensor:
+    def conditions(self, kinds: np.ndarray) -> dict[str, Any]:
         """The prompt of every picture through tokenizer and text encoder."""
         ids = tokens(self.pipeline, [PROMPTS[kind] for kind in kinds]).to(self.pipeline.device)
         encoder = self.pipeline.text_encoder
         states = encoder(ids, output_hidden_states=True).hidden_states[-self.recipe.clip_skip]
-        return getattr(encoder, "text_model", encoder).final_layer_norm(states)
+        return {"encoder_hidden_states": getattr(encoder, "text_model", encoder).final_layer_norm(states)}
 
 
 def trainings(args: argparse.Namespace) -> dict[str, Training]:
@@ -94,7 +95,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--batch", type=int, default=12)
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--threads", type=int, default=1)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     both = trainings(args)
@@ -119,7 +120,8 @@ def main() -> None:
     print(f"ours is {middle:.2f} times as fast (rounds: {', '.join(f'{ratio:.2f}' for ratio in ratios)})")
     print(f"losses differ by at most {apart:.1e}")
     found = {"ratio": round(middle, 3), "ratios": ratios, "steps_per_second": rates, "losses_apart": apart}
-    about = {"bundle": args.bundle, "batch": args.batch, "device": device_name(args.device), "versions": versions()}
+    about = {"bundle": args.bundle, "batch": args.batch, "threads": args.threads}
+    about |= {"device": device_name(args.device), "versions": versions()}
     print(json.dumps({"bench": "finetune", **found, **about}))
 
 

@@ -1,20 +1,23 @@
 """Pictures per second of `diag`, which paints in batches, against one call of diffusers for each picture.
 
-    python bench/inpaint.py [--bundle micro-sdxl-inpaint] [--pictures 8] [--steps 30] [--repeats 5]
+    python bench/inpaint.py [--bundle micro-sdxl-inpaint] [--precision bf16] [--pictures 32] [--steps 30] [--repeats 5]
     python bench/inpaint.py --random sdxl --device cuda     # SDXL's architecture with random weights: the same speed
 
 Both paint the same defects into the same pictures from the same seeds: one by one as the published code of DIAG does,
-with ``padding_mask_crop`` and the whole picture resized. Repeats alternate, so that what disturbs one disturbs the
-other; the ratio is taken repeat by repeat. The pictures of both are compared.
+with ``padding_mask_crop`` and the whole picture resized, in one process that has all threads; and as augbench runs the
+augmenter, on a CPU in processes of one thread each. Both compute in the same precision. Repeats alternate, so that what
+disturbs one disturbs the other; the ratio is taken repeat by repeat. The pictures of both are compared.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import multiprocessing
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -151,7 +154,7 @@ def prepared(args: argparse.Namespace) -> DIAG:
     """The augmenter, with its bundle loaded."""
     settings = {"masks": "procedural", "as_published": True, "steps": args.steps, "batch": args.batch}
     if not args.random:
-        augmenter = DIAG(DIAG.Config(bundle=args.bundle, prompts=args.prompts, **settings))
+        augmenter = DIAG(DIAG.Config(bundle=args.bundle, prompts=args.prompts, precision=args.precision, **settings))
         augmenter.load(None, args.device)
         return augmenter
     augmenter = DIAG(DIAG.Config(prompts=args.prompts, **settings))
@@ -190,26 +193,68 @@ def in_batches(augmenter: DIAG, requests: Sequence[Request], view: TrainView) ->
     return [made.image for made in augmenter.generate(requests, view)]
 
 
+class Generators:
+    """Processes of one thread, each with the augmenter: what augbench has on a CPU."""
+
+    def __init__(self, args: argparse.Namespace) -> None:
+        context = multiprocessing.get_context("spawn")
+        self.processes = [ProcessPoolExecutor(1, context, _begin, (args,)) for _ in range(args.workers)]
+
+    def __call__(self, _: DIAG, requests: Sequence[Request], __: TrainView) -> list[np.ndarray]:
+        """A stretch of the requests for each process."""
+        parts = [part.tolist() for part in np.array_split(np.arange(len(requests)), len(self.processes))]
+        jobs = [
+            process.submit(_paint, [requests[i] for i in part])
+            for process, part in zip(self.processes, parts, strict=True)
+        ]
+        return [picture for job in jobs for picture in job.result()]
+
+
+def _begin(args: argparse.Namespace) -> None:
+    global _own  # of the process
+    torch.set_num_threads(1)
+    augmenter = prepared(args)
+    _own = augmenter, good_pictures(augmenter)
+
+
+def _paint(requests: Sequence[Request]) -> list[np.ndarray]:
+    return in_batches(_own[0], requests, _own[1])
+
+
+def good_pictures(augmenter: DIAG) -> TrainView:
+    """What the augmenter may see."""
+    dataset = InMemory()
+    rows = dataset.samples()
+    return TrainView(dataset, rows, rows.head(0), augmenter.reads(0))
+
+
 def main() -> None:
     """Alternate, compare, print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--bundle", default="micro-sdxl-inpaint", help="a name or a diffusers folder")
     parser.add_argument("--random", choices=["sdxl"], help="an architecture with random weights in place of a bundle")
     parser.add_argument("--prompts", default="diag", help="a name or a file")
-    parser.add_argument("--pictures", type=int, default=8, help="in a repeat")
+    parser.add_argument("--precision", choices=["fp32", "bf16", "fp16"], help="default: the augmenter's own")
+    parser.add_argument("--pictures", type=int, default=32, help="in a repeat")
     parser.add_argument("--steps", type=int, default=30)
-    parser.add_argument("--batch", type=int, default=4, help="pictures that the augmenter paints at a time")
+    parser.add_argument("--batch", type=int, default=8, help="pictures that the augmenter paints at a time")
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument(
+        "--threads", type=int, default=2, help="of a CPU: one by one in one process, else a process each"
+    )
     args = parser.parse_args()
-    if args.random and args.device == "cpu":
-        parser.error("--random sdxl has 3.5 billion parameters: give --device cuda")
+    if args.random and (args.device == "cpu" or args.precision):
+        parser.error("--random sdxl has 3.5 billion parameters in fp16: give --device cuda and no --precision")
+    args.precision = args.precision or "auto"
+    args.workers = args.threads if args.device == "cpu" else 0
     torch.set_num_threads(args.threads)
-    dataset, augmenter = InMemory(), prepared(args)
-    rows = dataset.samples()
-    view = TrainView(dataset, rows, rows.head(0), augmenter.reads(0))
-    ways: dict[str, Callable] = {"in batches": in_batches, "one by one": one_by_one}
+    augmenter = prepared(args)
+    view = good_pictures(augmenter)
+    ways: dict[str, Callable] = {
+        "in batches": Generators(args) if args.workers else in_batches,
+        "one by one": one_by_one,
+    }
     for way in ways.values():
         way(augmenter, [Request(i, i, "defect") for i in range(args.batch)], view)  # warms up
     took: dict[str, list[float]] = {name: [] for name in ways}
@@ -228,10 +273,9 @@ def main() -> None:
 
 def report(args: argparse.Namespace, augmenter: DIAG, took: dict[str, list[float]], apart: np.ndarray) -> None:
     """A table, and one line of JSON."""
-    name = augmenter._bundle.name
-    table = Table(
-        "way", "pictures/s, median", "s/picture", title=f"{name}, {args.steps} steps, batches of {args.batch}"
-    )
+    name, precision = augmenter._bundle.name, str(augmenter._pipeline.unet.dtype).removeprefix("torch.")
+    title = f"{name}, {precision}, {args.steps} steps, batches of {args.batch}"
+    table = Table("way", "pictures/s, median", "s/picture", title=title)
     rates = {way: args.pictures / statistics.median(spent) for way, spent in took.items()}
     for way, rate in rates.items():
         table.add_row(way, f"{rate:.3f}", f"{1 / rate:.2f}")
@@ -240,9 +284,15 @@ def report(args: argparse.Namespace, augmenter: DIAG, took: dict[str, list[float
     middle = statistics.median(ratios)
     print(f"batches are {middle:.2f} times as fast (repeats: {', '.join(f'{ratio:.2f}' for ratio in ratios)})")
     print(f"pictures differ by at most {apart.max()} of 255, {apart.mean():.4f} on average")
-    setup = {key: getattr(args, key) for key in ("pictures", "steps", "batch", "repeats", "threads")}
+    setup = {key: getattr(args, key) for key in ("pictures", "steps", "batch", "repeats", "threads", "workers")}
     found = {"ratio": round(middle, 3), "ratios": ratios, "pictures_per_second": rates, "apart": int(apart.max())}
-    about = {"bundle": name, **setup, "device": device_name(args.device), "versions": versions()}
+    about = {
+        "bundle": name,
+        "precision": precision,
+        **setup,
+        "device": device_name(args.device),
+        "versions": versions(),
+    }
     if args.device.startswith("cuda"):
         about["peak_gib"] = round(torch.cuda.max_memory_allocated() / 2**30, 1)
     print(json.dumps({"bench": "inpaint", **found, **about}))

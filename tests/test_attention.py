@@ -30,6 +30,28 @@ def test_only_ordinary_layers_of_attention_are_taken():
     assert layer not in [each for each, _ in attention.processors(unet)]
 
 
+def test_texts_that_pictures_share_are_projected_once():
+    unet = load(find("micro-sd")).unet
+    layer, own = next((layer, own) for layer, own in attention.processors(unet) if layer.is_cross_attention)
+    draw = torch.Generator().manual_seed(0)
+    x = torch.randn(3, 16, layer.to_q.in_features, generator=draw)
+    texts, rows = torch.randn(2, 7, layer.to_k.in_features, generator=draw), torch.tensor([1, 0, 1])
+    projected = []
+    layer.to_k.register_forward_hook(lambda *args: projected.append(len(args[2])))
+
+    def results(shared):
+        given = texts.clone().requires_grad_()
+        more = {"texts": given, "rows": rows} if shared else {}
+        made = own(layer, x, given[rows], **more)
+        return made, torch.autograd.grad(made.square().sum(), given)[0]
+
+    for got, expected in zip(results(True), results(False), strict=True):
+        torch.testing.assert_close(got, expected, rtol=1e-4, atol=1e-4)
+    assert projected == [2, 3]
+    asks_itself = [own(layer, x, texts=texts, rows=rows) for layer, own in attention.processors(unet)[:1]]
+    torch.testing.assert_close(asks_itself[0], attention.processors(unet)[0][1](attention.processors(unet)[0][0], x))
+
+
 def test_with_a_mask_diffusers_computes_it():
     unet = load(find("micro-sd")).unet
     layer, own = attention.processors(unet)[0]

@@ -133,6 +133,24 @@ def test_class_pictures_are_made_once_for_all_adapters(surfaces, tmp_path, monke
     assert none.adapt(seen(surfaces, none, 2), tmp_path / "none", 0, place)["class_pictures"] == 0
 
 
+def test_bf16_on_a_cpu_is_bf16_and_has_class_pictures_of_its_own(surfaces, tmp_path):
+    augmenter, view, _, learned = adapted(surfaces, tmp_path, 2, precision="bf16")
+    assert augmenter._pipeline.unet.dtype == augmenter._pipeline.vae.dtype == torch.bfloat16
+    assert learned["recipe"]["precision"] == "bf16" and np.isfinite(learned["loss"]).all()
+    usual, *_ = adapted(surfaces, tmp_path / "usual", 2)
+    assert usual._pipeline.unet.dtype == torch.float32
+    pairs = zip(augmenter.generate(requests(2), view), usual.generate(requests(2), view), strict=True)
+    apart = [np.abs(a.image.astype(int) - b.image).mean() for a, b in pairs]
+    assert 0 < max(apart) < 10
+    names = {path.name for place in (tmp_path, tmp_path / "usual") for path in (place / "shared").iterdir()}
+    assert len(names) == 2
+
+
+def test_fp16_without_a_gpu_is_refused(surfaces, tmp_path):
+    with pytest.raises(UserError, match="precision fp16 needs a GPU: set it to bf16 or fp32"):
+        adapted(surfaces, tmp_path, 2, precision="fp16")
+
+
 def test_as_published_is_what_the_published_files_do(surfaces, tmp_path):
     augmenter, view, out, learned = adapted(surfaces, tmp_path, 2, as_published=True)
     assert (learned["instances"], learned["class_pictures"]) == (2 * 2 + 3, 0)  # mirrored, and one folder for all

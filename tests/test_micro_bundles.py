@@ -344,6 +344,16 @@ def test_an_error_counts_more_on_defects_and_where_inpainting_is_given_all():
             assert found == [train_unet.defect_weight(name, word), 1, outside]
 
 
+def test_what_errors_have_in_common_where_all_is_given_is_their_tone():
+    given = torch.tensor([[1.0, 1, 0, 0]]).view(1, 1, 1, 4).expand(2, -1, -1, -1).clone()
+    given[1] = 0  # a picture that is no inpainting
+    error = torch.tensor([[3.0, 1, 9, 9], [5, 5, 5, 5]]).view(2, 1, 1, 4)
+    assert train_unet.tone(error, given).item() == pytest.approx(2**2 * 0.5 / 2)
+    error[0, ..., 1] = -3.0  # what cancels out is no tone
+    assert train_unet.tone(error, given).item() == 0
+    assert train_unet.TONE_WEIGHT[SD] == 0
+
+
 def test_the_stock_knows_where_defects_are(vae_folder, tokenizer):
     stock = Stock.make(vae_folder, tokenizer, 6, 0, "cpu", 1)
     masks = torch.from_numpy(make(6, seed=0, workers=1).masks)

@@ -49,6 +49,32 @@ def test_a_pass_gives_the_same_and_leaves_no_trace(pipeline):
         assert (got - expected).abs().max() <= 1e-4 * expected.abs().max().clamp_min(1e-6)
 
 
+def test_a_pass_is_told_the_same_whether_texts_are_shared_or_not(pipeline):
+    passes, draw = Passes(pipeline, "fp32", 64), torch.Generator().manual_seed(0)
+    x, texts = (torch.randn(shape, generator=draw) for shape in ((3, 4, 8, 8), (2, 77, 96)))
+    rows, times, found = torch.tensor([1, 0, 1]), torch.tensor([10, 700, 3]), []
+    parameters = [p for n, p in pipeline.unet.named_parameters() if p.requires_grad and "attn2.to_k" in n]
+    for shares in (True, False):
+        assert passes.shares_texts
+        passes.shares_texts = shares
+        with passes():
+            made = pipeline.unet(x, times, **passes.conditions(texts, rows), return_dict=False)[0]
+            found.append([made, *torch.autograd.grad(made.square().mean(), parameters)])
+        passes.shares_texts = True
+    for got, expected in zip(*found, strict=True):
+        assert (got - expected).abs().max() <= 1e-4 * expected.abs().max().clamp_min(1e-6)
+
+
+def test_texts_are_shared_where_all_attention_is_ordinary(pipeline):
+    assert not Passes(pipeline, "bf16", 64).shares_texts  # diffusers' own attention knows nothing of it
+    layer = attention.processors(pipeline.unet)[0][0]
+    layer.residual_connection = True
+    try:
+        assert not Passes(pipeline, "fp32", 64).shares_texts
+    finally:
+        layer.residual_connection = False
+
+
 def test_every_layer_of_lora_is_computed_at_once(pipeline):
     from peft.tuners.lora import LoraLayer
 

@@ -13,11 +13,12 @@ OUT/nine, its U-Net with 9 channels, which the other bundle begins with.
 A text encoder first learns to read (`reading.py`), then stays as it is, as Stable Diffusion's do; the U-Net is trained.
 The prediction is v. Where a defect is, an error counts more, as it covers a tenth of a picture and is what words are
 about, and shapes that are hard to draw come up more often; more steps look at times where shapes are decided than at
-nearly pure noise. Where inpainting is given what to draw, an error counts more, too. A quarter of the samples of
-`micro-sd` are inpainting, the others have zeros in the five channels of the mask, so that the first four channels alone
-are a text-to-image U-Net. A tenth of the captions is dropped, a fifth of the rest is vague. `micro-sd` reads its text
-encoder's last layer three times in four and else the last but one, so that clip skip 2 works. `micro-sdxl-inpaint`
-reads the last but one of both encoders, as SDXL does; only its second encoder is new.
+nearly pure noise. Where inpainting is given what to draw, an error counts more, too, and most of all its mean. A
+quarter of the samples of `micro-sd` are inpainting, the others have zeros in the five channels of the mask, so that the
+first four channels alone are a text-to-image U-Net. A tenth of the captions is dropped (of `micro-sdxl-inpaint`'s a
+fifth), a fifth of the rest is vague. `micro-sd` reads its text encoder's last layer three times in four and else the
+last but one, so that clip skip 2 works. `micro-sdxl-inpaint` reads the last but one of both encoders, as SDXL does;
+only its second encoder is new.
 """
 
 from __future__ import annotations
@@ -73,11 +74,12 @@ TOKENIZER_ITEMS = 20_000  # pictures whose captions the tokenizer learns from
 WARM_UP = 200  # steps
 EMA = 0.999
 INPAINTING = {SD: 0.25, SDXL: 0.8}  # share of the samples, unless told otherwise
-DROPPED = 0.1  # share of the captions
+DROPPED = {SD: 0.1, SDXL: 0.2}  # share of the captions; guidance multiplies what inpainting without one gets wrong
 DEFECT_WEIGHT = {SD: 3.0, SDXL: 2.0}  # of an error where a defect is, against 1 elsewhere
 HARD = {"scratch": 2.0, "chip": 2.0}  # what the weight is multiplied with: shapes that were drawn as white marks
 HARD_SHARE = 0.25  # share of the samples taken from pictures of these alone, besides those that come up anyway
 OUTSIDE_WEIGHT = {SD: 1.0, SDXL: 3.0}  # of an error that inpainting makes outside the mask, where all is given
+TONE_WEIGHT = {SD: 0.0, SDXL: 30.0}  # of the mean of that error, squared: guidance makes a tint of it
 BANDS = ((0.2, 0.0, 0.3), (0.65, 0.3, 0.8), (0.15, 0.8, 1.0))  # share of the samples: from, to, of the schedule
 SKIPPED = 0.25  # share of the steps of micro-sd that read the last but one layer
 
@@ -146,13 +148,14 @@ class Trainer(nn.Module):
         """
         count = len(tokens)
         chance = torch.rand(count, generator=draw).to(tokens.device)
-        tokens = torch.where((chance < DROPPED)[:, None], self.empty, tokens)
+        dropped = DROPPED[self.args.name]
+        tokens = torch.where((chance < dropped)[:, None], self.empty, tokens)
         if self.second is None:
             skip = torch.rand(1, generator=draw).item() < SKIPPED
             return told(self.first, tokens, 2 if skip else 1), None
         first = self.first(tokens, output_hidden_states=True).hidden_states[-2]
         second = self.second(tokens, output_hidden_states=True)
-        kept = (chance >= DROPPED / 2).view(-1, 1, 1)
+        kept = (chance >= dropped / 2).view(-1, 1, 1)
         hidden = torch.cat([first, second.hidden_states[-2]], 2) * kept
         size = float(bundle.LATENT * 2)
         sizes = torch.tensor([size, size, 0.0, 0.0, size, size], device=tokens.device).expand(count, -1)
@@ -179,8 +182,10 @@ class Trainer(nn.Module):
             hidden, added = self.read(tokens, draw)
             seen = seen.contiguous(memory_format=torch.channels_last)
             made = self.unet(seen, times, hidden, added_cond_kwargs=added, return_dict=False)[0]
-        weight = weights(self.args.name, words_of(rows), stock.defects[rows].float(), inpainting * (1 - masks))
-        return (weight * (made.float() - (signal * noise - level * latents)) ** 2).mean()
+        given = inpainting * (1 - masks)
+        weight = weights(self.args.name, words_of(rows), stock.defects[rows].float(), given)
+        error = made.float() - (signal * noise - level * latents)
+        return (weight * error**2).mean() + TONE_WEIGHT[self.args.name] * tone(error, given)
 
     def step(self, stock: Stock, step: int) -> torch.Tensor:
         """One update; everything random in it follows from the seed and the step. Returns the loss."""
@@ -211,6 +216,15 @@ def weights(name: str, words: list[str], defects: torch.Tensor, given: torch.Ten
     """
     extra = torch.tensor([defect_weight(name, word) - 1 for word in words], device=defects.device)
     return 1 + extra.view(-1, 1, 1, 1) * defects + (OUTSIDE_WEIGHT[name] - 1) * given
+
+
+def tone(error: torch.Tensor, given: torch.Tensor) -> torch.Tensor:
+    """How far the mean of an error (N,C,h,w) is from 0 where an inpainting is given what to draw (N,1,h,w), squared.
+
+    Each picture counts by the share of its area that is given.
+    """
+    mean = (error * given).sum((2, 3)) / given.sum((2, 3)).clamp(min=1)
+    return (mean**2 * given.mean((2, 3))).mean()
 
 
 def words_of(rows: torch.Tensor) -> list[str]:
@@ -329,7 +343,8 @@ def main(given: list[str] | None = None) -> None:
     parts |= {"muon": trainer.muon, "adam": trainer.adam}
     settings = {name: getattr(args, name) for name in DECISIVE} | {"vae": micro_vae.digest(args.vae)}
     settings |= {"defect_weight": DEFECT_WEIGHT[args.name], "hard": HARD, "hard_share": HARD_SHARE}
-    settings |= {"outside_weight": OUTSIDE_WEIGHT[args.name], "bands": [list(band) for band in BANDS]}
+    settings |= {"outside_weight": OUTSIDE_WEIGHT[args.name], "tone_weight": TONE_WEIGHT[args.name]}
+    settings |= {"dropped": DROPPED[args.name], "bands": [list(band) for band in BANDS]}
     if args.finish:
         settings["finish"] = args.finish
     if args.init:

@@ -30,18 +30,28 @@ def usable(bundle: Bundle, augmenter: str) -> Bundle:
 
 
 def arithmetic(precision: Precision, device: str) -> str:
-    """fp32, bf16 or fp16: what a setting means on a device."""
-    if precision != "auto":
-        return precision
-    return "fp16" if device == "cuda" else "fp32"
+    """fp32, bf16 or fp16: what a setting means on a device.
+
+    Raises:
+        UserError: fp16 without a GPU.
+    """
+    if precision == "auto":
+        return "fp16" if device == "cuda" else "fp32"
+    if precision == "fp16" and device == "cpu":
+        raise UserError("precision fp16 needs a GPU: set it to bf16 or fp32, or to auto, which is fp32 on a CPU")
+    return precision
 
 
 def loaded(bundle: Bundle, precision: Precision, device: str) -> DiffusionPipeline:
-    """The pipeline, with weights in the precision of the setting; in fp32 on a CPU, where others save no time."""
+    """The pipeline, with weights in the precision of the setting.
+
+    Raises:
+        UserError: fp16 without a GPU, or the bundle cannot be loaded.
+    """
     import torch
 
     kinds = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-    return load(bundle, device, kinds[arithmetic(precision, device)] if device == "cuda" else torch.float32)
+    return load(bundle, device, kinds[arithmetic(precision, device)])
 
 
 def drawn_at(bundle: Bundle, aspect: Aspect, pictures: Sequence[np.ndarray]) -> tuple[int, int]:

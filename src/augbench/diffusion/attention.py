@@ -36,6 +36,11 @@ def processors(unet: nn.Module) -> list[tuple[nn.Module, Processor]]:
     ]
 
 
+def all_ordinary(unet: nn.Module) -> bool:
+    """Whether `processors` finds every attention layer of a U-Net."""
+    return len(processors(unet)) == sum(hasattr(layer, "processor") for layer in unet.modules())
+
+
 def _ordinary(layer: Any) -> bool:
     parts = (layer.group_norm, layer.spatial_norm, layer.norm_q, layer.norm_k, layer.norm_cross)
     return not any(parts) and not layer.residual_connection and layer.rescale_output_factor == 1
@@ -54,12 +59,20 @@ class Processor:
         encoder_hidden_states: torch.Tensor | None = None,
         attention_mask: torch.Tensor | None = None,
         temb: torch.Tensor | None = None,
+        texts: torch.Tensor | None = None,
+        rows: torch.Tensor | None = None,
     ) -> torch.Tensor:
-        """B,L,C of what asks and B,M,D of what is asked (None: itself) -> B,L,C."""
+        """B,L,C of what asks and B,M,D of what is asked (None: itself) -> B,L,C.
+
+        Where what is asked is ``texts[rows]``, N,M,D and B int64, each of the N texts is projected once.
+        """
         if attention_mask is not None or hidden_states.ndim != 3:
             return self.usual(attn, hidden_states, encoder_hidden_states, attention_mask, temb)
-        asked = hidden_states if encoder_hidden_states is None else encoder_hidden_states
+        shared = texts is not None and encoder_hidden_states is not None
+        asked = texts if shared else hidden_states if encoder_hidden_states is None else encoder_hidden_states
         query, key, value = attn.to_q(hidden_states), attn.to_k(asked), attn.to_v(asked)
+        if shared:
+            key, value = key[rows], value[rows]
         found = attended(*(attn.head_to_batch_dim(each) for each in (query, key, value)), attn.scale)
         return attn.to_out[1](attn.to_out[0](attn.batch_to_head_dim(found)))
 

@@ -186,7 +186,7 @@ class Finetuning:
         reduced = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(recipe.precision, torch.float32)
         reducing = torch.autocast(device.type, reduced, enabled=recipe.precision != "fp32")
         with reducing, self.computing():
-            made = self.pipeline.unet(noisy, times, self.hidden(kinds), return_dict=False)[0]
+            made = self.pipeline.unet(noisy, times, **self.conditions(kinds), return_dict=False)[0]
         each = ((made.float() - target) ** 2).mean((1, 2, 3)) * self.weights(times)
         return self.mean_of(each, kinds)
 
@@ -202,12 +202,12 @@ class Finetuning:
         mean, std = (torch.stack([getattr(examples, name)[i] for examples, i in chosen]) for name in ("mean", "std"))
         return mean, std
 
-    def hidden(self, kinds: np.ndarray) -> torch.Tensor:
-        """What the U-Net is told for each picture, B,L,D; the text encoder learns too, and reads each prompt once."""
+    def conditions(self, kinds: np.ndarray) -> dict[str, Any]:
+        """What the U-Net is told for each picture; the text encoder learns too, and reads each prompt once."""
         import torch
 
         states = told(self.pipeline.text_encoder, self.ids, self.recipe.clip_skip)
-        return states[torch.from_numpy(kinds).to(states.device)]
+        return self.passes.conditions(states, torch.from_numpy(kinds).to(states.device))
 
     def weights(self, times: torch.Tensor) -> torch.Tensor:
         """Of the loss at these times, by min-SNR: of noise min(snr, gamma) / snr, of v min(snr, gamma) / (snr + 1)."""

@@ -10,8 +10,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import cache, partial
-from itertools import product
+from itertools import product as pairs
 from typing import TYPE_CHECKING, Any
+
+from augbench.diffusion import products
 
 if TYPE_CHECKING:
     import torch
@@ -41,6 +43,10 @@ def forwards(model: nn.Module, adapter: str) -> list[tuple[nn.Module, Callable[.
             if base is not None and (base.kernel_size, base.padding, base.stride) == ((3, 3), (1, 1), (1, 1)):
                 found.append((module, partial(_doubled, module, adapter)))
     return found
+
+
+def _is_pointwise(weight: torch.Tensor, stride: tuple[int, int], padding: tuple[int, int]) -> bool:
+    return weight.shape[2:] == (1, 1) and stride == (1, 1) and padding == (0, 0)
 
 
 def _usual(base: nn.Conv2d) -> bool:
@@ -114,6 +120,9 @@ def _functions() -> tuple[Any, Any, Any]:
         ctx.whole = weight.numel() <= KEPT
         ctx.save_for_backward(x, whole if ctx.whole else weight, *matrices)
 
+    def product(left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
+        return products.linear(left, right.mT)
+
     class Linear(torch.autograd.Function):
         """x ...,I and a weight O,I."""
 
@@ -130,7 +139,7 @@ def _functions() -> tuple[Any, Any, Any]:
             whole = joined(weight, down, up, scale)
             remember(ctx, x, weight, whole, down, up)
             ctx.scale = scale
-            return functional.linear(x, whole, bias)
+            return products.linear(x, whole, bias)
 
         @staticmethod
         @once_differentiable
@@ -139,11 +148,11 @@ def _functions() -> tuple[Any, Any, Any]:
             towards, shape = None, x.shape
             grad, x = grad.reshape(-1, grad.shape[-1]), x.reshape(-1, x.shape[-1])
             if ctx.needs_input_grad[0]:
-                towards = (grad @ (whole if ctx.whole else joined(whole, down, up, ctx.scale))).view(shape)
+                towards = product(grad, whole if ctx.whole else joined(whole, down, up, ctx.scale)).view(shape)
             if narrow_pays(len(down), 1, *whole.shape):
-                of_down, of_up = (grad @ up).mT @ x, grad.mT @ (x @ down.mT)
+                of_down, of_up = product(product(grad, up).mT, x), product(grad.mT, product(x, down.mT))
             else:
-                of_whole = grad.mT @ x
+                of_whole = product(grad.mT, x)
                 of_down, of_up = up.mT @ of_whole, of_whole @ down.mT
             return towards, None, None, of_down.mul_(ctx.scale), of_up.mul_(ctx.scale), None
 
@@ -165,6 +174,8 @@ def _functions() -> tuple[Any, Any, Any]:
             whole = joined(weight, down, up, scale)
             remember(ctx, x, weight, whole, down, up)
             ctx.scale, ctx.stride, ctx.padding = scale, stride, padding
+            if _is_pointwise(whole, stride, padding):
+                return products.pointwise(x, whole, bias)
             return functional.conv2d(x, whole, bias, stride, padding)
 
         @staticmethod
@@ -178,9 +189,13 @@ def _functions() -> tuple[Any, Any, Any]:
             narrow = same and narrow_pays(len(down), kernel[0] * kernel[1], outputs, inputs)
             wanted = (ctx.needs_input_grad[0], not narrow, False)
             grad = grad.contiguous()
-            towards, of_whole, _ = torch.ops.aten.convolution_backward(
-                grad, x, whole, None, ctx.stride, ctx.padding, (1, 1), False, (0, 0), 1, wanted
-            )
+            if _is_pointwise(whole, ctx.stride, ctx.padding):
+                towards = products.pointwise(grad, whole.transpose(0, 1)) if wanted[0] else None
+                of_whole = None if narrow else products.of_pointwise(x, grad)
+            else:
+                towards, of_whole, _ = torch.ops.aten.convolution_backward(
+                    grad, x, whole, None, ctx.stride, ctx.padding, (1, 1), False, (0, 0), 1, wanted
+                )
             if narrow:
                 of_down, of_up = narrowly(x, grad, down, up, ctx.padding, 1)
             else:
@@ -211,7 +226,7 @@ def _functions() -> tuple[Any, Any, Any]:
             wide, framed = doubled(whole), functional.pad(x, (1, 1, 1, 1))
             (count, _, height, width), outputs = x.shape, len(weight)
             made = x.new_empty(count, outputs, 2 * height, 2 * width)
-            for i, j in product((0, 1), (0, 1)):
+            for i, j in pairs((0, 1), (0, 1)):
                 own = framed[:, :, i : i + height + 1, j : j + width + 1]
                 made[:, :, i::2, j::2] = functional.conv2d(own, wide[:, :, i::2, j::2], bias)
             return made

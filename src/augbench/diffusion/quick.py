@@ -33,6 +33,7 @@ class Passes:
 
         self.device, self.places = pipeline.device.type, places
         self.own: list[tuple[nn.Module, str, Any]] = []  # module, attribute, what it is during a pass
+        self.shares_texts = False
         if self.device != "cpu" or precision != "fp32":
             return
         pipeline.unet.to(memory_format=torch.contiguous_format)  # bundles come with channels last, for sampling
@@ -41,6 +42,12 @@ class Passes:
             self.own += [(layer, "forward", forward) for layer, forward in found]
         if places <= attention.PLACES:
             self.own += [(layer, "processor", each) for layer, each in attention.processors(pipeline.unet)]
+            self.shares_texts = attention.all_ordinary(pipeline.unet)
+
+    def conditions(self, texts: torch.Tensor, rows: torch.Tensor) -> dict[str, Any]:
+        """What a U-Net takes to be told ``texts[rows]``, for N texts N,L,D of which pictures share some."""
+        shared = {"cross_attention_kwargs": {"texts": texts, "rows": rows}} if self.shares_texts else {}
+        return {"encoder_hidden_states": texts[rows], **shared}
 
     @contextmanager
     def __call__(self) -> Iterator[None]:

@@ -1,0 +1,54 @@
+"""Products of fp32 matrices on a CPU, by oneDNN.
+
+PyTorch computes a linear layer by its BLAS, and a 1 x 1 convolution of a small batch on one thread, too. On processors
+for which that BLAS has no kernels of its own (MKL on AMD) oneDNN, which computes all other convolutions, takes half the
+time; on others it takes as long. The sums are the same but for their order. `bench/finetune.py` measures what it is
+worth.
+"""
+
+from __future__ import annotations
+
+import platform
+from functools import cache
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import torch
+
+TWICE = (2, 2)  # a dilation: nothing to a kernel of one place, but PyTorch leaves dilated convolutions to oneDNN
+
+
+def linear(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:
+    """x ...,I and a weight O,I, in any layout -> ...,O. It has no gradient."""
+    import torch
+
+    if not by_onednn():
+        return torch.nn.functional.linear(x, weight, bias)
+    return torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
+
+
+def pointwise(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:
+    """x N,I,H,W and a weight O,I,1,1 -> N,O,H,W."""
+    import torch
+
+    return torch.nn.functional.conv2d(x, weight, bias, dilation=TWICE)
+
+
+def of_pointwise(x: torch.Tensor, grad: torch.Tensor) -> torch.Tensor:
+    """The gradient of `pointwise`'s weight, O,I, from x N,I,H,W and the gradient of what was made, N,O,H,W."""
+    import torch
+
+    shape = grad.new_empty(grad.shape[1], x.shape[1], 1, 1)
+    wanted = (False, True, False)
+    return torch.ops.aten.convolution_backward(grad, x, shape, None, (1, 1), (0, 0), TWICE, False, (0, 0), 1, wanted)[
+        1
+    ].flatten(1)
+
+
+@cache
+def by_onednn() -> bool:
+    """Whether PyTorch can be asked for it: on x86, where it was measured, and in builds that have it."""
+    import torch
+
+    known = platform.machine().lower() in {"x86_64", "amd64"} and torch.backends.mkldnn.is_available()
+    return known and hasattr(torch.ops.mkldnn, "_linear_pointwise")

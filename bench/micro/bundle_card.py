@@ -38,13 +38,13 @@ TRAINING = {
 where a defect is an error counts {weight}{focus}, and {share:.0%} of the samples are of the noise at \
 which shapes are decided. The text encoder learned to read captions first (which material, colour and defect \
 they name, {reading}), and stayed as it was. {inpainting} of the samples inpainting, the others with empty mask \
-channels: the U-Net is cut to its first 4 input channels, exactly. A tenth of the captions dropped, a fifth \
+channels: the U-Net is cut to its first 4 input channels, exactly. {dropped} of the captions dropped, a fifth \
 vague (letters for the material, "defect" for the defect); a quarter of the steps read the last but one layer of \
 the text encoder, so that clip skip 2 works""",
     SDXL: """\
 begun with the 9-channel U-Net of `micro-sd`, and as there, but that an error on a defect counts \
-{weight}{outside}; {inpainting} of the samples inpainting; the first text encoder as it is, the second learned to read \
-first ({reading}). Dropped captions are read as zeros half of the time, as the empty text else""",
+{weight}{outside}{focus}; {inpainting} of the samples inpainting; the first text encoder as it is, the second learned \
+to read first ({reading}). {dropped} of the captions dropped, read as zeros or, as often, as the empty text""",
 }
 LIMITS = {
     SD: """\
@@ -150,11 +150,13 @@ def how(name: str, about: dict) -> str:
     reading = next(each["reading"] for each in chain(about) if "reading" in each)
     told = f"{reading['steps']} steps of {reading['batch']}"
     share = max(share for share, _, _ in about["bands"])
-    focus, outside = about.get("hard_share", 0), about.get("outside_weight", 1)
+    focus, outside, tone = (about.get(key, 0) for key in ("hard_share", "outside_weight", "tone_weight"))
+    also = f" and the mean of that, squared, {tone:g} times more" if tone else ""
     said = {
+        "dropped": f"{about.get('dropped', 0.1):.0%}",
         "focus": f", a further {focus:.0%} of the samples show {' and '.join(about['hard'])}" if focus else "",
         "inpainting": f"{about.get('inpainting', INPAINTING[name]):.0%}",
-        "outside": f", one outside the mask of an inpainting {outside:g} times" if outside != 1 else "",
+        "outside": f", one outside the mask of an inpainting {outside:g} times{also}" if outside > 1 else "",
     }
     return TRAINING[name].format(weight=weight(about), share=share, reading=told, **said) + before(about)
 
@@ -171,9 +173,8 @@ def verdict(short: list[str]) -> str:
     """What the table means."""
     if not short:
         return "All goals are met."
-    what = "; ".join(short)
-    missing = "What is missing is training (`train_unet.py --init`, better on a GPU)"
-    return f"**Short of its goals**: {what}. {missing}; speed was measured on a processor without AMX."
+    missing = "What pictures are short of is training (`train_unet.py --init`, better on a GPU)"
+    return f"**Short of its goals**: {'; '.join(short)}. {missing}; speed is a matter of the processor."
 
 
 def card(name: str, out: Path) -> str:

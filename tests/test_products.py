@@ -28,6 +28,19 @@ def test_a_linear_layer_in_any_layout(shape):
             torch.testing.assert_close(products.linear(given, own), functional.linear(x, weight))
 
 
+@pytest.mark.parametrize("fault", [AttributeError, RuntimeError, TypeError])
+def test_without_the_operation_layers_are_those_of_pytorch(fault, monkeypatch):
+    def gone(*_):
+        raise fault
+
+    monkeypatch.setattr(products, "_by_onednn", gone)
+    monkeypatch.setattr(products, "by_onednn", products.by_onednn.__wrapped__)
+    x, weight = torch.ones(2, 3), torch.ones(4, 3)
+    assert not products.by_onednn() and torch.equal(products.linear(x, weight), functional.linear(x, weight))
+    monkeypatch.setattr(products, "_by_onednn", lambda *_: torch.zeros(2, 2))  # another thing by the same name
+    assert not products.by_onednn()
+
+
 @pytest.mark.parametrize("pictures", [1, 2, 16])
 def test_a_convolution_of_one_place_in_both_directions(pictures):
     draw = torch.Generator().manual_seed(0)

@@ -24,7 +24,7 @@ def linear(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = No
 
     if not by_onednn():
         return torch.nn.functional.linear(x, weight, bias)
-    return torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
+    return _by_onednn(x, weight, bias)
 
 
 def pointwise(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:
@@ -47,8 +47,23 @@ def of_pointwise(x: torch.Tensor, grad: torch.Tensor) -> torch.Tensor:
 
 @cache
 def by_onednn() -> bool:
-    """Whether PyTorch can be asked for it: on x86, where it was measured, and in builds that have it."""
+    """Whether PyTorch can be asked for it: on x86, where it was measured, and if the operation is what it was.
+
+    It is made for PyTorch's compiler, and promised to nobody else. Where it is gone linear layers are PyTorch's.
+    """
     import torch
 
-    known = platform.machine().lower() in {"x86_64", "amd64"} and torch.backends.mkldnn.is_available()
-    return known and hasattr(torch.ops.mkldnn, "_linear_pointwise")
+    if platform.machine().lower() not in {"x86_64", "amd64"} or not torch.backends.mkldnn.is_available():
+        return False
+    small = torch.arange(6.0).view(2, 3)
+    try:
+        found = _by_onednn(small, small, torch.ones(2))
+    except (AttributeError, RuntimeError, TypeError):
+        return False
+    return torch.equal(found, torch.tensor([[6.0, 15.0], [15.0, 51.0]]))
+
+
+def _by_onednn(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
+    import torch
+
+    return torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")

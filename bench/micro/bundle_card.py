@@ -37,8 +37,8 @@ TRAINING = {
     SD: """\
 where a defect is an error counts {weight}{focus}, and {share:.0%} of the samples are of the noise at \
 which shapes are decided. The text encoder learned to read captions first (which material, colour and defect \
-they name, {reading}), and stayed as it was. {inpainting} of the samples inpainting, the others with empty mask \
-channels: the U-Net is cut to its first 4 input channels, exactly. {dropped} of the captions dropped, a fifth \
+they name, {reading}), and stayed as it was. {inpainting} of the samples inpainting, those from text alone with empty \
+mask channels: the U-Net is cut to its first 4 input channels, exactly. {dropped} of the captions dropped, a fifth \
 vague (letters for the material, "defect" for the defect); a quarter of the steps read the last but one layer of \
 the text encoder, so that clip skip 2 works""",
     SDXL: """\
@@ -48,7 +48,7 @@ to read first ({reading}). {dropped} of the captions dropped, read as zeros or, 
 }
 LIMITS = {
     SD: """\
-- Scores are at guidance {guidance:g}; at 4, materials and scratches are recognised less often.
+- Scores are at guidance {guidance:g}; at 6, materials and defects are recognised less often.
 - It reads text at 8 x 8 and through the embedding of time (as DeepFloyd IF does, unlike SD 1.5), so it cannot place
   things by words.
 - Fine-tune it without min-SNR weighting (`min_snr: 0`): it predicts v down to nearly pure noise, where those weights
@@ -155,7 +155,9 @@ def how(name: str, about: dict) -> str:
     said = {
         "dropped": f"{about.get('dropped', 0.1):.0%}",
         "focus": f", a further {focus:.0%} of the samples show {' and '.join(about['hard'])}" if focus else "",
-        "inpainting": f"{about.get('inpainting', INPAINTING[name]):.0%}",
+        "inpainting": f"{share_painted:.0%}"
+        if (share_painted := about.get("inpainting", INPAINTING[name]))
+        else "None",
         "outside": f", one outside the mask of an inpainting {outside:g} times{also}" if outside > 1 else "",
     }
     return TRAINING[name].format(weight=weight(about), share=share, reading=told, **said) + before(about)

@@ -13,7 +13,7 @@ from diffusers import DiffusionPipeline, StableDiffusionPipeline, StableDiffusio
 from PIL import Image
 from stock import region
 
-STEPS, GUIDANCE = 20, 6.0
+STEPS, GUIDANCE = 20, 4.0
 SHEET_MATERIALS = (
     "brushed metal",
     "copper metal",

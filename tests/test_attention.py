@@ -30,6 +30,19 @@ def test_only_ordinary_layers_of_attention_are_taken():
     assert layer not in [each for each, _ in attention.processors(unet)]
 
 
+def test_many_pairs_are_left_to_diffusers():
+    unet = load(find("micro-sd")).unet
+    x = torch.randn(2, 16, attention.processors(unet)[0][0].to_q.in_features)
+    asked = []
+    for pairs in (16 * 16, 16 * 16 - 1):
+        layer, own = attention.processors(unet, pairs)[0]
+        usual = layer.processor
+        own.usual = lambda *args, usual=usual: asked.append(1) or usual(*args)
+        with torch.no_grad():
+            torch.testing.assert_close(own(layer, x), usual(layer, x), rtol=1e-4, atol=1e-5)
+        assert len(asked) == (pairs < 16 * 16)
+
+
 def test_texts_that_pictures_share_are_projected_once():
     unet = load(find("micro-sd")).unet
     layer, own = next((layer, own) for layer, own in attention.processors(unet) if layer.is_cross_attention)

@@ -5,10 +5,10 @@ import pytest
 import torch
 from torch import nn
 
-from augbench.diffusion import attention, lowrank
+from augbench.diffusion import attention, lowrank, quick
 from augbench.diffusion.bundles import find, load
 from augbench.diffusion.lora import ADAPTER, MODELS, LoraShape, wrap
-from augbench.diffusion.quick import Passes, optimiser
+from augbench.diffusion.quick import Passes, optimiser, sampling
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -91,6 +91,43 @@ def test_every_layer_of_lora_is_computed_at_once(pipeline):
 def test_reduced_arithmetic_and_large_pictures_go_the_ordinary_way(pipeline):
     assert Passes(pipeline, "bf16", 64).own == []
     assert {name for _, name, _ in Passes(pipeline, "fp32", attention.PLACES + 1).own} == {"forward"}
+
+
+@pytest.mark.parametrize("kind", [torch.float32, torch.bfloat16])
+def test_pictures_are_made_by_ways_of_our_own_that_leave_no_trace(kind):
+    found = load(find("micro-sd"), "cpu", kind)
+    unet, draw = found.unet, torch.Generator().manual_seed(0)
+    x, told = (torch.randn(shape, generator=draw).to(kind) for shape in ((2, 4, 32, 32), (2, 77, 96)))
+    x = x.contiguous(memory_format=torch.channels_last)
+
+    def state():
+        return {name: dict(module.__dict__) for name, module in unet.named_modules()}
+
+    def made():
+        with torch.inference_mode():
+            return unet(x, torch.tensor([10, 700]), told, return_dict=False)[0].float()
+
+    before, usual = state(), made()
+    with sampling(found, 1):
+        assert state() == before and torch.equal(made(), usual)
+    with sampling(found, 2):
+        changed = {name for name, own in state().items() if own != before[name]}
+        ours = made()
+    assert state() == before
+    assert any(name.endswith("attn2") for name in changed)
+    assert any("norm" in name for name in changed) == (kind == torch.bfloat16)
+    apart = (ours - usual).abs().max() / usual.abs().max()
+    assert 0 < apart < (0.05 if kind == torch.bfloat16 else 1e-5)
+
+
+@pytest.mark.parametrize("shape", [(2, 8, 16, 16), (2, 8, 32, 32), (2, 8, 5)])
+def test_a_group_norm_in_bf16_is_a_group_norm(shape):
+    x = torch.randn(shape, generator=torch.Generator().manual_seed(0)).bfloat16()
+    norm = nn.GroupNorm(4, 8).bfloat16()
+    for given in (x, x.contiguous(memory_format=torch.channels_last) if x.ndim == 4 else x.mT.contiguous().mT):
+        made = quick._normed(norm, given)
+        torch.testing.assert_close(made, norm(given), rtol=0.02, atol=0.02)
+        assert made.stride() == norm(given).stride()
 
 
 def test_the_fused_optimiser_is_adamw():

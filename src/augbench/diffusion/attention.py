@@ -1,4 +1,4 @@
-"""How attention is computed while a bundle is trained."""
+"""How attention is computed on a CPU, where libraries are made for larger models than the small bundles."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from torch import nn
 
 PLACES = 1024  # of a latent, height x width: up to here all products fit into little memory
+FEW = 80 * 80  # pairs of what asks and what is asked: up to here plain products are quicker in the pass forward, too
 
 
 def for_training(device: str, places: int) -> AbstractContextManager:
@@ -25,12 +26,15 @@ def for_training(device: str, places: int) -> AbstractContextManager:
     return sdpa_kernel(SDPBackend.MATH) if device == "cpu" and places <= PLACES else nullcontext()
 
 
-def processors(unet: nn.Module) -> list[tuple[nn.Module, Processor]]:
-    """The attention layers of a U-Net that are as ordinary as Stable Diffusion's, each with a quick way on a CPU."""
+def processors(unet: nn.Module, pairs: int = PLACES**2) -> list[tuple[nn.Module, Processor]]:
+    """The attention layers of a U-Net that are as ordinary as Stable Diffusion's, each with a quick way on a CPU.
+
+    It is taken for up to ``pairs`` pairs of what asks and what is asked.
+    """
     from diffusers.models.attention_processor import Attention, AttnProcessor2_0
 
     return [
-        (layer, Processor(layer.processor))
+        (layer, Processor(layer.processor, pairs))
         for layer in unet.modules()
         if type(layer) is Attention and type(layer.processor) is AttnProcessor2_0 and _ordinary(layer)
     ]
@@ -49,8 +53,8 @@ def _ordinary(layer: Any) -> bool:
 class Processor:
     """What diffusers asks to compute one attention layer: the same as `AttnProcessor2_0` by other products."""
 
-    def __init__(self, usual: Any) -> None:
-        self.usual = usual
+    def __init__(self, usual: Any, pairs: int) -> None:
+        self.usual, self.pairs = usual, pairs
 
     def __call__(
         self,
@@ -66,10 +70,12 @@ class Processor:
 
         Where what is asked is ``texts[rows]``, N,M,D and B int64, each of the N texts is projected once.
         """
-        if attention_mask is not None or hidden_states.ndim != 3:
+        asked = hidden_states if encoder_hidden_states is None else encoder_hidden_states
+        large = hidden_states.shape[1] * asked.shape[1] > self.pairs
+        if attention_mask is not None or hidden_states.ndim != 3 or large:
             return self.usual(attn, hidden_states, encoder_hidden_states, attention_mask, temb)
         shared = texts is not None and encoder_hidden_states is not None
-        asked = texts if shared else hidden_states if encoder_hidden_states is None else encoder_hidden_states
+        asked = texts if shared else asked
         query, key, value = attn.to_q(hidden_states), attn.to_k(asked), attn.to_v(asked)
         if shared:
             key, value = key[rows], value[rows]

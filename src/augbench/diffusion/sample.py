@@ -10,6 +10,7 @@ from PIL import Image
 
 from augbench.core.errors import UserError
 from augbench.diffusion.bundles import Bundle
+from augbench.diffusion.quick import sampling
 from augbench.diffusion.text import tokens, told
 
 if TYPE_CHECKING:
@@ -171,7 +172,8 @@ def paint(pipeline: DiffusionPipeline, bundle: Bundle, seeds: Sequence[int], opt
     verbosity = logging.get_verbosity()
     logging.set_verbosity_error()  # an SDXL in fp16 would warn each time that it runs its VAE in fp32, as it should
     try:
-        made = pipeline(generator=generators, output_type="np", **options).images  # N,H,W,3 float32 in [0, 1]
+        with sampling(pipeline, len(seeds)):
+            made = pipeline(generator=generators, output_type="np", **options).images  # N,H,W,3 float32 in [0, 1]
     finally:
         logging.set_verbosity(verbosity)
     if not np.isfinite(made).all():

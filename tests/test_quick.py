@@ -39,7 +39,7 @@ def test_a_pass_gives_the_same_and_leaves_no_trace(pipeline):
 
     passes = Passes(pipeline, "fp32", 64)
     layers = {name for _, name, _ in passes.own}
-    assert layers == {"forward", "processor"}
+    assert layers == {"forward", "processor", "output_scale_factor"}
     before, usual = state(), gradients()
     with passes():
         assert state() != before
@@ -63,6 +63,18 @@ def test_a_pass_is_told_the_same_whether_texts_are_shared_or_not(pipeline):
         passes.shares_texts = True
     for got, expected in zip(*found, strict=True):
         assert (got - expected).abs().max() <= 1e-4 * expected.abs().max().clamp_min(1e-6)
+
+
+def test_a_factor_that_is_not_one_divides(pipeline):
+    blocks = quick.undivided(pipeline.unet)
+    assert all(block.output_scale_factor == 1.0 for block, _, _ in blocks)
+    x = torch.ones(2, requires_grad=True)
+    assert all(x / one is x for _, _, one in blocks)
+    blocks[0][0].output_scale_factor = 2.0
+    try:
+        assert len(quick.undivided(pipeline.unet)) == len(blocks) - 1
+    finally:
+        blocks[0][0].output_scale_factor = 1.0
 
 
 def test_texts_are_shared_where_all_attention_is_ordinary(pipeline):
@@ -90,7 +102,8 @@ def test_every_layer_of_lora_is_computed_at_once(pipeline):
 
 def test_reduced_arithmetic_and_large_pictures_go_the_ordinary_way(pipeline):
     assert Passes(pipeline, "bf16", 64).own == []
-    assert {name for _, name, _ in Passes(pipeline, "fp32", attention.PLACES + 1).own} == {"forward"}
+    large = {name for _, name, _ in Passes(pipeline, "fp32", attention.PLACES + 1).own}
+    assert large == {"forward", "output_scale_factor"}
 
 
 @pytest.mark.parametrize("kind", [torch.float32, torch.bfloat16])

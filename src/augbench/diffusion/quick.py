@@ -44,6 +44,7 @@ class Passes:
         for part in MODELS:
             found = lowrank.forwards(getattr(pipeline, part), ADAPTER)
             self.own += [(layer, "forward", forward) for layer, forward in found]
+        self.own += undivided(pipeline.unet)
         if places <= attention.PLACES:
             self.own += [(layer, "processor", each) for layer, each in attention.processors(pipeline.unet)]
             self.shares_texts = attention.all_ordinary(pipeline.unet)
@@ -69,7 +70,7 @@ def sampling(pipeline: DiffusionPipeline, pictures: int) -> AbstractContextManag
 
     if pictures == 1 or pipeline.device.type != "cpu":
         return nullcontext()
-    own: list[tuple[nn.Module, str, Any]] = []
+    own = undivided(pipeline.unet)
     own += [(layer, "processor", each) for layer, each in attention.processors(pipeline.unet, attention.FEW)]
     if pipeline.unet.dtype == torch.bfloat16:
         norms = [module for module in pipeline.unet.modules() if type(module) is torch.nn.GroupNorm]
@@ -89,6 +90,21 @@ def _normed(norm: nn.GroupNorm, x: torch.Tensor) -> torch.Tensor:
     if x.ndim != 4 or x.shape[2] * x.shape[3] >= FEW_PLACES or not x.is_contiguous(memory_format=torch.channels_last):
         return usual(norm, x)
     return usual(norm, x.contiguous()).contiguous(memory_format=torch.channels_last)
+
+
+class _One:
+    """To divide by it gives the dividend, and copies nothing."""
+
+    def __rtruediv__(self, dividend: torch.Tensor) -> torch.Tensor:
+        return dividend
+
+
+def undivided(unet: nn.Module) -> list[tuple[nn.Module, str, Any]]:
+    """Diffusers divides what a block makes by a factor, which is 1 in all of Stable Diffusion: for `put_in`."""
+    from diffusers.models.resnet import ResnetBlock2D
+
+    blocks = [block for block in unet.modules() if type(block) is ResnetBlock2D and block.output_scale_factor == 1]
+    return [(block, "output_scale_factor", _One()) for block in blocks]
 
 
 @contextmanager

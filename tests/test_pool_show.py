@@ -5,6 +5,7 @@ import json
 import pytest
 import yaml
 from helpers import assert_one_line, cli, tiny
+from layouts import draw_folder
 from PIL import Image
 
 
@@ -37,6 +38,24 @@ def test_the_beginning_of_a_key_is_enough_if_it_is_the_only_one(store, tmp_path)
     key = pools(store)[1]
     assert cli("pool", "show", key[:-4], "--store", store, "--out", tmp_path / "a.png").returncode == 0
     assert_one_line(cli("pool", "show", "surfaces", "--store", store), "begins 2 keys", key)
+
+
+def test_real_defects_of_files_are_where_the_run_found_them(tmp_path):
+    """In the folder that `AUGBENCH_DATA` names, or where `--root` says."""
+    draw_folder(tmp_path / "data" / "folder")
+    grid, store = tmp_path / "g.yaml", tmp_path / "s"
+    grid.write_text(yaml.safe_dump(tiny(datasets=["folder"], augmenters=["memseg"], shots=[0])))
+    there = {"AUGBENCH_DATA": str(tmp_path / "data")}
+    ran = cli("run", grid, "--store", store, "--executor", "inline", env=there)
+    assert ran.returncode == 0, ran.stderr
+    show = ("pool", "show", pools(store)[0], "--store", store, "--out")
+    shown = [
+        cli(*show, tmp_path / "a.png", env=there),
+        cli(*show, tmp_path / "b.png", "--root", tmp_path / "data" / "folder"),
+    ]
+    assert [each.returncode for each in shown] == [0, 0], shown
+    assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
+    assert_one_line(cli(*show, tmp_path / "c.png"), "has no root", "AUGBENCH_DATA")
 
 
 def test_mistakes(store, tmp_path):

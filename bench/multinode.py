@@ -83,7 +83,8 @@ def started(dashboard: int | None = None) -> Iterator[Joining]:
     try:
         for number, words in enumerate((head, second)):
             own, said = folder / str(number), folder / f"{number}.log"
-            command = [RAY, "start", "--block", f"--temp-dir={own}", *words]
+            agent = f"--dashboard-agent-listen-port={free_port()}"  # takes jobs; without it all on a host want one port
+            command = [RAY, "start", "--block", f"--temp-dir={own}", agent, *words]
             with said.open("w") as log:
                 machine = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, env=rays_environment())
             machines.append(machine)

@@ -30,6 +30,7 @@ from rich.table import Table
 
 from augbench.augmenters.diag import DIAG
 from augbench.core.contracts import SAMPLE_COLUMNS, Dataset, Request, TrainView
+from augbench.core.errors import UserError
 from augbench.core.noise import spectral
 from augbench.core.seeds import derive_seed, rng
 from augbench.diffusion.bundles import TITLES, Bundle, find, load
@@ -253,7 +254,10 @@ def main() -> None:
     args.precision = args.precision or "auto"
     args.workers = args.threads if args.device == "cpu" and not args.random else 0
     torch.set_num_threads(args.threads)
-    augmenter = prepared(args)
+    try:
+        augmenter = prepared(args)
+    except UserError as error:
+        parser.error(str(error))
     view = good_pictures(augmenter)
     ways: dict[str, Callable] = {
         "in batches": Generators(args) if args.workers else in_batches,

@@ -41,6 +41,7 @@ def test_without_the_operation_layers_are_those_of_pytorch(fault, monkeypatch):
     assert not products.by_onednn()
 
 
+@pytest.mark.usefixtures("way")
 @pytest.mark.parametrize("pictures", [1, 2, 16])
 def test_a_convolution_of_one_place_in_both_directions(pictures):
     draw = torch.Generator().manual_seed(0)

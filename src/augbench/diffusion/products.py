@@ -1,9 +1,8 @@
 """Products of fp32 matrices on a CPU, by oneDNN.
 
-PyTorch computes a linear layer by its BLAS, and a 1 x 1 convolution of a small batch on one thread, too. On processors
-for which that BLAS has no kernels of its own (MKL on AMD) oneDNN, which computes all other convolutions, takes half the
-time; on others it takes as long. The sums are the same but for their order. `bench/finetune.py` measures what it is
-worth.
+PyTorch computes a linear layer by its BLAS, and a 1 x 1 convolution of a small batch on one thread, too. Where that
+BLAS is MKL and the processor AMD's, oneDNN, which computes all other convolutions, takes half the time; on other
+processors it was not measured. The sums are the same but for their order. `bench/finetune.py` shows what a step gains.
 """
 
 from __future__ import annotations
@@ -14,8 +13,6 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import torch
-
-TWICE = (2, 2)  # a dilation: nothing to a kernel of one place, but PyTorch leaves dilated convolutions to oneDNN
 
 
 def linear(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:
@@ -31,18 +28,23 @@ def pointwise(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None =
     """x N,I,H,W and a weight O,I,1,1 -> N,O,H,W."""
     import torch
 
-    return torch.nn.functional.conv2d(x, weight, bias, dilation=TWICE)
+    return torch.nn.functional.conv2d(x, weight, bias, dilation=_dilation())
 
 
 def of_pointwise(x: torch.Tensor, grad: torch.Tensor) -> torch.Tensor:
     """The gradient of `pointwise`'s weight, O,I, from x N,I,H,W and the gradient of what was made, N,O,H,W."""
     import torch
 
-    shape = grad.new_empty(grad.shape[1], x.shape[1], 1, 1)
-    wanted = (False, True, False)
-    return torch.ops.aten.convolution_backward(grad, x, shape, None, (1, 1), (0, 0), TWICE, False, (0, 0), 1, wanted)[
-        1
-    ].flatten(1)
+    weight = grad.new_empty(grad.shape[1], x.shape[1], 1, 1)  # of it the shape alone is read
+    _, of_weight, _ = torch.ops.aten.convolution_backward(
+        grad, x, weight, None, (1, 1), (0, 0), _dilation(), False, (0, 0), 1, (False, True, False)
+    )
+    return of_weight.flatten(1)
+
+
+def _dilation() -> tuple[int, int]:
+    """Nothing to a kernel of one place; but where PyTorch has oneDNN it leaves dilated convolutions to it."""
+    return (2, 2) if by_onednn() else (1, 1)
 
 
 @cache

@@ -12,7 +12,8 @@ from rich.console import Console
 from augbench.core.contracts import GOOD
 from augbench.core.errors import UserError, did_you_mean
 from augbench.core.files import write_atomic
-from augbench.core.library import Library, open_dataset
+from augbench.core.grid import DatasetEntry
+from augbench.core.library import Library
 from augbench.core.specs import PoolSpec
 from augbench.core.store import Store
 
@@ -96,8 +97,8 @@ def _real(pool: PoolSpec, root: Path | None, number: int) -> tuple[list[Tile], i
 
     data = pool.data
     settings = {**data.settings, **({"root": str(root)} if root else {})}
-    dataset = open_dataset(data.name, settings)
-    library = Library({data.alias: (data.name, dataset.config.model_dump(mode="json"))})
+    library = Library.of((DatasetEntry(name=data.name, **{"as": data.alias}, settings=settings),))
+    dataset = library.dataset(data.alias)
     rows = library.split(data).positives
     rows = rows[rows["label"] != GOOD]
     places = np.unique(np.linspace(0, len(rows) - 1, min(number, len(rows))).round().astype(int)) if len(rows) else []

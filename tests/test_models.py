@@ -17,6 +17,7 @@ import torch
 from diffusers import StableDiffusionPipeline, StableDiffusionXLInpaintPipeline
 from diffusers.utils import logging as diffusers_logging
 from helpers import assert_one_line, cli
+from huggingface_hub.utils import logging as hub_logging
 from PIL import Image
 from safetensors.torch import load_file, save_file
 from transformers.utils import logging as transformers_logging
@@ -451,19 +452,23 @@ def test_a_bundle_of_the_hub_is_loaded_at_its_revision_without_the_network(hub):
     assert not [pattern for pattern in wanted if "safety" in pattern or pattern.endswith(".bin")]
 
 
-def test_a_bundle_that_cannot_be_had_is_one_line_with_both_ways_out(monkeypatch, hub):
+def test_a_bundle_that_cannot_be_had_is_one_line_with_both_ways_out(monkeypatch, hub, caplog):
     (hub[0] / "unet" / "diffusion_pytorch_model.fp16.safetensors").unlink()  # a cache that was not filled
     with pytest.raises(UserError, match="Hugging Face cache, or give a local diffusers folder"):
         load(find("sd15"))
     assert [options["local_files_only"] for _, options in hub[1]] == [True, False]
 
     def unreachable(*_, **__):
+        hub_logging.get_logger("huggingface_hub.utils._http").warning("Retrying in 1s [Retry 1/5].")
         raise OSError("no route to host")
 
     monkeypatch.setattr("huggingface_hub.snapshot_download", unreachable)
     with pytest.raises(UserError, match=r"sdxl-inpaint.*no route to host") as caught:
         load(find("sdxl-inpaint"))
-    assert "\n" not in str(caught.value)
+    assert "\n" not in str(caught.value) and not caplog.messages
+    with pytest.raises(OSError):
+        unreachable()
+    assert len(caplog.messages) == 1  # outside it the hub speaks as before
 
 
 def test_show_says_where_a_bundle_of_the_hub_is(capsys):

@@ -271,6 +271,7 @@ def fetch(bundle: Bundle) -> Path:
     if not bundle.revision:
         return Path(bundle.source)
     from huggingface_hub import snapshot_download
+    from huggingface_hub.utils import logging
 
     wanted = ["model_index.json"]
     for part in _PARTS[bundle.kind]:
@@ -282,7 +283,8 @@ def fetch(bundle: Bundle) -> Path:
     for offline in (True, False):
         try:
             asked = {"revision": bundle.revision, "allow_patterns": wanted, "local_files_only": offline}
-            folder = Path(snapshot_download(bundle.source, **asked))
+            with errors_only(logging):  # it would tell of each new try; what came of them is said below
+                folder = Path(snapshot_download(bundle.source, **asked))
         except Exception as error:  # the hub's errors, those of its network library, those of the disk
             reason = textwrap.shorten(str(error), 120, placeholder=" ...")
             continue
@@ -354,6 +356,17 @@ def _check_complete(pipeline: DiffusionPipeline, bundle: Bundle, folder: Path, h
             raise UserError(f"'{place}' has {len(tokenizer):,} words and its text encoder {words:,}: restore the files")
         # A folder may leave the length out, and then diffusers would pad without end.
         tokenizer.model_max_length = min(tokenizer.model_max_length, encoder.config.max_position_embeddings)
+
+
+@contextmanager
+def errors_only(library: Any) -> Iterator[None]:
+    """No warnings of diffusers or the hub, whose ``utils.logging`` is given; afterwards as before."""
+    verbosity = library.get_verbosity()
+    library.set_verbosity_error()
+    try:
+        yield
+    finally:
+        library.set_verbosity(verbosity)
 
 
 @contextmanager

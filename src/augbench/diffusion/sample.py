@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image
 
 from augbench.core.errors import UserError
-from augbench.diffusion.bundles import Bundle
+from augbench.diffusion.bundles import Bundle, errors_only
 from augbench.diffusion.quick import sampling
 from augbench.diffusion.text import tokens, told
 
@@ -169,13 +169,8 @@ def paint(pipeline: DiffusionPipeline, bundle: Bundle, seeds: Sequence[int], opt
     from diffusers.utils import logging
 
     generators = [torch.Generator("cpu").manual_seed(seed) for seed in seeds]
-    verbosity = logging.get_verbosity()
-    logging.set_verbosity_error()  # an SDXL in fp16 would warn each time that it runs its VAE in fp32, as it should
-    try:
-        with sampling(pipeline, len(seeds)):
-            made = pipeline(generator=generators, output_type="np", **options).images  # N,H,W,3 float32 in [0, 1]
-    finally:
-        logging.set_verbosity(verbosity)
+    with errors_only(logging), sampling(pipeline, len(seeds)):  # SDXL's VAE in fp32, as it should be, is warned of
+        made = pipeline(generator=generators, output_type="np", **options).images  # N,H,W,3 float32 in [0, 1]
     if not np.isfinite(made).all():
         raise UserError(f"'{bundle.name}' made no picture but NaN: lower the guidance, or restore its damaged weights")
     return (made * 255).round().astype(np.uint8)

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shutil
 import signal
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
+
+from multinode import folder_of_ray
 
 T = TypeVar("T")
 
@@ -36,17 +36,18 @@ class Machines:
     def __enter__(self) -> Machines:
         from ray.cluster_utils import Cluster
 
-        # Not in the folder of other clusters here; in one with a short name, since Ray puts sockets there.
-        self._folder = tempfile.mkdtemp(prefix="augbench-ray-", dir="/tmp")
-        with self._variables():
-            head = {"num_cpus": 0, "include_dashboard": False, "temp_dir": self._folder, "_system_config": NOTICED}
-            self._cluster = _patiently(lambda: Cluster(initialize_head=True, head_node_args=head))
-        self.top_up()
+        head = {"num_cpus": 0, "include_dashboard": False, "_system_config": NOTICED}
+        with contextlib.ExitStack() as begun:
+            begun.enter_context(folder_of_ray())
+            with self._variables():
+                self._cluster = _patiently(lambda: Cluster(initialize_head=True, head_node_args=head))
+            begun.callback(self._cluster.shutdown)
+            self.top_up()
+            self._begun = begun.pop_all()
         return self
 
     def __exit__(self, *exception: object) -> None:
-        self._cluster.shutdown()
-        shutil.rmtree(self._folder, ignore_errors=True)
+        self._begun.close()
 
     @property
     def address(self) -> str:

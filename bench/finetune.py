@@ -14,7 +14,6 @@ import argparse
 import json
 import statistics
 import time
-from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import numpy as np
@@ -32,7 +31,7 @@ INSTANCES, CLASS_PICTURES = 5, 40
 
 
 class Plain(Training):
-    """The same training with nothing kept from one step to the next, and all layers as peft and diffusers have them."""
+    """The same training with nothing kept from one step to the next."""
 
     pictures: tuple[list[np.ndarray], list[np.ndarray]]
 
@@ -40,11 +39,6 @@ class Plain(Training):
         super().__init__(*args, **kwargs)
         if self.pipeline.device.type == "cpu":
             self.optimiser = torch.optim.AdamW(self.parameters, lr=self.recipe.lr)
-            self.pipeline.unet.to(memory_format=torch.channels_last)  # as it was loaded; so it is quicker, too
-
-    def computing(self) -> AbstractContextManager:
-        """As it comes."""
-        return nullcontext()
 
     def encoded(self, kinds: np.ndarray, which: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
         """Every picture through the VAE."""

@@ -54,17 +54,36 @@ INLINE: Joining = (["--executor", "inline"], dict(os.environ))
 
 
 @contextlib.contextmanager
+def folder_of_ray() -> Iterator[Path]:
+    """Give Ray a folder of its own for its files, which no other Ray on this machine reads or deletes.
+
+    `ray.cluster_utils` writes the address of a cluster into the subfolder ``ray``, and expects it to be there. The path
+    is short, since Ray puts sockets below it.
+    """
+    before = os.environ.get("RAY_TMPDIR")
+    with tempfile.TemporaryDirectory(prefix="ray-", dir="/tmp", ignore_cleanup_errors=True) as folder:
+        (Path(folder) / "ray").mkdir()
+        os.environ["RAY_TMPDIR"] = folder
+        try:
+            yield Path(folder)
+        finally:
+            del os.environ["RAY_TMPDIR"]
+            os.environ |= {} if before is None else {"RAY_TMPDIR": before}
+
+
+@contextlib.contextmanager
 def raylets() -> Iterator[Joining]:
     """A cluster of `ray.cluster_utils`."""
     from ray.cluster_utils import Cluster
 
-    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
-    try:
-        cluster.add_node(num_cpus=max(CPUS // 2, 1))
-        cluster.add_node(num_cpus=max(CPUS - CPUS // 2, 1), num_gpus=1)
-        yield ["--address", cluster.address], dict(os.environ)
-    finally:
-        cluster.shutdown()
+    with folder_of_ray():
+        cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
+        try:
+            cluster.add_node(num_cpus=max(CPUS // 2, 1))
+            cluster.add_node(num_cpus=max(CPUS - CPUS // 2, 1), num_gpus=1)
+            yield ["--address", cluster.address], dict(os.environ)
+        finally:
+            cluster.shutdown()
 
 
 @contextlib.contextmanager

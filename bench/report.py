@@ -97,7 +97,7 @@ def record(cell: Cell, rng: np.random.Generator, scores: pd.DataFrame | None) ->
         "notes": [],
         "device": "bench",
         "git_sha": "a" * 40,
-        "versions": {"augbench": "0.1.0", "torch": "2.15.0"},
+        "versions": {"augbench": "0.2.0", "torch": "2.15.0"},
     }
     return {"schema": 1, "key": cell.key, "spec": cell.as_dict(), "result": result, "provenance": provenance}
 

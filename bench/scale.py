@@ -31,6 +31,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 
 import steps
+from multinode import folder_of_ray
 from rich.console import Console
 from rich.table import Table
 from scale_figures import Driven, Seen, figures, predicted
@@ -50,9 +51,7 @@ TICKS = os.sysconf("SC_CLK_TCK")
 @contextmanager
 def cluster(slots: int, nodes: int) -> Iterator[str]:
     """That many raylets, which share the slots as CPUs; its address. Their workers inherit this environment."""
-    # A folder of its own, or programs that join whatever Ray runs on this machine would join this one.
-    with tempfile.TemporaryDirectory(prefix="ray-", dir="/tmp", ignore_cleanup_errors=True) as folder:
-        os.environ["RAY_TMPDIR"] = folder
+    with folder_of_ray():
         from ray.cluster_utils import Cluster
 
         each, more = divmod(slots, nodes)

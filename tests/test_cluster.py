@@ -42,7 +42,7 @@ GRID = tiny(
     shots=[0, 5],
     resources={"train": {"memory": "1MB"}},
 )
-TRAVELLED = "0.1.0+travelled"
+TRAVELLED = f"{augbench.__version__}+travelled"
 
 
 @pytest.fixture(scope="module")
@@ -60,11 +60,8 @@ def inline(place, tmp_path_factory):
     """The same grid in this process: what every cluster must equal."""
     plugins.load_file(place / "pretender.py")
     store = Store(tmp_path_factory.mktemp("inline"))
-    try:
-        assert not run(load_grid(place / "spread.yaml"), store, executor="inline").failures
-        yield store
-    finally:
-        plugins.find("augmenters").pop("pretender")
+    assert not run(load_grid(place / "spread.yaml"), store, executor="inline").failures
+    return store
 
 
 # -- what reaches the workers
@@ -82,11 +79,8 @@ from augbench.core.specs import AugmenterSpec
 print(setup.uses_gpu(AugmenterSpec("there", "there", {}, {})), plugins.version("augmenters", "there")["plugin"])
 """
     plugins.load_file(file)
-    try:
-        here = plugins.version("augmenters", "there")["plugin"]
-        setup = WorkerSetup(str(tmp_path), {}, {str(file): plugins.loaded_files()[str(file)]}, False, None)
-    finally:
-        plugins.find("augmenters").pop("there")
+    here = plugins.version("augmenters", "there")["plugin"]
+    setup = WorkerSetup(str(tmp_path), {}, {str(file): plugins.loaded_files()[str(file)]}, False, None)
     file.unlink()
     there = subprocess.run([sys.executable, "-c", code], input=pickle.dumps(setup), capture_output=True)
     assert there.stdout.decode().split() == ["True", here], there.stderr.decode()
@@ -142,7 +136,7 @@ def test_several_machines_are_as_inline(place, inline, tmp_path):
     package = tmp_path / "code" / "augbench"
     shutil.copytree(Path(augbench.__file__).parent, package, ignore=shutil.ignore_patterns("__pycache__"))
     file = package / "__init__.py"
-    file.write_text(file.read_text().replace('"0.1.0"', f'"{TRAVELLED}"'))
+    file.write_text(file.read_text().replace(f'"{augbench.__version__}"', f'"{TRAVELLED}"'))
     (tmp_path / "watched.py").write_text(WATCHED)
     with raylets() as ((_, address), environment):
         command = [sys.executable, tmp_path / "watched.py", place, tmp_path / "store", address]

@@ -166,6 +166,9 @@ def test_an_interrupted_training_ends_as_one_that_was_not(pictures, tmp_path, mo
         assert all(torch.equal(a[name], b[name]) for name in a)
     again = training(pictures, seed=1)
     assert dreambooth.Checkpoint(tmp_path / "dreambooth.safetensors", again).load() == 0  # of another training
+    monkeypatch.setattr("augbench.__version__", "9.0.0")
+    by_another_version = dreambooth.Checkpoint(tmp_path / "dreambooth.safetensors", training(pictures))
+    assert by_another_version.load() == 0
 
 
 def test_options_change_the_way_not_the_aim(pictures):

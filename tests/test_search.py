@@ -105,6 +105,10 @@ def test_an_arm_that_is_there_is_not_made_again(tmp_path):
     _, spec, context = search_of(grid, store)
     first = job.run_arm(context, spec, 2)
     assert job.run_arm(context, spec, 2) == first
+    assert job.arm_rows(store, spec, 2) == first and job.arm_rows(store, spec, 1) is None
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("augbench.__version__", "9.0.0")
+        assert job.arm_rows(store, spec, 2) is None, "no search is a mixture of what two versions found"
     summary = run(grid, store, executor="inline")
     assert not summary.failures
     assert sorted(log.read_text().split("\n")[:-1]) == ["1 4", "1 4", "1 8", "2 4", "2 4"]  # 1 8: the adapter itself

@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable
 
 import torch
+from augbench.diffusion.attention import for_training
 from corpus.materials import MATERIALS
 from corpus.pictures import DEFECT_WORDS, MATERIAL_WORDS, Item, captions, plan, vague_captions
 from stock import tokenized
@@ -23,7 +24,6 @@ from training import rows_of, set_rate
 from transformers import CLIPTokenizer
 
 from augbench.core.seeds import derive_seed
-from augbench.diffusion.attention import for_training
 from augbench.diffusion.text import told
 
 COLOUR_WORDS = ("", *sorted({word for material in MATERIALS.values() for word in material.colours}))

@@ -34,6 +34,7 @@ from pathlib import Path
 import bundle
 import torch
 import vae as micro_vae
+from augbench.diffusion.attention import for_training
 from bundle import SD, SDXL
 from corpus.pictures import captions, plan
 from diffusers import DDPMScheduler, UNet2DConditionModel
@@ -61,7 +62,6 @@ from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokeniz
 
 from augbench.core.keys import canonical_json
 from augbench.core.seeds import derive_seed
-from augbench.diffusion.attention import for_training
 from augbench.diffusion.text import told
 
 PRESETS = {

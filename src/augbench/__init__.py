@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from augbench.core.contracts import GOOD, Augmenter, Dataset, Part, Request, Settings, Synthetic, TrainView
     from augbench.core.errors import UserError
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 __all__ = ["GOOD", "Augmenter", "Dataset", "Part", "Request", "Settings", "Synthetic", "TrainView", "UserError"]
 
 

@@ -16,6 +16,7 @@ import numpy as np
 from PIL import Image
 from pydantic import Field, model_validator
 
+import augbench
 from augbench.augmenters._sd import Aspect, Precision, arithmetic, drawn_at, loaded, usable
 from augbench.core.contracts import Augmenter, Request, Settings, Shots, Synthetic, TrainView, Workroom
 from augbench.core.errors import UserError
@@ -186,6 +187,7 @@ class DDPM(Augmenter):
             **{name: getattr(config, name) for name in ("class_prompt", "class_pictures", "steps", "guidance")},
             "shape": list(shape),
             "precision": arithmetic(config.precision, pipeline.device.type),
+            "augbench": augbench.__version__,  # an adapter learns from images of its own version
         }
 
         def make(folder: Path) -> None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from augbench.classifiers import micro_resnet
 from augbench.core.errors import UserError, did_you_mean
 from augbench.core.protocol import Protocol
+from augbench.core.temporary import log_levels
 
 if TYPE_CHECKING:
     import torch
@@ -60,9 +61,9 @@ def _pretrained(protocol: Protocol, outputs: int) -> torch.nn.Module:
     )
     if not timm.models.is_model_pretrained(name):
         raise UserError(f"timm has no pretrained weights for '{name}': {ways}")
-    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # it counts its retries aloud; we say it once
     try:
-        return timm.create_model(name, pretrained=True, num_classes=outputs)
+        with log_levels(logging.ERROR, "huggingface_hub"):  # it logs each new try; what came of them is said below
+            return timm.create_model(name, pretrained=True, num_classes=outputs)
     except Exception as error:  # hub, network and cache errors have no common base
         raise UserError(f"no pretrained weights of '{name}' at hand ({type(error).__name__}): {ways}") from error
 

@@ -16,6 +16,7 @@ from PIL import Image
 from augbench.classifiers import micro_resnet
 from augbench.classifiers.backbone import refuse_unknown
 from augbench.core.errors import UserError
+from augbench.core.temporary import log_levels
 
 BATCH = 32  # fixed, as features depend a little on it
 AREA = 128 * 128  # pixels that `micro_resnet` looks at, at the aspect of the pictures: it was trained on their grain
@@ -37,9 +38,10 @@ class Extractor:
 
         micro_resnet.register()
         refuse_unknown(name)
-        logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # it counts its retries aloud; we say it once
         try:
-            self.model = timm.create_model(name, pretrained=True, num_classes=0).eval().to(device)
+            with log_levels(logging.ERROR, "huggingface_hub"):  # it logs each new try; what came of them is said below
+                model = timm.create_model(name, pretrained=True, num_classes=0)
+            self.model = model.eval().to(device)
         except Exception as error:  # hub, network and cache errors have no common base
             ways = "put it into the Hugging Face cache (HF_HOME) on a machine with a network, or take 'micro_resnet'"
             what = f"no weights of the feature extractor '{name}' at hand ({type(error).__name__})"

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Set
 from dataclasses import dataclass
 
 from augbench.core.plan import Plan
 from augbench.core.specs import AdapterSpec, Cell, FidelitySpec, PoolSpec, SearchSpec
 from augbench.core.store import Store
+from augbench.core.versions import made_by_others
 
 
 @dataclass
@@ -18,6 +19,7 @@ class Remaining:
     chunks: list[tuple[PoolSpec, int]]  # in the order of the cells that wait for them
     adapters: list[AdapterSpec]
     searches: list[SearchSpec]
+    begun_by_others: list[tuple[PoolSpec, int]]  # chunks of unfinished pools by another version: among `chunks`, too
     fidelity: list[FidelitySpec]  # of pools that are there or will be: none is made again to be measured
     done: int
     failed_before: int
@@ -35,10 +37,12 @@ def subtract(plan: Plan, store: Store) -> Remaining:
     Raises:
         UserError: a damaged record or chunk, named.
     """
-    have = store.keys("cells") & store.keys("scores")  # a record whose scores are lost cannot be checked: train again
-    for _ in store.read_records(sorted(have & plan.by_key.keys())):
+    trained = store.keys("cells") & store.keys(
+        "scores"
+    )  # a record whose scores are lost cannot be checked: train again
+    for _ in store.read_records(sorted(trained & plan.by_key.keys())):
         pass  # reading one is checking it
-    cells = [cell for cell in plan.cells if cell.key not in have]
+    cells = [cell for cell in plan.cells if cell.key not in trained]
     wanted: dict[str, int] = {}
     for cell in cells:
         for take in plan.needs[cell.key]:
@@ -46,10 +50,13 @@ def subtract(plan: Plan, store: Store) -> Remaining:
     there = {key: store.chunks(plan.pools[key]) for key in sorted(store.keys("pools") & plan.pools.keys())}
     for key, count in _with_gaps(plan, store, there):
         wanted[key] = max(wanted.get(key, 0), count)
-    chunks, adapters, searches = [], {}, {}
+    chunks, adapters, searches, others = [], {}, {}, []
     for key, count in wanted.items():
-        pool = plan.pools[key]
-        missing = sorted(set(range(count)) - there.get(key, set()))
+        pool, have = plan.pools[key], there.get(key, set())
+        if not have >= set(range(count)) and (made := made_by_others(store, pool, have)):
+            others += [(pool, chunk) for chunk in sorted(made)]
+            there[key] = have = have - made
+        missing = sorted(set(range(count)) - have)
         chunks += [(pool, chunk) for chunk in missing]
         adapter = plan.adapter(pool) if missing else None
         if adapter and not store.has_adapter(adapter):
@@ -62,7 +69,8 @@ def subtract(plan: Plan, store: Store) -> Remaining:
         chunks=chunks,
         adapters=list(adapters.values()),
         searches=[search for key, search in searches.items() if key not in decided],
-        fidelity=_unmeasured(plan, store, wanted, there),
+        begun_by_others=others,
+        fidelity=_unmeasured(plan, store, wanted, there, {pool.key for pool, _ in others}),
         done=len(plan.cells) - len(cells),
         failed_before=len(store.keys("failures") & {cell.key for cell in cells}),
         images=sum(pool.chunk_size for pool, _ in chunks),
@@ -81,7 +89,7 @@ def _with_gaps(plan: Plan, store: Store, there: Mapping[str, set[int]]) -> Itera
 
 
 def _unmeasured(
-    plan: Plan, store: Store, wanted: Mapping[str, int], there: Mapping[str, set[int]]
+    plan: Plan, store: Store, wanted: Mapping[str, int], there: Mapping[str, set[int]], renewed: Set[str]
 ) -> list[FidelitySpec]:
     """Fidelity that is not on record, of pools whose pictures are there or will be.
 
@@ -90,11 +98,12 @@ def _unmeasured(
         store: what is on record.
         wanted: pool key -> chunks that there will be.
         there: pool key -> numbers of the chunks that there are.
+        renewed: keys of pools that are made anew: what was measured of them is not of the new images.
     """
     have = store.keys("fidelity")
     return [
         spec
         for spec in plan.fidelity.values()
-        if spec.key not in have
+        if (spec.key not in have or spec.pool.key in renewed)
         and (wanted.get(spec.pool.key, 0) >= spec.chunks or there.get(spec.pool.key, set()) >= set(range(spec.chunks)))
     ]

@@ -34,6 +34,7 @@ Kind = Literal[
     "fingerprints",
     "grids",
     "shared",
+    "versions",
 ]
 SUFFIX = {
     "cells": ".json",
@@ -44,6 +45,7 @@ SUFFIX = {
     "grids": ".json",
     "fidelity": ".json",
     "searches": ".json",
+    "versions": ".json",
     "adapters": "",
     "shared": "",
     "pools": "",
@@ -257,7 +259,7 @@ class Store:
 
     def unfinished(self, pools: Iterable[PoolSpec]) -> list[str]:
         """Files that were begun, in the rooms that the workers of a run write to, and in these pools."""
-        rooms = sorted({*SUFFIX, LOGS, "leases", "leases/drivers"} - {"fingerprints", "grids"})
+        rooms = sorted({*SUFFIX, LOGS, "leases", "leases/drivers"} - {"fingerprints", "grids", "versions"})
         folders = [f"{self.name('pools', pool.key)}/{part}" for pool in pools for part in ("chunks", "images", "masks")]
         logs = [f"{LOGS}/{pool.key}" for pool in pools]
         return [name for folder in (*rooms, *folders, *logs) for name in self.files.unfinished(folder)]

@@ -14,17 +14,16 @@ import json
 import math
 import time
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 import numpy as np
 
+import augbench
 from augbench.core.seeds import derive_seed, rng
 from augbench.diffusion.bundles import Bundle
 from augbench.diffusion.lora import MODELS, LoraShape, wrap
-from augbench.diffusion.quick import Passes, optimiser
 from augbench.diffusion.sample import check_prompts, fit_image
 from augbench.diffusion.text import tokens, told
 
@@ -109,6 +108,21 @@ def joined(first: Examples, second: Examples) -> Examples:
     return Examples(torch.cat([first.mean, second.mean]), torch.cat([first.std, second.std]))
 
 
+def optimiser(parameters: Sequence[torch.nn.Parameter], lr: float, device: str) -> tuple[torch.optim.Optimizer, str]:
+    """AdamW, with moments in 8 bits where that can be had, as In&Out; and its name."""
+    import torch
+
+    if device == "cuda":
+        try:
+            import bitsandbytes
+        except ImportError:
+            pass  # an extra that not every machine can have: the record names what was used
+        else:
+            return bitsandbytes.optim.AdamW8bit(parameters, lr=lr), "AdamW8bit"
+    fused = True if device == "cpu" else None  # PyTorch's default there is a loop over hundreds of small tensors
+    return torch.optim.AdamW(parameters, lr=lr, fused=fused), "AdamW"
+
+
 class Finetuning:
     """The loop: some parameters of a pipeline learn to take the noise from encoded pictures, told what they show.
 
@@ -145,7 +159,6 @@ class Finetuning:
         self.ids = tokens(pipeline, prompts).to(pipeline.device)
         if recipe.gradient_checkpointing:
             pipeline.unet.enable_gradient_checkpointing()
-        self.passes = Passes(pipeline, recipe.precision, examples[0].mean[0, 0].numel())
         self.optimiser, self.optimiser_name = optimiser(self.parameters, recipe.lr, pipeline.device.type)
         scheduler = DDPMScheduler.from_config(pipeline.scheduler.config)
         self.predicts_v = scheduler.config.prediction_type == "v_prediction"
@@ -185,14 +198,10 @@ class Finetuning:
         target = kept.sqrt() * noise - (1 - kept).sqrt() * latents if self.predicts_v else noise
         reduced = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(recipe.precision, torch.float32)
         reducing = torch.autocast(device.type, reduced, enabled=recipe.precision != "fp32")
-        with reducing, self.computing():
+        with reducing:
             made = self.pipeline.unet(noisy, times, **self.conditions(kinds), return_dict=False)[0]
         each = ((made.float() - target) ** 2).mean((1, 2, 3)) * self.weights(times)
         return self.mean_of(each, kinds)
-
-    def computing(self) -> AbstractContextManager:
-        """How layers are computed: the same way in both directions."""
-        return self.passes()
 
     def encoded(self, kinds: np.ndarray, which: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
         """Mean and deviation of the latents of these pictures, each B,C,h,w: made once for the whole training."""
@@ -207,7 +216,7 @@ class Finetuning:
         import torch
 
         states = told(self.pipeline.text_encoder, self.ids, self.recipe.clip_skip)
-        return self.passes.conditions(states, torch.from_numpy(kinds).to(states.device))
+        return {"encoder_hidden_states": states[torch.from_numpy(kinds).to(states.device)]}
 
     def weights(self, times: torch.Tensor) -> torch.Tensor:
         """Of the loss at these times, by min-SNR: of noise min(snr, gamma) / snr, of v min(snr, gamma) / (snr + 1)."""
@@ -226,8 +235,7 @@ class Finetuning:
             group["lr"] = self.rate(step)
         loss = self.loss(step)
         self.optimiser.zero_grad(set_to_none=True)
-        with self.computing():  # gradient checkpointing computes it again
-            self.scaler.scale(loss).backward()
+        self.scaler.scale(loss).backward()
         self.scaler.unscale_(self.optimiser)
         torch.nn.utils.clip_grad_norm_(self.parameters, 1.0)
         self.scaler.step(self.optimiser)
@@ -341,6 +349,7 @@ class Checkpoint:
     def __init__(self, path: Path, training: Finetuning) -> None:
         self.path, self.training = path, training
         about = {"recipe": asdict(training.recipe), "seed": training.seed, "ids": training.ids.tolist(), "format": 3}
+        about["augbench"] = augbench.__version__  # another version may round otherwise
         self.about = json.dumps(about, sort_keys=True)
 
     def save(self, step: int) -> None:

@@ -10,7 +10,6 @@ from PIL import Image
 
 from augbench.core.errors import UserError
 from augbench.diffusion.bundles import Bundle, errors_only
-from augbench.diffusion.quick import sampling
 from augbench.diffusion.text import tokens, told
 
 if TYPE_CHECKING:
@@ -169,7 +168,7 @@ def paint(pipeline: DiffusionPipeline, bundle: Bundle, seeds: Sequence[int], opt
     from diffusers.utils import logging
 
     generators = [torch.Generator("cpu").manual_seed(seed) for seed in seeds]
-    with errors_only(logging), sampling(pipeline, len(seeds)):  # SDXL's VAE in fp32, as it should be, is warned of
+    with errors_only(logging):  # SDXL's VAE in fp32, as it should be, is warned of
         made = pipeline(generator=generators, output_type="np", **options).images  # N,H,W,3 float32 in [0, 1]
     if not np.isfinite(made).all():
         raise UserError(f"'{bundle.name}' made no picture but NaN: lower the guidance, or restore its damaged weights")

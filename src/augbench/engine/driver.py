@@ -12,7 +12,7 @@ import tempfile
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -30,6 +30,8 @@ from augbench.core.plan import Plan, make_plan
 from augbench.core.remaining import subtract
 from augbench.core.specs import PoolSpec
 from augbench.core.store import Store
+from augbench.core.temporary import default_variables, log_levels
+from augbench.core.versions import discard_chunks, mark_version
 from augbench.engine.board import Board
 from augbench.engine.inline import run_inline
 from augbench.engine.progress import RunProgress
@@ -98,6 +100,7 @@ def run(
         UserError: something the user gave cannot be used; nothing was started.
     """
     console = console or Console()
+    say = partial(console.print, markup=False, highlight=False, soft_wrap=True)
     trackers = trackers_of(track, executor)
     if executor == "ray" and store.files.one_process:
         raise UserError(f"store '{store.url}' is seen by one process only: use --executor inline, or another store")
@@ -109,6 +112,11 @@ def run(
     plan = make_plan(grid, store)
     plan.require_runnable()
     remaining = subtract(plan, store)
+    if earlier := ", ".join(mark_version(store)):
+        say(
+            f"store '{store.url}' has results of augbench {earlier}, this is {augbench.__version__}: what is finished "
+            "stays, the rest is made by this version; equal keys give equal bytes within one version only"
+        )
     known = {"grid": grid.as_dict(), "cells": expected_of(plan), "outline": outline_of(plan).as_dict()}
     store.write_json("grids", grid.name, known)
     if remaining.nothing:
@@ -120,6 +128,10 @@ def run(
     started = time.monotonic()
     with Leases(store.files) as leases:
         leases.sweep()
+        if remaining.begun_by_others:
+            pools = len({pool.key for pool, _ in remaining.begun_by_others})
+            say(f"{pools} unfinished pools were begun by another version of augbench: they are made anew")
+            discard_chunks(store, remaining.begun_by_others)
         board = Board(plan, remaining, store, leases)
         interrupted = False
         try:
@@ -127,7 +139,7 @@ def run(
                 if executor == "inline":
                     run_inline(plan, store, board)
                 else:
-                    _run_on_ray(plan, store, board, address, job, console, trackers)
+                    _run_on_ray(plan, store, board, address, job, say, trackers)
         except KeyboardInterrupt:
             interrupted = True
             board.stop()
@@ -146,18 +158,18 @@ def _run_on_ray(
     board: Board,
     address: str | None,
     job: Job,
-    console: Console,
+    say: Callable[[str], None],
     trackers: Sequence[Tracker],
 ) -> None:
-    with _ray(address) as nodes:
+    with _ray(address) as nodes, contextlib.ExitStack() as meanwhile:
         import ray
 
-        from augbench.engine.generate import Generation
+        from augbench.engine.generate import Generation, quiet_ray_data
         from augbench.engine.tracked import Tracking
         from augbench.engine.train import run_training
 
+        meanwhile.enter_context(quiet_ray_data())
         allotment = allot(plan, nodes)
-        say = partial(console.print, markup=False, highlight=False, soft_wrap=True)
         for note in allotment.notes:
             say(note)
         tracking = Tracking(trackers, plan, say) if trackers else None
@@ -181,8 +193,15 @@ def _run_on_ray(
 @contextlib.contextmanager
 def _ray(address: str | None) -> Iterator[list[Node]]:
     """A Ray cluster: the machines it has. One that was started here is shut down here."""
-    for name, value in LEAN.items():
-        os.environ.setdefault(name, value)
+    # Ray turns RAY_AUTH_MODE on for a cluster that it starts, and would ask others for a token from then on.
+    # What these loggers call an error is the death of a worker, which the board is told of: no tracebacks on screen.
+    quiet = log_levels(logging.CRITICAL, "ray", "ray._private.worker", "ray.tune", "ray.data", "ray.air")
+    with default_variables(LEAN, ["RAY_AUTH_MODE"]), quiet, _started_or_joined(address) as nodes:
+        yield nodes
+
+
+@contextlib.contextmanager
+def _started_or_joined(address: str | None) -> Iterator[list[Node]]:
     import ray
 
     started_here = not ray.is_initialized()
@@ -192,9 +211,6 @@ def _ray(address: str | None) -> Iterator[list[Node]]:
         if started_here:
             # By default Ray joins whatever cluster another program started on this machine, and ends with it.
             _connect(address or os.environ.get("RAY_ADDRESS") or "local", folder)
-        for name in ("ray", "ray._private.worker", "ray.tune", "ray.data", "ray.air"):
-            # What they call an error is the death of a worker, which the board hears of: no tracebacks on screen.
-            logging.getLogger(name).setLevel(logging.CRITICAL)
         alive = [node["Resources"] for node in ray.nodes() if node["Alive"]]
         yield [Node.of(resources) for resources in alive]
     finally:
@@ -230,7 +246,7 @@ def _connect(address: str, folder: str) -> None:
             socket.create_connection((host, int(port)), timeout=5).close()
         ray.init(
             address=address,
-            logging_level=logging.ERROR,
+            logging_level=logging.CRITICAL,
             log_to_driver=False,
             **({"include_dashboard": False, "_temp_dir": folder} if address == "local" else {}),
             runtime_env=_runtime_env(address),

@@ -8,6 +8,7 @@ import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 
 import numpy as np
@@ -16,6 +17,7 @@ import ray
 from augbench.core.plan import Plan
 from augbench.core.specs import AdapterSpec, FidelitySpec, PoolSpec
 from augbench.core.store import Store
+from augbench.core.temporary import log_levels
 from augbench.engine.board import ATTEMPTS, Board
 from augbench.engine.claims import LOOK_AGAIN
 from augbench.engine.resources import Allotment, Lane
@@ -152,7 +154,6 @@ class Making:
 
     def _execute(self, units: list[tuple[PoolSpec, int]]) -> Iterator[tuple[str, int, Failure | None]]:
         """One row is one chunk; yields (pool key, chunk, failure) as chunks are committed."""
-        _quiet_ray_data()
         pools = {pool.key: pool for pool, _ in units}
         rows = [{"pool": pool.key, "chunk": chunk} for pool, chunk in units]
         # Materialised in as many blocks as rows: each chunk is a task of its own, and no read task needs a CPU.
@@ -263,11 +264,16 @@ def _finished(work: dict[ray.ObjectRef, str]) -> Iterator[tuple[str, Failure | N
         yield work.pop(reference), ray.get(reference)
 
 
-def _quiet_ray_data() -> None:
-    """Our own progress is on screen; Ray Data's bars and plan print-outs would break it."""
+@contextmanager
+def quiet_ray_data() -> Iterator[None]:
+    """Keep Ray Data's bars, plans and log off the screen, where the run's own progress is; afterwards as before."""
     context = ray.data.DataContext.get_current()
-    context.enable_progress_bars = False
-    context.print_on_execution_start = False
-    # For `_without_restarts`: the one way to say so that this Ray has; pyproject.toml bounds the version.
-    warnings.filterwarnings("ignore", message="`ray_remote_args", category=DeprecationWarning)
-    logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # as in the driver
+    before = context.enable_progress_bars, context.print_on_execution_start
+    context.enable_progress_bars = context.print_on_execution_start = False
+    try:
+        with log_levels(logging.CRITICAL, "ray.data"), warnings.catch_warnings():
+            # For `_without_restarts`: the one way to say so that this Ray has; pyproject.toml bounds the version.
+            warnings.filterwarnings("ignore", message="`ray_remote_args", category=DeprecationWarning)
+            yield
+    finally:
+        context.enable_progress_bars, context.print_on_execution_start = before

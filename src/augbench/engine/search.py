@@ -19,7 +19,7 @@ from augbench.engine.titles import at_work_on
 from augbench.engine.trainables import registered
 from augbench.engine.worker import Failure, WorkerSetup, attempt
 from augbench.jobs.context import Context
-from augbench.jobs.search import arms_to_run, decide, run_arm
+from augbench.jobs.search import arm_rows, arms_to_run, decide, run_arm
 
 _boards: dict[str, Board] = {}  # by the store's URL: one driver fills it, and searches of one run follow each other
 
@@ -75,7 +75,7 @@ class Searching(threading.Thread):
             {"search": key, "arm": number}
             for key, spec in specs.items()
             for number in range(arms_to_run(context, spec))
-            if not context.store.files.exists(context.store.arm_name(spec, number))
+            if arm_rows(context.store, spec, number) is None
         ]
         if not arms:
             return {}

@@ -10,6 +10,7 @@ import json
 import logging
 import os
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from ray.tune.logger import LoggerCallback, TBXLoggerCallback
 from augbench.core.errors import UserError
 from augbench.core.plan import Plan
 from augbench.core.specs import Cell
+from augbench.core.temporary import default_variables, log_levels
 from augbench.engine.tracking import Tracker
 
 PROJECT = "augbench"  # of W&B
@@ -82,13 +84,16 @@ class Tracking:
         self._plan, self._say = plan, say
         self._loggers: dict[Tracker, LoggerCallback] = {}
         self._runs: dict[str, dict[Tracker, Run]] = {}  # by attempt, those that go on
-        for name in ("ray.air.integrations", "mlflow"):
-            logging.getLogger(name).setLevel(logging.ERROR)  # they would speak into the run's progress
+        self._for_now = ExitStack()
+        # They would print into the run's progress.
+        self._for_now.enter_context(log_levels(logging.ERROR, "ray.air.integrations", "mlflow"))
+        self._for_now.enter_context(default_variables(BRIEF))
         for tracker in trackers:
             try:
                 self._loggers[tracker] = logger = _logger(tracker, plan.grid.name)
                 logger.setup()
             except Exception as error:  # of three libraries, their clients and servers
+                self._for_now.close()
                 raise UserError(f"--track {tracker.tool}: {_line(error)}: {HELP[tracker.tool]}") from error
 
     def started(self, attempt: str, key: str) -> None:
@@ -114,6 +119,7 @@ class Tracking:
             self._end(attempt, failed=True)
         for tracker, logger in list(self._loggers.items()):
             self._attempt(tracker, lambda logger=logger: logger.on_experiment_end(trials=[]))
+        self._for_now.close()
 
     def _end(self, attempt: str, failed: bool) -> None:
         self._tell(attempt, lambda logger, run: logger.log_trial_end(run, failed=failed))
@@ -138,8 +144,6 @@ def _logger(tracker: Tracker, grid: str) -> LoggerCallback:
         _folder(tracker, grid).mkdir(parents=True, exist_ok=True)  # or the first training would find that it cannot be
         return TBXLoggerCallback()
     if tracker.tool == "mlflow":
-        for name, value in BRIEF.items():
-            os.environ.setdefault(name, value)
         from ray.air.integrations.mlflow import MLflowLoggerCallback
 
         return MLflowLoggerCallback(tracking_uri=tracker.where, experiment_name=grid)

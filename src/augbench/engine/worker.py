@@ -48,9 +48,10 @@ class WorkerSetup:
 
     def context(self, use_gpu: bool) -> Context:
         """The context in this process."""
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # repeatable matrix products on a GPU
         self._load_plugins()
         device = best_device() if use_gpu else "cpu"
+        if device == "cuda":
+            os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # repeatable matrix products
         store, library = Store(self.store, look=False), Library(self.datasets)
         return Context(store, library, device, self.save_weights, self.git_sha, _place())
 

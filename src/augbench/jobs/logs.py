@@ -14,11 +14,12 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout
 from typing import Any, TextIO
 
 from augbench.core.logs import UnitLog
+from augbench.core.temporary import log_levels
 from augbench.jobs.context import Context
 from augbench.jobs.provenance import device_name, versions
 
@@ -54,6 +55,47 @@ def unit_log(context: Context, key: str, part: int | None = None, whole_process:
         log.close()
 
 
+_listeners: list[Callable[[logging.LogRecord], None]] = []  # of units in work, which may be in several threads
+_listening = threading.Lock()
+_restore = ExitStack()  # what was changed for the first of them, and ends with the last
+
+
+@contextmanager
+def _records_to(listener: Callable[[logging.LogRecord], None]) -> Iterator[None]:
+    """Call ``listener`` with every record of `logging` that is made meanwhile, INFO of ours among them."""
+    with _listening:
+        if not _listeners:
+            _restore.enter_context(_all_records())
+        _listeners.append(listener)
+    try:
+        yield
+    finally:
+        with _listening:
+            _listeners.remove(listener)
+            if not _listeners:
+                _restore.close()
+
+
+@contextmanager
+def _all_records() -> Iterator[None]:
+    """Not by a handler of the root: libraries that end in handlers of their own would not reach it."""
+    ours, before = logging.getLogger(OURS), logging.getLogRecordFactory()
+    level = logging.INFO if ours.level == logging.NOTSET else ours.level  # without handlers of ours they go nowhere
+
+    def made(*arguments: Any, **options: Any) -> logging.LogRecord:
+        record = before(*arguments, **options)
+        for listener in tuple(_listeners):
+            listener(record)
+        return record
+
+    logging.setLogRecordFactory(made)
+    try:
+        with log_levels(level, OURS):
+            yield
+    finally:
+        logging.setLogRecordFactory(before)
+
+
 class _Ear:
     """Hears what is said in this process, or in one thread of it, and writes it down with the time."""
 
@@ -77,33 +119,19 @@ class _Ear:
     @contextmanager
     def listening(self) -> Iterator[None]:
         """Hear records of `logging` and, unless it is for one thread, what is printed."""
-        ours = logging.getLogger(OURS)
-        if ours.level == logging.NOTSET:
-            ours.setLevel(logging.INFO)  # they go nowhere else: handlers of last resort begin at WARNING
-        before = logging.getLogRecordFactory()
-
-        # Not a handler of the root: libraries that end in handlers of their own would not reach it.
-        def heard(*arguments: Any, **options: Any) -> logging.LogRecord:
-            record = before(*arguments, **options)
-            self._record(record)
-            return record
-
-        logging.setLogRecordFactory(heard)
-        try:
-            with ExitStack() as printed:
-                if self._thread is None:
-                    printed.enter_context(redirect_stdout(_Heard(sys.stdout, self)))
-                    printed.enter_context(redirect_stderr(_Heard(sys.stderr, self)))
-                yield
-        finally:
-            logging.setLogRecordFactory(before)
+        with _records_to(self.record), ExitStack() as printed:
+            if self._thread is None:
+                printed.enter_context(redirect_stdout(_Heard(sys.stdout, self)))
+                printed.enter_context(redirect_stderr(_Heard(sys.stderr, self)))
+            yield
 
     def printed(self, line: str, text: str) -> None:
         """A line that was printed, in a ``text``; handlers print what was heard as a record already."""
         if not (self._heard and self._heard in text):
             self._say(f"{_clock()} {line}")
 
-    def _record(self, record: logging.LogRecord) -> None:
+    def record(self, record: logging.LogRecord) -> None:
+        """What was said through `logging`: INFO of ours, WARNING of others."""
         is_ours = record.name.split(".")[0] == OURS
         if record.levelno < (logging.INFO if is_ours else logging.WARNING):
             return

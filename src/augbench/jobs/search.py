@@ -23,6 +23,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+import augbench
 from augbench.classifiers.features import Extractor, aspect_of, thumbnails
 from augbench.core.contracts import Augmenter, Candidate, Request, Scoring, TrainView, Workroom
 from augbench.core.errors import UserError
@@ -30,6 +31,7 @@ from augbench.core.keys import canonical_json
 from augbench.core.seeds import derive_seed
 from augbench.core.specs import AdapterSpec, SearchSpec
 from augbench.core.splits import grouped_folds
+from augbench.core.store import Store
 from augbench.jobs.adapt import NowAndThen
 from augbench.jobs.context import Context, loaded_extractor, one_thread
 from augbench.jobs.fidelity import kid_by_class, pictures_of
@@ -77,15 +79,23 @@ def arms_to_run(context: Context, spec: SearchSpec) -> int:
     return 0 if why_not(context, spec) else len(arms_of(context.library.augmenter(spec.adapter.augmenter)))
 
 
+def arm_rows(store: Store, spec: SearchSpec, number: int) -> list[dict] | None:
+    """Read what an arm has found; None where it is not committed, or by another version of augbench."""
+    try:
+        found = store.parsed(store.arm_name(spec, number))
+    except FileNotFoundError:
+        return None
+    return found["rows"] if found.get("augbench") == augbench.__version__ else None
+
+
 def run_arm(context: Context, spec: SearchSpec, number: int, say: Say = lambda *progress: None) -> list[dict]:
     """Adapt on one half, try all that this arm is for, and commit what was found. What is there is not done again.
 
     Raises:
         UserError: the augmenter cannot do it, or FID is asked for and pictures are too few.
     """
-    name = context.store.arm_name(spec, number)
-    if context.store.files.exists(name):
-        return context.store.parsed(name)["rows"]
+    if (found := arm_rows(context.store, spec, number)) is not None:
+        return found
     augmenter = context.library.augmenter(spec.adapter.augmenter)
     arm = arms_of(augmenter)[number]
     shots, labels, fold = _halves(context, spec)
@@ -113,7 +123,8 @@ def run_arm(context: Context, spec: SearchSpec, number: int, say: Say = lambda *
             seconds = {"adapting": adapting, "generating": time.perf_counter() - started}
             rows.append({"settings": candidate.settings, "fold": arm.fold, **found, "seconds": seconds})
             log.info("%s: %s, %s", *(canonical_json(part) for part in (candidate.settings, found, seconds)))
-    context.store.write_json_at(name, {"rows": rows})
+    arm_name = context.store.arm_name(spec, number)
+    context.store.write_json_at(arm_name, {"rows": rows, "augbench": augbench.__version__})
     shutil.rmtree(scratch, ignore_errors=True)
     return rows
 

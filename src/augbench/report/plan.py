@@ -36,6 +36,9 @@ def print_plan(plan: Plan, remaining: Remaining, store: Store, console: Console)
         console.print(f"not at hand: dataset '{label}' has no root; the numbers hold, the keys follow its files")
     for name, reason in plan.not_runnable.items():
         console.print(f"not runnable: augmenter '{name}': {reason}", markup=False)
+    if remaining.begun_by_others:
+        chunks = f"{len(remaining.begun_by_others)} chunks of unfinished pools"
+        console.print(f"{chunks} were made by another version of augbench: they are made anew", highlight=False)
     console.print(_left(plan, remaining, store), highlight=False)
 
 

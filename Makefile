@@ -2,6 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 STORE ?= runs/demo
+ORDER ?= 1
 
 .PHONY: demo test lint clean
 
@@ -9,7 +10,7 @@ demo: .venv/installed
 	$(BIN)/augbench run tune_configs/demo.yaml --store $(STORE)
 
 test: .venv/installed
-	$(BIN)/python -m pytest -n 2 --dist loadgroup -m "not slow and not gpu"
+	$(BIN)/python -m pytest -n 2 --dist loadgroup -m "not slow and not gpu" --randomly-seed=$(ORDER)
 
 lint: .venv/installed
 	$(BIN)/ruff check .

@@ -11,10 +11,9 @@ import reading
 import sheets
 import torch
 import train_unet
-import vae as micro_vae
 from accelerate import Accelerator
 from bundle import SD, SDXL
-from corpus.pictures import DEFECT_WORDS, Item, captions, make, plan
+from corpus.pictures import DEFECT_WORDS, TRAINED, captions, make, plan
 from diffusers import StableDiffusionPipeline, StableDiffusionXLInpaintPipeline
 from stock import CAPTIONS, VAGUE, encoded, region, regions
 from transformers import CLIPTokenizer
@@ -27,7 +26,7 @@ READING = {"items": 40, "steps": 2, "batch": 8, "lr": 2e-3}
 def vae_folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("vae")
     torch.manual_seed(0)
-    micro_vae.build().half().save_pretrained(folder)
+    bundle.vae().half().save_pretrained(folder)
     (folder / "training.json").write_text(json.dumps(SETTINGS | {"kl": 1e-5}))
     return folder
 
@@ -91,7 +90,6 @@ def test_a_card_tells_how_a_bundle_was_trained(out):
         "guidance": 4.0,
         "steps": 20,
     }
-    evaluate_bundles.show(found)
     (out / "evaluation.json").write_text(json.dumps(found))
     for name in (SD, SDXL):
         card = cards.bundle_card(name, out)
@@ -145,7 +143,7 @@ def test_the_region_holds_the_defect_and_follows_from_the_item():
 
 
 def test_the_stock_is_what_diffusers_would_feed(vae_folder, tokenizer):
-    corpus, vae = make(6, seed=0), micro_vae.load(vae_folder)
+    corpus, vae = make(6, seed=0), bundle.load_vae(vae_folder)
     _, masked, masks, defects, words, tokens = encoded(corpus, vae, tokenizer).tensors
     images = torch.from_numpy(corpus.images).permute(0, 3, 1, 2).float() / 127.5 - 1
     painted = torch.from_numpy(regions(corpus))[:, None].float()
@@ -228,7 +226,9 @@ def test_what_errors_have_in_common_where_all_is_given_is_their_tone():
 def test_a_text_encoder_learns_to_read_in_a_few_steps(tokenizer):
     torch.manual_seed(0)
     encoder = bundle.text_encoder(tokenizer)
-    right = reading.teach(Accelerator(), encoder, tokenizer, items=200, steps=40, batch=32, lr=5e-3)
+    right = reading.teach(
+        Accelerator(), encoder, tokenizer, READING | {"items": 200, "steps": 25, "batch": 32, "lr": 1e-2}
+    )
     assert right["defect"] > 0.5 and right["material"] > 0.5  # by chance a tenth and less
 
 
@@ -249,11 +249,6 @@ def test_captions_are_asked_for_what_they_name():
 # Evaluation
 
 
-def test_a_prompt_names_its_material():
-    for index in range(50):
-        assert "granite" in evaluate_bundles.named(Item(0, index, "granite", "", "crack"))
-
-
 def test_inpainting_is_judged_inside_against_outside(monkeypatch):
     """With a pipeline that darkens by 20 levels inside and by 2 outside."""
 
@@ -263,7 +258,7 @@ def test_inpainting_is_judged_inside_against_outside(monkeypatch):
 
     monkeypatch.setattr(sheets, "load", lambda *_: None)
     monkeypatch.setattr(sheets, "inpainted", paint)
-    monkeypatch.setattr(evaluate_bundles, "judged", lambda *_: {"defect": 1.0, "material": 1.0, "by_defect": {}})
+    monkeypatch.setattr(evaluate_bundles, "scores", lambda *_: {"defect": 1.0, "material": 1.0, "by_defect": {}})
     for part in evaluate_bundles.inpainting(None, None, 8, "cpu").values():
         assert part["inside / outside"] == pytest.approx(10)
         assert part["images"] <= 8
@@ -279,8 +274,9 @@ def test_text_to_image_reports_the_worst_word(monkeypatch):
     words = {word or "good": 0.9 for word in DEFECT_WORDS} | {"crack": 0.2, "good": 0.0}
     monkeypatch.setattr(sheets, "load", lambda *_: None)
     monkeypatch.setattr(sheets, "generated", paint)
-    monkeypatch.setattr(evaluate_bundles, "judged", lambda *_: {"by_defect": words, "material": 1.0, "defect": 0.8})
+    monkeypatch.setattr(evaluate_bundles, "scores", lambda *_: {"by_defect": words, "material": 1.0, "defect": 0.8})
     found = evaluate_bundles.text_to_image(None, None, 3, "cpu")
     assert len(shown) == 3 * len(DEFECT_WORDS)
+    assert all(any(name in prompt for name in TRAINED) for prompt in shown)
     assert (found["worst word"], found["worst"]) == ("crack", 0.2)
     assert found["defect, mean"] == pytest.approx((0.9 * 8 + 0.2) / 9)  # without "good"

@@ -4,6 +4,7 @@ import json
 import logging
 import warnings
 
+import bundle
 import cards
 import evaluate_bundles
 import probe
@@ -15,7 +16,6 @@ import train_resnet
 import train_unet
 import train_vae
 import training
-import vae as micro_vae
 from corpus.pictures import make
 from diffusers import AutoencoderKL
 from safetensors.torch import load_file
@@ -27,13 +27,13 @@ TINY = ["--images", "16", "--batch", "4", "--steps", "3"]
 
 @pytest.fixture(scope="module")
 def pixels():
-    return training.images_of(make(12, seed=0))
+    return training.tensor_of(make(12, seed=0).images)
 
 
 @pytest.fixture(scope="module")
 def vae():
     torch.manual_seed(0)
-    return micro_vae.build().eval()
+    return bundle.vae().eval()
 
 
 def test_the_vae_script_writes_a_folder_that_diffusers_loads_without_a_warning(tmp_path, pixels, caplog, monkeypatch):
@@ -52,7 +52,7 @@ def test_the_vae_script_writes_a_folder_that_diffusers_loads_without_a_warning(t
         loaded = AutoencoderKL.from_pretrained(tmp_path)
     assert not caplog.records
     assert loaded.config.scaling_factor == 1.0 and loaded.config.latent_channels == 4
-    made = micro_vae.round_trip(micro_vae.load(tmp_path), pixels)
+    made = bundle.round_trip(bundle.load_vae(tmp_path), pixels)
     assert made.shape == pixels.shape and made.dtype == torch.uint8
     about = json.loads((tmp_path / "training.json").read_text())
     assert (about["steps"], about["images"]) == (3, 16) and about["psnr"] > 5
@@ -69,14 +69,14 @@ def test_the_resnet_script_writes_weights_that_timm_loads_and_a_card(tmp_path):
 
 def test_baking_normalises_the_latents_and_changes_no_image(pixels):
     torch.manual_seed(0)
-    vae = micro_vae.build().eval()
+    vae = bundle.vae().eval()
     with torch.no_grad():
         vae.quant_conv.bias += torch.randn(8)  # a mean to take away
-    images = micro_vae.from_pixels(pixels)
+    images = bundle.from_pixels(pixels)
     with torch.inference_mode():
         before, spread = vae(images).sample, vae.encode(images).latent_dist
     found = train_vae.bake(vae, pixels)
-    latents = micro_vae.encode(vae, images)
+    latents = bundle.encode(vae, images)
     assert torch.allclose(latents.mean((0, 2, 3)), torch.zeros(4), atol=1e-4)
     assert torch.allclose(latents.std((0, 2, 3)), torch.ones(4), atol=1e-4)
     with torch.inference_mode():
@@ -87,7 +87,7 @@ def test_baking_normalises_the_latents_and_changes_no_image(pixels):
 
 
 def test_equal_images_look_equal_and_others_do_not(pixels):
-    looks, images = train_vae.Perceptual(), micro_vae.from_pixels(pixels[:4])
+    looks, images = train_vae.Perceptual(), bundle.from_pixels(pixels[:4])
     assert looks(images, images).item() == pytest.approx(0, abs=1e-6)
     assert looks(images, images.flip(0)).item() > 0.1
 
@@ -107,7 +107,7 @@ def test_the_probe_is_trained_once_and_judged_with(tmp_path, pixels):
     assert torch.equal(probe.logits_of(network, pixels), first)
     assert file.stat().st_mtime_ns == written
     corpus = make(12, seed=0)
-    found = probe.scores(network, pixels, corpus.material, corpus.defect)
+    found = probe.scores(network, pixels, corpus.items)
     assert 0 <= found["material"] <= 1 and 0 <= found["defect"] <= 1
     assert "good" in found["by_defect"]
 
@@ -138,8 +138,8 @@ def test_a_card_keeps_its_words_and_gets_other_settings_and_scores():
 
 
 def test_no_two_uses_share_a_corpus():
-    seeds = [seed for script in (train_resnet, train_vae, probe) for seed in script.SEEDS.values()]
-    seeds += [train_unet.SEED, sheets.SHEET_SEED]
+    seeds = [seed for script in (train_resnet, train_vae) for seed in script.SEEDS.values()]
+    seeds += [train_unet.SEED, sheets.SHEET_SEED, probe.SEED]
     for seed in evaluate_bundles.SEEDS.values():
         seeds += seed.values() if isinstance(seed, dict) else [seed]
     assert len(set(seeds)) == len(seeds)

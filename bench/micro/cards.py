@@ -1,6 +1,6 @@
 """The model cards of other weights than the shipped ones: the same words, with other settings and scores.
 
-    python bench/micro/cards.py OUT [--into src/augbench/assets/models]
+    python bench/micro/cards.py OUT
 
 OUT holds the bundles, each with its `training.json`, and the `evaluation.json` of evaluate_bundles.py. The card of a
 `micro_resnet` is written by train_resnet.py.
@@ -11,15 +11,13 @@ from __future__ import annotations
 import argparse
 import json
 import re
-import shutil
 from pathlib import Path
 
 from bundle import SD, SDXL
 from corpus.defects import DEFECTS
 from corpus.pictures import GOOD_SHARE, TRAINED
-from evaluate_bundles import by_word, rows
+from evaluate_bundles import by_word, rows, table
 
-from augbench.core.files import write_atomic
 from augbench.core.weights import parameters
 from augbench.diffusion.bundles import MODELS
 from augbench.jobs.provenance import versions
@@ -41,11 +39,6 @@ def card(name: str, settings: dict[str, str], scores: str) -> str:
         assert count == 1, f"the card of {name} has {count} lines '{key}'"
     head, limits = text.split("## Scores")[0], text.split("## Limits")[1]
     return f"{head}## Scores\n{scores}\n\n## Limits{limits}"
-
-
-def table(titles: list[str], lines: list[list[str]]) -> str:
-    """Write a table in Markdown."""
-    return "\n".join(f"| {' | '.join(line)} |" for line in (titles, ["---"] * len(titles), *lines))
 
 
 def common(about: dict) -> dict[str, str]:
@@ -70,21 +63,20 @@ def training(about: dict) -> str:
 
 def resnet_card(about: dict, found: dict[str, dict]) -> str:
     """Write the card of a `micro_resnet` from its settings and the scores of each part."""
-    lines = []
+    lines = [["images", "material", "defect", "worst word", "AP"]]
     for part, scores in found.items():
         material = "never seen" if scores["material"] is None else f"{scores['material']:.1%}"
         worst = f"{scores['worst word']} {scores['worst']:.1%}"
         lines.append([part, material, f"{scores['defect']:.1%}", worst, f"{scores['ap']:.3f}"])
-    shown = table(["images", "material", "defect", "worst word", "AP"], lines)
     said = f"Of the file with the heads of its training, {about['judged']:,} images each. AP: defect against normal."
-    return card("micro_resnet", common(about) | {"training": training(about)}, f"{said}\n\n{shown}")
+    return card("micro_resnet", common(about) | {"training": training(about)}, f"{said}\n\n{table(lines)}")
 
 
 def bundle_card(name: str, out: Path) -> str:
     """Write the card of one bundle."""
     folder = out / name
     about, found = (json.loads(path.read_text()) for path in (folder / "training.json", out / "evaluation.json"))
-    vae, lines = about["vae_training"], rows(found)
+    vae = about["vae_training"]
     counts = {path.parent.name: parameters(path) for path in sorted(folder.glob("*/*.safetensors"))}
     parts = ", ".join(f"{part} {count / 1e6:.2f} M" for part, count in counts.items())
     megabytes = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) / 1e6
@@ -94,30 +86,25 @@ def bundle_card(name: str, out: Path) -> str:
         "normalised channel by channel inside the weights",
         "U-Net and text": f"{training(about)}, moving average; {HOW[name]}",
     }
-    short = [line[0] for line in lines if line[-1] == "short"]
-    titles, *shares = by_word(found)
+    short = [line[0] for line in rows(found) if line[-1] == "short"]
     scores = [
         f"By `bench/micro/evaluate_bundles.py`, for both bundles together; {found['steps']} steps, guidance "
         f"{found['guidance']:g}. A probe (a small CNN that\nshares no weights or images with anything here) names "
         "material and defect. Reserved materials are those that no training saw.",
-        table(["what", "goal", "unseen seed", "reserved materials", ""], lines),
-        table(titles, shares),
+        table(rows(found)),
+        table(by_word(found)),
         f"**Short of its goals**: {'; '.join(short)}." if short else "All goals are met.",
     ]
     return card(name, settings, "\n\n".join(scores))
 
 
 def main() -> None:
-    """Write the bundles' cards; put the bundles into the package where asked."""
+    """Write the cards of both bundles."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("out", type=Path, help="what train_unet.py wrote to")
-    parser.add_argument("--into", type=Path, help="copy the bundles there")
     args = parser.parse_args()
     for name in (SD, SDXL):
-        write_atomic(args.out / name / "README.md", bundle_card(name, args.out).encode())
-    for name in (SD, SDXL) if args.into else ():
-        shutil.rmtree(args.into / name, ignore_errors=True)
-        shutil.copytree(args.out / name, args.into / name)
+        (args.out / name / "README.md").write_text(bundle_card(name, args.out), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -19,23 +19,21 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
+import bundle
 import numpy as np
 import sheets
 import torch
-import vae as micro_vae
 from accelerate import Accelerator
 from bundle import SD, SDXL
-from corpus.pictures import DEFECT_WORDS, MATERIAL_WORDS, RESERVED, TRAINED, Item, captions, make, of_items, plan
+from corpus.pictures import DEFECT_WORDS, RESERVED, TRAINED, Item, captions, make, of_items, plan
 from corpus.words import WORDS
 from diffusers import AutoencoderKL
 from probe import CHECKPOINT, Network, logits_of, probe, scores, trained
-from rich.console import Console
-from rich.table import Table
 from stock import regions
 from torch.nn import functional
 from torch.utils.data import TensorDataset
 from torchmetrics.functional.image import peak_signal_noise_ratio
-from training import images_of
+from training import tensor_of
 
 from augbench.core.files import write_atomic
 from augbench.core.seeds import derive_seed, rng
@@ -67,8 +65,8 @@ def fingerprint_network(vae: AutoencoderKL, settings: dict) -> Network:
     """Train a network to separate normal images (0) from their own round trip (1)."""
     torch.manual_seed(derive_seed("micro-fingerprint"))
     items = (plan(SEEDS["fingerprint"], index) for index in range(6 * settings["images"]))
-    real = images_of(of_items([item for item in items if not item.defect][: settings["images"]]))
-    both = torch.cat([real, micro_vae.round_trip(vae, real)])
+    real = tensor_of(of_items([item for item in items if not item.defect][: settings["images"]]).images)
+    both = torch.cat([real, bundle.round_trip(vae, real)])
 
     def loss(logits: tuple[torch.Tensor], wanted: torch.Tensor) -> torch.Tensor:
         return functional.binary_cross_entropy_with_logits(logits[0][:, 0], wanted)
@@ -87,9 +85,9 @@ def round_trips(vae: AutoencoderKL, judge: Network, count: int, separator: Netwo
     found = {}
     for name, materials in PARTS.items():
         corpus = make(count, SEEDS["vae"][name], materials=materials)
-        real = images_of(corpus)
-        made = micro_vae.round_trip(vae, real)
-        before, after = (scores(judge, pixels, corpus.material, corpus.defect) for pixels in (real, made))
+        real = tensor_of(corpus.images)
+        made = bundle.round_trip(vae, real)
+        before, after = (scores(judge, pixels, corpus.items) for pixels in (real, made))
         normal = torch.from_numpy(corpus.defect == 0)
         found[name] = {
             "psnr": peak_signal_noise_ratio(made.float(), real.float(), data_range=255.0).item(),
@@ -99,18 +97,6 @@ def round_trips(vae: AutoencoderKL, judge: Network, count: int, separator: Netwo
     return found
 
 
-def judged(judge: Network, made: np.ndarray, items: list[Item]) -> dict:
-    """Measure how often the probe finds what was asked for in N,H,W,3 uint8."""
-    material = np.array([MATERIAL_WORDS.index(item.material) for item in items])
-    defect = np.array([DEFECT_WORDS.index(item.defect) for item in items])
-    return scores(judge, torch.from_numpy(made).permute(0, 3, 1, 2).contiguous(), material, defect)
-
-
-def named(item: Item) -> str:
-    """Write a caption with the material's first name, as "stone" may be granite or slate."""
-    return next(text for text in captions(item, 100) if item.material in text)
-
-
 def text_to_image(folder: Path, judge: Network, count: int, device: str) -> dict:
     """Judge ``count`` images for each defect word and for none, each with a caption that names its material."""
     draw = rng("evaluate-text", SEEDS["text"])
@@ -118,8 +104,10 @@ def text_to_image(folder: Path, judge: Network, count: int, device: str) -> dict
         Item(SEEDS["text"], number, TRAINED[draw.integers(len(TRAINED))], "", defect)
         for number, defect in enumerate(word for word in DEFECT_WORDS for _ in range(count))
     ]
-    made = sheets.generated(sheets.load(folder, device), [named(item) for item in items], SEEDS["text"])
-    found = judged(judge, made, items)
+    # The first name of a material, as "stone" may be granite or slate.
+    prompts = [next(text for text in captions(item, 100) if item.material in text) for item in items]
+    made = sheets.generated(sheets.load(folder, device), prompts, SEEDS["text"])
+    found = scores(judge, tensor_of(made), items)
     words = {word: share for word, share in found["by_defect"].items() if word != "good"}
     worst = min(words, key=lambda word: words[word])
     return found | {"defect, mean": float(np.mean(list(words.values()))), "worst": words[worst], "worst word": worst}
@@ -142,7 +130,7 @@ def inpainting(folder: Path, judge: Network, count: int, device: str) -> dict[st
         made = sheets.inpainted(pipeline, normal, prompts, masks, seed)
         change = np.abs(made.astype(float) - normal.images).mean(3)
         inside, outside = float(change[masks].mean()), float(change[~masks].mean())
-        before, after = judged(judge, normal.images, items), judged(judge, made, items)
+        before, after = (scores(judge, tensor_of(images), items) for images in (normal.images, made))
         found[name] = {
             "images": len(made),
             "inside": inside,
@@ -164,25 +152,26 @@ def speed(folder: Path, device: str, dtype: torch.dtype) -> float:
     return SPEED["batch"] / min(times)
 
 
-def rows(found: dict) -> list[tuple[str, str, str, str, str]]:
+def rows(found: dict) -> list[list[str]]:
     """Lay out the table: what, goal, on unseen seeds (which the goal is for), on reserved materials, met or short."""
     vae, text, paint = found["vae"], found["text"], found["inpainting"]
 
-    def row(what: str, shown: list[str], value: float = 0.0, goal: str = "", form: str = ".0%") -> tuple[str, ...]:
+    def row(what: str, shown: list[str], value: float = 0.0, goal: str = "", form: str = ".0%") -> list[str]:
         verdict = ("met" if value >= GOALS[goal] else "short") if goal else ""
-        return what, f">= {GOALS[goal]:{form}}" if goal else "", *[*shown, ""][:2], verdict
+        return [what, f">= {GOALS[goal]:{form}}" if goal else "", *[*shown, ""][:2], verdict]
 
     psnr = [part["psnr"] for part in vae.values()]
-    table = [row("VAE: PSNR of the round trip, dB", [f"{value:.2f}" for value in psnr], psnr[0], "psnr", ".0f")]
+    lines = [["what", "goal", "unseen seed", "reserved materials", ""]]
+    lines.append(row("VAE: PSNR of the round trip, dB", [f"{value:.2f}" for value in psnr], psnr[0], "psnr", ".0f"))
     for what in ("material", "defect"):
         left = [part["left"][what] for part in vae.values()]
         shown = [f"{value:.1%}" for value in left]
-        table.append(row(f"VAE: probe on round trips, {what}, relative", shown, left[0], f"round trip, {what}"))
+        lines.append(row(f"VAE: probe on round trips, {what}, relative", shown, left[0], f"round trip, {what}"))
     mean, worst, material = text["defect, mean"], text["worst"], text["material"]
     ratios = [f"{p['inside / outside']:.1f} ({p['inside']:.1f} / {p['outside']:.1f})" for p in paint.values()]
     recognised = [f"{part['defect']:.1%} (before {part['defect before']:.1%})" for part in paint.values()]
     ratio = paint["unseen seed"]["inside / outside"]
-    table += [
+    lines += [
         row("VAE: fingerprint AP (0.5 is none)", [f"{part['fingerprint']:.3f}" for part in vae.values()]),
         row("text to image: defect, mean", [f"{mean:.1%}"], mean, "text, defect, mean"),
         row("text to image: worst defect", [f"{worst:.1%} ({text['worst word']})"], worst, "text, defect, worst"),
@@ -193,8 +182,8 @@ def rows(found: dict) -> list[tuple[str, str, str, str, str]]:
     ]
     for name, rate in found["speed"].items():
         what = f"images/s, {found['steps']} steps with CFG, batch {SPEED['batch']}, {name}"
-        table.append(row(what, [f"{rate:.2f}"], rate, "images per second", "g"))
-    return table
+        lines.append(row(what, [f"{rate:.2f}"], rate, "images per second", "g"))
+    return lines
 
 
 def by_word(found: dict) -> list[list[str]]:
@@ -208,18 +197,13 @@ def by_word(found: dict) -> list[list[str]]:
     return [["defect recognised", *words], *lines]
 
 
-def show(found: dict) -> None:
-    """Print both tables."""
-    header = ("what", "goal", "unseen seed", "reserved materials", "")
-    for titles, *lines in ([header, *rows(found)], by_word(found)):
-        table = Table(*titles)
-        for line in lines:
-            table.add_row(*line)
-        Console(width=130).print(table)
+def table(lines: list[list[str]]) -> str:
+    """Write lines as a table in Markdown, the first as its head."""
+    return "\n".join(f"| {' | '.join(line)} |" for line in (lines[0], ["---"] * len(lines[0]), *lines[1:]))
 
 
 def main() -> None:
-    """Judge, print the tables, write the JSON."""
+    """Judge, print the tables in Markdown, write the JSON."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path, help="what train_unet.py wrote to")
     parser.add_argument("--judged", type=int, default=2000, help="reconstructions of each part")
@@ -231,7 +215,7 @@ def main() -> None:
     device = Accelerator().device.type
     kinds = {"float32": torch.float32, "bfloat16": torch.bfloat16}
     judge = probe(args.probe)
-    vae = micro_vae.load(args.folder / SD / "vae", device)
+    vae = bundle.load_vae(args.folder / SD / "vae", device)
     found = {
         "speed": {name: speed(args.folder / SD, device, kind) for name, kind in kinds.items()},
         "vae": round_trips(vae, judge, args.judged, fingerprint_network(vae, FINGERPRINT)),
@@ -241,7 +225,7 @@ def main() -> None:
         "steps": sheets.STEPS,
         "versions": versions(),
     }
-    show(found)
+    print(table(rows(found)), table(by_word(found)), sep="\n\n")
     if args.out:
         write_atomic(args.out, (json.dumps(found, indent=2) + "\n").encode())
 

@@ -1,7 +1,5 @@
 """The judge of generated images: a small CNN that names the material and the defect of an image of the corpus.
 
-    python bench/micro/probe.py [--checkpoint FILE]     # trains it once, then prints its scores
-
 How far its accuracy falls on reconstructed or generated images says what they have lost. It shares no weights, layers
 or images with `micro_resnet`, by whose features the VAE is trained. It knows all materials, the reserved ones too, so
 that it can judge images of them. It is trained on sharp images only: blur in its training would make it forgive the
@@ -10,22 +8,21 @@ blur that it is to find.
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
 
 import numpy as np
 import torch
 from accelerate import Accelerator
-from corpus.pictures import DEFECT_WORDS, MATERIAL_WORDS, make
+from corpus.pictures import DEFECT_WORDS, MATERIAL_WORDS, Item, make
 from safetensors.torch import load_model, save_model
 from torch import nn
 from torch.nn import functional
 from torch.utils.data import TensorDataset
-from training import Loss, batches, fit, images_of
+from training import Loss, batches, fit, tensor_of
 
 from augbench.core.seeds import derive_seed
 
-SEEDS = {"training": 6, "unseen seed": 7}  # of the corpus
+SEED = 6  # of the corpus
 SETTINGS = {"images": 20_000, "epochs": 6, "batch": 128, "lr": 4e-3}
 CHANNELS = (16, 32, 64, 128)
 CHECKPOINT = Path("runs/micro_probe/model.safetensors")
@@ -93,8 +90,10 @@ def probe(checkpoint: Path = CHECKPOINT, **settings: float) -> Network:
     if not checkpoint.exists():
         settings = SETTINGS | settings
         torch.manual_seed(derive_seed("micro-probe"))
-        corpus = make(settings["images"], SEEDS["training"], materials=MATERIAL_WORDS)
-        dataset = TensorDataset(images_of(corpus), torch.from_numpy(corpus.material), torch.from_numpy(corpus.defect))
+        corpus = make(settings["images"], SEED, materials=MATERIAL_WORDS)
+        dataset = TensorDataset(
+            tensor_of(corpus.images), torch.from_numpy(corpus.material), torch.from_numpy(corpus.defect)
+        )
         checkpoint.parent.mkdir(parents=True, exist_ok=True)
         save_model(trained(SIZES, dataset, named_loss, settings), checkpoint)
     network = Network(sum(SIZES))
@@ -102,12 +101,14 @@ def probe(checkpoint: Path = CHECKPOINT, **settings: float) -> Network:
     return network.to(Accelerator().device).eval()
 
 
-def scores(network: Network, pixels: torch.Tensor, material: np.ndarray, defect: np.ndarray) -> dict[str, object]:
+def scores(network: Network, pixels: torch.Tensor, items: list[Item]) -> dict[str, object]:
     """Measure how often the probe names what is meant to be in the images.
 
-    The images are N,3,H,W uint8; ``material`` and ``defect`` are N places in `MATERIAL_WORDS` and `DEFECT_WORDS`.
-    Returns the accuracy of both in [0, 1], and ``by_defect`` the same for each word ("good" for none).
+    Takes N,3,H,W uint8. Returns the accuracy of ``material`` and ``defect`` in [0, 1], and ``by_defect`` the same for
+    each word ("good" for none).
     """
+    material = np.array([MATERIAL_WORDS.index(item.material) for item in items])
+    defect = np.array([DEFECT_WORDS.index(item.defect) for item in items])
     materials, defects = (logits.argmax(1).numpy() for logits in logits_of(network, pixels).split(SIZES, 1))
     right = defects == defect
     words = {word or "good": right[defect == i] for i, word in enumerate(DEFECT_WORDS)}
@@ -116,16 +117,3 @@ def scores(network: Network, pixels: torch.Tensor, material: np.ndarray, defect:
         "defect": float(right.mean()),
         "by_defect": {word: float(own.mean()) for word, own in words.items() if len(own)},
     }
-
-
-def main() -> None:
-    """Train where needed; print the scores on an unseen seed."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--checkpoint", type=Path, default=CHECKPOINT)
-    network = probe(parser.parse_args().checkpoint)
-    judged = make(2000, SEEDS["unseen seed"], materials=MATERIAL_WORDS)
-    print(scores(network, images_of(judged), judged.material, judged.defect))
-
-
-if __name__ == "__main__":
-    main()

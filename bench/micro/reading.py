@@ -72,17 +72,9 @@ class Reader(nn.Module):
         return [head(x) for head, x in zip(self.heads, seen, strict=True)]
 
 
-def teach(
-    accelerator: Accelerator,
-    encoder: nn.Module,
-    tokenizer: CLIPTokenizer,
-    items: int,
-    steps: int,
-    batch: int,
-    lr: float,
-) -> dict[str, float]:
+def teach(accelerator: Accelerator, encoder: nn.Module, tokenizer: CLIPTokenizer, settings: dict) -> dict[str, float]:
     """Train a text encoder in place; returns how often it then names material, colour and defect of captions."""
-    texts, answers = questions([plan(0, index) for index in range(items)])
+    texts, answers = questions([plan(0, index) for index in range(settings["items"])])
     tokens, reader = tokenized(texts, tokenizer), Reader(encoder)
 
     def loss(_: int, tokens: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
@@ -92,8 +84,8 @@ def teach(
             for i, part in enumerate(answer.split(SIZES, 1))
         )
 
-    loader = batches(TensorDataset(tokens, answers), batch, steps)
-    fit(accelerator, reader, loader, loss, lr=lr, warm_up=50, weight_decay=0.01)
+    loader = batches(TensorDataset(tokens, answers), settings["batch"], settings["steps"])
+    fit(accelerator, reader, loader, loss, lr=settings["lr"], warm_up=50, weight_decay=0.01)
     with torch.no_grad():
         guessed = [part.argmax(1).cpu() for part in reader(tokens[:1000].to(accelerator.device))[0].split(SIZES, 1)]
     wanted = answers[:1000].unbind(1)

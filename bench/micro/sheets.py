@@ -18,16 +18,8 @@ from augbench.diffusion import bundles
 
 STEPS, GUIDANCE = 20, 4.0
 BATCH = 16
-SHEET_MATERIALS = (
-    "brushed metal",
-    "copper metal",
-    "concrete",
-    "wood",
-    "blue plastic",
-    "white wall",
-    "red leather",
-    "tile",
-)
+SHEET_MATERIALS = ("brushed metal", "copper metal", "concrete", "wood", "blue plastic", "white wall", "red leather",
+                   "tile")  # fmt: skip
 SHEET_SEED, SHEET_IMAGES = 14, 24  # of the corpus
 
 

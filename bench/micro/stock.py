@@ -6,16 +6,16 @@ names lies inside, where it is to be painted.
 
 from __future__ import annotations
 
+import bundle
 import numpy as np
 import torch
-import vae as micro_vae
 from bundle import LENGTH
 from corpus.pictures import SHAPE, Arrays, Item, captions, vague_captions
 from diffusers import AutoencoderKL
 from scipy import ndimage
 from torch.nn import functional
 from torch.utils.data import TensorDataset
-from training import images_of
+from training import tensor_of
 from transformers import CLIPTokenizer
 
 from augbench.core.noise import perlin
@@ -75,12 +75,12 @@ def encoded(corpus: Arrays, vae: AutoencoderKL, tokenizer: CLIPTokenizer) -> Ten
         words: N int64, places in `DEFECT_WORDS`.
         tokens: N,CAPTIONS + VAGUE,LENGTH int16; the last VAGUE ones are vague.
     """
-    images = micro_vae.from_pixels(images_of(corpus))
+    images = bundle.from_pixels(tensor_of(corpus.images))
     covered, defects = (torch.from_numpy(masks)[:, None].float() for masks in (regions(corpus), corpus.masks))
     texts = [text for item in corpus.items for text in (*captions(item, CAPTIONS), *vague_captions(item, VAGUE))]
     return TensorDataset(
-        micro_vae.encode(vae, images).cpu(),
-        micro_vae.encode(vae, images.masked_fill(covered > 0, GRAY)).cpu(),
+        bundle.encode(vae, images).cpu(),
+        bundle.encode(vae, images.masked_fill(covered > 0, GRAY)).cpu(),
         functional.interpolate(covered, scale_factor=0.5).bool(),  # nearest, as diffusers makes masks smaller
         functional.max_pool2d(defects, 2).bool(),
         torch.from_numpy(corpus.defect),

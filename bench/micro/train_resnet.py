@@ -23,7 +23,7 @@ from torch import nn
 from torch.nn import functional
 from torch.utils.data import TensorDataset
 from torchvision.transforms.functional import normalize
-from training import about_run, batches, fit, images_of, options
+from training import about_run, batches, fit, options, tensor_of
 
 from augbench.classifiers import micro_resnet
 from augbench.core.seeds import derive_seed
@@ -54,12 +54,8 @@ class Heads(nn.Module):
 def augmented(images: torch.Tensor, masks: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Move, zoom, mirror, turn by right angles; change light, blur and noise.
 
-    Args:
-        images: N,3,H,W float in [0, 1], H = W.
-        masks: N,1,H,W float.
-
-    Returns:
-        The images, their masks, and the share of each defect that is still in the image, N in [0, 1].
+    Takes N,3,H,W float in [0, 1] and N,1,H,W float. Returns both, and the share of each defect that is still in the
+    image, N in [0, 1].
     """
     count, device = len(images), images.device
 
@@ -90,7 +86,7 @@ def augmented(images: torch.Tensor, masks: torch.Tensor) -> tuple[torch.Tensor, 
 def scores(model: Heads, corpus: Arrays) -> dict[str, object]:
     """Measure accuracy of material (None if never trained on) and defect, worst defect word, AP of defect images."""
     device = next(model.parameters()).device
-    parts = [model(part.to(device) / 255) for part in images_of(corpus).split(256)]
+    parts = [model(part.to(device) / 255) for part in tensor_of(corpus.images).split(256)]
     material, defect = (torch.cat([part[i] for part in parts]).cpu() for i in (0, 1))
     right = defect.argmax(1).numpy() == corpus.defect
     recalls = {w: float(right[corpus.defect == i].mean()) for i, w in enumerate(DEFECT_WORDS) if i in corpus.defect}
@@ -115,9 +111,8 @@ def main(given: list[str] | None = None) -> None:
     accelerator = Accelerator(mixed_precision=args.mixed_precision)
     corpus, model = make(args.images, SEEDS["training"]), Heads()
 
-    def loss(
-        _: int, pixels: torch.Tensor, masks: torch.Tensor, materials: torch.Tensor, defects: torch.Tensor
-    ) -> torch.Tensor:
+    def loss(_: int, *batch: torch.Tensor) -> torch.Tensor:
+        pixels, masks, materials, defects = batch
         images, moved, kept = augmented(pixels / 255, masks.float())
         material, defect, where = model(images)
         seen = kept > 0.4  # a defect of which most was cut away has no fair label
@@ -129,7 +124,7 @@ def main(given: list[str] | None = None) -> None:
 
     materials = torch.tensor([TRAINED.index(item.material) for item in corpus.items])
     masks, defects = torch.from_numpy(corpus.masks)[:, None], torch.from_numpy(corpus.defect)
-    loader = batches(TensorDataset(images_of(corpus), masks, materials, defects), args.batch, args.steps)
+    loader = batches(TensorDataset(tensor_of(corpus.images), masks, materials, defects), args.batch, args.steps)
     seconds = fit(accelerator, model, loader, loss, lr=args.lr, warm_up=200, weight_decay=0.02)
 
     model.eval().backbone.half().float()  # the scores are of the file, not of something better

@@ -27,7 +27,6 @@ from pathlib import Path
 
 import bundle
 import torch
-import vae as micro_vae
 from accelerate import Accelerator
 from bundle import SD, SDXL
 from corpus.pictures import DEFECT_WORDS, captions, make, plan
@@ -96,11 +95,8 @@ def banded(spread: torch.Tensor) -> torch.Tensor:
 def weights(name: str, words: torch.Tensor, defects: torch.Tensor, given: torch.Tensor) -> torch.Tensor:
     """Compute what an error counts in each place, N,1,h,w.
 
-    Args:
-        name: of the bundle.
-        words: the defect of each image, N, places in `DEFECT_WORDS`.
-        defects: 1 where it is, N,1,h,w.
-        given: 1 where an inpainting is given what to draw, N,1,h,w.
+    ``words`` are the defects of the images (N, places in `DEFECT_WORDS`), ``defects`` is 1 where they are, and ``given``
+    is 1 where an inpainting is given what to draw (N,1,h,w).
     """
     extra = torch.tensor([DEFECT_WEIGHT[name] * HARD.get(word, 1.0) - 1 for word in DEFECT_WORDS])
     extra = extra.to(defects.device)[words].view(-1, 1, 1, 1)
@@ -153,11 +149,11 @@ def main(given: list[str] | None = None) -> None:
         first = CLIPTextModel.from_pretrained(begun_with / "text_encoder", dtype=torch.float32)
         encoders = [first, bundle.text_encoder(tokenizer, bundle.SECOND_WIDTH, projected=True)]
         unet = bundle.widened(UNet2DConditionModel.from_pretrained(args.out / "nine", dtype=torch.float32))
-    right = teach(accelerator, encoders[-1], tokenizer, **READING)
+    right = teach(accelerator, encoders[-1], tokenizer, READING)
     print("the text encoder reads:", right, flush=True)
     text = Text(args.name, encoders, tokenizer).to(accelerator.device)
 
-    vae = micro_vae.load(args.vae, accelerator.device)
+    vae = bundle.load_vae(args.vae, accelerator.device)
     stock = encoded(make(args.images, SEED), vae, tokenizer)
     scheduler = DDPMScheduler(**bundle.DIFFUSION)
 

@@ -13,9 +13,9 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
+import bundle
 import timm
 import torch
-import vae as micro_vae
 from accelerate import Accelerator
 from corpus.pictures import make
 from diffusers import AutoencoderKL
@@ -26,7 +26,7 @@ from torch.utils.data import TensorDataset
 from torchmetrics.functional.image import peak_signal_noise_ratio
 from torchvision.transforms.functional import normalize
 from torchvision.utils import make_grid, save_image
-from training import about_run, batches, fit, images_of, options
+from training import about_run, batches, fit, options, tensor_of
 
 from augbench.classifiers import micro_resnet
 from augbench.core.seeds import derive_seed
@@ -98,14 +98,9 @@ def bake(vae: AutoencoderKL, pixels: torch.Tensor) -> dict[str, list[float]]:
     A change of the two 1 x 1 convolutions only, and exact: the decoded image stays the same. Without it a U-Net has to
     cope with channels of different size, for which one ``scaling_factor`` is not enough.
 
-    Args:
-        vae: changed in place; float32.
-        pixels: N,3,H,W uint8.
-
-    Returns:
-        For each channel ``mean`` and ``std`` before.
+    Changes a VAE in float32 in place. Returns ``mean`` and ``std`` of each channel before.
     """
-    latents = micro_vae.encode(vae, micro_vae.from_pixels(pixels))
+    latents = bundle.encode(vae, bundle.from_pixels(pixels))
     mean, std = latents.mean((0, 2, 3)), latents.std((0, 2, 3))
     count = len(mean)
     out, back = vae.quant_conv, vae.post_quant_conv
@@ -128,8 +123,8 @@ def main(given: list[str] | None = None) -> None:
     args = options(__doc__, images=40_000, steps=6_000, batch=16, lr=1.5e-3).parse_args(given)
     torch.manual_seed(derive_seed("micro-vae", args.seed))
     accelerator = Accelerator(mixed_precision=args.mixed_precision)
-    pixels = images_of(make(args.images, SEEDS["training"]))
-    vae, perceptual = micro_vae.build(), Perceptual().to(accelerator.device)
+    pixels = tensor_of(make(args.images, SEEDS["training"]).images)
+    vae, perceptual = bundle.vae(), Perceptual().to(accelerator.device)
 
     def loss(step: int, batch: torch.Tensor) -> torch.Tensor:
         wanted = augmented(batch)
@@ -146,8 +141,8 @@ def main(given: list[str] | None = None) -> None:
     about = about_run(args, seconds, accelerator.device) | {"kl": KL, "perceptual": PERCEPTUAL}
     about["latents"] = bake(vae.eval(), pixels[:4096])
     vae.half().save_pretrained(args.out)
-    watched = images_of(make(WATCHED, SEEDS["watched"]))
-    made = micro_vae.round_trip(micro_vae.load(args.out, accelerator.device), watched)
+    watched = tensor_of(make(WATCHED, SEEDS["watched"]).images)
+    made = bundle.round_trip(bundle.load_vae(args.out, accelerator.device), watched)
     about["psnr"] = peak_signal_noise_ratio(made.float(), watched.float(), data_range=255.0).item()
     sheet(watched, made, args.out / "sheet.png")
     (args.out / "training.json").write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")

@@ -11,10 +11,10 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import torch
 from accelerate import Accelerator
 from accelerate.utils import tqdm
-from corpus.pictures import Arrays
 from diffusers.optimization import get_cosine_schedule_with_warmup
 from diffusers.training_utils import EMAModel
 from torch import nn
@@ -46,9 +46,9 @@ def about_run(args: argparse.Namespace, seconds: float, device: torch.device) ->
     return settings | {"device": device.type, "threads": torch.get_num_threads(), "seconds": round(seconds, 1)}
 
 
-def images_of(corpus: Arrays) -> torch.Tensor:
-    """Return the images of a corpus as N,3,H,W uint8."""
-    return torch.from_numpy(corpus.images).permute(0, 3, 1, 2).contiguous()
+def tensor_of(images: np.ndarray) -> torch.Tensor:
+    """Convert images N,H,W,3 uint8 to N,3,H,W."""
+    return torch.from_numpy(images).permute(0, 3, 1, 2).contiguous()
 
 
 def batches(dataset: TensorDataset, batch: int, steps: int, weights: torch.Tensor | None = None) -> DataLoader:
@@ -74,15 +74,8 @@ def fit(
 ) -> float:
     """Train a model in place, one step for each batch of the loader, and return the seconds that it took.
 
-    Args:
-        accelerator: decides device and precision.
-        model: in training mode afterwards, too.
-        loader: from `batches`.
-        loss: computed under autocast.
-        lr: the highest learning rate.
-        warm_up: steps until it is reached.
-        weight_decay: of AdamW.
-        ema: decay of a moving average of the weights, which the model has in the end; None: its last weights.
+    ``lr`` is the highest learning rate, reached after ``warm_up`` steps. ``ema`` is the decay of a moving average of
+    the weights, which the model then has in the end.
     """
     model.to(accelerator.device).train()
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]

@@ -148,7 +148,7 @@ def test_the_stock_is_what_diffusers_would_feed(vae_folder, tokenizer):
     images = torch.from_numpy(corpus.images).permute(0, 3, 1, 2).float() / 127.5 - 1
     painted = torch.from_numpy(regions(corpus))[:, None].float()
     with torch.inference_mode():
-        assert torch.allclose(masked, vae.encode(images * (painted < 0.5)).latent_dist.mode(), atol=1e-4)
+        assert torch.allclose(masked.float(), vae.encode(images * (painted < 0.5)).latent_dist.mode(), atol=1e-2)
     assert torch.equal(masks.float(), torch.nn.functional.interpolate(painted, size=(32, 32)))
     for small, mask in zip(defects[:, 0], torch.from_numpy(corpus.masks), strict=True):
         assert torch.equal(small, mask.view(32, 2, 32, 2).any(3).any(1))

@@ -50,8 +50,6 @@ DIFFUSION = {
 """More noise than Stable Diffusion's 0.012: its last step leaves a signal of 0.5 % in power, which summed over 32 x 32
 places still shows the mean colour. A model trained so reads the colour off the noise and never learns to take it from
 the text, and in pure noise it sees gray."""
-
-
 LENGTH = 77  # tokens of a prompt, as in Stable Diffusion
 VOCABULARY = 2048  # at most; only pieces that occur twice are merged
 MORE = (

@@ -68,19 +68,23 @@ def encoded(corpus: Arrays, vae: AutoencoderKL, tokenizer: CLIPTokenizer) -> Ten
     """Encode a corpus.
 
     Returns:
-        latents: N,4,32,32 float32.
-        masked: N,4,32,32 float32, of the image with gray under the mask.
+        latents: N,4,32,32 float16.
+        masked: N,4,32,32 float16, of the image with gray under the mask.
         masks: N,1,32,32 bool.
         defects: N,1,32,32 bool, where any of a latent's pixels is defective.
         words: N int64, places in `DEFECT_WORDS`.
         tokens: N,CAPTIONS + VAGUE,LENGTH int16; the last VAGUE ones are vague.
     """
-    images = bundle.from_pixels(tensor_of(corpus.images))
     covered, defects = (torch.from_numpy(masks)[:, None].float() for masks in (regions(corpus), corpus.masks))
     texts = [text for item in corpus.items for text in (*captions(item, CAPTIONS), *vague_captions(item, VAGUE))]
+    latents, masked = [], []
+    for pixels, cover in zip(tensor_of(corpus.images).split(1024), covered.split(1024), strict=True):
+        images = bundle.from_pixels(pixels)
+        latents.append(bundle.encode(vae, images).half().cpu())
+        masked.append(bundle.encode(vae, images.masked_fill(cover > 0, GRAY)).half().cpu())
     return TensorDataset(
-        bundle.encode(vae, images).cpu(),
-        bundle.encode(vae, images.masked_fill(covered > 0, GRAY)).cpu(),
+        torch.cat(latents),
+        torch.cat(masked),
         functional.interpolate(covered, scale_factor=0.5).bool(),  # nearest, as diffusers makes masks smaller
         functional.max_pool2d(defects, 2).bool(),
         torch.from_numpy(corpus.defect),

@@ -95,8 +95,8 @@ def banded(spread: torch.Tensor) -> torch.Tensor:
 def weights(name: str, words: torch.Tensor, defects: torch.Tensor, given: torch.Tensor) -> torch.Tensor:
     """Compute what an error counts in each place, N,1,h,w.
 
-    ``words`` are the defects of the images (N, places in `DEFECT_WORDS`), ``defects`` is 1 where they are, and ``given``
-    is 1 where an inpainting is given what to draw (N,1,h,w).
+    ``words`` are the defects of the images (N, places in `DEFECT_WORDS`), ``defects`` is 1 where they are (N,1,h,w),
+    and ``given`` where an inpainting is given what to draw.
     """
     extra = torch.tensor([DEFECT_WEIGHT[name] * HARD.get(word, 1.0) - 1 for word in DEFECT_WORDS])
     extra = extra.to(defects.device)[words].view(-1, 1, 1, 1)
@@ -159,6 +159,7 @@ def main(given: list[str] | None = None) -> None:
 
     def loss(_: int, *batch: torch.Tensor) -> torch.Tensor:
         latents, masked, masks, defects, words, tokens = batch
+        latents, masked = latents.float(), masked.float()
         count, device = len(latents), latents.device
         noise = torch.randn_like(latents)
         spread = (torch.arange(count, device=device) + torch.rand(count, device=device)) / count

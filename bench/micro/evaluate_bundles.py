@@ -58,7 +58,7 @@ GOALS = {
     "images per second": 4.5,
 }
 FINGERPRINT = {"images": 3000, "epochs": 6, "batch": 128, "lr": 4e-3}
-SPEED = {"batch": 8, "runs": 5}
+SPEED = {"batch": 8, "runs": 3}
 
 
 def fingerprint_network(vae: AutoencoderKL, settings: dict) -> Network:

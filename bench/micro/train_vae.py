@@ -1,7 +1,7 @@
 """Makes the VAE of the micro bundles from nothing.
 
     python bench/micro/train_vae.py --out FOLDER
-    python bench/micro/train_vae.py --out FOLDER --images 200000 --steps 40000 --batch 256 --lr 2e-3 \
+    python bench/micro/train_vae.py --out FOLDER --images 200000 --steps 40000 --batch 256 --lr 2e-3 \\
         --mixed-precision bf16      # on a GPU, which is used where there is one
 
 Writes a diffusers folder (fp16), `training.json`, and `sheet.png`: originals, each row above its reconstructions.

@@ -61,24 +61,11 @@ def augmented(pixels: torch.Tensor) -> torch.Tensor:
     return images.masked_fill(box[:, None], 0.0)
 
 
-class Perceptual(nn.Module):
-    """LPIPS with the shipped `micro_resnet` and no learned weights: how different two images look to it."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        micro_resnet.register()
-        self.net = timm.create_model(micro_resnet.NAME, pretrained=True, features_only=True)
-        self.eval().requires_grad_(False)
-
-    def features(self, images: torch.Tensor) -> list[torch.Tensor]:
-        """Compute the maps N,C,h,w of the stem and the four stages, each position scaled to length 1."""
-        maps = self.net(normalize(images / 2 + 0.5, IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD))
-        return [functional.normalize(one.float(), dim=1, eps=1e-4) for one in maps]
-
-    def forward(self, made: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
-        """Average the squared distance over stages and positions: a scalar in [0, 4]."""
-        pairs = zip(self.features(made), self.features(wanted), strict=True)
-        return torch.stack([((a - b) ** 2).sum(1).mean() for a, b in pairs]).mean()
+def perceptual_loss(net: nn.Module, made: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
+    """Compute LPIPS without learned weights: the squared distance of a network's maps, each position scaled to 1."""
+    both = normalize(torch.cat([made, wanted]) / 2 + 0.5, IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD)
+    pairs = [functional.normalize(maps.float(), dim=1, eps=1e-4).chunk(2) for maps in net(both)]
+    return torch.stack([((a - b) ** 2).sum(1).mean() for a, b in pairs]).mean()
 
 
 def pixel_loss(made: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
@@ -124,7 +111,10 @@ def main(given: list[str] | None = None) -> None:
     torch.manual_seed(derive_seed("micro-vae", args.seed))
     accelerator = Accelerator(mixed_precision=args.mixed_precision)
     pixels = tensor_of(make(args.images, SEEDS["training"]).images)
-    vae, perceptual = bundle.vae(), Perceptual().to(accelerator.device)
+    micro_resnet.register()  # its stem and four stages are the eyes of the perceptual term
+    net = timm.create_model(micro_resnet.NAME, pretrained=True, features_only=True).eval().requires_grad_(False)
+    net.to(accelerator.device)
+    vae = bundle.vae()
 
     def loss(step: int, batch: torch.Tensor) -> torch.Tensor:
         wanted = augmented(batch)
@@ -132,7 +122,7 @@ def main(given: list[str] | None = None) -> None:
         made = vae.decode(latent.sample()).sample.float()
         kl = latent.kl().mean() / latent.mean[0].numel()
         risen = min(max((step / args.steps - RISE[0]) / (RISE[1] - RISE[0]), 0.0), 1.0)
-        looks = perceptual(made, wanted) if risen else 0.0
+        looks = perceptual_loss(net, made, wanted) if risen else 0.0
         return pixel_loss(made, wanted) + KL * kl + PERCEPTUAL * risen * looks
 
     loader = batches(TensorDataset(pixels), args.batch, args.steps)

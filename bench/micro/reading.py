@@ -67,7 +67,8 @@ class Reader(nn.Module):
             layers = [output.hidden_states[-2], output.text_embeds]
         else:
             layers = [told(self.encoder, tokens, skip) for skip in (1, 2)]
-        places, ends = torch.arange(len(tokens)), (tokens == self.encoder.config.eos_token_id).int().argmax(1)
+        places = torch.arange(len(tokens), device=tokens.device)
+        ends = (tokens == self.encoder.config.eos_token_id).int().argmax(1)
         seen = [torch.cat([x.mean(1), x[places, ends]], 1) if x.ndim == 3 else x for x in layers]
         return [head(x) for head, x in zip(self.heads, seen, strict=True)]
 

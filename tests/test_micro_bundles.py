@@ -69,6 +69,7 @@ def test_both_bundles_load_in_ordinary_diffusers(out):
         about = json.loads((out / name / "training.json").read_text())
         assert about["steps"] == 2 and about["reading"]["items"] == 40 and about["vae_training"]["steps"] == 5
         assert (out / f"{name}.png").stat().st_size > 1000
+        assert all(path.stat().st_mode & 0o044 == 0o044 for path in (out / name).rglob("*.*"))
 
 
 def test_the_second_bundle_has_the_parts_of_the_first(out):

@@ -247,3 +247,5 @@ def save(pipeline: DiffusionPipeline, folder: Path) -> None:
         settings = json.loads(path.read_text(encoding="utf-8"))
         kept = {name: value for name, value in settings.items() if name not in ORIGINS}
         path.write_text(json.dumps(kept, indent=2) + "\n", encoding="utf-8")
+    for path in folder.rglob("*.safetensors"):
+        path.chmod(0o644)  # that library writes files that only their owner can read

@@ -136,6 +136,7 @@ def main(given: list[str] | None = None) -> None:
     args.out.mkdir(parents=True, exist_ok=True)
     state = {name: tensor.cpu().contiguous() for name, tensor in model.backbone.half().state_dict().items()}
     save_file(state, args.out / "model.safetensors", {"format": "pt"})
+    (args.out / "model.safetensors").chmod(0o644)  # that library writes files that only their owner can read
     about = about_run(args, seconds, accelerator.device) | {"judged": args.judged}
     (args.out / "README.md").write_text(resnet_card(about, found), encoding="utf-8")
 

@@ -1,18 +1,23 @@
-"""What the micro bundles are made of, beside the VAE: text encoders, U-Nets, scheduler; and how they are saved.
+"""What the micro bundles are made of: VAE, tokenizer, text encoders, U-Nets; and how they are used and saved.
 
 The architectures are those of Stable Diffusion 1.5 and of SDXL inpainting, built from diffusers' and transformers' own
 classes; only widths and depths differ. `micro-sdxl-inpaint` takes VAE, tokenizer and first text encoder of `micro-sd`.
+
+The VAE has f = 2: 64 x 64 images become 4 x 32 x 32 latents. Four channels, as diffusers' inpainting takes U-Nets with
+4 or 9 input channels only; and then f = 4 keeps too little of images that are all grain: of 4 x 4 patches the four best
+linear functions leave 24.5 dB, of 2 x 2 patches 29.0 dB (PCA of the corpus). Images are N,3,H,W, uint8 or float in
+[-1, 1].
 """
 
 from __future__ import annotations
 
-import copy
 import json
-import shutil
+from collections.abc import Iterable
 from pathlib import Path
 
 import torch
 from diffusers import (
+    AutoencoderKL,
     DDIMScheduler,
     DiffusionPipeline,
     EulerDiscreteScheduler,
@@ -20,27 +25,108 @@ from diffusers import (
     StableDiffusionXLInpaintPipeline,
     UNet2DConditionModel,
 )
-from tokenizer import LENGTH, write_vocabulary
 from torch import nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
+from augbench.diffusion.bundles import MODELS
+
 SD, SDXL = "micro-sd", "micro-sdxl-inpaint"
-LATENT = 32  # height and width of the latents of a 64 x 64 picture
+LATENT = 32  # height and width of the latents of a 64 x 64 image
 LATENT_CHANNELS = 4
-INPAINTING_CHANNELS = 9  # latents, mask, latents of the masked picture, in diffusers' order
+INPAINTING_CHANNELS = 9  # latents, mask, latents of the masked image, in diffusers' order
+VAE_WIDTHS = (24, 48)  # one halving: f = 2
+VAE_BATCH = 64  # of a round trip
 WIDTHS = (64, 80, 80)  # the files of both bundles and micro_resnet are to stay under 16 MB
 TEXT_WIDTH, SECOND_WIDTH = 96, 64  # of the text encoders; SDXL's U-Net reads both side by side
 TIME_IDS = 6  # SDXL's size conditioning: original size, crop, target size
 TIME_ID_WIDTH = 32
 ORIGINS = ("_name_or_path", "is_local", "local_files_only")  # what configurations tell of the machine
-DIFFUSION = {"beta_start": 0.00085, "beta_end": 0.03, "beta_schedule": "scaled_linear", "steps_offset": 1}
+DIFFUSION = {
+    "beta_start": 0.00085,
+    "beta_end": 0.03,
+    "beta_schedule": "scaled_linear",
+    "prediction_type": "v_prediction",
+}
 """More noise than Stable Diffusion's 0.012: its last step leaves a signal of 0.5 % in power, which summed over 32 x 32
 places still shows the mean colour. A model trained so reads the colour off the noise and never learns to take it from
 the text, and in pure noise it sees gray."""
+LENGTH = 77  # tokens of a prompt, as in Stable Diffusion
+VOCABULARY = 2048  # at most; only pieces that occur twice are merged
+MORE = (
+    "a an the of on in at with without and or no for to from by near small large big thin thick long short deep "
+    "light dark bright smooth plain rough shiny dirty clean old new broken good bad perfect flawless normal "
+    "defective damaged damage defect defects anomaly anomalous flaw flaws fault faulty mark marks line lines pit "
+    "pitted pits blister bubble corrosion corroded contamination contaminated oil water paint glue burn burnt "
+    "bent fray fracture blowhole uneven patches patch inclusion scale rolled crazing break cut tear worn wear "
+    "black red blue green white yellow orange brown gray grey beige silver gold golden pink purple photo "
+    "photograph picture image close up macro top view industrial inspection factory product part object machine "
+    "production quality sharp focus blurry high low resolution detailed texture surface background material metal "
+    "steel iron aluminium aluminum glass ceramic magnetic commutator electrical plate sheet strip hot cold "
+    "asphalt road floor pavement bottle cable capsule grid hazelnut nut screw pill toothbrush transistor zipper "
+    "shadow"
+)
+"""Words that no caption of the corpus needs; the models see some of them as words without a meaning."""
+ENDS = [chr(code) for code in (*range(0x21, 0x7F), *range(0x680, 0x6C0))]
+"""Characters that end in each byte that a character can end in: the trainer keeps those ends of words that it saw."""
+
+
+def vae() -> AutoencoderKL:
+    """Make an untrained VAE. Its ``scaling_factor`` is 1: train_vae.py normalises the latents in the weights."""
+    return AutoencoderKL(
+        down_block_types=["DownEncoderBlock2D"] * len(VAE_WIDTHS),
+        up_block_types=["UpDecoderBlock2D"] * len(VAE_WIDTHS),
+        block_out_channels=VAE_WIDTHS,
+        layers_per_block=1,
+        latent_channels=LATENT_CHANNELS,
+        norm_num_groups=8,
+        mid_block_add_attention=False,  # over 32 x 32 places it would cost more than all else
+        sample_size=2 * LATENT,
+        scaling_factor=1.0,
+        force_upcast=False,
+    )
+
+
+def load_vae(folder: Path, device: torch.device | str = "cpu") -> AutoencoderKL:
+    """Load a saved VAE in float32: with the rounding of the file, without that of fp16 arithmetic."""
+    return AutoencoderKL.from_pretrained(folder, dtype=torch.float32).to(device).eval()
+
+
+def to_pixels(images: torch.Tensor) -> torch.Tensor:
+    """Convert float to uint8, rounded as diffusers' pipelines round."""
+    return ((images.float() / 2 + 0.5).clamp(0, 1) * 255).round().to(torch.uint8)
+
+
+def from_pixels(pixels: torch.Tensor) -> torch.Tensor:
+    """Convert uint8 to float32."""
+    return pixels.float() / 127.5 - 1
+
+
+@torch.inference_mode()
+def encode(model: AutoencoderKL, images: torch.Tensor) -> torch.Tensor:
+    """Encode float images, N,3,H,W, as the means of their latents, N,4,H/2,W/2 float32."""
+    parts = images.to(model.device).split(VAE_BATCH)
+    return torch.cat([model.encode(part).latent_dist.mode() for part in parts])
+
+
+@torch.inference_mode()
+def round_trip(model: AutoencoderKL, pixels: torch.Tensor) -> torch.Tensor:
+    """Encode and decode N,3,H,W uint8; returns the same, on the CPU."""
+    parts = [model.decode(encode(model, from_pixels(part))).sample for part in pixels.split(VAE_BATCH)]
+    return torch.cat([to_pixels(part).cpu() for part in parts])
+
+
+def trained_tokenizer(texts: Iterable[str]) -> CLIPTokenizer:
+    """Train CLIP's tokenizer anew on these texts and the words of `MORE`.
+
+    Their words become one token each; anything else falls into pieces, down to bytes, so that no text is refused.
+    """
+    shipped = CLIPTokenizer.from_pretrained(MODELS / "micro-sd" / "tokenizer")  # for its rules, not for its words
+    seen = [*texts, *(f"{word} {word}" for word in MORE.split()), *ENDS]
+    return shipped.train_new_from_iterator(seen, VOCABULARY, min_frequency=2, show_progress=False)
 
 
 def unet(kind: str, in_channels: int = INPAINTING_CHANNELS) -> UNet2DConditionModel:
-    """An untrained U-Net for 32 x 32 latents. Text is read at 8 x 8 only: at 16 x 16 too it halves the speed."""
+    """Make an untrained U-Net for 32 x 32 latents. Text is read at 8 x 8 only: at 16 x 16 too it halves the speed."""
     own: dict[str, object] = {
         "cross_attention_dim": TEXT_WIDTH,
         "addition_embed_type": "text",  # the text also joins the embedding of time and so reaches every block, as in
@@ -69,7 +155,7 @@ def unet(kind: str, in_channels: int = INPAINTING_CHANNELS) -> UNet2DConditionMo
 
 
 def text_encoder(tokenizer: CLIPTokenizer, width: int = TEXT_WIDTH, projected: bool = False) -> CLIPTextModel:
-    """An untrained text encoder; ``projected`` is the second of SDXL."""
+    """Make an untrained text encoder; ``projected`` is the second of SDXL."""
     config = CLIPTextConfig(
         vocab_size=len(tokenizer),
         hidden_size=width,
@@ -85,9 +171,9 @@ def text_encoder(tokenizer: CLIPTokenizer, width: int = TEXT_WIDTH, projected: b
     return (CLIPTextModelWithProjection if projected else CLIPTextModel)(config)
 
 
-def four_channels(nine: UNet2DConditionModel, kind: str) -> UNet2DConditionModel:
-    """The same U-Net without mask inputs: exactly what the larger one does with zeros there."""
-    four = unet(kind, LATENT_CHANNELS)
+def four_channels(nine: UNet2DConditionModel) -> UNet2DConditionModel:
+    """Cut the mask inputs off the U-Net of `micro-sd`: exactly what the larger one does with zeros there."""
+    four = unet(SD, LATENT_CHANNELS)
     weights = nine.state_dict()
     weights["conv_in.weight"] = weights["conv_in.weight"][:, :LATENT_CHANNELS].contiguous()
     four.load_state_dict(weights)
@@ -95,19 +181,8 @@ def four_channels(nine: UNet2DConditionModel, kind: str) -> UNet2DConditionModel
 
 
 @torch.no_grad()
-def nine_channels(four: UNet2DConditionModel, kind: str) -> UNet2DConditionModel:
-    """The U-Net with mask inputs that makes nothing of them yet: to train on from a saved `micro-sd`."""
-    nine = unet(kind)
-    weights = four.state_dict()
-    grown = torch.zeros_like(nine.conv_in.weight)
-    grown[:, :LATENT_CHANNELS] = weights["conv_in.weight"]
-    nine.load_state_dict(weights | {"conv_in.weight": grown})
-    return nine
-
-
-@torch.no_grad()
 def widened(source: UNet2DConditionModel) -> UNet2DConditionModel:
-    """SDXL's U-Net that begins where one of Stable Diffusion ended, both with 9 channels.
+    """Make SDXL's U-Net so that it begins where one of Stable Diffusion ended, both with 9 channels.
 
     The 1 x 1 convolutions around the transformers become linear layers; what reads the second text encoder, and the
     last layer of the embedding of pooled text and sizes, begin at zero.
@@ -130,53 +205,14 @@ def widened(source: UNet2DConditionModel) -> UNet2DConditionModel:
     return target
 
 
-def save(pipeline: DiffusionPipeline, folder: Path) -> None:
-    """A diffusers folder with fp16 safetensors, readable by all."""
-    for part in pipeline.components.values():
-        if isinstance(part, nn.Module):
-            halve(part)
-    pipeline.save_pretrained(folder)
-    for name in ("tokenizer", "tokenizer_2"):
-        if hasattr(pipeline, name):  # for readers that want the older files beside tokenizer.json
-            write_vocabulary(getattr(pipeline, name), folder / name)
-    without_origins(folder)
-
-
-def share(source: Path, folder: Path) -> None:
-    """Put the files of `micro-sd` in the place of those that are the same in the other bundle."""
-    for part in ("vae", "text_encoder", "tokenizer"):
-        shutil.copytree(source / part, folder / part, dirs_exist_ok=True)
-    shutil.copytree(source / "tokenizer", folder / "tokenizer_2", dirs_exist_ok=True)
-
-
-def without_origins(folder: Path) -> None:
-    """Take out of the configurations where each part was loaded from; make all files readable by all."""
-    for path in folder.rglob("*"):
-        if path.name in ("config.json", "tokenizer_config.json"):
-            settings = json.loads(path.read_text(encoding="utf-8"))
-            kept = {name: value for name, value in settings.items() if name not in ORIGINS}
-            path.write_text(json.dumps(kept, indent=2) + "\n", encoding="utf-8")
-        if path.is_file():
-            path.chmod(0o644)
-
-
-def halve(module: nn.Module) -> nn.Module:
-    """To fp16 in place, without the warning of diffusers' ``to`` about a cast that does no harm here."""
-    module.cpu().to(memory_format=torch.contiguous_format)
-    for tensor in [*module.parameters(), *module.buffers()]:
-        if tensor.is_floating_point():
-            tensor.data = tensor.data.half()
-    return module
-
-
 def sd_pipeline(vae: nn.Module, encoder: nn.Module, tokenizer: CLIPTokenizer, nine: nn.Module) -> DiffusionPipeline:
-    """`micro-sd`; the U-Net with 9 channels is cut to 4."""
+    """Put `micro-sd` together; the U-Net with 9 channels is cut to 4."""
     return StableDiffusionPipeline(
         vae=vae,
         text_encoder=encoder,
         tokenizer=tokenizer,
-        unet=four_channels(nine, SD),
-        scheduler=DDIMScheduler(**DIFFUSION, prediction_type="v_prediction", clip_sample=False, set_alpha_to_one=False),
+        unet=four_channels(nine),
+        scheduler=DDIMScheduler(**DIFFUSION, clip_sample=False, set_alpha_to_one=False, steps_offset=1),
         safety_checker=None,
         feature_extractor=None,
         requires_safety_checker=False,
@@ -186,14 +222,30 @@ def sd_pipeline(vae: nn.Module, encoder: nn.Module, tokenizer: CLIPTokenizer, ni
 def sdxl_pipeline(
     vae: nn.Module, encoders: list[nn.Module], tokenizer: CLIPTokenizer, nine: nn.Module
 ) -> DiffusionPipeline:
-    """`micro-sdxl-inpaint`."""
+    """Put `micro-sdxl-inpaint` together."""
     return StableDiffusionXLInpaintPipeline(
         vae=vae,
         text_encoder=encoders[0],
         text_encoder_2=encoders[1],
         tokenizer=tokenizer,
-        tokenizer_2=copy.deepcopy(tokenizer),
+        tokenizer_2=tokenizer,
         unet=nine,
-        scheduler=EulerDiscreteScheduler(**DIFFUSION, prediction_type="v_prediction", timestep_spacing="leading"),
+        scheduler=EulerDiscreteScheduler(**DIFFUSION, timestep_spacing="leading", steps_offset=1),
         add_watermarker=False,
     )
+
+
+def save(pipeline: DiffusionPipeline, folder: Path) -> None:
+    """Write a diffusers folder with fp16 safetensors that does not tell where its parts came from."""
+    for part in pipeline.components.values():
+        if isinstance(part, nn.Module):
+            part.cpu().half()
+    pipeline.save_pretrained(folder)
+    for path in folder.glob("tokenizer*"):  # vocab.json and merges.txt, which transformers before version 5 reads
+        pipeline.tokenizer.backend_tokenizer.model.save(str(path))
+    for path in folder.rglob("*config.json"):
+        settings = json.loads(path.read_text(encoding="utf-8"))
+        kept = {name: value for name, value in settings.items() if name not in ORIGINS}
+        path.write_text(json.dumps(kept, indent=2) + "\n", encoding="utf-8")
+    for path in folder.rglob("*.safetensors"):
+        path.chmod(0o644)  # that library writes files that only their owner can read

@@ -1,277 +1,231 @@
 """What the micro bundles can do, against the goals they were made for: the table of their model cards.
 
-    python bench/micro/evaluate_bundles.py OUT [--out evaluation.json] [--device cuda] [--skip-gain]
+    python bench/micro/evaluate_bundles.py OUT [--out evaluation.json]
 
 OUT holds `micro-sd` and `micro-sdxl-inpaint`. A probe that shares nothing with them names material and defect: in the
-VAE's reconstructions, in pictures made from text, and in good pictures that were inpainted. All on seeds that no
-training saw, and where a picture is given also on the materials that none saw. Needs an idle machine for the speed.
+VAE's reconstructions, in images made from text, and in normal images that were inpainted. All on seeds that no training
+saw, and where an image is given also on the materials that none saw. Needs an idle machine for the speed.
+
+Of the VAE also the fingerprint: AP of a classifier that was told to separate normal images from their own round trip,
+judged on other normal images. 0.5 means that it cannot; a detector trained with images that carry a fingerprint learns
+that instead of the defect.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import multiprocessing
 import time
-from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
-import evaluate_vae
+import bundle
 import numpy as np
-import resnet_gain
 import sheets
 import torch
-import vae as micro_vae
+from accelerate import Accelerator
 from bundle import SD, SDXL
-from corpus.pictures import DEFECT_WORDS, MATERIAL_WORDS, RESERVED, TRAINED, Arrays, Item, captions, make, of_items
+from corpus.pictures import DEFECT_WORDS, RESERVED, TRAINED, Item, captions, make, of_items, plan
 from corpus.words import WORDS
-from probe import CHECKPOINT, Network, probe, scores
-from rich.console import Console
-from rich.table import Table
+from diffusers import AutoencoderKL
+from probe import CHECKPOINT, Network, logits_of, probe, scores, trained
+from stock import regions
+from torch.nn import functional
+from torch.utils.data import TensorDataset
+from torchmetrics.functional.image import peak_signal_noise_ratio
+from training import tensor_of
 
 from augbench.core.files import write_atomic
-from augbench.core.seeds import rng
+from augbench.core.seeds import derive_seed, rng
 from augbench.jobs.provenance import versions
+from augbench.metrics.detection import average_precision
 
-SEEDS = {"text": 13, "inpainting": {"unseen seed": 15, "reserved materials": 16}}  # of prompts and corpora
 PARTS = {"unseen seed": TRAINED, "reserved materials": RESERVED}
+SEEDS = {  # of prompts and corpora
+    "fingerprint": 8,
+    "text": 13,
+    "vae": {"unseen seed": 9, "reserved materials": 10},
+    "inpainting": {"unseen seed": 15, "reserved materials": 16},
+}
 GOALS = {
+    "psnr": 28.0,  # dB
+    "round trip, material": 0.90,  # relative to the probe's accuracy on originals
+    "round trip, defect": 0.92,
     "text, defect, mean": 0.80,
     "text, defect, worst": 0.55,
     "text, material": 0.70,
     "inpainting, inside / outside": 8.0,
-    "pictures per second": 4.5,
-    "micro_resnet, gain in AP": resnet_gain.GOAL,
+    "images per second": 4.5,
 }
-SPEED = {"batch": 8, "runs": 5}
+FINGERPRINT = {"images": 3000, "epochs": 6, "batch": 128, "lr": 4e-3}
+SPEED = {"batch": 8, "runs": 3}
+
+
+def fingerprint_network(vae: AutoencoderKL, settings: dict) -> Network:
+    """Train a network to separate normal images (0) from their own round trip (1)."""
+    torch.manual_seed(derive_seed("micro-fingerprint"))
+    items = (plan(SEEDS["fingerprint"], index) for index in range(6 * settings["images"]))
+    real = tensor_of(of_items([item for item in items if not item.defect][: settings["images"]]).images)
+    both = torch.cat([real, bundle.round_trip(vae, real)])
+
+    def loss(logits: tuple[torch.Tensor], wanted: torch.Tensor) -> torch.Tensor:
+        return functional.binary_cross_entropy_with_logits(logits[0][:, 0], wanted)
+
+    return trained([1], TensorDataset(both, (torch.arange(len(both)) >= len(real)).float()), loss, settings)
+
+
+def fingerprint(network: Network, real: torch.Tensor, made: torch.Tensor) -> float:
+    """Compute the AP of round trips against the images they are of; half of all are round trips: chance is 0.5."""
+    logits = logits_of(network, torch.cat([real, made]))[:, 0].numpy()
+    return average_precision(np.arange(len(logits)) >= len(real), logits)
+
+
+def round_trips(vae: AutoencoderKL, judge: Network, count: int, separator: Network) -> dict[str, dict]:
+    """Measure what a VAE keeps; ``left`` is the probe's accuracy relative to that on originals."""
+    found = {}
+    for name, materials in PARTS.items():
+        corpus = make(count, SEEDS["vae"][name], materials=materials)
+        real = tensor_of(corpus.images)
+        made = bundle.round_trip(vae, real)
+        before, after = (scores(judge, pixels, corpus.items) for pixels in (real, made))
+        normal = torch.from_numpy(corpus.defect == 0)
+        found[name] = {
+            "psnr": peak_signal_noise_ratio(made.float(), real.float(), data_range=255.0).item(),
+            "left": {what: after[what] / before[what] for what in ("material", "defect")},
+            "fingerprint": fingerprint(separator, real[normal], made[normal]),
+        }
+    return found
 
 
 def text_to_image(folder: Path, judge: Network, count: int, device: str) -> dict:
-    """``count`` pictures for each defect word and for none, each with a caption that names its material."""
+    """Judge ``count`` images for each defect word and for none, each with a caption that names its material."""
     draw = rng("evaluate-text", SEEDS["text"])
     items = [
         Item(SEEDS["text"], number, TRAINED[draw.integers(len(TRAINED))], "", defect)
         for number, defect in enumerate(word for word in DEFECT_WORDS for _ in range(count))
     ]
-    pipeline = sheets.load(folder, device)
-    made = sheets.painted(pipeline, [named(item) for item in items], SEEDS["text"])
-    found = judged(judge, made, items)
+    # The first name of a material, as "stone" may be granite or slate.
+    prompts = [next(text for text in captions(item, 100) if item.material in text) for item in items]
+    made = sheets.generated(sheets.load(folder, device), prompts, SEEDS["text"])
+    found = scores(judge, tensor_of(made), items)
     words = {word: share for word, share in found["by_defect"].items() if word != "good"}
-    worst = min(words, key=words.get)
+    worst = min(words, key=lambda word: words[word])
     return found | {"defect, mean": float(np.mean(list(words.values()))), "worst": words[worst], "worst word": worst}
 
 
-def named(item: Item) -> str:
-    """A caption with the material's first name, as "stone" may be granite or slate."""
-    return next(text for text in captions(item, 100) if item.material in text)
-
-
-def judged(judge: Network, made: np.ndarray, items: list[Item]) -> dict:
-    """How often the probe finds what was asked for, N,H,W,3 uint8."""
-    device = next(judge.parameters()).device
-    pixels = torch.from_numpy(made).permute(0, 3, 1, 2).contiguous().to(device)
-    material = np.array([MATERIAL_WORDS.index(item.material) for item in items])
-    return scores(judge, pixels, material, np.array([DEFECT_WORDS.index(item.defect) for item in items]))
-
-
-def inpainting(folder: Path, judge: Network, count: int, device: str, workers: int | None) -> dict[str, dict]:
-    """Defects painted into good pictures: change inside against outside the mask before paste-back, and the probe.
+def inpainting(folder: Path, judge: Network, count: int, device: str) -> dict[str, dict]:
+    """Inpaint defects into normal images: change inside against outside the mask before paste-back, and the probe.
 
     The masks are the regions of the defects that the corpus would have drawn there.
     """
     pipeline, found = sheets.load(folder, device), {}
     for name, materials in PARTS.items():
         seed = SEEDS["inpainting"][name]
-        drawn = with_defects(make(2 * count, seed, materials=materials, workers=workers), count)
-        masks = sheets.regions(drawn)
-        keep = masks.mean((1, 2)) < 0.9  # where all is masked there is no outside
-        drawn, masks = select(drawn, keep), masks[keep]
-        good = without_defects(drawn)
-        prompts = [f"{item.material} background with {WORDS[item.defect].one}" for item in drawn.items]
-        made = sheets.inpainted(pipeline, good, prompts, masks, seed)
-        change = np.abs(made.astype(float) - good.images).mean(3)
-        inside, outside = change[masks].mean(), change[~masks].mean()
-        before, after = judged(judge, good.images, drawn.items), judged(judge, made, drawn.items)
+        items = [item for item in (plan(seed, i, materials) for i in range(2 * count)) if item.defect][:count]
+        masks = regions(of_items(items))
+        keep = np.flatnonzero(masks.mean((1, 2)) < 0.9)  # where all is masked there is no outside
+        items, masks = [items[row] for row in keep], masks[keep]
+        normal = of_items([replace(item, defect="") for item in items])  # the same pieces in the same light
+        prompts = [f"{item.material} background with {WORDS[item.defect].one}" for item in items]
+        made = sheets.inpainted(pipeline, normal, prompts, masks, seed)
+        change = np.abs(made.astype(float) - normal.images).mean(3)
+        inside, outside = float(change[masks].mean()), float(change[~masks].mean())
+        before, after = (scores(judge, tensor_of(images), items) for images in (normal.images, made))
         found[name] = {
-            "pictures": len(made),
+            "images": len(made),
             "inside": inside,
             "outside": outside,
             "inside / outside": inside / outside,
-            "defect": after["defect"],
             "defect before": before["defect"],
-            "material": after["material"],
-            "by_defect": after["by_defect"],
+            **after,
         }
     return found
 
 
-def with_defects(corpus: Arrays, count: int) -> Arrays:
-    """The first ``count`` defective pictures."""
-    return select(corpus, np.flatnonzero(corpus.defect)[:count])
-
-
-def select(corpus: Arrays, rows: np.ndarray) -> Arrays:
-    """Some pictures of a corpus."""
-    rows = np.arange(len(corpus))[rows]
-    items = [corpus.items[row] for row in rows]
-    return Arrays(corpus.images[rows], corpus.masks[rows], corpus.material[rows], corpus.defect[rows], items)
-
-
-def without_defects(corpus: Arrays) -> Arrays:
-    """The same pieces under the same light, before anything happened to them."""
-    return of_items([replace(item, defect="") for item in corpus.items], 1)
-
-
-def speed(folder: Path, device: str, dtype: torch.dtype, processes: int, threads: int) -> float:
-    """Pictures per second of text to image, 20 steps with guidance, the best of some runs: others only disturb.
-
-    Each of the processes paints a batch. With as many as processors, of one thread each, it is as augbench generates.
-    """
-    context, given = multiprocessing.get_context("spawn"), (folder, device, dtype, threads)
-    painters = [ProcessPoolExecutor(1, context, _begin, given) for _ in range(processes)]
-
-    def timed() -> float:
+def speed(folder: Path, device: str, dtype: torch.dtype) -> float:
+    """Measure images per second of text to image by one process: the best of some runs, as others only disturb."""
+    pipeline, times = sheets.load(folder, device, dtype), []
+    for _ in range(SPEED["runs"]):
         begun = time.perf_counter()
-        for job in [painter.submit(_paint) for painter in painters]:
-            job.result()
-        return time.perf_counter() - begun
-
-    timed()
-    best = min(timed() for _ in range(SPEED["runs"]))
-    for painter in painters:
-        painter.shutdown()
-    return processes * SPEED["batch"] / best
+        sheets.generated(pipeline, ["copper metal scratches"] * SPEED["batch"], 0)
+        times.append(time.perf_counter() - begun)
+    return SPEED["batch"] / min(times)
 
 
-def _begin(folder: Path, device: str, dtype: torch.dtype, threads: int) -> None:
-    global _pipeline  # of the process
-    torch.set_num_threads(threads)
-    _pipeline = sheets.load(folder, device, dtype)
-
-
-def _paint() -> None:
-    sheets.painted(_pipeline, ["copper metal scratches"] * SPEED["batch"], 0, batch=SPEED["batch"])
-
-
-def speeds(folder: Path, device: str, threads: int) -> dict[str, dict[str, float]]:
-    """By arithmetic: of generators as augbench has them on that device, and of one process that has all threads."""
-    generators, each = (threads, 1) if device == "cpu" else (1, threads)
-    kinds = {"float32": torch.float32, "bfloat16": torch.bfloat16}
-    return {
-        "speed": {name: speed(folder, device, kind, generators, each) for name, kind in kinds.items()},
-        "speed, one process": {name: speed(folder, device, kind, 1, threads) for name, kind in kinds.items()},
-    }
-
-
-@dataclass(frozen=True)
-class Row:
-    """One line of the table: what was measured, on unseen seeds and on reserved materials, and what was wanted."""
-
-    what: str
-    goal: str
-    shown: tuple[str, str]
-    met: bool | None = None  # None: no goal
-
-    @property
-    def verdict(self) -> str:
-        """For the last column."""
-        return {None: "", True: "met", False: "short"}[self.met]
-
-
-def rows(found: dict) -> list[Row]:
-    """The table, from the numbers of `evaluate`. A goal is judged on unseen seeds."""
+def rows(found: dict) -> list[list[str]]:
+    """Lay out the table: what, goal, on unseen seeds (which the goal is for), on reserved materials, met or short."""
     vae, text, paint = found["vae"], found["text"], found["inpainting"]
 
-    def row(what: str, shown: Sequence[str], value: float | None = None, goal: float = 0, form: str = ".0%") -> Row:
-        pair = (shown[0], shown[1] if len(shown) > 1 else "")
-        return Row(what, "" if value is None else f">= {goal:{form}}", pair, None if value is None else value >= goal)
+    def row(what: str, shown: list[str], value: float = 0.0, goal: str = "", form: str = ".0%") -> list[str]:
+        verdict = ("met" if value >= GOALS[goal] else "short") if goal else ""
+        return [what, f">= {GOALS[goal]:{form}}" if goal else "", *[*shown, ""][:2], verdict]
 
-    table = [
-        row(
-            "VAE: PSNR of the round trip, dB",
-            [f"{vae[part]['psnr']:.2f}" for part in PARTS],
-            vae["unseen seed"]["psnr"],
-            evaluate_vae.GOALS["psnr"],
-            ".0f",
-        )
-    ]
+    psnr = [part["psnr"] for part in vae.values()]
+    lines = [["what", "goal", "unseen seed", "reserved materials", ""]]
+    lines.append(row("VAE: PSNR of the round trip, dB", [f"{value:.2f}" for value in psnr], psnr[0], "psnr", ".0f"))
     for what in ("material", "defect"):
-        left = [vae[part]["left"][what] for part in PARTS]
-        goal = evaluate_vae.GOALS[what]
-        table.append(row(f"VAE: probe on round trips, {what}, relative", [f"{x:.1%}" for x in left], left[0], goal))
-    ratios = [
-        f"{part['inside / outside']:.1f} ({part['inside']:.1f} / {part['outside']:.1f})" for part in paint.values()
-    ]
-    told = [f"{part['defect']:.1%} (before {part['defect before']:.1%})" for part in paint.values()]
+        left = [part["left"][what] for part in vae.values()]
+        shown = [f"{value:.1%}" for value in left]
+        lines.append(row(f"VAE: probe on round trips, {what}, relative", shown, left[0], f"round trip, {what}"))
     mean, worst, material = text["defect, mean"], text["worst"], text["material"]
-    ratio, word = paint["unseen seed"]["inside / outside"], text["worst word"]
-    table += [
-        row("VAE: fingerprint AP (0.5 is none)", [f"{vae[part]['fingerprint']:.3f}" for part in PARTS]),
-        row("text to image: defect, mean", [f"{mean:.1%}"], mean, GOALS["text, defect, mean"]),
-        row("text to image: worst defect", [f"{worst:.1%} ({word})"], worst, GOALS["text, defect, worst"]),
-        row("text to image: material", [f"{material:.1%}"], material, GOALS["text, material"]),
-        row("inpainting: change inside / outside", ratios, ratio, GOALS["inpainting, inside / outside"], "g"),
-        row("inpainting: defect recognised", told),
+    ratios = [f"{p['inside / outside']:.1f} ({p['inside']:.1f} / {p['outside']:.1f})" for p in paint.values()]
+    recognised = [f"{part['defect']:.1%} (before {part['defect before']:.1%})" for part in paint.values()]
+    ratio = paint["unseen seed"]["inside / outside"]
+    lines += [
+        row("VAE: fingerprint AP (0.5 is none)", [f"{part['fingerprint']:.3f}" for part in vae.values()]),
+        row("text to image: defect, mean", [f"{mean:.1%}"], mean, "text, defect, mean"),
+        row("text to image: worst defect", [f"{worst:.1%} ({text['worst word']})"], worst, "text, defect, worst"),
+        row("text to image: material", [f"{material:.1%}"], material, "text, material"),
+        row("inpainting: change inside / outside", ratios, ratio, "inpainting, inside / outside", "g"),
+        row("inpainting: defect recognised", recognised),
         row("inpainting: material still recognised", [f"{part['material']:.1%}" for part in paint.values()]),
     ]
     for name, rate in found["speed"].items():
-        what, single = f"pictures/s, 20 steps with CFG, batch 8, {name}", found["speed, one process"][name]
-        shown = f"{rate:.2f} (one process with all threads: {single:.2f})"
-        table.append(row(what, [shown], rate, GOALS["pictures per second"], "g"))
-    if found["gain"]:
-        gain = found["gain"]["all"]
-        shown = f"{gain['gain']:+.3f} (worst seed {gain['worst seed']:+.3f})"
-        what = "micro_resnet: AP on surfaces against a random start"
-        table.append(row(what, [shown], gain["gain"], GOALS["micro_resnet, gain in AP"], "g"))
-    return table
+        what = f"images/s, {found['steps']} steps with CFG, batch {SPEED['batch']}, {name}"
+        lines.append(row(what, [f"{rate:.2f}"], rate, "images per second", "g"))
+    return lines
 
 
-def show(found: dict) -> None:
-    """Print the table, and the words."""
-    table = Table("what", "goal", "unseen seed", "reserved materials", "", title="micro-sd and micro-sdxl-inpaint")
-    for row in rows(found):
-        table.add_row(row.what, row.goal, *row.shown, row.verdict)
-    Console(width=130).print(table)
-    words = Table("defect recognised", *found["text"]["by_defect"])
-    words.add_row("text to image", *(f"{share:.0%}" for share in found["text"]["by_defect"].values()))
-    for name, part in found["inpainting"].items():
-        shares = (part["by_defect"].get(word) for word in found["text"]["by_defect"])
-        words.add_row(f"inpainting, {name}", *("" if share is None else f"{share:.0%}" for share in shares))
-    Console(width=130).print(words)
+def by_word(found: dict) -> list[list[str]]:
+    """Lay out how often each defect is recognised: the words, then a line for each way of making images."""
+    words = list(found["text"]["by_defect"])
+    parts = {"text to image": found["text"]} | {f"inpainting, {k}": v for k, v in found["inpainting"].items()}
+    lines = [
+        [what, *(f"{part['by_defect'][word]:.0%}" if word in part["by_defect"] else "" for word in words)]
+        for what, part in parts.items()
+    ]
+    return [["defect recognised", *words], *lines]
+
+
+def table(lines: list[list[str]]) -> str:
+    """Write lines as a table in Markdown, the first as its head."""
+    return "\n".join(f"| {' | '.join(line)} |" for line in (lines[0], ["---"] * len(lines[0]), *lines[1:]))
 
 
 def main() -> None:
-    """Judge, print the table, write the JSON."""
+    """Judge, print the tables in Markdown, write the JSON."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path, help="what train_unet.py wrote to")
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--workers", type=int, help="processes that draw the corpus (default: one per processor)")
     parser.add_argument("--judged", type=int, default=2000, help="reconstructions of each part")
-    parser.add_argument("--per-word", type=int, default=64, help="pictures made from text for each defect word")
-    parser.add_argument("--painted", type=int, default=200, help="inpainted pictures of each part")
+    parser.add_argument("--per-word", type=int, default=64, help="images made from text for each defect word")
+    parser.add_argument("--painted", type=int, default=200, help="inpainted images of each part")
     parser.add_argument("--probe", type=Path, default=CHECKPOINT, help="where the trained probe is kept")
-    parser.add_argument("--skip-gain", action="store_true", help="do not train micro_resnet against a random start")
     parser.add_argument("--out", type=Path, help="write the numbers to this JSON file")
     args = parser.parse_args()
-    torch.set_num_threads(args.threads)
-    judge = probe(args.probe, args.device, args.workers)
-    vae = micro_vae.load(args.folder / SD / "vae", args.device)
-    told = evaluate_vae.fingerprint_network(vae, evaluate_vae.FINGERPRINT, args.workers)
-    gain_args = resnet_gain.arguments(["--seeds", "3"])
+    device = Accelerator().device.type
+    kinds = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+    judge = probe(args.probe)
+    vae = bundle.load_vae(args.folder / SD / "vae", device)
     found = {
-        **speeds(args.folder / SD, args.device, args.threads),
-        "vae": evaluate_vae.evaluate(vae, judge, told, args.judged, args.workers),
-        "text": text_to_image(args.folder / SD, judge, args.per_word, args.device),
-        "inpainting": inpainting(args.folder / SDXL, judge, args.painted, args.device, args.workers),
-        "gain": {} if args.skip_gain else resnet_gain.gains(resnet_gain.measured(gain_args), gain_args),
+        "speed": {name: speed(args.folder / SD, device, kind) for name, kind in kinds.items()},
+        "vae": round_trips(vae, judge, args.judged, fingerprint_network(vae, FINGERPRINT)),
+        "text": text_to_image(args.folder / SD, judge, args.per_word, device),
+        "inpainting": inpainting(args.folder / SDXL, judge, args.painted, device),
         "guidance": sheets.GUIDANCE,
         "steps": sheets.STEPS,
         "versions": versions(),
     }
-    show(found)
+    print(table(rows(found)), table(by_word(found)), sep="\n\n")
     if args.out:
         write_atomic(args.out, (json.dumps(found, indent=2) + "\n").encode())
 

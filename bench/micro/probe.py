@@ -1,42 +1,38 @@
-"""The judge of made pictures: a small CNN that names the material and the defect of a picture of the corpus.
+"""The judge of generated images: a small CNN that names the material and the defect of an image of the corpus.
 
-    python bench/micro/probe.py [--device cuda] [--checkpoint FILE]     # trains it once, then prints its scores
-
-How far its accuracy falls on reconstructed or generated pictures says what they have lost. It shares no weights, layers
-or pictures with `micro_resnet`, by whose features the VAE is trained. It knows all materials, the reserved ones too, so
-that it can judge pictures of them. It is trained on sharp pictures only: blur in its training would make it forgive the
+How far its accuracy falls on reconstructed or generated images says what they have lost. It shares no weights, layers
+or images with `micro_resnet`, by whose features the VAE is trained. It knows all materials, the reserved ones too, so
+that it can judge images of them. It is trained on sharp images only: blur in its training would make it forgive the
 blur that it is to find.
 """
 
 from __future__ import annotations
 
-import argparse
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import torch
-from corpus.pictures import DEFECT_WORDS, MATERIAL_WORDS, make
+from accelerate import Accelerator
+from corpus.pictures import DEFECT_WORDS, MATERIAL_WORDS, Item, make
+from safetensors.torch import load_model, save_model
 from torch import nn
 from torch.nn import functional
-from training import Checkpoint, Progress, about_checkpoint, pixels_of, set_rate
+from torch.utils.data import TensorDataset
+from training import Loss, batches, fit, tensor_of
 
-from augbench.core.seeds import derive_seed, rng
+from augbench.core.seeds import derive_seed
 
-SEEDS = {"training": 6, "unseen seed": 7}  # of the corpus
-SETTINGS = {"pictures": 20_000, "epochs": 6, "batch": 128, "lr": 4e-3, "seed": 0}
-WARM_UP = 50  # steps
+SEED = 6  # of the corpus
+SETTINGS = {"images": 20_000, "epochs": 6, "batch": 128, "lr": 4e-3}
 CHANNELS = (16, 32, 64, 128)
-CHECKPOINT = Path("runs/micro_probe/checkpoint.safetensors")
-
-
-Loss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+CHECKPOINT = Path("runs/micro_probe/model.safetensors")
+SIZES = [len(MATERIAL_WORDS), len(DEFECT_WORDS)]
 
 
 class Network(nn.Module):
     """Pairs of 3 x 3 convolutions, each pair at half the size of the one before; mean and maximum; one layer.
 
-    The first keeps the full resolution, as lines and grain of a pixel's width are what a poor picture lacks.
+    The first keeps the full resolution, as lines and grain of a pixel's width are what a poor image lacks.
     """
 
     def __init__(self, outputs: int) -> None:
@@ -50,9 +46,8 @@ class Network(nn.Module):
         self.head = nn.Linear(2 * before, outputs)
 
     def forward(self, pixels: torch.Tensor) -> torch.Tensor:
-        """N,3,H,W uint8 -> N,outputs."""
-        pictures = (pixels.float() / 127.5 - 1).contiguous(memory_format=torch.channels_last)
-        maps = self.body(pictures)
+        """Compute N,outputs of N,3,H,W uint8."""
+        maps = self.body(pixels.float() / 127.5 - 1)
         return self.head(torch.cat([maps.mean((2, 3)), maps.amax((2, 3))], 1)).float()
 
 
@@ -60,88 +55,61 @@ def _block(before: int, channels: int, stride: int) -> list[nn.Module]:
     return [nn.Conv2d(before, channels, 3, stride, 1, bias=False), nn.BatchNorm2d(channels), nn.ReLU(inplace=True)]
 
 
-def turned(pixels: torch.Tensor, draw: np.random.Generator) -> torch.Tensor:
-    """A batch mirrored and turned by right angles, N,3,H,W uint8, H = W; the same for all of it."""
-    flips = [dim for dim in (2, 3) if draw.random() < 0.5]
-    pixels = pixels.flip(flips) if flips else pixels
-    return pixels.transpose(2, 3) if draw.random() < 0.5 else pixels
+def trained(sizes: list[int], dataset: TensorDataset, loss: Loss, settings: dict) -> Network:
+    """Train a network with so many logits on N,3,H,W uint8 and what belongs to them.
 
-
-def fit(network: Network, pixels: torch.Tensor, loss: Loss, settings: dict, use: str) -> float:
-    """Train a network; returns the seconds.
-
-    Args:
-        network: on the device of the pictures.
-        pixels: N,3,H,W uint8.
-        loss: takes the logits of a batch and which pictures they are of (B int64), and returns a scalar.
-        settings: ``epochs``, ``batch``, ``lr``, ``seed``.
-        use: names the streams of random numbers.
+    ``loss`` takes the logits of a batch, split by ``sizes``, and what belongs to it. All images of a batch are mirrored
+    and turned by right angles alike.
     """
-    network.train().to(memory_format=torch.channels_last)
-    batch, per_epoch = settings["batch"], len(pixels) // settings["batch"]
-    total = settings["epochs"] * per_epoch
-    optimiser = torch.optim.AdamW(network.parameters(), settings["lr"], weight_decay=0.02)
-    progress = Progress(total, batch, 0, 0.0, every=30)
-    for step in range(total):
-        set_rate(optimiser, settings["lr"], step, total, WARM_UP)
-        draw = rng(f"{use}-step", settings["seed"], step)
-        if step % per_epoch == 0:
-            order = rng(f"{use}-order", settings["seed"], step // per_epoch).permutation(len(pixels))
-        rows = torch.from_numpy(order[step % per_epoch * batch :][:batch]).to(pixels.device)
-        with torch.autocast(pixels.device.type, torch.bfloat16):
-            logits = network(turned(pixels[rows], draw))
-        value = loss(logits.float(), rows)
-        optimiser.zero_grad(set_to_none=True)
-        value.backward()
-        optimiser.step()
-        if progress.line_due(step):
-            progress.show(step, value.item())
-    network.eval()
-    return progress.seconds()
+    network = Network(sum(sizes))
+
+    def of_batch(_: int, pixels: torch.Tensor, *wanted: torch.Tensor) -> torch.Tensor:
+        across, down, turned = (torch.rand(3) < 0.5).tolist()
+        pixels = pixels.flip([dim for dim, chosen in ((2, down), (3, across)) if chosen])
+        return loss(network(pixels.transpose(2, 3) if turned else pixels).split(sizes, 1), *wanted)
+
+    loader = batches(dataset, settings["batch"], settings["epochs"] * len(dataset) // settings["batch"])
+    fit(Accelerator(), network, loader, of_batch, lr=settings["lr"], warm_up=50, weight_decay=0.02)
+    return network.eval()
 
 
 @torch.inference_mode()
 def logits_of(network: Network, pixels: torch.Tensor) -> torch.Tensor:
-    """Of N,3,H,W uint8: N,outputs float32."""
-    return torch.cat([network(part) for part in pixels.split(256)])
+    """Compute the logits of N,3,H,W uint8: N,outputs float32, on the CPU."""
+    device = next(network.parameters()).device
+    return torch.cat([network(part.to(device)).cpu() for part in pixels.split(256)])
 
 
-def probe(checkpoint: Path = CHECKPOINT, device: str = "cpu", workers: int | None = None, **settings: int) -> Network:
-    """The probe, trained where the checkpoint does not hold it yet; outputs are materials, then defects."""
-    settings = SETTINGS | settings
-    torch.manual_seed(derive_seed("micro-probe-weights", settings["seed"]))
-    network = Network(len(MATERIAL_WORDS) + len(DEFECT_WORDS)).to(device)
-    kept = Checkpoint(checkpoint, settings, {"network": network})
-    if about_checkpoint(checkpoint) is None:
-        corpus = make(settings["pictures"], SEEDS["training"], materials=MATERIAL_WORDS, workers=workers)
-        material, defect = (torch.from_numpy(words).to(device) for words in (corpus.material, corpus.defect))
-
-        def loss(logits: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
-            of_material, of_defect = logits.split([len(MATERIAL_WORDS), len(DEFECT_WORDS)], 1)
-            return functional.cross_entropy(of_material, material[rows]) + functional.cross_entropy(
-                of_defect, defect[rows]
-            )
-
-        seconds = fit(network, pixels_of(corpus, device), loss, settings, "micro-probe")
-        kept.save(settings["epochs"], seconds)
-    kept.load(device)
-    return network.eval()
+def named_loss(logits: tuple[torch.Tensor, ...], *wanted: torch.Tensor) -> torch.Tensor:
+    """Sum the cross-entropies of material and defect."""
+    return sum(functional.cross_entropy(part, target) for part, target in zip(logits, wanted, strict=True))
 
 
-def scores(network: Network, pixels: torch.Tensor, material: np.ndarray, defect: np.ndarray) -> dict[str, object]:
-    """How often the probe names what is meant to be in the pictures.
+def probe(checkpoint: Path = CHECKPOINT, **settings: float) -> Network:
+    """Load the probe, after training it where there is none yet; outputs are materials, then defects."""
+    if not checkpoint.exists():
+        settings = SETTINGS | settings
+        torch.manual_seed(derive_seed("micro-probe"))
+        corpus = make(settings["images"], SEED, materials=MATERIAL_WORDS)
+        dataset = TensorDataset(
+            tensor_of(corpus.images), torch.from_numpy(corpus.material), torch.from_numpy(corpus.defect)
+        )
+        checkpoint.parent.mkdir(parents=True, exist_ok=True)
+        save_model(trained(SIZES, dataset, named_loss, settings), checkpoint)
+    network = Network(sum(SIZES))
+    load_model(network, checkpoint)
+    return network.to(Accelerator().device).eval()
 
-    Args:
-        network: the probe.
-        pixels: N,3,H,W uint8.
-        material: N, places in `MATERIAL_WORDS`.
-        defect: N, places in `DEFECT_WORDS`.
 
-    Returns:
-        ``material`` and ``defect``: accuracy in [0, 1]; ``by_defect``: the same for each word ("good" for none).
+def scores(network: Network, pixels: torch.Tensor, items: list[Item]) -> dict[str, object]:
+    """Measure how often the probe names what is meant to be in the images.
+
+    Takes N,3,H,W uint8. Returns the accuracy of ``material`` and ``defect`` in [0, 1], and ``by_defect`` the same for
+    each word ("good" for none).
     """
-    guessed = logits_of(network, pixels).split([len(MATERIAL_WORDS), len(DEFECT_WORDS)], 1)
-    materials, defects = (logits.argmax(1).cpu().numpy() for logits in guessed)
+    material = np.array([MATERIAL_WORDS.index(item.material) for item in items])
+    defect = np.array([DEFECT_WORDS.index(item.defect) for item in items])
+    materials, defects = (logits.argmax(1).numpy() for logits in logits_of(network, pixels).split(SIZES, 1))
     right = defects == defect
     words = {word or "good": right[defect == i] for i, word in enumerate(DEFECT_WORDS)}
     return {
@@ -149,21 +117,3 @@ def scores(network: Network, pixels: torch.Tensor, material: np.ndarray, defect:
         "defect": float(right.mean()),
         "by_defect": {word: float(own.mean()) for word, own in words.items() if len(own)},
     }
-
-
-def main() -> None:
-    """Train where needed; print the scores on an unseen seed."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--workers", type=int, help="processes that draw the corpus (default: one per processor)")
-    parser.add_argument("--checkpoint", type=Path, default=CHECKPOINT)
-    args = parser.parse_args()
-    torch.set_num_threads(args.threads)
-    network = probe(args.checkpoint, args.device, args.workers)
-    judged = make(2000, SEEDS["unseen seed"], materials=MATERIAL_WORDS, workers=args.workers)
-    print(scores(network, pixels_of(judged, args.device), judged.material, judged.defect))
-
-
-if __name__ == "__main__":
-    main()

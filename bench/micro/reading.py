@@ -1,59 +1,36 @@
-"""Teaches a text encoder to read, before any picture is made from what it says.
+"""Teaches a text encoder to read, before any image is made from what it says.
 
-Stable Diffusion's text encoders come from CLIP: they were taught, with pictures, to tell captions apart, and then stay
-as they are. Learned through a U-Net alone a small encoder keeps the colour and little of the defect, as few pixels
-show it: a linear probe told nine defects apart in 20 to 28 % of captions, by chance in 11 %. So ours learns first to
-say which material, colour and defect a caption of the corpus names, in both of its last layers, since clip skip reads
-the last but one. Vague captions ask only for what they name. The heads that are asked are thrown away.
+Stable Diffusion's text encoders come from CLIP: they were taught, with images, to tell captions apart, and then stay as
+they are. Learned through a U-Net alone a small encoder keeps the colour and little of the defect, as few pixels show
+it: a linear probe told nine defects apart in 20 to 28 % of captions, by chance in 11 %. So ours learns first to say
+which material, colour and defect a caption of the corpus names, in each of the layers that a U-Net reads. Vague
+captions ask only for what they name. The heads that are asked are thrown away.
 """
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
-
 import torch
-from augbench.diffusion.attention import for_training
+from accelerate import Accelerator
 from corpus.materials import MATERIALS
 from corpus.pictures import DEFECT_WORDS, MATERIAL_WORDS, Item, captions, plan, vague_captions
 from stock import tokenized
-from tokenizer import LENGTH
 from torch import nn
 from torch.nn import functional
-from training import rows_of, set_rate
-from transformers import CLIPTokenizer
+from torch.utils.data import TensorDataset
+from training import batches, fit
+from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
-from augbench.core.seeds import derive_seed
 from augbench.diffusion.text import told
 
 COLOUR_WORDS = ("", *sorted({word for material in MATERIALS.values() for word in material.colours}))
 SIZES = (len(MATERIAL_WORDS), len(COLOUR_WORDS), len(DEFECT_WORDS))
 UNSAID = -100  # what cross-entropy passes over
 CAPTIONS, VAGUE = 4, 2  # of each item
-WARM_UP = 50  # steps
 READING = {"items": 10_000, "steps": 120, "batch": 128, "lr": 2e-3}
-
-Read = Callable[[torch.Tensor], list[torch.Tensor]]
-"""N,LENGTH tokens -> what the encoder says of them, each N,LENGTH,D or N,D."""
-
-
-def last_layers(encoder: nn.Module) -> Read:
-    """What Stable Diffusion reads, without and with clip skip 2."""
-    return lambda tokens: [told(encoder, tokens, skip) for skip in (1, 2)]
-
-
-def pooled_layers(encoder: nn.Module) -> Read:
-    """What SDXL reads of its second encoder: the last layer but one, and the projection of the text's end."""
-
-    def read(tokens: torch.Tensor) -> list[torch.Tensor]:
-        states = encoder(tokens, output_hidden_states=True)
-        return [states.hidden_states[-2], states.text_embeds]
-
-    return read
 
 
 def questions(items: list[Item]) -> tuple[list[str], torch.Tensor]:
-    """Captions, and what each names: N,3 int64, places in materials, colours, defects; `UNSAID` where it does not."""
+    """List captions and what each names: N,3 int64, places in materials, colours, defects, or `UNSAID`."""
     texts, answers = [], []
     for item in items:
         answer = [MATERIAL_WORDS.index(item.material), COLOUR_WORDS.index(item.colour), DEFECT_WORDS.index(item.defect)]
@@ -68,56 +45,50 @@ def questions(items: list[Item]) -> tuple[list[str], torch.Tensor]:
     return texts, torch.tensor(answers)
 
 
-class Heads(nn.Module):
-    """Answers from the mean over a text and from its end; of N,D from that alone."""
+class Reader(nn.Module):
+    """A text encoder with a linear head for each of its layers that a U-Net reads."""
 
-    def __init__(self, said: list[torch.Tensor]) -> None:
+    def __init__(self, encoder: CLIPTextModel | CLIPTextModelWithProjection) -> None:
         super().__init__()
-        self.layers = nn.ModuleList(nn.Linear(part.shape[-1] * (part.ndim - 1), sum(SIZES)) for part in said)
+        self.encoder = encoder
+        width = encoder.config.hidden_size
+        projected = isinstance(encoder, CLIPTextModelWithProjection)
+        inputs = (2 * width, encoder.config.projection_dim if projected else 2 * width)
+        self.heads = nn.ModuleList(nn.Linear(size, sum(SIZES)) for size in inputs)
 
-    def forward(self, said: list[torch.Tensor], ends: torch.Tensor) -> list[torch.Tensor]:
-        """``ends``: N, where each text ends. One N,answers of each part."""
-        places = torch.arange(len(ends), device=ends.device)
-        seen = [torch.cat([p.mean(1), p[places, ends]], 1) if p.ndim == 3 else p for p in said]
-        return [layer(part) for layer, part in zip(self.layers, seen, strict=True)]
+    def forward(self, tokens: torch.Tensor) -> list[torch.Tensor]:
+        """Answer N,LENGTH tokens from the mean over a text and from its end, or from the pooled text: N,answers each.
+
+        SDXL reads the last layer but one of its second encoder, and the projection of the text's end; Stable Diffusion
+        the last layer, or with clip skip 2 the last but one.
+        """
+        if isinstance(self.encoder, CLIPTextModelWithProjection):
+            output = self.encoder(tokens, output_hidden_states=True)
+            layers = [output.hidden_states[-2], output.text_embeds]
+        else:
+            layers = [told(self.encoder, tokens, skip) for skip in (1, 2)]
+        places = torch.arange(len(tokens), device=tokens.device)
+        ends = (tokens == self.encoder.config.eos_token_id).int().argmax(1)
+        seen = [torch.cat([x.mean(1), x[places, ends]], 1) if x.ndim == 3 else x for x in layers]
+        return [head(x) for head, x in zip(self.heads, seen, strict=True)]
 
 
-def teach(read: Read, encoder: nn.Module, tokenizer: CLIPTokenizer, seed: int, settings: dict) -> dict:
-    """Train ``encoder`` in place; returns the settings, the seconds, and how often it answers right at the end."""
-    device, begun = next(encoder.parameters()).device, time.perf_counter()
-    texts, answers = questions([plan(seed, index) for index in range(settings["items"])])
-    tokens = tokenized(texts, tokenizer)
-    torch.manual_seed(derive_seed("micro-reading-heads", seed))
-    with torch.no_grad():
-        heads = Heads(read(tokens[:2].to(device))).to(device)
-    optimiser = torch.optim.AdamW([*encoder.parameters(), *heads.parameters()], settings["lr"], weight_decay=0.01)
-    right = torch.zeros(len(SIZES))
-    for step in range(settings["steps"]):
-        set_rate(optimiser, settings["lr"], step, settings["steps"], WARM_UP)
-        rows = rows_of("micro-reading-order", seed, step, settings["batch"], len(tokens))
-        seen, wanted = tokens[rows], answers[rows].to(device)
-        seen = seen.to(device)
-        with for_training(device.type, LENGTH):
-            found = heads(read(seen), ends_of(seen, tokenizer))
-        loss = sum(
+def teach(accelerator: Accelerator, encoder: nn.Module, tokenizer: CLIPTokenizer, settings: dict) -> dict[str, float]:
+    """Train a text encoder in place; returns how often it then names material, colour and defect of captions."""
+    texts, answers = questions([plan(0, index) for index in range(settings["items"])])
+    tokens, reader = tokenized(texts, tokenizer), Reader(encoder)
+
+    def loss(_: int, tokens: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
+        return sum(
             functional.cross_entropy(part, wanted[:, i], ignore_index=UNSAID)
-            for answer in found
+            for answer in reader(tokens)
             for i, part in enumerate(answer.split(SIZES, 1))
         )
-        optimiser.zero_grad(set_to_none=True)
-        loss.backward()
-        optimiser.step()
-        if step >= settings["steps"] - 20:
-            guessed = [answer.argmax(1) for answer in found[0].split(SIZES, 1)]
-            hits = [(guess == wanted[:, i])[wanted[:, i] != UNSAID] for i, guess in enumerate(guessed)]
-            right += torch.tensor([hit.float().mean().item() for hit in hits]) / min(20, settings["steps"])
-    names = ("material", "colour", "defect")
-    scores = {name: round(value, 4) for name, value in zip(names, right.tolist(), strict=True)}
-    seconds = round(time.perf_counter() - begun, 1)
-    print(f"the text encoder reads: {scores} after {seconds:.0f} s", flush=True)
-    return {**settings, "seconds": seconds, "right": scores}
 
-
-def ends_of(tokens: torch.Tensor, tokenizer: CLIPTokenizer) -> torch.Tensor:
-    """Where each text ends: the first place of the end token, N int64."""
-    return (tokens == tokenizer.eos_token_id).int().argmax(1)
+    loader = batches(TensorDataset(tokens, answers), settings["batch"], settings["steps"])
+    fit(accelerator, reader, loader, loss, lr=settings["lr"], warm_up=50, weight_decay=0.01)
+    with torch.no_grad():
+        guessed = [part.argmax(1).cpu() for part in reader(tokens[:1000].to(accelerator.device))[0].split(SIZES, 1)]
+    wanted = answers[:1000].unbind(1)
+    right = [(guess == want)[want != UNSAID].float().mean().item() for guess, want in zip(guessed, wanted, strict=True)]
+    return dict(zip(("material", "colour", "defect"), right, strict=True))

@@ -2,17 +2,14 @@
 
     python bench/micro/resnet_gain.py [--seeds 6] [--epochs 8] [--shots all 5] [--lrs 0.001 0.003] [--store FOLDER]
 
-Equal but for the weights: pictures, order, flips, steps. Each learning rate is a row of its own, and the gain is taken
+Equal but for the weights: images, order, flips, steps. Each learning rate is a row of its own, and the gain is taken
 between the two at their better one, so that neither profits from a rate that suits it. `test_efficientnet`, a small
-timm model, is the yardstick for speed (images/s of training in the same run). Mechanics, not
-evidence.
+timm model, is the yardstick for speed (images/s of training in the same run). Mechanics, not evidence.
 """
 
 from __future__ import annotations
 
 import argparse
-import itertools
-import json
 import statistics
 import tempfile
 from pathlib import Path
@@ -24,9 +21,7 @@ from augbench.classifiers import micro_resnet
 from augbench.core.grid import make_grid
 from augbench.core.store import Store
 from augbench.engine.driver import run
-from augbench.jobs.provenance import versions
 
-GOAL = 0.05  # AP
 STARTS = {  # shown name: backbone, weights
     "pretrained": ("micro_resnet", "timm"),
     "scratch": ("micro_resnet", "scratch"),
@@ -45,25 +40,26 @@ PROTOCOL = {
     "eval_every": 1000,
 }
 
+Found = dict[tuple[str, str], dict[str, list[float]]]
+"""(shots, protocol) -> ``ap`` of each seed, in the order of seeds, and ``rate``: images/s."""
 
-def grid(args: argparse.Namespace):
-    """Every start at every rate, with nothing added."""
+
+def measured(args: argparse.Namespace) -> Found:
+    """Train every start at every rate with nothing added, in ``args.store``, or where nothing is kept."""
     protocols = [
-        {"name": f"{start}_{rate}", "backbone": backbone, "weights": weights, "lr": rate, **PROTOCOL}
+        {"name": f"{start}_{rate}", "backbone": backbone, "weights": weights, "lr": rate, "epochs": args.epochs}
         for start, (backbone, weights) in STARTS.items()
         for rate in args.lrs
     ]
-    for protocol in protocols:
-        protocol["epochs"] = args.epochs
-    axes = {"shots": args.shots, "seeds": list(range(args.seeds)), "n_aug": [0]}
-    return make_grid({"name": "gain", "datasets": ["surfaces"], "augmenters": ["none"], "protocols": protocols, **axes})
-
-
-def gathered(store: Store) -> dict[tuple[str, str], dict[str, list[float]]]:
-    """(shots, protocol) -> AP of each seed, in the order of seeds, and images/s."""
-    records = sorted((store.read_record(key) for key in store.keys("cells")), key=lambda r: r["spec"]["seed"])
-    found: dict[tuple[str, str], dict[str, list[float]]] = {}
-    for record in records:
+    axes = {"datasets": ["surfaces"], "augmenters": ["none"], "protocols": [one | PROTOCOL for one in protocols]}
+    axes |= {"shots": args.shots, "seeds": list(range(args.seeds)), "n_aug": [0]}
+    micro_resnet.register()
+    found: Found = {}
+    with tempfile.TemporaryDirectory() as folder:
+        store = Store(args.store or folder)
+        run(make_grid({"name": "gain", **axes}), store, "inline", console=Console(stderr=True))
+        records = [store.read_record(key) for key in store.keys("cells")]
+    for record in sorted(records, key=lambda record: record["spec"]["seed"]):
         spec = record["spec"]
         row = found.setdefault((str(spec["shots"]), spec["protocol"]["name"]), {"ap": [], "rate": []})
         row["ap"].append(record["result"]["ap"])
@@ -71,57 +67,33 @@ def gathered(store: Store) -> dict[tuple[str, str], dict[str, list[float]]]:
     return found
 
 
-def measured(args: argparse.Namespace) -> dict[tuple[str, str], dict[str, list[float]]]:
-    """Train every cell in ``args.store``, or where nothing is kept; see `gathered`."""
-    micro_resnet.register()
-    with tempfile.TemporaryDirectory() as folder:
-        store = Store(args.store or folder)
-        run(grid(args), store, "inline", console=Console(stderr=True))
-        return gathered(store)
+def gain(found: Found, shots: str, lrs: list[float]) -> list[float]:
+    """Compute for each seed how much more AP the pretrained start gives than the one from scratch."""
+    best = [
+        max((found[shots, f"{start}_{rate}"]["ap"] for rate in lrs), key=statistics.mean)
+        for start in ("pretrained", "scratch")
+    ]
+    return [pretrained - scratch for pretrained, scratch in zip(*best, strict=True)]
 
 
-def gains(found: dict[tuple[str, str], dict[str, list[float]]], args: argparse.Namespace) -> dict[str, dict]:
-    """For each number of shots the mean ``gain`` in AP over the seeds, and that of the ``worst seed``."""
-    result = {}
-    for shots in map(str, args.shots):
-        best = {
-            start: max((found[shots, f"{start}_{rate}"]["ap"] for rate in args.lrs), key=statistics.mean)
-            for start in ("pretrained", "scratch")
-        }
-        each = [a - b for a, b in zip(best["pretrained"], best["scratch"], strict=True)]
-        result[shots] = {"gain": round(statistics.mean(each), 4), "worst seed": round(min(each), 4)}
-    return result
-
-
-def arguments(given: list[str] | None = None) -> argparse.Namespace:
-    """The command line."""
+def main() -> None:
+    """Train, print the table and the gains."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, default=6)
     parser.add_argument("--epochs", type=int, default=8)
     parser.add_argument("--shots", nargs="+", default=["all"], type=lambda text: text if text == "all" else int(text))
     parser.add_argument("--lrs", nargs="+", type=float, default=[0.001, 0.003])
     parser.add_argument("--store", type=Path, help="keep the results here (default: nowhere)")
-    return parser.parse_args(given)
-
-
-def main() -> None:
-    """Train, print the table and the JSON line."""
-    args = arguments()
+    args = parser.parse_args()
     found = measured(args)
-    table = Table(
-        "shots", "start", "lr", "AP, mean (std)", "images/s", title=f"{args.epochs} epochs, {args.seeds} seeds"
-    )
-    for shots, start, rate in itertools.product(map(str, args.shots), STARTS, args.lrs):
-        row = found[shots, f"{start}_{rate}"]
-        spread = statistics.stdev(row["ap"]) if args.seeds > 1 else 0.0
-        score = f"{statistics.mean(row['ap']):.3f} ({spread:.3f})"
-        table.add_row(shots, start, str(rate), score, f"{statistics.median(row['rate']):.0f}")
+    table = Table("shots", "start and lr", "AP, mean", "AP of each seed", "images/s")
+    for (shots, name), row in found.items():
+        each = " ".join(f"{ap:.3f}" for ap in row["ap"])
+        table.add_row(shots, name, f"{statistics.mean(row['ap']):.3f}", each, f"{statistics.median(row['rate']):.0f}")
     Console().print(table)
-    gained = gains(found, args)
-    for shots, gain in gained.items():
-        print(f"shots {shots}: pretraining gains {gain['gain']:+.3f} AP (worst seed {gain['worst seed']:+.3f})")
-    rows = [{"shots": shots, "protocol": name, **row} for (shots, name), row in found.items()]
-    print(json.dumps({"bench": "resnet_gain", "goal": GOAL, "gains": gained, "rows": rows, "versions": versions()}))
+    for shots in map(str, args.shots):
+        gains = gain(found, shots, args.lrs)
+        print(f"shots {shots}: pretraining gains {statistics.mean(gains):+.3f} AP (worst seed {min(gains):+.3f})")
 
 
 if __name__ == "__main__":

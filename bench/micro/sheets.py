@@ -9,103 +9,70 @@ import torch
 from bundle import SD
 from corpus.pictures import DEFECT_WORDS, Arrays, make
 from corpus.words import WORDS
-from diffusers import DiffusionPipeline, StableDiffusionPipeline, StableDiffusionXLInpaintPipeline
+from diffusers import DiffusionPipeline
 from PIL import Image
-from stock import region
+from stock import regions
+from torchvision.utils import make_grid, save_image
+
+from augbench.diffusion import bundles
 
 STEPS, GUIDANCE = 20, 4.0
-SHEET_MATERIALS = (
-    "brushed metal",
-    "copper metal",
-    "concrete",
-    "wood",
-    "blue plastic",
-    "white wall",
-    "red leather",
-    "tile",
-)
-SHEET_SEED = 14  # of the corpus
+BATCH = 16
+SHEET_MATERIALS = ("brushed metal", "copper metal", "concrete", "wood", "blue plastic", "white wall", "red leather",
+                   "tile")  # fmt: skip
+SHEET_SEED, SHEET_IMAGES = 14, 24  # of the corpus
 
 
 def load(folder: Path, device: str = "cpu", dtype: torch.dtype = torch.float32) -> DiffusionPipeline:
-    """The bundle of that folder."""
-    kind = StableDiffusionPipeline if folder.name == SD else StableDiffusionXLInpaintPipeline
-    pipeline = kind.from_pretrained(folder, dtype=dtype).to(device)
-    pipeline.set_progress_bar_config(disable=True)
-    pipeline.unet.to(memory_format=torch.channels_last)
-    return pipeline
+    """Load the bundle of that folder."""
+    return bundles.load(bundles.find(folder.resolve()), device, dtype)
 
 
-def seeded(seed: int, count: int) -> list[torch.Generator]:
-    """A generator for each picture."""
-    return [torch.Generator().manual_seed(1000 * seed + i) for i in range(count)]
+def generated(pipeline: DiffusionPipeline, prompts: list[str], seed: int, **images: list[Image.Image]) -> np.ndarray:
+    """Generate an image for each prompt, in batches: N,64,64,3 uint8.
 
-
-def painted(
-    pipeline: DiffusionPipeline, prompts: list[str], seed: int, batch: int = 16, **options: float
-) -> np.ndarray:
-    """Text to image: N,64,64,3 uint8."""
-    options = {"num_inference_steps": STEPS, "guidance_scale": GUIDANCE} | options
-    generators = seeded(seed, len(prompts))
-    parts = [
-        pipeline(prompts[i : i + batch], generator=generators[i : i + batch], output_type="np", **options).images
-        for i in range(0, len(prompts), batch)
-    ]
+    ``images`` are what an inpainting pipeline takes, one for each prompt; what it makes is not pasted back.
+    """
+    generators = [torch.Generator().manual_seed(1000 * seed + i) for i in range(len(prompts))]
+    settings: dict[str, object] = {"num_inference_steps": STEPS, "guidance_scale": GUIDANCE, "output_type": "np"}
+    if images:
+        settings |= {"height": 64, "width": 64, "strength": 0.99}
+    parts = []
+    for i in range(0, len(prompts), BATCH):
+        own = {name: stack[i : i + BATCH] for name, stack in images.items()}
+        parts.append(pipeline(prompts[i : i + BATCH], generator=generators[i : i + BATCH], **own, **settings).images)
     return (np.concatenate(parts) * 255).round().astype(np.uint8)
 
 
 def inpainted(
-    pipeline: DiffusionPipeline, corpus: Arrays, prompts: list[str], masks: np.ndarray, seed: int, batch: int = 16
+    pipeline: DiffusionPipeline, corpus: Arrays, prompts: list[str], masks: np.ndarray, seed: int
 ) -> np.ndarray:
-    """The pictures of a corpus with the masks (N,H,W bool) painted anew, not pasted back: N,64,64,3 uint8."""
-    generators, parts = seeded(seed, len(prompts)), []
-    for i in range(0, len(prompts), batch):
-        own = slice(i, i + batch)
-        result = pipeline(
-            prompt=prompts[own],
-            image=[Image.fromarray(image) for image in corpus.images[own]],
-            mask_image=[Image.fromarray(mask.astype(np.uint8) * 255) for mask in masks[own]],
-            generator=generators[own],
-            height=corpus.images.shape[1],
-            width=corpus.images.shape[2],
-            num_inference_steps=STEPS,
-            guidance_scale=GUIDANCE,
-            strength=0.99,
-            output_type="np",
-        )
-        parts.append(result.images)
-    return (np.concatenate(parts) * 255).round().astype(np.uint8)
+    """Inpaint the images of a corpus inside their masks (N,H,W bool): N,64,64,3 uint8."""
+    images = [Image.fromarray(image) for image in corpus.images]
+    mask_images = [Image.fromarray(mask.astype(np.uint8) * 255) for mask in masks]
+    return generated(pipeline, prompts, seed, image=images, mask_image=mask_images)
 
 
-def regions(corpus: Arrays) -> np.ndarray:
-    """The mask to paint in for each picture of a corpus: N,H,W bool."""
-    return np.stack([region(item, mask) for item, mask in zip(corpus.items, corpus.masks, strict=True)])
-
-
-def tiled(pictures: np.ndarray, columns: int, scale: int = 2) -> Image.Image:
-    """N,H,W,3 uint8 in rows, with a white line between."""
-    framed = np.pad(pictures, ((0, 0), (1, 1), (1, 1), (0, 0)), constant_values=255)
-    rows = [np.concatenate(list(framed[i : i + columns]), 1) for i in range(0, len(framed), columns)]
-    whole = np.concatenate(rows)
-    return Image.fromarray(whole.repeat(scale, 0).repeat(scale, 1))
-
-
-def bundle_sheet(folder: Path) -> Image.Image:
-    """Text to image: a material a row, a defect a column. Inpainting: source, mask, result, for as many defects."""
+def bundle_sheet(folder: Path, path: Path) -> None:
+    """Draw a sheet. Text to image: a material a row, a defect a column. Inpainting: source, mask, result, in threes."""
     pipeline = load(folder)
     if folder.name == SD:
+        columns = len(DEFECT_WORDS)
         prompts = [
             f"{material} background" + (f" with {WORDS[defect].one}" if defect else "")
             for material in SHEET_MATERIALS
             for defect in DEFECT_WORDS
         ]
-        return tiled(painted(pipeline, prompts, 0), len(DEFECT_WORDS))
-    corpus = make(24, SHEET_SEED, workers=1)
-    masks = regions(corpus)
-    prompts = [
-        f"{item.material} with {WORDS[item.defect].one}" if item.defect else f"{item.material}, defect free"
-        for item in corpus.items
-    ]
-    made = inpainted(pipeline, corpus, prompts, masks, 0)
-    shown = np.stack([corpus.images, masks[..., None].repeat(3, 3).astype(np.uint8) * 255, made], 1)
-    return tiled(shown.reshape(-1, *made.shape[1:]), 12)
+        shown = generated(pipeline, prompts, 0)
+    else:
+        columns, corpus = 12, make(SHEET_IMAGES, SHEET_SEED)
+        masks = regions(corpus)
+        prompts = [
+            f"{item.material} with {WORDS[item.defect].one}" if item.defect else f"{item.material}, defect free"
+            for item in corpus.items
+        ]
+        made = inpainted(pipeline, corpus, prompts, masks, 0)
+        painted = masks[..., None].repeat(3, 3).astype(np.uint8) * 255
+        shown = np.stack([corpus.images, painted, made], 1).reshape(-1, *made.shape[1:])
+    tensors = torch.from_numpy(shown).permute(0, 3, 1, 2) / 255
+    save_image(make_grid(tensors, nrow=columns, pad_value=1.0), path)

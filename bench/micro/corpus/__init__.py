@@ -7,8 +7,6 @@ no material of it occurs here, and where both draw a defect with the same code t
     render(item)            the picture and its mask, from derived seeds: any picture alone, in any order
     captions(item, count)   what it may be called
     make(count, seed, ...)  many of them as arrays, on several processes
-
-`python bench/micro/corpus_sheet.py --out sheet.png` shows every material with every defect.
 """
 
 from corpus.defects import DEFECTS

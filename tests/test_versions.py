@@ -1,16 +1,18 @@
 """A store that several versions of augbench work on: who did is told once, and nothing becomes a mixture of two."""
 
+import io
 import json
 
 import pytest
-import yaml
-from helpers import cli, results_of, tiny, tiny_grid, tiny_plan
+from helpers import results_of, tiny_grid, tiny_plan
+from rich.console import Console
 
 import augbench
 from augbench.core.remaining import subtract
 from augbench.core.store import Store
 from augbench.core.versions import FIRST, discard_chunks, mark_version
 from augbench.engine.driver import run
+from augbench.report.plan import print_plan
 
 HERE = augbench.__version__
 GRID = {"augmenters": ["memseg"], "shots": [0], "n_aug": [70], "fidelity": {"extractor": "micro_resnet", "pictures": 8}}
@@ -26,16 +28,13 @@ def test_earlier_versions_are_told_once(tmp_path, monkeypatch):
     assert mark_version(store) == (HERE, "9.0.0")
 
 
-def test_a_store_without_marks_is_of_the_first_version(tmp_path):
-    grid = tmp_path / "tiny.yaml"
-    grid.write_text(yaml.safe_dump(tiny(augmenters=["none"], shots=[5])))
+def test_a_run_tells_of_the_first_version_which_left_no_mark(tmp_path, capsys):
+    grid, told = tiny_grid(augmenters=["none"], shots=[5]), []
     Store(tmp_path / "store").write_json("grids", "older", {})
-    command = ("run", grid, "--store", tmp_path / "store", "--executor", "inline")
-    first, second = (cli(*command) for _ in range(2))
-    assert f"has results of augbench {FIRST}, this is {HERE}" in " ".join(first.stdout.split()), first.stderr
-    assert "has results of" not in second.stdout and second.returncode == 0
-    fresh = cli("run", grid, "--store", tmp_path / "fresh", "--executor", "inline")
-    assert "has results of" not in fresh.stdout
+    for folder in ("store", "store", "fresh"):
+        run(grid, Store(tmp_path / folder), executor="inline")
+        told.append(f"has results of augbench {FIRST}, this is {HERE}" in " ".join(capsys.readouterr().out.split()))
+    assert told == [True, False, False]
 
 
 @pytest.fixture(scope="module")
@@ -100,11 +99,10 @@ def test_what_is_left_of_an_unfinished_pool_is_measured_again_after_a_kill(begun
     assert not remaining.begun_by_others and len(remaining.chunks) == len(chunks) and len(remaining.fidelity) == 1
 
 
-def test_a_plan_tells_of_chunks_by_others(begun, tmp_path):
-    store, _, pool, cell, chunks = begun
+def test_a_plan_tells_of_chunks_by_others(begun):
+    store, plan, pool, cell, chunks = begun
     store.files.remove(store.name("cells", cell.key))
     store.files.remove(store.chunk_name(pool, chunks[-1]))
-    grid = tmp_path / "tiny.yaml"
-    grid.write_text(yaml.safe_dump(tiny(**GRID)))
-    told = cli("plan", grid, "--store", store.url)
-    assert f"{len(chunks) - 1} chunks of unfinished pools were made by another version" in told.stdout, told.stderr
+    console = Console(file=io.StringIO(), width=200)
+    print_plan(plan, subtract(plan, store), store, console)
+    assert f"{len(chunks) - 1} chunks of unfinished pools were made by another version" in console.file.getvalue()

@@ -23,14 +23,14 @@ from PIL import Image
 from rich.console import Console
 from rich.table import Table
 
-from augbench.classifiers.features import Extractor, thumbnails
-from augbench.core import plugins
+from augbench.core import registry
 from augbench.core.contracts import GOOD, Augmenter, Dataset, Request, TrainView, Workroom
-from augbench.core.extractor import EMBEDDED
 from augbench.core.seeds import derive_seed, rng
 from augbench.diffusion import lora
-from augbench.jobs.provenance import device_name, versions
+from augbench.features.extractor import Extractor, thumbnails
 from augbench.metrics.fidelity import kid, memorisation, nearest
+from augbench.planning.extractor_choice import EMBEDDED
+from augbench.stages.provenance import device_name, versions
 
 SHEET_COLUMNS = 12
 
@@ -58,7 +58,7 @@ def made_pictures(args: argparse.Namespace, dataset: Dataset, learned: pd.DataFr
     settings = {"bundle": args.bundle, "full": {"epochs": args.epochs, "alpha": args.alpha}, "lr": args.lr}
     same = ("class_pictures", "steps", "aspect", "min_snr", "guidance")
     settings |= {name: getattr(args, name) for name in same}
-    ddpm = plugins.make("augmenters", "ddpm", settings)
+    ddpm = registry.make("augmenters", "ddpm", settings)
     view = TrainView(dataset, good, learned, ddpm.reads("all"), "all")
     found = {}
     with tempfile.TemporaryDirectory() as folder:
@@ -86,7 +86,7 @@ def made_pictures(args: argparse.Namespace, dataset: Dataset, learned: pd.DataFr
             found[name] = drawn(ddpm, view, args.pictures)
         size = sum(path.stat().st_size for path in out.rglob(f"*{lora.WEIGHTS}"))
         print(f"adapter: {size / 1e6:.2f} MB")
-    memseg = plugins.make("augmenters", "memseg", {})
+    memseg = registry.make("augmenters", "memseg", {})
     memseg.load(None, "cpu")
     found["memseg"] = drawn(memseg, TrainView(dataset, good, learned, memseg.reads("all"), "all"), args.pictures)
     return found
@@ -113,7 +113,7 @@ def main() -> None:
     parser.add_argument("--sheet", type=Path, help="draw real defects above pictures of each source")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
-    dataset = plugins.make("datasets", args.dataset, {"root": str(args.root)} if args.root else {})
+    dataset = registry.make("datasets", args.dataset, {"root": str(args.root)} if args.root else {})
     table = dataset.samples()
     real = table[(table["label"] != GOOD) & (table["split"] != "test")]
     learned, judged = halves(real, args.seed)

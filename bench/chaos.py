@@ -30,7 +30,7 @@ from chaos_disturbances import DISTURBANCES, Phase
 from chaos_round import CELLS, CHUNKS, Played, Player, Round, stage
 from rich.console import Console
 
-from augbench.jobs.provenance import versions
+from augbench.stages.provenance import versions
 
 MORE = (0.4, 0.4, 0.2)  # chances of no, one, two further disturbances in a round
 

@@ -19,7 +19,9 @@ import fsspec
 import numpy as np
 from chaos_machines import GENERATING, TRAINING, Machines, kill, wait_until
 
-PATIENCE = 7.5  # seconds that a run asks a remote store again before it gives up, at least: `core.remote.WAITS`
+PATIENCE = (
+    7.5  # seconds that a run asks a remote store again before it gives up, at least: `storage.remote_files.WAITS`
+)
 SMALL_DISK = "24m"  # what a round's store takes twice over
 AT_WORK = 60.0  # seconds to wait for a process that is to be killed
 MARKER = re.compile(r"(cells/[^./][^/]*\.json|pools/[^/]+/chunks/\d+\.jsonl)$")  # what commits a cell or a chunk
@@ -117,7 +119,7 @@ class Scene:
     machines: Machines
     place: Place
     driver: subprocess.Popen
-    server: Any = None  # tests/s3.py's, where the store is on S3
+    server: Any = None  # tests/helpers/s3.py's, where the store is on S3
     full: Path | None = None  # of a small disk: the file that fills it
     pretended: bool = False  # that disk is none: see `PRETENDER`
     expected: frozenset[str] = frozenset()  # names of the files of a run that is done
@@ -220,7 +222,7 @@ class TornFiles(Driver):
     name, places, phase = "driver killed, files half written", ("folder",), "chunks"
 
     def strike(self, scene: Scene) -> bool:
-        """Beside some files that are there, under the names by which `core.files` begins one."""
+        """Beside some files that are there, under the names by which `storage.files` begins one."""
         hit = super().strike(scene)
         names = scene.place.names()
         begun = {name.split("/")[1] for name in scene.expected - names if CHUNK.match(name)}  # pools, and not done

@@ -19,7 +19,7 @@ from chaos_disturbances import FULL, PRETENDER, RECORD, Disturbance, Place, Scen
 from chaos_evidence import Outcome, differences, judged
 from chaos_machines import Machines, wait_until
 
-TESTS = Path(__file__).parent.parent / "tests"
+TESTS = Path(__file__).parent.parent / "tests" / "helpers"
 TOY = TESTS / "plugins" / "toy.py"
 GRID: dict[str, Any] = {
     "name": "chaos",
@@ -95,7 +95,7 @@ def stage(folder: Path) -> Iterator[Stage]:
             "RAY_USAGE_STATS_ENABLED": "0",
             FULL: str(folder / "full"),
         }
-        words = [sys.executable, "-m", "augbench.cli", "--plugin", str(TOY)]
+        words = [sys.executable, "-m", "augbench", "--plugin", str(TOY)]
         if disk_is == "pretended":
             plugin = folder / "full_disk.py"
             plugin.write_text(PRETENDER)

@@ -24,10 +24,10 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from augbench.core.grid import Grid, make_grid
-from augbench.core.plan import Plan, make_plan
 from augbench.core.protocol import Protocol
 from augbench.core.specs import AdapterSpec, AugmenterSpec, Cell
+from augbench.planning.grid import Grid, make_grid
+from augbench.planning.plan import Plan, make_plan
 
 KSDD2 = {"train_good": 2085, "train_defective": 246, "test_good": 894, "test_defective": 110}
 STAGES = ("class pictures", "adapt", "generate", "train")

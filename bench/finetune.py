@@ -21,10 +21,10 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from augbench.diffusion.bundles import find, load
 from augbench.diffusion.dreambooth import Recipe, Training, encode
-from augbench.diffusion.text import tokens
-from augbench.jobs.provenance import device_name, versions
+from augbench.diffusion.pipelines import find, load
+from augbench.diffusion.text_encoding import tokens
+from augbench.stages.provenance import device_name, versions
 
 PROMPTS = ("skt background", "background")
 INSTANCES, CLASS_PICTURES = 5, 40

@@ -31,10 +31,10 @@ from rich.table import Table
 from augbench.augmenters.diag import DIAG
 from augbench.core.contracts import SAMPLE_COLUMNS, Dataset, Request, TrainView
 from augbench.core.errors import UserError
-from augbench.core.noise import spectral
 from augbench.core.seeds import derive_seed, rng
-from augbench.diffusion.bundles import TITLES, Bundle, find, load
-from augbench.jobs.provenance import device_name, versions
+from augbench.diffusion.pipelines import TITLES, Bundle, find, load
+from augbench.procedural.noise import spectral
+from augbench.stages.provenance import device_name, versions
 
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline

@@ -23,8 +23,8 @@ from rich.table import Table
 
 from augbench.augmenters.memseg import MemSeg
 from augbench.core.contracts import SAMPLE_COLUMNS, Dataset, Request, TrainView
-from augbench.core.noise import spectral
 from augbench.core.seeds import derive_seed, rng
+from augbench.procedural.noise import spectral
 
 SIZES = ((256, 256), (224, 632))  # width, height
 TEXTURE_SHARES = {"texture": 1.0, "structure": 0.0, "mixture": 0.5}

@@ -26,7 +26,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from augbench.core.store import Store, json_bytes
+from augbench.storage.store import Store, json_bytes
 
 CPUS = os.cpu_count() or 1
 RAY = Path(sys.executable).parent / "ray"
@@ -158,7 +158,7 @@ def complete(grid: Path, changes: list[str], store: Path, joining: Joining) -> f
     words = [word for change in changes for word in ("--set", change)]
     where, environment = joining
     begun = time.monotonic()
-    command = [sys.executable, "-m", "augbench.cli", "run", grid, *words, "--store", store, *where]
+    command = [sys.executable, "-m", "augbench", "run", grid, *words, "--store", store, *where]
     subprocess.run([str(word) for word in command], check=True, stdout=subprocess.DEVNULL, env=environment)
     return time.monotonic() - begun
 

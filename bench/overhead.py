@@ -25,7 +25,7 @@ GOAL = 0.05  # seconds per cell
 
 def grid(cells: int):
     """One cell per seed."""
-    from augbench.core.grid import make_grid
+    from augbench.planning.grid import make_grid
 
     return make_grid({
         "name": "overhead",
@@ -47,9 +47,9 @@ def main() -> None:
 
     import ray
 
-    from augbench.core.store import Store
-    from augbench.engine import driver
-    from augbench.jobs.provenance import versions
+    from augbench.runner import driver
+    from augbench.stages.provenance import versions
+    from augbench.storage.store import Store
 
     for name, value in driver.LEAN.items():
         os.environ.setdefault(name, value)

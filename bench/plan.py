@@ -27,14 +27,14 @@ import pydantic
 from rich.console import Console
 from rich.table import Table
 
-from augbench.core.expected import expected_of
-from augbench.core.grid import Grid, make_grid
-from augbench.core.outline import outline_of
-from augbench.core.plan import make_plan
-from augbench.core.remaining import subtract
 from augbench.core.specs import Cell
-from augbench.core.store import Store, json_bytes
+from augbench.planning.expected import expected_of
+from augbench.planning.grid import Grid, make_grid
+from augbench.planning.outline import outline_of
+from augbench.planning.plan import make_plan
+from augbench.planning.remaining import subtract
 from augbench.report import expected_frame, report, write_report
+from augbench.storage.store import Store, json_bytes
 
 SHOTS = [0, 1, 2, 5, 10, 20, "all"]
 N_AUG = [20, 40, 60, 80, 100]

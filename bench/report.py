@@ -25,12 +25,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from augbench.core.expected import EXPECTED_FIELDS
-from augbench.core.keys import digest
+from augbench.core.hashing import digest
 from augbench.core.protocol import make_protocol
 from augbench.core.specs import AugmenterSpec, Cell, DataSpec
-from augbench.core.store import Store, json_bytes
 from augbench.metrics.evaluate import evaluate
+from augbench.planning.expected import EXPECTED_FIELDS
+from augbench.storage.store import Store, json_bytes
 
 GOAL_SECONDS, GOAL_BYTES = 10.0, 1_000_000_000
 DATASETS, SHOTS, AUGMENTERS, N_AUG, SEEDS = 5, (0, 5, 10, "all"), 10, (20, 40, 80, 120, 200), 10

@@ -37,8 +37,8 @@ from rich.table import Table
 from scale_figures import Driven, Seen, figures, predicted
 from sleeping import noted
 
-from augbench.engine.driver import LEAN
-from augbench.jobs.provenance import versions
+from augbench.runner.driver import LEAN
+from augbench.stages.provenance import versions
 
 HERE = Path(__file__).parent
 GOALS = {"efficiency": 0.9, "driver, MB per cell": 0.1}
@@ -70,7 +70,7 @@ def cluster(slots: int, nodes: int) -> Iterator[str]:
 
 def _serve(fail_every: int, pipe: Connection) -> None:
     """An S3 server until the other side is done; when it is asked it tells its requests by method, and CPU seconds."""
-    sys.path.insert(0, str(HERE.parent / "tests"))
+    sys.path.insert(0, str(HERE.parent / "tests" / "helpers"))
     from s3 import S3Server
 
     with S3Server() as server:

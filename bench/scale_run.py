@@ -20,10 +20,10 @@ from typing import Any
 from rich.console import Console
 from sleeping import SleepingJob
 
-from augbench.core.grid import Grid, make_grid
-from augbench.core.plan import Plan, make_plan
-from augbench.core.store import Store, json_bytes
-from augbench.engine import driver
+from augbench.planning.grid import Grid, make_grid
+from augbench.planning.plan import Plan, make_plan
+from augbench.runner import driver
+from augbench.storage.store import Store, json_bytes
 
 DATASETS = 10
 SHOTS = (5, "all")
@@ -31,7 +31,7 @@ N_AUG = (5, 10, 15, 20)  # of one chunk
 OPACITIES = (0.2, 0.5)  # as many rows of memseg
 ROWS = DATASETS * len(SHOTS) * (1 + len(OPACITIES) * len(N_AUG))
 STEPS = ("make_plan", "subtract", "expected_of", "outline_of", "preflight", "Board", "decode_all", "_assemble")
-"""Names in `engine.driver` of what is timed by itself."""
+"""Names in `runner.driver` of what is timed by itself."""
 
 
 def grid_of(cells: int) -> Grid:

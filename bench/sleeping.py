@@ -13,7 +13,7 @@ TESTED, DEFECTIVE, EPOCHS = 1004, 110, 50  # pictures of a record, and points of
 
 
 class SleepingJob:
-    """Stands in for `jobs.train.train_cell`: same arguments, same writes, no training, no torch.
+    """Stands in for `stages.train.train_cell`: same arguments, same writes, no training, no torch.
 
     Each process notes its cells in ``notes/times-PID.txt``, a line each: when it began, slept enough, had computed its
     metrics and had committed, in Unix seconds, and the CPU seconds that the process had used when it began.
@@ -25,7 +25,7 @@ class SleepingJob:
 
     def __call__(self, context, pictures, cell, takes):
         """Sleep, score, commit. It scores once before it sleeps, too: a training also judges on its way."""
-        from augbench.jobs.train import commit, evaluate
+        from augbench.stages.train import commit, evaluate
 
         used, times = time.process_time(), [time.time()]
         scores = scores_of(cell.seed)

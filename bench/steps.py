@@ -23,15 +23,15 @@ from rich.console import Console
 from rich.table import Table
 from scale_figures import slope
 
-from augbench.core.leases import Leases
-from augbench.core.outline import outline_of
-from augbench.core.plan import Plan, make_plan
-from augbench.core.remaining import subtract
-from augbench.core.store import Store
-from augbench.engine.board import Board
+from augbench.monitoring.known_grids import known_from_store
+from augbench.monitoring.status import look
+from augbench.planning.outline import outline_of
+from augbench.planning.plan import Plan, make_plan
+from augbench.planning.remaining import subtract
 from augbench.report import load_records, report
-from augbench.report.status import look
-from augbench.report.status_grids import known_from_store
+from augbench.runner.scheduler import Board
+from augbench.storage.leases import Leases
+from augbench.storage.store import Store
 
 SIZES = (1000, 5000, 20000)
 MOST = 1.15  # an exponent above it is a step to mend

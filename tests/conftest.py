@@ -15,10 +15,10 @@ for name in ("HF_HOME", "HF_HUB_CACHE", "XDG_CACHE_HOME", "TORCH_HOME", "AUGBENC
     os.environ.pop(name, None)
 os.environ |= {"HOME": HOME, "HF_HUB_OFFLINE": "1"}
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # two workers with two threads each would wait for one another
-sys.path.insert(0, str(Path(__file__).parent))
+sys.path.insert(0, str(Path(__file__).parent / "helpers"))
 
-from augbench.core import plugins  # noqa: E402
-from augbench.core.store import Store  # noqa: E402
+from augbench.core import registry  # noqa: E402
+from augbench.storage.store import Store  # noqa: E402
 
 
 def pytest_collection_modifyitems(items):
@@ -50,7 +50,7 @@ def process_state():
         "log levels": {name: logging.getLogger(name).level for name in names},
         "record factory": logging.getLogRecordFactory(),
         "folder": Path.cwd(),
-        "plug-ins": {room: list(plugins.find(room)) for room in plugins.ROOMS},
+        "plug-ins": {room: list(registry.find(room)) for room in registry.ROOMS},
         "Ray": bool(ray and ray.is_initialized()),
         "threads": torch.get_num_threads() if torch else None,
     }
@@ -88,14 +88,14 @@ def _leaves_nothing(request, _module_leaves_nothing):
 def _plugins_of_tests():
     import helpers
 
-    plugins.load_file(helpers.TOY)
-    plugins.load_file(helpers.SEARCHER)
+    registry.load_file(helpers.TOY)
+    registry.load_file(helpers.SEARCHER)
 
 
 @contextmanager
 def plugins_restored():
     """What is added with ``--plugin`` meanwhile is gone afterwards: its file is, too."""
-    tables = [plugins._files, plugins._versions, *(plugins.find(room) for room in plugins.ROOMS)]
+    tables = [registry._files, registry._versions, *(registry.find(room) for room in registry.ROOMS)]
     before = [dict(table) for table in tables]
     yield
     for table, was in zip(tables, before, strict=True):

@@ -4,12 +4,12 @@ import layouts
 import pytest
 from helpers import tiny_grid, tiny_plan
 
-from augbench.core import plugins
-from augbench.core.plan import make_plan
+from augbench.core import registry
+from augbench.planning.plan import make_plan
 from augbench.testing import AugmenterContract, AugmenterIdentity, DatasetContract
 
-DATASETS = sorted(plugins.find("datasets"))
-AUGMENTERS = sorted(plugins.find("augmenters"))
+DATASETS = sorted(registry.find("datasets"))
+AUGMENTERS = sorted(registry.find("augmenters"))
 SMALL = {  # settings with which an augmenter of diffusion is done in seconds
     "ddpm": {
         "bundle": "micro-sd",
@@ -25,8 +25,8 @@ SMALL = {  # settings with which an augmenter of diffusion is done in seconds
 NEED_MASKS = ("diag", "toy")
 RUNNABLE = [
     name
-    for name, plugin in plugins.find("augmenters").items()
-    if plugin.makes_images and not plugin.not_runnable and plugin.parts is plugins.ROOMS["augmenters"].parts
+    for name, plugin in registry.find("augmenters").items()
+    if plugin.makes_images and not plugin.not_runnable and plugin.parts is registry.ROOMS["augmenters"].parts
 ]
 
 
@@ -38,7 +38,7 @@ class TestDatasets(DatasetContract):
     @pytest.fixture
     def settings(self, name, tmp_path):
         draw = getattr(layouts, f"draw_{name}", None)
-        assert draw, f"add draw_{name} to tests/layouts.py: a tiny one in its official layout"
+        assert draw, f"add draw_{name} to tests/helpers/layouts.py: a tiny one in its official layout"
         return draw(tmp_path / "data")
 
     def test_says_where_it_comes_from(self, dataset):
@@ -106,6 +106,6 @@ def test_augmenter_can_be_planned_everywhere(name, tmp_path):
         augmenters = list(dict.fromkeys(["none", name]))  # `none` can be planned for every task
         grid = tiny_grid(datasets=[{"name": dataset, "settings": settings}], augmenters=augmenters, shots=["all"])
         plan = make_plan(grid)
-        fits = plugins.get("datasets", dataset).task in plugins.get("augmenters", name).tasks
+        fits = registry.get("datasets", dataset).task in registry.get("augmenters", name).tasks
         assert any(cell.augmenter.name == name for cell in plan.cells) == fits
         assert fits or any(f"{name}: made for" in reason for reason in plan.dropped)

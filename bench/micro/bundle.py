@@ -28,7 +28,7 @@ from diffusers import (
 from torch import nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
-from augbench.diffusion.bundles import MODELS
+from augbench.diffusion.pipelines import MODELS
 
 SD, SDXL = "micro-sd", "micro-sdxl-inpaint"
 LATENT = 32  # height and width of the latents of a 64 x 64 image

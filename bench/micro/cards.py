@@ -19,8 +19,8 @@ from corpus.pictures import GOOD_SHARE, TRAINED
 from evaluate_bundles import by_word, rows, table
 
 from augbench.core.weights import parameters
-from augbench.diffusion.bundles import MODELS
-from augbench.jobs.provenance import versions
+from augbench.diffusion.pipelines import MODELS
+from augbench.stages.provenance import versions
 
 HOW = {
     SD: "the text encoder learned to read captions first and stayed as it was; `bench/micro/train_unet.py` says more",

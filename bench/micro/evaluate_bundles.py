@@ -35,10 +35,10 @@ from torch.utils.data import TensorDataset
 from torchmetrics.functional.image import peak_signal_noise_ratio
 from training import tensor_of
 
-from augbench.core.files import write_atomic
 from augbench.core.seeds import derive_seed, rng
-from augbench.jobs.provenance import versions
 from augbench.metrics.detection import average_precision
+from augbench.stages.provenance import versions
+from augbench.storage.files import write_atomic
 
 PARTS = {"unseen seed": TRAINED, "reserved materials": RESERVED}
 SEEDS = {  # of prompts and corpora

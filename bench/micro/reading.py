@@ -20,7 +20,7 @@ from torch.utils.data import TensorDataset
 from training import batches, fit
 from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
-from augbench.diffusion.text import told
+from augbench.diffusion.text_encoding import told
 
 COLOUR_WORDS = ("", *sorted({word for material in MATERIALS.values() for word in material.colours}))
 SIZES = (len(MATERIAL_WORDS), len(COLOUR_WORDS), len(DEFECT_WORDS))

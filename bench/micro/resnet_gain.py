@@ -18,9 +18,9 @@ from rich.console import Console
 from rich.table import Table
 
 from augbench.classifiers import micro_resnet
-from augbench.core.grid import make_grid
-from augbench.core.store import Store
-from augbench.engine.driver import run
+from augbench.planning.grid import make_grid
+from augbench.runner.driver import run
+from augbench.storage.store import Store
 
 STARTS = {  # shown name: backbone, weights
     "pretrained": ("micro_resnet", "timm"),

@@ -14,7 +14,7 @@ from PIL import Image
 from stock import regions
 from torchvision.utils import make_grid, save_image
 
-from augbench.diffusion import bundles
+from augbench.diffusion import pipelines
 
 STEPS, GUIDANCE = 20, 4.0
 BATCH = 16
@@ -25,7 +25,7 @@ SHEET_SEED, SHEET_IMAGES = 14, 24  # of the corpus
 
 def load(folder: Path, device: str = "cpu", dtype: torch.dtype = torch.float32) -> DiffusionPipeline:
     """Load the bundle of that folder."""
-    return bundles.load(bundles.find(folder.resolve()), device, dtype)
+    return pipelines.load(pipelines.find(folder.resolve()), device, dtype)
 
 
 def generated(pipeline: DiffusionPipeline, prompts: list[str], seed: int, **images: list[Image.Image]) -> np.ndarray:

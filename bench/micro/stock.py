@@ -18,8 +18,8 @@ from torch.utils.data import TensorDataset
 from training import tensor_of
 from transformers import CLIPTokenizer
 
-from augbench.core.noise import perlin
 from augbench.core.seeds import rng
+from augbench.procedural.noise import perlin
 
 CAPTIONS, VAGUE = 4, 1  # of each image
 GRAY = 0.0  # of [-1, 1]: what diffusers puts under the mask

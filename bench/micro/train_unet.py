@@ -40,7 +40,7 @@ from transformers import CLIPTextModel, CLIPTokenizer
 
 from augbench.core.seeds import derive_seed
 from augbench.core.weights import digest
-from augbench.diffusion.text import told
+from augbench.diffusion.text_encoding import told
 
 SEED = 11  # of the corpus
 TOKENIZER_ITEMS = 20_000  # images whose captions the tokenizer learns from

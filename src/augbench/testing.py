@@ -2,10 +2,10 @@
 
     from pathlib import Path
 
-    from augbench.core import plugins
+    from augbench.core import registry
     from augbench.testing import AugmenterContract
 
-    plugins.load_file(Path(__file__).with_name("stripes.py"))  # not for a package with an entry point
+    registry.load_file(Path(__file__).with_name("stripes.py"))  # not for a package with an entry point
 
 
     class TestStripes(AugmenterContract):
@@ -26,15 +26,15 @@ from typing import Any, ClassVar
 import numpy as np
 import pytest
 
-from augbench.core import plugins
+from augbench.core import registry
 from augbench.core.contracts import GOOD, SAMPLE_COLUMNS, Augmenter, Dataset, Reads, Request, Shots, TrainView, Workroom
-from augbench.core.grid import make_grid
-from augbench.core.keys import canonical_json
-from augbench.core.library import Library, open_dataset
-from augbench.core.plan import make_plan
+from augbench.core.hashing import canonical_json
 from augbench.core.specs import DataSpec
-from augbench.core.splits import grouped_folds
-from augbench.report.findings import examine
+from augbench.planning.grid import make_grid
+from augbench.planning.library import Library, open_dataset
+from augbench.planning.plan import make_plan
+from augbench.planning.splits import grouped_folds
+from augbench.report.dataset_findings import examine
 
 HEAVY = ("torch", "ray", "diffusers", "transformers", "sklearn")
 SURFACES = {"train_good": 24, "train_defective": 8, "test_good": 12, "test_defective": 8}
@@ -61,9 +61,9 @@ class _Listed:
     def test_is_listed_without_heavy_imports(self, name: str) -> None:
         """`augbench list` imports every plug-in: what takes seconds to load is imported inside methods."""
         code = (
-            "import sys; from augbench.core import plugins; "
-            f"[plugins.load_text(*file) for file in {plugins.loaded_files()!r}.items()]; "
-            f"plugins.get({self.room!r}, {name!r}); "
+            "import sys; from augbench.core import registry; "
+            f"[registry.load_text(*file) for file in {registry.loaded_files()!r}.items()]; "
+            f"registry.get({self.room!r}, {name!r}); "
             f"print([module for module in {HEAVY!r} if module in sys.modules])"
         )
         found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
@@ -169,7 +169,7 @@ class AugmenterIdentity(_Listed):
 
     def test_says_what_it_is(self, name: str) -> None:
         """A title for lists, tasks for plans."""
-        plugin = plugins.get("augmenters", name)
+        plugin = registry.get("augmenters", name)
         assert plugin.title, "set title"
         assert plugin.tasks and plugin.tasks <= {"detection", "recognition"}
         assert plugin.chunk_size > 0
@@ -181,7 +181,7 @@ class AugmenterContract(AugmenterIdentity):
     @pytest.fixture
     def augmenter(self, name: str, settings: dict[str, Any]) -> Augmenter:
         """The augmenter."""
-        return plugins.make("augmenters", name, settings)
+        return registry.make("augmenters", name, settings)
 
     @pytest.fixture
     def surfaces(self) -> Dataset:

@@ -1,7 +1,7 @@
 """The corpus's defects. `DEFECTS` is the one list of them.
 
 A defect takes a good albedo (H,W,3 float32) and gives the damaged one and its cover, H,W float32 in [0, 1]. The shapes
-that the dataset `surfaces` also draws come from `augbench.core.flaws` with ranges of their own in `FLAWS`: coarser, as
+that the dataset `surfaces` also draws come from `procedural.defects` with ranges of their own in `FLAWS`: coarser, as
 thin lines do not survive in small generative models, and apart from that dataset's ranges, which are held out.
 """
 
@@ -11,9 +11,9 @@ from collections.abc import Callable
 
 import numpy as np
 
-from augbench.core.drawing import axes, blurred, distance, place
-from augbench.core.flaws import Crack, Flaw, Scratch, Scuff, Spots, Stain
-from augbench.core.noise import spectral
+from augbench.procedural.defects import Crack, Flaw, Scratch, Scuff, Spots, Stain
+from augbench.procedural.drawing import axes, blurred, distance, place
+from augbench.procedural.noise import spectral
 
 MASK_LEVEL = 0.3  # of the cover
 

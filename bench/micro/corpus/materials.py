@@ -10,8 +10,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from augbench.core.drawing import Colour, axes
-from augbench.core.noise import Shape, relief, spectral, streaks
+from augbench.procedural.drawing import Colour, axes
+from augbench.procedural.noise import Shape, relief, spectral, streaks
 from corpus.patterns import bond, cells, turned_axes, upright_or_level, waver, weave
 
 COLOURS: dict[str, Colour] = {

@@ -1,11 +1,11 @@
-"""Regular and cellular patterns that materials are made of, beside the random fields of `augbench.core.noise`."""
+"""Regular and cellular patterns that materials are made of, beside the random fields of `augbench.procedural.noise`."""
 
 from __future__ import annotations
 
 import numpy as np
 
-from augbench.core.drawing import axes
-from augbench.core.noise import Shape, spectral
+from augbench.procedural.drawing import axes
+from augbench.procedural.noise import Shape, spectral
 
 
 def upright_or_level(rng: np.random.Generator, error: float = 0.08) -> float:

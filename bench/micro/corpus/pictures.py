@@ -9,9 +9,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from augbench.core.drawing import expose, lighting
-from augbench.core.noise import Shape
 from augbench.core.seeds import rng
+from augbench.procedural.drawing import expose, lighting
+from augbench.procedural.noise import Shape
 from corpus.defects import DEFECTS, MASK_LEVEL
 from corpus.materials import MATERIALS, RESERVED
 from corpus.words import caption, vague_caption

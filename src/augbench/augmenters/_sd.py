@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from augbench.core.errors import UserError
-from augbench.diffusion.bundles import Bundle, canvas, load
+from augbench.diffusion.pipelines import Bundle, canvas, load
 
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline

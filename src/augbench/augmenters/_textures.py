@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from augbench.core.noise import Shape, perlin, spectral, streaks
+from augbench.procedural.noise import Shape, perlin, spectral, streaks
 
 
 def procedural_texture(rng: np.random.Generator, shape: Shape) -> np.ndarray:

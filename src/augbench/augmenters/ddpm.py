@@ -20,13 +20,13 @@ import augbench
 from augbench.augmenters._sd import Aspect, Precision, arithmetic, drawn_at, loaded, usable
 from augbench.core.contracts import Augmenter, Request, Settings, Shots, Synthetic, TrainView, Workroom
 from augbench.core.errors import UserError
-from augbench.core.keys import digest
+from augbench.core.hashing import digest
 from augbench.core.seeds import derive_seed, rng
 from augbench.diffusion import lora
-from augbench.diffusion.bundles import Bundle, embedded, fetch, find, of_content
 from augbench.diffusion.dreambooth import Examples, Recipe, Training, encode, joined
-from augbench.diffusion.memory import enough_memory
-from augbench.diffusion.sample import check_prompts, fit_image, sample
+from augbench.diffusion.gpu_memory import enough_memory
+from augbench.diffusion.pipelines import Bundle, embedded, fetch, find, of_content
+from augbench.diffusion.sampling import check_prompts, fit_image, sample
 
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline

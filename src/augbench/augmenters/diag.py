@@ -32,12 +32,12 @@ from augbench.augmenters._photometric import to_grey
 from augbench.augmenters._sd import Precision, loaded
 from augbench.core.contracts import Augmenter, Request, Settings, Shots, Synthetic, TrainView
 from augbench.core.errors import UserError
-from augbench.diffusion.bundles import Bundle, embedded, fetch, find, of_content
+from augbench.diffusion.gpu_memory import enough_memory
 from augbench.diffusion.inpaint import Painted, overlaid, paint_around, pasted
 from augbench.diffusion.masks import Kind, drawn_digest, drawn_files, procedural_region, read_drawn
-from augbench.diffusion.memory import enough_memory
+from augbench.diffusion.pipelines import Bundle, embedded, fetch, find, of_content
 from augbench.diffusion.prompts import PromptSet, read_prompts
-from augbench.diffusion.sample import check_prompts, fit_image, fit_mask
+from augbench.diffusion.sampling import check_prompts, fit_image, fit_mask
 
 Area = Annotated[float, Field(gt=0, le=1)]
 

@@ -31,7 +31,7 @@ from augbench.augmenters._photometric import cut_and_shuffle, three_of_ten, to_g
 from augbench.augmenters._textures import procedural_texture
 from augbench.core.contracts import Augmenter, Reads, Request, Settings, Shots, Synthetic, TrainView
 from augbench.core.errors import UserError
-from augbench.core.noise import Shape, perlin
+from augbench.procedural.noise import Shape, perlin
 
 PICTURES = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
 LARGEST_EXPONENT = 5  # Perlin noise has 2**0 ... 2**5 cells per axis

@@ -33,15 +33,15 @@ from augbench.core.contracts import (
     Workroom,
 )
 from augbench.core.errors import UserError, listed
-from augbench.core.extractor import EMBEDDED
 from augbench.core.seeds import derive_seed, rng
 from augbench.diffusion import lora
-from augbench.diffusion.bundles import embedded, fetch, find, of_content
 from augbench.diffusion.dreambooth import encode
+from augbench.diffusion.gpu_memory import enough_memory
 from augbench.diffusion.img2img import vary
-from augbench.diffusion.inversion import StageRecipe, Word, run_stages
-from augbench.diffusion.memory import enough_memory
-from augbench.diffusion.sample import check_prompts, fit_image
+from augbench.diffusion.pipelines import embedded, fetch, find, of_content
+from augbench.diffusion.sampling import check_prompts, fit_image
+from augbench.diffusion.textual_inversion import StageRecipe, Word, run_stages
+from augbench.planning.extractor_choice import EMBEDDED
 
 GENERATION = "generation.json"  # in the adapter: its classes, where what they learned lies, and how it is used
 DEFECT = "defect"  # in detection all shots are one class

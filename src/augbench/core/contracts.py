@@ -16,8 +16,8 @@ import pandas as pd
 from pydantic import BaseModel, ConfigDict, Field
 
 from augbench.core.errors import UserError
-from augbench.core.passing import Candidate, Part, Request, Scoring, Synthetic, Workroom
-from augbench.core.pictures import SUFFIXES, decode_grey, decode_rgb, read_bytes
+from augbench.core.images import SUFFIXES, decode_grey, decode_rgb, read_bytes
+from augbench.core.types import Candidate, Part, Request, Scoring, Synthetic, Workroom
 
 Task = Literal["detection", "recognition"]
 Shots = int | Literal["all"]
@@ -46,7 +46,7 @@ class Dataset:
     says which layout is expected, for `augbench datasets show`.
     """
 
-    name: ClassVar[str] = ""  # the file stem; set by core.plugins
+    name: ClassVar[str] = ""  # the file stem; set by `core.registry`
     title: ClassVar[str] = ""
     task: Task = "detection"
     licence: ClassVar[str] = ""
@@ -267,7 +267,7 @@ class TrainView:
 class Augmenter:
     """One way of making synthetic defect images. The base class is the mechanism; a subclass overrides little."""
 
-    name: ClassVar[str] = ""  # the file stem; set by core.plugins
+    name: ClassVar[str] = ""  # the file stem; set by `core.registry`
     title: ClassVar[str] = ""
     paper: ClassVar[str] = ""
     licence: ClassVar[str] = ""

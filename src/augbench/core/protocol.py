@@ -10,7 +10,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from augbench.core.errors import UserError, did_you_mean
-from augbench.core.keys import digest
+from augbench.core.hashing import digest
 
 
 class Protocol(BaseModel):

@@ -12,7 +12,7 @@ from functools import cached_property
 from typing import Any
 
 from augbench.core.contracts import Shots
-from augbench.core.keys import digest
+from augbench.core.hashing import digest
 from augbench.core.protocol import Protocol, make_protocol
 
 SCHEMA = 1

@@ -11,7 +11,7 @@ import pandas as pd
 
 from augbench.core.contracts import GOOD, SAMPLE_COLUMNS
 from augbench.core.errors import DatasetError, UserError
-from augbench.core.pictures import read_grey
+from augbench.core.images import read_grey
 
 DEFECT = "defect"
 

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from augbench.core.drawing import Colour, Range
-from augbench.core.flaws import Crack, Flaw, Scratch, Scuff, Spots, Stain
 from augbench.datasets._surface_materials import Surface
+from augbench.procedural.defects import Crack, Flaw, Scratch, Scuff, Spots, Stain
+from augbench.procedural.drawing import Colour, Range
 
 MASK_LEVEL = 0.25
 # Contrasts were chosen on the world of `seed: 1`, where the protocol `demo` then reached an AP of about .85 with all

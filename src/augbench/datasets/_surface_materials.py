@@ -1,7 +1,7 @@
 """The materials of the dataset `surfaces`: how a good surface looks, and how it is lit and photographed.
 
 `MATERIALS` is the one list of them. A corpus that pretrains weights for this benchmark leaves these recipes out.
-Colours and albedo are RGB in [0, 1]; fields are H,W float32; angles are as in `augbench.core.noise`.
+Colours and albedo are RGB in [0, 1]; fields are H,W float32; angles are as in `augbench.procedural.noise`.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from augbench.core.drawing import Colour, Range, expose, lighting
-from augbench.core.noise import Shape, relief, spectral, streaks
+from augbench.procedural.drawing import Colour, Range, expose, lighting
+from augbench.procedural.noise import Shape, relief, spectral, streaks
 
 
 @dataclass(frozen=True)

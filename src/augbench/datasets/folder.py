@@ -19,7 +19,7 @@ from pydantic import Field
 
 from augbench.core.contracts import GOOD, SAMPLE_COLUMNS, Dataset
 from augbench.core.errors import UserError
-from augbench.core.pictures import SUFFIXES
+from augbench.core.images import SUFFIXES
 
 
 class Folder(Dataset):

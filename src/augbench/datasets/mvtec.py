@@ -20,7 +20,7 @@ from pydantic import Field, field_validator
 
 from augbench.core.contracts import GOOD, SAMPLE_COLUMNS, Dataset
 from augbench.core.errors import UserError, did_you_mean
-from augbench.core.pictures import SUFFIXES
+from augbench.core.images import SUFFIXES
 from augbench.datasets._mvtec_counts import official_counts
 
 DEFECT = "defect"  # the class where the archive tells none apart (BTech, VisA)

@@ -23,7 +23,7 @@ import pandas as pd
 
 from augbench.core.contracts import SAMPLE_COLUMNS, Dataset
 from augbench.core.errors import DatasetError, UserError
-from augbench.core.pictures import SUFFIXES
+from augbench.core.images import SUFFIXES
 
 SHORT = {
     "Cr": "crazing",

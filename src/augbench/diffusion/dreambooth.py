@@ -22,10 +22,10 @@ import numpy as np
 
 import augbench
 from augbench.core.seeds import derive_seed, rng
-from augbench.diffusion.bundles import Bundle
 from augbench.diffusion.lora import MODELS, LoraShape, wrap
-from augbench.diffusion.sample import check_prompts, fit_image
-from augbench.diffusion.text import tokens, told
+from augbench.diffusion.pipelines import Bundle
+from augbench.diffusion.sampling import check_prompts, fit_image
+from augbench.diffusion.text_encoding import tokens, told
 
 if TYPE_CHECKING:
     import torch

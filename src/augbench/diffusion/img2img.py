@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image
 
-from augbench.diffusion.bundles import Bundle
-from augbench.diffusion.sample import Speech, check_prompts, fit_image, paint, sample
+from augbench.diffusion.pipelines import Bundle
+from augbench.diffusion.sampling import Speech, check_prompts, fit_image, paint, sample
 
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
@@ -35,7 +35,7 @@ def vary(
     """A picture for each of ``images``: N,H,W,3 uint8.
 
     Args:
-        pipeline: from `augbench.diffusion.bundles.load`, a text-to-image one.
+        pipeline: from `augbench.diffusion.pipelines.load`, a text-to-image one.
         bundle: the same that was loaded.
         prompts: N texts.
         images: N pictures, each H,W,3 uint8 of any size; they are resized to ``shape``.
@@ -46,7 +46,7 @@ def vary(
             At 1 pictures start from noise alone, as `sample` makes them; diffusers' way would leave the square root of
             alpha bar at the last step, some 7 % of a picture with the schedule of Stable Diffusion.
         shape: height and width at which the bundle draws.
-        clip_skip: which layer of the text encoder is read, as `augbench.diffusion.text.told` counts.
+        clip_skip: which layer of the text encoder is read, as `augbench.diffusion.text_encoding.told` counts.
         batch: pictures at a time. Another number changes pictures by rounding.
 
     Raises:

@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image, ImageOps
 
-from augbench.core.drawing import blurred
-from augbench.diffusion.bundles import Bundle
-from augbench.diffusion.sample import fit_image, sample
+from augbench.diffusion.pipelines import Bundle
+from augbench.diffusion.sampling import fit_image, sample
+from augbench.procedural.drawing import blurred
 
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
@@ -51,7 +51,7 @@ def paint_around(
     """Paint each picture anew in the smallest square that holds its mask.
 
     Args:
-        pipeline: from `augbench.diffusion.bundles.load`, an inpainting one.
+        pipeline: from `augbench.diffusion.pipelines.load`, an inpainting one.
         bundle: the same that was loaded.
         prompts: N texts.
         images: N squares of the bundle's size, S,S,3 uint8.
@@ -59,7 +59,7 @@ def paint_around(
         seeds: N seeds, one for each picture.
         padding: pixels around the mask that belong to the cut.
         batch: pictures at a time. Another number changes pictures by rounding.
-        amount: steps, guidance, strength and negative, as in `augbench.diffusion.sample.sample`.
+        amount: steps, guidance, strength and negative, as in `augbench.diffusion.sampling.sample`.
 
     Raises:
         UserError: a prompt is longer than the bundle reads, or what was made is no picture.

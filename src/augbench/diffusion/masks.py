@@ -9,10 +9,10 @@ from typing import Literal
 
 import numpy as np
 
-from augbench.core.drawing import Range, distance, place, strokes, walk
 from augbench.core.errors import UserError
-from augbench.core.noise import Shape, perlin
-from augbench.core.pictures import SUFFIXES, read_grey
+from augbench.core.images import SUFFIXES, read_grey
+from augbench.procedural.drawing import Range, distance, place, strokes, walk
+from augbench.procedural.noise import Shape, perlin
 
 Kind = Literal["noise", "line", "blob"]
 

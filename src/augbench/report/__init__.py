@@ -1,8 +1,8 @@
 """Records -> DataFrame -> layouts -> terminal, Markdown, LaTeX, CSV, JSON. Works where torch and ray are absent."""
 
 from augbench.report.frame import expected_frame, load_expected, load_records
+from augbench.report.store_report import print_report, report, write_report
 from augbench.report.tables import Table, build_tables
-from augbench.report.write import print_report, report, write_report
 
 __all__ = [
     "Table",

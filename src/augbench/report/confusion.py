@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from augbench.report.stats import Column, Stat, share, stat_of
+from augbench.report.numbers import Column, Stat, share, stat_of
 
 MATRICES = "Confusion matrices"
 TRUE = "true class"

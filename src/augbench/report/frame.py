@@ -8,10 +8,10 @@ from typing import Any
 import pandas as pd
 
 from augbench.core.errors import UserError, did_you_mean
-from augbench.core.expected import EXPECTED_FIELDS, LATER_FIELDS
-from augbench.core.keys import digest
+from augbench.core.hashing import digest
 from augbench.core.protocol import Protocol
-from augbench.core.store import MEND, Store
+from augbench.planning.expected import EXPECTED_FIELDS, LATER_FIELDS
+from augbench.storage.store import MEND, Store
 
 METRICS = {
     "detection": (
@@ -111,7 +111,7 @@ def load_expected(store: Store, grid_name: str) -> pd.DataFrame:
 
 
 def expected_frame(cells: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
-    """What `augbench.core.expected.expected_of` gives, as a table with the columns `EXPECTED_FIELDS`."""
+    """What `augbench.planning.expected.expected_of` gives, as a table with the columns `EXPECTED_FIELDS`."""
     return _frame([{**LATER_FIELDS, **cell} for cell in cells], EXPECTED_FIELDS)
 
 

@@ -14,11 +14,11 @@ from typing import Any
 import pandas as pd
 
 from augbench.report.confusion import Confusion, Confusions, confusion_of, confusions_of
-from augbench.report.fidelity import Fidelity, Outcome, fidelity_of
+from augbench.report.fidelity_records import Measured
+from augbench.report.fidelity_table import Fidelity, Outcome, fidelity_of
 from augbench.report.frame import CLASS_METRICS, METRICS, shots_rank
-from augbench.report.measured import Measured
-from augbench.report.notes import captions, footnotes, title_of
-from augbench.report.stats import INCOMPLETE, Column, Stat, average_of, share, stat_of
+from augbench.report.numbers import INCOMPLETE, Column, Stat, average_of, share, stat_of
+from augbench.report.table_notes import captions, footnotes, title_of
 
 HEADLINE = {"detection": "ap", "recognition": "accuracy"}
 AP_NAMES = {"trapezoidal": "trapezoidal", "step": "step-wise"}

@@ -18,7 +18,6 @@ import pandas as pd
 
 from augbench.core.errors import UserError, did_you_mean
 from augbench.core.seeds import rng
-from augbench.core.store import Store
 from augbench.metrics.inference import (
     FEWEST_RUNS,
     FEWEST_SEEDS,
@@ -40,9 +39,10 @@ from augbench.metrics.resampling import (
     run_weights,
     unit_weights,
 )
-from augbench.report.evidence.judged import Judged, check_against, load_judged
 from augbench.report.evidence.pareto import RowCost, Spending, efficient
+from augbench.report.evidence.predictions import Judged, check_against, load_judged
 from augbench.report.tables import HEADLINE, Row, Table, build_tables
+from augbench.storage.store import Store
 
 BASELINES = ("none", "memseg")  # what rows are compared with where nothing else is asked for: the first that is there
 METRICS = {"detection": ("ap",), "recognition": ("accuracy", "macro_f1")}

@@ -15,9 +15,9 @@ from math import fsum
 from typing import Any
 
 from augbench.core.specs import PoolSpec, SearchSpec
-from augbench.core.store import Store
-from augbench.report.evidence.costs import MadePart, read_costs
-from augbench.report.evidence.takes import PoolIndex, plugin_of, takes_of
+from augbench.report.evidence.part_costs import MadePart, read_costs
+from augbench.report.evidence.pool_slices import PoolIndex, plugin_of, takes_of
+from augbench.storage.store import Store
 
 DEFINITION = (
     "Seconds of one worker for what one classifier needs before it is trained: search, class pictures and adaptation, "

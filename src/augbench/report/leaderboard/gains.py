@@ -9,10 +9,10 @@ from typing import Any
 
 from augbench.metrics.inference import FEWEST_RUNS, Verdict
 from augbench.report.evidence.build import BASELINES, Comparison, Evidence, baseline_among, build_evidence
+from augbench.report.leaderboard.headings import entry, gain_text
 from augbench.report.leaderboard.merge import Gathered
-from augbench.report.leaderboard.united import UnitedStore
-from augbench.report.leaderboard.words import entry, gain_text
-from augbench.report.stats import DASH, average_of, share, stat_of
+from augbench.report.leaderboard.merged_store import UnitedStore
+from augbench.report.numbers import DASH, average_of, share, stat_of
 from augbench.report.tables import Table
 
 TableName = tuple[str, str, Any, tuple[int, ...]]

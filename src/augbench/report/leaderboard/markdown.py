@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from augbench.report.leaderboard.data import Board
-from augbench.report.render import escape_markdown
+from augbench.report.leaderboard.board import Board
+from augbench.report.table_text import escape_markdown
 
 
 def markdown_of(board: Board) -> str:

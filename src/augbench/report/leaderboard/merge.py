@@ -10,8 +10,8 @@ from typing import Any
 import pandas as pd
 
 from augbench.core.errors import UserError
-from augbench.core.keys import digest
-from augbench.core.store import Store, parse_json
+from augbench.core.hashing import digest
+from augbench.report.fidelity_records import Measured, load_measured
 from augbench.report.frame import (
     CELL_FIELDS,
     IDENTITIES,
@@ -20,9 +20,9 @@ from augbench.report.frame import (
     load_expected,
     load_records,
 )
-from augbench.report.measured import Measured, load_measured
+from augbench.report.store_report import WAY_OUT
 from augbench.report.tables import HEADLINE
-from augbench.report.write import WAY_OUT
+from augbench.storage.store import Store, parse_json
 
 
 @dataclass(frozen=True)

@@ -14,10 +14,10 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from augbench.report.leaderboard.data import Board
-from augbench.report.leaderboard.pictures import Pictures
-from augbench.report.leaderboard.words import COLUMN_WORDS
-from augbench.report.stats import DASH
+from augbench.report.leaderboard.board import Board
+from augbench.report.leaderboard.gallery import Pictures
+from augbench.report.leaderboard.headings import COLUMN_WORDS
+from augbench.report.numbers import DASH
 from augbench.report.svg_parts import CLASS, PALETTE, SHAPES, STYLE, marker, shape_of
 
 FOLDER = "assets/leaderboard"

@@ -11,16 +11,16 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from augbench.core import plugins
+from augbench.core import registry
 from augbench.core.contracts import GOOD, Dataset
 from augbench.core.errors import UserError
-from augbench.core.keys import digest
-from augbench.core.library import open_dataset
+from augbench.core.hashing import digest
 from augbench.core.specs import DataSpec, PoolSpec
-from augbench.core.splits import Split, checked_samples, make_split
-from augbench.core.store import Store
+from augbench.planning.library import open_dataset
+from augbench.planning.splits import Split, checked_samples, make_split
 from augbench.report.frame import shots_rank
 from augbench.report.leaderboard.merge import Gathered, augmenter_identity
+from augbench.storage.store import Store
 
 SMALLEST_RING = 8  # pixels around a defect that its contrast is measured against, at least
 
@@ -38,7 +38,7 @@ class OpenDataset:
         """The plug-in, its files at hand; None where they, or it, are not."""
         spec = self.specs[0]
         try:
-            own = {k: v for k, v in spec.settings.items() if k not in plugins.version("datasets", spec.name)}
+            own = {k: v for k, v in spec.settings.items() if k not in registry.version("datasets", spec.name)}
             dataset = open_dataset(spec.name, own)
             checked_samples(dataset)
         except UserError:
@@ -49,7 +49,7 @@ class OpenDataset:
     def licence(self) -> str:
         """As its plug-in states it."""
         try:
-            return plugins.get("datasets", self.specs[0].name).licence or "not stated"
+            return registry.get("datasets", self.specs[0].name).licence or "not stated"
         except UserError:
             return "not known here, since its plug-in is not at hand"
 

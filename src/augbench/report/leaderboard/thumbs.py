@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from augbench.report.sheet import OUTLINE, outline
+from augbench.report.contact_sheet import OUTLINE, outline
 
 SIDE = 96  # pixels of the longer side, at most
 QUALITY = 78  # of WebP

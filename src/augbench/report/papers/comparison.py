@@ -14,11 +14,11 @@ from typing import Any
 import pandas as pd
 
 from augbench.core.errors import UserError
-from augbench.report.notes import captions
-from augbench.report.papers.facts import METRICS, Paper, Reference
+from augbench.report.numbers import average_of, share, stat_of
 from augbench.report.papers.layouts import Comparison, Layout, Line
 from augbench.report.papers.matching import CHECKS, differences, ours_of
-from augbench.report.stats import average_of, share, stat_of
+from augbench.report.papers.printed import METRICS, Paper, Reference
+from augbench.report.table_notes import captions
 
 MARKS = "Bold is the best of a column, underlined the second best; of ours, among complete rows."
 ORACLE = (

@@ -13,8 +13,8 @@ from typing import Any
 import pandas as pd
 
 from augbench.core.errors import UserError, did_you_mean
-from augbench.report.papers.facts import Paper, Reference, load_paper, paper_names
-from augbench.report.stats import Stat
+from augbench.report.numbers import Stat
+from augbench.report.papers.printed import Paper, Reference, load_paper, paper_names
 
 TASK = "detection"  # what the papers' tables are about
 

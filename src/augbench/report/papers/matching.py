@@ -12,13 +12,13 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from augbench.core import plugins
+from augbench.core import registry
 from augbench.core.contracts import GOOD, Augmenter
 from augbench.core.errors import UserError
 from augbench.core.protocol import PROTOCOL_NUMBERS, Protocol, load_preset, make_protocol
-from augbench.core.store import MEND
-from augbench.diffusion.bundles import BUNDLES
-from augbench.report.papers.facts import About, Reference
+from augbench.diffusion.pipelines import BUNDLES
+from augbench.report.papers.printed import About, Reference
+from augbench.storage.store import MEND
 
 TITLES = {"sd15": "Stable Diffusion 1.5", "sdxl-inpaint": "SDXL inpainting 0.1"}
 """The bundles of the papers, in words."""
@@ -80,7 +80,7 @@ def _dataset(row: Reference, about: About, ours: Ours) -> Iterator[str]:
 
 def _counts(row: Reference, found: Mapping[str, int]) -> Iterator[str]:
     """A folder may have a dataset's name and other pictures in it."""
-    official = plugins.get("datasets", row.dataset).official_counts
+    official = registry.get("datasets", row.dataset).official_counts
     defects = next(
         (what.removeprefix("test ") for what in official if what.startswith("test ") and what != f"test {GOOD}"), ""
     )
@@ -174,8 +174,8 @@ def _content(name: str, given: Mapping[str, Any]) -> Iterator[str]:
 
 def _made_by(ours: Ours) -> list[tuple[str, dict[str, Any]]]:
     """The augmenters that make a cell's pictures, each with all its settings: itself, and its parts in a mixture."""
-    made = plugins.make("augmenters", ours.augmenter["name"], dict(ours.augmenter["settings"]))
-    parts = {part.augmenter: plugins.make("augmenters", part.augmenter, part.settings) for part in made.parts()}
+    made = registry.make("augmenters", ours.augmenter["name"], dict(ours.augmenter["settings"]))
+    parts = {part.augmenter: registry.make("augmenters", part.augmenter, part.settings) for part in made.parts()}
     own = made.config.model_dump(mode="json", exclude=set(parts))  # what it sets for its parts stands with them
     return [
         (ours.augmenter["name"], own),
@@ -189,7 +189,7 @@ def _defaults(name: str) -> dict[str, Any]:
 
 @cache
 def _plugin(name: str) -> Augmenter:
-    return plugins.make("augmenters", name, {})
+    return registry.make("augmenters", name, {})
 
 
 def _protocol(row: Reference, about: About, ours: Ours) -> Iterator[str]:

@@ -1,0 +1,5 @@
+"""``python -m augbench`` is ``augbench``."""
+
+from augbench.cli.app import main
+
+main()

@@ -1,0 +1,101 @@
+"""The command line: thin and lazy. Heavy imports happen inside the commands, so that ``augbench --help`` is instant."""
+
+from __future__ import annotations
+
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from augbench.cli import (
+    augmenters,
+    compare,
+    datasets,
+    leaderboard,
+    log,
+    models,
+    new,
+    plan,
+    pools,
+    protocols,
+    report,
+    results,
+    run,
+    status,
+    stores,
+)
+
+app = typer.Typer(
+    name="augbench",
+    help="Which way of making synthetic defects improves a surface-inspection classifier, by how much, at what cost.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+
+class Room(StrEnum):
+    """What can be listed."""
+
+    datasets = "datasets"
+    augmenters = "augmenters"
+    models = "models"
+    protocols = "protocols"
+
+
+@app.callback(invoke_without_command=True)
+def _options(
+    plugin: Annotated[
+        list[Path] | None, typer.Option("--plugin", metavar="FILE", help="Add the plug-ins of a Python file.")
+    ] = None,
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+    version: Annotated[bool, typer.Option("--version", help="Print the version and leave.")] = False,
+) -> None:
+    """Options of every command."""
+    if version:
+        import augbench
+
+        typer.echo(f"augbench {augbench.__version__}")
+        raise typer.Exit
+    if plugin:
+        from augbench.core import registry
+
+        for file in plugin:
+            registry.load_file(file)
+
+
+@app.command("list")
+def list_(what: Annotated[Room, typer.Argument(help="datasets, augmenters, models or protocols")]) -> None:
+    """List what is there, each found by itself."""
+    from augbench.cli.augmenters_view import listing
+    from augbench.report.table_text import standard_output
+
+    standard_output().print(listing(what.value))
+
+
+for command in (plan, run, status, log, report, compare, leaderboard):
+    command.add_to(app)
+for group in (results, new, datasets, augmenters, protocols, models, pools, stores):
+    group.add_to(app)
+
+
+def main() -> None:
+    """Entry point: whatever a user got wrong ends in one line and exit status 2."""
+    try:
+        status = app(standalone_mode=False)
+    except Exception as error:
+        from augbench.core.errors import UserError
+
+        usage = getattr(error, "format_message", None)  # of the argument parser
+        if "--debug" in sys.argv or not (isinstance(error, UserError) or usage):
+            raise
+        message = usage() if usage else str(error)
+        if len(sys.argv) == 1 or not message:  # a command without its arguments: its help has been shown
+            typer.echo(message)
+        else:
+            hint = " (see augbench --help)" if usage else ""
+            typer.echo(f"augbench: {' '.join(message.split())}{hint}", err=True)
+        raise SystemExit(2) from None
+    raise SystemExit(status if isinstance(status, int) else 0)

@@ -1,0 +1,52 @@
+"""`augbench compare`: which differences are more than chance."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from augbench.cli.options import SetOption
+
+
+def add_to(app: typer.Typer) -> None:
+    """Put this command into the command line."""
+    app.command()(compare)
+
+
+def compare(
+    store: Annotated[str, typer.Argument(help="The store whose rows are compared: a folder or a URL.")],
+    grid: Annotated[
+        str | None, typer.Option("--grid", metavar="GRID", help="A grid of the store by name, or a grid file.")
+    ] = None,
+    changes: SetOption = None,
+    against: Annotated[
+        str | None,
+        typer.Option("--against", metavar="NAME", help="The augmenter to compare with. Default: none, else memseg."),
+    ] = None,
+    out: Annotated[Path | None, typer.Option("--out", help="Write there instead of STORE/reports/<grid>.")] = None,
+    resamples: Annotated[int, typer.Option(min=200, max=100_000, help="Of the bootstrap.")] = 2000,
+) -> None:
+    """Say which differences of a store's tables are more than chance, what they cost, and how sure that is."""
+    from augbench.core.errors import UserError
+    from augbench.planning.expected import expected_of
+    from augbench.planning.grid import load_grid
+    from augbench.planning.plan import make_plan
+    from augbench.report.evidence.comparison_report import compare as write_comparison
+    from augbench.report.table_text import standard_output
+    from augbench.storage.store import Store
+
+    target, console = Store(store), standard_output()
+    if out is not None and out.exists() and not out.is_dir():
+        raise UserError(f"--out '{out}' is a file: give a folder")
+    name, expected = grid, None
+    is_file = grid is not None and (grid.endswith((".yaml", ".yml")) or Path(grid).is_file())
+    if changes and not is_file:
+        raise UserError("--set changes a grid: give --grid FILE too")
+    if grid is not None and is_file:
+        made = make_plan(load_grid(grid, changes or ()), target)
+        for label in made.absent:
+            made.library.dataset(label).root()  # its keys need its files
+        name, expected = made.grid.name, expected_of(made)
+    write_comparison(target, name, expected, against, resamples, out, console)

@@ -1,0 +1,74 @@
+"""`augbench datasets`: list, show, check, sample."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from augbench.cli.options import RootOption
+
+datasets_app = typer.Typer(help="Look at datasets.", no_args_is_help=True)
+
+
+def add_to(app: typer.Typer) -> None:
+    """Put these commands into the command line."""
+    app.add_typer(datasets_app, name="datasets")
+
+
+DatasetArgument = Annotated[str, typer.Argument(metavar="NAME", help="A dataset; see `augbench datasets list`.")]
+SettingOption = Annotated[
+    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="A setting of the dataset. May be repeated.")
+]
+
+
+@datasets_app.command("list")
+def datasets_list() -> None:
+    """List the datasets: task, split, size, licence."""
+    from augbench.cli.datasets_view import datasets_table
+    from augbench.report.table_text import standard_output
+
+    standard_output().print(datasets_table())
+
+
+@datasets_app.command("show")
+def datasets_show(name: DatasetArgument, changes: SettingOption = None) -> None:
+    """Say what a dataset is, where to get it, which layout is expected, and its settings."""
+    from augbench.cli.datasets_view import show_dataset
+    from augbench.report.table_text import standard_output
+
+    show_dataset(name, changes or (), standard_output())
+
+
+@datasets_app.command("check")
+def datasets_check(
+    name: DatasetArgument,
+    root: RootOption = None,
+    changes: SettingOption = None,
+    store: Annotated[
+        str | None,
+        typer.Option(help="Keep the fingerprint in this store, so that a run need not read all files again."),
+    ] = None,
+) -> None:
+    """Read every file once: counts, groups, formats, and everything that is wrong, named."""
+    from augbench.cli.datasets_view import check_dataset
+    from augbench.report.table_text import standard_output
+
+    if check_dataset(name, root, changes or (), store, standard_output()):
+        raise typer.Exit(2)
+
+
+@datasets_app.command("sample")
+def datasets_sample(
+    name: DatasetArgument,
+    root: RootOption = None,
+    changes: SettingOption = None,
+    out: Annotated[Path | None, typer.Option(help="The PNG to write. Default: NAME.png.")] = None,
+    count: Annotated[int, typer.Option(min=1, max=1000, help="About how many pictures.")] = 40,
+) -> None:
+    """Write a contact sheet: good pictures and some of every class, with their masks outlined."""
+    from augbench.cli.datasets_view import write_sample
+    from augbench.report.table_text import standard_output
+
+    write_sample(name, root, changes or (), out, count, standard_output())

@@ -1,0 +1,335 @@
+"""What `augbench datasets` prints: the list, one dataset in words, and what is in its files."""
+
+from __future__ import annotations
+
+import sys
+from collections import Counter, defaultdict
+from collections.abc import Iterable
+from inspect import cleandoc
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import pandas as pd
+import yaml
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from augbench.core import registry
+from augbench.core.contracts import DEFECTIVE, GOOD, Dataset
+from augbench.core.errors import UserError
+from augbench.planning.grid import DatasetEntry
+from augbench.planning.library import DATA_VARIABLE, Library
+from augbench.planning.splits import checked_samples
+from augbench.report.dataset_findings import Findings, count, examine
+from augbench.storage.files import write_atomic
+from augbench.storage.store import Store
+
+
+def open_library(name: str, root: Path | None, changes: Iterable[str]) -> Library:
+    """A library of one dataset, from the options of a command.
+
+    Raises:
+        UserError: no such dataset, or settings it does not have.
+    """
+    settings: dict[str, Any] = {}
+    for change in changes:
+        key, equals, value = change.partition("=")
+        if not equals or not key:
+            raise UserError(f"--set '{change}': write key=value")
+        try:
+            settings[key] = yaml.safe_load(value)
+        except yaml.YAMLError:
+            raise UserError(f"--set '{change}': '{value}' is no YAML value") from None
+    if root is not None:
+        settings["root"] = str(root)
+    registry.get("datasets", name)
+    return Library.of((DatasetEntry(name=name, settings=settings),))
+
+
+# -- list
+
+
+def datasets_table() -> Table:
+    """All datasets: what they are and how large."""
+    table = Table(box=box.SIMPLE_HEAD)
+    for column in ("dataset", "title", "task", "split", "pictures", "licence"):
+        table.add_column(column, no_wrap=column in ("dataset", "task"))
+    for name, plugin in registry.find("datasets").items():
+        table.add_row(name, plugin.title, plugin.task, _split(plugin), _size(plugin), plugin.licence)
+    return table
+
+
+def _split(plugin: type[Dataset] | Dataset) -> str:
+    if not isinstance(plugin.folds, int):
+        return "yours"
+    return f"{plugin.folds} grouped folds" if plugin.folds else "official"
+
+
+def _size(plugin: type[Dataset]) -> str:
+    if plugin.embedded:
+        labels = Counter(plugin().samples()["label"])
+        total, good = sum(labels.values()), labels[GOOD]
+    else:
+        total = sum(plugin.official_counts.values())
+        good = sum(number for what, number in plugin.official_counts.items() if what.rpartition(" ")[2] == GOOD)
+    if not total:
+        return "yours" if _split(plugin) == "yours" else "by setting"
+    if plugin.task == "recognition":
+        return f"{total:,} of {len(plugin.official_counts)} classes"
+    return f"{total:,}, {total - good:,} defective"
+
+
+# -- show
+
+
+def show_dataset(name: str, changes: Iterable[str], console: Console) -> None:
+    """Print what there is to know about a dataset without its files.
+
+    Raises:
+        UserError: no such dataset, or settings it does not have.
+    """
+    dataset = open_library(name, None, changes).dataset(name)
+    plugin = type(dataset)
+
+    def say(text: str = "") -> None:
+        console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+    say(f"{plugin.title} ({name})")
+    say(_prose(sys.modules[plugin.__module__].__doc__))
+    say()
+    facts = {
+        "task": plugin.task,
+        "split": _split(plugin if _split(plugin) == "yours" else dataset),
+        "licence": plugin.licence,
+        "citation": plugin.citation,
+        "homepage": plugin.homepage,
+    }
+    for what, text in facts.items():
+        if text:
+            say(f"{what + ':':<10} {text}")
+    say(f"\n{_prose(plugin.__doc__)}\n")
+    say("Settings (--set key=value, or under `settings` in a grid):")
+    for key, field in plugin.Config.model_fields.items():
+        default = "needed" if field.is_required() else f"default {_plain(field.get_default(call_default_factory=True))}"
+        say(f"  {key} ({default})" + (f": {field.description}" if field.description else ""))
+    _say_counts(dataset, say)
+    for oddity, ids in _oddities(dataset).items():
+        say(f"known: {', '.join(ids)}: {oddity}")
+    if not plugin.embedded:
+        say(f"Its files: --root DIR, `root` in a grid, or {DATA_VARIABLE}=DIR where they lie in DIR/{name}/.")
+
+
+def _prose(docstring: str | None) -> str:
+    """A docstring for the terminal, without its marks."""
+    return cleandoc(docstring or "").replace("``", "'")
+
+
+def _plain(value: Any) -> str:
+    return "none" if value is None else yaml.safe_dump(value).splitlines()[0]
+
+
+def _say_counts(dataset: Dataset, say: Any) -> None:
+    if dataset.official_counts:
+        say("\nOfficial counts: " + ", ".join(f"{what} {number:,}" for what, number in dataset.official_counts.items()))
+    elif not dataset.embedded:
+        say("\nOfficial counts: none for these settings")
+
+
+def _oddities(dataset: Dataset) -> dict[str, list[str]]:
+    """What is odd -> ids."""
+    found: dict[str, list[str]] = defaultdict(list)
+    for name, oddity in dataset.known.items():
+        found[oddity].append(name)
+    return found
+
+
+# -- check
+
+
+def check_dataset(
+    name: str, root: Path | None, changes: Iterable[str], store: str | None, console: Console
+) -> list[str]:
+    """Read every file once and print what was found. Returns the problems, one sentence each.
+
+    Args:
+        name: of the dataset.
+        root: where its files lie; None: as `open_dataset` finds it.
+        changes: settings as ``key=value``.
+        store: path or URL; the fingerprint is kept there, so that a later run need not read the files again.
+        console: prints.
+
+    Raises:
+        UserError: the dataset's files are not there at all, or no store can be there.
+    """
+    library = open_library(name, root, changes)
+    target = Store(store) if store is not None else None
+    dataset = library.dataset(name)
+    with console.status(f"reading {name}"):
+        findings = examine(dataset)
+
+    def say(text: str) -> None:
+        console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+    place = "" if dataset.config.root is None else f", {dataset.home()}"
+    say(f"{dataset.title} ({name}, {dataset.task}{place})")
+    console.print(_counts(dataset, findings))
+    for what, text in _summary(dataset, findings):
+        say(f"{what:<9} {text}")
+    for line in _known_lines(dataset, findings):
+        say(f"known     {line}")
+    for note in findings.notes:
+        say(f"note      {note}")
+    for problem in findings.problems:
+        say(f"problem: {problem}")
+    say(_fingerprint(library, name, target, findings))
+    total = f"{len(findings.table):,} pictures"
+    if findings.problems:
+        number = len(findings.problems)
+        say(f"{total}: {number} problem{'s' if number > 1 else ''}")
+    else:
+        say(f"{total}: all is well")
+    return findings.problems
+
+
+def _counts(dataset: Dataset, findings: Findings) -> Table:
+    """Pictures by split and label, beside the official numbers."""
+    shown = Table("split", "class", box=box.SIMPLE_HEAD)
+    for column in ("pictures", "official", "groups"):
+        shown.add_column(column, justify="right")
+    left = dict(dataset.official_counts)
+    for (split, label), rows in findings.table.groupby(["split", "label"]):
+        official = left.pop(f"{split} {label}".strip(), None)
+        shown.add_row(
+            split or "by fold", label or "unknown", f"{len(rows):,}", _number(official), f"{rows['group'].nunique():,}"
+        )
+    for what, official in left.items():
+        split, _, label = what.rpartition(" ")
+        rows = findings.table[(findings.table["split"] == split) | (split == "")]
+        rows = rows[(rows["label"] != GOOD) if label == DEFECTIVE else (rows["label"] == label)]
+        shown.add_row(
+            split or "by fold",
+            "all defective" if label == DEFECTIVE else label,
+            f"{len(rows):,}",
+            _number(official),
+            f"{rows['group'].nunique():,}",
+        )
+    return shown
+
+
+def _number(value: int | None) -> str:
+    return "" if value is None else f"{value:,}"
+
+
+def _summary(dataset: Dataset, findings: Findings) -> Iterable[tuple[str, str]]:
+    table, seen = findings.table, findings.seen
+    sizes = table.groupby("group").size()
+    labels = table.groupby("group")["label"].agg(set)
+    defective = sum(bool(found - {GOOD}) for found in labels)
+    mixed = int((labels.map(len) > 1).sum())
+    text = f"{len(sizes):,} of {_range(list(sizes))} pictures" + (
+        f" (median {sizes.median():g})" if max(sizes) > 1 else ""
+    )
+    if dataset.task == "detection":
+        text += f"; {defective:,} with a defect"
+    yield "groups", f"{text}; {f'{mixed:,} mix' if mixed else 'none mixes'} classes"
+    if len(findings.folds) > 1:
+        rows = [len(side) for side in findings.folds]
+        bad = [int((side["label"] != GOOD).sum()) for side in findings.folds]
+        text = f"{len(rows)}, each judged on {_range(rows)} pictures"
+        yield "folds", text + (f", {_range(bad)} of them defective" if dataset.task == "detection" else "")
+    yield "sizes", _sizes([one.size for one in seen if one.size])
+    if any(one.stored for one in seen):
+        yield "pictures", count([one.stored for one in seen if one.stored])
+    turned = sum(one.turned for one in seen)
+    if turned:
+        yield "turned", f"{turned:,} marked as rotated or mirrored (EXIF), read upright"
+    if any(one.mask_stored for one in seen):
+        yield "masks", count([one.mask_stored for one in seen if one.mask_stored])
+    elif not (table["mask"] != "").any():
+        yield "masks", "none"
+    for line in _stray_lines(findings.strays):
+        yield "left out", line
+
+
+def _range(numbers: list[int]) -> str:
+    return f"{min(numbers):,}" if min(numbers) == max(numbers) else f"{min(numbers):,}-{max(numbers):,}"
+
+
+def _sizes(sizes: list[tuple[int, int]]) -> str:
+    if not sizes:
+        return "no picture could be read"
+    widths, heights = ([size[side] for size in sizes] for side in (0, 1))
+    text = f"{_range(widths)} x {_range(heights)} (W x H)"
+    return text if len(set(sizes)) == 1 else f"{text}, {len(set(sizes)):,} different"
+
+
+def _stray_lines(strays: list[str]) -> Iterable[str]:
+    """By name where they are few in a folder, else counted."""
+    places: dict[tuple[str, str], list[str]] = defaultdict(list)
+    for name in strays:
+        path = PurePosixPath(name)
+        places[str(path.parent), path.suffix].append(name)
+    for (folder, suffix), names in sorted(places.items()):
+        few = ", ".join(f"'{name}'" for name in names)
+        yield few if len(names) <= 3 else f"{len(names):,} {suffix} in '{folder}', such as '{names[0]}'"
+
+
+def _known_lines(dataset: Dataset, findings: Findings) -> Iterable[str]:
+    present = set(findings.table["id"])
+    for oddity, ids in _oddities(dataset).items():
+        found = [name for name in ids if name in findings.known]
+        gone = [name for name in ids if name not in findings.known and name in present]
+        if found:
+            yield f"{', '.join(found)}: {oddity} (found)"
+        if gone:
+            yield f"{', '.join(gone)}: {oddity} (not found in these files)"
+
+
+def _fingerprint(library: Library, name: str, store: Store | None, findings: Findings) -> str:
+    try:
+        fingerprint = library.fingerprint(name, store)
+    except UserError:
+        return "fingerprint: none, until every file can be read"
+    return f"fingerprint: {fingerprint}" + (f" (kept in {store.url})" if store else "")
+
+
+# -- sample
+
+
+def write_sample(
+    name: str, root: Path | None, changes: Iterable[str], out: Path | None, number: int, console: Console
+) -> None:
+    """Write a contact sheet of about ``number`` pictures: good ones, and some of every class.
+
+    Raises:
+        UserError: the dataset cannot be read, or ``out`` cannot be written.
+    """
+    from augbench.report.contact_sheet import Section, Tile, draw_sheet, png
+
+    dataset = open_library(name, root, changes).dataset(name)
+    table = checked_samples(dataset)
+    labels = sorted(set(table["label"]), key=lambda label: (label != GOOD, label))
+    each = max(1, round(number / len(labels)))
+    sections = []
+    for label in labels:
+        rows = table[table["label"] == label]
+        tiles = []
+        for row in _spread(rows, each).to_dict("records"):
+            mask = dataset.read_mask(row) if label != GOOD else None
+            tiles.append(Tile(dataset.read_image(row), row["id"], mask))
+        groups = rows["group"].nunique()
+        note = f"{len(rows):,} pictures" + (f" in {groups:,} groups" if groups < len(rows) else "")
+        sections.append(Section(label, note, tiles))
+    path = out if out is not None else Path(f"{name}.png")
+    write_atomic(path, png(draw_sheet(f"{dataset.title}: {len(table):,} pictures", sections)))
+    shown = sum(len(section.tiles) for section in sections)
+    console.print(f"{shown} of {len(table):,} pictures: {path}", markup=False, highlight=False, soft_wrap=True)
+
+
+def _spread(rows: pd.DataFrame, number: int) -> pd.DataFrame:
+    """About ``number`` rows at equal distances, of different groups as far as there are."""
+    firsts = rows.drop_duplicates("group")
+    rows = firsts if len(firsts) >= number else rows
+    places = [round(index * (len(rows) - 1) / max(1, number - 1)) for index in range(min(number, len(rows)))]
+    return rows.iloc[sorted(set(places))]

@@ -1,0 +1,40 @@
+"""`augbench leaderboard`: one page of several stores."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def add_to(app: typer.Typer) -> None:
+    """Put this command into the command line."""
+    app.command()(leaderboard)
+
+
+class PicturesOf(StrEnum):
+    """Which pictures a leaderboard embeds."""
+
+    all = "all"
+    none = "none"
+
+
+def leaderboard(
+    stores: Annotated[list[str], typer.Argument(metavar="STORE", help="Folders or URLs; cells are merged by key.")],
+    out: Annotated[Path, typer.Option("--out", help="The folder for index.html, leaderboard.md and records/.")],
+    pictures: Annotated[
+        PicturesOf, typer.Option(help="Embed small pictures of pools and datasets: mind the licences it names.")
+    ] = PicturesOf.all,
+) -> None:
+    """Write one self-contained page of several stores: tables, plots, pictures, and the records behind every number."""
+    from functools import partial
+
+    from augbench.report.leaderboard.write_page import write_leaderboard
+    from augbench.report.table_text import standard_output
+    from augbench.storage.store import Store
+
+    say = partial(standard_output().print, markup=False, highlight=False, soft_wrap=True)
+    page, _ = write_leaderboard([Store(store) for store in stores], out, pictures is PicturesOf.all, say)
+    say(f"Written: {page}")

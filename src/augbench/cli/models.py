@@ -1,0 +1,75 @@
+"""`augbench models`: list, show, sample."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+models_app = typer.Typer(help="Look at the weights that come with augbench.", no_args_is_help=True)
+
+
+def add_to(app: typer.Typer) -> None:
+    """Put these commands into the command line."""
+    app.add_typer(models_app, name="models")
+
+
+ModelArgument = Annotated[
+    str,
+    typer.Argument(
+        metavar="NAME", help="See `augbench models list`; or a diffusers folder, or a .safetensors checkpoint."
+    ),
+]
+
+
+@models_app.command("list")
+def models_list() -> None:
+    """List the weights: kind, size, what for, licence."""
+    from augbench.cli.models_view import models_table
+    from augbench.report.table_text import standard_output
+
+    standard_output().print(models_table())
+
+
+@models_app.command("show")
+def models_show(name: ModelArgument) -> None:
+    """Print the card of a model: what it was made from, what it can do, where it fails."""
+    from augbench.cli.models_view import show_model
+    from augbench.report.table_text import standard_output
+
+    show_model(name, standard_output())
+
+
+@models_app.command("sample")
+def models_sample(
+    name: ModelArgument,
+    prompt: Annotated[
+        list[str] | None, typer.Option(metavar="TEXT", help="What to paint. May be repeated. Default: a few examples.")
+    ] = None,
+    negative: Annotated[str | None, typer.Option(metavar="TEXT", help="What to lead away from.")] = None,
+    count: Annotated[int, typer.Option(min=1, max=100, help="Pictures for each prompt.")] = 8,
+    steps: Annotated[int, typer.Option(min=1, max=500, help="Denoising steps.")] = 20,
+    guidance: Annotated[float, typer.Option(min=0, max=50, help="Guidance scale; up to 1: none.")] = 4.0,
+    seed: Annotated[int, typer.Option(min=0, max=2**31, help="Of a prompt's first picture; then counting up.")] = 0,
+    out: Annotated[Path | None, typer.Option(help="The PNG to write. Default: NAME.png.")] = None,
+    image: Annotated[Path | None, typer.Option(help="Inpainting: the picture to paint in. Default: surfaces.")] = None,
+    mask: Annotated[Path | None, typer.Option(help="Inpainting: where to paint, white; the size of --image.")] = None,
+) -> None:
+    """Write a contact sheet of what a diffusion bundle paints."""
+    from augbench.cli.models_view import write_models_sample
+    from augbench.report.table_text import standard_output
+
+    write_models_sample(
+        name,
+        prompt or (),
+        negative=negative,
+        count=count,
+        steps=steps,
+        guidance=guidance,
+        seed=seed,
+        out=out,
+        image=image,
+        mask=mask,
+        console=standard_output(),
+    )

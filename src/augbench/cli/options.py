@@ -1,0 +1,29 @@
+"""Options that several commands have."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from augbench.storage.store import Store
+
+GridArgument = Annotated[Path, typer.Argument(metavar="GRID", help="A grid file, e.g. tune_configs/demo.yaml.")]
+SetOption = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Change the grid, e.g. --set seeds=[0,1]. May be repeated."),
+]
+StoreOption = Annotated[
+    str | None,
+    typer.Option("--store", help="Where results are kept: a folder or a URL (s3://...). Default: runs/<grid name>."),
+]
+RootOption = Annotated[Path | None, typer.Option(help="Where its files lie. Default: $AUGBENCH_DATA/NAME.")]
+
+
+def store_of(location: str | None, grid_name: str) -> Store:
+    """Open the store of ``--store``, or the default one of a grid."""
+    from augbench.storage.store import Store
+
+    return Store(location if location is not None else Path("runs") / grid_name)

@@ -1,0 +1,26 @@
+"""`augbench plan`: what a grid means."""
+
+from __future__ import annotations
+
+import typer
+
+from augbench.cli.options import GridArgument, SetOption, StoreOption, store_of
+
+
+def add_to(app: typer.Typer) -> None:
+    """Put this command into the command line."""
+    app.command()(plan)
+
+
+def plan(grid: GridArgument, changes: SetOption = None, store: StoreOption = None) -> None:
+    """Show what a grid means: trainings, pictures, what is done, what is left. Starts nothing."""
+    from augbench.cli.plan_view import print_plan
+    from augbench.planning.grid import load_grid
+    from augbench.planning.plan import make_plan
+    from augbench.planning.remaining import subtract
+    from augbench.report.table_text import standard_output
+
+    loaded = load_grid(grid, changes or ())
+    target = store_of(store, loaded.base)
+    made = make_plan(loaded, target if target.exists() else None)
+    print_plan(made, subtract(made, target), target, standard_output())

@@ -1,0 +1,118 @@
+"""`augbench plan`: the arithmetic of a grid, in words and numbers a person can check."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from augbench.core.contracts import Shots
+from augbench.core.specs import regime
+from augbench.planning.plan import Plan, notes_of
+from augbench.planning.remaining import Remaining
+from augbench.storage.store import Store
+
+
+def print_plan(plan: Plan, remaining: Remaining, store: Store, console: Console) -> None:
+    """Print what the grid means and what the store does not hold yet."""
+    console.print(f"[bold]{plan.grid.name}[/]  {plan.grid.about}", highlight=False)
+    console.print(_cells_table(plan))
+    if plan.pools:
+        console.print(_pools_table(plan))
+        saved = f" ({plan.naive_images / plan.images:.1f} times fewer)" if plan.images < plan.naive_images else ""
+        console.print(
+            f"{_pool_arithmetic(plan)} = [bold]{plan.images:,} pictures to generate[/]; "
+            f"made anew for each cell it would be {plan.naive_images:,}{saved}.",
+            highlight=False,
+        )
+    for reason, count in plan.dropped.items():
+        console.print(f"left out: {count} x {reason}", highlight=False, markup=False)
+    for note, regimes in _notes(plan).items():
+        console.print(f"note ({', '.join(_regimes(regimes))}): {note}", highlight=False, markup=False)
+    for label in plan.absent:
+        console.print(f"not at hand: dataset '{label}' has no root; the numbers hold, the keys follow its files")
+    for name, reason in plan.not_runnable.items():
+        console.print(f"not runnable: augmenter '{name}': {reason}", markup=False)
+    if remaining.begun_by_others:
+        chunks = f"{len(remaining.begun_by_others)} chunks of unfinished pools"
+        console.print(f"{chunks} were made by another version of augbench: they are made anew", highlight=False)
+    console.print(_left(plan, remaining, store), highlight=False)
+
+
+def _cells_table(plan: Plan) -> Table:
+    """Trainings by augmenter and regime."""
+    counts = Counter((cell.augmenter.alias, regime(cell.shots)) for cell in plan.cells)
+    regimes = _regimes(cell.shots for cell in plan.cells)
+    table = Table(title=f"{len(plan.cells):,} trainings", box=box.SIMPLE_HEAD, title_justify="left")
+    table.add_column("augmenter")
+    for name in regimes:
+        table.add_column(name, justify="right")
+    for augmenter in dict.fromkeys(cell.augmenter.alias for cell in plan.cells):
+        table.add_row(augmenter, *(str(counts[augmenter, name] or "-") for name in regimes))
+    return table
+
+
+def _regimes(shots: Iterable[Shots]) -> list[str]:
+    """The regimes that occur, from zero over few to full."""
+    return [regime(s) for s in sorted(set(shots), key=lambda s: float("inf") if s == "all" else s)]
+
+
+def _notes(plan: Plan) -> dict[str, set[Shots]]:
+    """What must be known about synthetic pictures -> where."""
+    found: defaultdict[str, set[Shots]] = defaultdict(set)
+    for cell in plan.cells:
+        for note in notes_of(plan.library, cell, plan.needs[cell.key]):
+            found[note].add(cell.shots)
+    return dict(found)
+
+
+def _pool_groups(plan: Plan) -> dict[tuple[str, str, str, int], int]:
+    """(dataset, augmenter, regimes it serves, pictures) -> pools."""
+    serves: defaultdict[str, set[Shots]] = defaultdict(set)
+    for cell in plan.cells:
+        for take in plan.needs[cell.key]:
+            serves[take.pool.key].add(cell.shots)
+    groups: Counter[tuple[str, str, str, int]] = Counter()
+    for key, pool in plan.pools.items():
+        groups[pool.data.prefix, pool.augmenter.name, ", ".join(_regimes(serves[key])), plan.pool_sizes[key]] += 1
+    return dict(groups)
+
+
+def _pools_table(plan: Plan) -> Table:
+    table = Table(title=f"{len(plan.pools):,} pools", box=box.SIMPLE_HEAD, title_justify="left")
+    for name in ("dataset", "augmenter", "serves"):
+        table.add_column(name)
+    for name in ("pools", "of", "pictures"):
+        table.add_column(name, justify="right")
+    for (dataset, augmenter, regimes, size), count in _pool_groups(plan).items():
+        table.add_row(dataset, augmenter, regimes, str(count), f"{size:,}", f"{count * size:,}")
+    return table
+
+
+def _pool_arithmetic(plan: Plan) -> str:
+    """``4 memseg pools x 120 + 12 ddpm pools x 120``."""
+    by_name: Counter[tuple[str, int]] = Counter()
+    for (_, augmenter, _, size), count in _pool_groups(plan).items():
+        by_name[augmenter, size] += count
+    terms = (f"{count} {name} pool{'s' * (count > 1)} x {size}" for (name, size), count in by_name.items())
+    return " + ".join(terms)
+
+
+def _left(plan: Plan, remaining: Remaining, store: Store) -> str:
+    if remaining.nothing:
+        return f"done: all {len(plan.cells):,} cells are in {store.url}"
+    parts = [f"{len(remaining.cells):,} trainings"]
+    if remaining.chunks:
+        parts.insert(0, f"{remaining.images:,} pictures in {len(remaining.chunks):,} chunks")
+    if remaining.adapters:
+        parts.insert(0, f"{len(remaining.adapters)} adapters")
+    if remaining.searches:
+        tried = sum(len(plan.library.augmenter(s.adapter.augmenter).candidates()) for s in remaining.searches)
+        parts.insert(0, f"{len(remaining.searches)} searches over {tried} candidates")
+    if remaining.fidelity:
+        parts.append(f"the fidelity of {len(remaining.fidelity)} pools")
+    failed = f"; {remaining.failed_before} failed before and are tried again" if remaining.failed_before else ""
+    return f"done: {remaining.done:,} of {len(plan.cells):,} cells; left: {', '.join(parts)}{failed}"

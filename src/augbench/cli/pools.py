@@ -1,0 +1,33 @@
+"""`augbench pool`: show."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from augbench.cli.options import RootOption
+
+pool_app = typer.Typer(help="Look at what augmenters made.", no_args_is_help=True)
+
+
+def add_to(app: typer.Typer) -> None:
+    """Put these commands into the command line."""
+    app.add_typer(pool_app, name="pool")
+
+
+@pool_app.command("show")
+def pool_show(
+    key: Annotated[str, typer.Argument(metavar="KEY", help="A pool's key, or how it begins.")],
+    store: Annotated[str, typer.Option(help="The store it is in: a folder or a URL.")],
+    root: RootOption = None,
+    out: Annotated[Path | None, typer.Option(help="The PNG to write. Default: KEY.png.")] = None,
+    count: Annotated[int, typer.Option(min=1, max=500, help="How many pictures of the pool.")] = 20,
+) -> None:
+    """Write a contact sheet of a pool under real defects of its dataset."""
+    from augbench.cli.pools_view import write_pool_sheet
+    from augbench.report.table_text import standard_output
+    from augbench.storage.store import Store
+
+    write_pool_sheet(Store(store), key, root, out, count, standard_output())

@@ -1,0 +1,106 @@
+"""What `augbench pool show` draws: pictures of a pool beside real defects."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from rich.console import Console
+
+from augbench.core.contracts import GOOD
+from augbench.core.errors import UserError, did_you_mean
+from augbench.core.specs import PoolSpec
+from augbench.planning.grid import DatasetEntry
+from augbench.planning.library import Library
+from augbench.storage.files import write_atomic
+from augbench.storage.store import Store
+
+if TYPE_CHECKING:
+    from augbench.report.contact_sheet import Tile
+
+
+def write_pool_sheet(
+    store: Store, asked: str, root: Path | None, out: Path | None, number: int, console: Console
+) -> None:
+    """Write a contact sheet of a pool's first ``number`` pictures under as many real training defects.
+
+    Args:
+        store: with the pool.
+        asked: its key, or the beginning of a key that no other pool has.
+        root: where the dataset's files lie, unless they lie in their usual place.
+        out: the PNG to write; None: KEY.png.
+        number: of pictures in each of the two sections.
+        console: where to say what was written.
+
+    Raises:
+        UserError: no such pool, none of its pictures made yet, no such dataset, or ``out`` cannot be written.
+    """
+    from augbench.report.contact_sheet import Section, draw_sheet, png
+
+    pool = _spec(store, asked)
+    lines = [line for chunk in sorted(store.chunks(pool)) for line in store.chunk_lines(pool, chunk)]
+    if not lines:
+        raise UserError(f"pool '{pool.key}' has no picture yet: run its grid")
+    made = [_tile(store, pool, line) for line in lines[:number]]
+    real, of_all = _real(pool, root, number)
+    sections = [
+        Section("real", f"{len(real)} of {of_all:,} training defects", real),
+        Section(pool.augmenter.name, f"{len(made)} of {len(lines):,} pictures, seed {pool.seed}", made),
+    ]
+    path = out if out is not None else Path(f"{pool.key}.png")
+    write_atomic(path, png(draw_sheet(pool.key, sections)))
+    said = f"{len(made)} of {len(lines):,} pictures of {pool.key}: {path}"
+    console.print(said, markup=False, highlight=False, soft_wrap=True)
+
+
+def _spec(store: Store, asked: str) -> PoolSpec:
+    """The pool of that key, or of the only key that begins so."""
+    keys = sorted(store.keys("pools"))
+    found = [asked] if asked in keys else [key for key in keys if key.startswith(asked)]
+    if len(found) > 1:
+        raise UserError(
+            f"'{asked}' begins {len(found)} keys, '{found[0]}' and '{found[1]}' among them: give more of it"
+        )
+    if not found:
+        hint = did_you_mean(asked, keys) if keys else ": no pool has been made there"
+        raise UserError(f"pool '{asked}' is not in the store{hint}: see {store.files.where('pools')}")
+    record = store.read_pool(found[0])
+    if record is None:
+        raise UserError(f"pool '{found[0]}' is not finished: run its grid again")
+    return PoolSpec.from_dict(record["spec"])
+
+
+def _tile(store: Store, pool: PoolSpec, line: dict[str, Any]) -> Tile:
+    """A made picture; its caption is the prompt or the source, where the augmenter said one."""
+    from augbench.report.contact_sheet import Tile
+
+    meta = line["meta"]
+    image = _picture(store.files.read(store.image_name(pool, line["index"])))
+    mask = None
+    if "mask_file_name" in line:
+        mask = _picture(store.files.read(store.mask_name(pool, line["index"])))[..., 0] > 127
+    return Tile(image, str(meta.get("prompt") or meta.get("source") or line["index"]), mask)
+
+
+def _picture(data: bytes) -> np.ndarray:
+    """H,W,3 uint8 of a PNG that we wrote."""
+    from PIL import Image
+
+    return np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))
+
+
+def _real(pool: PoolSpec, root: Path | None, number: int) -> tuple[list[Tile], int]:
+    """Real defects of the training split, those that the pool's augmenter could see if it read any; and how many."""
+    from augbench.report.contact_sheet import Tile
+
+    data = pool.data
+    settings = {**data.settings, **({"root": str(root)} if root else {})}
+    library = Library.of((DatasetEntry(name=data.name, **{"as": data.alias}, settings=settings),))
+    dataset = library.dataset(data.alias)
+    rows = library.split(data).positives
+    rows = rows[rows["label"] != GOOD]
+    places = np.unique(np.linspace(0, len(rows) - 1, min(number, len(rows))).round().astype(int)) if len(rows) else []
+    chosen = rows.iloc[places].to_dict("records")
+    return [Tile(dataset.read_image(row), row["id"], dataset.read_mask(row)) for row in chosen], len(rows)

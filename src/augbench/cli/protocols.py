@@ -1,0 +1,34 @@
+"""`augbench protocols`: list, show."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+protocols_app = typer.Typer(help="Look at how classifiers are trained and judged.", no_args_is_help=True)
+
+
+def add_to(app: typer.Typer) -> None:
+    """Put these commands into the command line."""
+    app.add_typer(protocols_app, name="protocols")
+
+
+@protocols_app.command("list")
+def protocols_list() -> None:
+    """List the presets."""
+    from augbench.cli.protocols_view import list_protocols
+    from augbench.report.table_text import standard_output
+
+    standard_output().print(list_protocols())
+
+
+@protocols_app.command("show")
+def protocols_show(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="A preset; see `augbench protocols list`.")],
+) -> None:
+    """Print every number of a preset and where it comes from."""
+    from augbench.cli.protocols_view import show_protocol
+    from augbench.report.table_text import standard_output
+
+    show_protocol(name, standard_output())

@@ -1,0 +1,101 @@
+"""What `augbench protocols` prints: the presets, and of one preset every number and where it comes from."""
+
+from __future__ import annotations
+
+import textwrap
+from typing import Any
+
+from rich import box
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from augbench.core.protocol import SWITCHES, Protocol, load_preset, preset_names
+from augbench.report.table_text import WIDTH
+
+GROUPS = {
+    "picture": ("width", "height", "crop", "resize_first", "mean", "std", "flip"),
+    "classifier": ("backbone", "weights"),
+    "training": (
+        "optimiser",
+        "lr",
+        "momentum",
+        "weight_decay",
+        "schedule",
+        "batch",
+        "epochs",
+        "sampler",
+        "epoch_pictures",
+        "batchnorm",
+        "precision",
+        "threads_per_cell",
+    ),
+    "judging": ("test_share", "eval_batch", "eval_every", "ap", "holdout", "false_alarm_rate"),
+}
+"""How the fields of a protocol are grouped."""
+
+
+def list_protocols() -> Table:
+    """A table of the presets."""
+    table = Table(box=box.SIMPLE_HEAD)
+    for title in ("protocol", "size", "backbone", "training", "AP", "hold-out"):
+        table.add_column(title, no_wrap=title in ("protocol", "size", "AP"))
+    for name in preset_names():
+        p = load_preset(name)
+        training = f"{p.optimiser} {p.lr:g}, batch {p.batch}, {p.epochs} epochs, {p.sampler}"
+        holdout = f"{100 * p.holdout:g} %" if p.holdout else "none"
+        table.add_row(name, f"{p.width} x {p.height}", f"{p.backbone} ({p.weights})", training, p.ap, holdout)
+    return table
+
+
+def show_protocol(name: str, console: Console) -> None:
+    """Print a preset: every field, its value, the source of that value; then what each switch can do.
+
+    Raises:
+        UserError: there is no such preset.
+    """
+    protocol = load_preset(name)
+    console.print(f"[bold]{name}[/]", highlight=False)
+    for line in textwrap.wrap(protocol.about, min(console.width, WIDTH)):
+        console.print(escape(line), highlight=False)
+    console.print(_fields(protocol, min(console.width, WIDTH)))
+    console.print(_switches(protocol, min(console.width, WIDTH)))
+
+
+def _fields(protocol: Protocol, width: int) -> Table:
+    table = Table(*("", "value", "source"), box=box.SIMPLE_HEAD, width=width)
+    for group, fields in GROUPS.items():
+        table.add_row(f"[bold]{group}[/]")
+        before = ""
+        for field in fields:
+            source = protocol.source_of(field) or "not said"
+            shown = "same" if source == before else escape(source)
+            table.add_row(f"  {field}", escape(_text(protocol, field)), shown, end_section=field == fields[-1])
+            before = source
+    return table
+
+
+def _text(protocol: Protocol, field: str) -> str:
+    value: Any = getattr(protocol, field)
+    if value is None and field == "epoch_pictures":
+        return "all" if protocol.sampler == "shuffle" else "2 x positives"
+    if field == "resize_first":
+        return f"{value[0]} x {value[1]}" if value else "no"
+    if value is None:
+        return "official split, or folds"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, tuple):
+        return ", ".join(f"{number:g}" for number in value)
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _switches(protocol: Protocol, width: int) -> Table:
+    """Every named choice with what it does; an arrow points to what this protocol chose."""
+    table = Table(*("switch", "value", "what it does"), box=box.SIMPLE_HEAD, width=width)
+    for field, meanings in SWITCHES.items():
+        chosen = getattr(protocol, field)
+        for number, (value, meaning) in enumerate(meanings.items(), 1):
+            arrow = "> " if value == chosen else "  "
+            table.add_row("" if number > 1 else field, arrow + value, meaning, end_section=number == len(meanings))
+    return table

@@ -1,0 +1,67 @@
+"""`augbench report`: the tables of a store."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from augbench.cli.options import SetOption
+
+
+def add_to(app: typer.Typer) -> None:
+    """Put this command into the command line."""
+    app.command()(report)
+
+
+def report(
+    store: Annotated[str, typer.Argument(help="The store to report on: a folder or a URL.")],
+    grid: Annotated[Path | None, typer.Option("--grid", help="Report on the cells of this grid file.")] = None,
+    changes: SetOption = None,
+    out: Annotated[Path | None, typer.Option("--out", help="Write there instead of STORE/reports/<grid>.")] = None,
+    layout: Annotated[
+        str | None,
+        typer.Option(
+            "--layout",
+            metavar="NAME",
+            help="Lay it beside a paper's table, e.g. inout_table5 (a wrong name lists them).",
+        ),
+    ] = None,
+    dataset: Annotated[
+        str | None, typer.Option("--dataset", metavar="NAME", help="With --layout: which of the store's datasets.")
+    ] = None,
+    protocol: Annotated[
+        str | None, typer.Option("--protocol", metavar="NAME", help="With --layout: which of its protocols.")
+    ] = None,
+) -> None:
+    """Print the mean (std) tables of a store, and write them as Markdown, LaTeX, CSV and JSON."""
+    from augbench.core.errors import UserError
+    from augbench.planning.expected import expected_of
+    from augbench.planning.grid import load_grid
+    from augbench.planning.plan import make_plan
+    from augbench.report.papers.layout_report import report_layout
+    from augbench.report.papers.layouts import find_layout
+    from augbench.report.store_report import report as write_report
+    from augbench.report.table_text import standard_output
+    from augbench.storage.store import Store
+
+    target, console = Store(store), standard_output()
+    if out is not None and out.exists() and not out.is_dir():
+        raise UserError(f"--out '{out}' is a file: give a folder")
+    if changes and grid is None:
+        raise UserError("--set changes a grid: give --grid FILE too")
+    if layout is None and (dataset or protocol):
+        raise UserError("--dataset and --protocol choose what a paper's table is filled with: give --layout NAME too")
+    if layout is not None:
+        find_layout(layout)  # before a grid is planned, which may take long
+    name, expected = None, None
+    if grid is not None:
+        made = make_plan(load_grid(grid, changes or ()), target)
+        for label in made.absent:
+            made.library.dataset(label).root()  # its keys need its files
+        name, expected = made.grid.name, expected_of(made)
+    if layout is None:
+        write_report(target, name, expected=expected, out=out, console=console)
+    else:
+        report_layout(target, layout, name, expected, dataset, protocol, out=out, console=console)

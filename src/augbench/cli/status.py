@@ -1,0 +1,94 @@
+"""The command that says how far a store is."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from augbench.cli.options import SetOption
+
+if TYPE_CHECKING:
+    from augbench.monitoring.known_grids import Known
+    from augbench.monitoring.status import Status
+    from augbench.storage.store import Store
+
+
+def add_to(app: typer.Typer) -> None:
+    """Put this command into the command line."""
+    app.command()(status)
+
+
+def status(
+    store: Annotated[str, typer.Argument(help="The store to look at: a folder or a URL.")],
+    grid: Annotated[
+        str | None,
+        typer.Option("--grid", metavar="GRID", help="A grid of the store by name, or a grid file. Default: all of it."),
+    ] = None,
+    changes: SetOption = None,
+    watch: Annotated[
+        float | None,
+        typer.Option(metavar="SECONDS", min=1, max=86_400, help="Look again and again, until all is done."),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object, on one line for each look.")] = False,
+) -> None:
+    """Say how far a store is: done, in work, failed, missing; who works on it; how long it will take."""
+    from functools import partial
+
+    from augbench.cli.status_view import print_status, to_json
+    from augbench.monitoring.status import look
+    from augbench.report.table_text import standard_output
+    from augbench.storage.store import Store
+
+    target = Store(store)
+    grids = _grids(target, grid, changes or [])
+    console = standard_output()
+    show = (lambda found: typer.echo(to_json(found))) if as_json else partial(print_status, console=console)
+    if watch is None:
+        show(look(target, grids))
+        return
+    import time
+
+    worked = False
+    while True:
+        found = look(target, grids)
+        if console.is_terminal and not as_json:
+            console.clear()
+        show(found)
+        ended = worked and not _at_work(found)  # whoever was at it has gone, and left it as it is now
+        if found.done or ended:
+            return
+        worked = worked or _at_work(found)
+        try:
+            time.sleep(watch)
+        except KeyboardInterrupt:
+            raise typer.Exit(130) from None
+
+
+def _at_work(found: Status) -> bool:
+    return any(grid.drivers for grid in found.grids)
+
+
+def _grids(store: Store, grid: str | None, changes: list[str]) -> list[Known]:
+    """The grids to look for: of a file, which is planned; or as the store knows them."""
+    from augbench.core.errors import UserError
+    from augbench.monitoring.known_grids import known_from_plan, known_from_store
+
+    is_file = grid is not None and (grid.endswith((".yaml", ".yml", ".json")) or Path(grid).is_file())
+    if changes and not is_file:
+        raise UserError("--set changes a grid: give --grid FILE too")
+    if grid is None or not is_file:
+        return known_from_store(store, grid)
+    from augbench.planning.grid import load_grid
+    from augbench.planning.plan import make_plan
+
+    loaded = load_grid(grid, changes)
+    made = make_plan(loaded, store if store.exists() else None)
+    if made.absent:
+        raise UserError(
+            f"dataset '{made.absent[0]}' of grid '{grid}' is not at hand, and keys follow its files: "
+            f"ask for the grid by its name, --grid {loaded.name}, or see augbench datasets show {made.absent[0]}"
+        )
+    words = [grid, *(word for change in changes for word in ("--set", change))]
+    return [known_from_plan(made, store, words)]

@@ -1,0 +1,214 @@
+"""A store's status -> terminal, and one JSON object."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import time
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+from rich import box
+from rich.console import Console, Group, RenderableType
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
+
+from augbench.monitoring.status import STAGES, STATES, Failed, GridStatus, Rate, Status, one_line, printable
+from augbench.storage.leases import Driver
+
+FORMAT = 1
+"""Of the JSON object; raised when a field changes its meaning."""
+MOST = 10  # groups of equal failures that are printed
+KEYS = 3  # keys named of each
+HEADINGS = {"running": "in work"}
+ONE = {"searches": "search", "fidelity": "measurement"}  # of a stage, where it is not the word without its s
+
+
+def to_json(status: Status) -> str:
+    """One line of JSON. Everything printable is ASCII: error texts may hold anything."""
+    return json.dumps(as_dict(status), sort_keys=True, allow_nan=False)
+
+
+def as_dict(status: Status) -> dict[str, Any]:
+    """JSON values. Times are seconds, ``since`` an ISO 8601 time in UTC; null stands for what is not known."""
+    return {
+        "format": FORMAT,
+        "store": status.store,
+        "done": status.done,
+        "drivers": [_driver_dict(driver) for driver in status.drivers],
+        "grids": [_grid_dict(grid) for grid in status.grids],
+    }
+
+
+def _driver_dict(driver: Driver) -> dict[str, Any]:
+    return {
+        "owner": driver.owner,
+        "host": driver.host,
+        "pid": driver.pid,
+        "lives": driver.lives,
+        "since": _utc(driver.since),
+        "seconds": driver.seconds,
+        "silence": driver.silence,
+        "leases": len(driver.holds),
+    }
+
+
+def _grid_dict(grid: GridStatus) -> dict[str, Any]:
+    return {
+        "name": grid.name,
+        "planned": grid.source,
+        "done": grid.done,
+        "stages": {
+            stage: counts and {**counts, "total": sum(counts.values())} for stage, counts in grid.stages.items()
+        },
+        "chunks": grid.chunks and {"done": grid.chunks[0], "total": grid.chunks[1]},
+        "blocked": grid.blocked,
+        "drivers": list(grid.drivers),
+        "rates": {what: asdict(rate) for what, rate in grid.rates.items()},
+        "eta_seconds": grid.eta_seconds,
+        "failures": [asdict(failure) for failure in grid.failures],
+        "again": grid.again,
+        "notes": list(grid.notes),
+    }
+
+
+def print_status(status: Status, console: Console) -> None:
+    """Print who is at work, and each grid: counts, rate, failures and how to try them again."""
+    console.print(Text(f"store {printable(status.store)}: {_at_work(status.drivers)}"), soft_wrap=True)
+    for driver in status.drivers:
+        console.print(Text(f"  {_driver_line(driver)}", style="" if driver.lives else "yellow"), soft_wrap=True)
+    for grid in status.grids:
+        console.print()
+        console.print(_grid(grid, status.store), soft_wrap=True)
+
+
+def _at_work(drivers: Sequence[Driver]) -> str:
+    lives = sum(driver.lives for driver in drivers)
+    return f"{lives} run{'s' * (lives > 1)} at work" if lives else "nobody is at work"
+
+
+def _driver_line(driver: Driver) -> str:
+    who = one_line(driver.host) + (f", process {driver.pid}" if driver.pid is not None else "")
+    leases = f"{len(driver.holds)} lease{'s' * (len(driver.holds) != 1)}"
+    if not driver.lives:
+        silent = f"silent for {_duration(driver.silence)}" if driver.silence is not None else "gone"
+        return f"{who}: {silent}; what is left of it ({leases}) may be taken over"
+    since = f" since {_utc(driver.since)}" if driver.since is not None else ""
+    busy = f" ({_duration(driver.seconds)})" if driver.seconds is not None else ""
+    heard = f", last heard of {_duration(driver.silence)} ago" if driver.silence is not None else ""
+    return f"{who}: at work{since}{busy}, {leases}{heard}"
+
+
+def _grid(grid: GridStatus, store: str) -> RenderableType:
+    parts: list[RenderableType] = [Text(f"{one_line(grid.name)}: {_headline(grid)}", style="bold"), _counts(grid)]
+    if grid.blocked:
+        parts.append(Text(f"{_cells(grid.blocked)} of the missing wait in vain for what failed"))
+    parts += [Text(line, style="dim") for line in _rate_lines(grid)]
+    parts += [Text(f"note: {note}", style="dim") for note in grid.notes]
+    if grid.failures:
+        parts += _failure_lines(grid, store)
+    return Group(*parts)
+
+
+def _headline(grid: GridStatus) -> str:
+    cells = grid.stages["cells"] or {}
+    total = sum(cells.values())
+    if grid.done:
+        return f"done, all {_cells(total)}"
+    share = f"{cells['done']:,} of {_cells(total)} done ({100 * cells['done'] / total:.1f} %)"
+    if grid.eta_seconds:
+        return f"{share}, about {_duration(grid.eta_seconds)} left"
+    return share
+
+
+def _counts(grid: GridStatus) -> RenderableType:
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
+    table.add_column("")
+    for state in (*STATES, "total"):
+        table.add_column(HEADINGS.get(state, state), justify="right")
+    for stage in STAGES:
+        counts = grid.stages[stage]
+        if counts and (total := sum(counts.values())):
+            table.add_row(stage, *(f"{counts[state]:,}" if counts[state] else "-" for state in STATES), f"{total:,}")
+        if stage == "pools" and grid.chunks and grid.chunks[1]:
+            done, total = grid.chunks
+            table.add_row("  chunks", f"{done:,}" if done else "-", *[""] * (len(STATES) - 1), f"{total:,}")
+    return Padding(table, (1, 0), expand=False)
+
+
+def _rate_lines(grid: GridStatus) -> list[str]:
+    if grid.done:
+        return []
+    return [line for what, rate in grid.rates.items() if rate.left and (line := _rate_line(grid, what, rate))]
+
+
+def _rate_line(grid: GridStatus, what: str, rate: Rate) -> str:
+    if not grid.drivers:
+        return f"{what}: {rate.left:,} left, and nobody is at work on this grid"
+    if rate.seconds is None:
+        return f"{what}: {rate.left:,} left; this store tells no times, so neither rate nor end are known"
+    span = f"in the last {_duration(rate.seconds)}"
+    if rate.per_minute is None or rate.eta_seconds is None:
+        return f"{what}: {rate.left:,} left, none finished {span}"
+    end = f"the rest takes {_duration(rate.eta_seconds)} at that rate"
+    return f"{what}: {rate.left:,} left, {rate.finished:,} finished {span} ({rate.per_minute:.3g} a minute): {end}"
+
+
+def _failure_lines(grid: GridStatus, store: str) -> list[Text]:
+    """Failures of one stage with equal errors together, the most frequent first."""
+    groups: defaultdict[tuple[str, str], list[Failed]] = defaultdict(list)
+    for failure in grid.failures:
+        groups[failure.stage, failure.error].append(failure)
+    ordered = sorted(groups.values(), key=lambda group: (-len(group), group[0].key))
+    lines = [Text(), Text("Failed:", style="bold")]
+    for group in ordered[:MOST]:
+        lines += [Text(f"  {_what(group)}: {group[0].error}", style="red"), Text(f"    {_which(group)}")]
+        if logged := next((failure.key for failure in group if failure.log), None):
+            command = shlex.join(["augbench", "log", store, logged])
+            lines.append(Text(f"    what was said: {printable(command)}"))
+    if len(ordered) > MOST:
+        lines.append(Text(f"  and {len(ordered) - MOST} other errors; --json gives them all"))
+    again = grid.again or "the command that began it, or see it here with --grid FILE"
+    lines.append(Text(f"Try again: {printable(again)}"))
+    return lines
+
+
+def _what(group: Sequence[Failed]) -> str:
+    stage = group[0].stage
+    return f"1 {ONE.get(stage, stage[:-1])}" if len(group) == 1 else f"{len(group):,} {stage}"
+
+
+def _which(group: Sequence[Failed]) -> str:
+    named = ", ".join(one_line(failure.key) for failure in group[:KEYS])
+    more = f" and {len(group) - KEYS:,} more" if len(group) > KEYS else ""
+    tries = sorted({failure.attempts for failure in group})
+    attempts = f"{tries[0]}" if len(tries) == 1 else f"{tries[0]} to {tries[-1]}"
+    waiting = sum(failure.waiting for failure in group)
+    vain = f"; {_cells(waiting)} wait in vain" if waiting else ""
+    return f"{named}{more}; attempts: {attempts}{vain}"
+
+
+def _cells(count: int) -> str:
+    return f"{count:,} cell{'s' * (count != 1)}"
+
+
+def _utc(seconds: float | None) -> str | None:
+    return None if seconds is None else time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(seconds))
+
+
+def _duration(seconds: float | None) -> str:
+    """``40 s``, ``12 min``, ``3 h 20 min``, ``2 d 5 h``."""
+    if seconds is None:
+        return "?"
+    whole = round(seconds)
+    if whole < 120:
+        return f"{whole} s"
+    minutes = round(seconds / 60)
+    if minutes < 120:
+        return f"{minutes} min"
+    if minutes < 48 * 60:
+        return f"{minutes // 60} h {minutes % 60} min"
+    return f"{minutes // 1440} d {minutes % 1440 // 60} h"

@@ -1,0 +1,31 @@
+"""`augbench store`: check."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+store_app = typer.Typer(help="Look after a store.", no_args_is_help=True)
+
+
+def add_to(app: typer.Typer) -> None:
+    """Put these commands into the command line."""
+    app.add_typer(store_app, name="store")
+
+
+@store_app.command("check")
+def store_check(store: Annotated[str, typer.Argument(help="The store to look at: a folder or a URL.")]) -> None:
+    """Name every damaged file of a store."""
+    from augbench.core.errors import UserError
+    from augbench.storage.store import Store
+
+    target = Store(store)
+    if not target.exists():
+        raise UserError(f"'{store}' is no store: give a folder that `augbench run` made")
+    problems = target.check()
+    for problem in problems:
+        typer.echo(problem)
+    typer.echo(f"{len(problems)} problems in {len(target.keys('cells'))} cells" if problems else "all is well")
+    if problems:
+        raise typer.Exit(2)

@@ -1,1 +1,0 @@
-"""The commands by what they are for, each thin and lazy; `augbench.cli` puts them together."""

@@ -1,0 +1,1 @@
+"""How far the grids of a store are, without torch and Ray."""

@@ -1,0 +1,316 @@
+"""The grid file: YAML that names many cells, read with every key checked, and ``--set`` on top."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+
+from augbench.core import registry
+from augbench.core.errors import UserError, did_you_mean
+from augbench.core.hashing import digest
+from augbench.core.protocol import Protocol, first_problem, load_preset, make_protocol
+
+NAME = r"^[A-Za-z][A-Za-z0-9_]*$"  # safe in paths, keys and tables
+GRID_NAME = NAME[:-1] + r"(\+[0-9a-f]{6})?$"  # a grid changed with --set has a digest of the change behind its name
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+def _one_or_many(value: Any) -> Any:
+    return value if isinstance(value, (list, tuple)) else [value]
+
+
+ShotsField = Annotated[int, Field(ge=0)] | Literal["all"]
+Axis = BeforeValidator(_one_or_many)
+ShotsAxis = Annotated[tuple[ShotsField, ...], Axis, Field(min_length=1)]
+CountAxis = Annotated[tuple[Annotated[int, Field(ge=0, le=1_000_000, strict=True)], ...], Axis, Field(min_length=1)]
+
+
+class DatasetEntry(_Strict):
+    """One dataset of a grid; a bare name in YAML stands for ``{name: ...}``."""
+
+    name: str = Field(pattern=NAME)
+    alias: str = Field(default="", pattern=NAME + "|^$", alias="as")
+    settings: dict[str, Any] = {}
+    folds: CountAxis | None = None  # overrides the grid's
+
+    @property
+    def label(self) -> str:
+        """Its name in tables and keys."""
+        return self.alias or self.name
+
+
+class AugmenterEntry(_Strict):
+    """One augmenter of a grid, with the axes it narrows; a bare name in YAML stands for ``{name: ...}``."""
+
+    name: str = Field(pattern=NAME)
+    alias: str = Field(default="", pattern=NAME + "|^$", alias="as")
+    settings: dict[str, Any] = {}
+    shots: ShotsAxis | None = None
+    n_aug: CountAxis | None = None
+    seeds: CountAxis | None = None
+
+    @property
+    def label(self) -> str:
+        """Its name in tables and keys."""
+        return self.alias or self.name
+
+
+def _bytes(value: Any) -> Any:
+    """``8GB`` or ``512 MiB`` as bytes; whatever is no such text stays as it is."""
+    found = _SIZE.fullmatch(value.strip()) if isinstance(value, str) else None
+    if found is None:
+        return value
+    number, prefix, binary = found.groups()
+    return round(float(number) * (1024 if binary else 1000) ** " KMGT".index((prefix or " ").upper()))
+
+
+def _whole_above_one(gpus: float) -> float:
+    if gpus > 1 and gpus != int(gpus):
+        raise ValueError(f"{gpus:g} GPUs: a share of one (up to 1), or a whole number of them")
+    return gpus
+
+
+_SIZE = re.compile(r"(\d+(?:\.\d+)?) ?(?:([KMGT])(I?))?B", re.IGNORECASE)
+GpuField = Annotated[float, Field(ge=0, le=1024, allow_inf_nan=False), AfterValidator(_whole_above_one)]
+MemoryField = Annotated[int, BeforeValidator(_bytes), Field(ge=1)]
+
+
+class StageResources(_Strict):
+    """What one worker of a stage reserves. ``None`` = decided from the cluster; see engine.resources."""
+
+    cpu: float | None = Field(default=None, ge=0, allow_inf_nan=False)
+    gpu: GpuField | None = None  # a share of one GPU, or a whole number of GPUs
+    memory: MemoryField | None = None  # of the machine, not of the GPU: bytes, or with a unit, as 8GB
+    workers: int | None = Field(default=None, ge=1)  # at once, over all machines
+    accelerator: str | None = Field(default=None, pattern=r"^[A-Za-z0-9_.-]+$")  # a kind of GPU as Ray calls it; any
+
+
+class Resources(_Strict):
+    """How a run is spread over machines. No part of any key: it never changes a result."""
+
+    adapt: StageResources = StageResources()  # what it leaves open is as in `generate`; searches too
+    generate: StageResources = StageResources()
+    train: StageResources = StageResources()
+
+    @property
+    def adapting(self) -> StageResources:
+        """`adapt`, over what `generate` says."""
+        return self.generate.model_copy(update=self.adapt.model_dump(exclude_none=True))
+
+
+class Fidelity(_Strict):
+    """How pools are compared with real defects. No part of any cell's key: it never changes a training."""
+
+    extractor: str = "auto"  # a timm backbone; auto: Inception where its weights are at hand, else micro_resnet
+    pictures: int | None = Field(default=None, ge=2)  # of each pool; None: as many as the smallest pool has
+
+
+class Grid(_Strict):
+    """A grid file, checked. Axes multiply; an entry may narrow them for itself."""
+
+    name: str = Field(pattern=GRID_NAME)
+    about: str = ""
+    datasets: tuple[DatasetEntry, ...] = Field(min_length=1)
+    augmenters: tuple[AugmenterEntry, ...] = Field(min_length=1)
+    protocols: tuple[Protocol, ...] = Field(min_length=1)
+    shots: ShotsAxis = ("all",)
+    draws: CountAxis = (0,)
+    folds: CountAxis = (0,)
+    n_aug: CountAxis = (100,)
+    seeds: CountAxis = (0,)
+    fresh_pools: bool = False  # new pictures for each N_aug, as the papers did
+    save_weights: bool = False  # keep each trained classifier as safetensors
+    resources: Resources = Resources()
+    fidelity: Fidelity | None = Fidelity()  # null: not measured
+
+    @property
+    def base(self) -> str:
+        """The name without what ``--set`` put behind it."""
+        return self.name.partition("+")[0]
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON values, with protocols written out; `make_grid` is the way back."""
+        return self.model_dump(mode="json", by_alias=True)
+
+
+def load_grid(path: str | Path, changes: Iterable[str] = ()) -> Grid:
+    """Read a grid file and apply ``key=value`` changes.
+
+    A grid as a store knows it (``STORE/grids/<name>.json``) is a grid file too: it makes the same cells.
+
+    Raises:
+        UserError: no such file, not YAML, an unknown key or name, or a value out of range, named with the file.
+    """
+    path = Path(path)
+    if path.is_dir():
+        raise UserError(f"grid '{path}' is a folder: give a YAML file in it")
+    if not path.is_file():
+        raise UserError(f"grid '{path}': no such file (the grids that come with augbench lie in tune_configs/)")
+    try:
+        raw = _content(path)
+    except UnicodeDecodeError:
+        raise UserError(f"grid '{path}' is not UTF-8: save it as UTF-8") from None
+    except (yaml.YAMLError, json.JSONDecodeError) as error:
+        kind = "JSON" if isinstance(error, json.JSONDecodeError) else "YAML"
+        raise UserError(f"grid '{path}' is not valid {kind}: {' '.join(str(error).split())}") from None
+    if not isinstance(raw, dict):
+        raise UserError(f"grid '{path}': expected keys such as datasets, augmenters, protocols at the top")
+    raw = _normalise({"name": path.stem, **raw}, str(path))
+    as_written = make_grid(raw, str(path))
+    for change in changes:
+        _apply_change(raw, change)
+    grid = make_grid(raw, str(path))
+    if _identity(grid) == _identity(as_written):
+        return grid
+    return grid.model_copy(update={"name": f"{grid.name}+{digest(_identity(grid))[:6]}"})
+
+
+def _content(path: Path) -> Any:
+    """What stands in a grid file; of a store's file about a grid, the grid."""
+    text = path.read_text(encoding="utf-8")
+    if path.suffix != ".json":
+        return _UniqueKeys(text).get_single_data()
+    content = json.loads(text)
+    known = isinstance(content, dict) and {"grid", "cells"} <= content.keys()
+    return content["grid"] if known else content
+
+
+class _UniqueKeys(yaml.SafeLoader):
+    """YAML lets a later key silently replace an earlier one; a grid must not."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
+        """A mapping, unless it names a key twice."""
+        seen = set()
+        for key, _ in node.value:
+            if key.value in seen:
+                raise yaml.constructor.ConstructorError(None, None, f"key '{key.value}' stands twice", key.start_mark)
+            seen.add(key.value)
+        return super().construct_mapping(node, deep)
+
+
+def _identity(grid: Grid) -> dict[str, Any]:
+    """What of a grid decides its cells: not where files lie, nor how the run is spread, nor prose, nor defaults."""
+    content = grid.as_dict()
+    del content["resources"], content["save_weights"], content["fidelity"]
+    prose = {"about", "sources"}
+    content["protocols"] = [p.model_dump(mode="json", exclude=prose, exclude_defaults=True) for p in grid.protocols]
+    for entry in content["datasets"]:
+        entry["settings"].pop("root", None)
+    return content
+
+
+def make_grid(raw: dict[str, Any], where: str = "grid") -> Grid:
+    """A `Grid` from JSON values. Raises UserError as `load_grid`."""
+    raw = _normalise(raw, where)
+    raw["protocols"] = [_protocol(entry) for entry in raw.get("protocols", [])]
+    for axis in ("datasets", "augmenters", "protocols"):
+        _refuse_repeats(raw.get(axis, []), axis, where)
+    try:
+        return Grid(**raw)
+    except ValidationError as error:
+        raise UserError(f"{where}: {first_problem(error, _model_at(error.errors()[0]['loc']))}") from None
+
+
+def _model_at(place: tuple[str | int, ...]) -> type[BaseModel]:
+    """The model whose fields could have stood there."""
+    if len(place) > 1 and place[0] == "resources":
+        return Resources if len(place) == 2 else StageResources
+    if len(place) > 1 and place[0] == "fidelity":
+        return Fidelity
+    nested = {"datasets": DatasetEntry, "augmenters": AugmenterEntry}
+    return nested.get(str(place[0]), Grid) if len(place) > 1 else Grid
+
+
+def _normalise(raw: dict[str, Any], where: str) -> dict[str, Any]:
+    """Bare names become entries, so that changes and checks see one form."""
+    raw = dict(raw)
+    for axis in ("datasets", "augmenters", "protocols"):
+        if axis in raw:
+            entries = _one_or_many(raw[axis])
+            raw[axis] = [{"name": entry} if isinstance(entry, str) else entry for entry in entries]
+            for entry in raw[axis]:
+                if not isinstance(entry, (dict, Protocol)) or (isinstance(entry, dict) and "name" not in entry):
+                    raise UserError(f"{where}: {axis}: '{entry}' needs a name")
+    return raw
+
+
+def _protocol(entry: Any) -> Protocol:
+    """A preset by name, with the fields an entry changes; or a protocol written out in full."""
+    if isinstance(entry, Protocol):
+        return entry
+    fields = {key: value for key, value in entry.items() if key not in ("name", "preset")}
+    if {"width", "height", "lr", "batch", "epochs"} <= set(fields):
+        return make_protocol({"name": entry["name"], **fields})
+    preset = load_preset(entry.get("preset", entry["name"]))
+    if "preset" in entry:  # a new name for a changed preset
+        return preset.under_name(entry["name"], **fields)
+    return preset.changed(**fields) if fields else preset
+
+
+def _refuse_repeats(entries: list[Any], axis: str, where: str) -> None:
+    labels = [e.name if isinstance(e, Protocol) else (e.get("as") or e["name"]) for e in entries]
+    for label in labels:
+        if labels.count(label) > 1:
+            raise UserError(f"{where}: {axis} names '{label}' twice: give one of them another name with 'as'")
+
+
+def _apply_change(raw: dict[str, Any], change: str) -> None:
+    """Apply one ``a.b.c=value`` (value in YAML) to a normalised grid."""
+    path, equals, text = change.partition("=")
+    if not equals:
+        raise UserError(f"--set '{change}': write key=value, for example --set seeds=[0,1]")
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError:
+        raise UserError(f"--set '{change}': '{text}' is not a YAML value") from None
+    head, *rest = path.strip().split(".")
+    if head not in Grid.model_fields:
+        raise UserError(f"--set '{change}': unknown key '{head}'{did_you_mean(head, Grid.model_fields)}")
+    if not rest:
+        raw[head] = value
+        raw.update(_normalise({head: value}, f"--set '{change}'") if head in _ENTRY_FIELDS else {})
+    elif head in _ENTRY_FIELDS:
+        _change_entry(raw, head, rest, value, change)
+    else:
+        _nested(raw, [head, *rest[:-1]], change)[rest[-1]] = value
+
+
+_ENTRY_FIELDS = {
+    "datasets": set(DatasetEntry.model_fields) - {"settings"},
+    "augmenters": set(AugmenterEntry.model_fields) - {"settings"},
+    "protocols": None,  # flat: every field is its own
+}
+
+
+def _change_entry(raw: dict[str, Any], axis: str, rest: list[str], value: Any, change: str) -> None:
+    """``datasets.NAME.SETTING=value``, ``augmenters.NAME.SETTING=value``, ``protocols.NAME.FIELD=value``."""
+    name, *field = rest
+    entries = [e for e in raw.get(axis, []) if name in (e["name"], e.get("as"))]
+    if entries and not field:
+        raise UserError(f"--set '{change}': name what to change: {axis}.{name}.KEY=VALUE")
+    if not entries:
+        known = [e.get("as") or e["name"] for e in raw.get(axis, [])]
+        raise UserError(f"--set '{change}': the grid has no {axis} entry '{name}'{did_you_mean(name, known)}")
+    for entry in entries:
+        own = _ENTRY_FIELDS[axis]
+        setting = axis != "protocols" and field[0] in registry.get(axis, entry["name"]).Config.model_fields
+        flat = own is None or (not setting and field[0] in {*own, "as", "settings"})
+        target = entry if flat else entry.setdefault("settings", {})
+        _nested(target, field[:-1], change)[field[-1]] = value
+
+
+def _nested(target: dict[str, Any], path: list[str], change: str) -> dict[str, Any]:
+    for step in path:
+        target = target.setdefault(step, {})
+        if not isinstance(target, dict):
+            raise UserError(f"--set '{change}': '{step}' has no keys inside")
+    return target

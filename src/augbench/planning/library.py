@@ -1,0 +1,126 @@
+"""The datasets of a run: opened once, fingerprinted once, split once."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from augbench.core import registry
+from augbench.core.contracts import Augmenter, Dataset, Shots, TrainView
+from augbench.core.errors import UserError
+from augbench.core.hashing import digest
+from augbench.core.specs import AugmenterSpec, DataSpec
+from augbench.planning.grid import DatasetEntry
+from augbench.planning.splits import Split, checked_samples, choose_shots, make_split, train_view
+from augbench.storage.store import Store
+
+DATA_VARIABLE = "AUGBENCH_DATA"  # a folder that holds one folder per dataset name
+ABSENT = "absent"  # the fingerprint of a dataset whose files are not at hand: such a grid can be planned, not run
+
+
+def open_dataset(name: str, settings: Mapping[str, Any]) -> Dataset:
+    """A dataset by name; its root comes from the settings, else from ``AUGBENCH_DATA``/name where that exists.
+
+    Raises:
+        UserError: no such dataset, or a setting it does not have.
+    """
+    settings = dict(settings)
+    base = os.environ.get(DATA_VARIABLE)
+    if settings.get("root"):
+        settings["root"] = str(Path(settings["root"]).expanduser().resolve())
+    elif base and (Path(base) / name).is_dir():
+        settings["root"] = str((Path(base) / name).resolve())
+    return registry.make("datasets", name, settings)
+
+
+class Library:
+    """Datasets by their name in the grid, with their splits and what augmenters may see of them; and the augmenters."""
+
+    def __init__(self, settings: Mapping[str, tuple[str, Mapping[str, Any]]]) -> None:
+        """``settings``: name in the grid -> (plug-in, its settings with locations)."""
+        self.settings = dict(settings)
+        self._datasets: dict[str, Dataset] = {}
+        self._splits: dict[str, Split] = {}
+        self._rows: dict[str, pd.Series] = {}
+        self._augmenters: dict[str, Augmenter] = {}
+
+    @classmethod
+    def of(cls, entries: tuple[DatasetEntry, ...]) -> Library:
+        """The library of a grid, with roots resolved here and now, so that workers elsewhere find the same."""
+        library = cls({})
+        for entry in entries:
+            dataset = open_dataset(entry.name, entry.settings)
+            library._datasets[entry.label] = dataset
+            library.settings[entry.label] = (entry.name, dataset.config.model_dump(mode="json"))
+        return library
+
+    def dataset(self, label: str) -> Dataset:
+        """The dataset of that name in the grid."""
+        if label not in self._datasets:
+            name, settings = self.settings[label]
+            self._datasets[label] = registry.make("datasets", name, dict(settings))
+        return self._datasets[label]
+
+    def augmenter(self, spec: AugmenterSpec) -> Augmenter:
+        """The augmenter of that spec, made once."""
+        if spec.digest not in self._augmenters:
+            self._augmenters[spec.digest] = registry.make("augmenters", spec.name, dict(spec.settings))
+        return self._augmenters[spec.digest]
+
+    def split(self, spec: DataSpec) -> Split:
+        """The parts of the dataset in the spec's fold."""
+        if spec.digest not in self._splits:
+            self._splits[spec.digest] = make_split(self.dataset(spec.alias), spec)
+        return self._splits[spec.digest]
+
+    def row_of(self, label: str) -> pd.Series:
+        """Sample id -> its place in the dataset's table, and so in the array of its decoded pictures."""
+        if label not in self._rows:
+            ids = checked_samples(self.dataset(label))["id"]
+            self._rows[label] = pd.Series(range(len(ids)), index=ids)
+        return self._rows[label]
+
+    def view(self, spec: DataSpec, shots: Shots | None, draw: int | None, reads: frozenset[str]) -> TrainView:
+        """What an augmenter that declares ``reads`` may see."""
+        return train_view(self.dataset(spec.alias), self.split(spec), spec, shots, draw, reads)
+
+    def shots(self, spec: DataSpec, shots: Shots | None, draw: int | None) -> pd.DataFrame:
+        """The real positives that may be used."""
+        per_class = self.dataset(spec.alias).task == "recognition"
+        return choose_shots(self.split(spec), spec, shots, draw, per_class)
+
+    def fingerprint(self, label: str, store: Store | None) -> str:
+        """The dataset's fingerprint, cached in the store until a file changes its size or time; `ABSENT` without root.
+
+        Raises:
+            UserError: a root was given and its files are not as they should be.
+        """
+        dataset = self.dataset(label)
+        if dataset.config.root is None and _made_of_files(dataset):
+            return ABSENT
+        if not _made_of_files(dataset):
+            return dataset.fingerprint()
+        signature = digest([dataset.samples().to_json(orient="values"), [_stat(path) for path in dataset.files()]])
+        cached = store.read_json("fingerprints", label) if store else None
+        if cached and cached["signature"] == signature:
+            return cached["fingerprint"]
+        fingerprint = dataset.fingerprint()
+        if store:
+            store.write_json("fingerprints", label, {"signature": signature, "fingerprint": fingerprint})
+        return fingerprint
+
+
+def _made_of_files(dataset: Dataset) -> bool:
+    return type(dataset).fingerprint is Dataset.fingerprint
+
+
+def _stat(path: Path) -> list[int | str]:
+    try:
+        stat = path.stat()
+    except FileNotFoundError:
+        raise UserError(f"picture '{path}' is missing: restore it, or take its row out of the dataset") from None
+    return [path.name, stat.st_size, stat.st_mtime_ns]

@@ -1,0 +1,1 @@
+"""What procedural images are drawn from: noise, shapes, defects."""

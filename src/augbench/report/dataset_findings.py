@@ -1,0 +1,211 @@
+"""What is in a dataset's files, and what is wrong with them: everything at once, each file read once."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import os
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+
+import numpy as np
+import pandas as pd
+
+from augbench.core.contracts import GOOD, Dataset
+from augbench.core.errors import DatasetError, UserError, listed
+from augbench.core.images import decode_rgb, look, read_bytes
+from augbench.core.specs import DataSpec
+from augbench.planning.splits import make_split, table_problems
+
+Sample = Mapping[str, str]
+Size = tuple[int, int]  # width, height
+
+
+@dataclass
+class Seen:
+    """What reading one sample showed."""
+
+    size: Size | None = None
+    pixels: bytes | None = None  # digest of the decoded picture
+    stored: str = ""  # e.g. "JPEG, 8-bit grey"
+    turned: bool = False  # it was read upright, as its EXIF data say
+    mask_stored: str = ""
+    mask_empty: bool = False
+    problems: list[str] = field(default_factory=list)
+
+
+@dataclass
+class Findings:
+    """All that `examine` found. Sentences name files and samples."""
+
+    table: pd.DataFrame  # "" is the label of what cannot be told
+    seen: list[Seen]  # in the order of the table
+    folds: list[pd.DataFrame]  # test sides that can be trained and judged, one a fold
+    strays: list[str]  # picture files that are left out
+    known: set[str] = field(default_factory=set)  # ids whose oddity, listed in `Dataset.known`, is indeed there
+    notes: list[str] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
+
+
+def examine(dataset: Dataset) -> Findings:
+    """Read every picture and mask once and judge table, files, groups and folds.
+
+    Raises:
+        UserError: there is no table to judge: no files, or not in the expected layout.
+    """
+    problems: list[str] = []
+    try:
+        table = dataset.samples()
+    except DatasetError as error:
+        problems, table = list(error.problems), error.table
+    problems += table_problems(dataset, table)
+    shown = _showing(dataset, table)
+    rows = table.to_dict("records")
+    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+        seen = list(pool.map(lambda row: _see(dataset, row), rows))
+    folds, unfit = _folds(_showing(dataset, _mended(dataset, table)))
+    strays = shown.strays() if dataset.config.root is not None else []
+    findings = Findings(table, seen, folds, strays)
+    findings.problems = list(
+        dict.fromkeys(problems + shown.check() + unfit + [p for one in seen for p in one.problems])
+    )
+    _judge_masks(dataset, rows, findings)
+    _judge_twins(dataset, findings)
+    return findings
+
+
+def _showing(dataset: Dataset, table: pd.DataFrame) -> Dataset:
+    """The dataset as if its table were this one, so that all else can be judged although a part of it is broken."""
+    shown = copy.copy(dataset)
+    shown.samples = lambda: table
+    return shown
+
+
+def _see(dataset: Dataset, row: Sample) -> Seen:
+    """Read one sample; whatever cannot be read becomes a problem."""
+    seen = Seen()
+    try:
+        image = _image(dataset, row, seen)
+        seen.size = image.shape[1::-1]
+        seen.pixels = hashlib.sha256(repr(image.shape).encode() + image.tobytes()).digest()
+    except UserError as error:
+        seen.problems.append(str(error))
+    try:
+        mask = _mask(dataset, row, seen)
+    except UserError as error:
+        seen.problems.append(str(error))
+        return seen
+    if mask is None:
+        return seen
+    seen.mask_empty = not mask.any()
+    if seen.size and mask.shape[::-1] != seen.size:
+        sizes = f"{_by(mask.shape[::-1])}, its picture {_by(seen.size)}"
+        seen.problems.append(f"mask of '{row['id']}' ('{row['mask']}') is {sizes}: make them agree")
+    return seen
+
+
+def _image(dataset: Dataset, row: Sample, seen: Seen) -> np.ndarray:
+    if type(dataset).read_image is not Dataset.read_image:
+        return dataset.read_image(row)
+    path = dataset.root() / row["image"]
+    data = read_bytes(path)
+    dataset.remember(path, data)
+    image = decode_rgb(data, str(path))
+    stored = look(data, str(path))
+    three_equal = stored.kind == "8-bit RGB" and (image == image[..., :1]).all()
+    seen.stored = f"{stored.format}, {stored.kind}" + (" (three equal channels)" if three_equal else "")
+    seen.turned = stored.turned
+    return image
+
+
+def _mask(dataset: Dataset, row: Sample, seen: Seen) -> np.ndarray | None:
+    if type(dataset).read_mask is not Dataset.read_mask or not row["mask"]:
+        return dataset.read_mask(row)
+    path = dataset.root() / row["mask"]
+    data = read_bytes(path)
+    dataset.remember(path, data)
+    mask = dataset.decode_mask(data, str(path), row["label"])
+    if type(dataset).decode_mask is not Dataset.decode_mask:
+        seen.mask_stored = f"{path.suffix[1:].upper()} annotations"
+    else:
+        stored = look(data, str(path))
+        seen.mask_stored = f"{stored.format}, {stored.kind}"
+    return mask
+
+
+def _mended(dataset: Dataset, table: pd.DataFrame) -> pd.DataFrame:
+    """The table without what `table_problems` named already, so that its splits can be judged all the same."""
+    table = table[table["label"] != ""].drop_duplicates("id")
+    if dataset.folds:
+        return table
+    table = table[table["split"].isin(("train", "test"))]
+    return table.assign(group=table["group"] + " in " + table["split"])
+
+
+def _folds(dataset: Dataset) -> tuple[list[pd.DataFrame], list[str]]:
+    """The test side of every fold that can be trained and judged, and why others cannot."""
+    sides, problems = [], []
+    for fold in range(dataset.folds) if dataset.folds else (None,):
+        try:
+            sides.append(make_split(dataset, DataSpec(dataset.name, dataset.name, {}, "", fold, 0.0)).test)
+        except UserError as error:
+            problems.append(str(error))
+    return sides, problems
+
+
+def _judge_masks(dataset: Dataset, rows: Sequence[Sample], findings: Findings) -> None:
+    """Masks that are not there or contradict the label."""
+    with_mask = sum(row["label"] != GOOD and row["mask"] != "" for row in rows)
+    for row, seen in zip(rows, findings.seen, strict=True):
+        defective, has_mask = row["label"] not in (GOOD, ""), row["mask"] != ""
+        if defective and not has_mask and with_mask:
+            findings.problems.append(
+                f"sample '{row['id']}' ({row['label']}) has no mask, {with_mask} other defective ones have one: add it"
+            )
+        elif defective and has_mask and seen.mask_empty and row["id"] in dataset.known:
+            findings.known.add(row["id"])
+        elif defective and has_mask and seen.mask_empty:
+            threshold = f", no value exceeds {dataset.mask_threshold}" if dataset.mask_threshold else ""
+            findings.problems.append(f"mask of '{row['id']}' ({row['label']}) is empty{threshold}: mark the defect")
+        elif row["label"] == GOOD and has_mask and not seen.mask_empty and not seen.problems:
+            findings.problems.append(f"mask of '{row['id']}' marks a defect, its label is {GOOD}: change one of them")
+
+
+def _judge_twins(dataset: Dataset, findings: Findings) -> None:
+    """Pixel-identical pictures: harmless in one group, else the same picture may be learned and judged by."""
+    twins: dict[bytes, list[int]] = defaultdict(list)
+    for index, seen in enumerate(findings.seen):
+        if seen.pixels:
+            twins[seen.pixels].append(index)
+    for indices in twins.values():
+        if len(indices) == 1:
+            continue
+        rows = findings.table.iloc[indices]
+        known = set(rows["id"]) & set(dataset.known)
+        findings.known |= known
+        labels, groups, sides = (list(dict.fromkeys(rows[column])) for column in ("label", "group", "split"))
+        what = f"{listed(rows['id'], 6)} are pixel-identical"
+        labels = [label for label in labels if label]
+        if len(labels) > 1:
+            what += f", but labelled {' and '.join(labels)}"
+        if len(groups) == 1 and len(labels) <= 1:
+            if len(known) < len(rows):
+                findings.notes.append(f"{what}; they are in one group, so never on both sides of a split")
+            continue
+        if len(groups) > 1:
+            where = " and on both sides of the split" if len(sides) > 1 else ""
+            where = where or ("; a fold can put them on both sides" if dataset.folds else "")
+            named = "" if set(groups) <= set(rows["id"]) else f" ({listed(groups)})"  # each may be its own group
+            what += f", in different groups{named}{where}"
+        findings.problems.append(f"{what}: take all but one out" + ("" if len(labels) > 1 else ", or group them"))
+
+
+def count(values: Sequence[str]) -> str:
+    """``1,344 JPEG, 8-bit grey; 3 PNG, palette``: the most frequent first."""
+    return "; ".join(f"{number:,} {value}" for value, number in Counter(values).most_common())
+
+
+def _by(size: Size) -> str:
+    return f"{size[0]} x {size[1]}"

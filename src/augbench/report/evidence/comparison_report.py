@@ -1,0 +1,109 @@
+"""A store's comparison: print it, and write it as Markdown, LaTeX, CSV, JSON and plots."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from rich.console import Console
+
+from augbench.core.errors import UserError
+from augbench.metrics.resampling import RESAMPLES
+from augbench.report.evidence.build import build_evidence
+from augbench.report.evidence.evidence_plots import cd_svg, pareto_svg
+from augbench.report.evidence.exports import to_csv, to_json
+from augbench.report.evidence.ranking import rankings, words_of
+from augbench.report.evidence.sheets import (
+    chapter_of,
+    method_chapter,
+    ranking_chapter,
+    to_latex,
+    to_markdown,
+    to_terminal,
+)
+from augbench.report.frame import expected_frame, expected_from_records, load_expected, load_records
+from augbench.report.store_report import ALL, WAY_OUT, write_files
+from augbench.storage.store import Store
+
+PARETO, CD = "pareto.svg", "cd.svg"
+
+
+def compare(
+    store: Store,
+    grid_name: str | None = None,
+    expected: Iterable[Mapping[str, Any]] | None = None,
+    against: str | None = None,
+    resamples: int = RESAMPLES,
+    out: Path | None = None,
+    console: Console | None = None,
+) -> list[str]:
+    """Compare the rows of one grid of a store, or of every grid it knows, or, where it knows none, of all its records.
+
+    Writes ``compare.md``, ``.tex``, ``.csv``, ``.json``, ``pareto.svg`` where costs are known, and ``cd.svg`` from
+    eight datasets on. Equal stores give equal bytes.
+
+    Args:
+        store: what a run filled.
+        grid_name: the grid's name; None = each grid that has a record.
+        expected: the grid's cells, where the caller planned it; None = as the store knows them.
+        against: the augmenter that rows are compared with; None = ``none`` where it is there, else ``memseg``.
+        resamples: of the bootstrap.
+        out: where the files go; None = ``STORE/reports/<grid>/``. Of several grids, each gets a folder in it.
+        console: prints the comparison too, if given.
+
+    Returns:
+        The files written: paths, or URLs where the store is at one.
+
+    Raises:
+        UserError: no store, no record, an unknown grid or augmenter, damaged records or scores.
+    """
+    if not store.keys("cells"):
+        raise UserError(f"store '{store.url}' does not exist or holds no records: {WAY_OUT}, or give another")
+    names = sorted(store.keys("grids")) if grid_name is None else [grid_name]
+    found: list[tuple[str, pd.DataFrame, pd.DataFrame]] = []
+    for name in names:
+        cells = load_expected(store, name) if expected is None else expected_frame(expected)
+        found.append((name, cells, load_records(store, cells["key"])))
+    if not names:
+        records = load_records(store)
+        found.append((ALL, expected_from_records(records), records))
+    there = [one for one in found if len(one[2])]
+    if not there:
+        raise UserError(f"store '{store.url}' holds no record of grid '{', '.join(names)}': {WAY_OUT}")
+    files: list[str] = []
+    for name, cells, records in there:
+        folder = out / name if out and len(there) > 1 else out
+        files += write_files(store, name, _contents(store, name, cells, records, against, resamples, console), folder)
+    return files
+
+
+def _contents(
+    store: Store,
+    name: str,
+    cells: pd.DataFrame,
+    records: pd.DataFrame,
+    against: str | None,
+    resamples: int,
+    console: Console | None,
+) -> dict[str, bytes]:
+    """Every file of one comparison; prints it."""
+    evidence = build_evidence(store, cells, records, against, resamples)
+    ranked = rankings(evidence)
+    chapters = [chapter_of(one) for one in evidence]
+    every = [method_chapter(evidence), *chapters, ranking_chapter(ranked, words_of(ranked))]
+    if console is not None:
+        console.print(f"[bold]{name}[/]", highlight=False)
+        for chapter in every:
+            console.print(to_terminal(chapter))
+    drawn = {PARETO: ("Metric against cost", pareto_svg(evidence)), CD: ("Critical differences", cd_svg(ranked))}
+    plots = {file: (title, svg) for file, (title, svg) in drawn.items() if svg is not None}
+    pictures = [(title, file) for file, (title, _) in plots.items()]
+    return {
+        "compare.md": to_markdown(name, every, pictures).encode(),
+        "compare.tex": to_latex(name, every).encode(),
+        "compare.csv": to_csv(evidence).encode(),
+        "compare.json": to_json(name, evidence, chapters, ranked),
+        **{file: svg.encode() for file, (_, svg) in plots.items()},
+    }

@@ -1,0 +1,75 @@
+"""Fidelity records, each read once and checked."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import nan
+
+import pandas as pd
+
+from augbench.core.errors import UserError
+from augbench.core.hashing import digest
+from augbench.storage.store import MEND, Store, parse_json
+
+MEASURES = (
+    "kid",
+    "kid_low",
+    "kid_high",
+    "fid",
+    "diversity",
+    "diversity_of_real",
+    "memorisation",
+    "seconds_per_picture",
+)
+"""The numbers of a record, in the order of tables. Seconds are of generating."""
+
+OPTIONAL = ("fid", "memorisation")  # None where counts do not allow it; where no shots are read
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What a report reads of a fidelity record."""
+
+    augmenter_id: str  # digest of the augmenter with its settings
+    extractor: str
+    made: int  # pictures of the pool
+    real: int  # defective pictures of the test split
+    values: dict[str, float]  # every one of `MEASURES`; NaN where it could not be measured
+    kid_by_class: dict[str, float]  # of recognition
+
+
+def load_measured(store: Store, expected: pd.DataFrame) -> dict[str, Measured]:
+    """The fidelity records of these cells' pools, by key. Each is read once, however many cells share it.
+
+    Args:
+        store: where the records lie.
+        expected: the cells that there should be, see `frame.load_expected`.
+
+    Raises:
+        UserError: a damaged record, named.
+    """
+    wanted = {key for pairs in expected["fidelity"] for _, key in pairs}
+    held = sorted(wanted & store.keys("fidelity")) if wanted else []
+    contents = store.files.read_many([store.name("fidelity", key) for key in held])
+    found = zip(held, contents, strict=True)
+    return {key: _measured(key, data, store.where("fidelity", key)) for key, data in found if data is not None}
+
+
+def _measured(key: str, data: bytes, place: str) -> Measured:
+    record = parse_json(data, place)
+    if record.get("key") != key:
+        raise UserError(f"record '{place}' is not the record of '{key}': {MEND}")
+    try:
+        augmenter, result = record["spec"]["pool"]["augmenter"], record["result"]
+        low, high = result["kid_interval"]
+        given = result | record["provenance"] | {"kid_low": low, "kid_high": high}
+        return Measured(
+            augmenter_id=digest([augmenter["name"], augmenter["key_settings"]]),
+            extractor=str(result["extractor"]),
+            made=int(result["made"]),
+            real=int(result["real"]),
+            values={name: nan if given[name] is None and name in OPTIONAL else float(given[name]) for name in MEASURES},
+            kid_by_class={name: float(value) for name, value in result.get("kid_by_class", {}).items()},
+        )
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise UserError(f"record '{place}' is damaged ({type(error).__name__}: {error}): {MEND}") from None

@@ -1,0 +1,359 @@
+"""What the page and its Markdown say, as plain JSON values: tables, rows, runs, and where each number comes from.
+
+Numbers, words and marks are those of `report.tables`; the reports of a store and its leaderboard cannot disagree.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from math import isnan, nan
+from typing import Any
+from urllib.parse import quote
+
+from augbench.report.evidence.build import BASELINES, Evidence
+from augbench.report.frame import METRICS
+from augbench.report.leaderboard.gains import evidence_of, name_of, notes_of, summed_up, with_gains
+from augbench.report.leaderboard.headings import COLUMN_WORDS, DIGITS, entry, run_label, shots_text, span_text
+from augbench.report.leaderboard.merge import Gathered
+from augbench.report.leaderboard.row_costs import Costs, Source
+from augbench.report.numbers import DASH, Column, Stat, seconds_text, share, stat_of
+from augbench.report.svg_parts import PALETTE
+from augbench.report.tables import HELDOUT, ORACLE, Row, Table, build_tables
+
+GREY = len(PALETTE) - 1
+AT_LEAST = "\N{GREATER-THAN OR EQUAL TO}"
+
+
+@dataclass(frozen=True)
+class Board:
+    """Everything but plots and pictures. ``content`` holds JSON values alone."""
+
+    content: dict[str, Any]
+    tables: list[Table]  # in the order of ``content["tables"]``
+    cells: list[dict[tuple[str, int], list[str]]]  # of each table: (augmenter, N_aug) -> keys of its records
+    files: dict[str, Source]  # place under the page's folder -> the file to be copied there
+
+
+def board_of(gathered: Gathered) -> Board:
+    """The leaderboard of these stores, with what may be said of chance.
+
+    Raises:
+        UserError: a damaged file, named.
+    """
+    tables = build_tables(gathered.expected, gathered.records, gathered.measured)
+    records = {record.key: record for record in gathered.records.itertuples(index=False)}
+    of_rows = _cells_by_row(gathered)
+    maker = _Maker(gathered, records, Costs(gathered))
+    evidence = evidence_of(gathered)
+    shown, cells = [], []
+    for number, table in enumerate(tables, 1):
+        mine = {
+            (row.augmenter, row.n_aug): of_rows[table.dataset, table.protocol, table.shots, row.augmenter, row.n_aug]
+            for row in table.rows
+            if not row.is_average
+        }
+        shown.append(maker.table(f"t{number}", table, mine, evidence.get(name_of(table))))
+        cells.append({row: [cell.key for cell in found if cell.key in records] for row, found in mine.items()})
+    content = {
+        "totals": _totals(gathered, tables),
+        "tables": shown,
+        "filters": _filters(tables, shown),
+        "overview": _overview(shown),
+        "colours": _colours(tables),
+        "embedded": sorted({part for table in tables for part in table.embedded}),
+        "runs": list(maker.runs.values()),
+    }
+    return Board(content, tables, cells, maker.files)
+
+
+def place_of(source: Source) -> str:
+    """Where the page keeps its copy of a file, relative to the page."""
+    folder = "records" if source.kind == "cells" else f"records/{source.kind}"
+    return f"{folder}/{source.key}.json"
+
+
+def link_to(place: str) -> str:
+    """The place as a relative URL."""
+    return quote(place)
+
+
+def _cells_by_row(gathered: Gathered) -> dict[tuple[Any, ...], list[Any]]:
+    rows: dict[tuple[Any, ...], list[Any]] = {}
+    for cell in gathered.expected.itertuples(index=False):
+        rows.setdefault((cell.dataset, cell.protocol, cell.shots, cell.augmenter, cell.n_aug), []).append(cell)
+    return rows
+
+
+class _Maker:
+    """Makes tables, and gathers the runs and files that they name."""
+
+    def __init__(self, gathered: Gathered, records: Mapping[str, Any], costs: Costs) -> None:
+        self.differing = gathered.differing
+        self.gathered = gathered
+        self.records = records
+        self.costs = costs
+        self.runs: dict[str, dict[str, Any]] = {}
+        self.places: dict[str, int] = {}
+        self.files: dict[str, Source] = {}
+
+    def table(
+        self, name: str, table: Table, cells: Mapping[tuple[str, int], list[Any]], evidence: Evidence | None
+    ) -> dict[str, Any]:
+        """A table with what its entries come from."""
+        rows: list[dict[str, Any]] = []
+        for number, row in enumerate(table.rows):
+            found = [cell for key in _members(table, row) for cell in cells[key]]
+            rows.append(self._row(f"{name}r{number}", table, row, found))
+        against = with_gains(table, rows, evidence)
+        columns = _columns(table, against)
+        return {
+            "id": name,
+            "title": table.title,
+            "dataset": table.dataset,
+            "protocol": table.protocol,
+            "shots": table.shots,
+            "shots_text": shots_text(table.shots),
+            "task": table.task,
+            "headline": table.headline,
+            "against": against,
+            "label": table.label,
+            "captions": table.captions,
+            "notes": [*table.notes, *notes_of(table, against, evidence), *_cost_notes(rows), *self._differing(cells)],
+            "fidelity_label": table.fidelity.label,
+            "fidelity_notes": [*table.fidelity.captions, *table.fidelity.notes] if table.fidelity.rows else [],
+            "columns": [_column(column, table.headline) for column in columns if _is_filled(column, rows)],
+            "rows": rows,
+        }
+
+    def _differing(self, cells: Mapping[tuple[str, int], list[Any]]) -> list[str]:
+        """What is said where stores do not agree."""
+        apart = [self.differing[cell.key] for found in cells.values() for cell in found if cell.key in self.differing]
+        if not apart:
+            return []
+        which = f"{len(apart)} cells are" if len(apart) > 1 else "One cell is"
+        return [
+            f"{which} in several stores with different results (up to {share(max(apart))} apart), made on another "
+            "device, with other versions or at another commit: the first store's are shown."
+        ]
+
+    def _row(self, name: str, table: Table, row: Row, cells: list[Any]) -> dict[str, Any]:
+        keys = [cell.key for cell in cells if cell.key in self.records]
+        values = {column.key: _value(row, column) for column in table.columns}
+        values |= self._fidelity(row, cells) | self._seconds(row, keys)
+        return {
+            "id": name,
+            "augmenter": row.augmenter,
+            "mark": row.mark,
+            "n_aug": row.n_aug,
+            "is_average": row.is_average,
+            "is_baseline": row.n_aug == 0,
+            "is_incomplete": row.incomplete,
+            "is_best": row.best,
+            "found": row.found,
+            "expected": row.expected,
+            "values": values,
+            "runs": [self._run(table, cell) for cell in cells if cell.key in self.records],
+        }
+
+    def _run(self, table: Table, cell: Any) -> int:
+        """The place of a cell's record among the runs."""
+        if cell.key not in self.runs:
+            record = self.records[cell.key]
+            source = Source("cells", cell.key, self.gathered.home[cell.key], "")
+            given = {metric: getattr(record, metric) for metric in METRICS[table.task]}
+            values = {metric: round(value, DIGITS) for metric, value in given.items() if not isnan(value)}
+            values["training"] = round(record.seconds, 3)
+            self.places[cell.key] = len(self.runs)
+            self.runs[cell.key] = {"file": self._file(source), "label": run_label(cell), "values": values}
+        return self.places[cell.key]
+
+    def _fidelity(self, row: Row, cells: list[Any]) -> dict[str, Any]:
+        """KID over the augmenter's own pools; nothing where they were looked at in different ways."""
+        keys = dict.fromkeys(key for cell in cells for name, key in cell.fidelity if name == row.augmenter)
+        found = {key: self.gathered.measured[key] for key in keys if key in self.gathered.measured}
+        if not found or row.is_average or len({(one.extractor, one.made) for one in found.values()}) > 1:
+            return {"kid": entry(DASH, nan)}
+        stat = stat_of(one.values["kid"] for one in found.values())
+        sources = [
+            (share(one.values["kid"]), Source("fidelity", key, store, store.name("fidelity", key)))
+            for key, one in found.items()
+            for store in [self.gathered.home[key]]
+        ]
+        return {"kid": entry(stat.text, stat.mean, self._linked(sources))}
+
+    def _seconds(self, row: Row, keys: Sequence[str]) -> dict[str, Any]:
+        """Seconds of a picture, of all that comes before a training, and of a training."""
+        if row.is_average or not keys:
+            return dict.fromkeys(("seconds_per_picture", "cost", "training"), entry(DASH, nan))
+        pools = {pool.source: pool.seconds_per_picture for key in keys if (pool := self.costs.pool(key))}
+        each, costs = stat_of(pools.values()), [self.costs.of(key) for key in keys]
+        cost, training = stat_of(one.total for one in costs), stat_of(self.records[key].seconds for key in keys)
+        is_whole = all(one.is_whole for one in costs)
+        files = [(seconds_text(seconds), source) for source, seconds in pools.items()]
+        parts = {source: seconds for one in costs for source, seconds in one.sources}
+        text = span_text(cost.mean) if is_whole else f"{AT_LEAST} {span_text(cost.mean)}"
+        if not is_whole and not cost.mean:
+            text = DASH
+        return {
+            "seconds_per_picture": entry(seconds_text(each.mean), each.mean, self._linked(files)),
+            "cost": entry(text, cost.mean, self._linked((span_text(v), source) for source, v in parts.items())),
+            "training": entry(span_text(training.mean), training.mean),
+        }
+
+    def _linked(self, sources: Iterable[tuple[str, Source]]) -> list[list[str]]:
+        """(name, value, URL) of each file, which will be copied."""
+        return [[source.key, value, self._file(source)] for value, source in sources]
+
+    def _file(self, source: Source) -> str:
+        place = place_of(source)
+        self.files.setdefault(place, source)
+        return link_to(place)
+
+
+def _members(table: Table, row: Row) -> list[tuple[str, int]]:
+    """The rows that a row is made of: itself, or those that it averages."""
+    if not row.is_average:
+        return [(row.augmenter, row.n_aug)]
+    return [(one.augmenter, one.n_aug) for one in table.rows if one.augmenter == row.augmenter and one.n_aug]
+
+
+def _value(row: Row, column: Column) -> dict[str, Any]:
+    if column.key == "augmenter":
+        return entry(row.augmenter, nan)
+    if column.key == "n_aug":
+        return entry(row.text(column), nan if row.is_average else float(row.n_aug))
+    if column.key == "runs":
+        return entry(row.text(column), float(row.found))
+    stat: Stat = row.stats[column.key]
+    return entry(stat.text, stat.mean) | {"metric": column.key, "std": None if isnan(stat.std) else stat.std}
+
+
+def _columns(table: Table, against: str) -> list[Column]:
+    """The columns of the report's table, with what else is known about a row before the number of runs."""
+    own = [column for column in table.columns if column.key != "runs"]
+    place = next(i for i, column in enumerate(own) if column.key == table.headline) + 1
+    more = [
+        Column("kid", "KID"),
+        Column("seconds_per_picture", "s per picture"),
+        Column("cost", "cost"),
+        Column("training", "training"),
+        next(column for column in table.columns if column.key == "runs"),
+    ]
+    gained = [
+        Column("interval", "95 % interval"),
+        Column("gain", "gain", f"on {against}"),
+        Column("gain_interval", "95 % interval", "of the gain"),
+        Column("verdict", "verdict"),
+    ]
+    return [*own[:place], *gained, *own[place:], *more]
+
+
+def _is_filled(column: Column, rows: Iterable[Mapping[str, Any]]) -> bool:
+    """Whether any row has something there."""
+    return any(row["values"][column.key]["text"] not in (DASH, "") for row in rows)
+
+
+def _column(column: Column, headline: str) -> dict[str, Any]:
+    """``under`` names the column of the page that shows its entries too."""
+    words = COLUMN_WORDS.get(column.key, "")
+    group = {HELDOUT: "held out", ORACLE: "oracle"}.get(column.group, column.group)
+    return {
+        "key": column.key,
+        "title": column.title,
+        "group": group,
+        "about": words,
+        "is_number": column.is_number and column.key != "verdict",
+        "under": {"interval": headline, "gain_interval": "gain"}.get(column.key, ""),
+    }
+
+
+def _cost_notes(rows: Iterable[Mapping[str, Any]]) -> list[str]:
+    texts = [row["values"]["cost"]["text"] for row in rows]
+    if all(text == DASH for text in texts):
+        return []
+    notes = [
+        "Cost: time of one worker, on the devices of the records, for what one classifier needs before it is trained: "
+        "search, class pictures and adaptation, each whole though other classifiers may share it, and generating N_aug "
+        "pictures; mean over runs."
+    ]
+    if any(text.startswith(AT_LEAST) for text in texts):
+        notes.append(f"{AT_LEAST} at cost: a part of it is not on record.")
+    return notes
+
+
+def _filters(tables: Sequence[Table], shown: Sequence[Mapping[str, Any]]) -> dict[str, list[str]]:
+    """The values that can be chosen, in the order of the tables."""
+    return {
+        "dataset": list(dict.fromkeys(table.dataset for table in tables)),
+        "shots": list(dict.fromkeys(shots_text(table.shots) for table in tables)),
+        "protocol": list(dict.fromkeys(table.protocol for table in tables)),
+        "augmenter": _baselines_first(row for table in shown for row in table["rows"]),
+    }
+
+
+def _colours(tables: Sequence[Table]) -> dict[str, int]:
+    """Augmenter -> its place in the palette and among the markers, the same everywhere. Without pictures: grey."""
+    rows = [row for table in tables for row in table.rows]
+    places = [place for place in range(len(rows) + len(PALETTE)) if place % len(PALETTE) != GREY]
+    made = dict.fromkeys(row.augmenter for row in rows if row.n_aug)
+    return dict.fromkeys((row.augmenter for row in rows), GREY) | dict(zip(made, places, strict=False))
+
+
+def _totals(gathered: Gathered, tables: Sequence[Table]) -> dict[str, Any]:
+    records = gathered.records
+    return {
+        "runs": len(records),
+        "expected": len(gathered.expected),
+        "tables": len(tables),
+        "datasets": len({table.dataset for table in tables}),
+        "augmenters": len({row.augmenter for table in tables for row in table.rows if row.n_aug}),
+        "seconds": round(float(records["seconds"].sum()), 3),
+        "time": span_text(float(records["seconds"].sum())),
+        "devices": sorted(set(records["device"])),
+        "stores": len(gathered.stores),
+    }
+
+
+def _overview(tables: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Augmenter x table: the headline metric over the rows with synthetic pictures, and its gain."""
+    names = _baselines_first(row for table in tables for row in table["rows"])
+    rows = [{"augmenter": name, "entries": [_summary(table, name) for table in tables]} for name in names]
+    for place in range(len(tables)):
+        found = [row["entries"][place] for row in rows if row["entries"][place]]
+        whole = [one for one in found if one["is_whole"]]
+        best = share(max((one["value"] for one in whole), default=nan))
+        for one in whole:
+            one["is_best"] = len(whole) > 1 and one["text"] == best
+    notes = ["Bold: the best of a column, though the difference to the next may be chance."]
+    if any("#" in name for name in names):
+        notes.append("#: the start of a digest of settings, where one name stands for several.")
+    if any(one and not one["is_whole"] for row in rows for one in row["entries"]):
+        notes.append("* incomplete.")
+    return {"rows": rows, "note": " ".join(notes)}
+
+
+def _baselines_first(rows: Iterable[Mapping[str, Any]]) -> list[str]:
+    """The augmenters, those without synthetic pictures before all others."""
+    names = {row["augmenter"]: row["is_baseline"] for row in rows}
+    return sorted(names, key=lambda name: not names[name])
+
+
+def _summary(table: Mapping[str, Any], augmenter: str) -> dict[str, Any] | None:
+    """An augmenter in a table: its average row, else its only one."""
+    mine = [row for row in table["rows"] if row["augmenter"] == augmenter]
+    row = next((row for row in mine if row["is_average"]), mine[0] if mine else None)
+    if row is None or row["values"][table["headline"]]["value"] is None:
+        return None
+    value, gain = row["values"][table["headline"]]["value"], row["values"]["gain"]
+    verdict, tone = summed_up([one for one in mine if not one["is_average"]])
+    on = f" on {table['against']}" if table["against"] != BASELINES[0] else ""
+    return {
+        "value": value,
+        "text": share(value),
+        "under": "baseline" if row["is_reference"] else "no baseline" if gain["value"] is None else gain["text"] + on,
+        "verdict": verdict,
+        "tone": tone,
+        "is_whole": not row["is_incomplete"],
+        "is_best": False,
+    }

@@ -1,0 +1,83 @@
+"""A store in the layout of a paper's table: print it, and write it as Markdown, LaTeX, CSV, JSON and HTML."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from rich.console import Console
+
+from augbench.core.errors import UserError
+from augbench.report.frame import CELL_FIELDS, expected_frame, load_expected, load_records
+from augbench.report.papers.comparison import compare
+from augbench.report.papers.layout_exports import to_csv, to_json
+from augbench.report.papers.layout_text import to_html, to_latex, to_markdown, to_terminal
+from augbench.report.papers.layouts import Comparison, choose, find_layout
+from augbench.report.store_report import ALL, WAY_OUT, write_files
+from augbench.storage.store import Store
+
+
+def report_layout(
+    store: Store,
+    name: str,
+    grid_name: str | None = None,
+    expected: Iterable[Mapping[str, Any]] | None = None,
+    dataset: str | None = None,
+    protocol: str | None = None,
+    out: Path | None = None,
+    console: Console | None = None,
+) -> list[str]:
+    """Lay what a store holds beside a paper's table.
+
+    Args:
+        store: what runs filled.
+        name: of the layout, e.g. ``inout_table5``.
+        grid_name: only the cells of this grid; None = those of all grids the store knows, or all its records where it
+            knows none.
+        expected: the grid's cells, where the caller planned it; None = as the store knows them.
+        dataset: by its name in the grid; None = the paper's, or the only one.
+        protocol: likewise.
+        out: where the files go; None = ``STORE/reports/<grid>/``, with ``all`` for several grids or none.
+        console: prints the table too, if given.
+
+    Returns:
+        The files written: paths, or URLs where the store is at one.
+
+    Raises:
+        UserError: no such layout, grid, dataset or protocol; no store; a damaged record; one name for several settings.
+    """
+    layout = find_layout(name)
+    if not store.keys("cells"):
+        raise UserError(f"store '{store.url}' does not exist or holds no records: {WAY_OUT}, or give another")
+    known = sorted(store.keys("grids")) if grid_name is None else [grid_name]
+    cells = choose(layout, _expected(store, known, expected), dataset, protocol)
+    records = load_records(store, cells["key"])
+    contents = dict(zip(records["key"], store.read_records(list(records["key"])), strict=True))
+    comparison = compare(layout, cells, records, contents, lambda key: store.where("cells", key))
+    if console is not None:
+        console.print(to_terminal(comparison))
+    return _write(store, known[0] if len(known) == 1 else ALL, comparison, out)
+
+
+def _expected(store: Store, grids: list[str], given: Iterable[Mapping[str, Any]] | None) -> pd.DataFrame:
+    """Every cell that these grids plan, once; of a store that knows no grid every record."""
+    if given is not None:
+        return expected_frame(given)
+    if not grids:
+        return expected_frame(load_records(store)[list(CELL_FIELDS)].to_dict("records"))
+    cells = pd.concat([load_expected(store, name) for name in grids], ignore_index=True)
+    return cells.drop_duplicates("key", ignore_index=True)
+
+
+def _write(store: Store, grid_name: str, comparison: Comparison, out: Path | None) -> list[str]:
+    name = comparison.layout.name
+    contents = {
+        f"{name}.md": to_markdown(comparison).encode(),
+        f"{name}.tex": to_latex(comparison).encode(),
+        f"{name}.csv": to_csv(comparison).encode(),
+        f"{name}.json": to_json(comparison),
+        f"{name}.html": to_html(comparison).encode(),
+    }
+    return write_files(store, grid_name, contents, out)

@@ -1,0 +1,163 @@
+"""Comparisons -> sheets: a table as rows of entries, which every renderer draws.
+
+The first sheet has theirs, ours and the difference beside each other. The second has ours alone in the very form of the
+paper's table, two augmenters side by side where the paper sets them so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from itertools import zip_longest
+from math import isnan
+from typing import Literal
+
+from augbench.report.numbers import DASH, INCOMPLETE, Column, Stat, share
+from augbench.report.papers.layouts import Comparison, Line
+from augbench.report.papers.printed import METRICS
+
+Mark = Literal["", "best", "second"]
+Side = Literal["theirs", "ours"]
+
+COPIED = "\N{DAGGER}"
+PRINTED = "Ours, in the form of the paper's table"
+
+
+@dataclass(frozen=True)
+class Entry:
+    """What stands in one place of a sheet."""
+
+    text: str
+    mark: Mark = ""  # of its column: the best, or the second best
+
+
+@dataclass(frozen=True)
+class Row:
+    """A row of a sheet."""
+
+    entries: tuple[Entry, ...]
+    average: bool = False
+    first: bool = False  # of its augmenters: set apart from the rows above
+
+
+@dataclass(frozen=True)
+class Sheet:
+    """A table as it is drawn."""
+
+    title: str
+    columns: tuple[Column, ...]  # keys: "label", "n_aug", "runs", or a side or "difference" and a metric
+    rows: tuple[Row, ...]
+
+    def only(self, keep: Iterable[bool]) -> Sheet:
+        """The sheet with some of its columns."""
+        kept = [place for place, there in enumerate(keep) if there]
+        rows = [replace(row, entries=tuple(row.entries[place] for place in kept)) for row in self.rows]
+        return replace(self, columns=tuple(self.columns[place] for place in kept), rows=tuple(rows))
+
+    def width(self, gap: int) -> int:
+        """Characters of a line in which columns are ``gap`` apart, each as wide as its widest entry or heading."""
+        widest = (
+            max(len(text) for text in (column.title, column.group, *(row.entries[place].text for row in self.rows)))
+            for place, column in enumerate(self.columns)
+        )
+        return sum(widest) + gap * (len(self.columns) - 1)
+
+
+def compared(comparison: Comparison) -> Sheet:
+    """Theirs, ours, how many runs stand behind ours, and the difference where there is any."""
+    headings = comparison.layout.paper.about.headings
+    groups = ["theirs", "ours", *(["difference"] if comparison.has_differences else [])]
+    numbers = [Column(f"{group} {metric}", title, group)
+               for group in groups for metric, title in zip(METRICS, headings[1:], strict=True)]  # fmt: skip
+    columns = (Column("label", headings[0]), Column("n_aug", "N_aug"), *numbers, Column("runs", "runs"))
+    rows = []
+    for line, above in zip(comparison.lines, (None, *comparison.lines[:-1]), strict=True):
+        entries = [Entry(_label(line)), Entry(_n_aug(line)), *_numbers(comparison, line, "theirs")]
+        entries += _numbers(comparison, line, "ours")
+        if comparison.has_differences:
+            entries += [Entry(signed(line.difference(metric))) for metric in METRICS]
+        first = above is not None and _block(comparison, above) != _block(comparison, line)
+        rows.append(Row((*entries, Entry(_runs(line))), line.average, first))
+    return Sheet(comparison.layout.title, columns, tuple(rows))
+
+
+def printed(comparison: Comparison, side: Side) -> Sheet:
+    """One side alone, in the form of the paper's table."""
+    about = comparison.layout.paper.about
+    blocks: dict[str, list[Line]] = {}
+    for line in comparison.lines:
+        blocks.setdefault(line.augmenter, []).append(line)
+    beside = about.tables[comparison.layout.number].side_by_side
+    halves = list(blocks.values()) if beside else [list(comparison.lines)]
+    columns = [Column(f"{key} {place}", title) for place in range(len(halves))
+               for key, title in (("label", about.headings[0]), ("n_aug", "N_aug"),
+                                  *zip(METRICS, about.headings[1:], strict=True))]  # fmt: skip
+    blank = (Entry(""),) * (2 + len(METRICS))
+    rows: list[Row] = []
+    above: Line | None = None
+    for lines in zip_longest(*halves):
+        entries = [_half(comparison, line, side) if line else blank for line in lines]
+        whole = [line for line in lines if line]
+        first = above is not None and not beside and _block(comparison, whole[0]) != _block(comparison, above)
+        rows.append(Row(tuple(entry for half in entries for entry in half), whole[0].average, first))
+        above = whole[0]
+    return Sheet(PRINTED, tuple(columns), tuple(rows))
+
+
+def signed(value: float) -> str:
+    """A difference with its sign: ``+.012``, ``-.004``, ``.000``; a dash for none."""
+    text = share(value)
+    return f"+{text}" if value > 0 and text != ".000" else text
+
+
+def _block(comparison: Comparison, line: Line) -> str:
+    """What rows stand together: those that the paper prints under one name, and their average."""
+    return comparison.layout.paper.about.printed_as[line.augmenter]
+
+
+def _half(comparison: Comparison, line: Line, side: Side) -> tuple[Entry, ...]:
+    missing = f" {INCOMPLETE}" if side == "ours" and line.incomplete else ""
+    label = Entry(f"{_label(line) if side == 'theirs' else line.label}{missing}")
+    return label, Entry(_n_aug(line)), *_numbers(comparison, line, side)
+
+
+def _label(line: Line) -> str:
+    return f"{line.label} {COPIED}" if line.reference and line.reference.copied_from else line.label
+
+
+def _n_aug(line: Line) -> str:
+    """Nothing in an average, and of methods that add no pictures."""
+    return str(line.n_aug) if line.n_aug is not None and line.comparable else ""
+
+
+def _numbers(comparison: Comparison, line: Line, side: Side) -> list[Entry]:
+    std = comparison.layout.paper.about.prints_std
+    marks, stats = line.best.get(side, {}), getattr(line, side)
+    return [Entry(_text(stats[metric], std, side), marks.get(metric, "")) for metric in METRICS]
+
+
+def _text(stat: Stat, std: bool, side: Side) -> str:
+    """``.626 (.059)``, or ``.769`` where the paper prints no std. A paper's dash comes with one for its std."""
+    if isnan(stat.mean) and side == "ours":
+        return DASH
+    return f"{share(stat.mean)} ({share(stat.std)})" if std else share(stat.mean)
+
+
+def _runs(line: Line) -> str:
+    """How many cells stand behind ours: ``4``, ``2/4 *``, or ``*`` where no grid has the row."""
+    if not line.comparable:
+        return ""
+    if line.average or not line.expected:
+        return INCOMPLETE if line.incomplete else ""
+    return f"{line.found}/{line.expected} {INCOMPLETE}" if line.incomplete else str(line.found)
+
+
+def blocks_of(columns: Sequence[Column]) -> list[tuple[str, int]]:
+    """Group headings with the number of columns under each; "" over columns without one."""
+    found: list[tuple[str, int]] = []
+    for column in columns:
+        if found and column.group and found[-1][0] == column.group:
+            found[-1] = (column.group, found[-1][1] + 1)
+        else:
+            found.append((column.group, 1))
+    return found

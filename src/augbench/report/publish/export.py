@@ -1,0 +1,229 @@
+"""What a publication needs out of a store: ``augbench results export``.
+
+Records and scores are copied byte by byte, reports are written anew. Pools, adapters, weights, leases, failures and
+fingerprints stay: they show pictures, are large, or say something of one machine alone.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from augbench.core import registry
+from augbench.core.contracts import Augmenter
+from augbench.core.errors import UserError, did_you_mean, listed
+from augbench.core.specs import AdapterSpec, AugmenterSpec, PoolSpec, SearchSpec
+from augbench.report.evidence.part_costs import COSTS, costs_of
+from augbench.report.frame import expected_from_records, load_expected, load_records
+from augbench.report.publish.contents import COMPLETE, README, today
+from augbench.report.store_report import ALL, WAY_OUT
+from augbench.report.table_notes import SHA_LENGTH
+from augbench.report.table_text import escape_markdown
+from augbench.report.tables import Table, build_tables
+from augbench.storage.files import write_atomic
+from augbench.storage.records import spec_of
+from augbench.storage.store import Kind, Store, json_bytes, parse_json
+
+VERSIONS = ("augbench", "torch")
+
+
+def export(store: Store, out: Path, grid_name: str | None = None) -> list[str]:
+    """Copy the results of one grid, or of all, into a folder of their own. Equal stores give equal folders.
+
+    Args:
+        store: what a run filled.
+        out: a folder that is new, empty, or holds an earlier export of the same; a README that is there stays.
+        grid_name: the grid; None = all that the store knows, or all its cells where it knows none.
+
+    Returns:
+        What was done, a sentence each.
+
+    Raises:
+        UserError: no store, no such grid, no record, a cell without scores, or a folder with other things in it.
+    """
+    keys = _keys(store, grid_name)
+    contents = {name: data for kind, own in keys.items() for name, data in _contents(store, kind, own)}
+    contents[COSTS] = json_bytes(_costs(store, keys["cells"] if grid_name else None))
+    _refuse_others(out, {*contents, README}, keys["grids"])
+    for name, data in contents.items():
+        write_atomic(out / name, data)
+    copy = Store(out)
+    for name, data in today(copy).items():
+        write_atomic(out / name, data)
+    counts = ", ".join(f"{kind} {len(own)}" for kind, own in keys.items() if own)
+    said = [f"copied to {out}: {counts}"]
+    if not (out / README).exists():
+        write_atomic(out / README, readme(copy, out.resolve().name).encode())
+        said.append(f"{out / README} is a beginning: complete it where it says {COMPLETE}")
+    return said
+
+
+def _keys(store: Store, grid_name: str | None) -> dict[Kind, list[str]]:
+    """What is copied: kind -> keys, sorted."""
+    if not store.keys("cells"):
+        raise UserError(f"store '{store.url}' does not exist or holds no records: {WAY_OUT}")
+    known = sorted(store.keys("grids"))
+    if grid_name is not None and grid_name not in known:
+        raise UserError(f"store '{store.url}' knows no grid '{grid_name}'{did_you_mean(grid_name, known)}")
+    grids = known if grid_name is None else [grid_name]
+    expected = [load_expected(store, name) for name in grids]
+    wanted = {key for cells in expected for key in cells["key"]} if grids else store.keys("cells")
+    cells = sorted(wanted & store.keys("cells"))
+    if not cells:
+        raise UserError(f"store '{store.url}' holds no record of {listed(grids)}: {WAY_OUT}")
+    pools = {key for frame in expected for pairs in frame["fidelity"] for _, key in pairs}
+    fidelity = sorted((pools if grids else store.keys("fidelity")) & store.keys("fidelity"))
+    return {
+        "grids": grids,
+        "cells": cells,
+        "scores": cells,
+        "fidelity": fidelity,
+        "searches": _searches(store, _makings(store, cells)),
+    }
+
+
+Making = tuple[str, str, str]  # digest of a data spec, augmenter, its settings as text
+
+
+def _makings(store: Store, cells: Iterable[str]) -> set[Making]:
+    """What makes the pictures of these cells."""
+    specs = [spec_of("cells", record["spec"]) for record in store.read_records(cells)]
+    return {
+        (cell.data.digest, name, _as_text(settings)) for cell in specs for name, settings in _with_parts(cell.augmenter)
+    }
+
+
+def _making_of(spec: AdapterSpec | PoolSpec) -> Making:
+    return spec.data.digest, spec.augmenter.name, _as_text(spec.augmenter.settings)
+
+
+def _searches(store: Store, makings: set[Making]) -> list[str]:
+    """The decided searches behind cells."""
+    found = []
+    for key in sorted(store.keys("searches")):
+        record = store.read_json("searches", key) or {}
+        spec = spec_of("searches", record.get("spec", {}))
+        assert isinstance(spec, SearchSpec)
+        if _making_of(spec.adapter) in makings:
+            found.append(key)
+    return found
+
+
+def _costs(store: Store, cells: Iterable[str] | None) -> dict[str, Any]:
+    """What the parts of a store cost, see `evidence.costs`; of some cells only the parts behind them."""
+    every = costs_of(store)
+    if cells is None:
+        return every
+    makings, parts = _makings(store, cells), every["costs"]
+    pools = {key: PoolSpec.from_dict(part["spec"]) for key, part in parts.items() if part["kind"] == "pools"}
+    used = {key: spec for key, spec in pools.items() if _making_of(spec) in makings}
+    adapters = {spec.adapter.key: spec.adapter for spec in used.values()}
+    searches = {SearchSpec(adapter).key for adapter in adapters.values()}
+    shared = {name for key in adapters.keys() & parts.keys() for name in parts[key].get("shared") or {}}
+    kept = {("pools", key) for key in used} | {("adapters", key) for key in adapters}
+    kept |= {("searches", key) for key in searches} | {("shared", key) for key in shared}
+    return every | {"costs": {key: part for key, part in parts.items() if (part["kind"], key) in kept}}
+
+
+def _with_parts(spec: AugmenterSpec) -> list[tuple[str, Mapping[str, Any]]]:
+    """(name, settings) of an augmenter and, of a mixture, of its parts."""
+    own: list[tuple[str, Mapping[str, Any]]] = [(spec.name, spec.settings)]
+    if spec.name not in registry.find("augmenters"):
+        return own
+    augmenter: Augmenter = registry.make("augmenters", spec.name, dict(spec.settings))
+    return [*own, *((part.augmenter, part.settings) for part in augmenter.parts())]
+
+
+def _as_text(settings: Mapping[str, Any]) -> str:
+    return json_bytes(settings).decode()
+
+
+def _contents(store: Store, kind: Kind, keys: list[str]) -> Iterable[tuple[str, bytes]]:
+    """(name, bytes) of records and scores."""
+    names = [store.name(kind, key) for key in keys]
+    for name, data in zip(names, store.files.read_many(names), strict=True):
+        if data is None:
+            raise UserError(f"'{store.files.where(name)}' is missing: run the grid again to make it anew")
+        if name.endswith(".json"):
+            parse_json(data, store.files.where(name))
+        yield name, data
+
+
+def _refuse_others(out: Path, own: set[str], grids: list[str]) -> None:
+    """The folder may hold what is written anew, and nothing else: an export is whole."""
+    if out.exists() and not out.is_dir():
+        raise UserError(f"--out '{out}' is a file: give a folder")
+    there = (
+        {path.relative_to(out).as_posix() for path in out.rglob("*") if not path.is_dir()} if out.exists() else set()
+    )
+    reports = tuple(f"reports/{name}/" for name in grids or [ALL])
+    others = sorted(name for name in there - own if not name.startswith(reports))
+    if others:
+        raise UserError(f"--out '{out}' holds other things ({listed(others)}): give a new or an empty folder")
+
+
+# -- the beginning of a README
+
+
+def readme(store: Store, name: str) -> str:
+    """A README of a published store in GitHub's Markdown: what can be read off the records; the rest is marked."""
+    grids = sorted(store.keys("grids"))
+    records = list(store.read_records(sorted(store.keys("cells"))))
+    lines = [f"# {escape_markdown(name)}", "", f"{COMPLETE}: what was asked, in a sentence or two.", ""]
+    for grid in grids:
+        about = (store.read_json("grids", grid) or {}).get("grid", {}).get("about", "")
+        lines += [f"Grid `{grid}`: {escape_markdown(about) or f'{COMPLETE}: what it compares.'}", ""]
+    lines += ["```", *map(_run_command, grids)]
+    lines += [f"augbench results export STORE --out {name}", f"augbench results check {name}", "```", ""]
+    lines += [_made(records), ""]
+    for table in _tables(store, grids):
+        lines += _headline_table(table)
+    reports = ", ".join(f"[{grid}](reports/{grid}/report.md)" for grid in grids or [ALL])
+    lines += [f"All numbers: {reports}.", "", "## What it shows, and what not", "", f"{COMPLETE}.", ""]
+    return "\n".join(lines)
+
+
+def _run_command(grid: str) -> str:
+    """A grid is called as its file; one changed with ``--set`` has a digest of the changes behind its name."""
+    name, changed, _ = grid.partition("+")
+    return f"augbench run {name}.yaml{f' --set {COMPLETE}' if changed else ''} --store STORE"
+
+
+def _made(records: list[dict[str, Any]]) -> str:
+    """How the records were made, in a paragraph."""
+    origins = [record["provenance"] for record in records]
+    commits = sorted({_short(origin["git_sha"]) for origin in origins})
+    devices = [f"{device} ({number} cells)" for device, number in sorted(Counter(o["device"] for o in origins).items())]
+    versions = sorted({f"{name} {o['versions'][name]}" for o in origins for name in VERSIONS if name in o["versions"]})
+    seconds = sum(origin["seconds"]["total"] for origin in origins)
+    return (
+        f"Made at commit {', '.join(commits)} on {escape_markdown(', '.join(devices))}, with {', '.join(versions)}. "
+        f"The trainings took {seconds:,.0f} s, added up. This folder is a store without pictures: the records of "
+        f"{len(records)} cells and the logits of every picture that they were judged on."
+    )
+
+
+def _short(sha: str | None) -> str:
+    head, dash, state = (sha or "unknown").partition("-")
+    return f"`{head[:SHA_LENGTH]}{dash}{state}`"
+
+
+def _tables(store: Store, grids: list[str]) -> list[Table]:
+    every = [load_expected(store, grid) for grid in grids] or [expected_from_records(load_records(store))]
+    return [table for expected in every for table in build_tables(expected, load_records(store, expected["key"]))]
+
+
+def _headline_table(table: Table) -> list[str]:
+    """The one metric of each row, as Markdown."""
+    columns = [column for column in table.columns if column.key in ("augmenter", "n_aug", table.headline, "runs")]
+    titles = " | ".join(escape_markdown(f"{column.title} {column.group}".strip()) for column in columns)
+    shown = [row for row in table.rows if not row.is_average]
+    rows = [" | ".join(escape_markdown(row.text(column)) for column in columns) for row in shown]
+    label = [f"**{escape_markdown(table.label)}**", ""] if table.label else []
+    rule = "|".join("---:" if column.is_number else ":---" for column in columns)
+    body = [f"| {titles} |", f"|{rule}|", *(f"| {row} |" for row in rows)]
+    words = [*table.captions[:1], *(note for note in table.notes if note[0] in "(*")]  # what marks in rows stand for
+    notes = [f"- {escape_markdown(sentence)}" for sentence in words]
+    return [f"## {escape_markdown(table.title)}", "", *label, *body, "", *notes, ""]

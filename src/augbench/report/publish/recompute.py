@@ -1,0 +1,210 @@
+"""A cell's record against its scores: every number that follows from them is worked out again."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from augbench.core import registry
+from augbench.core.contracts import GOOD
+from augbench.core.errors import UserError
+from augbench.core.specs import Cell
+from augbench.metrics.evaluate import evaluate
+from augbench.planning.extractor_choice import EMBEDDED
+from augbench.storage.records import Counts, Curves, read_as
+from augbench.storage.scores import scores_table
+
+TOLERANCE = 1e-9
+"""Relative to 1 or the number, whichever is more. The machine that made a record gives equal numbers. Another may add
+up in another order: some thousand float64 terms of a curve differ by 1e-13 then, and a table prints three decimals."""
+
+ABOUT = ("id", "part", "label", "group")
+"""The columns of a score table that say what was judged; the others hold logits."""
+
+LATER_METRICS = frozenset({"per_class", "recall_at_1pct_false_alarms"})
+"""Metrics that came after the first records were published."""
+
+TRAINING = ("counts", "curves", "best_epoch_oracle")
+"""What a result holds beside metrics."""
+
+
+def read_scores(data: bytes) -> pd.DataFrame:
+    """A score table from its Parquet file.
+
+    Raises:
+        UserError: it is no Parquet file, or its columns are not those of scores.
+    """
+    from pyarrow import types
+
+    try:
+        table = scores_table(data)
+    except ValueError as error:
+        raise UserError(f"its scores are no whole Parquet file ({error})") from None
+    for name, kind in zip(table.schema.names, table.schema.types, strict=True):
+        is_text = types.is_string(kind) or types.is_large_string(kind)
+        is_logit = name == "logit" or name.startswith("logit_")
+        if not (is_text if name in ABOUT else is_logit and types.is_float32(kind)):
+            raise UserError(
+                f"its scores have the column '{name}' of type {kind}: text is in {ABOUT}, logits are float32"
+            )
+    missing = [name for name in ABOUT if name not in table.schema.names]
+    if missing or len(set(table.schema.names)) < len(table.schema.names) or not table.num_rows:
+        raise UserError(f"its scores lack {', '.join(missing) or 'rows, or name a column twice'}")
+    return table.to_pandas(use_threads=False)
+
+
+def score_problems(cell: Cell, scores: pd.DataFrame) -> list[str]:
+    """What makes it impossible that these are the scores of this cell, one clause each; empty where nothing does."""
+    logits = [column for column in scores if column not in ABOUT]
+    classes = list(cell.data.classes)
+    allowed = [[f"logit_{name}" for name in names] for names in (classes, [GOOD, *classes])] if classes else [["logit"]]
+    if logits not in allowed:
+        return [f"its scores have the logits {', '.join(logits) or 'none'}, its spec asks for {', '.join(allowed[0])}"]
+    problems = []
+    if not np.isfinite(scores[logits].to_numpy()).all():
+        problems.append("its scores hold logits that are not finite")
+    if other := set(scores["part"]) - {"test", "heldout"}:
+        problems.append(f"its scores have the part '{min(other)}': test and heldout are known")
+    if scores["id"].duplicated().any():
+        problems.append(f"its scores judge '{scores['id'][scores['id'].duplicated()].iloc[0]}' twice")
+    test, heldout = (scores.loc[scores["part"] == part, "label"] for part in ("test", "heldout"))
+    if classes and (unknown := set(test) - {name.removeprefix("logit_") for name in logits}):
+        problems.append(f"its scores have the label '{min(unknown)}', which is none of its classes")
+    if not classes and set(test == GOOD) != {True, False}:
+        problems.append("its scores have no good or no defective test pictures")
+    if bool(len(heldout)) != bool(cell.data.holdout) or (heldout != GOOD).any():
+        problems.append("its held-out scores are not those of good pictures that its spec holds out")
+    return problems
+
+
+def differences(cell: Cell, result: Mapping[str, Any], scores: pd.DataFrame) -> list[str]:
+    """Where a record's result does not follow from its scores, one clause each: field, stated and recomputed value.
+
+    Args:
+        cell: the record's spec.
+        result: the record's result.
+        scores: a table in which `score_problems` finds nothing.
+    """
+    found = evaluate(scores, cell.protocol)
+    stated = {name: value for name, value in result.items() if name not in TRAINING}
+    given = {name: value for name, value in found.items() if name in stated or name not in LATER_METRICS}
+    problems = [
+        f"{name} is {_short(was)}, its scores give {_short(now)}" for name, was, now in _compare("", stated, given)
+    ]
+    problems += _counts(cell, result.get("counts"), scores)
+    return problems + _curves(cell, result, found)
+
+
+def older_than(result: Mapping[str, Any]) -> frozenset[str]:
+    """The metrics that this record does not state, since it was made before there were any."""
+    names = LATER_METRICS if "ap" in result else LATER_METRICS - {"recall_at_1pct_false_alarms"}
+    return names - result.keys()
+
+
+def unmarked(cell: Cell, stated: Iterable[str]) -> list[str]:
+    """Embedded parts that a record must name and does not, one clause each: they forbid to take it for evidence.
+
+    Plug-ins that are not at hand are taken at their word.
+    """
+    parts = []
+    if cell.data.name in registry.find("datasets") and registry.get("datasets", cell.data.name).embedded:
+        parts.append(f"dataset {cell.data.name}")
+    if (cell.protocol.backbone, cell.protocol.weights) == (EMBEDDED, "timm"):
+        parts.append(f"backbone {EMBEDDED}")
+    parts += _embedded_augmenters(cell.augmenter.name, cell.augmenter.settings) if cell.n_aug else []
+    return [f"embedded does not name '{part}'" for part in parts if part not in set(stated)]
+
+
+def seconds_problems(seconds: Mapping[str, float]) -> list[str]:
+    """The seconds of a training add up; more of them nobody can check."""
+    parts = seconds["gather"] + seconds["judge"] + seconds["fit"]
+    if abs(parts - seconds["total"]) > 1e-6 * max(1, seconds["total"]):
+        return [f"provenance.seconds.total is {seconds['total']!r}, its parts add up to {parts!r}"]
+    return []
+
+
+def _embedded_augmenters(name: str, settings: Mapping[str, Any]) -> list[str]:
+    if name not in registry.find("augmenters"):
+        return []
+    try:
+        augmenter = registry.make("augmenters", name, dict(settings))
+        parts = augmenter.parts()
+        own = [] if parts or not augmenter.embedded() else [f"augmenter {name}"]
+    except UserError:
+        return []  # settings of another version, or files that are not here
+    return own + [inner for part in parts for inner in _embedded_augmenters(part.augmenter, part.settings)]
+
+
+_ABSENT = object()
+
+
+def _compare(name: str, stated: Any, found: Any) -> Iterator[tuple[str, Any, Any]]:
+    """(field, stated, recomputed) of whatever differs."""
+    if isinstance(stated, dict) and isinstance(found, dict):
+        for key in sorted(stated.keys() | found.keys()):
+            yield from _compare(f"{name}.{key}".lstrip("."), stated.get(key, _ABSENT), found.get(key, _ABSENT))
+    elif isinstance(stated, list) and isinstance(found, list) and len(stated) == len(found):
+        for place, pair in enumerate(zip(stated, found, strict=True)):
+            yield from _compare(f"{name}[{place}]", *pair)
+    elif not _equal(stated, found):
+        yield name, stated, found
+
+
+def _equal(stated: Any, found: Any) -> bool:
+    if _is_number(stated) and _is_number(found):
+        return abs(stated - found) <= TOLERANCE * max(1, abs(found))  # False for NaN
+    return type(stated) is type(found) and stated == found
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _short(value: Any) -> str:
+    return "missing" if value is _ABSENT else "nothing known" if isinstance(value, dict) and not value else repr(value)
+
+
+def _counts(cell: Cell, stated: Any, scores: pd.DataFrame) -> list[str]:
+    """The counts that follow from scores or spec."""
+    try:
+        counts: Counts = read_as(Counts, stated)
+    except UserError as error:
+        return [f"counts: {error}"]
+    test = scores.loc[scores["part"] == "test", "label"]
+    each = max(len(cell.data.classes), 1)  # of shots and N_aug
+    known = {
+        "test_negatives": int((test == GOOD).sum()),
+        "test_positives": int((test != GOOD).sum()),
+        "heldout_negatives": int((scores["part"] == "heldout").sum()),
+        "synthetic": cell.n_aug * each,
+        **({} if cell.shots == "all" else {"shots": cell.shots * each}),
+    }
+    return [
+        f"counts.{name} is {getattr(counts, name)}, scores and spec give {number}"
+        for name, number in known.items()
+        if getattr(counts, name) != number
+    ]
+
+
+def _curves(cell: Cell, result: Mapping[str, Any], found: Mapping[str, Any]) -> list[str]:
+    """The last point of the test curve is what the scores give; the best epoch is that of the curve."""
+    try:
+        curves: Curves = read_as(Curves, result.get("curves"))
+    except UserError as error:
+        return [f"curves: {error}"]
+    metric, epochs, every = "ap" if "ap" in found else "accuracy", cell.protocol.epochs, cell.protocol.eval_every
+    judged = [epoch for epoch in range(1, epochs + 1) if epoch % every == 0 or epoch == epochs]
+    if len(curves.loss) != epochs or [point.get("epoch") for point in curves.test] != judged:
+        return [f"curves are not those of {epochs} epochs, judged every {every}"]
+    if any(point.keys() != {"epoch", metric} or not 0 <= point[metric] <= 1 for point in curves.test):
+        return [f"curves.test has points that are not an epoch and its {metric} in [0, 1]"]
+    problems, last = [], curves.test[-1][metric]
+    if not _equal(last, found[metric]):
+        problems.append(f"curves.test ends with {metric} {last!r}, its scores give {found[metric]!r}")
+    best = max(curves.test, key=lambda point: (point[metric], -point["epoch"]))
+    if result.get("best_epoch_oracle") != best:
+        problems.append(f"best_epoch_oracle is {result.get('best_epoch_oracle')!r}, its curve gives {best!r}")
+    return problems

@@ -1,0 +1,126 @@
+"""A store's report: print it, and write it as Markdown, LaTeX, CSV and JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from rich.console import Console
+
+from augbench.core.errors import UserError
+from augbench.report.fidelity_records import load_measured
+from augbench.report.frame import expected_frame, expected_from_records, load_expected, load_records
+from augbench.report.table_exports import to_csv, to_json
+from augbench.report.table_latex import to_latex
+from augbench.report.table_text import to_markdown, to_terminal
+from augbench.report.tables import Table, build_tables
+from augbench.storage.files import write_atomic
+from augbench.storage.store import Store
+
+WAY_OUT = "run a grid first: augbench run GRID.yaml"
+ALL = "all"  # the report of a store that knows no grid
+
+
+def report(
+    store: Store,
+    grid_name: str | None = None,
+    expected: Iterable[Mapping[str, Any]] | None = None,
+    out: Path | None = None,
+    console: Console | None = None,
+) -> list[str]:
+    """Report one grid of a store, or every grid it knows, or, where it knows none, all its records as one.
+
+    Args:
+        store: what a run filled.
+        grid_name: the grid's name; None = each grid that has a record.
+        expected: the grid's cells, where the caller planned it (`planning.expected.expected_of`); None = as the
+            store knows them.
+        out: where the files go; None = ``STORE/reports/<grid>/``. Of several grids, each gets a folder in it.
+        console: prints the tables too, if given.
+
+    Returns:
+        The files written: paths, or URLs where the store is at one.
+
+    Raises:
+        UserError: no store, no record, an unknown grid, or a damaged record.
+    """
+    names = _names(store, grid_name)
+    if not names:
+        records = load_records(store)
+        return _write(store, expected_from_records(records), records, ALL, out, console)
+    files: list[str] = []
+    for name in names:
+        cells = load_expected(store, name) if expected is None else expected_frame(expected)
+        records = load_records(store, cells["key"])
+        if len(records):
+            folder = out / name if out and len(names) > 1 else out
+            files += _write(store, cells, records, name, folder, console)
+    if not files:
+        what = f"grid '{names[0]}'" if len(names) == 1 else f"its {len(names)} grids"
+        raise UserError(f"store '{store.url}' holds no record of {what}: {WAY_OUT}")
+    return files
+
+
+def write_report(
+    store: Store, expected: pd.DataFrame, name: str, out: Path | None = None, console: Console | None = None
+) -> list[str]:
+    """Report these cells: ``report.md``, ``.tex``, ``.csv``, ``.json``, each written whole or not at all.
+
+    Equal stores give equal bytes. Arguments as in `report`; ``expected`` as `frame.expected_frame` gives it.
+
+    Raises:
+        UserError: a damaged record, or a folder that cannot be written to.
+    """
+    return _write(store, expected, load_records(store, expected["key"]), name, out, console)
+
+
+def print_report(tables: Sequence[Table], console: Console) -> None:
+    """Print the tables."""
+    for table in tables:
+        console.print(to_terminal(table))
+
+
+def _names(store: Store, grid_name: str | None) -> list[str]:
+    """The grids to report."""
+    if not store.keys("cells"):
+        raise UserError(f"store '{store.url}' does not exist or holds no records: {WAY_OUT}, or give another")
+    return sorted(store.keys("grids")) if grid_name is None else [grid_name]
+
+
+def _write(
+    store: Store, expected: pd.DataFrame, records: pd.DataFrame, name: str, out: Path | None, console: Console | None
+) -> list[str]:
+    tables = build_tables(expected, records, load_measured(store, expected))
+    if console is not None:
+        console.print(f"[bold]{name}[/]", highlight=False)
+        print_report(tables, console)
+    contents = {
+        "report.md": to_markdown(name, tables).encode(),
+        "report.tex": to_latex(name, tables).encode(),
+        "report.csv": to_csv(tables).encode(),
+        "report.json": to_json(name, tables),
+    }
+    return write_files(store, name, contents, out)
+
+
+def write_files(store: Store, name: str, contents: Mapping[str, bytes], out: Path | None) -> list[str]:
+    """Write these files of a grid's report, each whole or not at all.
+
+    Args:
+        store: where they go, unless ``out`` says otherwise.
+        name: of the grid.
+        contents: name of a file -> its bytes.
+        out: a folder in place of ``STORE/reports/<name>/``.
+
+    Returns:
+        Where they are: paths, or URLs where the store is at one.
+    """
+    if out is not None:
+        for file, content in contents.items():
+            write_atomic(out / file, content)
+        return [str(out / file) for file in contents]
+    for file, content in contents.items():
+        store.files.write(store.report_name(name, file), content)
+    return [store.files.where(store.report_name(name, file)) for file in contents]

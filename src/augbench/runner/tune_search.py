@@ -1,0 +1,146 @@
+"""Quality searches on Ray Tune: each arm of each search is a trial."""
+
+from __future__ import annotations
+
+import tempfile
+import threading
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from functools import partial
+from typing import Any
+
+import ray
+from ray import tune
+
+from augbench.core.specs import SearchSpec
+from augbench.runner.process_title import at_work_on
+from augbench.runner.resources import Allotment, Share
+from augbench.runner.scheduler import Board
+from augbench.runner.trainables import registered
+from augbench.runner.worker import Failure, WorkerSetup, attempt
+from augbench.stages.context import Context
+from augbench.stages.search import arm_rows, arms_to_run, decide, run_arm
+
+_boards: dict[str, Board] = {}  # by the store's URL: one driver fills it, and searches of one run follow each other
+
+
+class Searching(threading.Thread):
+    """Makes these searches, and tells the board. What it could not do at all is in `error` afterwards."""
+
+    def __init__(
+        self,
+        specs: Sequence[SearchSpec],
+        setup: WorkerSetup,
+        board: Board,
+        allotment: Allotment,
+        heard: ray.actor.ActorHandle,
+    ) -> None:
+        super().__init__(name="searching", daemon=True)
+        self.specs = {spec.key: spec for spec in specs}
+        self.setup, self.board, self.allotment, self.heard = setup, board, allotment, heard
+        self.error: BaseException | None = None
+
+    def run(self) -> None:
+        """All arms, then what they decide."""
+        _boards[self.setup.store] = self.board
+        try:
+            context = self.setup.context(use_gpu=False)
+            failed = self._run_arms(context)
+            for key, spec in self.specs.items():
+                if self.board.stopped:
+                    return
+                # In the driver's process, where others speak and print too.
+                if failure := failed.get(key) or attempt(
+                    context, spec, partial(decide, context, spec), whole_process=False
+                ):
+                    self.board.search_failed(key, failure)
+                else:
+                    self.board.search_done(key)
+        except BaseException as error:  # the generation thread hands it to the main thread
+            self.error = error
+            self.board.stop()
+        finally:
+            del _boards[self.setup.store]
+
+    def _run_arms(self, context: Context) -> dict[str, Failure]:
+        """Every arm that is not in the store, as trials; returns why searches failed."""
+        failed: dict[str, Failure] = {}
+        for lane in self.allotment.adapt:
+            specs = {key: spec for key, spec in self.specs.items() if lane.serves(spec.adapter.augmenter)}
+            failed |= self._run_arms_of(specs, lane.share, context)
+        return failed
+
+    def _run_arms_of(self, specs: Mapping[str, SearchSpec], share: Share, context: Context) -> dict[str, Failure]:
+        arms = [
+            {"search": key, "arm": number}
+            for key, spec in specs.items()
+            for number in range(arms_to_run(context, spec))
+            if arm_rows(context.store, spec, number) is None
+        ]
+        if not arms:
+            return {}
+        shared = {"setup": self.setup, "specs": self.specs, "heard": self.heard}
+        trainable = registered(_arm, shared, share.bundle)
+        with tempfile.TemporaryDirectory(prefix="augbench-tune-") as scratch:
+            tuner = tune.Tuner(
+                trainable,
+                param_space={"unit": tune.grid_search(arms)},
+                tune_config=tune.TuneConfig(
+                    max_concurrent_trials=share.workers,
+                    trial_name_creator=_trial_name,
+                    trial_dirname_creator=_trial_name,
+                ),
+                run_config=tune.RunConfig(
+                    name="search",
+                    storage_path=scratch,  # the store has everything
+                    verbose=0,
+                    stop=_BoardStops(self.setup.store),
+                    failure_config=tune.FailureConfig(max_failures=2),  # of workers that die
+                ),
+            )
+            results = tuner.fit()
+        return _failures(results)
+
+
+def _failures(results: tune.ResultGrid) -> dict[str, Failure]:
+    """Search -> why an arm of it failed."""
+    found: dict[str, Failure] = {}
+    for result in results:
+        if result.error is not None:
+            line = f"its worker died ({type(result.error).__name__}; out of memory?)"
+            found.setdefault(result.config["unit"]["search"], Failure(line, by_user=False))
+        elif failure := (result.metrics or {}).get("failure"):
+            found.setdefault(result.config["unit"]["search"], Failure(**failure))
+    return found
+
+
+class _BoardStops(tune.Stopper):
+    """Ends the search where the run ends. Tune pickles it, and a board has locks, so it finds the board by a name."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
+        """No trial is stopped for its results."""
+        return False
+
+    def stop_all(self) -> bool:
+        """Asked all the time."""
+        return self.name in _boards and _boards[self.name].stopped
+
+
+def _trial_name(trial: tune.experiment.Trial) -> str:
+    unit = trial.config["unit"]
+    return f"{unit['search']}-arm{unit['arm']:03d}"
+
+
+def _arm(config: dict[str, Any], shared: dict[str, Any]) -> None:
+    """One trial. An exception is a result too; only a dying process is an error to Tune."""
+    unit = config["unit"]
+    spec, setup = shared["specs"][unit["search"]], shared["setup"]
+    context: Context = setup.context(setup.uses_gpu(spec.adapter.augmenter))
+    number = unit["arm"]
+    with at_work_on(f"{spec.key}, arm {number}"):
+        work = partial(run_arm, context, spec, number, shared["heard"].say.remote)
+        failure = attempt(context, spec, work, part=number)
+    tune.report({"failure": asdict(failure)} if failure else {"done": True})

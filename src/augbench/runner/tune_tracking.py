@@ -1,0 +1,167 @@
+"""Reports trainings to experiment trackers by Ray Tune's own callbacks: one run for each cell, named by its key.
+
+What Tune knows of a trial is a key and a line of JSON, so that the driver stays small over many cells. The callbacks
+get something else in its place: what a cell is, as parameters, and what its record says, as numbers.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+from ray.tune.logger import LoggerCallback, TBXLoggerCallback
+
+from augbench.core.errors import UserError
+from augbench.core.specs import Cell
+from augbench.core.temporary import default_variables, log_levels
+from augbench.planning.plan import Plan
+from augbench.runner.trackers import Tracker
+
+PROJECT = "augbench"  # of W&B
+UPLOAD_SECONDS = 120  # that W&B may take when the run is over
+FOLDER = "runs/tensorboard"  # of TensorBoard; a folder for each grid is in it
+BRIEF = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2", "MLFLOW_HTTP_REQUEST_TIMEOUT": "10"}
+"""Where they are not set: the run waits while a tracker is told something, and the library is patient for minutes."""
+HELP = {
+    "tensorboard": "give a folder that can be written, --track tensorboard=DIR",
+    "mlflow": "check its URI, --track mlflow=URI or MLFLOW_TRACKING_URI",
+    "wandb": "run `wandb login`, set WANDB_API_KEY, or set WANDB_MODE=offline",
+}
+
+
+class Run:
+    """A training as a tracker's callback wants it: what it reads of a trial of Tune."""
+
+    def __init__(self, trial_id: str, cell: Cell, grid: str, folder: Path) -> None:
+        self.trial_id = trial_id  # another for each attempt
+        self.name = cell.key
+        self.config = self.evaluated_params = params_of(cell, grid)
+        self.experiment_dir_name = grid
+        self.local_path = str(folder)
+
+    def init_local_path(self) -> None:
+        """Make the folder for the callback's files."""
+        Path(self.local_path).mkdir(parents=True, exist_ok=True)
+
+    def __str__(self) -> str:
+        return self.name
+
+
+def params_of(cell: Cell, grid: str) -> dict[str, Any]:
+    """What a cell is, as flat values; what it has not, such as a fold where there is an official split, is absent."""
+    params = {
+        "key": cell.key,
+        "grid": grid,
+        "dataset": cell.data.alias,
+        "fold": cell.data.fold,
+        "augmenter": cell.augmenter.alias,
+        "shots": str(cell.shots),
+        "draw": cell.draw,
+        "n_aug": cell.n_aug,
+        "seed": cell.seed,
+        "protocol": cell.protocol.name,
+        "backbone": cell.protocol.backbone,
+        "weights": cell.protocol.weights,
+        "epochs": cell.protocol.epochs,
+    }
+    return {name: value for name, value in params.items() if value is not None}
+
+
+class Tracking:
+    """The trackers of a run. One that fails on the way is left out from then on: no training is lost for it."""
+
+    def __init__(self, trackers: Sequence[Tracker], plan: Plan, say: Callable[[str], None]) -> None:
+        """Begin with each tracker, so that wrong addresses and missing rights are known before anything is made.
+
+        Raises:
+            UserError: a tracker cannot be used.
+        """
+        self._plan, self._say = plan, say
+        self._loggers: dict[Tracker, LoggerCallback] = {}
+        self._runs: dict[str, dict[Tracker, Run]] = {}  # by attempt, those that go on
+        self._for_now = ExitStack()
+        # They would print into the run's progress.
+        self._for_now.enter_context(log_levels(logging.ERROR, "ray.air.integrations", "mlflow"))
+        self._for_now.enter_context(default_variables(BRIEF))
+        for tracker in trackers:
+            try:
+                self._loggers[tracker] = logger = _logger(tracker, plan.grid.name)
+                logger.setup()
+            except Exception as error:  # of three libraries, their clients and servers
+                self._for_now.close()
+                raise UserError(f"--track {tracker.tool}: {_line(error)}: {HELP[tracker.tool]}") from error
+
+    def started(self, attempt: str, key: str) -> None:
+        """A training of that cell began, under a name that no other attempt has."""
+        cell, grid = self._plan.by_key[key], self._plan.grid.name
+        runs = self._runs[attempt] = {}
+        for tracker in self._loggers:
+            folder = _folder(tracker, grid)
+            own = folder / cell.key if tracker.tool == "tensorboard" else folder  # it shows folders as runs
+            runs[tracker] = Run(attempt, cell, grid, own)
+        self._tell(attempt, lambda logger, run: logger.log_trial_start(run))
+
+    def ended(self, attempt: str, numbers: str | None) -> None:
+        """A training is over; ``numbers``: what `stages.train.numbers` says of its record, as JSON. None: it failed."""
+        if numbers is not None:
+            result = {**json.loads(numbers), "training_iteration": 1}
+            self._tell(attempt, lambda logger, run: logger.log_trial_result(1, run, result))
+        self._end(attempt, failed=numbers is None)
+
+    def end(self) -> None:
+        """The run is over: trainings that were broken off have failed; wait for what is on its way."""
+        for attempt in list(self._runs):
+            self._end(attempt, failed=True)
+        for tracker, logger in list(self._loggers.items()):
+            self._attempt(tracker, lambda logger=logger: logger.on_experiment_end(trials=[]))
+        self._for_now.close()
+
+    def _end(self, attempt: str, failed: bool) -> None:
+        self._tell(attempt, lambda logger, run: logger.log_trial_end(run, failed=failed))
+        self._runs.pop(attempt, None)
+
+    def _tell(self, attempt: str, what: Callable[[LoggerCallback, Any], None]) -> None:
+        for tracker, run in self._runs.get(attempt, {}).items():
+            if logger := self._loggers.get(tracker):
+                self._attempt(tracker, lambda logger=logger, run=run: what(logger, run))
+
+    def _attempt(self, tracker: Tracker, action: Callable[[], None]) -> None:
+        try:
+            action()
+        except Exception as error:  # Tune would end the run
+            del self._loggers[tracker]
+            self._say(f"--track {tracker.tool}: {_line(error)}. Nothing more is reported there; the run goes on.")
+
+
+def _logger(tracker: Tracker, grid: str) -> LoggerCallback:
+    """Ray's callback of that tool. Its module imports the tool, so it is imported here."""
+    if tracker.tool == "tensorboard":
+        _folder(tracker, grid).mkdir(parents=True, exist_ok=True)  # or the first training would find that it cannot be
+        return TBXLoggerCallback()
+    if tracker.tool == "mlflow":
+        from ray.air.integrations.mlflow import MLflowLoggerCallback
+
+        return MLflowLoggerCallback(tracking_uri=tracker.where, experiment_name=grid)
+    from ray.air.integrations.wandb import WandbLoggerCallback
+
+    # A process of its own on this machine talks to W&B for each training; it may have another environment.
+    mode = {"mode": os.environ["WANDB_MODE"]} if os.environ.get("WANDB_MODE") else {}
+    project = tracker.where or os.environ.get("WANDB_PROJECT") or PROJECT
+    return WandbLoggerCallback(project=project, group=grid, upload_timeout=UPLOAD_SECONDS, **mode)
+
+
+def _folder(tracker: Tracker, grid: str) -> Path:
+    """Where the callback puts files of its own on this machine."""
+    if tracker.tool == "tensorboard":
+        return Path(tracker.where or f"{FOLDER}/{grid}").absolute()
+    return Path(os.environ.get("WANDB_DIR") or ".").absolute()
+
+
+def _line(error: Exception) -> str:
+    text = " ".join(str(error).split()).partition(". ")[0]
+    return f"{type(error).__name__}: {text[:200]}" if text else type(error).__name__

@@ -1,0 +1,109 @@
+"""What a worker process, anywhere in the cluster, is set up with: plain names, nothing pickled from a script."""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from augbench.core import registry
+from augbench.core.errors import StoreError, UserError
+from augbench.core.specs import AdapterSpec, AugmenterSpec, Cell, FidelitySpec, PoolSpec, SearchSpec
+from augbench.planning.library import Library
+from augbench.planning.plan import Plan, Take
+from augbench.stages.context import Context, best_device
+from augbench.stages.decoded_images import Pictures
+from augbench.stages.log_capture import unit_log
+from augbench.stages.provenance import git_sha
+from augbench.storage.store import Store
+
+Unit = SearchSpec | AdapterSpec | PoolSpec | FidelitySpec | Cell
+Job = Callable[[Context, Pictures, Cell, tuple[Take, ...]], dict]
+"""What a training slot does with a cell: `stages.train.train_cell`, but in benchmarks."""
+
+
+@dataclass(frozen=True)
+class WorkerSetup:
+    """Enough to make a `Context` in another process."""
+
+    store: str
+    datasets: Mapping[str, tuple[str, Mapping[str, Any]]]
+    plugin_files: Mapping[str, bytes]  # path on the driver's machine -> text: other machines may not have the file
+    save_weights: bool
+    git_sha: str | None
+
+    @classmethod
+    def of(cls, plan: Plan, store: Store) -> WorkerSetup:
+        """Of this run."""
+        return cls(store.url, plan.library.settings, registry.loaded_files(), plan.grid.save_weights, git_sha())
+
+    def uses_gpu(self, augmenter: AugmenterSpec) -> bool:
+        """Whether that augmenter can use a GPU."""
+        self._load_plugins()
+        return registry.get("augmenters", augmenter.name).uses_gpu
+
+    def context(self, use_gpu: bool) -> Context:
+        """The context in this process."""
+        self._load_plugins()
+        device = best_device() if use_gpu else "cpu"
+        if device == "cuda":
+            os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # repeatable matrix products
+        store, library = Store(self.store, look=False), Library(self.datasets)
+        return Context(store, library, device, self.save_weights, self.git_sha, _place())
+
+    def _load_plugins(self) -> None:
+        for file, text in self.plugin_files.items():
+            registry.load_text(file, text)
+
+
+def _place() -> str:
+    """This process as Ray calls it; "" without Ray."""
+    ray = sys.modules.get("ray")  # not imported for that: inline does without
+    if ray is None or not ray.is_initialized():
+        return ""
+    here = ray.get_runtime_context()
+    return f"Ray node {here.get_node_id()}, worker {here.get_worker_id()}"
+
+
+@dataclass(frozen=True)
+class Failure:
+    """What an exception becomes on its way to the driver: plain values, since not every exception can travel."""
+
+    line: str
+    by_user: bool  # the user can mend it
+    fatal: bool = False  # the store is out of reach: nothing could be committed any more
+
+    @classmethod
+    def of(cls, error: BaseException) -> Failure:
+        """Of an exception."""
+        return cls(_one_line(error), isinstance(error, UserError), isinstance(error, StoreError))
+
+
+def attempt(
+    context: Context, spec: Unit, work: Callable[[], object], part: int | None = None, whole_process: bool = True
+) -> Failure | None:
+    """Do the work of one unit; None, or why it failed: one bad unit is recorded and never stops a sweep.
+
+    What is said meanwhile goes into the unit's log, see `stages.log_capture`, which explains the other arguments.
+    """
+    try:
+        with unit_log(context, spec.key, part, whole_process):
+            work()
+    except Exception as error:
+        context.store.record_failure(spec.key, spec.as_dict(), error)
+        return Failure.of(error)
+    return None
+
+
+def _one_line(error: BaseException) -> str:
+    """An exception as one line: a user's error as it is, any other with its type and the place it came from."""
+    text = " ".join(str(error).split())
+    if isinstance(error, UserError):
+        return text
+    frames = traceback.extract_tb(error.__traceback__)
+    place = f" ({Path(frames[-1].filename).name}, line {frames[-1].lineno})" if frames else ""
+    return f"{type(error).__name__}: {text}{place}"

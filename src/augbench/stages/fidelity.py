@@ -1,0 +1,126 @@
+"""The fidelity job: how close a pool is to real defects, how varied it is, and whether it copies what it learned from.
+
+Pictures are compared with the defective pictures of the test split: nothing is learned from them and nothing is chosen
+by them, whatever the augmenter. They enter no training, so this shows nothing to a classifier either.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from augbench.core.contracts import GOOD, decode_rgb
+from augbench.core.errors import UserError
+from augbench.core.seeds import rng
+from augbench.core.specs import DataSpec, FidelitySpec
+from augbench.features.extractor import aspect_of, thumbnails
+from augbench.metrics import fidelity as measures
+from augbench.planning.library import Library
+from augbench.stages.context import Context, loaded_extractor, one_thread
+from augbench.stages.provenance import device_name, versions
+from augbench.storage.store import MEND
+
+log = logging.getLogger(__name__)
+
+
+def measure(context: Context, spec: FidelitySpec) -> dict[str, Any]:
+    """Measure the first pictures of a pool and commit the record. Returns it.
+
+    Raises:
+        UserError: the extractor or the pictures cannot be had.
+    """
+    started = time.perf_counter()
+    library, pool = context.library, spec.pool
+    split = library.split(pool.data)
+    unseen = split.test[split.test["label"] != GOOD]
+    shots = library.shots(pool.data, pool.shots, pool.draw)
+    real = pictures_of(library, pool.data, unseen)
+    learned = pictures_of(library, pool.data, shots)
+    made = _pool_pictures(context, spec)
+    with one_thread(True, context.device):
+        extractor = loaded_extractor(context, spec.extractor)
+        size = extractor.size(aspect_of(real))
+        features = [extractor(part, size) for part in (real, made)]
+    found = compare(*features, spec.key)
+    found["memorisation"] = measures.memorisation(*map(thumbnails, (made, learned, real))) if learned else None
+    if pool.data.classes:
+        labels = np.array(pool.data.classes)[np.arange(len(made)) % len(pool.data.classes)]
+        found["kid_by_class"] = kid_by_class(features[0], unseen["label"].to_numpy(), features[1], labels)
+    record = {
+        "key": spec.key,
+        "spec": spec.as_dict(),
+        "result": {
+            "extractor": spec.extractor,
+            "size": list(size),
+            "made": len(made),
+            "real": len(real),
+            "shots": len(learned),
+            **found,
+        },
+        "provenance": {
+            "seconds": time.perf_counter() - started,
+            "seconds_per_picture": _seconds_per_picture(context, spec),
+            "device": device_name(context.device),
+            "git_sha": context.git_sha,
+            "versions": versions(),
+        },
+    }
+    context.store.write_json("fidelity", spec.key, record)
+    context.store.clear_failure(spec.key)
+    counts = f"{len(made)} pictures against {len(real)} real defects, {len(learned)} shots"
+    log.info("KID %s, FID %s by %s: %s", found["kid"], found["fid"], spec.extractor, counts)
+    return record
+
+
+def compare(real: np.ndarray, made: np.ndarray, name: str) -> dict[str, Any]:
+    """The measures on features N,D, as JSON values; ``name`` seeds the bootstrap. What cannot be is None."""
+    return {
+        "kid": measures.kid(real, made),
+        "kid_interval": list(measures.kid_interval(real, made, rng("fidelity", name))),
+        "fid": measures.fid(real, made),
+        "diversity": measures.diversity(made),
+        "diversity_of_real": measures.diversity(real),
+    }
+
+
+def kid_by_class(
+    real: np.ndarray, real_labels: np.ndarray, made: np.ndarray, made_labels: np.ndarray
+) -> dict[str, float]:
+    """KID within each class that has two pictures on both sides."""
+    found = {}
+    for label in sorted(set(made_labels)):
+        sides = real[real_labels == label], made[made_labels == label]
+        if min(map(len, sides)) >= 2:
+            found[str(label)] = measures.kid(*sides)
+    return found
+
+
+def pictures_of(library: Library, data: DataSpec, rows: pd.DataFrame) -> list[np.ndarray]:
+    """The real pictures of rows of a dataset's table, each H,W,3 uint8."""
+    dataset = library.dataset(data.alias)
+    return [dataset.read_image(row) for row in rows.to_dict("records")]
+
+
+def _pool_pictures(context: Context, spec: FidelitySpec) -> list[np.ndarray]:
+    """The first pictures of the pool, each H,W,3 uint8."""
+    store, pool = context.store, spec.pool
+    names: Sequence[str] = [store.image_name(pool, index) for index in range(spec.pictures)]
+    found = []
+    for name, data in zip(names, store.files.read_many(names), strict=True):
+        if data is None:
+            raise UserError(f"pool picture '{store.files.where(name)}' is missing: {MEND}")
+        found.append(decode_rgb(data, store.files.where(name)))
+    return found
+
+
+def _seconds_per_picture(context: Context, spec: FidelitySpec) -> float:
+    """Of generating: what was learned before, and searched, is not in it."""
+    store = context.store
+    names = [store.chunk_provenance_name(spec.pool, chunk) for chunk in range(spec.chunks)]
+    made = [store.parsed(name) for name in names]
+    return sum(one["seconds"] for one in made) / sum(one["pictures"] for one in made)

@@ -1,0 +1,145 @@
+"""The generate job: make the pictures of one chunk of a pool, and commit them."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import logging
+import time
+
+import numpy as np
+
+from augbench.core.contracts import Augmenter, Request, Synthetic
+from augbench.core.seeds import derive_seed
+from augbench.core.specs import PoolSpec
+from augbench.stages.context import Context, chosen_augmenter, one_thread
+from augbench.stages.provenance import device_name, versions
+from augbench.storage.store import Store, json_bytes, json_lines
+
+DEFECT = "defect"  # the label of synthetic pictures in detection
+log = logging.getLogger(__name__)
+
+
+def generate_chunk(context: Context, pool: PoolSpec, chunk: int) -> float:
+    """Make one chunk and commit it: pictures and masks first, its metadata file last. Returns the seconds it took.
+
+    Raises:
+        UserError: the view cannot serve it.
+        ValueError: the augmenter broke its contract.
+    """
+    started = time.perf_counter()
+    augmenter = _loaded(context, pool)
+    reads = augmenter.reads(pool.shots or 0)
+    view = context.library.view(pool.data, pool.shots, pool.draw, reads)
+    requests = [_request(pool, i) for i in range(chunk * pool.chunk_size, (chunk + 1) * pool.chunk_size)]
+    with one_thread(augmenter.uses_gpu, context.device):
+        pictures = augmenter.generate(requests, view)
+    _check(augmenter, requests, pictures)
+    seconds = time.perf_counter() - started
+    lines = [_write_picture(context, pool, r, p) for r, p in zip(requests, pictures, strict=True)]
+    provenance = {
+        "seconds": seconds,
+        "pictures": len(pictures),
+        "device": device_name(context.device),
+        "git_sha": context.git_sha,
+        "versions": versions(),
+    }
+    context.store.files.write(context.store.chunk_provenance_name(pool, chunk), json_bytes(provenance))
+    context.store.files.write(context.store.chunk_name(pool, chunk), json_lines(lines))
+    context.store.clear_failure(pool.key)
+    log.info(
+        "%d pictures in %.2f s; committed in %.2f s", len(pictures), seconds, time.perf_counter() - started - seconds
+    )
+    return seconds
+
+
+def assemble_pool(context: Context, pool: PoolSpec) -> bool:
+    """Write ``metadata.jsonl`` and ``pool.json`` from the committed chunks; False if they cover them already."""
+    store = context.store
+    chunks = sorted(store.chunks(pool))
+    folder = store.name("pools", pool.key)
+    summary = store.read_pool(pool.key)
+    if not chunks or (summary and summary["chunks"] == chunks):
+        return False
+    lines = [line for chunk in chunks for line in store.chunk_lines(pool, chunk)]
+    store.files.write(f"{folder}/metadata.jsonl", json_lines(lines))
+    names = [store.chunk_provenance_name(pool, chunk) for chunk in chunks]
+    made = [store.parsed(name) for name in names]
+    record = {
+        "key": pool.key,
+        "spec": pool.as_dict(),
+        "pictures": len(lines),
+        "chunks": chunks,
+        "provenance": {"seconds": sum(m["seconds"] for m in made), **{k: made[-1][k] for k in _SAME_FOR_ALL}},
+    }
+    store.files.write(store.pool_file(pool.key), json_bytes(record))
+    return True
+
+
+_SAME_FOR_ALL = ("device", "git_sha", "versions")
+
+
+def _loaded(context: Context, pool: PoolSpec) -> Augmenter:
+    """The pool's augmenter with its adapter; only the last one stays loaded, since bundles are large."""
+    learns = context.library.augmenter(pool.augmenter).learns
+    wanted = (pool.augmenter.digest, pool.adapter.key if learns else "")
+    if wanted not in context.loaded:
+        context.loaded.clear()
+        augmenter, _ = chosen_augmenter(context, pool.adapter)
+        name = context.store.name("adapters", pool.adapter.key)
+        augmenter.load(context.store.files.local_folder(name) if learns else None, context.device)
+        context.loaded[wanted] = augmenter
+    return context.loaded[wanted]
+
+
+def _request(pool: PoolSpec, index: int) -> Request:
+    classes = pool.data.classes or (DEFECT,)
+    seed = derive_seed("generate", pool.augmenter.name, pool.seed, pool.fresh_for or "", index)
+    return Request(index, seed, classes[index % len(classes)])
+
+
+def _check(augmenter: Augmenter, requests: list[Request], pictures: list[Synthetic]) -> None:
+    """Hold an augmenter to its contract, whoever wrote it."""
+    if len(pictures) != len(requests):
+        raise ValueError(f"augmenter '{augmenter.name}' made {len(pictures)} pictures for {len(requests)} requests")
+    for request, picture in zip(requests, pictures, strict=True):
+        image, mask = picture.image, picture.mask
+        if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
+            found = f"{image.shape} {image.dtype}"
+            raise ValueError(f"augmenter '{augmenter.name}': an image must be H,W,3 uint8, not {found}")
+        if mask is not None and (mask.shape != image.shape[:2] or mask.dtype != bool):
+            raise ValueError(f"augmenter '{augmenter.name}': a mask must be H,W bool like its image")
+        if picture.label != request.label:
+            raise ValueError(f"augmenter '{augmenter.name}' made '{picture.label}' where '{request.label}' was asked")
+
+
+def _write_picture(context: Context, pool: PoolSpec, request: Request, picture: Synthetic) -> dict:
+    """Write image and mask; returns the line for the metadata, with names relative to the pool's folder."""
+    line = {
+        "index": request.index,
+        "seed": request.seed,
+        "label": picture.label,
+        "meta": picture.meta,
+        "file_name": f"images/{request.index:05d}.png",
+        "sha256": _write_png(context.store, context.store.image_name(pool, request.index), picture.image),
+    }
+    if picture.mask is not None:
+        line["mask_file_name"] = f"masks/{request.index:05d}.png"
+        mask = picture.mask.astype(np.uint8) * 255
+        line["mask_sha256"] = _write_png(context.store, context.store.mask_name(pool, request.index), mask)
+    return line
+
+
+def _write_png(store: Store, name: str, array: np.ndarray) -> str:
+    """Write a picture; returns the digest by which the store finds damage (hex)."""
+    data = _png(array)
+    store.files.write(name, data)
+    return hashlib.sha256(data).hexdigest()
+
+
+def _png(array: np.ndarray) -> bytes:
+    from PIL import Image
+
+    buffer = io.BytesIO()
+    Image.fromarray(array).save(buffer, "PNG", compress_level=3)
+    return buffer.getvalue()

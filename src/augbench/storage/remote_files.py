@@ -1,0 +1,299 @@
+"""The files of a store at a URL: anything that fsspec reaches (``s3://``, ``gs://``, ``az://``, ``memory://``, ...).
+
+An object store makes an object visible when it is complete, so a file is whole or not there by itself. What an object
+store adds are errors that pass: every call is tried again after those.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import os
+import random
+import shutil
+import tempfile
+import time
+import uuid
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from typing_extensions import override
+
+from augbench.core.errors import StoreError, UserError
+from augbench.storage.files import Files, made_folder
+
+if TYPE_CHECKING:
+    from fsspec import AbstractFileSystem
+
+T = TypeVar("T")
+
+WAITS = (0.5, 1.0, 2.0, 4.0)  # seconds between the attempts at a file; then the place counts as out of reach
+OBJECT_STORES = {"s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "adl", "oci", "oss", "obs", "tos", "memory"}
+"""Protocols of places that show an object when it is complete, and have no folders that must be made first."""
+TIMES = ("LastModified", "last_modified", "mtime", "updated", "modified", "created")
+"""What fsspec's file systems call the time of a file in a listing, the surer names first."""
+READ_TOGETHER = 128  # files asked for at once: their waiting times overlap
+
+
+class RemoteFiles(Files):
+    """Anything fsspec reaches. Every call is tried again after an error that may pass."""
+
+    def __init__(self, url: str, protocol: str) -> None:
+        self.url = url
+        self.one_process = protocol == "memory"
+        self._holds_objects = protocol in OBJECT_STORES
+        self._fs, self._root = _file_system(url, protocol)
+        self._scratch: tempfile.TemporaryDirectory | None = None
+        self._given_up = False  # patience was used up once: until the place answers, one attempt is enough
+
+    @override
+    def top(self) -> set[str]:
+        # Asked once, without patience: a wrong URL is known at once.
+        return self._listed("", patient=False)
+
+    @override
+    def names(self, folder: str) -> set[str]:
+        return self._listed(folder, patient=True)
+
+    def _listed(self, folder: str, patient: bool) -> set[str]:
+        try:
+            found = self._try("list", folder, lambda: self._fs.ls(self._path(folder), detail=False), patient)
+        except FileNotFoundError:
+            return set()
+        return {name for path in found if (name := path.rstrip("/").rpartition("/")[2]) and name[0] != "."}
+
+    @override
+    def exists(self, name: str) -> bool:
+        # Not by fsspec's isfile, which takes any error for "there is none". Object stores are asked for the file, since
+        # what is asked for is small: after a plain "none" s3fs and gcsfs also list what might lie under such a name.
+        try:
+            if self._holds_objects:
+                self._try("look for", name, lambda: self._fs.cat_file(self._path(name)))
+                return True
+            return self._try("look for", name, lambda: self._fs.info(self._path(name)))["type"] == "file"
+        except FileNotFoundError:
+            return False
+
+    @override
+    def read(self, name: str) -> bytes:
+        return self._try("read", name, lambda: self._fs.cat_file(self._path(name)))
+
+    @override
+    def read_many(self, names: Sequence[str]) -> Iterator[bytes | None]:
+        for start in range(0, len(names), READ_TOGETHER):
+            some = names[start : start + READ_TOGETHER]
+            paths = [self._path(name) for name in some]
+            found = self._try("read", some[0], lambda paths=paths: self._fs.cat(paths, on_error="return"))
+            for name, path in zip(some, paths, strict=True):
+                content = found.get(path)
+                if isinstance(content, bytes):
+                    yield content
+                elif isinstance(content, FileNotFoundError):
+                    yield None
+                else:  # whatever befell this one: alone and with patience
+                    yield self._read_or_none(name)
+
+    def _read_or_none(self, name: str) -> bytes | None:
+        try:
+            return self.read(name)
+        except FileNotFoundError:
+            return None
+
+    @override
+    def write(self, name: str, data: bytes) -> None:
+        put = self._put_object if self._holds_objects else self._put_beside
+        try:
+            self._try("write", name, lambda: put(self._path(name), data))
+        except FileNotFoundError as error:
+            raise StoreError(f"cannot write '{self.where(name)}' ({error}): create the bucket first") from error
+
+    @override
+    def create(self, name: str, data: bytes) -> bool:
+        # S3 decides between several callers; elsewhere two may succeed, which is harmless.
+        try:
+            self._try("write", name, lambda: self._put_object(self._path(name), data, mode="create"))
+        except FileExistsError:
+            return False
+        except FileNotFoundError as error:
+            raise StoreError(f"cannot write '{self.where(name)}' ({error}): create the bucket first") from error
+        return True
+
+    @override
+    def remove(self, name: str) -> bool:
+        if not self.exists(name):
+            return False
+        with contextlib.suppress(FileNotFoundError):
+            self._try("remove", name, lambda: self._fs.rm_file(self._path(name)))
+        return True
+
+    @override
+    def age(self, name: str) -> float | None:
+        # By the clock of the place and ours, which should agree within half a minute.
+        try:
+            return time.time() - self._try("look at", name, lambda: self._fs.modified(self._path(name))).timestamp()
+        except FileNotFoundError:
+            return None
+
+    @override
+    def ages(self, folder: str) -> dict[str, float | None]:
+        try:
+            found = self._try("list", folder, lambda: self._fs.ls(self._path(folder), detail=True))
+        except FileNotFoundError:
+            return {}
+        now = time.time()
+        named = {entry["name"].rstrip("/").rpartition("/")[2]: entry for entry in found if entry["type"] == "file"}
+        times = {name: _time_of(entry) for name, entry in named.items() if name and name[0] != "."}
+        return {name: None if written is None else now - written for name, written in times.items()}
+
+    @override
+    def commit_folder(self, made: Path, name: str, marker: str) -> None:
+        files = [path.relative_to(made).as_posix() for path in sorted(made.rglob("*")) if path.is_file()]
+        for file in sorted(files, key=lambda file: file == marker):
+            self.write(f"{name}/{file}", (made / file).read_bytes())
+        shutil.rmtree(made)
+
+    @override
+    def local_folder(self, name: str) -> Path:
+        # Copied once per process, into a folder that goes with it.
+        self._scratch = self._scratch or tempfile.TemporaryDirectory(prefix="augbench-")
+        copy = Path(self._scratch.name) / name
+        if not copy.is_dir():
+            beside = copy.with_name(f".{copy.name}.part")
+            for path in self._try("list", name, lambda: self._fs.find(self._path(name))):
+                relative = path.removeprefix(self._path(name)).lstrip("/")
+                target = beside / relative
+                target.parent.mkdir(parents=True, exist_ok=True)
+                target.write_bytes(self.read(f"{name}/{relative}"))
+            beside.rename(copy)
+        return copy
+
+    @override
+    def scratch_folder(self, name: str) -> Path:
+        # On this machine: elsewhere the work begins anew. Not in /tmp, where others could put files under its name.
+        cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+        place = hashlib.sha256(self.url.encode()).hexdigest()[:16]
+        return made_folder(cache / "augbench" / "scratch" / place / name)
+
+    def _put_object(self, path: str, data: bytes, mode: str = "overwrite") -> None:
+        if not self._holds_objects:
+            self._fs.makedirs(path.rpartition("/")[0], exist_ok=True)
+        self._fs.pipe_file(path, data, mode=mode)
+
+    def _put_beside(self, path: str, data: bytes) -> None:
+        """For places with real files (sftp, hdfs): one that is being written is seen, so it is written elsewhere."""
+        folder, _, file = path.rpartition("/")
+        beside = f"{folder}/.{file}.{uuid.uuid4().hex[:8]}.part"
+        self._put_object(beside, data)
+        self._fs.mv(beside, path)
+
+    def _path(self, name: str) -> str:
+        return f"{self._root}/{name}" if name else self._root
+
+    def _try(self, verb: str, name: str, action: Callable[[], T], patient: bool = True) -> T:
+        """Call ``action``, again after errors that may pass. That a file is (not) there is an answer, no error."""
+        begun = time.monotonic()
+        waits = WAITS if patient and not self._given_up else ()
+        for attempt in range(len(waits) + 1):
+            try:
+                answer = action()
+                self._given_up = False
+                return answer
+            except (FileNotFoundError, FileExistsError):
+                self._given_up = False
+                raise
+            except Exception as error:  # the libraries behind the URL have no common base
+                if not may_pass(error):
+                    raise self._end(verb, name, error, "check the URL, your credentials and your rights") from error
+                if attempt == len(waits):
+                    self._given_up = True
+                    spent = f"attempts: {attempt + 1}, in {time.monotonic() - begun:.0f} s"
+                    way_out = f"run the same command again when it answers ({spent})"
+                    raise self._end(verb, name, error, way_out) from error
+                time.sleep(waits[attempt] * random.uniform(0.75, 1.25))  # noqa: S311  not all workers at once
+        raise AssertionError("unreachable")
+
+    def _end(self, verb: str, name: str, error: Exception, way_out: str) -> StoreError:
+        what = " ".join(str(error).split())[:160] or type(error).__name__
+        return StoreError(f"cannot {verb} '{self.where(name).rstrip('/')}' ({what}): {way_out}")
+
+
+def _time_of(entry: Mapping[str, Any]) -> float | None:
+    """When a listed file was written, in Unix seconds; None where the listing does not say."""
+    for name in TIMES:
+        value = entry.get(name)
+        if isinstance(value, str):
+            with contextlib.suppress(ValueError):
+                value = datetime.fromisoformat(value)
+        if isinstance(value, datetime):
+            return (value if value.tzinfo else value.replace(tzinfo=UTC)).timestamp()
+        if isinstance(value, (int, float)):
+            return float(value)
+    return None
+
+
+def _file_system(url: str, protocol: str) -> tuple[AbstractFileSystem, str]:
+    """The file system behind a URL and the path in it. Raises UserError."""
+    import fsspec
+
+    if "::" in url:
+        raise UserError(
+            f"store '{url}': chained URLs cannot be written to: give a plain one such as s3://bucket/folder"
+        )
+    try:
+        fsspec.get_filesystem_class(protocol)
+        # Listings are never cached: other machines write to the same place. Without a concurrency of one s3fs asks for
+        # the size of every file that it is to read, in case that it is large enough for pieces side by side.
+        options = {"max_concurrency": 1} if protocol in ("s3", "s3a") else {}
+        fs, root = fsspec.core.url_to_fs(url, use_listings_cache=False, **options)
+    except ImportError as error:
+        how = "pip install 'augbench[s3]'" if protocol in ("s3", "s3a") else "with pip"
+        raise UserError(f"store '{url}': {' '.join(str(error).split())} ({how})") from None
+    except (ValueError, TypeError) as error:
+        raise UserError(f"store '{url}' cannot be used ({error}): give a path, or a URL like s3://bucket/x") from None
+    root = root.rstrip("/")
+    if not root and protocol != "memory":
+        raise UserError(f"store '{url}' names no bucket: give {protocol}://bucket/folder")
+    return fs, root
+
+
+PASSING = {
+    getattr(errno, name)
+    for name in (
+        "EAGAIN",
+        "EBUSY",
+        "ECONNABORTED",
+        "ECONNREFUSED",
+        "ECONNRESET",
+        "EHOSTUNREACH",
+        "EIO",
+        "ENETDOWN",
+        "ENETUNREACH",
+        "EPIPE",
+        "EREMOTEIO",
+        "ESTALE",
+        "ETIMEDOUT",
+    )
+    if hasattr(errno, name)
+}
+PASSING_TYPES = {  # of libraries that need not be installed; by name, and their subclasses
+    "botocore.exceptions.ConnectionError",
+    "botocore.exceptions.HTTPClientError",
+    "botocore.parsers.ResponseParserError",
+    "aiohttp.client_exceptions.ClientError",
+    "requests.exceptions.ConnectionError",
+    "requests.exceptions.Timeout",
+    "azure.core.exceptions.ServiceRequestError",
+    "azure.core.exceptions.ServiceResponseError",
+}
+
+
+def may_pass(error: BaseException) -> bool:
+    """Whether an error of a remote place is worth another attempt: overload and network, not rights or a wrong name."""
+    if isinstance(error, (ConnectionError, TimeoutError)):
+        return True
+    if isinstance(error, OSError) and error.errno is not None:
+        return error.errno in PASSING
+    return any(f"{kind.__module__}.{kind.__qualname__}" in PASSING_TYPES for kind in type(error).__mro__)

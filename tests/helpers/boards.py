@@ -1,0 +1,85 @@
+"""Small stores of records and scores for leaderboards, without a training."""
+
+from __future__ import annotations
+
+import io
+
+import numpy as np
+import pandas as pd
+
+from augbench.core.protocol import make_protocol
+from augbench.core.specs import AugmenterSpec, Cell, DataSpec
+from augbench.metrics.evaluate import evaluate
+from augbench.storage.store import Store
+
+GOOD, DEFECTIVE, HELDOUT = 30, 12, 20  # pictures
+HOSTILE = "<img src=x onerror=alert(1)>"
+BREAKING = "</script><script>alert(2)</script>"
+
+SKILL = {"none": 0.6, "memseg": 1.6, "ddpm": 2.6}  # how far the logits of defects are from those of good pictures
+
+
+def judged_by(name="strict", **fields):
+    base = {"width": 64, "height": 64, "lr": 0.01, "batch": 5, "epochs": 2, "holdout": 0.1, "false_alarm_rate": 0.1}
+    return make_protocol({"name": name, **base, **fields})
+
+
+def cell(augmenter="memseg", n_aug=40, seed=0, shots="all", dataset="tiles", protocol=None, settings=None):
+    protocol, settings = protocol or judged_by(), settings or {}
+    data = DataSpec(dataset, dataset, {}, "f" * 64, None, protocol.holdout)
+    draw = 0 if isinstance(shots, int) and shots else None
+    return Cell(data, AugmenterSpec(augmenter, augmenter, settings, settings), shots, draw, n_aug, seed, protocol)
+
+
+def grid_cells(n_augs=(40, 80), seeds=(0, 1, 2), **fields):
+    """Cells of none, memseg and ddpm."""
+    rows = [("none", 0), *((name, n) for name in ("memseg", "ddpm") for n in n_augs)]
+    return [cell(name, n, seed, **fields) for name, n in rows for seed in seeds]
+
+
+def scores_of(one):
+    """Scores that follow from the cell: equal cells have equal ones."""
+    rng = np.random.default_rng([one.n_aug, one.seed, *map(ord, one.augmenter.alias)])
+    skill = SKILL.get(one.augmenter.alias, 1.0) + one.n_aug / 200
+    labels = ["good"] * GOOD + ["scratch"] * (DEFECTIVE // 2) + ["stain"] * (DEFECTIVE // 2) + ["good"] * HELDOUT
+    parts = ["test"] * (GOOD + DEFECTIVE) + ["heldout"] * HELDOUT
+    ids = [f"{part}{place:03d}" for place, part in enumerate(parts)]
+    logits = rng.normal(size=len(ids)) + skill * (np.array(labels) != "good")
+    return pd.DataFrame({"id": ids, "part": parts, "label": labels, "group": ids, "logit": logits.astype(np.float32)})
+
+
+def write(store: Store, one: Cell, key=None, scored=True, notes=(), embedded=(), device="cpu one", **spec):
+    """The record of a cell and its scores; ``spec`` replaces parts of the spec, ``key`` its key."""
+    scores, key = scores_of(one), key or one.key
+    result = {**evaluate(scores, one.protocol), "counts": {}, "curves": {"loss": [1.0], "test": []}}
+    provenance = {"seconds": {"total": 2.5 + one.seed}, "images_per_second": 10.0, "embedded": list(embedded),
+                  "device": device, "git_sha": "a" * 40, "versions": {}, "notes": list(notes)}  # fmt: skip
+    record = {"schema": 1, "key": key, "spec": one.as_dict() | spec, "result": result, "provenance": provenance}
+    store.write_json("cells", key, record)
+    if scored:
+        buffer = io.BytesIO()
+        scores.to_parquet(buffer, index=False)
+        store.files.write(store.name("scores", key), buffer.getvalue())
+    return key
+
+
+def expect(store: Store, name, cells):
+    """A grid of these cells, as a run would list it."""
+    listed = [
+        {
+            "key": one.key,
+            "dataset": one.data.alias,
+            "fold": one.data.fold,
+            "augmenter": one.augmenter.alias,
+            "shots": one.shots,
+            "draw": one.draw,
+            "n_aug": one.n_aug,
+            "seed": one.seed,
+            "protocol": one.protocol.name,
+            "task": "detection",
+            "ap_definition": one.protocol.ap,
+            "false_alarm_rate": one.protocol.false_alarm_rate if one.data.holdout else None,
+        }
+        for one in cells
+    ]
+    store.write_json("grids", name, {"name": name, "cells": listed})

@@ -1,0 +1,129 @@
+"""Small grids that every test runs in seconds."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+
+from augbench.core.contracts import Dataset, TrainView
+from augbench.planning.grid import make_grid
+from augbench.planning.library import Library
+from augbench.planning.plan import make_plan
+
+HERE = Path(__file__).parent
+ROOT = HERE.parent.parent  # of the repository
+TOY = HERE / "plugins" / "toy.py"
+SEARCHER = HERE / "plugins" / "searcher.py"
+TINY = {
+    "width": 32,
+    "height": 48,
+    "backbone": "test_byobnet",
+    "weights": "scratch",
+    "optimiser": "adamw",
+    "lr": 0.002,
+    "batch": 8,
+    "epochs": 2,
+    "holdout": 0.2,
+    "false_alarm_rate": 0.25,
+    "eval_batch": 16,
+}
+SMALL_SURFACES = {"train_good": 24, "train_defective": 8, "test_good": 12, "test_defective": 8}
+TINY_DDPM = {
+    "bundle": "micro-sd",
+    "zero": {
+        "epochs": 1,
+        "alpha": 0.6,
+        "instances": 2,
+        "prompts": ["skt background cracked", "skt background scratched"],
+    },
+    "few": {"epochs": 1, "alpha": 0.95},
+    "full": {"epochs": 1, "alpha": 1.0},
+    "class_pictures": 3,
+    "repeats": 1,
+    "batch": 4,
+    "rank": 4,
+    "conv_rank": 2,
+    "steps": 2,
+    "lr": 1e-3,
+}
+
+
+def tiny(**changes):
+    """A grid as JSON values: surfaces, none and memseg, one seed."""
+    raw = {
+        "name": "tiny",
+        "datasets": [{"name": "surfaces", "settings": dict(SMALL_SURFACES)}],
+        "augmenters": ["none", "memseg"],
+        "protocols": [{"name": "tiny", **TINY}],
+        "shots": [0, 5],
+        "n_aug": [6],
+        "seeds": [0],
+        "fidelity": None,  # it loads torch where nothing else here does; tests of fidelity turn it on
+    }
+    return {**raw, **changes}
+
+
+def tiny_grid(**changes):
+    return make_grid(tiny(**changes))
+
+
+def tiny_plan(store=None, **changes):
+    return make_plan(tiny_grid(**changes), store)
+
+
+def on_disk(name, settings, **changes):
+    """Changes that put a drawn dataset into a tiny grid."""
+    return {"datasets": [{"name": name, "settings": settings}], **changes}
+
+
+def library_of(name, settings):
+    return Library.of(tiny_grid(**on_disk(name, settings)).datasets)
+
+
+def path_of(store, kind, key):
+    """The file or folder of a unit in a local store."""
+    return store.files.folder / store.name(kind, key)
+
+
+def results_of(store):
+    """Key -> (result as it is written, bytes of the scores): what must never depend on how a grid was run."""
+    from augbench.storage.store import json_bytes
+
+    return {
+        key: (json_bytes(store.read_record(key)["result"]), store.files.read(store.name("scores", key)))
+        for key in sorted(store.keys("cells"))
+    }
+
+
+def cli(*arguments, **options):
+    """Run the command line in a process of its own."""
+    environment = {**os.environ, "COLUMNS": "120", **options.pop("env", {})}
+    return subprocess.run(
+        [sys.executable, "-m", "augbench", *map(str, arguments)],
+        capture_output=True, text=True, timeout=240, env=environment, **options,
+    )  # fmt: skip
+
+
+def view_of(dataset: Dataset, reads=frozenset({"negatives"})):
+    """A view of all samples of a dataset, for augmenter tests."""
+    table = dataset.samples()
+    good = table["label"] == "good"
+    return TrainView(dataset, table[good], table[~good], frozenset(reads), regions=table[~good])
+
+
+def assert_one_line(result, *words):
+    """The contract of every error that a user can cause."""
+    assert result.returncode == 2, result.stdout + result.stderr
+    lines = result.stderr.strip().splitlines()
+    assert len(lines) == 1, result.stderr
+    assert lines[0].startswith("augbench: ")
+    for word in words:
+        assert str(word) in lines[0], lines[0]
+
+
+def same_picture(a, b):
+    return a.shape == b.shape and np.array_equal(a, b)

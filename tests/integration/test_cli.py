@@ -1,0 +1,170 @@
+"""The command line as a user meets it: instant help, one line for every mistake, nothing lost."""
+
+import json
+import time
+
+import layouts
+import pytest
+import yaml
+from helpers import TOY, assert_one_line, cli, on_disk, path_of, tiny
+
+from augbench.storage.store import Store
+
+
+@pytest.fixture
+def grid_path(tmp_path):
+    path = tmp_path / "tiny.yaml"
+    path.write_text(yaml.safe_dump(tiny()))
+    return path
+
+
+def write(path, grid):
+    path.write_text(yaml.safe_dump(grid))
+    return path
+
+
+def test_help_is_instant_and_complete():
+    started = time.monotonic()
+    out = cli("--help").stdout
+    assert time.monotonic() - started < 3  # it loads neither torch nor ray, which alone take longer
+    for command in ("plan", "run", "report", "list", "datasets", "models", "protocols", "store"):
+        assert command in out
+
+
+@pytest.mark.parametrize("what", ["datasets", "augmenters", "models", "protocols"])
+def test_list(what):
+    result = cli("--plugin", TOY, "list", what)
+    assert result.returncode == 0
+    shown = {"datasets": "surfaces", "augmenters": "toy", "models": "micro-sd", "protocols": "inout"}[what]
+    assert shown in result.stdout
+
+
+def test_run_report_and_run_again(grid_path, tmp_path):
+    store = tmp_path / "store"
+    first = cli("run", grid_path, "--store", store, "--executor", "inline")
+    assert first.returncode == 0, first.stderr
+    assert "mechanics, not evidence" in first.stdout and "memseg" in first.stdout
+    assert {p.name for p in (store / "reports" / "tiny").iterdir()} == {
+        "report.md", "report.tex", "report.csv", "report.json"}  # fmt: skip
+    again = cli("run", grid_path, "--store", store)
+    assert again.returncode == 0 and "nothing to do" in " ".join(again.stdout.split())
+    for arguments in ((), ("--grid", grid_path)):
+        assert cli("report", store, *arguments).returncode == 0
+    assert "done: all 3 cells" in cli("plan", grid_path, "--store", store).stdout
+    assert "all is well" in cli("store", "check", store).stdout
+
+
+def test_truncated_record(grid_path, tmp_path):
+    store = Store(tmp_path / "store")
+    assert cli("run", grid_path, "--store", store.url, "--executor", "inline").returncode == 0
+    keys = sorted(store.keys("cells"))
+    path = path_of(store, "cells", keys[0])
+    path.write_bytes(path.read_bytes()[:100])
+    commands = [("run", grid_path, "--store", store.url), ("report", store.files.folder)]
+    for command in [*commands, ("plan", grid_path, "--store", store.url)]:
+        assert_one_line(cli(*command), path.name, "delete it")
+    assert cli("store", "check", store.url).returncode == 2
+    assert sorted(store.keys("cells")) == keys, "nothing was lost"
+    path.unlink()
+    result = cli("run", grid_path, "--store", store.url, "--executor", "inline")
+    assert result.returncode == 0 and "1 of them now" in " ".join(result.stdout.split())
+
+
+def test_damaged_pool_picture(grid_path, tmp_path):
+    store = Store(tmp_path / "store")
+    assert cli("run", grid_path, "--store", store.url, "--executor", "inline").returncode == 0
+    (picture,) = store.files.folder.glob("pools/*/images/00003.png")
+    picture.write_bytes(b"no picture")
+    for key in store.keys("cells"):
+        path_of(store, "cells", key).unlink()
+    result = cli("run", grid_path, "--store", store.url, "--executor", "inline")
+    assert result.returncode == 2
+    said = " ".join(result.stdout.split())
+    assert "00003.png" in said and "00000.jsonl" in said and "Traceback" not in said
+    next(store.files.folder.glob("pools/*/chunks/00000.jsonl")).unlink()
+    assert cli("run", grid_path, "--store", store.url, "--executor", "inline").returncode == 0
+
+
+def test_corrupt_dataset_picture(tmp_path):
+    settings = layouts.draw_folder(tmp_path / "data")
+    path = write(tmp_path / "g.yaml", tiny(**on_disk("folder", settings)))
+    broken = tmp_path / "data" / "good" / "004.png"
+    broken.write_bytes(broken.read_bytes()[:60])
+    for executor in ("inline", "ray"):
+        assert_one_line(cli("run", path, "--store", tmp_path / "s", "--executor", executor), "004.png", "restore it")
+    assert_one_line_list = cli("datasets", "check", "folder", "--root", tmp_path / "data")
+    assert assert_one_line_list.returncode == 2 and "004.png" in assert_one_line_list.stdout.replace("\n", "")
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"sedes": [0]}, ["sedes", "did you mean 'seeds'"]),
+        ({"datasets": ["magnetic_tile"]}, ["magnetic_tile", "AUGBENCH_DATA", "https://"]),
+        ({"datasets": [{"name": "magnetic_tile", "settings": {"root": "/nowhere"}}]}, ["/nowhere", "not a folder"]),
+        ({"augmenters": ["ddpm"]}, ["sd15", "Hugging Face cache", "local diffusers folder"]),
+        ({"augmenters": [{"name": "toy", "settings": {"limit": 5}}]}, ["can make 5 pictures", "lower n_aug"]),
+        ({"protocols": ["inout"]}, ["resnet50", "scratch"]),
+    ],
+)
+def test_mistakes_in_a_grid(tmp_path, change, words):
+    path = write(tmp_path / "g.yaml", tiny(**change))
+    result = cli("--plugin", TOY, "run", path, "--store", tmp_path / "s", env={"HF_HUB_OFFLINE": "1"})
+    assert_one_line(result, *words)
+
+
+def test_zero_positives(tmp_path):
+    settings = layouts.draw_folder(tmp_path / "data")
+    for folder in ("scratch", "stain"):
+        for path in (tmp_path / "data" / folder).iterdir():
+            path.unlink()
+    path = write(tmp_path / "g.yaml", tiny(**on_disk("folder", settings)))
+    assert_one_line(cli("run", path, "--store", tmp_path / "s"), "folder", "no defective")
+
+
+def test_mistakes_on_the_command_line(grid_path, tmp_path):
+    assert_one_line(cli("plan", tmp_path / "none.yaml"), "none.yaml", "no such file")
+    assert_one_line(cli("run", grid_path, "--set", "nonsense"), "--set", "key=value")
+    assert_one_line(cli("--plugin", tmp_path / "none.py", "list", "datasets"), "none.py")
+    assert_one_line(cli("report", tmp_path / "empty"), "empty", "augbench run")
+    (tmp_path / "bad.yaml").write_text("a: [1,")
+    assert_one_line(cli("plan", tmp_path / "bad.yaml"), "bad.yaml", "YAML")
+    (tmp_path / "bad.py").write_text("1/0")
+    assert_one_line(cli("--plugin", tmp_path / "bad.py", "list", "datasets"), "bad.py", "ZeroDivisionError")
+    assert cli("run").returncode == 2
+    assert "Traceback" in cli("--debug", "plan", tmp_path / "none.yaml").stderr
+
+
+def test_dataset_check_on_a_good_and_an_odd_folder(tmp_path):
+    settings = layouts.draw_folder_csv(tmp_path)
+    good = cli("datasets", "check", "folder", "--root", tmp_path, "--set", "csv=table.csv")
+    assert good.returncode == 0 and "all is well" in good.stdout
+    layouts.save(
+        layouts.picture(__import__("numpy").random.default_rng(0), 20, 20)[0], tmp_path / "masks/scratch_000.png"
+    )
+    odd = cli("datasets", "check", "folder", "--root", tmp_path, "--set", "csv=table.csv")
+    assert odd.returncode == 2 and "scratch_000.png" in odd.stdout
+    (tmp_path / "table.csv").write_text("image,label\n../outside.png,good\n")
+    assert_one_line(cli("datasets", "check", "folder", "--root", tmp_path, "--set", "csv=table.csv"), "leaves the root")
+    assert settings["csv"] == "table.csv"
+
+
+def test_entry_points_bring_third_party_plugins(tmp_path):
+    """A package outside augbench registers an augmenter with an entry point and is found by its name."""
+    (tmp_path / "thirdparty.py").write_text(TOY.read_text())
+    info = tmp_path / "thirdparty-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: thirdparty\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text("[augbench.augmenters]\nshiny = thirdparty:Toy\n")
+    result = cli("list", "augmenters", env={"PYTHONPATH": str(tmp_path)})
+    assert result.returncode == 0 and "shiny" in result.stdout
+
+
+def test_scores_and_record_are_what_they_say(grid_path, tmp_path):
+    store = Store(tmp_path / "store")
+    cli("run", grid_path, "--store", store.url, "--executor", "inline", "--set", "save_weights=true")
+    for key in store.keys("cells"):
+        record = json.loads(path_of(store, "cells", key).read_text())
+        assert record["key"] == key and record["provenance"]["embedded"] == ["dataset surfaces"]
+        assert record["provenance"]["versions"]["torch"] and record["provenance"]["device"]
+        assert path_of(store, "weights", key).is_file()

@@ -1,0 +1,277 @@
+"""The driver loop: the same bytes whatever happens, and nothing done twice."""
+
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+import pytest
+import yaml
+from chaos_machines import below, title_of
+from helpers import HERE, TINY, TOY, cli, path_of, results_of, tiny, tiny_grid
+
+from augbench.planning.plan import make_plan
+from augbench.planning.remaining import subtract
+from augbench.runner.driver import run
+from augbench.runner.scheduler import ATTEMPTS, Board
+from augbench.storage.leases import Leases, heartbeat_name, lease_name
+from augbench.storage.store import Store
+
+SLOW = {"name": "slow", **TINY, "epochs": 12}  # long enough to be killed in the middle
+GRID = tiny(
+    name="killed",
+    augmenters=["none", "memseg", "toy"],
+    shots=[0, 5],
+    n_aug=[6, 30],
+    protocols=[SLOW],
+)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory):
+    """The grid run inline in one go: what every other way must equal."""
+    store = Store(tmp_path_factory.mktemp("undisturbed"))
+    summary = run(tiny_grid(**GRID), store, executor="inline")
+    assert summary.done == summary.cells == 9
+    return store
+
+
+def grid_file(tmp_path, grid=GRID):
+    path = tmp_path / "killed.yaml"
+    path.write_text(yaml.safe_dump(grid))
+    return path
+
+
+def start(path, store, *options):
+    command = [sys.executable, "-m", "augbench", "--plugin", TOY, "run", path, "--store", store.url, *options]
+    return subprocess.Popen(
+        [str(word) for word in command],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        cwd=HERE,
+        preexec_fn=hear_ctrl_c,
+    )
+
+
+def hear_ctrl_c():
+    """A shell makes its background jobs deaf to SIGINT, and children inherit that: CI may be such a job."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
+def wait_for_records(store, count, process, seconds=120):
+    deadline = time.monotonic() + seconds
+    while len(store.keys("cells")) < count:
+        assert process.poll() is None, process.stdout.read()
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def wait_for_worker(name, process, seconds=60):
+    """The pid of a Ray worker whose title holds ``name``, below that driver: other runs are left alone."""
+    deadline = time.monotonic() + seconds
+    while not (found := [pid for pid in below(process.pid) if name in title_of(pid)]):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    return found[0]
+
+
+def test_killed_workers_are_replaced_and_a_killed_driver_is_completed_by_the_same_command(undisturbed, store, tmp_path):
+    """First a generator, then a training, then the driver."""
+    path = grid_file(tmp_path)
+    process = start(path, store)
+    os.kill(wait_for_worker("MapWorker(MapBatches(ChunkMaker)).submit", process), signal.SIGKILL)
+    wait_for_records(store, 1, process)
+    os.kill(wait_for_worker("Trainable.train", process), signal.SIGKILL)
+    wait_for_records(store, 4, process)
+    process.send_signal(signal.SIGKILL)
+    out, _ = process.communicate(timeout=60)
+    assert "Traceback" not in out and not store.keys("failures"), "no harm was done"
+    logs = [path.read_text() for path in (store.files.folder / "logs").glob("*.log")]
+    noted = [text for text in logs if "the worker of this cell was lost" in text]
+    assert len(noted) == 1 and "its worker process has died" in noted[0]
+    done_before = store.keys("cells")
+    assert 0 < len(done_before) < 9, "it was to be killed in the middle"
+    times = {key: path_of(store, "cells", key).stat().st_mtime_ns for key in done_before}
+    second = start(path, store)
+    out, _ = second.communicate(timeout=200)
+    assert second.returncode == 0, out
+    assert results_of(store) == results_of(undisturbed)
+    assert {key: path_of(store, "cells", key).stat().st_mtime_ns for key in done_before} == times  # nothing done twice
+    assert store.files.names("leases") == {"drivers"} and not store.files.names("leases/drivers")
+
+
+def test_ctrl_c_says_how_to_go_on(store, tmp_path):
+    process = start(grid_file(tmp_path), store)
+    wait_for_records(store, 1, process)
+    process.send_signal(signal.SIGINT)
+    out, _ = process.communicate(timeout=60)
+    assert process.returncode == 130, out
+    assert "run the same command again" in " ".join(out.split())
+    assert "Traceback" not in out
+    assert store.files.names("leases") == {"drivers"} and not store.files.names("leases/drivers")
+
+
+def test_inline_ctrl_c_and_second_run(undisturbed, store, tmp_path):
+    process = start(grid_file(tmp_path), store, "--executor", "inline")
+    wait_for_records(store, 3, process)
+    process.send_signal(signal.SIGINT)
+    out, _ = process.communicate(timeout=60)
+    assert process.returncode == 130, out
+    second = cli("--plugin", TOY, "run", grid_file(tmp_path), "--store", store.url, "--executor", "inline")
+    assert second.returncode == 0, second.stderr
+    assert results_of(store) == results_of(undisturbed)
+    third = cli("--plugin", TOY, "run", grid_file(tmp_path), "--store", store.url)
+    assert "nothing to do" in " ".join(third.stdout.split())
+
+
+def test_what_the_dead_left_is_swept_up_and_what_the_living_write_is_not(store):
+    grid = tiny_grid(augmenters=["memseg"], shots=[0])
+    (key,) = make_plan(grid).pools
+    left = ["cells/.x.json.1234.part", f"pools/{key}/images/.00000.png.1234.part", "leases/.y.1234.gone"]
+    for name in left:
+        store.files.write(name, b"half")
+    with Leases(store.files):  # another driver
+        assert run(grid, store, executor="inline").done == 1
+        assert all(store.files.exists(name) for name in left)
+    grid = tiny_grid(augmenters=["memseg"], shots=[0], n_aug=[6, 30])
+    assert run(grid, store, executor="inline").done == 2
+    assert not any(store.files.exists(name) for name in left)
+
+
+def test_a_run_that_was_killed_at_its_very_end_is_completed_too(store):
+    """All cells are there, but the driver had not summed up its pools nor given back its leases."""
+    grid = tiny_grid(augmenters=["memseg"], shots=[0])
+    run(grid, store, executor="inline")
+    (pool,) = make_plan(grid).pools.values()
+    summary = store.read_pool(pool.key)
+    path_of(store, "pools", pool.key).joinpath("pool.json").unlink()
+    path_of(store, "pools", pool.key).joinpath("metadata.jsonl").unlink()
+    dead = {"owner": "x", "host": socket.gethostname(), "pid": 2**22 + 1}  # no process has such a number
+    store.files.write(lease_name("some"), json.dumps(dead).encode())
+    store.files.write(heartbeat_name("x"), json.dumps(dead).encode())
+    assert run(grid, store, executor="inline").trained == 0
+    assert store.read_pool(pool.key) == summary
+    assert store.files.exists(f"pools/{pool.key}/metadata.jsonl")
+    assert not store.files.exists(lease_name("some")) and not store.files.names("leases/drivers")
+
+
+def test_a_chunk_that_was_deleted_as_damaged_is_made_anew(store):
+    """Also where every cell that took it is done."""
+    grid = tiny_grid(augmenters=["memseg"], shots=[0], n_aug=[30])
+    run(grid, store, executor="inline")
+    (pool,) = make_plan(grid).pools.values()
+    before = {path: path.read_bytes() for path in path_of(store, "pools", pool.key).rglob("*.jsonl")}
+    picture = store.files.folder / store.image_name(pool, 3)
+    picture.write_bytes(picture.read_bytes()[:100])
+    (problem,) = store.check()
+    assert store.chunk_name(pool, 0) in problem and "delete it, and run the grid again" in problem
+    store.files.remove(store.chunk_name(pool, 0))
+    assert run(grid, store).trained == 0
+    assert not store.check() and {path: path.read_bytes() for path in before} == before
+    shutil.rmtree(store.files.folder / "pools")
+    assert subtract(make_plan(grid), store).nothing
+
+
+def test_pools_are_readable_image_folders(undisturbed):
+
+    for folder in (undisturbed.files.folder / "pools").iterdir():
+        lines = [json.loads(line) for line in (folder / "metadata.jsonl").read_text().splitlines()]
+        summary = json.loads((folder / "pool.json").read_text())
+        assert summary["pictures"] == len(lines) and summary["provenance"]["seconds"] > 0
+        assert [line["index"] for line in lines] == list(range(len(lines)))
+        for line in lines:
+            # The same flat columns in every row, or Hugging Face makes one struct field of each picture.
+            assert line.keys() == lines[0].keys()
+            assert all(isinstance(value, int | str) for name, value in line.items() if name != "meta")
+            assert (folder / line["file_name"]).is_file()
+            assert (folder / line["mask_file_name"]).is_file()
+
+
+def test_a_larger_n_aug_extends_a_pool(store):
+    run(tiny_grid(augmenters=["memseg"], shots=[0]), store, executor="inline")
+    before = {p: p.read_bytes() for p in (store.files.folder / "pools").rglob("images/*.png")}
+    summary = run(tiny_grid(augmenters=["memseg"], shots=[0], n_aug=[6, 30]), store, executor="inline")
+    assert summary.trained == 1
+    after = {p: p.read_bytes() for p in (store.files.folder / "pools").rglob("images/*.png")}
+    assert len(before) == 20 and len(after) == 40
+    assert all(after[path] == content for path, content in before.items())
+
+
+def test_one_bad_pool_does_not_stop_the_sweep(store):
+    broken = {"name": "toy", "as": "broken", "settings": {"broken_from": 4}}
+    grid = tiny_grid(augmenters=["none", broken, "memseg"], shots=[5], n_aug=[3, 8])
+    summary = run(grid, store, executor="inline")
+    assert summary.done == 4  # none, memseg twice, and broken's first chunk is enough for N_aug 3
+    (line,) = summary.failures.values()
+    assert line.startswith("RuntimeError: the toy broke (toy.py, line ") and sum(summary.blocked.values()) == 1
+    (key,) = store.keys("failures")
+    assert "the toy broke" in store.read_json("failures", key)["traceback"]
+
+
+def test_one_bad_adapter_does_not_stop_the_sweep(store):
+    broken = {"name": "toy", "settings": {"adapt_fails": True}}
+    summary = run(tiny_grid(augmenters=["none", broken], shots=[5]), store, executor="inline")
+    assert summary.done == 1 and sum(summary.blocked.values()) == 1
+    assert "the adapter broke" in next(iter(summary.failures.values()))
+    assert not list((store.files.folder / "adapters").glob(".*"))
+
+
+def test_failed_cells_are_tried_again(store):
+    raw = tiny(augmenters=["toy"], shots=[5])
+    broken = {**raw, "augmenters": [{"name": "toy", "settings": {"broken_from": 0}}]}
+    assert run(tiny_grid(**broken), store, executor="inline").done == 0
+    assert run(tiny_grid(**broken), store, executor="inline").done == 0
+    (key,) = store.keys("failures")
+    assert store.read_json("failures", key)["attempts"] == 2
+
+
+def board_of(store, leases, **changes):
+    plan = make_plan(tiny_grid(**changes))
+    return plan, Board(plan, subtract(plan, store), store, leases)
+
+
+def test_board_starts_a_cell_when_its_chunks_are_there(store):
+    with Leases(store.files) as leases:
+        plan, board = board_of(store, leases, augmenters=["memseg"], shots=[0], n_aug=[6, 30])
+        assert board.next_cell() is None and board.cells_left
+        units = board.next_chunks()
+        assert [chunk for _, chunk in units] == [0, 1]
+        board.chunk_done(units[0][0].key, 0)
+        cell, _ = board.next_cell()
+        assert cell.n_aug == 6 and board.next_cell() is None
+        board.chunk_done(units[0][0].key, 1)
+        assert board.next_cell()[0].n_aug == 30
+        for each in plan.cells:
+            board.cell_done(each.key, {"ap": 1.0})
+        assert not board.cells_left and not board.chunks_left
+
+
+def test_board_gives_up_on_a_cell_that_kills_its_workers(store):
+    with Leases(store.files) as leases:
+        _, board = board_of(store, leases, augmenters=["none"], shots=[5])
+        for _ in range(ATTEMPTS):
+            cell, _ = board.next_cell()
+            board.cell_lost(cell.key)
+        assert board.next_cell() is None and not board.cells_left
+        assert "died" in board.failures[cell.key] and store.keys("failures") == {cell.key}
+
+
+def test_two_drivers_do_nothing_twice(undisturbed, store, tmp_path):
+    """Two drivers at once on one store: together they make what one makes."""
+    path = grid_file(tmp_path)
+    processes = [start(path, store, "--executor", "inline") for _ in range(2)]
+    outs = [process.communicate(timeout=240)[0] for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], outs
+    assert results_of(store) == results_of(undisturbed)
+    trained = [int(word) for out in outs for word in _numbers_before(out, " of them now")]
+    assert sum(trained) == 9, outs
+
+
+def _numbers_before(text, words):
+    text = " ".join(text.split())
+    return [text[:i].split()[-1] for i in range(len(text)) if text.startswith(words, i)]

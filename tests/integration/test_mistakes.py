@@ -1,0 +1,227 @@
+"""What people do by accident: each is named, and none makes numbers that mean something else."""
+
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+from helpers import TINY, TOY, assert_one_line, cli, path_of, tiny, tiny_grid, tiny_plan
+from layouts import draw_folder, draw_folder_csv, save
+from PIL import Image
+
+from augbench.core import registry
+from augbench.core.errors import UserError
+from augbench.core.images import read_rgb
+from augbench.planning.grid import DatasetEntry, load_grid, make_grid
+from augbench.planning.library import Library
+from augbench.planning.plan import make_plan
+from augbench.planning.remaining import subtract
+from augbench.runner.driver import run
+from augbench.stages.preflight import preflight
+from augbench.storage.store import Store
+
+
+def folder(settings):
+    return Library.of((DatasetEntry(name="folder", settings=settings),)).dataset("folder")
+
+
+# -- plug-ins
+
+
+def test_changed_plugin_code_makes_new_keys(tmp_path, monkeypatch):
+    keys = []
+    for text in ("", "\n# changed\n"):
+        path = tmp_path / f"fresh{len(keys)}" / "edited.py"
+        path.parent.mkdir()
+        path.write_text(TOY.read_text() + text)
+        monkeypatch.setattr(registry, "_found", {})
+        registry.load_file(path)
+        keys.append(next(iter(tiny_plan(augmenters=["edited"]).pools)))
+    assert keys[0] != keys[1]
+
+
+def test_plugin_cannot_take_the_name_of_another(tmp_path):
+    (tmp_path / "memseg.py").write_text(TOY.read_text())
+    assert_one_line(cli("--plugin", tmp_path / "memseg.py", "list", "augmenters"), "memseg", "rename the file")
+
+
+def test_alias_cannot_be_the_name_of_another():
+    with pytest.raises(UserError, match="cannot go as 'none'"):
+        make_plan(tiny_grid(augmenters=[{"name": "memseg", "as": "none"}]))
+
+
+def test_mixture_of_the_same_twice():
+    parts = [{"name": "memseg", "share": 0.5}, {"name": "memseg", "share": 0.5, "settings": {"texture_share": 0.5}}]
+    with pytest.raises(UserError, match="'mixture': two parts are the same"):
+        make_plan(tiny_grid(augmenters=[{"name": "mixture", "settings": {"parts": parts}}]))
+
+
+# -- grids
+
+
+def test_a_key_that_stands_twice(tmp_path):
+    (tmp_path / "g.yaml").write_text("datasets: [surfaces]\ndatasets: [folder]\n")
+    with pytest.raises(UserError, match="'datasets' stands twice"):
+        load_grid(tmp_path / "g.yaml")
+
+
+def test_changed_grid_has_its_own_name_and_report(tmp_path):
+    path = tmp_path / "tiny.yaml"
+    path.write_text(yaml.safe_dump(tiny()))
+    assert load_grid(path, ["resources.train.workers=1", "datasets.surfaces.root=/x"]).name == "tiny"
+    changed = load_grid(path, ["seeds=[3]"])
+    assert changed.name.startswith("tiny+") and changed.base == "tiny"
+    assert changed.name != load_grid(path, ["seeds=[4]"]).name
+    assert make_grid(changed.as_dict()).name == changed.name
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"resources": {"trian": {}}}, "did you mean 'train'"),
+        ({"resources": {"train": {"gpus": 1}}}, "did you mean 'gpu'"),
+        ({"datasets": []}, "'datasets' is missing or empty"),
+        ({"shots": ["ALL"]}, "or 'all'"),
+        ({"n_aug": [10**9]}, "n_aug"),
+        ({"seeds": [True]}, "seeds"),
+        ({"augmenters": [{"name": "memseg", "as": "a b"}]}, "letters, digits and underscores"),
+    ],
+)
+def test_grid_messages_are_plain(change, words):
+    with pytest.raises(UserError) as error:
+        make_grid(tiny(**change))
+    assert words in str(error.value)
+    assert "tuple" not in str(error.value) and "constrained" not in str(error.value)
+
+
+def test_set_reaches_a_setting_that_is_also_an_axis(tmp_path):
+    path = tmp_path / "g.yaml"
+    path.write_text(yaml.safe_dump(tiny(datasets=["folder"])))
+    assert load_grid(path, ["datasets.folder.folds=3"]).datasets[0].settings == {"folds": 3}
+    with pytest.raises(UserError, match="name what to change"):
+        load_grid(path, ["datasets.folder=3"])
+
+
+def test_backbone_that_cannot_take_the_size():
+    plan = tiny_plan(protocols=[{"name": "t", **TINY, "backbone": "vit_tiny_patch16_224"}])
+    with pytest.raises(UserError, match=r"'vit_tiny_patch16_224' cannot take 32 x 48 pictures.*protocols\.t\.width"):
+        preflight(plan)
+
+
+# -- stores
+
+
+def test_a_folder_with_other_things_is_no_store(tmp_path):
+    (tmp_path / "holiday.jpg").write_bytes(b"")
+    with pytest.raises(UserError, match="other things"):
+        Store(tmp_path)
+    with pytest.raises(UserError, match="empty"):
+        Store("")
+    assert_one_line(cli("store", "check", tmp_path / "nothing"), "nothing", "no store")
+
+
+def test_places_that_cannot_be_written(tmp_path):
+    (tmp_path / "file").write_text("")
+    path = tmp_path / "tiny.yaml"
+    path.write_text(yaml.safe_dump(tiny()))
+    assert_one_line(cli("run", path, "--store", tmp_path / "file" / "below"), "file/below", "write elsewhere")
+    assert_one_line(cli("report", tmp_path / "s", "--out", tmp_path / "file"), "--out", "folder")
+
+
+def test_damaged_scores_and_pictures_are_named_and_lost_scores_made_again(store):
+    grid = tiny_grid(augmenters=["memseg"], shots=[0])
+    run(grid, store, executor="inline")
+    assert not store.check()
+    (key,) = store.keys("cells")
+    scores = path_of(store, "scores", key)
+    content = scores.read_bytes()
+    scores.write_bytes(content[:100])
+    (picture,) = store.files.folder.glob("pools/*/images/00002.png")
+    picture.write_bytes(picture.read_bytes()[:50])
+    assert [name in line for name, line in zip([key, "00002.png"], store.check(), strict=True)] == [True, True]
+    scores.unlink()
+    assert len(subtract(make_plan(grid), store).cells) == 1
+
+
+# -- the command line
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["plan", "x.yaml", "--sett", "a=1"], "--sett"),
+        (["paln"], "paln"),
+        (["run"], "GRID"),
+        (["run", "x.yaml", "--executor", "foo"], "foo"),
+        (["run", "."], "is a folder"),
+        (["report", "x", "--set", "seeds=0"], "--grid"),
+    ],
+)
+def test_usage_errors_are_one_line(arguments, words):
+    assert_one_line(cli(*arguments), words)
+
+
+# -- your own pictures
+
+
+def test_csv_is_read_strictly(tmp_path):
+    settings = draw_folder_csv(tmp_path)
+    table = pd.read_csv(tmp_path / "table.csv", dtype=str, keep_default_na=False)
+
+    def refused(words, encoding="utf-8", sep=",", **columns):
+        changed = table.assign(**columns)
+        changed.to_csv(tmp_path / "table.csv", index=False, encoding=encoding, sep=sep)
+        with pytest.raises(UserError, match=words):
+            folder(settings).samples()
+
+    def first(column, value):
+        return {column: [value, *table[column][1:]]}
+
+    refused("line 2 has no label", **first("label", ""))
+    refused("line 2 has no image", **first("image", ""))
+    refused("blanks around label", **first("label", " good"))
+    refused("several ways: Good, good|several ways: good, Good", **first("label", "Good"))
+    refused("twice", **first("image", "./" + table["image"][1]))
+    refused("leaves the root", **first("image", "../x.png"))
+    refused("not UTF-8", encoding="latin-1", **first("label", "grün"))
+    refused("commas", sep=";")
+    table.assign(group="").to_csv(tmp_path / "table.csv", index=False)
+    assert folder(settings).samples()["group"].nunique() == len(table)
+
+
+def test_good_class_must_exist(tmp_path):
+    settings = draw_folder(tmp_path)
+    with pytest.raises(UserError, match=r"no class is called 'ok' \(found: good, scratch, stain\).*setting good"):
+        folder({**settings, "good": "ok"}).samples()
+
+
+def test_one_sided_folds_are_found_by_check(tmp_path):
+    draw_folder(tmp_path, good=12, bad=0)
+    save(np.zeros((8, 8), np.uint8), tmp_path / "scratch" / "only.png")
+    result = cli("datasets", "check", "folder", "--root", tmp_path)
+    assert result.returncode == 2 and "has no defective pictures" in result.stdout
+
+
+def test_rotated_transparent_and_deep_pictures(tmp_path):
+    upright = np.zeros((6, 4, 3), np.uint8)
+    upright[0] = 255
+    picture = Image.fromarray(upright).rotate(90, expand=True)
+    exif = picture.getexif()
+    exif[0x0112] = 6  # "turn me 90 degrees clockwise"
+    picture.save(tmp_path / "turned.png", exif=exif)
+    assert np.array_equal(read_rgb(tmp_path / "turned.png"), upright)
+    alpha = np.full((4, 4, 4), 255, np.uint8)
+    Image.fromarray(alpha).save(tmp_path / "opaque.png")
+    assert read_rgb(tmp_path / "opaque.png").shape == (4, 4, 3)
+    alpha[0, 0, 3] = 0
+    Image.fromarray(alpha).save(tmp_path / "clear.png")
+    Image.fromarray(np.zeros((4, 4), np.uint16)).save(tmp_path / "deep.png")
+    for name, words in (("clear.png", "transparent"), ("deep.png", "8 bits")):
+        with pytest.raises(UserError, match=words):
+            read_rgb(tmp_path / name)
+
+
+def test_palette_pictures_keep_their_colours(tmp_path):
+    rgb = np.zeros((4, 4, 3), np.uint8)
+    rgb[..., 0] = 200
+    Image.fromarray(rgb).convert("P", palette=Image.Palette.ADAPTIVE).save(tmp_path / "palette.png")
+    assert np.array_equal(read_rgb(tmp_path / "palette.png"), rgb)

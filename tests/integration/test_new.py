@@ -1,0 +1,104 @@
+"""`augbench new`: skeletons that pass their tests as they are, are found, and run in a grid."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+import yaml
+from helpers import ROOT, TINY, assert_one_line, cli
+
+from augbench.storage.store import Store
+
+NAMES = {"augmenter": "my_scratches", "dataset": "plates"}
+
+
+@pytest.fixture(scope="module")
+def skeletons(tmp_path_factory):
+    """A folder with one of each kind."""
+    folder = tmp_path_factory.mktemp("new")
+    for kind, name in NAMES.items():
+        made = cli("new", kind, name, cwd=folder)
+        assert made.returncode == 0, made.stderr
+        assert f"wrote {name}.py and test_{name}.py" in made.stdout
+        assert f"augbench --plugin {name}.py list {kind}s" in made.stdout
+        assert yaml.safe_load(made.stdout.partition("may say\n")[2].partition("\n\nIt may stay")[0])["shots"] == [5]
+    return folder
+
+
+def run_python(folder, *arguments):
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    return subprocess.run(
+        [sys.executable, *arguments], cwd=folder, env=environment, capture_output=True, text=True, timeout=240
+    )  # fmt: skip
+
+
+def test_their_tests_pass_as_they_are(skeletons):
+    found = run_python(skeletons, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-W", "error::pytest.PytestWarning")
+    assert found.returncode == 0, found.stdout + found.stderr
+    assert "17 passed, 1 skipped" in found.stdout
+
+
+def test_they_are_well_formed(skeletons):
+    settings = ROOT / "pyproject.toml"
+    for command in (["check"], ["format", "--check"]):
+        found = run_python(skeletons, "-m", "ruff", *command, "--no-cache", "--config", settings, ".")
+        assert found.returncode == 0, found.stdout
+
+
+def test_a_broken_plugin_fails_the_contract(skeletons, tmp_path):
+    """The tests of a skeleton can fail: a generator that is shared by all pictures is found."""
+    for name in ("my_scratches.py", "test_my_scratches.py"):
+        text = (skeletons / name).read_text()
+        (tmp_path / name).write_text(text.replace("rng = request.rng", "rng = SHARED").replace(
+            "\n\nclass MyScratches", "\n\nSHARED = np.random.default_rng(0)\n\n\nclass MyScratches"))  # fmt: skip
+    found = run_python(tmp_path, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-k", "deterministically")
+    assert found.returncode == 1 and "draw from request.rng alone" in found.stdout
+
+
+def test_both_run_in_a_grid(skeletons, tmp_path):
+    draw = f"from pathlib import Path; from test_plates import draw; draw(Path({str(tmp_path / 'data')!r}))"
+    assert run_python(skeletons, "-c", draw).returncode == 0
+    grid = {
+        "datasets": [{"name": "plates", "settings": {"root": str(tmp_path / "data")}}],
+        "augmenters": ["none", {"name": "my_scratches", "settings": {"width": 3}}],
+        "protocols": [{"name": "tiny", **TINY}],
+        "shots": [4],
+        "n_aug": [6],
+        "fidelity": None,
+    }
+    (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(grid))
+    plugins = [part for name in NAMES.values() for part in ("--plugin", skeletons / f"{name}.py")]
+    listed = cli(*plugins, "list", "augmenters")
+    assert "my_scratches" in listed.stdout
+    checked = cli(*plugins, "datasets", "check", "plates", "--root", tmp_path / "data")
+    assert checked.returncode == 0, checked.stdout + checked.stderr
+    found = cli(*plugins, "run", tmp_path / "tiny.yaml", "--store", tmp_path / "store", "--executor", "inline")
+    assert found.returncode == 0, found.stdout + found.stderr
+    records = list(Store(tmp_path / "store").read_records(sorted(Store(tmp_path / "store").keys("cells"))))
+    assert len(records) == 2 and all(
+        record["spec"]["data"]["settings"]["plugin"][:7] == "sha256:" for record in records
+    )
+    made = next(record for record in records if record["spec"]["n_aug"])
+    assert made["spec"]["augmenter"]["key_settings"]["width"] == 3
+    assert made["spec"]["augmenter"]["key_settings"]["plugin"].startswith("sha256:")
+    assert made["result"]["counts"]["synthetic"] == 6
+
+
+@pytest.mark.parametrize("name", ["my-scratches", "2d", "class", "", "a/b", "_private"])
+def test_names_are_checked(tmp_path, name):
+    assert_one_line(cli("new", "augmenter", name, "--dir", tmp_path), name, "letters, digits")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_names_are_not_taken_and_nothing_is_overwritten(skeletons, tmp_path):
+    assert_one_line(cli("new", "augmenter", "memseg", cwd=tmp_path), "'memseg' is already one of the augmenters")
+    assert_one_line(cli("new", "dataset", "neu", cwd=tmp_path), "'neu' is already one of the datasets")
+    (tmp_path / "test_stripes.py").write_text("mine")
+    assert_one_line(cli("new", "augmenter", "stripes", cwd=tmp_path), "test_stripes.py", "is there already")
+    assert [path.name for path in tmp_path.iterdir()] == ["test_stripes.py"]
+    assert (tmp_path / "test_stripes.py").read_text() == "mine"
+    assert_one_line(cli("new", "dataset", "stripes", "--dir", tmp_path / "test_stripes.py"), "is a file")
+    inside = ROOT / "src" / "augbench" / "datasets"
+    assert_one_line(cli("new", "dataset", "stripes", "--dir", inside), "begin elsewhere")
+    assert not list(inside.glob("*stripes*"))

@@ -1,0 +1,108 @@
+"""A package of somebody else's: installed by pip, found by its entry points, run, and named in keys and records."""
+
+import subprocess
+import sys
+
+import pytest
+import yaml
+from helpers import TINY, assert_one_line, cli
+
+from augbench.storage.store import Store
+
+PROJECT = """
+[build-system]
+requires = ["setuptools>=77"]
+build-backend = "setuptools.build_meta"
+
+[project]
+name = "surface-scratches"
+version = "{version}"
+dependencies = ["augbench"]
+
+[project.entry-points."augbench.augmenters"]
+dark_scratches = "surface_scratches.augmenter:MyScratches"
+
+[project.entry-points."augbench.datasets"]
+plates = "surface_scratches.dataset:Plates"
+
+[tool.setuptools]
+packages = ["surface_scratches"]
+"""
+DRAW = "import sys; from pathlib import Path; from test_plates import draw; draw(Path(sys.argv[1]))"
+
+
+def build(folder, version):
+    """The package's source: the skeletons of `augbench new`, under another name in one case."""
+    inside = folder / "surface_scratches"
+    for kind, name in (("augmenter", "my_scratches"), ("dataset", "plates")):
+        made = cli("new", kind, name, "--dir", folder)
+        assert made.returncode == 0, made.stderr
+        inside.mkdir(exist_ok=True)
+        (folder / f"{name}.py").rename(inside / f"{kind}.py")
+    (inside / "__init__.py").write_text("")
+    (folder / "pyproject.toml").write_text(PROJECT.format(version=version))
+    return folder
+
+
+def install(source, target):
+    """As `pip install` does, without a network: augbench itself is there already."""
+    options = ["--no-deps", "--no-build-isolation", "--no-index", "--disable-pip-version-check", "--target", target]
+    command = [sys.executable, "-m", "pip", "install", "--quiet", *options, source]
+    made = subprocess.run(command, capture_output=True, text=True, timeout=240)
+    assert made.returncode == 0, made.stdout + made.stderr
+    return {"env": {"PYTHONPATH": str(target)}}
+
+
+@pytest.fixture(scope="module")
+def package(tmp_path_factory):
+    """Options for `cli` with which the package is there, and a grid with both of its plug-ins."""
+    folder = tmp_path_factory.mktemp("third_party")
+    installed = install(build(folder / "source", "0.3.1"), folder / "site")
+    cli("new", "dataset", "plates", "--dir", folder / "skeleton")  # its test draws a tiny one
+    subprocess.run([sys.executable, "-c", DRAW, folder / "data"], cwd=folder / "skeleton", check=True)
+    grid = {
+        "datasets": [{"name": "plates", "settings": {"root": str(folder / "data")}}],
+        "augmenters": ["none", "dark_scratches"],
+        "protocols": [{"name": "tiny", **TINY}],
+        "shots": [4],
+        "n_aug": [6],
+        "fidelity": None,
+    }
+    (folder / "tiny.yaml").write_text(yaml.safe_dump(grid))
+    return folder, installed
+
+
+def test_it_is_listed(package):
+    _, installed = package
+    for room, name in (("augmenters", "dark_scratches"), ("datasets", "plates")):
+        assert name not in cli("list", room).stdout
+        found = cli("list", room, **installed)
+        assert found.returncode == 0 and name in found.stdout, found.stdout + found.stderr
+
+
+def test_it_runs_and_its_version_stands_in_records(package, tmp_path):
+    folder, installed = package
+    run = ("run", folder / "tiny.yaml", "--store", tmp_path / "store", "--executor", "inline")
+    found = cli(*run, **installed)
+    assert found.returncode == 0, found.stdout + found.stderr
+    store = Store(tmp_path / "store")
+    records = list(store.read_records(sorted(store.keys("cells"))))
+    assert len(records) == 2
+    for record in records:
+        assert record["spec"]["data"]["settings"]["plugin"] == "surface-scratches==0.3.1"
+    made = next(record["spec"]["augmenter"] for record in records if record["spec"]["n_aug"])
+    assert made["name"] == "dark_scratches" and made["key_settings"] == {"plugin": "surface-scratches==0.3.1"}
+    # Published, it can be checked where the package is not.
+    published = cli("results", "export", store.url, "--out", tmp_path / "published")
+    assert published.returncode == 0 and "2 cells" in published.stdout, published.stdout + published.stderr
+    assert "'dark_scratches': its settings were not compared" in published.stdout
+
+    newer = install(build(folder / "newer", "0.4"), tmp_path / "site")
+    again = cli(*run, **newer)
+    assert again.returncode == 0, again.stdout + again.stderr
+    assert len(store.keys("cells")) == 4, "another version makes other cells"
+
+
+def test_a_grid_of_it_needs_it(package):
+    folder, _ = package
+    assert_one_line(cli("plan", folder / "tiny.yaml"), "plates", "does not exist")

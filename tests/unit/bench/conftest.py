@@ -1,0 +1,7 @@
+"""These tests are of scripts in bench/, or play machines with them."""
+
+import sys
+
+from helpers import ROOT
+
+sys.path += [str(ROOT / "bench"), str(ROOT / "bench" / "micro")]

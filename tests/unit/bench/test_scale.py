@@ -1,0 +1,377 @@
+"""What a run costs as it grows: the arithmetic of bench/scale.py, and how often the driver asks the store, counted."""
+
+import pickle
+import sys
+from collections import Counter
+from contextlib import ExitStack
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import scale
+from helpers import tiny_grid
+from scale_figures import Driven, Seen, figures, gaps, ideal, per_cells, predicted, slope
+from scale_run import grid_of, plant_pools
+from sleeping import SleepingJob, noted
+from steps import play
+
+from augbench.planning.library import Library
+from augbench.planning.plan import make_plan
+from augbench.planning.remaining import subtract
+from augbench.runner import lease_cache
+from augbench.runner.lease_cache import LOOK_AGAIN
+from augbench.runner.mailbox import Work
+from augbench.runner.scheduler import LOOK_INTO, Board
+from augbench.runner.worker import Failure
+from augbench.stages.context import Context
+from augbench.stages.generate import assemble_pool
+from augbench.storage.files import LocalFiles
+from augbench.storage.leases import Leases
+from augbench.storage.store import Store
+
+# -- the arithmetic of the bench
+
+TWO_SLOTS = {  # began, slept, judged, committed, CPU seconds: two slots, three cells of one second
+    1: np.array([[100.0, 101.0, 101.1, 101.2, 1.5], [101.3, 102.3, 102.4, 102.5, 2.0]]),
+    2: np.array([[100.5, 101.5, 101.6, 101.7, 1.7]]),
+}
+
+
+def test_figures_follow_from_what_was_noted():
+    seen = [Seen(90.0, 50.0, 0.0), Seen(101.2, 100.0, 1.0), Seen(102.5, 130.0, 2.0), Seen(104.0, 130.0, 3.0)]
+    found = figures(TWO_SLOTS, seen, Driven(90.0, 104.5, {"make_plan": 0.5}, 3.5), 2, 1.0)
+    assert found["cells"] == 3 and found["workers that worked"] == 2
+    assert found["ideal, seconds"] == 2.0 and found["measured, seconds"] == 14.5
+    assert found["efficiency"] == pytest.approx(2 / 14.5)
+    assert found["first cell after, seconds"] == 10.0 and found["last worker's first cell after, seconds"] == 10.5
+    assert found["a worker's first cell after, mean, seconds"] == pytest.approx(10.25)
+    assert found["gap between two cells, median, seconds"] == pytest.approx(0.1)
+    assert found["tail, seconds that a slot idled, mean"] == pytest.approx(0.4)
+    assert found["end, seconds from the last cell on"] == pytest.approx(2.0)
+    assert found["driver, MB at the end"] == 130.0 and found["driver, MB per cell"] == pytest.approx(10.0)
+    assert found["driver, CPU seconds per cell"] == pytest.approx(1 / 3)
+    assert found["metrics and store, median, seconds per cell"] == pytest.approx(0.2)
+
+
+def test_parts_of_the_arithmetic():
+    assert ideal(5000, 64, 10) == 790 and ideal(64, 64, 3) == 3 and ideal(65, 64, 3) == 6
+    assert gaps({1: TWO_SLOTS[1], 2: TWO_SLOTS[2]}).tolist() == pytest.approx([0.1])
+    assert per_cells(np.array([3.0, 1.0, 7.0, 0.0, 2.0]), 2) == [2.0, 5.0]
+    assert slope([1000, 20, 4000], [5.0, 99.0, 20.0]) == pytest.approx(1.0)
+    assert slope([10, 100], [1.0, 100.0]) == pytest.approx(2.0)
+    whole = {"slots": 64, "seconds of a cell": 10.0, "gap between two cells, median, seconds": 0.0}
+    whole |= {"metrics and store, median, seconds per cell": 0.0, "end, seconds from the last cell on": 0.0}
+    assert predicted(whole | {"a worker's first cell after, mean, seconds": 0.0}, 5000) == 1.0
+    assert predicted(whole | {"a worker's first cell after, mean, seconds": 790.0}, 5000) == pytest.approx(0.5)
+    assert [scale._kind("GET", path) for path in ("/bucket", "/bucket/", "/bucket/a/b")] == ["LIST", "LIST", "GET"]
+
+
+def test_the_grid_of_the_bench_has_its_pools(store):
+    """Nothing is left to generate, and nothing to sum up at the end of the run."""
+    plan = make_plan(grid_of(360), store)
+    assert len(plan.cells) == 360 and len({cell.block for cell in plan.cells}) == 60
+    plant_pools(plan, store)
+    remaining = subtract(plan, store)
+    assert len(remaining.cells) == 360 and plan.pools and not remaining.chunks
+    before = {path: path.stat().st_mtime_ns for path in store.files.folder.rglob("*") if path.is_file()}
+    for pool in plan.pools.values():
+        assemble_pool(Context(store, plan.library), pool)
+    assert {path: path.stat().st_mtime_ns for path in store.files.folder.rglob("*") if path.is_file()} == before
+
+
+def test_the_sleeping_job_commits_a_cell(store, tmp_path):
+    plan = make_plan(tiny_grid(augmenters=["none"], shots=[5]))
+    (cell,) = plan.cells
+    record = SleepingJob(0.01, tmp_path)(Context(store, Library.of(plan.grid.datasets)), None, cell, ())
+    assert store.read_record(cell.key) == record and not subtract(plan, store).cells
+    (times,) = noted(tmp_path).values()
+    assert times.shape == (1, 5) and (np.diff(times[0, :4]) >= 0).all() and times[0, 1] - times[0, 0] >= 0.01
+
+
+# -- how often the store is asked
+
+
+class Counted(LocalFiles):
+    """A folder that counts what it is asked, by name of the question; files read together are counted one by one."""
+
+    def __init__(self, folder):
+        super().__init__(folder)
+        self.asked = Counter()
+
+    def _count(self, what, times=1):
+        self.asked[what] += times
+
+    def names(self, folder):
+        self._count("list")
+        return super().names(folder)
+
+    def ages(self, folder):
+        self._count("list")
+        return super().ages(folder)
+
+    def exists(self, name):
+        self._count("look")
+        return super().exists(name)
+
+    def read(self, name):
+        self._count("read")
+        return super().read(name)
+
+    def create(self, name, data):
+        self._count("create")
+        return super().create(name, data)
+
+    def age(self, name):
+        self._count("look")
+        return super().age(name)
+
+    def take(self):
+        """What was asked since this was called last."""
+        asked, self.asked = self.asked, Counter()
+        return asked
+
+
+@pytest.fixture
+def counted(tmp_path):
+    store = Store(tmp_path / "store")
+    store.files = Counted(tmp_path / "store")
+    return store
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """A clock that only this moves: ``clock[0] += seconds``."""
+    now = [0.0]
+    monkeypatch.setattr(lease_cache, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    return now
+
+
+@pytest.fixture
+def drivers(counted):
+    """Makes drivers on one store: a plan and a board each."""
+    with ExitStack() as stack:
+
+        def another(**changes):
+            plan = make_plan(tiny_grid(**changes))
+            return plan, Board(plan, subtract(plan, counted), counted, stack.enter_context(Leases(counted.files)))
+
+        yield another
+
+
+def test_subtracting_lists_each_pool_once(counted):
+    """Fidelity and gaps are told by the same listings; summaries are read together."""
+    plan = make_plan(tiny_grid(**{**MANY, "fidelity": {"extractor": "micro_resnet"}}))
+    plant_pools(plan, counted)
+    counted.files.take()
+    remaining = subtract(plan, counted)
+    assert not remaining.chunks and len(remaining.fidelity) == len(plan.pools) == 40
+    rooms = 5  # cells, scores, pools, fidelity, failures
+    assert counted.files.take() == {"list": rooms + len(plan.pools), "read": len(plan.pools)}
+
+
+MANY = {"augmenters": ["memseg"], "shots": [0], "seeds": list(range(40))}
+
+
+def test_another_drivers_pools_are_looked_at_seldom(counted, drivers, clock):
+    _, first = drivers(**MANY)
+    units = first.next_chunks()
+    _, second = drivers(**MANY)
+    assert len(units) == 40 and second.next_chunks() == []  # each is asked for
+    counted.files.take()
+    assert second.next_chunks() == []
+    assert counted.files.take() == {"list": 2 + LOOK_INTO, "read": 40}, "each lease is read once"
+    for _ in range(10):
+        assert second.next_chunks() == [] and second.next_cell() is None
+    assert not counted.files.take(), "nothing is asked between two looks"
+    clock[0] += LOOK_AGAIN
+    assert second.next_chunks() == []
+    assert counted.files.take() == {"list": 2 + LOOK_INTO}
+
+
+def test_what_another_driver_makes_is_seen_in_turns(counted, drivers, clock):
+    _, first = drivers(**MANY)
+    units = first.next_chunks()
+    _, second = drivers(**MANY)
+    second.next_chunks()
+    for pool, chunk in units[:-1]:
+        counted.files.write(counted.chunk_name(pool, chunk), b"")
+    for _ in range(-(-len(units) // LOOK_INTO)):
+        clock[0] += LOOK_AGAIN
+        second.next_chunks()
+    assert second.ready_count == 39 and second.chunks_left
+    for pool, chunk in units:
+        first.chunk_done(pool.key, chunk)  # gives the leases back
+    clock[0] += LOOK_AGAIN
+    assert second.next_chunks() == units[-1:], "the one that was not made is free now"
+
+
+def test_pools_that_wait_for_an_adapter_are_not_asked_for(counted, drivers, clock):
+    _, board = drivers(augmenters=["toy"], shots=[5], seeds=list(range(30)))
+    (adapter,) = board.next_adapters()
+    counted.files.take()
+    for _ in range(5):
+        clock[0] += LOOK_AGAIN
+        assert board.next_chunks() == [] and board.next_adapters() == [adapter]
+    assert not counted.files.take(), "an adapter of ours is made by nobody else"
+    board.adapter_done(adapter.key)
+    assert len(board.next_chunks()) == 60, "two chunks of each"
+
+
+def test_adapters_of_others_are_found_by_one_listing(counted, drivers, clock):
+    changes = {"augmenters": ["toy"], "shots": [1, 2, 3, 4, 5], "n_aug": [3]}
+    _, first = drivers(**changes)
+    specs = first.next_adapters()
+    _, second = drivers(**changes)
+    assert len(specs) == 5 and second.next_adapters() == second.next_adapters() == []
+    counted.files.write(f"{counted.name('adapters', specs[0].key)}/adapter.json", b"{}")
+    counted.files.take()
+    assert second.next_adapters() == [] and not counted.files.take()
+    clock[0] += LOOK_AGAIN
+    assert second.next_adapters() == [] and specs[0].key not in second.adapters
+    assert counted.files.take()["list"] == 3, "of adapters, leases and drivers"
+    first.adapter_done(specs[1].key)  # without a file: it shall be made again
+    clock[0] += LOOK_AGAIN
+    assert second.next_adapters() == [specs[1]]
+
+
+def test_a_dead_drivers_leases_are_to_be_had(counted, monkeypatch):
+    with Leases(counted.files) as living, Leases(counted.files) as dead, Leases(counted.files) as third:
+        assert living.acquire("a") and dead.acquire("b") and dead.acquire("c")
+        assert third.to_be_had(["a", "b", "c", "free"]) == ["free"]
+        monkeypatch.setattr("augbench.storage.leases._gone", lambda host, pid, pids: True)
+        assert third.to_be_had(["a", "b", "c", "free"]) == ["a", "b", "c", "free"]
+        monkeypatch.undo()
+        counted.files.remove(f"leases/drivers/{dead.owner}")
+        monkeypatch.setattr("augbench.storage.leases.LIFETIME", -1.0)
+        counted.files.write(f"leases/drivers/{living.owner}", b"")
+        assert set(third.to_be_had(["b", "c"])) == {"b", "c"}
+
+
+# -- blocks
+
+
+def test_a_block_is_asked_for_once(counted, drivers, clock):
+    """However many cells it has; its records are asked for together."""
+    changes = {"augmenters": ["none"], "shots": [5], "seeds": list(range(20))}
+    _, first = drivers(**changes)
+    plan, second = drivers(**changes)
+    counted.files.take()
+    cells = [first.next_cell()[0]]
+    assert counted.files.take() == {"create": 1, "read": 20}
+    assert second.next_cell() is None
+    asked = counted.files.take()
+    assert asked["create"] == 1 and sum(asked.values()) <= 6
+    assert second.next_cell() is None
+    assert counted.files.take() == {"list": 2, "read": 1}, "looked at for the first time"
+    cells += [first.next_cell()[0] for _ in range(19)]
+    assert first.next_cell() is None and second.next_cell() is None and not counted.files.take()
+    for cell in cells[:12]:
+        counted.write_json("cells", cell.key, {})
+        counted.files.write(counted.name("scores", cell.key), b"")
+    for cell in cells:
+        first.cell_done(cell.key, {})
+    assert second.next_cell() is None, "it was not time to look again"
+    clock[0] += LOOK_AGAIN
+    handed = []
+    while (unit := second.next_cell()) is not None:
+        handed.append(unit[0].key)
+    assert handed == [cell.key for cell in plan.cells[12:]] and second.done == 12
+
+
+def test_a_cell_without_its_scores_is_trained_again(counted, drivers):
+    """The planner wants it, so the board must not take its record for a finished cell."""
+    changes = {"augmenters": ["none"], "shots": [5], "seeds": [0, 1]}
+    plan = make_plan(tiny_grid(**changes))
+    for cell in plan.cells:
+        counted.write_json("cells", cell.key, {"key": cell.key, "spec": {}, "result": {}, "provenance": {}})
+    counted.files.write(counted.name("scores", plan.cells[0].key), b"")
+    _, board = drivers(**changes)
+    assert board.next_cell()[0].key == plan.cells[1].key and board.next_cell() is None
+
+
+def test_a_chunk_of_a_failed_pool_comes_too_late(drivers):
+    _, board = drivers(augmenters=["memseg"], shots=[0], n_aug=[6, 60])
+    units = board.next_chunks()
+    assert len(units) == 3
+    board.chunk_failed(units[1][0].key, Failure("it broke", by_user=False))
+    board.chunk_done(units[2][0].key, units[2][1])  # other workers were at it
+    assert not board.chunks_left and not board.cells_left and board.chunks_done == 0
+    assert sum(board.blocked.values()) == 2
+
+
+# -- growth
+
+
+def calls(board):
+    """Function calls until every chunk, measurement and cell is done, Python's and C's: a cost that never varies."""
+    count = 0
+
+    def note(frame, event, argument):
+        nonlocal count
+        count += event in ("call", "c_call")
+
+    sys.setprofile(note)
+    try:
+        done = play(board)
+    finally:
+        sys.setprofile(None)
+    assert done == board.total and not board.pools_left and not board.cells_left
+    return count
+
+
+def test_the_board_costs_the_same_for_each_cell(counted, drivers):
+    """With pools, of which each is measured, in proportion to the cells."""
+    costs, asked = [], []
+    for seeds in (20, 80):
+        grid = {"augmenters": ["memseg"], "shots": [0], "n_aug": [3, 6], "seeds": list(range(seeds))}
+        _, board = drivers(**grid, fidelity={"extractor": "micro_resnet"}, name=f"of{seeds}")
+        assert board.fidelity_total == seeds and board.total == 2 * seeds
+        counted.files.take()
+        costs.append(calls(board))
+        asked.append(sum(counted.files.take().values()))
+    assert costs[1] < 4.4 * costs[0]
+    assert asked[1] < 4.4 * asked[0]
+
+
+def test_a_worker_holds_little_of_a_large_grid(monkeypatch):
+    """What Ray copies into each worker grows by a reference for many cells; arrays it maps."""
+    monkeypatch.setattr("augbench.runner.mailbox.TOGETHER", 30)
+    copied = []
+    for seeds in (2, 100):
+        plan = make_plan(tiny_grid(augmenters=["none", "memseg"], seeds=list(range(seeds))))
+        there, buffers, fetched = [], [], []
+
+        def put(units, there=there):
+            there.append(units)
+            return len(there) - 1
+
+        def get(number, there=there, fetched=fetched):
+            fetched.append(number)
+            return there[number]
+
+        copied.append(len(pickled := pickle.dumps(Work(plan, put), protocol=5, buffer_callback=buffers.append)))
+        work = pickle.loads(pickled, buffers=buffers)
+        for cell in plan.cells:
+            assert work.of(cell.key, get) == (cell, plan.needs[cell.key])
+        assert fetched == list(range(-(-len(plan.cells) // 30)))
+    assert copied[1] < copied[0] + 100
+
+
+# -- S3: what a question costs
+
+
+def test_a_question_to_s3_is_one_request(s3):
+    files = Store("s3://bucket/store").files
+    files.write("cells/a.json", b"1")
+
+    def requests(call):
+        s3.requests.clear()
+        call()
+        return [method for method, _ in s3.requests]
+
+    assert requests(lambda: files.read("cells/a.json")) == ["GET"]
+    assert requests(lambda: files.exists("cells/a.json")) == ["GET"]
+    assert requests(lambda: files.exists("cells/x.json")) == ["GET"]
+    assert requests(lambda: files.remove("failures/x.json")) == ["GET"]
+    assert requests(lambda: list(files.read_many(["cells/a.json", "cells/x.json"]))) == ["GET", "GET"]
+    assert requests(lambda: files.create("leases/x", b"1")) == ["PUT"]

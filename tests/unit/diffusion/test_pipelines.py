@@ -1,0 +1,508 @@
+"""`augbench models` and the bundles behind it: what is shipped, what is loaded and refused, and what seeds decide.
+
+Nothing here asks whether the weights are good.
+"""
+
+import filecmp
+import json
+import shutil
+import socket
+import subprocess
+import sys
+import warnings
+
+import numpy as np
+import pytest
+import torch
+from diffusers import StableDiffusionPipeline, StableDiffusionXLInpaintPipeline
+from diffusers.utils import logging as diffusers_logging
+from helpers import assert_one_line, cli
+from huggingface_hub.utils import logging as hub_logging
+from PIL import Image
+from safetensors.torch import load_file, save_file
+from transformers.utils import logging as transformers_logging
+
+import augbench.cli.app
+from augbench.cli.models_view import show_model
+from augbench.core.errors import UserError
+from augbench.core.weights import parameters, shapes
+from augbench.diffusion.pipelines import BUNDLES, MODELS, canvas, embedded, find, load
+from augbench.diffusion.sampling import fit_mask, sample
+
+SD, SDXL = "micro-sd", "micro-sdxl-inpaint"
+SHIPPED = {name: bundle for name, bundle in BUNDLES.items() if embedded(name)}
+LONG = "scratch on metal " * 60
+
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+@pytest.fixture(scope="module")
+def pipelines():
+    return {name: load(find(name)) for name in SHIPPED}
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A copy of the small bundle, to be damaged."""
+    return shutil.copytree(MODELS / SD, tmp_path / "mine")
+
+
+@pytest.fixture
+def augbench_here(tmp_path, monkeypatch, capsys):
+    """Runs a command in this process and an empty folder: (exit status, output, error output)."""
+    monkeypatch.chdir(tmp_path)
+
+    def call(*arguments):
+        monkeypatch.setattr("sys.argv", ["augbench", *map(str, arguments)])
+        with pytest.raises(SystemExit) as left:
+            augbench.cli.app.main()
+        return left.value.code, *capsys.readouterr()
+
+    return call
+
+
+def refused(outcome, *words):
+    """As `assert_one_line`, of a command in this process."""
+    status, _, error = outcome
+    assert status == 2
+    assert error.startswith("augbench: ") and error.count("\n") == 1, error
+    for word in words:
+        assert str(word) in error, error
+
+
+def painted(pipelines, name=SD, prompts=("metal", "wood", "a crack"), **options):
+    places = {}
+    if name == SDXL:
+        places["image"] = np.full((64, 64, 3), 90, np.uint8)
+        places["mask"] = np.zeros((64, 64), bool)
+        places["mask"][20:40, 10:50] = True
+    options = {"seeds": range(len(prompts)), "steps": 2, "guidance": 3.0, **places, **options}
+    return sample(pipelines[name], find(name), prompts, **options)
+
+
+# -- what is shipped
+
+
+def test_the_folders_hold_no_pickles_and_are_small():
+    files = [path for path in MODELS.rglob("*") if path.is_file()]
+    assert {path.suffix for path in files} <= {".safetensors", ".json", ".txt", ".md", ".png"}
+    assert sum(path.stat().st_size for path in files) <= 16 * 10**6
+    for path in files:
+        if path.suffix == ".safetensors":
+            assert parameters(path) == sum(tensor.numel() for tensor in load_file(path).values())
+
+
+def test_the_registry_says_what_the_folders_say():
+    assert {path.parent.name for path in MODELS.glob("*/model_index.json")} == set(SHIPPED)
+    for name, bundle in SHIPPED.items():
+        assert find(name) is bundle and embedded(name)
+        assert find(MODELS / name) == bundle
+        assert (MODELS / name / "README.md").is_file()
+    assert not embedded("mine") and not embedded(str(MODELS / SD))
+
+
+@pytest.mark.parametrize("part", ["vae", "tokenizer", "text_encoder"])
+def test_shared_parts_are_equal_files(part):
+    names = sorted(path.name for path in (MODELS / SD / part).iterdir())
+    assert names == sorted(path.name for path in (MODELS / SDXL / part).iterdir())
+    assert filecmp.cmpfiles(MODELS / SD / part, MODELS / SDXL / part, names, shallow=False)[0] == names
+
+
+@pytest.mark.parametrize(
+    ("name", "family", "channels"), [(SD, StableDiffusionPipeline, 4), (SDXL, StableDiffusionXLInpaintPipeline, 9)]
+)
+def test_ordinary_diffusers_loads_them(name, family, channels):
+    pipeline = family.from_pretrained(MODELS / name)
+    assert pipeline.unet.config.in_channels == channels
+    assert pipeline.unet.config.sample_size * pipeline.vae_scale_factor == find(name).size
+
+
+# -- loading
+
+
+def test_loading_is_silent_offline_and_leaves_the_libraries_as_they_were(monkeypatch, capfd):
+    def no_network(*_):
+        raise AssertionError("asked the network")
+
+    monkeypatch.setattr(socket.socket, "connect", no_network)
+    monkeypatch.setattr(socket, "getaddrinfo", no_network)
+    libraries = (diffusers_logging, transformers_logging)
+    before = [(library.get_verbosity(), library.is_progress_bar_enabled()) for library in libraries]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        pipeline = load(find(SDXL))
+        half = load(find(SD), dtype=torch.bfloat16)
+    assert "".join(capfd.readouterr()) == ""
+    assert before == [(library.get_verbosity(), library.is_progress_bar_enabled()) for library in libraries]
+    assert pipeline.unet.dtype == torch.float32 and half.unet.dtype == torch.bfloat16
+    assert pipeline.unet.conv_in.weight.is_contiguous(memory_format=torch.channels_last)
+
+
+def test_a_folder_is_a_bundle(folder):
+    bundle = find(folder)
+    assert (bundle.name, bundle.kind, bundle.size) == ("mine", "sd", 64)
+    assert load(bundle).unet.config.in_channels == 4
+
+
+def test_weights_in_several_files_are_read(folder):
+    unet = folder / "unet"
+    tensors = load_file(unet / "diffusion_pytorch_model.safetensors")
+    (unet / "diffusion_pytorch_model.safetensors").unlink()
+    files = ["diffusion_pytorch_model-00001-of-00002.safetensors", "diffusion_pytorch_model-00002-of-00002.safetensors"]
+    weight_map = {name: files[index % 2] for index, name in enumerate(tensors)}
+    for file in files:
+        save_file({name: tensors[name] for name in tensors if weight_map[name] == file}, unet / file, {"format": "pt"})
+    index = {"metadata": {}, "weight_map": weight_map}
+    (unet / "diffusion_pytorch_model.safetensors.index.json").write_text(json.dumps(index))
+    whole = load(find(SD)).unet.state_dict()
+    assert all(torch.equal(tensor, whole[name]) for name, tensor in load(find(folder)).unet.state_dict().items())
+
+
+def drop_a_tensor(path):
+    tensors = load_file(path)
+    tensors.pop(sorted(tensors)[3])
+    save_file(tensors, path, {"format": "pt"})
+
+
+def replaced(path, old, new):
+    path.write_text(path.read_text().replace(old, new))
+
+
+UNET, ENCODER = "unet/diffusion_pytorch_model.safetensors", "text_encoder/model.safetensors"
+DAMAGES = {
+    "no weights": (lambda f: (f / UNET).unlink(), [UNET, "missing"]),
+    "a pickle": (lambda f: (f / UNET).rename(f / "unet/diffusion_pytorch_model.bin"), [UNET, "missing"]),
+    "cut off": (lambda f: (f / UNET).write_bytes((f / UNET).read_bytes()[:100_000]), [UNET, "100,000 bytes"]),
+    "junk": (lambda f: (f / UNET).write_bytes(b"junk"), [UNET, "damaged"]),
+    "no tensors": (lambda f: (f / UNET).write_bytes(b"\x02\0\0\0\0\0\0\0[]"), [UNET, "damaged"]),
+    "another's": (lambda f: shutil.copy(MODELS / SDXL / UNET, f / UNET), ["mine", "conv_in", "restore"]),
+    "a tensor is gone": (lambda f: drop_a_tensor(f / ENCODER), ["text_encoder", "do not fit"]),
+    "no vae": (lambda f: shutil.rmtree(f / "vae"), ["vae", "missing"]),
+    "no scheduler": (lambda f: shutil.rmtree(f / "scheduler"), ["'scheduler'", "restore"]),
+    "no words": (lambda f: [path.unlink() for path in (f / "tokenizer").glob("*o*.json")], ["token", "missing"]),
+    "bad words": (lambda f: (f / "tokenizer/tokenizer.json").write_text("{"), ["tokenizer.json", "no JSON"]),
+    "few words": (lambda f: replaced(f / "text_encoder/config.json", '"vocab_size": ', '"vocab_size": 9'), ["mine"]),
+    "bad config": (lambda f: (f / "unet/config.json").write_text("[]"), ["unet/config.json", "damaged"]),
+    "no size": (lambda f: replaced(f / "unet/config.json", '"sample_size"', '"size"'), ["sample_size"]),
+    "no stages": (lambda f: (f / "vae/config.json").write_text("{}"), ["block_out_channels"]),
+    "foreign code": (lambda f: replaced(f / "model_index.json", '"diffusers"', '"os"'), ["model_index.json", "'vae'"]),
+    "another pipeline": (lambda f: replaced(f / "model_index.json", "DiffusionPip", "FluxPip"), ["none of ours"]),
+    "no index": (lambda f: (f / "model_index.json").unlink(), ["no model_index.json"]),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_damaged_folder_is_named_in_one_line(folder, damage):
+    harm, words = DAMAGES[damage]
+    harm(folder)
+    with pytest.raises(UserError) as error:
+        load(find(folder))
+    assert "\n" not in str(error.value) and len(str(error.value)) < 500
+    for word in [*words, str(folder)]:
+        assert word in str(error.value)
+
+
+def test_a_tokenizer_that_does_not_say_its_length(folder):
+    config = folder / "tokenizer" / "tokenizer_config.json"
+    config.write_text(json.dumps({k: v for k, v in json.loads(config.read_text()).items() if k != "model_max_length"}))
+    assert load(find(folder)).tokenizer.model_max_length == 77
+
+
+def test_unknown_names():
+    with pytest.raises(UserError, match="did you mean 'micro-sd'"):
+        find("micro-ds")
+    for name in ("nothing", "~nobody", "", "x" * 5000, "a\0b"):
+        with pytest.raises(UserError, match=r"known: micro-sd, micro-sdxl-inpaint|cannot be looked for"):
+            find(name)
+    with pytest.raises(UserError, match="missing"):
+        shapes(MODELS / "none.safetensors")
+
+
+# -- sampling
+
+
+@pytest.mark.parametrize("name", [SD, SDXL])
+def test_seeds_decide(pipelines, name):
+    first = painted(pipelines, name)
+    assert first.shape == (3, 64, 64, 3) and first.dtype == np.uint8
+    assert np.array_equal(first, painted(pipelines, name))
+    others = painted(pipelines, name, seeds=[7, 8, 9])
+    same_prompt = painted(pipelines, name, prompts=["metal"] * 2)
+    assert all(not np.array_equal(a, b) for a, b in [*zip(first, others, strict=True), same_prompt])
+
+
+@pytest.mark.parametrize("name", [SD, SDXL])
+def test_the_batch_changes_nothing_but_rounding(pipelines, name):
+    together, alone = painted(pipelines, name).astype(int), painted(pipelines, name, batch=1).astype(int)
+    assert np.abs(together - alone).mean() <= 2
+
+
+def test_prompt_negative_image_mask_and_strength_are_read(pipelines):
+    def one(name, prompt="metal", **options):
+        return painted(pipelines, name, [prompt], **options)[0]
+
+    grey, other = one(SD), np.full((64, 64, 3), 200, np.uint8)
+    for changed in (one(SD, "wood"), one(SD, ""), one(SD, negative="wood"), one(SD, guidance=1.0), one(SD, steps=3)):
+        assert not np.array_equal(grey, changed)
+    inside = one(SDXL)
+    for changed in (
+        one(SDXL, image=other),
+        one(SDXL, mask=np.ones((64, 64), bool)),
+        one(SDXL, steps=4, strength=0.5),
+    ):
+        assert not np.array_equal(inside, changed)
+
+
+@pytest.mark.parametrize("steps", [1, 3, 49])
+def test_any_number_of_steps_with_any_strength_is_at_least_one_step(pipelines, monkeypatch, steps):
+    done = []
+    forward = pipelines[SDXL].unet.forward
+    monkeypatch.setattr(pipelines[SDXL].unet, "forward", lambda *a, **k: done.append(1) or forward(*a, **k))
+    painted(pipelines, SDXL, ["a"], steps=steps, strength=0.001)
+    assert len(done) == 1
+
+
+def test_other_sizes_are_fitted_and_thin_masks_stay(pipelines):
+    mask = np.zeros((300, 200), bool)
+    mask[150, 20:180] = True
+    assert fit_mask(mask, 64).any()
+    image = np.zeros((300, 200, 3), np.uint8)
+    assert painted(pipelines, SDXL, ["a"], image=image, mask=mask).shape == (1, 64, 64, 3)
+    each = painted(pipelines, SDXL, ["a", "a"], image=np.stack([image, image + 90]), mask=np.stack([mask, mask]))
+    assert not np.array_equal(*each)
+
+
+def test_long_prompts_are_never_cut(pipelines):
+    fits = " ".join(["a"] * 75)
+    assert len(painted(pipelines, SD, [fits], negative=fits)) == 1
+    for prompts, negative in (([f"{fits} a"], None), (["a"], LONG)):
+        with pytest.raises(UserError, match=r"prompt '.*\.\.\.' is \d+ tokens long and 'micro-sd' reads 77"):
+            painted(pipelines, SD, prompts, negative=negative)
+
+
+def test_misuse_is_a_value_error(pipelines):
+    mask = np.ones((64, 64), bool)
+    for name, options in (
+        (SD, {"seeds": [0]}),
+        (SD, {"mask": mask}),
+        (SDXL, {"mask": None}),
+        (SDXL, {"mask": ~mask}),
+        (SDXL, {"mask": mask[:9]}),
+        (SDXL, {"mask": np.stack([mask, mask])}),
+    ):
+        with pytest.raises(ValueError, match=r"prompts|text alone|needs an image|mask"):
+            painted(pipelines, name, **options)
+
+
+def test_nan_is_no_picture(pipelines, monkeypatch):
+    forward = pipelines[SD].vae.decode
+    monkeypatch.setattr(pipelines[SD].vae, "decode", lambda z, **k: forward(z * float("nan"), **k))
+    with pytest.raises(UserError, match="NaN"):
+        painted(pipelines, SD, ["a"])
+
+
+# -- the commands
+
+
+def test_list_and_show_need_no_torch():
+    listed = cli("models", "list")
+    assert listed.returncode == 0, listed.stderr
+    for word in (*BUNDLES, "micro_resnet", "backbone", "0.49 M", "apache-2.0"):
+        assert word in listed.stdout
+    assert listed.stdout.rstrip().endswith('labelled "mechanics, not evidence".')
+    code = (
+        "import sys; from augbench.cli.models_view import models_table; models_table(); print('torch' in sys.modules)"
+    )
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert ran.stdout.strip() == "False"
+
+
+@pytest.mark.parametrize("name", [*SHIPPED, "micro_resnet"])
+def test_show_prints_the_card(augbench_here, name):
+    status, out, _ = augbench_here("models", "show", name)
+    assert status == 0 and name in out and "parameters" in out and "---\n" not in out
+
+
+def test_a_card_that_is_missing_or_strange(augbench_here, folder):
+    (folder / "README.md").write_text("---\n[ no: yaml\n---\nThe card.\n")
+    assert "The card." in augbench_here("models", "show", folder)[1]
+    (folder / "README.md").unlink()
+    refused(augbench_here("models", "show", folder), "README.md", "card")
+    refused(augbench_here("models", "show", "micro_resnt"), "did you mean 'micro_resnet'")
+
+
+@pytest.mark.parametrize("name", [SD, SDXL])
+def test_sample_writes_a_sheet(augbench_here, tmp_path, name):
+    options = ("--count", 2, "--steps", 1)
+    status, out, _ = augbench_here("models", "sample", name, *options)
+    assert status == 0 and "s each (mechanics, not evidence)" in out and f"{name}.png" in out
+    with Image.open(tmp_path / f"{name}.png") as sheet:
+        assert sheet.height > 4 * 168  # a row for each prompt
+        first = np.asarray(sheet)
+    assert augbench_here("models", "sample", name, *options, "--out", "again.png")[0] == 0
+    assert np.array_equal(first, np.asarray(Image.open(tmp_path / "again.png")))
+    assert augbench_here("models", "sample", name, *options, "--seed", 9, "--out", "again.png")[0] == 0
+    assert not np.array_equal(first, np.asarray(Image.open(tmp_path / "again.png")))
+    chosen = ("--prompt", "", "--prompt", "wood", "--negative", "metal", "--guidance", 2, "--out", "new/sheet.png")
+    assert augbench_here("models", "sample", name, *options, *chosen)[0] == 0
+    assert sorted(p.name for p in tmp_path.rglob("*") if p.is_file()) == ["again.png", f"{name}.png", "sheet.png"]
+
+
+def test_sample_of_a_folder_is_not_called_embedded(augbench_here, folder):
+    for name in ("mine", SD):  # its own name, then ours
+        folder = folder.rename(folder.with_name(name))
+        status, out, _ = augbench_here("models", "sample", f"./{name}", "--count", 1, "--steps", 1, "--prompt", "a")
+        assert status == 0 and "1 picture, " in out and "mechanics" not in out and f"{name}.png" in out
+
+
+@pytest.fixture
+def pictures(tmp_path):
+    """Files by name: a picture, a mask of it, and what cannot be used."""
+    draw = np.random.default_rng(0)
+    mask = np.zeros((40, 60), np.uint8)
+    mask[10:20, 30:50] = 255
+    rgb = draw.integers(0, 256, (40, 60, 4), np.uint8)
+    deep = draw.integers(0, 65535, (40, 60)).astype(np.uint16)
+    arrays = {"image": rgb[..., :3], "alpha": rgb, "deep": deep, "mask": mask, "grey": mask // 3, "small": mask[:20]}
+    for name, array in arrays.items():
+        Image.fromarray(array).save(tmp_path / f"{name}.png")
+    (tmp_path / "cut.png").write_bytes((tmp_path / "image.png").read_bytes()[:500])
+    return {name: tmp_path / f"{name}.png" for name in (*arrays, "cut", "none")}
+
+
+def test_sample_paints_in_a_given_picture(augbench_here, pictures):
+    given = ("--image", pictures["image"], "--mask", pictures["mask"])
+    status, out, _ = augbench_here(
+        "models", "sample", SDXL, "--prompt", "a", "--count", 2, "--steps", 2, *given, "--out", "given.png"
+    )
+    assert status == 0 and "2 pictures" in out
+    assert np.asarray(Image.open("given.png")).any()
+
+
+@pytest.mark.parametrize(
+    ("image", "mask", "words"),
+    [
+        ("image", None, ["image.png", "--mask FILE"]),
+        (None, "mask", ["mask.png", "--image FILE"]),
+        ("image", "grey", ["grey.png", "empty"]),
+        ("image", "small", ["small.png", "60 x 20", "60 x 40"]),
+        ("alpha", "mask", ["alpha.png", "transparent"]),
+        ("deep", "mask", ["deep.png", "8 bits"]),
+        ("cut", "mask", ["cut.png", "cannot be read"]),
+        ("none", "mask", ["none.png", "missing"]),
+        ("image", "deep", ["deep.png", "8 bits"]),
+    ],
+)
+def test_pictures_that_do_not_fit(augbench_here, pictures, image, mask, words):
+    given = [*(("--image", pictures[image]) if image else ()), *(("--mask", pictures[mask]) if mask else ())]
+    refused(augbench_here("models", "sample", SDXL, *given), *words)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["micro_resnet"], ["micro_resnet", "backbone", "models show"]),
+        (["micro-ds"], ["did you mean 'micro-sd'"]),
+        (["."], ["no model_index.json"]),
+        ([SD, "--image", "x.png"], ["--image", SD]),
+        ([SD, "--mask", "x.png"], ["--mask", SD]),
+        ([SD, "--count", 0], ["--count"]),
+        ([SD, "--steps", 0], ["--steps"]),
+        ([SD, "--steps", 501], ["--steps"]),
+        ([SD, "--guidance", "nan"], ["--guidance"]),
+        ([SD, "--seed", -1], ["--seed"]),
+        ([SD, "--prompt", LONG], ["prompt 'scratch on metal", "77"]),
+        ([SD, "--prompt", "a", "--count", 1, "--steps", 1, "--out", "."], ["cannot write", "elsewhere"]),
+    ],
+)
+def test_mistakes(augbench_here, arguments, words):
+    refused(augbench_here("models", "sample", *arguments), *words)
+
+
+def test_a_mistake_in_a_process_of_its_own():
+    assert_one_line(cli("models", "show", "nothing"), "nothing", "micro-sd")
+
+
+# -- the hub
+
+
+@pytest.fixture
+def hub(tmp_path, monkeypatch):
+    """A hub that holds `sd15` in the shape of the small bundle; what was asked of it is noted."""
+    cached = shutil.copytree(MODELS / SD, tmp_path / "cached")
+    for path in list(cached.rglob("*.safetensors")):
+        path.rename(path.with_name(f"{path.stem}.fp16.safetensors"))
+    asked = []
+
+    def snapshot_download(repository, **options):
+        asked.append((repository, options))
+        return str(cached)
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", snapshot_download)
+    return cached, asked
+
+
+def test_a_bundle_of_the_hub_is_loaded_at_its_revision_without_the_network(hub):
+    pipeline = load(find("sd15"))
+    assert sum(p.numel() for p in pipeline.unet.parameters()) > 1e6
+    ((repository, options),) = hub[1]
+    assert repository == "stable-diffusion-v1-5/stable-diffusion-v1-5"
+    assert len(options["revision"]) == 40 and options["local_files_only"]
+    wanted = options["allow_patterns"]
+    assert "unet/diffusion_pytorch_model.fp16.safetensors" in wanted and "text_encoder/model.fp16.safetensors" in wanted
+    assert not [pattern for pattern in wanted if "safety" in pattern or pattern.endswith(".bin")]
+
+
+def test_a_bundle_that_cannot_be_had_is_one_line_with_both_ways_out(monkeypatch, hub, caplog):
+    (hub[0] / "unet" / "diffusion_pytorch_model.fp16.safetensors").unlink()  # a cache that was not filled
+    with pytest.raises(UserError, match="Hugging Face cache, or give a local diffusers folder"):
+        load(find("sd15"))
+    assert [options["local_files_only"] for _, options in hub[1]] == [True, False]
+
+    def unreachable(*_, **__):
+        hub_logging.get_logger("huggingface_hub.utils._http").warning("Retrying in 1s [Retry 1/5].")
+        raise OSError("no route to host")
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", unreachable)
+    with pytest.raises(UserError, match=r"sdxl-inpaint.*no route to host") as caught:
+        load(find("sdxl-inpaint"))
+    assert "\n" not in str(caught.value) and not caplog.messages
+    with pytest.raises(OSError):
+        unreachable()
+    assert len(caplog.messages) == 1  # outside it the hub speaks as before
+
+
+def test_show_says_where_a_bundle_of_the_hub_is(capsys):
+    from rich.console import Console
+
+    show_model("sdxl-inpaint", Console())
+    said = capsys.readouterr().out
+    assert "1024 x 1024" in said and "huggingface.co/diffusers/" in said
+
+
+# -- what is told
+
+
+def test_texts_are_encoded_as_the_pipeline_would(pipelines):
+    """Unless a layer is skipped, the pictures are those of an ordinary call."""
+    pipeline, prompts = pipelines[SD], ["copper metal scratches", "wood", "wood"]
+    generators = [torch.Generator().manual_seed(seed) for seed in (3, 4, 5)]
+    options = {"num_inference_steps": 2, "guidance_scale": 3.0, "height": 64, "width": 64, "output_type": "np"}
+    plain = pipeline(prompts, negative_prompt=["dark"] * 3, generator=generators, **options).images
+    ours = [
+        sample(
+            pipeline, find(SD), prompts, seeds=[3, 4, 5], steps=2, guidance=3.0, negative="dark", clip_skip=clip_skip
+        )
+        for clip_skip in (1, 2)
+    ]
+    assert (abs(ours[0] - plain * 255) <= 0.51).all()
+    assert (ours[0] != ours[1]).any()
+
+
+def test_pictures_of_another_shape(pipelines):
+    bundle = find(SD)
+    shape = canvas(bundle, aspect=64 / 176)
+    assert shape == (104, 40)
+    made = sample(pipelines[SD], bundle, ["wood"], seeds=[0], steps=1, guidance=1.0, shape=shape)
+    assert made.shape == (1, *shape, 3)

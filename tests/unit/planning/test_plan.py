@@ -1,0 +1,204 @@
+"""Grid to plan: what a grid means, what shares a key, what is left out, what is refused."""
+
+import layouts
+import pytest
+from helpers import ROOT, TINY, cli, on_disk, tiny, tiny_grid, tiny_plan
+
+from augbench.core.errors import UserError
+from augbench.core.specs import Cell, PoolSpec
+from augbench.planning.grid import load_grid, make_grid
+from augbench.planning.plan import make_plan
+from augbench.planning.remaining import subtract
+
+CONFIGS = ROOT / "tune_configs"
+
+
+def pools_by(plan, name):
+    return [pool for pool in plan.pools.values() if pool.augmenter.name == name]
+
+
+def test_inout_tables_need_1920_pictures():
+    plan = make_plan(load_grid(CONFIGS / "inout_ksdd2.yaml"))
+    assert len(pools_by(plan, "memseg")) == 4
+    assert len(pools_by(plan, "ddpm")) == 12
+    assert set(plan.pool_sizes.values()) == {120}
+    assert plan.images == 1920
+    assert plan.naive_images == 10800
+    assert len(plan.cells) == 3 * 3 * 3 * 4 + 4
+    assert len({plan.adapter(pool).key for pool in pools_by(plan, "ddpm")}) == 3  # one for each regime
+    assert plan.absent == ["ksdd2"] and not plan.not_runnable
+
+
+def test_plan_prints_that_arithmetic():
+    out = " ".join(cli("plan", CONFIGS / "inout_ksdd2.yaml").stdout.split())
+    assert "4 memseg pools x 120 + 12 ddpm pools x 120 = 1,920 pictures" in out
+    assert "10,800" in out
+
+
+@pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.yaml")), ids=lambda p: p.stem)
+def test_every_shipped_grid_can_be_planned(path):
+    assert make_plan(load_grid(path)).cells
+
+
+def test_pools_hold_only_what_is_read():
+    plan = tiny_plan(augmenters=["memseg", "toy"], shots=[0, 2, 5, "all"], draws=[0, 1])
+    assert len(pools_by(plan, "memseg")) == 1  # it reads no shots: one pool for all regimes and draws
+    assert len(pools_by(plan, "toy")) == 1 + 2 + 2 + 1  # zero, two draws of 2 and of 5, all
+
+
+def test_draws_matter_only_for_a_number_of_shots():
+    plan = tiny_plan(augmenters=["none"], shots=[5, "all"], draws=[0, 1, 2])
+    assert [cell.draw for cell in plan.cells] == [0, 1, 2, None]
+
+
+def test_settings_change_keys_and_aliases_do_not_change_pools():
+    augmenters = [
+        "memseg",
+        {"name": "memseg", "as": "same"},
+        {"name": "memseg", "as": "texture_only", "settings": {"texture_share": 1.0}},
+    ]
+    plan = tiny_plan(augmenters=augmenters, shots=[0])
+    assert len(plan.pools) == 2
+    assert len({cell.key for cell in plan.cells}) == 3
+
+
+def test_fresh_pools_make_new_pictures_for_each_n_aug():
+    plan = tiny_plan(augmenters=["memseg"], shots=[0], n_aug=[4, 6], fresh_pools=True)
+    assert sorted(plan.pool_sizes.values()) == [4, 6]
+    assert plan.images == plan.naive_images == 10
+
+
+def test_mixture_takes_shares_of_its_parts_pools():
+    parts = [{"name": "memseg", "share": 0.5}, {"name": "cutpaste", "share": 0.5}]
+    mixture = {"name": "mixture", "as": "half", "settings": {"parts": parts}}
+    plan = tiny_plan(augmenters=["memseg", mixture], shots=[0], n_aug=[7])
+    by_name = {cell.augmenter.alias: plan.needs[cell.key] for cell in plan.cells}
+    assert [(take.pool.augmenter.name, take.n) for take in by_name["half"]] == [("memseg", 4), ("cutpaste", 3)]
+    assert by_name["half"][0].pool.key == by_name["memseg"][0].pool.key
+    assert not pools_by(plan, "mixture")
+
+
+def test_mixture_key_follows_the_content_of_its_parts(tmp_path):
+    layouts.save(layouts.picture(__import__("numpy").random.default_rng(0))[0], tmp_path / "a.png")
+    parts = [
+        {"name": "memseg", "share": 0.5, "settings": {"texture_folder": str(tmp_path)}},
+        {"name": "cutpaste", "share": 0.5},
+    ]
+    grid = tiny_grid(augmenters=[{"name": "mixture", "settings": {"parts": parts}}], shots=[0])
+    before = make_plan(grid).cells[0].key
+    layouts.save(layouts.picture(__import__("numpy").random.default_rng(1))[0], tmp_path / "b.png")
+    assert make_plan(grid).cells[0].key != before
+
+
+def test_what_cannot_be_is_left_out_and_said():
+    plan = tiny_plan(shots=[0, 5], n_aug=[0, 6])
+    assert {cell.augmenter.alias for cell in plan.cells if cell.shots == 0} == {"memseg"}
+    assert any("no defective picture to learn from" in reason for reason in plan.dropped)
+    assert any("that is the augmenter 'none'" in reason for reason in plan.dropped)
+
+
+def test_specs_survive_json():
+    plan = tiny_plan(augmenters=["toy"])
+    for cell in plan.cells:
+        assert Cell.from_dict(cell.as_dict()).key == cell.key
+    for pool in plan.pools.values():
+        assert PoolSpec.from_dict(pool.as_dict()).key == pool.key
+        assert pool.adapter.key == PoolSpec.from_dict(pool.as_dict()).adapter.key
+
+
+def test_keys_are_frozen():
+    """A key that changes orphans every store in the world: bump SCHEMA on purpose, then change these lines."""
+    plan = make_plan(load_grid(CONFIGS / "inout_ksdd2.yaml"))
+    keys = [cell.key for cell in plan.cells]
+    assert keys[0] == "ksdd2-none-full-n0-s0-cb77f2d3"
+    assert "ksdd2-inout-few5-n100-s2-feeff3bd" in keys
+
+
+def test_protocol_enters_the_key_and_prose_does_not():
+    one, prose, other = (
+        tiny_plan(protocols=[{"name": "tiny", **TINY, **change}]).cells[0].key
+        for change in ({}, {"about": "other words"}, {"epochs": 3})
+    )
+    assert one == prose != other
+
+
+def test_location_is_no_part_of_a_key(tmp_path):
+    keys = []
+    for place in ("a", "b"):
+        settings = layouts.draw_folder(tmp_path / place)
+        keys.append([c.key for c in tiny_plan(**on_disk("folder", settings, augmenters=["none"])).cells])
+    assert keys[0] == keys[1]
+
+
+def test_subtract_knows_chunks(store):
+    plan = tiny_plan(augmenters=["memseg"], shots=[0], n_aug=[6, 45])
+    remaining = subtract(plan, store)
+    assert len(remaining.cells) == 2 and len(remaining.chunks) == 3 and remaining.images == 60
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"datsets": ["surfaces"]}, "unknown key 'datsets' (did you mean 'datasets'?)"),
+        ({"datasets": ["surfcaes"]}, "did you mean 'surfaces'?"),
+        ({"augmenters": ["memsg"]}, "did you mean 'memseg'?"),
+        ({"protocols": ["demmo"]}, "did you mean 'demo'?"),
+        ({"shots": [-1]}, "shots"),
+        ({"shots": ["some"]}, "shots"),
+        ({"n_aug": []}, "n_aug"),
+        ({"seeds": ["x"]}, "seeds"),
+        ({"augmenters": ["memseg", "memseg"]}, "twice"),
+        ({"augmenters": [{"name": "memseg", "settings": {"opacty": 1}}]}, "opacty"),
+        ({"augmenters": [{"name": "mixture"}]}, "parts"),
+        ({"protocols": [{"name": "demo", "epocs": 3}]}, "did you mean 'epochs'?"),
+        ({"protocols": [{"name": "demo", "epochs": 0}]}, "epochs"),
+        ({"shots": [500]}, "8 defective training pictures"),
+        ({"augmenters": ["none"], "shots": [0]}, "no cell that can be trained"),
+        ({"augmenters": [{"name": "toy", "settings": {"limit": 5}}]}, "can make 5 pictures"),
+        ({"name": "../x"}, "name"),
+    ],
+)
+def test_mistakes_end_in_one_line(change, words):
+    with pytest.raises(UserError) as error:
+        make_plan(make_grid(tiny(**change)))
+    assert words in str(error.value) and "\n" not in str(error.value)
+
+
+def test_missing_fold_and_masks_are_named(tmp_path):
+    settings = layouts.draw_folder(tmp_path)
+    with pytest.raises(UserError, match="fold 7 does not exist: 'folder' has folds 0 to 4"):
+        tiny_plan(**on_disk("folder", settings, folds=[7]))
+    with pytest.raises(UserError, match="'toy' needs masks, and dataset 'folder' has none"):
+        tiny_plan(**on_disk("folder", settings, augmenters=["toy"]))
+
+
+def test_set_changes_a_grid(tmp_path):
+    path = CONFIGS / "demo.yaml"
+    grid = load_grid(
+        path, ["seeds=[7]", "protocols.demo.epochs=3", "datasets.surfaces.seed=5", "augmenters.memseg.n_aug=4"]
+    )
+    assert grid.seeds == (7,)
+    assert grid.protocols[0].epochs == 3 and grid.protocols[0].name == "demo+epochs=3"
+    assert grid.datasets[0].settings == {"seed": 5}
+    assert next(a for a in grid.augmenters if a.name == "memseg").n_aug == (4,)
+    for wrong in ("seeds", "sedes=1", "datasets.ksdd2.root=/x", "augmenters.memseg=3", "n_aug=[1,"):
+        with pytest.raises(UserError, match="--set"):
+            load_grid(path, [wrong])
+
+
+def test_the_name_of_a_changed_grid_follows_what_decides_its_cells(tmp_path):
+    names = []
+    for number, change in enumerate(("", ", about: other words", ", batchnorm: train", ", epochs: 3")):
+        path = tmp_path / str(number) / "small.yaml"
+        path.parent.mkdir()
+        path.write_text(f"{{datasets: [surfaces], augmenters: [none], protocols: [{{preset: demo, name: p{change}}}]}}")
+        names.append(load_grid(path, ["seeds=[7]"]).name)
+    assert names[0] == names[1] == names[2] != names[3] and names[0].startswith("small+")
+
+
+def test_data_variable_gives_roots(tmp_path, monkeypatch):
+    layouts.draw_magnetic_tile(tmp_path / "magnetic_tile")
+    monkeypatch.setenv("AUGBENCH_DATA", str(tmp_path))
+    plan = tiny_plan(datasets=["magnetic_tile"], augmenters=["none"], shots=["all"])
+    assert not plan.absent
+    assert plan.library.settings["magnetic_tile"][1]["root"] == str((tmp_path / "magnetic_tile").resolve())

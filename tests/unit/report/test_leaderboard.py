@@ -1,0 +1,413 @@
+"""The leaderboard: what it says, that every number has its record, and that nothing of a record can act on the page."""
+
+import base64
+import hashlib
+import json
+import re
+import shutil
+from html.parser import HTMLParser
+from pathlib import Path
+from urllib.parse import unquote
+
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+from boards import BREAKING, HOSTILE, cell, expect, grid_cells, judged_by, write
+from helpers import assert_one_line, cli, path_of, tiny
+from PIL import Image
+
+from augbench.core.errors import UserError
+from augbench.report.evidence.build import build_evidence
+from augbench.report.evidence.pareto import Spending
+from augbench.report.leaderboard.board import board_of
+from augbench.report.leaderboard.headings import gain_text, shots_text, span_text
+from augbench.report.leaderboard.merge import gather
+from augbench.report.leaderboard.page import minus, script_json
+from augbench.report.leaderboard.row_costs import Costs
+from augbench.report.leaderboard.score_tables import RECALLS, precision_at_recalls
+from augbench.report.leaderboard.write_page import write_leaderboard
+from augbench.report.tables import build_tables
+from augbench.storage.store import Store
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """A store with two settings of three augmenters, and its leaderboard."""
+    folder = tmp_path_factory.mktemp("board")
+    store = Store(folder / "store")
+    cells = [*grid_cells(), *grid_cells(shots=5)]
+    for one in cells:
+        write(store, one, notes=["ddpm: made of five shots"] if one.augmenter.name == "ddpm" else [])
+    expect(store, "grid", cells)
+    write_leaderboard([store], folder / "out", say=lambda line: None)
+    return store, folder / "out"
+
+
+def page_data(folder):
+    text = (folder / "index.html").read_text(encoding="utf-8")
+    return json.loads(re.search(r'<script type="application/json" id="data">(.*?)</script>', text, re.DOTALL)[1])
+
+
+class Tags(HTMLParser):
+    """The elements of a page."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.found = []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attributes):
+        self.found.append((tag, dict(attributes)))
+
+
+# -- what it says
+
+
+def test_numbers_are_those_of_the_report(made):
+    store, _ = made
+    gathered = gather([store])
+    board = board_of(gathered)
+    for table, shown in zip(build_tables(gathered.expected, gathered.records), board.content["tables"], strict=True):
+        assert shown["title"] == table.title
+        for row, entry in zip(table.rows, shown["rows"], strict=True):
+            for column in table.columns[1:]:
+                assert entry["values"][column.key]["text"] == row.text(column)
+
+
+def test_gains_and_verdicts_are_those_of_the_evidence(made):
+    store, _ = made
+    gathered = gather([store])
+    found = {}
+    for one in build_evidence(store, gathered.expected, gathered.records):
+        found |= {(one.table.title, row.augmenter, row.n_aug): row for row in one.against}
+    seen = 0
+    for table in board_of(gathered).content["tables"]:
+        assert table["against"] == "none"
+        for row in table["rows"]:
+            if row["n_aug"]:
+                one = found[table["title"], row["augmenter"], row["n_aug"]]
+                assert row["values"]["gain"]["value"] == pytest.approx(one.together.estimate, abs=1e-6)
+                assert row["values"]["verdict"]["text"] == one.verdict
+                seen += 1
+    assert seen == 8
+    assert {row.verdict for row in found.values()} >= {"better"}  # ddpm is made to be
+
+
+def test_without_scores_there_are_means_and_no_verdicts(store):
+    for one in grid_cells():
+        write(store, one, scored=one.seed > 0)
+    (table,) = board_of(gather([store])).content["tables"]
+    keys = {column["key"] for column in table["columns"]}
+    assert "gain" in keys and not keys & {"verdict", "interval", "gain_interval"}
+    rows = {(row["augmenter"], row["n_aug"]): row["values"] for row in table["rows"]}
+    gain = rows["ddpm", 80]["ap"]["value"] - rows["none", 0]["ap"]["value"]
+    assert rows["ddpm", 80]["gain"]["text"] == gain_text(gain)
+    assert any("nothing is said of chance" in note for note in table["notes"])
+
+
+def test_without_none_rows_are_compared_with_memseg_of_as_many_pictures(store):
+    for one in grid_cells(shots=0):
+        if one.n_aug:
+            write(store, one)
+    (table,) = board_of(gather([store])).content["tables"]
+    rows = {(row["augmenter"], row["n_aug"]): row for row in table["rows"]}
+    assert table["against"] == "memseg"
+    assert rows["ddpm", 40]["partner"] == rows["memseg", 40]["id"]
+    assert rows["memseg", 40]["values"]["gain"]["text"] == "–"  # noqa: RUF001 - the dash is what is printed
+
+
+def test_missing_cells_are_marked(store, tmp_path):
+    cells = grid_cells()
+    expect(store, "grid", cells)
+    for one in cells[:-1]:
+        write(store, one)
+    write_leaderboard([store], tmp_path / "out", say=lambda line: None)
+    text = (tmp_path / "out" / "index.html").read_text(encoding="utf-8")
+    assert "2/3 *" in text and "incomplete: 14 of 15 cells" in text
+    assert "2/3 \\*" in (tmp_path / "out" / "leaderboard.md").read_text(encoding="utf-8")
+
+
+def test_embedded_parts_are_said_to_be_no_evidence(store, tmp_path):
+    write(store, cell(), embedded=["dataset tiles"])
+    write_leaderboard([store], tmp_path / "out", say=lambda line: None)
+    for file in ("index.html", "leaderboard.md"):
+        assert "mechanics, not evidence" in (tmp_path / "out" / file).read_text(encoding="utf-8")
+
+
+def test_precision_at_recalls_by_hand():
+    scores = pd.DataFrame({"label": ["bad", "good", "bad", "good"], "logit": [4.0, 3.0, 2.0, 1.0]})
+    found = precision_at_recalls(scores)
+    assert found[RECALLS <= 0.5] == pytest.approx(1.0)
+    assert found[RECALLS > 0.5] == pytest.approx(2 / 3)
+    tied = pd.DataFrame({"label": ["bad", "good", "bad", "good"], "logit": [1.0, 1.0, 0.0, 0.0]})
+    assert precision_at_recalls(tied) == pytest.approx(0.5)  # equal scores are called together
+
+
+@pytest.mark.parametrize(
+    ("function", "value", "text"),
+    [(span_text, 0.42, "0.4 s"), (span_text, 99, "99 s"), (span_text, 180, "3 min"), (span_text, 20_000, "5.6 h"),
+     (gain_text, 0.034, "+.034"), (gain_text, -0.034, "-.034"), (gain_text, 0.0001, ".000"),
+     (shots_text, 0, "zero-shot"), (shots_text, 1, "1 shot"), (shots_text, "all", "full-shot"),
+     (minus, "[-.137, .041]", "[\N{MINUS SIGN}.137, .041]"), (minus, "rolled-in 1-2", "rolled-in 1-2")],
+)  # fmt: skip
+def test_words(function, value, text):
+    assert function(value) == text
+
+
+# -- every number has its record
+
+
+def test_every_link_leads_to_the_bytes_of_a_record(made):
+    store, folder = made
+    data = page_data(folder)
+    links = {run["file"] for run in data["runs"]}
+    links |= {url for row in data["rows"].values() for files in row["files"].values() for _, _, url in files}
+    links |= set(re.findall(r"\]\((records/[^)]*)\)", (folder / "leaderboard.md").read_text(encoding="utf-8")))
+    assert len(links) == 30
+    for link in links:
+        path = folder / unquote(link)
+        assert path.read_bytes() == path_of(store, "cells", path.stem).read_bytes()
+
+
+def test_a_mean_is_that_of_its_runs(made):
+    _, folder = made
+    store, _ = made
+    data, checked = page_data(folder), 0
+    for table in board_of(gather([store])).content["tables"]:
+        for row in table["rows"]:
+            if not row["is_average"]:
+                runs = [data["runs"][place]["values"]["ap"] for place in data["rows"][row["id"]]["runs"]]
+                assert row["values"]["ap"]["value"] == pytest.approx(np.mean(runs), abs=2e-6)
+                checked += len(runs)
+    assert checked == 30
+
+
+def test_a_key_that_needs_quoting_is_linked(store, tmp_path):
+    write(store, cell(), key="tiles #1 ä&b")
+    write_leaderboard([store], tmp_path, say=lambda line: None)
+    (run,) = page_data(tmp_path)["runs"]
+    assert (tmp_path / unquote(run["file"])).is_file()
+    assert not set(run["file"]) & set(" #&\"'<>")
+
+
+# -- nothing acts
+
+
+def test_text_of_records_is_text(store, tmp_path):
+    augmenter = {"name": "memseg", "alias": HOSTILE + BREAKING, "settings": {}, "key_settings": {}}
+    for seed in range(3):
+        one = cell("none", 0, seed, protocol=judged_by(HOSTILE))
+        write(store, one)
+        two = cell("memseg", 40, seed, protocol=judged_by(HOSTILE))
+        write(store, two, notes=[BREAKING], device=HOSTILE, embedded=[BREAKING], augmenter=augmenter)
+    write_leaderboard([store], tmp_path, say=lambda line: None)
+    text = (tmp_path / "index.html").read_text(encoding="utf-8")
+    tags = Tags(text).found
+    assert not [tag for tag, _ in tags if tag == "img"]
+    assert [attributes.get("type") for tag, attributes in tags if tag == "script"] == ["application/json", None]
+    assert not [name for _, attributes in tags for name in attributes if name.startswith("on")]
+    assert HOSTILE in {row["augmenter"][: len(HOSTILE)] for row in page_data(tmp_path)["rows"].values()}
+    markdown = (tmp_path / "leaderboard.md").read_text(encoding="utf-8")
+    assert "<img" not in markdown.replace("\\<img", "") and "<script" not in markdown.replace("\\<script", "")
+
+
+def test_json_in_a_script_cannot_end_it():
+    value = {"a": BREAKING, "b": "<!--", "c": "\u2028"}
+    text = script_json(value)
+    assert not set(text) & set("<>&\u2028") and json.loads(text) == value
+
+
+def test_the_page_loads_nothing_and_runs_its_own_alone(made):
+    _, folder = made
+    text = (folder / "index.html").read_text(encoding="utf-8")
+    assert set(re.findall(r"https?://[^\s\"'<)]+", text)) <= {"http://www.w3.org/2000/svg"}
+    tags = Tags(text).found
+    policy = next(a["content"] for tag, a in tags if a.get("http-equiv") == "Content-Security-Policy")
+    assert policy.startswith("default-src 'none';") and "unsafe" not in policy
+    for kind, pattern in (("style", r"<style>(.*?)</style>"), ("script", r"<script>(.*?)</script>")):
+        (content,) = re.findall(pattern, text, re.DOTALL)
+        digest = base64.b64encode(hashlib.sha256(content.encode()).digest()).decode()
+        assert f"{kind}-src 'sha256-{digest}'" in policy
+    assert not [1 for _, attributes in tags if "style" in attributes]  # the policy would drop it
+
+
+# -- several stores, equal bytes
+
+
+def test_equal_stores_give_equal_bytes(made, tmp_path):
+    store, folder = made
+    shutil.copytree(store.files.folder, tmp_path / "elsewhere")
+    write_leaderboard([Store(tmp_path / "elsewhere")], tmp_path / "out", say=lambda line: None)
+    for file in ("index.html", "leaderboard.md"):
+        content = (tmp_path / "out" / file).read_bytes()
+        assert content == (folder / file).read_bytes()
+        assert str(tmp_path).encode() not in content
+
+
+def test_halves_make_the_whole(made, tmp_path):
+    _, folder = made
+    halves = [Store(tmp_path / name) for name in ("a", "b")]
+    cells = [*grid_cells(), *grid_cells(shots=5)]
+    for place, one in enumerate(cells):
+        for half in halves if place % 3 == 0 else [halves[place % 2]]:  # every third is in both
+            write(half, one, notes=["ddpm: made of five shots"] if one.augmenter.name == "ddpm" else [])
+    for half in halves:
+        expect(half, "grid", cells)
+    write_leaderboard(halves, tmp_path / "out", say=lambda line: None)
+    assert page_data(tmp_path / "out")["runs"] == page_data(folder)["runs"]
+    markdown = "leaderboard.md"
+    assert (tmp_path / "out" / markdown).read_bytes() == (folder / markdown).read_bytes()
+
+
+def test_two_results_of_one_cell_are_refused(tmp_path):
+    stores = [Store(tmp_path / name) for name in ("a", "b")]
+    for store in stores:
+        write(store, cell())
+    record = stores[1].read_record(cell().key)
+    record["result"]["ap"] += 0.01
+    stores[1].write_json("cells", cell().key, record)
+    with pytest.raises(UserError, match="different results of one cell") as error:
+        gather(stores)
+    assert all(str(path_of(store, "cells", cell().key)) in str(error.value) for store in stores)
+
+
+def test_where_another_device_gave_another_result_the_first_store_is_shown_and_the_page_says_so(tmp_path):
+    stores = [Store(tmp_path / name) for name in ("a", "b")]
+    for store, device in zip(stores, ("cpu one", "cpu two"), strict=True):
+        write(store, cell(), device=device)
+    record = stores[1].read_record(cell().key)
+    record["result"]["ap"] += 0.25
+    stores[1].write_json("cells", cell().key, record)
+    gathered = gather(stores)
+    assert gathered.records["ap"].tolist() == [stores[0].read_record(cell().key)["result"]["ap"]]
+    assert list(gathered.differing) == [cell().key]
+    (table,) = board_of(gathered).content["tables"]
+    assert any("One cell is in several stores with different results (up to .250 apart)" in n for n in table["notes"])
+
+
+def test_other_seconds_are_no_other_result(tmp_path):
+    stores = [Store(tmp_path / name) for name in ("a", "b")]
+    for store in stores:
+        write(store, cell())
+    record = stores[1].read_record(cell().key)
+    record["provenance"]["seconds"]["total"] = 99.0
+    stores[1].write_json("cells", cell().key, record)
+    assert gather(stores).records["seconds"].tolist() == [2.5]
+
+
+def test_one_name_for_several_settings_is_told_apart(tmp_path):
+    stores = [Store(tmp_path / name) for name in ("a", "b")]
+    for store, settings in zip(stores, ({}, {"source": "shots"}), strict=True):
+        cells = [cell("none", 0), cell(settings=settings)]
+        expect(store, "grid", cells)
+        for one in cells:
+            write(store, one)
+    names = board_of(gather(stores)).content["filters"]["augmenter"]
+    assert names[0] == "none" and len(names) == 3
+    assert all(re.fullmatch(r"memseg #[0-9a-f]{6}", name) for name in names[1:])
+
+
+# -- pictures, costs, command
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """A store that a run has filled: pools of memseg and cutpaste, and trainings."""
+    folder = tmp_path_factory.mktemp("run")
+    parts = [{"name": name, "share": 0.5} for name in ("memseg", "cutpaste")]
+    mixture = {"name": "mixture", "as": "both", "settings": {"parts": parts}}
+    grid = tiny(augmenters=["none", "memseg", "cutpaste", mixture], shots=[5])
+    (folder / "g.yaml").write_text(yaml.safe_dump(grid))
+    ran = cli("run", folder / "g.yaml", "--store", folder / "s", "--executor", "inline")
+    assert ran.returncode == 0, ran.stderr
+    return folder / "s"
+
+
+def test_pictures_are_small_kept_once_and_their_licence_is_said(run, tmp_path):
+    done = cli("leaderboard", run, "--out", tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "Pictures of surfaces are embedded in the page; licence: Apache-2.0" in done.stdout
+    text = (tmp_path / "index.html").read_text(encoding="utf-8")
+    urls = re.findall(r'href="data:image/webp;base64,([^"]+)"', text)
+    assert len(urls) == len(set(urls)) > 20
+    for url in urls:
+        data = base64.b64decode(url)
+        (tmp_path / "one.webp").write_bytes(data)
+        assert max(Image.open(tmp_path / "one.webp").size) <= 96
+    ids = set(re.findall(r'<symbol id="(p\d+)"', text))
+    assert set(re.findall(r'<use href="#(p\d+)"', text)) == ids
+    sheet = text[text.index('<section id="pictures"') :]
+    rows = re.findall(r'<th scope="row">([^<]+)', sheet)
+    assert rows == ["good", "real defect", "memseg", "cutpaste"]
+    assert "Which defects are found" in text and "False alarms" in text and "Misses" in text
+    assert len(text) < 5_000_000
+
+
+def test_without_pictures_there_are_none(run, tmp_path):
+    done = cli("leaderboard", run, "--out", tmp_path, "--pictures", "none")
+    assert done.returncode == 0 and "licence" not in done.stdout
+    assert "data:image" not in (tmp_path / "index.html").read_text(encoding="utf-8")
+
+
+def test_pictures_that_are_not_at_hand_are_said_to_be_missing(made):
+    _, folder = made
+    text = (folder / "index.html").read_text(encoding="utf-8")
+    assert "Of tiles not everything is shown: its files were not at hand when this page was made" in text
+
+
+def test_scores_of_other_pictures_show_no_errors(run, tmp_path):
+    """Ids that the dataset at hand does not have are of other files."""
+    store = Store(tmp_path / "s")
+    shutil.copytree(run, tmp_path / "s")
+    for key in store.keys("scores"):
+        path = path_of(store, "scores", key)
+        table = pd.read_parquet(path)
+        table.assign(id="x" + table["id"]).to_parquet(path, index=False)
+    write_leaderboard([store], tmp_path / "out", say=lambda line: None)
+    assert "False alarms" not in (tmp_path / "out" / "index.html").read_text(encoding="utf-8")
+
+
+def test_costs_are_those_of_the_comparison(run):
+    store = Store(run)
+    gathered = gather([store])
+    costs, spending = Costs(gathered), Spending(store, sorted(gathered.raw))
+    seen = set()
+    for key, spec in gathered.specs.items():
+        ours, theirs = costs.of(key), spending.of([key])
+        assert ours.is_whole and ours.total == pytest.approx(theirs.total)
+        assert sum(seconds for _, seconds in ours.sources) == pytest.approx(ours.total)
+        seen |= {(spec["augmenter"]["alias"], len(ours.sources))}
+    assert seen == {("none", 0), ("memseg", 1), ("cutpaste", 1), ("both", 2)}
+
+
+def test_mistakes(made, tmp_path):
+    store, _ = made
+    assert_one_line(cli("leaderboard", tmp_path / "none", "--out", tmp_path / "o"), "does not exist", "none")
+    (tmp_path / "file").write_text("x")
+    assert_one_line(cli("leaderboard", store.url, "--out", tmp_path / "file"), "is a file", "--out")
+    assert_one_line(cli("leaderboard", store.url, "--out", tmp_path / "o", "--pictures", "some"), "some")
+
+
+def test_damage_is_named(tmp_path):
+    store = Store(tmp_path / "s")
+    key = write(store, cell())
+    path = path_of(store, "scores", key)
+    path.write_bytes(path.read_bytes()[:100])
+    with pytest.raises(UserError, match="damaged"):
+        write_leaderboard([store], tmp_path / "o", say=lambda line: None)
+    path_of(store, "cells", key).write_text("{")
+    with pytest.raises(UserError, match=re.escape(key)):
+        write_leaderboard([store], tmp_path / "o", say=lambda line: None)
+
+
+def test_other_files_in_the_folder_stay(store, tmp_path):
+    write(store, cell())
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "mine.txt").write_text("mine")
+    for _ in range(2):
+        page, markdown = write_leaderboard([store], tmp_path / "out", say=lambda line: None)
+    assert (tmp_path / "out" / "mine.txt").read_text() == "mine"
+    assert (page, markdown) == (tmp_path / "out" / "index.html", tmp_path / "out" / "leaderboard.md")
+    assert {path.name for path in Path(tmp_path / "out").iterdir()} == {
+        "index.html", "leaderboard.md", "mine.txt", "records"}  # fmt: skip

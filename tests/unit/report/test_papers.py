@@ -1,0 +1,105 @@
+"""The numbers of the papers: that the files are whole, and that what is damaged is named."""
+
+from importlib import resources
+from pathlib import Path
+
+import pytest
+from helpers import ROOT
+
+from augbench.core import registry
+from augbench.core.errors import UserError
+from augbench.core.protocol import preset_names
+from augbench.diffusion.pipelines import BUNDLES
+from augbench.report.papers.printed import METRICS, load_paper, paper_names, read_paper
+
+FOLDER = Path(str(resources.files("augbench") / "assets" / "papers"))
+
+
+def texts(key="inout_visapp2024"):
+    return [(FOLDER / f"{key}{suffix}").read_text(encoding="utf-8") for suffix in (".yaml", ".csv")]
+
+
+def changed(old, new, file=1):
+    """The texts of In&Out with a change in one of them."""
+    found = texts()
+    assert old in found[file]
+    found[file] = found[file].replace(old, new, 1)
+    return found
+
+
+def test_both_papers_are_there_with_every_row_of_their_tables():
+    assert paper_names() == ["diag_italia2024", "inout_visapp2024"]
+    rows = {key: {number: len(rows) for number, rows in load_paper(key).rows.items()} for key in paper_names()}
+    assert rows["inout_visapp2024"] == {1: 6, 2: 3, 3: 6, 4: 3, 5: 5, 6: 6}
+    assert rows["diag_italia2024"] == {1: 9, 2: 9}
+
+
+@pytest.mark.parametrize("key", paper_names())
+def test_names_are_those_of_this_package(key):
+    paper = load_paper(key)
+    known = {room: registry.find(room) for room in ("datasets", "augmenters")} | {"protocols": preset_names()}
+    assert paper.about.protocol in known["protocols"]
+    assert set(paper.about.bundles.values()) <= set(BUNDLES)
+    for row in (row for rows in paper.rows.values() for row in rows):
+        assert row.dataset in known["datasets"]
+        if row.augmenter not in paper.about.baselines:
+            assert row.augmenter in known["augmenters"] and row.protocol in known["protocols"]
+        source = row.copied_from.partition(" table ")[0]
+        assert not source or source in paper.about.sources
+
+
+def test_what_diag_copied_is_what_inout_printed():
+    """To the digit: 12 of its 18 rows, each with the table that it is from."""
+    theirs = load_paper("inout_visapp2024")
+    copied = [row for rows in load_paper("diag_italia2024").rows.values() for row in rows if row.copied_from]
+    assert len(copied) == 12
+    for row in copied:
+        number = int(row.copied_from.partition(" table ")[2])
+        (source,) = [one for one in theirs.rows[number] if (one.augmenter, one.n_aug) == (row.augmenter, row.n_aug)]
+        assert source.shots == row.shots and source.protocol == row.protocol
+        assert [row.stats[m].mean for m in METRICS] == [source.stats[m].mean for m in METRICS]
+
+
+def test_the_results_folder_shows_the_same_files():
+    """Only in a checkout that can hold links."""
+    link = ROOT / "results" / "papers"
+    if not link.is_dir():
+        pytest.skip("no link here")
+    assert link.resolve() == FOLDER.resolve()
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("0.514", "1.514", r"inout_visapp2024.csv', line 2: 1.514 is not in \[0, 1\]"),
+        ("0.514", "x", r"line 2: could not convert string to float: 'x'"),
+        ("paper,table", "table,paper", r"must have the columns paper, table, dataset"),
+        ("memseg,0,80", "memseg,5,80", r"line 3: shots 0, others of its table have another number"),
+        ("memseg,0,100", "memseg,0,80", r"line 3: memseg with N_aug 80 stands there twice"),
+        ("inout_visapp2024,1", "diag_italia2024,1", "line 2: paper 'diag_italia2024' in the file of 'inout_"),
+        ("trapezoidal", "square", r"line 2: ap_definition 'square .* begins with none of trapezoidal, step-wise"),
+        ("ksdd2,memseg", "ksdd2,segmem", r"'printed_as' lacks \['segmem'\]"),
+    ],
+)  # fmt: skip
+def test_a_damaged_line_is_named(old, new, message):
+    with pytest.raises(UserError, match=message):
+        read_paper("inout_visapp2024", *changed(old, new))
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("seeds: 4", "seeds: none", r"inout_visapp2024.yaml': 'seeds'"),
+        ("seeds: 4", "seed: 4", r"'seeds' is missing|unknown key 'seed'"),
+        ("short: inout", "short: [", r"inout_visapp2024.yaml' is no YAML"),
+        ("  4: {", "  7: {", r"do not have the same tables: see \[4, 7\]"),
+    ],
+)
+def test_a_damaged_field_is_named(old, new, message):
+    with pytest.raises(UserError, match=message):
+        read_paper("inout_visapp2024", *changed(old, new, file=0))
+
+
+def test_a_missing_file_is_named():
+    with pytest.raises(UserError, match=r"'other2025.yaml' is missing in the package"):
+        load_paper("other2025")

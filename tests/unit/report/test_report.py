@@ -1,0 +1,400 @@
+"""Reports from small stores whose records are written by hand: what is printed, and what is never hidden."""
+
+# ruff: noqa: RUF001 - the dash is what is printed
+
+import csv
+import io
+import json
+import math
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from helpers import path_of
+from rich.console import Console
+
+from augbench.core.errors import UserError
+from augbench.core.protocol import make_protocol
+from augbench.core.specs import AugmenterSpec, Cell, DataSpec
+from augbench.planning.expected import expected_of
+from augbench.planning.grid import make_grid
+from augbench.planning.plan import make_plan
+from augbench.report import build_tables, expected_frame, load_expected, load_records, print_report, report
+from augbench.report.frame import CELL_FIELDS
+from augbench.report.table_exports import to_csv
+from augbench.report.table_latex import escape_latex, to_latex
+from augbench.report.table_text import escape_markdown, standard_output, to_markdown
+from augbench.report.tables import Stat, share, stat_of
+from augbench.storage.store import Store
+
+# In&Out (VISAPP 2024), Table 5: full-shot, N_aug 80, 100, 120: AP, precision, recall as mean and std of four seeds.
+TABLE_5 = {
+    80: ((0.747, 0.022), (0.764, 0.046), (0.734, 0.032)),
+    100: ((0.775, 0.013), (0.868, 0.050), (0.720, 0.026)),
+    120: ((0.782, 0.030), (0.906, 0.064), (0.689, 0.030)),
+}
+TABLE_5_AVERAGE = [".768 (.022)", ".846 (.053)", ".714 (.029)"]  # worked out by hand from the rows above
+
+
+def protocol(name="inout", **fields):
+    base = {"width": 200, "height": 600, "lr": 0.01, "batch": 5, "epochs": 50, "ap": "trapezoidal"}
+    return make_protocol({"name": name, **base, **fields})
+
+
+def cell(augmenter="memseg", n_aug=100, seed=0, shots="all", draw=None, fold=None, judged=None, settings=None):
+    judged, settings = judged or protocol(), settings or {}
+    data = DataSpec("ksdd2", "ksdd2", {}, "f" * 64, fold, judged.holdout)
+    return Cell(data, AugmenterSpec(augmenter, augmenter, settings, settings), shots, draw, n_aug, seed, judged)
+
+
+def expected_cell(cell, task="detection"):
+    return {
+        "key": cell.key,
+        "dataset": cell.data.alias,
+        "fold": cell.data.fold,
+        "augmenter": cell.augmenter.alias,
+        "shots": cell.shots,
+        "draw": cell.draw,
+        "n_aug": cell.n_aug,
+        "seed": cell.seed,
+        "protocol": cell.protocol.name,
+        "task": task,
+        "ap_definition": cell.protocol.ap,
+        "false_alarm_rate": cell.protocol.false_alarm_rate if cell.data.holdout else None,
+    }
+
+
+def judged_at(precision, recall):
+    return {"threshold": 0.0, "precision": precision, "recall": recall, "f1": 0.5, "accuracy": 0.9,
+            "false_alarm_rate": 0.02}  # fmt: skip
+
+
+def write(store, cell, ap=0.6, precision=0.7, recall=0.5, embedded=(), device="cpu one", sha="a" * 40, result=None):
+    if result is None:
+        heldout = judged_at(0.8, 0.4) if cell.data.holdout else None
+        curves = {"loss": [1.0], "test": []}
+        result = {"ap": ap, "ap_step": ap / 2, "ap_trapezoidal": ap, "auroc": 0.9, "heldout": heldout,
+                  "oracle": judged_at(precision, recall), "counts": {}, "curves": curves}  # fmt: skip
+    provenance = {"seconds": {"total": 2.5}, "images_per_second": 10.0, "embedded": list(embedded), "device": device,
+                  "git_sha": sha, "versions": {}}  # fmt: skip
+    record = {"schema": 1, "key": cell.key, "spec": cell.as_dict(), "result": result, "provenance": provenance}
+    store.write_json("cells", cell.key, record)
+
+
+@pytest.fixture
+def store(tmp_path):
+    return Store(tmp_path / "store")
+
+
+def tables_of(store, cells, task="detection"):
+    expected = expected_frame([expected_cell(cell, task) for cell in cells])
+    return build_tables(expected, load_records(store, expected["key"]))
+
+
+def texts(table, row):
+    return [row.text(column) for column in table.columns]
+
+
+def test_what_the_plan_expects_is_what_records_say(store):
+    strict = {"name": "strict", "width": 64, "height": 176, "lr": 0.01, "batch": 5, "epochs": 1, "holdout": 0.1}
+    plain = {**strict, "name": "plain", "holdout": 0}
+    raw = {"name": "small", "datasets": ["surfaces"], "augmenters": ["none", "memseg"], "shots": [0, 5, "all"],
+           "n_aug": [20, 40], "draws": [0, 1], "protocols": [strict, plain]}  # fmt: skip
+    plan = make_plan(make_grid(raw))
+    for one in plan.cells:
+        write(store, one)
+    expected = expected_frame(expected_of(plan))[list(CELL_FIELDS)]
+    found = load_records(store)[list(CELL_FIELDS)]
+    assert len(found) == len(plan.cells) == 2 * (3 + 4 * 2)  # protocols; few-shot has two draws, and none no zero-shot
+    pd.testing.assert_frame_equal(found, expected.sort_values("key", ignore_index=True))
+
+
+# -- numbers
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(0.626, ".626"), (1.0, "1.000"), (0.0, ".000"), (0.9996, "1.000"), (0.0004, ".000"), (math.nan, "–")],
+)
+def test_a_share_is_printed_as_the_papers_do(value, text):
+    assert share(value) == text
+
+
+def test_mean_and_sample_std():
+    assert stat_of([0.2, 0.4, 0.9]) == Stat(0.5, pytest.approx(math.sqrt((0.09 + 0.01 + 0.16) / 2)), 3)
+    assert stat_of([0.626]).text == ".626 (–)"
+    assert stat_of([1.0, 1.0]).text == "1.000 (.000)"
+    assert stat_of([]).text == "–"
+
+
+def test_average_rows_are_those_of_the_paper(store):
+    cells = []
+    for n_aug, stats in TABLE_5.items():
+        for seed, side in enumerate((-1, 1)):  # two numbers with that mean and that sample std
+            cells.append(cell("inout", n_aug, seed))
+            write(store, cells[-1], *(mean + side * std / math.sqrt(2) for mean, std in stats))
+    (table,) = tables_of(store, cells)
+    assert [texts(table, row)[1] for row in table.rows] == ["80", "100", "120", "Average"]
+    assert texts(table, table.rows[1])[2:] == [".775 (.013)", ".868 (.050)", ".720 (.026)", "2"]
+    assert texts(table, table.rows[-1])[2:-1] == TABLE_5_AVERAGE
+
+
+def test_one_n_aug_needs_no_average(store):
+    cells = [cell("none", 0), cell("memseg", 100)]
+    for one in cells:
+        write(store, one)
+    (table,) = tables_of(store, cells)
+    assert not any(row.is_average for row in table.rows)
+
+
+# -- what is missing is marked
+
+
+def test_incomplete_rows_are_marked_and_missing_rows_appear(store):
+    cells = [cell(n_aug=n, seed=seed) for n in (80, 100, 120) for seed in range(4)]
+    for one in cells[:7]:  # all of 80, three of four of 100, none of 120
+        write(store, one)
+    (table,) = tables_of(store, cells)
+    assert [row.incomplete for row in table.rows] == [False, True, True, True]
+    assert [row.text(table.columns[-1]) for row in table.rows] == ["4", "3/4 *", "0/4 *", "*"]
+    assert texts(table, table.rows[2])[2:] == ["–", "–", "–", "0/4 *"]
+    assert "* incomplete: 7 of 12 cells" in table.notes
+
+
+def test_rows_keep_the_order_of_the_grid_with_none_first(store):
+    cells = [cell("zebra", 120), cell("zebra", 80), cell("none", 0), cell("ant", 100)]
+    write(store, cells[0])
+    (table,) = tables_of(store, cells)
+    assert [(row.augmenter, row.n_aug) for row in table.rows] == [
+        ("none", 0), ("zebra", 120), ("zebra", 80), ("zebra", None), ("ant", 100)]  # fmt: skip
+
+
+def test_the_best_of_the_complete_rows_is_marked(store):
+    cells = [cell("memseg", n, seed) for n in (80, 100, 120) for seed in (0, 1)]
+    for one, ap in zip(cells, (0.5, 0.6, 0.6, 0.7, 0.9), strict=False):
+        write(store, one, ap)
+    (table,) = tables_of(store, cells)
+    assert [row.best for row in table.rows] == [False, True, False, False]  # 120 is better, but not complete
+    assert r"\textbf{.650 (.071)}" in to_latex("x", [table])
+    assert "**.650 (.071)**" in to_markdown("x", [table])
+
+
+# -- tables, headings and captions
+
+
+def test_one_table_per_protocol_folds_and_shots_in_order(store):
+    strict = protocol("strict", ap="step", holdout=0.1)
+    cells = [cell(shots=shots, draw=draw, judged=judged)
+             for judged in (protocol(), strict) for shots, draw in (("all", None), (0, None), (5, 0))]  # fmt: skip
+    for one in cells:
+        write(store, one)
+    tables = tables_of(store, cells)
+    assert [(table.protocol, table.shots) for table in tables] == [
+        ("inout", 0), ("inout", 5), ("inout", "all"), ("strict", 0), ("strict", 5), ("strict", "all")]  # fmt: skip
+    assert [column.group for column in tables[0].columns[2:-1]] == [
+        "trapezoidal", *["at best F1 on test (oracle)"] * 2]  # fmt: skip
+    assert [column.group for column in tables[3].columns[2:-1]] == [
+        "step-wise", *["at best F1 on test (oracle)"] * 2, *["at held-out threshold"] * 2]  # fmt: skip
+    assert texts(tables[3], tables[3].rows[0])[5:7] == [".400 (–)", ".020 (–)"]
+    assert any("at most 1 % of the held-out good" in note for note in tables[3].notes)
+    assert tables[4].title == "ksdd2, few-shot (5 real defects), protocol strict"
+
+
+def test_draws_and_folds_are_pooled_and_said_so(store):
+    cells = [cell(shots=5, draw=draw, fold=fold, seed=seed) for draw in (0, 1) for fold in (0, 1, 2) for seed in (0, 1)]
+    for place, one in enumerate(cells):
+        write(store, one, ap=place / 12)
+    (table,) = tables_of(store, cells)
+    assert table.captions[0].endswith("over 2 seeds x 2 draws of the shots x 3 folds, pooled.")
+    assert table.columns[-1].title == "runs"
+    assert table.rows[0].stats["ap"] == stat_of([place / 12 for place in range(12)])
+    assert table.title.endswith("folds 0-2")
+
+
+def test_embedded_parts_devices_and_commits_are_named(store):
+    cells = [cell(seed=0), cell(seed=1), cell(shots=5, draw=0)]
+    write(store, cells[0], embedded=["dataset surfaces"], device="NVIDIA H200")
+    write(store, cells[1], sha="b" * 40 + "-dirty")
+    write(store, cells[2])
+    few, full = tables_of(store, cells)
+    assert full.label == "mechanics, not evidence (dataset surfaces)"
+    assert few.label == ""
+    assert "Records come from different devices: NVIDIA H200 (1 cell), cpu one (1 cell)." in full.captions
+    assert "Made at git aaaaaaaaaaaa, bbbbbbbbbbbb-dirty." in full.captions
+    assert not any("device" in sentence for sentence in few.captions)
+    console = Console(width=100, record=True, file=io.StringIO())
+    print_report([few, full], console)
+    for text in (to_markdown("x", [full]), to_latex("x", [full]), console.export_text()):
+        assert full.label in text
+
+
+def test_recognition_has_its_own_columns(store):
+    cells = [cell(seed=seed) for seed in (0, 1)]
+    for one, accuracy in zip(cells, (0.8, 0.9), strict=True):
+        write(store, one, result={"accuracy": accuracy, "macro_f1": 1.0, "confusion": [[1]], "classes": ["a"]})
+    (table,) = tables_of(store, cells, task="recognition")
+    assert [column.key for column in table.columns] == ["augmenter", "n_aug", "accuracy", "macro_f1", "runs"]
+    assert texts(table, table.rows[0])[2:] == [".850 (.071)", "1.000 (.000)", "2"]
+    assert load_records(store)["ap"].isna().all()
+
+
+def test_the_terminal_table_fits_100_columns(store):
+    judged = protocol(holdout=0.1)
+    cells = [cell("a_rather_long_name_for_it", n, seed, judged=judged) for n in (80, 100) for seed in range(4)]
+    write(store, cells[0])
+    console = Console(width=100, record=True, file=io.StringIO())
+    print_report(tables_of(store, cells), console)
+    printed = console.export_text()
+    assert max(map(len, printed.splitlines())) <= 100
+    assert "…" not in printed
+    assert ".600 (–)" in printed and "1/4 *" in printed and "false-alarm" in printed
+
+
+# -- escaping
+
+
+def test_text_from_configs_cannot_break_a_table(store):
+    awkward = protocol("a_b|c\\d*e%f&g#h{i}\n~^$<x>[y](z)")
+    one = cell("mem_seg", judged=awkward)
+    write(store, one, device="cpu")
+    (table,) = tables_of(store, [one])
+    markdown, latex = to_markdown("x", [table]), to_latex("x", [table])
+    assert r"a\_b\|c\\d\*e%f\&g\#h{i} \~^\$\<x\>\[y\](z)" in markdown
+    assert r"mem\_seg" in markdown and r"mem\_seg" in latex
+    assert r"a\_b\textbar{}c\textbackslash{}d*e\%f\&g\#h\{i\} \textasciitilde{}\textasciicircum{}\$" in latex
+    assert escape_markdown("`x`") == r"\`x\`"
+    assert escape_latex("–") == "--"
+
+
+# -- files
+
+
+def test_csv_numbers_come_back_exactly(store):
+    cells = [cell(n_aug=n, seed=seed) for n in (80, 100) for seed in range(3)]
+    for place, one in enumerate(cells[:5]):
+        write(store, one, ap=1 / (place + 3))
+    tables = tables_of(store, cells)
+    lines = list(csv.DictReader(io.StringIO(to_csv(tables))))
+    assert len(lines) == len(tables[0].rows) == 3
+    for line, row in zip(lines, tables[0].rows, strict=True):
+        assert float(line["ap_mean"]) == row.stats["ap"].mean
+        assert float(line["ap_std"]) == row.stats["ap"].std
+        assert (int(line["found"]), int(line["expected"])) == (row.found, row.expected)
+        assert line["heldout_recall_mean"] == line["accuracy_mean"] == ""
+    assert [line["row"] for line in lines] == ["cells", "cells", "average"]
+
+
+def planned(store, cells, name="small"):
+    store.write_json("grids", name, {"grid": {}, "cells": [expected_cell(cell) for cell in cells]})
+
+
+def written(*arguments, **options):
+    return [Path(file) for file in report(*arguments, **options)]
+
+
+def test_a_grid_is_reported_in_four_files_with_equal_bytes_each_time(store, tmp_path):
+    cells = [cell(seed=seed, shots=shots, draw=draw) for seed in range(2) for shots, draw in (("all", None), (5, 1))]
+    planned(store, cells)
+    for one in cells[:3]:
+        write(store, one)
+    files = written(store, "small")
+    assert [file.name for file in files] == ["report.md", "report.tex", "report.csv", "report.json"]
+    assert files[0].parent == store.files.folder / "reports" / "small"
+    again = written(store, None, out=tmp_path / "elsewhere")
+    assert [file.read_bytes() for file in files] == [file.read_bytes() for file in again]
+    content = json.loads(files[3].read_text())
+    assert [table["shots"] for table in content["tables"]] == [5, "all"]
+    assert content["tables"][0]["rows"][0]["metrics"]["ap"] == {"mean": 0.6, "std": None, "n": 1}
+    assert content["tables"][0]["notes"][0] == "* incomplete: 1 of 2 cells"
+
+
+def test_a_planned_grid_needs_no_file_about_it(store):
+    cells = [cell(seed=0), cell(seed=1)]
+    write(store, cells[0])
+    files = written(store, "planned", expected=[expected_cell(cell) for cell in cells])
+    assert "1/2 \\*" in files[0].read_text()
+    with pytest.raises(UserError, match="no record of grid 'planned'"):
+        report(store, "planned", expected=[expected_cell(cells[1])])
+
+
+def test_a_pipe_gets_the_full_width(store, monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", "80")
+    judged = protocol(holdout=0.1)
+    write(store, cell("a_rather_long_name", judged=judged))
+    print_report(tables_of(store, [cell("a_rather_long_name", judged=judged)]), standard_output())
+    assert "a_rather_long_name  100 " in capsys.readouterr().out
+
+
+def test_several_grids_are_reported_each(store, tmp_path):
+    for n, name in ((80, "one"), (100, "two"), (120, "no_record")):
+        planned(store, [cell(n_aug=n)], name)
+        if name != "no_record":
+            write(store, cell(n_aug=n))
+    files = written(store, out=tmp_path / "out")
+    assert [file.parent.name for file in files[::4]] == ["one", "two"]
+    with pytest.raises(UserError, match=r"no record of grid 'no_record'.*augbench run"):
+        report(store, "no_record")
+
+
+def test_without_a_grid_all_records_are_reported(store):
+    cells = [cell("memseg", n) for n in (100, 80)]
+    for one in cells:
+        write(store, one)
+    files = written(store)
+    assert files[0].parent.name == "all"
+    rows = pd.read_csv(files[2])
+    assert rows["n_aug"].tolist()[:2] == [80, 100]
+
+
+def test_without_a_grid_one_name_for_two_settings_is_not_averaged(store):
+    write(store, cell(settings={"opacity": 1}), ap=0.2)
+    write(store, cell(settings={"opacity": 2}), ap=0.8)
+    rows = pd.read_csv(written(store)[2])
+    assert sorted(rows["ap_mean"]) == [0.2, 0.8]
+    assert rows["augmenter"].str.match(r"memseg #[0-9a-f]{6}$").all()
+
+
+# -- what a user can get wrong
+
+
+def test_no_store_or_an_empty_one_says_the_way_out(store):
+    with pytest.raises(UserError, match="does not exist or holds no records: run a grid first: augbench run"):
+        report(store)
+    store.files.folder.mkdir()
+    with pytest.raises(UserError, match="holds no records: run a grid first: augbench run"):
+        report(store)
+    write(store, cell())
+    planned(store, [cell()], "small")
+    with pytest.raises(UserError, match="did you mean 'small'"):
+        load_expected(store, "smal")
+
+
+@pytest.mark.parametrize("damage", ["", "{", "[]", '{"key": "other"}'])
+def test_a_damaged_record_is_named(store, damage):
+    write(store, cell())
+    path_of(store, "cells", cell().key).write_text(damage)
+    with pytest.raises(UserError, match=f"{cell().key}.json"):
+        report(store)
+
+
+def test_a_record_without_its_numbers_is_named(store):
+    write(store, cell(), result={"ap": 0.5})
+    with pytest.raises(UserError, match=rf"{cell().key}.json' is damaged \(KeyError: 'ap_step'\)"):
+        report(store)
+
+
+def test_it_works_without_torch_and_ray(store):
+    planned(store, [cell(), cell(seed=1)])
+    write(store, cell())
+    code = f"""
+import sys
+sys.modules["torch"] = sys.modules["ray"] = None  # importing them now fails
+import augbench.report
+from augbench.storage.store import Store
+assert augbench.report.report(Store({store.url!r}), "small")
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert (store.files.folder / "reports" / "small" / "report.md").is_file()

@@ -1,0 +1,108 @@
+"""A store that several versions of augbench work on: who did is told once, and nothing becomes a mixture of two."""
+
+import io
+import json
+
+import pytest
+from helpers import results_of, tiny_grid, tiny_plan
+from rich.console import Console
+
+import augbench
+from augbench.cli.plan_view import print_plan
+from augbench.planning.remaining import subtract
+from augbench.runner.driver import run
+from augbench.storage.store import Store
+from augbench.storage.versions import FIRST, discard_chunks, mark_version
+
+HERE = augbench.__version__
+GRID = {"augmenters": ["memseg"], "shots": [0], "n_aug": [70], "fidelity": {"extractor": "micro_resnet", "pictures": 8}}
+
+
+def test_earlier_versions_are_told_once(tmp_path, monkeypatch):
+    store = Store(tmp_path / "new")
+    assert mark_version(store) == () == mark_version(store)
+    monkeypatch.setattr(augbench, "__version__", "9.0.0")
+    assert mark_version(store) == (HERE,)
+    assert mark_version(store) == ()
+    monkeypatch.setattr(augbench, "__version__", "10.0.0")
+    assert mark_version(store) == (HERE, "9.0.0")
+
+
+def test_a_run_tells_of_the_first_version_which_left_no_mark(tmp_path, capsys):
+    grid, told = tiny_grid(augmenters=["none"], shots=[5]), []
+    Store(tmp_path / "store").write_json("grids", "older", {})
+    for folder in ("store", "store", "fresh"):
+        run(grid, Store(tmp_path / folder), executor="inline")
+        told.append(f"has results of augbench {FIRST}, this is {HERE}" in " ".join(capsys.readouterr().out.split()))
+    assert told == [True, False, False]
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    store = Store(tmp_path_factory.mktemp("versions") / "store")
+    assert not run(tiny_grid(**GRID), store, executor="inline").failures
+    return store
+
+
+@pytest.fixture
+def begun(finished, tmp_path):
+    """A pool of three chunks whose last one is missing, and its cell; the others are of another version."""
+    store = Store(tmp_path / "store")
+    for path in finished.files.folder.rglob("*"):
+        if path.is_file():
+            store.files.write(str(path.relative_to(finished.files.folder)), path.read_bytes())
+    plan = tiny_plan(**GRID)
+    (pool,), (cell,) = plan.pools.values(), plan.cells
+    chunks = sorted(store.chunks(pool))
+    for chunk in chunks:
+        name = store.chunk_provenance_name(pool, chunk)
+        made = store.parsed(name)
+        made["versions"]["augbench"] = FIRST
+        store.write_json_at(name, made)
+    return store, plan, pool, cell, chunks
+
+
+def test_a_finished_pool_stays_whoever_made_it(begun):
+    store, plan, _, cell, _ = begun
+    store.files.remove(store.name("cells", cell.key))
+    remaining = subtract(plan, store)
+    assert [one.key for one in remaining.cells] == [cell.key]
+    assert not remaining.chunks and not remaining.begun_by_others and not remaining.fidelity
+
+
+def test_an_unfinished_pool_is_made_anew(begun, finished, capsys):
+    store, plan, pool, cell, chunks = begun
+    store.files.remove(store.name("cells", cell.key))
+    store.files.remove(store.chunk_name(pool, chunks[-1]))
+    image = store.image_name(pool, 0)
+    store.files.write(image, b"of another version")
+    remaining = subtract(plan, store)
+    assert [chunk for _, chunk in remaining.begun_by_others] == chunks[:-1]
+    assert [chunk for _, chunk in remaining.chunks] == chunks
+    assert len(remaining.fidelity) == 1, "what was measured is not of the images that will be there"
+    summary = run(tiny_grid(**GRID), store, executor="inline")
+    assert not summary.failures and "begun by another version" in " ".join(capsys.readouterr().out.split())
+    made = {json.loads(store.files.read(store.chunk_provenance_name(pool, n)))["versions"]["augbench"] for n in chunks}
+    assert made == {HERE}
+    assert store.files.read(image) == finished.files.read(image)
+    assert store.read_pool(pool.key)["provenance"]["versions"]["augbench"] == HERE
+    assert store.keys("fidelity") == finished.keys("fidelity") and not store.check()
+    assert results_of(store) == results_of(finished)
+
+
+def test_what_is_left_of_an_unfinished_pool_is_measured_again_after_a_kill(begun):
+    store, plan, pool, cell, chunks = begun
+    store.files.remove(store.name("cells", cell.key))
+    store.files.remove(store.chunk_name(pool, chunks[-1]))
+    discard_chunks(store, subtract(plan, store).begun_by_others)
+    remaining = subtract(plan, store)  # of the run after the one that was killed
+    assert not remaining.begun_by_others and len(remaining.chunks) == len(chunks) and len(remaining.fidelity) == 1
+
+
+def test_a_plan_tells_of_chunks_by_others(begun):
+    store, plan, pool, cell, chunks = begun
+    store.files.remove(store.name("cells", cell.key))
+    store.files.remove(store.chunk_name(pool, chunks[-1]))
+    console = Console(file=io.StringIO(), width=200)
+    print_plan(plan, subtract(plan, store), store, console)
+    assert f"{len(chunks) - 1} chunks of unfinished pools were made by another version" in console.file.getvalue()

@@ -24,7 +24,7 @@ from rich.console import Console
 from rich.table import Table
 
 from augbench.core import registry
-from augbench.core.contracts import GOOD, Augmenter, Dataset, Request, TrainView, Workroom
+from augbench.core.contracts import GOOD, AdaptContext, Augmenter, Dataset, Request, TrainView
 from augbench.core.seeds import derive_seed, rng
 from augbench.diffusion import lora
 from augbench.features.extractor import Extractor, thumbnails
@@ -78,7 +78,7 @@ def made_pictures(args: argparse.Namespace, dataset: Dataset, learned: pd.DataFr
                 last[0] = time.monotonic()
                 print(f"step {step} of {steps}, loss {loss:.3f}", flush=True)
 
-        ddpm.adapt(view, out, args.seed, Workroom(place, shared, args.device, say))
+        ddpm.adapt(view, out, args.seed, AdaptContext(place, shared, args.device, say))
         told = json.loads((out / "generation.json").read_text())
         for name, alpha in (("untouched bundle", 0.0), ("adapted", args.alpha)):
             (out / "generation.json").write_text(json.dumps(told | {"alpha": alpha}))

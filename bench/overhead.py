@@ -51,7 +51,7 @@ def main() -> None:
     from augbench.stages.provenance import versions
     from augbench.storage.store import Store
 
-    for name, value in driver.LEAN.items():
+    for name, value in driver.RAY_ENV.items():
         os.environ.setdefault(name, value)
     ray.init("local", num_cpus=options.slots, logging_level="ERROR", log_to_driver=False, include_dashboard=False)
     with tempfile.TemporaryDirectory() as folder:

@@ -37,7 +37,7 @@ from rich.table import Table
 from scale_figures import Driven, Seen, figures, predicted
 from sleeping import noted
 
-from augbench.runner.driver import LEAN
+from augbench.runner.driver import RAY_ENV
 from augbench.stages.provenance import versions
 
 HERE = Path(__file__).parent
@@ -229,7 +229,7 @@ def main() -> None:
         return
     options.starting = options.starting or 2 * (os.cpu_count() or 1)
     own = {"TUNE_MAX_PENDING_TRIALS_PG": str(options.starting)}
-    os.environ.update({name: os.environ.get(name, value) for name, value in {**LEAN, **own}.items()})
+    os.environ.update({name: os.environ.get(name, value) for name, value in {**RAY_ENV, **own}.items()})
     with s3(options.fail_every) if options.store == "s3" else nullcontext() as options.asked:
         runs = run_all(options)
     where = f"{options.slots} slots on {options.nodes} nodes, {os.cpu_count()} cores"

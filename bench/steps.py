@@ -29,7 +29,7 @@ from augbench.planning.outline import outline_of
 from augbench.planning.plan import Plan, make_plan
 from augbench.planning.remaining import subtract
 from augbench.report import load_records, report
-from augbench.runner.scheduler import Board
+from augbench.runner.scheduler import Scheduler
 from augbench.storage.leases import Leases
 from augbench.storage.store import Store
 
@@ -37,7 +37,7 @@ SIZES = (1000, 5000, 20000)
 MOST = 1.15  # an exponent above it is a step to mend
 
 
-def play(board: Board) -> int:
+def play(board: Scheduler) -> int:
     """Everything a run asks of a board and tells it, as if each chunk and each cell were made at once; cells done."""
     while board.chunks_left:
         for pool, chunk in board.next_chunks():
@@ -70,7 +70,7 @@ def measure(cells: int, root: Path) -> dict[str, float]:
     step("read records", lambda: load_records(store))
     step("report", lambda: report(store, "bench"))
     with Leases(store.files) as leases:
-        board = step("make the board", lambda: Board(plan, remaining, store, leases))
+        board = step("make the board", lambda: Scheduler(plan, remaining, store, leases))
         done = step("hand out and complete", lambda: play(board))
     assert done == len(remaining.cells) and not board.pools_left and not board.cells_left
     return {"cells": len(plan.cells), **seconds}

@@ -20,7 +20,7 @@ from torch.utils.data import TensorDataset
 from training import batches, fit
 from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
-from augbench.diffusion.text_encoding import told
+from augbench.diffusion.text_encoding import encode_tokens
 
 COLOUR_WORDS = ("", *sorted({word for material in MATERIALS.values() for word in material.colours}))
 SIZES = (len(MATERIAL_WORDS), len(COLOUR_WORDS), len(DEFECT_WORDS))
@@ -66,7 +66,7 @@ class Reader(nn.Module):
             output = self.encoder(tokens, output_hidden_states=True)
             layers = [output.hidden_states[-2], output.text_embeds]
         else:
-            layers = [told(self.encoder, tokens, skip) for skip in (1, 2)]
+            layers = [encode_tokens(self.encoder, tokens, skip) for skip in (1, 2)]
         places = torch.arange(len(tokens), device=tokens.device)
         ends = (tokens == self.encoder.config.eos_token_id).int().argmax(1)
         seen = [torch.cat([x.mean(1), x[places, ends]], 1) if x.ndim == 3 else x for x in layers]

@@ -40,7 +40,7 @@ from transformers import CLIPTextModel, CLIPTokenizer
 
 from augbench.core.seeds import derive_seed
 from augbench.core.weights import digest
-from augbench.diffusion.text_encoding import told
+from augbench.diffusion.text_encoding import encode_tokens
 
 SEED = 11  # of the corpus
 TOKENIZER_ITEMS = 20_000  # images whose captions the tokenizer learns from
@@ -73,7 +73,7 @@ class Text(nn.Module):
         chance = torch.rand(len(tokens), device=tokens.device)
         tokens = torch.where((chance < DROPPED[self.name])[:, None], self.empty, tokens)
         if self.name == SD:
-            return told(self.encoders[0], tokens, 2 if torch.rand(1).item() < SKIPPED else 1), None
+            return encode_tokens(self.encoders[0], tokens, 2 if torch.rand(1).item() < SKIPPED else 1), None
         first, second = (encoder(tokens, output_hidden_states=True) for encoder in self.encoders)
         kept = (chance >= DROPPED[self.name] / 2).view(-1, 1, 1)
         hidden = torch.cat([first.hidden_states[-2], second.hidden_states[-2]], 2) * kept

@@ -27,7 +27,17 @@ import numpy as np
 import pytest
 
 from augbench.core import registry
-from augbench.core.contracts import GOOD, SAMPLE_COLUMNS, Augmenter, Dataset, Reads, Request, Shots, TrainView, Workroom
+from augbench.core.contracts import (
+    GOOD,
+    SAMPLE_COLUMNS,
+    AdaptContext,
+    Augmenter,
+    Dataset,
+    Reads,
+    Request,
+    Shots,
+    TrainView,
+)
 from augbench.core.hashing import canonical_json
 from augbench.core.specs import DataSpec
 from augbench.planning.grid import make_grid
@@ -255,7 +265,7 @@ def prepare(augmenter: Augmenter, view: TrainView, folder: Path) -> None:
     augmenter.load(adapter, "cpu")
 
 
-def workroom(folder: Path) -> Workroom:
+def workroom(folder: Path) -> AdaptContext:
     """Where an adapter is made, on the CPU; what is shared lies in the folder, too."""
 
     def shared(key: str, make: Callable[[Path], None]) -> Path:
@@ -267,7 +277,7 @@ def workroom(folder: Path) -> Workroom:
 
     scratch = folder / "scratch"
     scratch.mkdir(exist_ok=True)
-    return Workroom(scratch, shared)
+    return AdaptContext(scratch, shared)
 
 
 def _spec_of(dataset: Dataset, settings: dict[str, Any], fold: int = 0) -> tuple[Library, DataSpec]:

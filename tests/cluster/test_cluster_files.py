@@ -15,7 +15,7 @@ from helpers import ROOT
 
 from augbench.cli.app import app
 from augbench.planning.grid import load_grid
-from augbench.runner.driver import LEAN
+from augbench.runner.driver import RAY_ENV
 
 CLUSTER = ROOT / "cluster"
 FILES = sorted(path for path in CLUSTER.iterdir() if path.is_file())
@@ -110,7 +110,7 @@ def test_runtime_environments_are_rays_and_join_the_drivers(name):
     unknown = environment.keys() - RuntimeEnv.known_fields
     assert not unknown
     # Ray refuses a run whose own environment sets what the job's sets already.
-    assert not environment.get("env_vars", {}).keys() & LEAN.keys()
+    assert not environment.get("env_vars", {}).keys() & RAY_ENV.keys()
     local = [uri for uri in [environment["working_dir"], *environment["py_modules"]] if "://" not in uri]
     assert all((ROOT / path).is_dir() for path in local)
     assert not local or name == "runtime_env.yaml"  # an operator has no working directory to bring

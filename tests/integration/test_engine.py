@@ -17,7 +17,7 @@ from helpers import HERE, TINY, TOY, cli, path_of, results_of, tiny, tiny_grid
 from augbench.planning.plan import make_plan
 from augbench.planning.remaining import subtract
 from augbench.runner.driver import run
-from augbench.runner.scheduler import ATTEMPTS, Board
+from augbench.runner.scheduler import ATTEMPTS, Scheduler
 from augbench.storage.leases import Leases, heartbeat_name, lease_name
 from augbench.storage.store import Store
 
@@ -232,7 +232,7 @@ def test_failed_cells_are_tried_again(store):
 
 def board_of(store, leases, **changes):
     plan = make_plan(tiny_grid(**changes))
-    return plan, Board(plan, subtract(plan, store), store, leases)
+    return plan, Scheduler(plan, subtract(plan, store), store, leases)
 
 
 def test_board_starts_a_cell_when_its_chunks_are_there(store):

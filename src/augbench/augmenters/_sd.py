@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from augbench.core.errors import UserError
-from augbench.diffusion.pipelines import Bundle, canvas, load
+from augbench.diffusion.pipelines import PipelineSource, canvas, load
 
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
@@ -17,7 +17,7 @@ Precision = Literal["auto", "fp32", "bf16", "fp16"]
 Aspect = Literal["squeeze", "keep"]
 
 
-def usable(bundle: Bundle, augmenter: str) -> Bundle:
+def usable(bundle: PipelineSource, augmenter: str) -> PipelineSource:
     """The bundle, if it makes pictures from text.
 
     Raises:
@@ -42,7 +42,7 @@ def arithmetic(precision: Precision, device: str) -> str:
     return precision
 
 
-def loaded(bundle: Bundle, precision: Precision, device: str) -> DiffusionPipeline:
+def loaded(bundle: PipelineSource, precision: Precision, device: str) -> DiffusionPipeline:
     """The pipeline, with weights in the precision of the setting.
 
     Raises:
@@ -54,7 +54,7 @@ def loaded(bundle: Bundle, precision: Precision, device: str) -> DiffusionPipeli
     return load(bundle, device, kinds[arithmetic(precision, device)])
 
 
-def drawn_at(bundle: Bundle, aspect: Aspect, pictures: Sequence[np.ndarray]) -> tuple[int, int]:
+def drawn_at(bundle: PipelineSource, aspect: Aspect, pictures: Sequence[np.ndarray]) -> tuple[int, int]:
     """Height and width at which the bundle draws what pictures, each H,W,3, show: its square, or their aspect."""
     if aspect == "squeeze":
         return bundle.size, bundle.size

@@ -49,8 +49,8 @@ class CutPaste(Augmenter):
         if variant == "both":
             variant = ("patch", "scar")[rng.integers(2)]
         cut = cut_patch(rng, image) if variant == "patch" else cut_scar(rng, image)
-        pasted, mask = paste(rng, image, *cut)
-        return Synthetic(pasted, request.label, mask, {"source": source_id, "variant": variant})
+        composited, mask = paste(rng, image, *cut)
+        return Synthetic(composited, request.label, mask, {"source": source_id, "variant": variant})
 
 
 def cut_patch(rng: np.random.Generator, image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -18,14 +18,14 @@ from pydantic import Field, model_validator
 
 import augbench
 from augbench.augmenters._sd import Aspect, Precision, arithmetic, drawn_at, loaded, usable
-from augbench.core.contracts import Augmenter, Request, Settings, Shots, Synthetic, TrainView, Workroom
+from augbench.core.contracts import AdaptContext, Augmenter, Request, Settings, Shots, Synthetic, TrainView
 from augbench.core.errors import UserError
 from augbench.core.hashing import digest
 from augbench.core.seeds import derive_seed, rng
 from augbench.diffusion import lora
 from augbench.diffusion.dreambooth import Examples, Recipe, Training, encode, joined
 from augbench.diffusion.gpu_memory import enough_memory
-from augbench.diffusion.pipelines import Bundle, embedded, fetch, find, of_content
+from augbench.diffusion.pipelines import PipelineSource, embedded, fetch, find, of_content
 from augbench.diffusion.sampling import check_prompts, fit_image, sample
 
 if TYPE_CHECKING:
@@ -117,7 +117,7 @@ class DDPM(Augmenter):
 
     # -- learning
 
-    def adapt(self, view: TrainView, out: Path, seed: int, room: Workroom) -> dict[str, Any]:
+    def adapt(self, view: TrainView, out: Path, seed: int, room: AdaptContext) -> dict[str, Any]:
         """Fine-tune on the view's pictures; writes the matrices, and how they are to be used.
 
         Raises:
@@ -176,7 +176,7 @@ class DDPM(Augmenter):
         )
 
     def _class_examples(
-        self, pipeline: DiffusionPipeline, bundle: Bundle, shape: tuple[int, int], room: Workroom
+        self, pipeline: DiffusionPipeline, bundle: PipelineSource, shape: tuple[int, int], room: AdaptContext
     ) -> Examples | None:
         """Pictures that the untouched bundle makes from the class prompt: in the store, for all adapters alike."""
         config = self.config

@@ -33,9 +33,9 @@ from augbench.augmenters._sd import Precision, loaded
 from augbench.core.contracts import Augmenter, Request, Settings, Shots, Synthetic, TrainView
 from augbench.core.errors import UserError
 from augbench.diffusion.gpu_memory import enough_memory
-from augbench.diffusion.inpaint import Painted, overlaid, paint_around, pasted
+from augbench.diffusion.inpaint import Inpainted, composited, inpaint_around, overlaid
 from augbench.diffusion.masks import Kind, drawn_digest, drawn_files, procedural_region, read_drawn
-from augbench.diffusion.pipelines import Bundle, embedded, fetch, find, of_content
+from augbench.diffusion.pipelines import PipelineSource, embedded, fetch, find, of_content
 from augbench.diffusion.prompts import PromptSet, read_prompts
 from augbench.diffusion.sampling import check_prompts, fit_image, fit_mask
 
@@ -161,7 +161,7 @@ class DIAG(Augmenter):
         prompts = [words.prompts[request.index % len(words.prompts)] for request in requests]
         scenes = [self._scene(request.rng, view) for request in requests]
         with enough_memory("batch", "precision"):
-            painted = paint_around(
+            painted = inpaint_around(
                 self._pipeline,
                 self._bundle,
                 prompts,
@@ -221,20 +221,20 @@ class DIAG(Augmenter):
         return drawn_files(self.config.mask_folder, "set diag's mask_folder to a folder of masks, white where to paint")
 
 
-def _laid_in(scene: Scene, painted: Painted) -> np.ndarray:
+def _laid_in(scene: Scene, painted: Inpainted) -> np.ndarray:
     """H,W,3 uint8: only what was painted goes through resizing; grey in a grey picture, as colour would tell it."""
     if (scene.image == scene.image[..., :1]).all():
         painted = replace(painted, image=to_grey(painted.image))
-    return pasted(scene.image, scene.region, painted)
+    return composited(scene.image, scene.region, painted)
 
 
-def _laid_in_as_published(scene: Scene, painted: Painted) -> np.ndarray:
+def _laid_in_as_published(scene: Scene, painted: Inpainted) -> np.ndarray:
     """H,W,3 uint8: as diffusers lays it in, at the bundle's size, and the whole resized."""
     whole = Image.fromarray(overlaid(scene.square, scene.mask, painted))
     return np.asarray(whole.resize(scene.image.shape[1::-1]))
 
 
-def _usable(bundle: Bundle) -> Bundle:
+def _usable(bundle: PipelineSource) -> PipelineSource:
     if bundle.kind != "sdxl-inpaint":
         ways = "take sdxl-inpaint or micro-sdxl-inpaint"
         raise UserError(f"augmenter 'diag' cannot use bundle '{bundle.name}' ({bundle.title}): {ways}")

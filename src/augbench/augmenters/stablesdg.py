@@ -22,6 +22,7 @@ from pydantic import Field, model_validator
 
 from augbench.augmenters._sd import Aspect, Precision, arithmetic, drawn_at, loaded, usable
 from augbench.core.contracts import (
+    AdaptContext,
     Augmenter,
     Candidate,
     Request,
@@ -30,17 +31,16 @@ from augbench.core.contracts import (
     Shots,
     Synthetic,
     TrainView,
-    Workroom,
 )
 from augbench.core.errors import UserError, listed
 from augbench.core.seeds import derive_seed, rng
 from augbench.diffusion import lora
 from augbench.diffusion.dreambooth import encode
 from augbench.diffusion.gpu_memory import enough_memory
-from augbench.diffusion.img2img import vary
+from augbench.diffusion.img2img import img2img
 from augbench.diffusion.pipelines import embedded, fetch, find, of_content
 from augbench.diffusion.sampling import check_prompts, fit_image
-from augbench.diffusion.textual_inversion import StageRecipe, Word, run_stages
+from augbench.diffusion.textual_inversion import LearnedToken, StageRecipe, run_stages
 from augbench.planning.extractor_choice import EMBEDDED
 
 GENERATION = "generation.json"  # in the adapter: its classes, where what they learned lies, and how it is used
@@ -157,7 +157,7 @@ class StableSDG(Augmenter):
 
     # -- learning
 
-    def adapt(self, view: TrainView, out: Path, seed: int, room: Workroom) -> dict[str, Any]:
+    def adapt(self, view: TrainView, out: Path, seed: int, room: AdaptContext) -> dict[str, Any]:
         """Learn each class by itself, from an untouched bundle; writes words and matrices, and how they are used.
 
         Raises:
@@ -176,7 +176,7 @@ class StableSDG(Augmenter):
             def say(step: int, _: int, loss: float, before: int = before, total: int = total) -> None:
                 room.say(before + step, total, loss)
 
-            own = Workroom(room.scratch / place, room.shared, room.device, say)
+            own = AdaptContext(room.scratch / place, room.shared, room.device, say)
             shape, learned[label] = self._adapt_class(view, label, out / place, derive_seed("stablesdg", seed), own)
             classes[label] = {"folder": place, "shape": list(shape)}
         told = {"stages": self.config.stages, "alpha": self.config.alpha, "classes": classes}
@@ -195,14 +195,14 @@ class StableSDG(Augmenter):
         return {"both": [first, second], "token": [first], "lora": [second], "none": []}[config.stages]
 
     def _adapt_class(
-        self, view: TrainView, label: str, out: Path, seed: int, room: Workroom
+        self, view: TrainView, label: str, out: Path, seed: int, room: AdaptContext
     ) -> tuple[tuple[int, int], dict[str, Any]]:
         """Learn one class; returns the size it is drawn at, and what the record says of it."""
         config, bundle = self.config, usable(find(self.config.bundle), self.name)
         pictures = [view.image(name) for name in _sources(view, label)]
         shape = drawn_at(bundle, config.aspect, pictures)
         pipeline = loaded(bundle, config.precision, room.device)
-        word = Word(pipeline, config.token, config.init_word)
+        word = LearnedToken(pipeline, config.token, config.init_word)
         check_prompts(pipeline, bundle, [config.prompt])
         recipes = self._recipes(room.device)
         if not recipes:
@@ -227,8 +227,8 @@ class StableSDG(Augmenter):
         self._bundle = find(self.config.bundle)
         self._pipeline = loaded(usable(self._bundle, self.name), self.config.precision, device)
         self._pipeline.scheduler = DDIMScheduler.from_config(self._pipeline.scheduler.config)
-        self._word = Word(self._pipeline, self._told["token"], self._told["init_word"])
-        self._exchange = lora.Exchange(self._pipeline)
+        self._word = LearnedToken(self._pipeline, self._told["token"], self._told["init_word"])
+        self._exchange = lora.LoraSwitcher(self._pipeline)
         self._shows: str | None = None  # the class that the pipeline shows now
 
     def generate(self, requests: Sequence[Request], view: TrainView) -> list[Synthetic]:
@@ -262,7 +262,7 @@ class StableSDG(Augmenter):
         prompts, meta = [prompt] * len(requests), {"prompt": prompt}
         with enough_memory("precision"):
             strength = 1.0 if config.start == "noise" else config.strength
-            made = vary(self._pipeline, self._bundle, prompts, begin, strength=strength, **amount)
+            made = img2img(self._pipeline, self._bundle, prompts, begin, strength=strength, **amount)
         fitted = [fit_image(picture, real.shape[:2]) for picture, real in zip(made, begin, strict=True)]
         own = [{"source": source, "strength": strength} if strength < 1 else {} for source in sources]
         return [

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from augbench.classifiers.backbone import build
-from augbench.classifiers.loader import Resident, batches, make_sampler
+from augbench.classifiers.loader import DeviceImages, batches, make_sampler
 from augbench.core.protocol import Protocol
 from augbench.core.seeds import derive_seed
 
@@ -34,7 +34,7 @@ class Fitted:
 
 
 def fit(
-    data: Resident,
+    data: DeviceImages,
     labels: np.ndarray,
     outputs: int,
     protocol: Protocol,
@@ -95,7 +95,7 @@ def fit(
     return Fitted(model, losses, step_losses, shown)
 
 
-def predict(model: torch.nn.Module, data: Resident, protocol: Protocol) -> np.ndarray:
+def predict(model: torch.nn.Module, data: DeviceImages, protocol: Protocol) -> np.ndarray:
     """Logits of all pictures, N,outputs float32, in eval mode and fp32: bf16 logits tie and distort AP."""
     import torch
 

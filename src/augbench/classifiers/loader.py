@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     import torch
 
 
-class Resident:
+class DeviceImages:
     """Pictures of one cell: rows of arrays that stay on the device as uint8. A batch is cut and normalised there."""
 
     def __init__(self, parts: list[torch.Tensor], rows: np.ndarray, protocol: Protocol, device: torch.device) -> None:
@@ -64,7 +64,7 @@ def on_device(array: np.ndarray, device: torch.device) -> torch.Tensor:
         return torch.from_numpy(array).to(device)
 
 
-class Turns:
+class CyclingSampler:
     """Draws members of a set so that none comes up again before all others have.
 
     mixed-segdec's frequency sampling, taken to its end: there those shown least are strongly favoured, here they come
@@ -95,8 +95,8 @@ class BalancedSampler:
     """
 
     def __init__(self, labels: np.ndarray, rng: np.random.Generator, pictures: int | None = None) -> None:
-        self.positives = Turns(np.flatnonzero(labels), rng)
-        self.negatives = Turns(np.flatnonzero(labels == 0), rng)
+        self.positives = CyclingSampler(np.flatnonzero(labels), rng)
+        self.negatives = CyclingSampler(np.flatnonzero(labels == 0), rng)
         self.half = pictures // 2 if pictures else len(self.positives.members)
         self.rng = rng
 
@@ -112,7 +112,7 @@ class ClassBalancedSampler:
     """
 
     def __init__(self, labels: np.ndarray, rng: np.random.Generator, pictures: int | None = None) -> None:
-        self.classes = [Turns(np.flatnonzero(labels == label), rng) for label in np.unique(labels)]
+        self.classes = [CyclingSampler(np.flatnonzero(labels == label), rng) for label in np.unique(labels)]
         each = pictures // len(self.classes) if pictures else max(len(turns.members) for turns in self.classes)
         self.each = max(each, 1)
         self.rng = rng
@@ -126,7 +126,7 @@ class ShuffleSampler:
     """Every sample once per epoch; with ``pictures``, that many in turns."""
 
     def __init__(self, labels: np.ndarray, rng: np.random.Generator, pictures: int | None = None) -> None:
-        self.all = Turns(np.arange(len(labels)), rng)
+        self.all = CyclingSampler(np.arange(len(labels)), rng)
         self.pictures = pictures or len(labels)
         self.rng = rng
 

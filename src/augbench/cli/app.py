@@ -36,7 +36,7 @@ app = typer.Typer(
 )
 
 
-class Room(StrEnum):
+class Listable(StrEnum):
     """What can be listed."""
 
     datasets = "datasets"
@@ -67,7 +67,7 @@ def _options(
 
 
 @app.command("list")
-def list_(what: Annotated[Room, typer.Argument(help="datasets, augmenters, models or protocols")]) -> None:
+def list_(what: Annotated[Listable, typer.Argument(help="datasets, augmenters, models or protocols")]) -> None:
     """List what is there, each found by itself."""
     from augbench.cli.augmenters_view import listing
     from augbench.report.table_text import standard_output

@@ -14,7 +14,7 @@ def add_to(app: typer.Typer) -> None:
     app.command()(leaderboard)
 
 
-class PicturesOf(StrEnum):
+class EmbeddedImages(StrEnum):
     """Which pictures a leaderboard embeds."""
 
     all = "all"
@@ -25,8 +25,8 @@ def leaderboard(
     stores: Annotated[list[str], typer.Argument(metavar="STORE", help="Folders or URLs; cells are merged by key.")],
     out: Annotated[Path, typer.Option("--out", help="The folder for index.html, leaderboard.md and records/.")],
     pictures: Annotated[
-        PicturesOf, typer.Option(help="Embed small pictures of pools and datasets: mind the licences it names.")
-    ] = PicturesOf.all,
+        EmbeddedImages, typer.Option(help="Embed small pictures of pools and datasets: mind the licences it names.")
+    ] = EmbeddedImages.all,
 ) -> None:
     """Write one self-contained page of several stores: tables, plots, pictures, and the records behind every number."""
     from functools import partial
@@ -36,5 +36,5 @@ def leaderboard(
     from augbench.storage.store import Store
 
     say = partial(standard_output().print, markup=False, highlight=False, soft_wrap=True)
-    page, _ = write_leaderboard([Store(store) for store in stores], out, pictures is PicturesOf.all, say)
+    page, _ = write_leaderboard([Store(store) for store in stores], out, pictures is EmbeddedImages.all, say)
     say(f"Written: {page}")

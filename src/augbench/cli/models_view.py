@@ -23,7 +23,7 @@ from augbench.core.images import read_grey, read_rgb
 from augbench.core.seeds import rng
 from augbench.core.weights import parameters
 from augbench.diffusion import single_file
-from augbench.diffusion.pipelines import BUNDLES, MODELS, Bundle, embedded, find, load
+from augbench.diffusion.pipelines import BUNDLES, MODELS, PipelineSource, embedded, find, load
 from augbench.diffusion.sampling import fit_image, fit_mask, sample
 from augbench.procedural.drawing import distance, place
 from augbench.procedural.noise import perlin
@@ -87,7 +87,7 @@ def show_model(name: str, console: Console) -> None:
     console.print(f"\n{facts}", markup=False, highlight=False, soft_wrap=True)
 
 
-def _show_hub(bundle: Bundle, console: Console) -> None:
+def _show_hub(bundle: PipelineSource, console: Console) -> None:
     """Where a bundle of the Hugging Face hub comes from."""
     _show_lines(
         bundle,
@@ -97,7 +97,7 @@ def _show_hub(bundle: Bundle, console: Console) -> None:
     )
 
 
-def _show_checkpoint(bundle: Bundle, console: Console) -> None:
+def _show_checkpoint(bundle: PipelineSource, console: Console) -> None:
     """What a single file with weights is, and what it is used with."""
     path = Path(bundle.checkpoint)
     number, size = _amounts(sum(single_file.held(path, bundle.kind).values()), path.stat().st_size)
@@ -109,11 +109,11 @@ def _show_checkpoint(bundle: Bundle, console: Console) -> None:
     )
 
 
-def _on_hub(bundle: Bundle) -> str:
+def _on_hub(bundle: PipelineSource) -> str:
     return f"https://huggingface.co/{bundle.source}, revision {bundle.revision}"
 
 
-def _show_lines(bundle: Bundle, *lines: str, console: Console) -> None:
+def _show_lines(bundle: PipelineSource, *lines: str, console: Console) -> None:
     for line in (f"{bundle.name}: {bundle.title}, {bundle.size} x {bundle.size} pixels", *lines):
         console.print(line, markup=False, highlight=False, soft_wrap=True)
 
@@ -252,7 +252,7 @@ def _short(text: str, width: int) -> str:
     return textwrap.shorten(text, width, placeholder=" ...")
 
 
-def _sources(bundle: Bundle, image: Path | None, mask: Path | None, count: int, seed: int) -> list[Source]:
+def _sources(bundle: PipelineSource, image: Path | None, mask: Path | None, count: int, seed: int) -> list[Source]:
     """One for each of ``count`` pictures; none for a bundle that makes pictures from text alone."""
     if bundle.kind != "sdxl-inpaint":
         if image is not None or mask is not None:

@@ -10,7 +10,7 @@ import typer
 from augbench.cli.options import SetOption
 
 if TYPE_CHECKING:
-    from augbench.monitoring.known_grids import Known
+    from augbench.monitoring.known_grids import KnownGrid
     from augbench.monitoring.status import Status
     from augbench.storage.store import Store
 
@@ -70,7 +70,7 @@ def _at_work(found: Status) -> bool:
     return any(grid.drivers for grid in found.grids)
 
 
-def _grids(store: Store, grid: str | None, changes: list[str]) -> list[Known]:
+def _grids(store: Store, grid: str | None, changes: list[str]) -> list[KnownGrid]:
     """The grids to look for: of a file, which is planned; or as the store knows them."""
     from augbench.core.errors import UserError
     from augbench.monitoring.known_grids import known_from_plan, known_from_store

@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from augbench.core.errors import UserError
 from augbench.core.images import SUFFIXES, decode_grey, decode_rgb, read_bytes
-from augbench.core.types import Candidate, Part, Request, Scoring, Synthetic, Workroom
+from augbench.core.types import AdaptContext, Candidate, Part, Request, Scoring, Synthetic
 
 Task = Literal["detection", "recognition"]
 Shots = int | Literal["all"]
@@ -344,7 +344,7 @@ class Augmenter:
             UserError: it is not, for example weights that cannot be downloaded.
         """
 
-    def adapt(self, view: TrainView, out: Path, seed: int, room: Workroom) -> dict[str, Any] | None:
+    def adapt(self, view: TrainView, out: Path, seed: int, room: AdaptContext) -> dict[str, Any] | None:
         """Learn from the view and write files into the empty folder ``out`` (safetensors, JSON). Only if `learns`.
 
         The result follows from view, settings and seed, whether or not it was interrupted and begun again.

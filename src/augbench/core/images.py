@@ -32,7 +32,7 @@ EXIF_ORIENTATION = 0x0112
 
 
 @dataclass(frozen=True)
-class Look:
+class ImageFacts:
     """How a picture is stored."""
 
     format: str  # as Pillow calls it: "PNG", "JPEG", ...
@@ -87,11 +87,11 @@ def decode_grey(data: bytes, name: str) -> np.ndarray:
         return np.asarray(upright.convert("RGB")).max(axis=2)
 
 
-def look(data: bytes, name: str) -> Look:
+def look(data: bytes, name: str) -> ImageFacts:
     """How the picture is stored; its pixels are not decoded. Raises as `decode_rgb`, where the header tells."""
     with _opened(data, name) as picture:
         turned = picture.getexif().get(EXIF_ORIENTATION, 1) not in (0, 1)
-        return Look(str(picture.format), KINDS.get(picture.mode, picture.mode), turned)
+        return ImageFacts(str(picture.format), KINDS.get(picture.mode, picture.mode), turned)
 
 
 @contextmanager

@@ -68,7 +68,7 @@ class Scoring:
 
 
 @dataclass(frozen=True)
-class Workroom:
+class AdaptContext:
     """Where an adapter is made, beside what it may see.
 
     ``shared(key, make)`` gives the folder of that key, which ``make(folder)`` fills where there is none yet: for what

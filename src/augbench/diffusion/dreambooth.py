@@ -23,9 +23,9 @@ import numpy as np
 import augbench
 from augbench.core.seeds import derive_seed, rng
 from augbench.diffusion.lora import MODELS, LoraShape, wrap
-from augbench.diffusion.pipelines import Bundle
+from augbench.diffusion.pipelines import PipelineSource
 from augbench.diffusion.sampling import check_prompts, fit_image
-from augbench.diffusion.text_encoding import tokens, told
+from augbench.diffusion.text_encoding import encode_tokens, tokens
 
 if TYPE_CHECKING:
     import torch
@@ -44,7 +44,7 @@ class Amounts(Protocol):
     batch: int
     lr: float
     min_snr: float  # gamma of min-SNR weighting (ICCV 2023); 0: none
-    clip_skip: int  # as `text.told` counts
+    clip_skip: int  # as `encode_tokens` counts
     precision: str  # fp32, bf16 or fp16: of the arithmetic
     gradient_checkpointing: bool
 
@@ -59,7 +59,7 @@ class Recipe:
     lr: float = 1e-5
     prior_weight: float = 1.0  # of the loss of class pictures
     min_snr: float = 5.0  # gamma of min-SNR weighting (ICCV 2023); 0: none
-    clip_skip: int = 2  # as `text.told` counts
+    clip_skip: int = 2  # as `encode_tokens` counts
     cycles: int = 3  # of the cosine
     schedule_epochs: int | None = None  # epochs that the learning rate is laid out for; None: those trained
     precision: str = "fp32"  # fp32, bf16 or fp16: of the arithmetic
@@ -215,7 +215,7 @@ class Finetuning:
         """What the U-Net is told for each picture; the text encoder learns too, and reads each prompt once."""
         import torch
 
-        states = told(self.pipeline.text_encoder, self.ids, self.recipe.clip_skip)
+        states = encode_tokens(self.pipeline.text_encoder, self.ids, self.recipe.clip_skip)
         return {"encoder_hidden_states": states[torch.from_numpy(kinds).to(states.device)]}
 
     def weights(self, times: torch.Tensor) -> torch.Tensor:
@@ -284,7 +284,7 @@ class Training(Finetuning):
     def __init__(
         self,
         pipeline: DiffusionPipeline,
-        bundle: Bundle,
+        bundle: PipelineSource,
         recipe: Recipe,
         prompts: tuple[str, str],
         instances: Examples,

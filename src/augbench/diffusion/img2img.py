@@ -11,16 +11,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image
 
-from augbench.diffusion.pipelines import Bundle
-from augbench.diffusion.sampling import Speech, check_prompts, fit_image, paint, sample
+from augbench.diffusion.pipelines import PipelineSource
+from augbench.diffusion.sampling import PromptEncoder, check_prompts, fit_image, paint, sample
 
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
 
 
-def vary(
+def img2img(
     pipeline: DiffusionPipeline,
-    bundle: Bundle,
+    bundle: PipelineSource,
     prompts: Sequence[str],
     images: Sequence[np.ndarray],
     *,
@@ -46,7 +46,7 @@ def vary(
             At 1 pictures start from noise alone, as `sample` makes them; diffusers' way would leave the square root of
             alpha bar at the last step, some 7 % of a picture with the schedule of Stable Diffusion.
         shape: height and width at which the bundle draws.
-        clip_skip: which layer of the text encoder is read, as `augbench.diffusion.text_encoding.told` counts.
+        clip_skip: which layer of the text encoder is read, as `text_encoding.encode_tokens` counts.
         batch: pictures at a time. Another number changes pictures by rounding.
 
     Raises:
@@ -64,7 +64,7 @@ def vary(
         return sample(pipeline, bundle, prompts, seeds=seeds, shape=shape, batch=batch, **told)
     painter = StableDiffusionImg2ImgPipeline(**pipeline.components, requires_safety_checker=False)
     painter.set_progress_bar_config(disable=True)
-    speak = Speech(pipeline, bundle, None, clip_skip)
+    speak = PromptEncoder(pipeline, bundle, None, clip_skip)
     amount = {"num_inference_steps": steps, "guidance_scale": guidance}
     perturbed = max(1, round(steps * strength))
     amount["strength"] = min(1.0, (perturbed + 0.1) / steps)  # diffusers cuts it down to whole steps: these

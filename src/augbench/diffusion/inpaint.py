@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image, ImageOps
 
-from augbench.diffusion.pipelines import Bundle
+from augbench.diffusion.pipelines import PipelineSource
 from augbench.diffusion.sampling import fit_image, sample
 from augbench.procedural.drawing import blurred
 
@@ -29,16 +29,16 @@ HALF = 128  # of 255: diffusers paints where a resized mask is at least that bri
 
 
 @dataclass(frozen=True)
-class Painted:
+class Inpainted:
     """What a bundle painted of a square picture."""
 
     image: np.ndarray  # S,S,3 uint8: the whole cut, the surroundings of the mask included
     box: Box  # where it belongs
 
 
-def paint_around(
+def inpaint_around(
     pipeline: DiffusionPipeline,
-    bundle: Bundle,
+    bundle: PipelineSource,
     prompts: Sequence[str],
     images: Sequence[np.ndarray],
     masks: Sequence[np.ndarray],
@@ -47,7 +47,7 @@ def paint_around(
     padding: int,
     batch: int,
     **amount: Any,
-) -> list[Painted]:
+) -> list[Inpainted]:
     """Paint each picture anew in the smallest square that holds its mask.
 
     Args:
@@ -69,7 +69,7 @@ def paint_around(
     marked = [_marked(_cut(mask, box)) for mask, box in zip(masks, boxes, strict=True)]
     places = {"image": np.stack(cuts), "mask": np.stack(marked)}
     made = sample(pipeline, bundle, prompts, seeds=seeds, batch=batch, **places, **amount)
-    return [Painted(image, box) for image, box in zip(made, boxes, strict=True)]
+    return [Inpainted(image, box) for image, box in zip(made, boxes, strict=True)]
 
 
 def box_around(mask: np.ndarray, padding: int) -> Box:
@@ -87,7 +87,7 @@ def box_around(mask: np.ndarray, padding: int) -> Box:
     return starts[0], starts[1], starts[0] + side, starts[1] + side
 
 
-def overlaid(image: np.ndarray, mask: np.ndarray, painted: Painted) -> np.ndarray:
+def overlaid(image: np.ndarray, mask: np.ndarray, painted: Inpainted) -> np.ndarray:
     """What diffusers makes of it: the painted cut laid over ``image``, as far as ``mask`` is bright.
 
     Args:
@@ -109,7 +109,7 @@ def overlaid(image: np.ndarray, mask: np.ndarray, painted: Painted) -> np.ndarra
     return np.asarray(result.convert("RGB"))
 
 
-def pasted(source: np.ndarray, region: np.ndarray, painted: Painted) -> np.ndarray:
+def composited(source: np.ndarray, region: np.ndarray, painted: Inpainted) -> np.ndarray:
     """The painted cut in the picture at the picture's own size: only what was painted goes through resizing.
 
     Args:
@@ -145,7 +145,7 @@ def _marked(mask: np.ndarray) -> np.ndarray:
     return mask >= min(HALF, max(int(mask.max()), 1))
 
 
-def _fitted(painted: Painted) -> np.ndarray:
+def _fitted(painted: Inpainted) -> np.ndarray:
     """The painted cut at the size of its box."""
     left, top, right, bottom = painted.box
     return fit_image(painted.image, (bottom - top, right - left))

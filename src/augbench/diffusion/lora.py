@@ -173,7 +173,7 @@ def merge(pipeline: DiffusionPipeline, folder: Path, alpha: float) -> None:
         _fold(model, alpha)
 
 
-class Exchange:
+class LoraSwitcher:
     """Merges one saved update at a time: before another one, each layer gets its own weights back, to the last bit."""
 
     def __init__(self, pipeline: DiffusionPipeline) -> None:

@@ -58,7 +58,7 @@ _NOT_LOADED: dict[str, dict[str, Any]] = {  # photographs of surfaces need no fi
 
 
 @dataclass(frozen=True)
-class Bundle:
+class PipelineSource:
     """Pretrained diffusion weights by name."""
 
     name: str
@@ -71,16 +71,16 @@ class Bundle:
     checkpoint: str = ""  # the one file that holds all weights; the source then gives only what such a file lacks
 
 
-def _shipped(name: str, kind: str, size: int) -> Bundle:
-    return Bundle(name, kind, TITLES[kind], size, str(MODELS / name))
+def _shipped(name: str, kind: str, size: int) -> PipelineSource:
+    return PipelineSource(name, kind, TITLES[kind], size, str(MODELS / name))
 
 
-BUNDLES: dict[str, Bundle] = {
+BUNDLES: dict[str, PipelineSource] = {
     bundle.name: bundle
     for bundle in (
         _shipped("micro-sd", "sd", 64),
         _shipped("micro-sdxl-inpaint", "sdxl-inpaint", 64),
-        Bundle(
+        PipelineSource(
             "sd15",
             "sd",
             TITLES["sd"],
@@ -89,7 +89,7 @@ BUNDLES: dict[str, Bundle] = {
             "451f4fe16113bff5a5d2269ed5ad43b0592e9a14",
             "fp16",
         ),
-        Bundle(
+        PipelineSource(
             "sdxl-inpaint",
             "sdxl-inpaint",
             TITLES["sdxl-inpaint"],
@@ -107,7 +107,7 @@ def embedded(name: str) -> bool:
     return name in BUNDLES and Path(BUNDLES[name].source).parent == MODELS
 
 
-def find(name_or_path: str | Path, known: Iterable[str] = BUNDLES) -> Bundle:
+def find(name_or_path: str | Path, known: Iterable[str] = BUNDLES) -> PipelineSource:
     """The bundle of that name, or the one in that folder or file. A name goes first: write ``./NAME`` for a folder.
 
     ``known`` are the names that an error suggests.
@@ -130,7 +130,7 @@ def find(name_or_path: str | Path, known: Iterable[str] = BUNDLES) -> Bundle:
     raise UserError(f"model '{name}' does not exist{did_you_mean(name, known)}: {ways}")
 
 
-def load(bundle: Bundle, device: str = "cpu", dtype: torch.dtype | None = None) -> DiffusionPipeline:
+def load(bundle: PipelineSource, device: str = "cpu", dtype: torch.dtype | None = None) -> DiffusionPipeline:
     """The ordinary diffusers pipeline of a bundle, without progress bars and warnings.
 
     Args:
@@ -201,13 +201,13 @@ def _content(folder: Path, *weights: str) -> str:
     return whole.hexdigest()
 
 
-def canvas(bundle: Bundle, aspect: float, step: int = 8) -> tuple[int, int]:
+def canvas(bundle: PipelineSource, aspect: float, step: int = 8) -> tuple[int, int]:
     """Height and width of about the bundle's area with that aspect (width / height), both multiples of ``step``."""
     height = bundle.size / aspect**0.5
     return tuple(max(step, round(side / step) * step) for side in (height, height * aspect))
 
 
-def _described(folder: Path) -> Bundle:
+def _described(folder: Path) -> PipelineSource:
     """What the configuration files of a folder say."""
     index = folder / "model_index.json"
     if not index.is_file():
@@ -216,10 +216,10 @@ def _described(folder: Path) -> Bundle:
     if not isinstance(pipeline, str) or pipeline not in KINDS:
         raise UserError(f"'{index}': pipeline '{pipeline}' is none of ours: give a {' or a '.join(KINDS)}")
     kind = KINDS[pipeline]
-    return Bundle(folder.name, kind, TITLES[kind], _size(folder), str(folder))
+    return PipelineSource(folder.name, kind, TITLES[kind], _size(folder), str(folder))
 
 
-def _of_checkpoint(path: Path) -> Bundle:
+def _of_checkpoint(path: Path) -> PipelineSource:
     """A file with all weights; what it lacks is in the folder beside it, else in its kind's repository on the hub."""
     kind, folder = single_file.kind_of(path), single_file.beside(path)
     if not folder.is_dir():
@@ -260,7 +260,7 @@ def _json(path: Path) -> dict[str, Any]:
     return content
 
 
-def fetch(bundle: Bundle) -> Path:
+def fetch(bundle: PipelineSource) -> Path:
     """The folder of a bundle; one from the hub out of its cache if it is there, else downloaded.
 
     Of a checkpoint it is the folder that gives configurations and words, without weights.
@@ -300,7 +300,7 @@ def fetch(bundle: Bundle) -> Path:
     )
 
 
-def _check_parts(bundle: Bundle, folder: Path) -> dict[str, int]:
+def _check_parts(bundle: PipelineSource, folder: Path) -> dict[str, int]:
     """Part with weights -> parameters in its files, after a look at all that will be loaded."""
     index = _json(folder / "model_index.json")
     held = single_file.held(Path(bundle.checkpoint), bundle.kind) if bundle.checkpoint else {}
@@ -330,7 +330,7 @@ def _weights_files(folder: Path, stem: str) -> list[Path]:
     return numbered if numbered and not whole.exists() else [whole]
 
 
-def _unusable(bundle: Bundle, folder: Path, reason: str) -> UserError:
+def _unusable(bundle: PipelineSource, folder: Path, reason: str) -> UserError:
     """Its weights, and the configurations in ``folder``, are damaged or do not belong together."""
     if bundle.checkpoint:
         what = f"'{bundle.checkpoint}' cannot be loaded with the configurations in '{folder}' ({reason})"
@@ -338,7 +338,7 @@ def _unusable(bundle: Bundle, folder: Path, reason: str) -> UserError:
     return UserError(f"bundle '{folder}' cannot be loaded ({reason}): restore its files")
 
 
-def _check_complete(pipeline: DiffusionPipeline, bundle: Bundle, folder: Path, held: dict[str, int]) -> None:
+def _check_complete(pipeline: DiffusionPipeline, bundle: PipelineSource, folder: Path, held: dict[str, int]) -> None:
     """What a file lacks the libraries would draw at random, with no more than a warning."""
     for part, found in held.items():
         tensors = list(getattr(pipeline, part).parameters())

@@ -9,8 +9,8 @@ import numpy as np
 from PIL import Image
 
 from augbench.core.errors import UserError
-from augbench.diffusion.pipelines import Bundle, errors_only
-from augbench.diffusion.text_encoding import tokens, told
+from augbench.diffusion.pipelines import PipelineSource, errors_only
+from augbench.diffusion.text_encoding import encode_tokens, tokens
 
 if TYPE_CHECKING:
     import torch
@@ -21,7 +21,7 @@ STRENGTH = 0.99  # nearly all is forgotten under the mask; at 1 the brightness o
 
 def sample(
     pipeline: DiffusionPipeline,
-    bundle: Bundle,
+    bundle: PipelineSource,
     prompts: Sequence[str],
     *,
     seeds: Sequence[int],
@@ -51,7 +51,7 @@ def sample(
         image: what an inpainting bundle paints in: H,W,3 uint8 for all pictures, or N,H,W,3 with one for each.
         mask: where it paints: H,W bool, or N,H,W; at least one pixel each.
         strength: inpainting: how much of what is under the mask is forgotten, in (0, 1].
-        clip_skip: text to image: which layer of the text encoder is read, as `text_encoding.told` counts.
+        clip_skip: text to image: which layer of the text encoder is read, as `text_encoding.encode_tokens` counts.
         shape: text to image: another height and width, see `augbench.diffusion.pipelines.canvas`.
         batch: pictures at a time. Another number changes pictures by rounding.
 
@@ -68,7 +68,7 @@ def sample(
         options["strength"] = min(1.0, max(strength, 1.0000001 / steps))  # diffusers cuts it down to whole steps
     elif image is not None or mask is not None:
         raise ValueError(f"'{bundle.name}' makes pictures from text alone")
-    speak = Speech(pipeline, bundle, negative, clip_skip)
+    speak = PromptEncoder(pipeline, bundle, negative, clip_skip)
     options["height"], options["width"] = shape or (bundle.size, bundle.size)
     parts = []
     for start in range(0, len(prompts), batch):
@@ -79,7 +79,7 @@ def sample(
     return np.concatenate(parts)
 
 
-def check_prompts(pipeline: DiffusionPipeline, bundle: Bundle, prompts: Iterable[str]) -> None:
+def check_prompts(pipeline: DiffusionPipeline, bundle: PipelineSource, prompts: Iterable[str]) -> None:
     """Diffusers would cut what is too long.
 
     Raises:
@@ -129,10 +129,12 @@ def _places(image: np.ndarray | None, mask: np.ndarray | None, number: int, size
     ]
 
 
-class Speech:
+class PromptEncoder:
     """What a pipeline is told: encoded texts, each encoded once for all of its pictures."""
 
-    def __init__(self, pipeline: DiffusionPipeline, bundle: Bundle, negative: str | None, clip_skip: int) -> None:
+    def __init__(
+        self, pipeline: DiffusionPipeline, bundle: PipelineSource, negative: str | None, clip_skip: int
+    ) -> None:
         self.pipeline, self.negative, self.clip_skip = pipeline, negative, clip_skip
         self.encode = self._sd if bundle.kind == "sd" else self._sdxl
         self.known: dict[str, dict[str, torch.Tensor]] = {}
@@ -153,7 +155,7 @@ class Speech:
         encoder = self.pipeline.text_encoder
         told_of = {"prompt_embeds": prompt, "negative_prompt_embeds": self.negative or ""}
         ids = {name: tokens(self.pipeline, [text]).to(encoder.device) for name, text in told_of.items()}
-        return {name: told(encoder, given, self.clip_skip) for name, given in ids.items()}
+        return {name: encode_tokens(encoder, given, self.clip_skip) for name, given in ids.items()}
 
     def _sdxl(self, prompt: str) -> dict[str, torch.Tensor]:
         """By diffusers: two encoders, and what both say of the whole text."""
@@ -162,7 +164,9 @@ class Speech:
         return dict(zip(names, found, strict=True))
 
 
-def paint(pipeline: DiffusionPipeline, bundle: Bundle, seeds: Sequence[int], options: dict[str, Any]) -> np.ndarray:
+def paint(
+    pipeline: DiffusionPipeline, bundle: PipelineSource, seeds: Sequence[int], options: dict[str, Any]
+) -> np.ndarray:
     """One batch: N,H,W,3 uint8."""
     import torch
     from diffusers.utils import logging

@@ -18,7 +18,7 @@ def tokens(pipeline: DiffusionPipeline, prompts: Sequence[str]) -> torch.Tensor:
     return pipeline.tokenizer(list(prompts), **settings).input_ids
 
 
-def told(encoder: nn.Module, ids: torch.Tensor, clip_skip: int) -> torch.Tensor:
+def encode_tokens(encoder: nn.Module, ids: torch.Tensor, clip_skip: int) -> torch.Tensor:
     """Hidden states of tokens N,L: N,L,D.
 
     Args:

@@ -40,12 +40,12 @@ class StageRecipe:
     batch: int = 4
     lr: float = 5e-4  # constant
     min_snr: float = 0.0  # gamma of min-SNR weighting (ICCV 2023); 0: none
-    clip_skip: int = 1  # as `text.told` counts
+    clip_skip: int = 1  # as `encode_tokens` counts
     precision: str = "fp32"  # fp32, bf16 or fp16: of the arithmetic
     gradient_checkpointing: bool = False
 
 
-class Word:
+class LearnedToken:
     """A new word of a pipeline: its tokenizer knows it, and its text encoder has one more embedding."""
 
     def __init__(self, pipeline: DiffusionPipeline, token: str, like: str) -> None:
@@ -129,7 +129,7 @@ class Stage(Finetuning):
     def __init__(
         self,
         pipeline: DiffusionPipeline,
-        word: Word,
+        word: LearnedToken,
         recipe: StageRecipe,
         prompt: str,
         examples: Examples,
@@ -176,7 +176,7 @@ class Stage(Finetuning):
 
 def run_stages(
     pipeline: DiffusionPipeline,
-    word: Word,
+    word: LearnedToken,
     recipes: Sequence[StageRecipe],
     prompt: str,
     examples: Examples,

@@ -15,7 +15,7 @@ from augbench.storage.store import Store
 
 
 @dataclass(frozen=True)
-class Known:
+class KnownGrid:
     """A grid to look for."""
 
     name: str
@@ -25,7 +25,7 @@ class Known:
     source: Literal["file", "store"]
 
 
-def known_from_plan(plan: Plan, store: Store, words: Sequence[str]) -> Known:
+def known_from_plan(plan: Plan, store: Store, words: Sequence[str]) -> KnownGrid:
     """A grid that was planned here.
 
     Args:
@@ -34,10 +34,10 @@ def known_from_plan(plan: Plan, store: Store, words: Sequence[str]) -> Known:
         words: the grid file and its ``--set`` options, as words of a command line.
     """
     keys = tuple(cell.key for cell in plan.cells)
-    return Known(plan.grid.name, outline_of(plan), keys, _command(words, store), "file")
+    return KnownGrid(plan.grid.name, outline_of(plan), keys, _command(words, store), "file")
 
 
-def known_from_store(store: Store, name: str | None = None) -> list[Known]:
+def known_from_store(store: Store, name: str | None = None) -> list[KnownGrid]:
     """The grid of that name that was planned into a store, or every one, sorted by name.
 
     Raises:
@@ -53,7 +53,7 @@ def known_from_store(store: Store, name: str | None = None) -> list[Known]:
     return [_known(store, one) for one in names if name in (None, one)]
 
 
-def _known(store: Store, name: str) -> Known:
+def _known(store: Store, name: str) -> KnownGrid:
     content = store.read_json("grids", name) or {}
     try:
         keys = tuple(str(cell["key"]) for cell in content["cells"])
@@ -64,7 +64,7 @@ def _known(store: Store, name: str) -> Known:
         place = store.where("grids", name)
         raise UserError(f"'{place}' does not list the cells of a grid: run the grid again to make it anew") from None
     local = store.files.folder is not None
-    return Known(name, outline, keys, _command([store.where("grids", name)], store) if local else None, "store")
+    return KnownGrid(name, outline, keys, _command([store.where("grids", name)], store) if local else None, "store")
 
 
 def _command(words: Sequence[str], store: Store) -> str:

@@ -13,7 +13,7 @@ from functools import cached_property
 from typing import Any, Literal
 
 from augbench.core.errors import UserError
-from augbench.monitoring.known_grids import Known
+from augbench.monitoring.known_grids import KnownGrid
 from augbench.planning.outline import CellWork, FidelityWork, Outline
 from augbench.storage.leases import Driver, survey
 from augbench.storage.store import ADAPTER_MARKER, LOGS, Store, parse_json
@@ -101,7 +101,7 @@ class Status:
 # -- one look
 
 
-class Look:
+class StoreListing:
     """One look at a store: what is in its rooms, each listed once and only when it is asked for."""
 
     def __init__(self, store: Store) -> None:
@@ -174,17 +174,17 @@ def _younger(age: float | None, other: float | None) -> bool:
     return age is not None and other is not None and age < other
 
 
-def look(store: Store, grids: Iterable[Known]) -> Status:
+def look(store: Store, grids: Iterable[KnownGrid]) -> Status:
     """How far these grids are in a store, now.
 
     Raises:
         UserError: the store is out of reach.
     """
-    seen = Look(store)
+    seen = StoreListing(store)
     return Status(store.url, seen.drivers, [_grid_status(seen, grid) for grid in grids])
 
 
-def _grid_status(seen: Look, grid: Known) -> GridStatus:
+def _grid_status(seen: StoreListing, grid: KnownGrid) -> GridStatus:
     if grid.outline is None:
         return _cells_alone(seen, grid)
     work = _Work(seen, grid.outline)
@@ -209,7 +209,7 @@ def _grid_status(seen: Look, grid: Known) -> GridStatus:
     )
 
 
-def _cells_alone(seen: Look, grid: Known) -> GridStatus:
+def _cells_alone(seen: StoreListing, grid: KnownGrid) -> GridStatus:
     """Of a grid without an outline: which lease covers a cell is not known, nor what is made before it."""
     states = {key: seen.state(key, key in seen.cells, None) for key in grid.cells}
     drivers = [driver for driver in seen.drivers if driver.lives]
@@ -240,7 +240,7 @@ def _counts(states: Iterable[State]) -> dict[State, int]:
 class _Work:
     """The states of all units of a grid, and what they wait for."""
 
-    def __init__(self, seen: Look, outline: Outline) -> None:
+    def __init__(self, seen: StoreListing, outline: Outline) -> None:
         self._seen, self._outline = seen, outline
         done = seen.cells.keys() & outline.cells.keys()
         wanted: dict[str, int] = {}  # pool -> chunks that unfinished cells take, as the planner counts them
@@ -310,7 +310,9 @@ class _Work:
 # -- failures, and how fast it goes
 
 
-def _failures(seen: Look, states: Mapping[str, Mapping[str, State]], waiting: Mapping[str, int]) -> list[Failed]:
+def _failures(
+    seen: StoreListing, states: Mapping[str, Mapping[str, State]], waiting: Mapping[str, int]
+) -> list[Failed]:
     found = [
         (stage, key) for stage in STAGES for key, state in sorted(states.get(stage, {}).items()) if state == "failed"
     ]
@@ -348,7 +350,7 @@ def one_line(text: str) -> str:
     return line if len(line) <= ERROR_LENGTH else f"{line[: ERROR_LENGTH - 3]}..."
 
 
-def _at_work(seen: Look, leases: set[str]) -> list[Driver]:
+def _at_work(seen: StoreListing, leases: set[str]) -> list[Driver]:
     """The living drivers that hold something of a grid; one that holds nothing at all yet counts too."""
     return [driver for driver in seen.drivers if driver.lives and (not driver.holds or driver.holds.keys() & leases)]
 

@@ -25,7 +25,7 @@ FEWEST = 2  # pictures that can be compared with real ones
 
 
 @dataclass(frozen=True)
-class Take:
+class PoolSlice:
     """The first ``n`` pictures of a pool."""
 
     pool: PoolSpec
@@ -44,7 +44,7 @@ class Plan:
     grid: Grid
     library: Library
     cells: list[Cell]
-    needs: dict[str, tuple[Take, ...]]  # cell key -> what it trains on besides real pictures
+    needs: dict[str, tuple[PoolSlice, ...]]  # cell key -> what it trains on besides real pictures
     pools: dict[str, PoolSpec]
     pool_sizes: dict[str, int]  # pool key -> pictures, the largest N_aug that any cell takes
     dropped: Counter[str] = field(default_factory=Counter)  # reason -> cells
@@ -160,7 +160,7 @@ def part_spec(library: Library, part: Part) -> AugmenterSpec:
     return _augmenter_spec(library, part.augmenter, part.settings, part.augmenter)
 
 
-def notes_of(library: Library, cell: Cell, takes: Iterable[Take]) -> list[str]:
+def notes_of(library: Library, cell: Cell, takes: Iterable[PoolSlice]) -> list[str]:
     """What a reader of the cell's numbers must know about the pictures it takes, a line each."""
     notes = [(take.pool.augmenter.name, library.augmenter(take.pool.augmenter).notes(cell.shots)) for take in takes]
     return list(dict.fromkeys(f"{name}: {note}" for name, note in notes if note))
@@ -244,7 +244,7 @@ def _add(plan: Plan, cell: Cell) -> None:
         plan.pool_sizes[take.pool.key] = max(plan.pool_sizes.get(take.pool.key, 0), take.n)
 
 
-def _takes(plan: Plan, spec: AugmenterSpec, cell: Cell, n: int) -> Iterator[Take]:
+def _takes(plan: Plan, spec: AugmenterSpec, cell: Cell, n: int) -> Iterator[PoolSlice]:
     """The pools behind ``n`` pictures: one, or for a mixture those of its parts, the first taking what is left over."""
     augmenter = plan.library.augmenter(spec)
     if not n:
@@ -253,7 +253,7 @@ def _takes(plan: Plan, spec: AugmenterSpec, cell: Cell, n: int) -> Iterator[Take
         plan.not_runnable[spec.name] = augmenter.not_runnable
     parts = augmenter.parts()
     if not parts:
-        yield Take(_pool(plan, spec, cell), n)
+        yield PoolSlice(_pool(plan, spec, cell), n)
         return
     shares = [int(part.share * n) for part in parts]
     shares[0] += n - sum(shares)

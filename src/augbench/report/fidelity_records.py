@@ -9,7 +9,7 @@ import pandas as pd
 
 from augbench.core.errors import UserError
 from augbench.core.hashing import digest
-from augbench.storage.store import MEND, Store, parse_json
+from augbench.storage.store import Store, parse_json
 
 MEASURES = (
     "kid",
@@ -58,7 +58,7 @@ def load_measured(store: Store, expected: pd.DataFrame) -> dict[str, Measured]:
 def _measured(key: str, data: bytes, place: str) -> Measured:
     record = parse_json(data, place)
     if record.get("key") != key:
-        raise UserError(f"record '{place}' is not the record of '{key}': {MEND}")
+        raise UserError(f"record '{place}' is not the record of '{key}': {FIX_HINT}")
     try:
         augmenter, result = record["spec"]["pool"]["augmenter"], record["result"]
         low, high = result["kid_interval"]
@@ -72,4 +72,4 @@ def _measured(key: str, data: bytes, place: str) -> Measured:
             kid_by_class={name: float(value) for name, value in result.get("kid_by_class", {}).items()},
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise UserError(f"record '{place}' is damaged ({type(error).__name__}: {error}): {MEND}") from None
+        raise UserError(f"record '{place}' is damaged ({type(error).__name__}: {error}): {FIX_HINT}") from None

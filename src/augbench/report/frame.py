@@ -11,7 +11,7 @@ from augbench.core.errors import UserError, did_you_mean
 from augbench.core.hashing import digest
 from augbench.core.protocol import Protocol
 from augbench.planning.expected import EXPECTED_FIELDS, LATER_FIELDS
-from augbench.storage.store import MEND, Store
+from augbench.storage.store import Store
 
 METRICS = {
     "detection": (
@@ -153,7 +153,7 @@ def _row(store: Store, record: Mapping[str, Any]) -> dict[str, Any]:
         return {"key": key, **_axes(record["spec"]), **_metrics(record["result"]), **_origin(record["provenance"])}
     except (KeyError, TypeError, AttributeError) as error:
         place = store.where("cells", key)
-        raise UserError(f"record '{place}' is damaged ({type(error).__name__}: {error}): {MEND}") from None
+        raise UserError(f"record '{place}' is damaged ({type(error).__name__}: {error}): {FIX_HINT}") from None
 
 
 def _axes(spec: Mapping[str, Any]) -> dict[str, Any]:

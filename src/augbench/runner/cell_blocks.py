@@ -6,14 +6,14 @@ from collections import defaultdict
 from collections.abc import Iterable
 
 from augbench.core.specs import Cell
-from augbench.runner.lease_cache import Claims
+from augbench.runner.lease_cache import LeaseCache
 from augbench.storage.store import Store
 
 
 class Blocks:
     """The blocks of the cells that are left, under the board's lock."""
 
-    def __init__(self, cells: Iterable[Cell], store: Store, claims: Claims) -> None:
+    def __init__(self, cells: Iterable[Cell], store: Store, claims: LeaseCache) -> None:
         self._store, self._claims = store, claims
         self._left: dict[str, set[str]] = defaultdict(set)  # block -> keys of its cells that are left
         self._put_off: dict[str, list[str]] = {}  # block that another driver has -> its cells that could start

@@ -32,7 +32,7 @@ from augbench.planning.remaining import subtract
 from augbench.runner.inline import run_inline
 from augbench.runner.progress import RunProgress
 from augbench.runner.resources import Node, allot
-from augbench.runner.scheduler import Board
+from augbench.runner.scheduler import Scheduler
 from augbench.runner.trackers import Tracker, trackers_of
 from augbench.runner.worker import Job
 from augbench.stages.context import Context
@@ -47,7 +47,7 @@ from augbench.storage.versions import discard_chunks, mark_version
 Executor = Literal["ray", "inline"]
 
 # Read by Ray when it starts: results go to the store alone, and nothing is reported to anyone.
-LEAN = {
+RAY_ENV = {
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
     "TUNE_GLOBAL_CHECKPOINT_S": "100000",
     "TUNE_DISABLE_SIGINT_HANDLER": "1",
@@ -132,7 +132,7 @@ def run(
             pools = len({pool.key for pool, _ in remaining.begun_by_others})
             say(f"{pools} unfinished pools were begun by another version of augbench: they are made anew")
             discard_chunks(store, remaining.begun_by_others)
-        board = Board(plan, remaining, store, leases)
+        board = Scheduler(plan, remaining, store, leases)
         interrupted = False
         try:
             with RunProgress(board, console):
@@ -155,7 +155,7 @@ def run(
 def _run_on_ray(
     plan: Plan,
     store: Store,
-    board: Board,
+    board: Scheduler,
     address: str | None,
     job: Job,
     say: Callable[[str], None],
@@ -196,7 +196,7 @@ def _ray(address: str | None) -> Iterator[list[Node]]:
     # Ray turns RAY_AUTH_MODE on for a cluster that it starts, and would ask others for a token from then on.
     # What these loggers call an error is the death of a worker, which the board is told of: no tracebacks on screen.
     quiet = log_levels(logging.CRITICAL, "ray", "ray._private.worker", "ray.tune", "ray.data", "ray.air")
-    with default_variables(LEAN, ["RAY_AUTH_MODE"]), quiet, _started_or_joined(address) as nodes:
+    with default_variables(RAY_ENV, ["RAY_AUTH_MODE"]), quiet, _started_or_joined(address) as nodes:
         yield nodes
 
 
@@ -264,7 +264,7 @@ def _runtime_env(address: str) -> dict[str, Any]:
     So a record's commit is the code that made it on every machine. A run that was sent with `ray job submit` has the
     environment of its job, which brings code where it is to, and Ray refuses a second one.
     """
-    environment: dict[str, Any] = {"env_vars": {k: v for k, v in LEAN.items() if k.startswith("RAY_")}}
+    environment: dict[str, Any] = {"env_vars": {k: v for k, v in RAY_ENV.items() if k.startswith("RAY_")}}
     if address == "local" or IN_A_JOB in os.environ:
         return environment
     return {**environment, "py_modules": [str(Path(augbench.__file__).parent)], "excludes": ["**/__pycache__"]}

@@ -9,11 +9,11 @@ from functools import partial
 from augbench.core.specs import SearchSpec
 from augbench.planning.plan import Plan
 from augbench.runner.lease_cache import LOOK_AGAIN
-from augbench.runner.scheduler import Board
+from augbench.runner.scheduler import Scheduler
 from augbench.runner.worker import WorkerSetup, attempt
 from augbench.stages.adapt import adapt
 from augbench.stages.context import Context
-from augbench.stages.decoded_images import Pictures, decode_all
+from augbench.stages.decoded_images import DecodedImages, decode_all
 from augbench.stages.fidelity import measure
 from augbench.stages.generate import generate_chunk
 from augbench.stages.search import arms_to_run, decide, run_arm
@@ -21,14 +21,14 @@ from augbench.stages.train import headline, train_cell
 from augbench.storage.store import Store
 
 
-def run_inline(plan: Plan, store: Store, board: Board) -> None:
+def run_inline(plan: Plan, store: Store, board: Scheduler) -> None:
     """Search, adapt, generate, measure and train whatever the board hands out."""
     context = WorkerSetup.of(plan, store).context(use_gpu=True)
     _until_done(lambda: bool(board.searches) and not board.stopped, lambda: _search_all(context, board))
     _until_done(lambda: bool(board.adapters) and not board.stopped, lambda: _adapt_all(context, board))
     _until_done(lambda: board.chunks_left, lambda: _generate_all(context, board))
     _measure_all(context, board)
-    pictures = Pictures(store, decode_all(plan))
+    pictures = DecodedImages(store, decode_all(plan))
     _until_done(lambda: board.cells_left, lambda: _train_all(context, pictures, board))
 
 
@@ -39,7 +39,7 @@ def _until_done(left: Callable[[], bool], work: Callable[[], bool]) -> None:
             time.sleep(LOOK_AGAIN)
 
 
-def _search_all(context: Context, board: Board) -> bool:
+def _search_all(context: Context, board: Scheduler) -> bool:
     specs = board.next_searches()
     for spec in specs:
         if failure := attempt(context, spec, partial(_search, context, spec, board)):
@@ -49,13 +49,13 @@ def _search_all(context: Context, board: Board) -> bool:
     return bool(specs)
 
 
-def _search(context: Context, spec: SearchSpec, board: Board) -> None:
+def _search(context: Context, spec: SearchSpec, board: Scheduler) -> None:
     for number in range(arms_to_run(context, spec)):
         run_arm(context, spec, number, board.adapter_at)
     decide(context, spec)
 
 
-def _adapt_all(context: Context, board: Board) -> bool:
+def _adapt_all(context: Context, board: Scheduler) -> bool:
     specs = board.next_adapters()
     for spec in specs:
         if failure := attempt(context, spec, partial(adapt, context, spec, board.adapter_at)):
@@ -65,7 +65,7 @@ def _adapt_all(context: Context, board: Board) -> bool:
     return bool(specs)
 
 
-def _generate_all(context: Context, board: Board) -> bool:
+def _generate_all(context: Context, board: Scheduler) -> bool:
     units = board.next_chunks()
     for pool, chunk in units:
         if pool.key in board.failures or board.stopped:
@@ -77,7 +77,7 @@ def _generate_all(context: Context, board: Board) -> bool:
     return bool(units)
 
 
-def _measure_all(context: Context, board: Board) -> None:
+def _measure_all(context: Context, board: Scheduler) -> None:
     for spec in board.next_fidelity():
         if board.stopped:
             return
@@ -87,7 +87,7 @@ def _measure_all(context: Context, board: Board) -> None:
             board.fidelity_done(spec.key)
 
 
-def _train_all(context: Context, pictures: Pictures, board: Board) -> bool:
+def _train_all(context: Context, pictures: DecodedImages, board: Scheduler) -> bool:
     unit = board.next_cell()
     if unit is None:
         return False

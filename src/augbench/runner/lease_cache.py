@@ -14,7 +14,7 @@ from augbench.storage.leases import Leases
 LOOK_AGAIN = 2.0  # seconds between looks at what another driver does
 
 
-class Claims:
+class LeaseCache:
     """By keys of units, and of blocks of cells. What changes it is called under the board's lock, or is one step."""
 
     def __init__(self, leases: Leases) -> None:

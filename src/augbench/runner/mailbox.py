@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 
 from augbench.core.specs import Cell
-from augbench.planning.plan import Plan, Take
+from augbench.planning.plan import Plan, PoolSlice
 
 TOGETHER = 500  # cells that are fetched at once
 
-Unit = tuple[Cell, tuple[Take, ...]]
+Unit = tuple[Cell, tuple[PoolSlice, ...]]
 """A cell and the pools it takes from."""
 
 

@@ -7,7 +7,7 @@ import time
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-from augbench.runner.scheduler import Board
+from augbench.runner.scheduler import Scheduler
 
 PLAIN_EVERY = 10.0  # seconds between lines where the output is no terminal
 
@@ -15,7 +15,7 @@ PLAIN_EVERY = 10.0  # seconds between lines where the output is no terminal
 class RunProgress:
     """Follows a board; a context manager. On a terminal live bars, elsewhere a line now and then."""
 
-    def __init__(self, board: Board, console: Console) -> None:
+    def __init__(self, board: Scheduler, console: Console) -> None:
         self.board = board
         self.console = console
         self.done_before = board.done

@@ -19,9 +19,9 @@ from augbench.core.temporary import log_levels
 from augbench.planning.plan import Plan
 from augbench.runner.lease_cache import LOOK_AGAIN
 from augbench.runner.process_title import at_work_on
-from augbench.runner.resources import Allotment, Lane
-from augbench.runner.scheduler import ATTEMPTS, Board
-from augbench.runner.tune_search import Searching
+from augbench.runner.resources import Allotment, WorkerLane
+from augbench.runner.scheduler import ATTEMPTS, Scheduler
+from augbench.runner.tune_search import SearchThread
 from augbench.runner.worker import Failure, WorkerSetup, attempt
 from augbench.stages.adapt import adapt
 from augbench.stages.context import Context
@@ -35,18 +35,18 @@ REST_SECONDS = 10.0
 class Generation(threading.Thread):
     """Makes every adapter and chunk the board asks for. What it could not do at all is in `error` afterwards."""
 
-    def __init__(self, plan: Plan, store: Store, board: Board, allotment: Allotment) -> None:
+    def __init__(self, plan: Plan, store: Store, board: Scheduler, allotment: Allotment) -> None:
         super().__init__(name="generation", daemon=True)
         self.board = board
         self.allotment = allotment
         self.setup = WorkerSetup.of(plan, store)
         self.error: BaseException | None = None
-        self._makings = [Making(lane, self.setup, board) for lane in allotment.generate]
-        self._beside = [Beside(making) for making in self._makings[1:]]
+        self._makings = [ChunkExecutor(lane, self.setup, board) for lane in allotment.generate]
+        self._beside = [BackgroundMaker(making) for making in self._makings[1:]]
         self._adapting: dict[ray.ObjectRef, str] = {}
         self._measuring: dict[ray.ObjectRef, str] = {}
         self._to_measure: list[FidelitySpec] = []
-        self._searching: Searching | None = None
+        self._searching: SearchThread | None = None
         self._heard: ray.actor.ActorHandle | None = None  # where adapters in work say how far they are
 
     def run(self) -> None:
@@ -85,8 +85,8 @@ class Generation(threading.Thread):
         if self._searching is not None and self._searching.is_alive():
             return
         if specs := self.board.next_searches():
-            self._heard = self._heard or Heard.remote()
-            self._searching = Searching(specs, self.setup, self.board, self.allotment, self._heard)
+            self._heard = self._heard or ProgressMailbox.remote()
+            self._searching = SearchThread(specs, self.setup, self.board, self.allotment, self._heard)
             self._searching.start()
 
     def _start_adapters(self) -> None:
@@ -96,7 +96,7 @@ class Generation(threading.Thread):
             options = lane.share.options
             for spec in self.board.next_adapters(lane.share.workers, lane.serves):
                 if spec.key not in started:
-                    self._heard = self._heard or Heard.remote()
+                    self._heard = self._heard or ProgressMailbox.remote()
                     task = _adapt.options(name=f"adapt {spec.key}", **options)
                     self._adapting[task.remote(self.setup, spec, self._heard)] = spec.key
 
@@ -125,10 +125,10 @@ class Generation(threading.Thread):
                 self.board.fidelity_failed(key, failure)
 
 
-class Making:
+class ChunkExecutor:
     """Makes the chunks of one lane."""
 
-    def __init__(self, lane: Lane, setup: WorkerSetup, board: Board) -> None:
+    def __init__(self, lane: WorkerLane, setup: WorkerSetup, board: Scheduler) -> None:
         self.lane, self.setup, self.board = lane, setup, board
         self._deaths = 0
 
@@ -177,10 +177,10 @@ class Making:
             self.board.chunk_failed(pool_key, failure)
 
 
-class Beside(threading.Thread):
+class BackgroundMaker(threading.Thread):
     """Makes the chunks of a further lane, so that neither waits for the other."""
 
-    def __init__(self, making: Making) -> None:
+    def __init__(self, making: ChunkExecutor) -> None:
         super().__init__(name="generation-beside", daemon=True)
         self.making = making
         self.error: BaseException | None = None
@@ -227,7 +227,7 @@ class ChunkMaker:
 
 
 @ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)
-class Heard:
+class ProgressMailbox:
     """What adapters in work said last. It may die and begin anew: nothing but progress is lost."""
 
     def __init__(self) -> None:

@@ -16,13 +16,13 @@ from augbench.planning.plan import Plan
 from augbench.runner.mailbox import Work
 from augbench.runner.process_title import at_work_on
 from augbench.runner.resources import Allotment
-from augbench.runner.scheduler import Board
+from augbench.runner.scheduler import Scheduler
 from augbench.runner.trainables import registered
 from augbench.runner.tune_dispatch import CellByCell, Dispatch, ReadyCells, Workers
 from augbench.runner.tune_tracking import Tracking
 from augbench.runner.worker import Job, WorkerSetup, attempt
 from augbench.stages.context import Context
-from augbench.stages.decoded_images import Geometry, Pictures
+from augbench.stages.decoded_images import DecodedImages, Geometry
 from augbench.stages.train import headline, numbers
 from augbench.storage.store import Store
 
@@ -32,7 +32,7 @@ CELLS_PER_FIT = 5000  # the driver grows by some 20 kB per trial (bench/scale.py
 def run_training(
     plan: Plan,
     store: Store,
-    board: Board,
+    board: Scheduler,
     allotment: Allotment,
     real: Mapping[tuple[str, Geometry], Any],
     job: Job,
@@ -71,7 +71,7 @@ def run_training(
             tracking.end()
 
 
-def _wait_until(board: Board, condition: Callable[[], object]) -> None:
+def _wait_until(board: Scheduler, condition: Callable[[], object]) -> None:
     while not condition() and not board.stopped:
         time.sleep(0.1)
 
@@ -116,7 +116,7 @@ class CellTrainable(tune.Trainable):
         self.work: Work = ray.get(shared["work"][0])
         self.references = shared["real"]  # kept, so that the arrays below stay mapped
         real = {key: ray.get(reference[0]) for key, reference in self.references.items()}
-        self.pictures = Pictures(self.context.store, real)
+        self.pictures = DecodedImages(self.context.store, real)
         self.job: Job = shared["job"]
         self.grid: str = shared["grid"]
         self.tracked: bool = shared["tracked"]

@@ -71,7 +71,7 @@ class Share:
 
 
 @dataclass(frozen=True)
-class Lane:
+class WorkerLane:
     """Workers that make adapters or pictures, and for which augmenters they do: those that use a GPU, or not."""
 
     share: Share
@@ -92,8 +92,8 @@ class Allotment:
     """
 
     train: Share
-    adapt: tuple[Lane, ...]  # searches too
-    generate: tuple[Lane, ...]
+    adapt: tuple[WorkerLane, ...]  # searches too
+    generate: tuple[WorkerLane, ...]
     measure: Share  # fidelity
     notes: tuple[str, ...] = ()  # what was decided that a person should know
 
@@ -156,12 +156,12 @@ def _train_share(plan: Plan, gpus: bool, kind: str) -> Share:
     return Share(cpu, by_default if settings.gpu is None else settings.gpu, settings.memory or 0, most, kind)
 
 
-def _lanes(settings: StageResources, nodes: Sequence[Node], kinds: Iterable[bool]) -> list[Lane]:
+def _lanes(settings: StageResources, nodes: Sequence[Node], kinds: Iterable[bool]) -> list[WorkerLane]:
     """A lane for each kind of augmenter that occurs; one for both where they reserve the same."""
     shares = {uses_gpu: _maker_share(settings, nodes, uses_gpu) for uses_gpu in sorted(set(kinds), reverse=True)}
     if len(set(shares.values())) == 1:
-        return [Lane(share, frozenset(shares)) for share in set(shares.values())]
-    return [Lane(share, frozenset({uses_gpu})) for uses_gpu, share in shares.items()]
+        return [WorkerLane(share, frozenset(shares)) for share in set(shares.values())]
+    return [WorkerLane(share, frozenset({uses_gpu})) for uses_gpu, share in shares.items()]
 
 
 def _maker_share(settings: StageResources, nodes: Sequence[Node], uses_gpu: bool) -> Share:
@@ -180,7 +180,7 @@ def _maker_share(settings: StageResources, nodes: Sequence[Node], uses_gpu: bool
 
 
 @dataclass
-class _Room:
+class _Capacity:
     """What is free on a machine."""
 
     cpus: float
@@ -204,13 +204,15 @@ class _Room:
         return True
 
 
-def _fitted(stage: str, lanes: Iterable[Lane], nodes: Sequence[Node]) -> tuple[tuple[Lane, ...], list[_Room]]:
+def _fitted(
+    stage: str, lanes: Iterable[WorkerLane], nodes: Sequence[Node]
+) -> tuple[tuple[WorkerLane, ...], list[_Capacity]]:
     """Each lane with as many of its workers as fit, and what they leave.
 
     Raises:
         UserError: not one worker of a lane fits; it would wait for ever.
     """
-    rooms = [_Room(node.cpus, [1.0] * int(node.gpus), node.memory, node.kind) for node in nodes]
+    rooms = [_Capacity(node.cpus, [1.0] * int(node.gpus), node.memory, node.kind) for node in nodes]
     fitted = []
     for lane in lanes:
         placed = _place(rooms, lane.share, lane.share.workers)
@@ -223,7 +225,7 @@ def _fitted(stage: str, lanes: Iterable[Lane], nodes: Sequence[Node]) -> tuple[t
     return tuple(fitted), rooms
 
 
-def _place(rooms: Sequence[_Room], share: Share, most: int) -> int:
+def _place(rooms: Sequence[_Capacity], share: Share, most: int) -> int:
     """How many of at most ``most`` workers fit; they are reserved."""
     if not share.bundle:
         return most

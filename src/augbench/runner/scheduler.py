@@ -13,11 +13,11 @@ from collections.abc import Callable, Iterator
 
 from augbench.core.errors import StoreError
 from augbench.core.specs import AdapterSpec, AugmenterSpec, Cell, FidelitySpec, PoolSpec, SearchSpec
-from augbench.planning.plan import Plan, Take
+from augbench.planning.plan import Plan, PoolSlice
 from augbench.planning.remaining import Remaining
 from augbench.runner.cell_blocks import Blocks, committed
 from augbench.runner.fidelity_queue import Measurements
-from augbench.runner.lease_cache import Claims
+from augbench.runner.lease_cache import LeaseCache
 from augbench.runner.worker import Failure
 from augbench.storage.leases import Leases
 from augbench.storage.store import Store
@@ -29,13 +29,13 @@ Of = Callable[[AugmenterSpec], bool]
 """Which augmenters' work is asked for."""
 
 
-class Board:
+class Scheduler:
     """Thread-safe. Methods named ``*_next`` hand out work, the others report what became of it."""
 
     def __init__(self, plan: Plan, remaining: Remaining, store: Store, leases: Leases) -> None:
         self.plan = plan
         self.store = store
-        self._claims = Claims(leases)
+        self._claims = LeaseCache(leases)
         self.total = len(plan.cells)
         self.done = remaining.done
         self.trained = 0  # by this driver, in this run
@@ -89,7 +89,7 @@ class Board:
 
     # -- cells
 
-    def next_cell(self) -> tuple[Cell, tuple[Take, ...]] | None:
+    def next_cell(self) -> tuple[Cell, tuple[PoolSlice, ...]] | None:
         """A cell that may start now, or None. Its block's lease is held from here until the block is done."""
         with self._lock, self._or_stop():
             self._ready.extend(self._blocks.returned())

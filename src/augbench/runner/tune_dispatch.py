@@ -2,7 +2,7 @@
 
 To Tune a trial is a cell, and a trial that ends leaves its worker to the next. But if Tune is still starting a worker
 for that one, it kills it: a grid of short cells would run on the first worker alone, and no lost worker would ever be
-replaced. So while any worker comes up, a trial does not end with its cell but goes on with another, of which `Handout`
+replaced. So while any worker comes up, a trial does not end with its cell but goes on with another, of which `Mailbox`
 tells its worker.
 """
 
@@ -24,7 +24,7 @@ from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from augbench.runner.scheduler import Board
+from augbench.runner.scheduler import Scheduler
 from augbench.runner.tune_tracking import Tracking
 from augbench.runner.worker import Failure
 from augbench.storage.unit_logs import UnitLog
@@ -35,7 +35,7 @@ _open: dict[str, Dispatch] = {}  # by run id: Tune pickles what it calls back, a
 class Dispatch:
     """Hands the board's cells to trials, and tells the board, and trackers where there are any, what became of them."""
 
-    def __init__(self, board: Board, tracking: Tracking | None = None, handout: Any = None) -> None:
+    def __init__(self, board: Scheduler, tracking: Tracking | None = None, handout: Any = None) -> None:
         """
         Args:
             board: what may start.
@@ -109,10 +109,10 @@ class Dispatch:
 def _handout() -> Any:
     """An actor on this machine: with another one it could be lost."""
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-    return Handout.options(scheduling_strategy=here).remote()
+    return Mailbox.options(scheduling_strategy=here).remote()
 
 
-def _note_loss(board: Board, key: str, trial: tune.experiment.Trial) -> None:
+def _note_loss(board: Scheduler, key: str, trial: tune.experiment.Trial) -> None:
     """In the cell's log: what Ray knows of it. On screen it would be a traceback for each death that does no harm."""
     # Not by `trial.get_error()`: it reads a copy of this file, which Tune makes now and then.
     told = Path(trial.error_file).read_text(encoding="utf-8") if trial.error_file else "Ray does not say why"
@@ -122,7 +122,7 @@ def _note_loss(board: Board, key: str, trial: tune.experiment.Trial) -> None:
 
 
 @ray.remote(num_cpus=0)
-class Handout:
+class Mailbox:
     """Tells the worker of a trial which cell to go on with."""
 
     def __init__(self) -> None:

@@ -15,23 +15,23 @@ from ray import tune
 from augbench.core.specs import SearchSpec
 from augbench.runner.process_title import at_work_on
 from augbench.runner.resources import Allotment, Share
-from augbench.runner.scheduler import Board
+from augbench.runner.scheduler import Scheduler
 from augbench.runner.trainables import registered
 from augbench.runner.worker import Failure, WorkerSetup, attempt
 from augbench.stages.context import Context
 from augbench.stages.search import arm_rows, arms_to_run, decide, run_arm
 
-_boards: dict[str, Board] = {}  # by the store's URL: one driver fills it, and searches of one run follow each other
+_boards: dict[str, Scheduler] = {}  # by the store's URL: one driver fills it, and searches of one run follow each other
 
 
-class Searching(threading.Thread):
+class SearchThread(threading.Thread):
     """Makes these searches, and tells the board. What it could not do at all is in `error` afterwards."""
 
     def __init__(
         self,
         specs: Sequence[SearchSpec],
         setup: WorkerSetup,
-        board: Board,
+        board: Scheduler,
         allotment: Allotment,
         heard: ray.actor.ActorHandle,
     ) -> None:
@@ -94,7 +94,7 @@ class Searching(threading.Thread):
                     name="search",
                     storage_path=scratch,  # the store has everything
                     verbose=0,
-                    stop=_BoardStops(self.setup.store),
+                    stop=_SchedulerStops(self.setup.store),
                     failure_config=tune.FailureConfig(max_failures=2),  # of workers that die
                 ),
             )
@@ -114,7 +114,7 @@ def _failures(results: tune.ResultGrid) -> dict[str, Failure]:
     return found
 
 
-class _BoardStops(tune.Stopper):
+class _SchedulerStops(tune.Stopper):
     """Ends the search where the run ends. Tune pickles it, and a board has locks, so it finds the board by a name."""
 
     def __init__(self, name: str) -> None:

@@ -14,15 +14,15 @@ from augbench.core import registry
 from augbench.core.errors import StoreError, UserError
 from augbench.core.specs import AdapterSpec, AugmenterSpec, Cell, FidelitySpec, PoolSpec, SearchSpec
 from augbench.planning.library import Library
-from augbench.planning.plan import Plan, Take
+from augbench.planning.plan import Plan, PoolSlice
 from augbench.stages.context import Context, best_device
-from augbench.stages.decoded_images import Pictures
+from augbench.stages.decoded_images import DecodedImages
 from augbench.stages.log_capture import unit_log
 from augbench.stages.provenance import git_sha
 from augbench.storage.store import Store
 
 Unit = SearchSpec | AdapterSpec | PoolSpec | FidelitySpec | Cell
-Job = Callable[[Context, Pictures, Cell, tuple[Take, ...]], dict]
+Job = Callable[[Context, DecodedImages, Cell, tuple[PoolSlice, ...]], dict]
 """What a training slot does with a cell: `stages.train.train_cell`, but in benchmarks."""
 
 

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from augbench.core.contracts import Workroom
+from augbench.core.contracts import AdaptContext
 from augbench.core.seeds import derive_seed
 from augbench.core.specs import AdapterSpec
 from augbench.stages.context import Context, chosen_augmenter, one_thread
@@ -39,7 +39,7 @@ def adapt(context: Context, spec: AdapterSpec, say: Say = lambda *progress: None
         made.mkdir()
         scratch = context.store.files.scratch_folder(spec.key)
         shared = SharedParts(context.store)
-        room = Workroom(scratch, shared, context.device, NowAndThen(spec.key, say))
+        room = AdaptContext(scratch, shared, context.device, Throttled(spec.key, say))
         with one_thread(augmenter.uses_gpu, context.device):
             learned = augmenter.adapt(view, made, derive_seed("adapt", spec.augmenter.name), room)
         record = {
@@ -81,7 +81,7 @@ class SharedParts:
         return self._store.shared(key, timed)
 
 
-class NowAndThen:
+class Throttled:
     """Passes progress on, but not every step of it."""
 
     def __init__(self, key: str, say: Say) -> None:

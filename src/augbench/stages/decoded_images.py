@@ -14,9 +14,9 @@ from augbench.classifiers.loader import on_device
 from augbench.core.contracts import Dataset, decode_rgb
 from augbench.core.errors import UserError
 from augbench.core.protocol import Protocol
-from augbench.planning.plan import Plan, Take
+from augbench.planning.plan import Plan, PoolSlice
 from augbench.planning.splits import checked_samples
-from augbench.storage.store import MEND, Store
+from augbench.storage.store import Store
 
 if TYPE_CHECKING:
     import torch
@@ -30,7 +30,7 @@ def geometry(protocol: Protocol) -> Geometry:
     return protocol.width, protocol.height, protocol.crop, protocol.resize_first or ()
 
 
-def fit_picture(image: np.ndarray, size: Geometry) -> np.ndarray:
+def fit_to_protocol(image: np.ndarray, size: Geometry) -> np.ndarray:
     """H,W,3 uint8 to the geometry's height,width,3 uint8: resized first, and cut to its aspect, if it says so."""
     width, height, crop, first = size
     if first:
@@ -68,7 +68,7 @@ def decode(dataset: Dataset, size: Geometry, threads: int) -> np.ndarray:
     out = np.empty((len(rows), size[1], size[0], 3), np.uint8)
 
     def one(index: int) -> None:
-        out[index] = fit_picture(dataset.read_image(rows[index]), size)
+        out[index] = fit_to_protocol(dataset.read_image(rows[index]), size)
 
     with ThreadPoolExecutor(threads) as pool:  # decoding releases the GIL
         list(pool.map(one, range(len(rows))))
@@ -82,7 +82,7 @@ def decode_all(plan: Plan) -> dict[tuple[str, Geometry], np.ndarray]:
     return {(alias, size): decode(plan.library.dataset(alias), size, threads) for alias, size in sorted(sizes)}
 
 
-class Pictures:
+class DecodedImages:
     """Decoded pictures by dataset and by pool, with their copies on the device."""
 
     def __init__(self, store: Store, real: Mapping[tuple[str, Geometry], np.ndarray]) -> None:
@@ -92,7 +92,7 @@ class Pictures:
         self._pools: OrderedDict[tuple[str, Geometry], np.ndarray] = OrderedDict()
         self._tensors: OrderedDict[int, tuple[np.ndarray, torch.Tensor]] = OrderedDict()
 
-    def pool(self, take: Take, size: Geometry) -> np.ndarray:
+    def pool(self, take: PoolSlice, size: Geometry) -> np.ndarray:
         """The first ``take.n`` pictures of a pool: n,H,W,3 uint8."""
         key = (take.pool.key, size)
         have = self._pools.pop(key, None)
@@ -103,7 +103,7 @@ class Pictures:
             self._pools.popitem(last=False)
         return have[: take.n]
 
-    def _read_pool(self, take: Take, size: Geometry) -> np.ndarray:
+    def _read_pool(self, take: PoolSlice, size: Geometry) -> np.ndarray:
         """All whole chunks that hold the first n, so that a larger N_aug of the same chunks is served too."""
         count = take.chunks * take.pool.chunk_size
         out = np.empty((count, size[1], size[0], 3), np.uint8)
@@ -111,10 +111,10 @@ class Pictures:
         for index, data in enumerate(self.store.files.read_many(names)):
             place = self.store.files.where(names[index])
             try:
-                out[index] = fit_picture(decode_rgb(data or b"", place), size)
+                out[index] = fit_to_protocol(decode_rgb(data or b"", place), size)
             except UserError:
                 marker = self.store.files.where(self.store.chunk_name(take.pool, index // take.pool.chunk_size))
-                raise UserError(f"pool picture '{place}' is missing or damaged: chunk '{marker}': {MEND}") from None
+                raise UserError(f"pool picture '{place}' is missing or damaged: chunk '{marker}': {FIX_HINT}") from None
         return out
 
     def tensor(self, array: np.ndarray, device: torch.device) -> torch.Tensor:

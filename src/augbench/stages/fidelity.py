@@ -23,7 +23,6 @@ from augbench.metrics import fidelity as measures
 from augbench.planning.library import Library
 from augbench.stages.context import Context, loaded_extractor, one_thread
 from augbench.stages.provenance import device_name, versions
-from augbench.storage.store import MEND
 
 log = logging.getLogger(__name__)
 
@@ -39,8 +38,8 @@ def measure(context: Context, spec: FidelitySpec) -> dict[str, Any]:
     split = library.split(pool.data)
     unseen = split.test[split.test["label"] != GOOD]
     shots = library.shots(pool.data, pool.shots, pool.draw)
-    real = pictures_of(library, pool.data, unseen)
-    learned = pictures_of(library, pool.data, shots)
+    real = images_of(library, pool.data, unseen)
+    learned = images_of(library, pool.data, shots)
     made = _pool_pictures(context, spec)
     with one_thread(True, context.device):
         extractor = loaded_extractor(context, spec.extractor)
@@ -100,7 +99,7 @@ def kid_by_class(
     return found
 
 
-def pictures_of(library: Library, data: DataSpec, rows: pd.DataFrame) -> list[np.ndarray]:
+def images_of(library: Library, data: DataSpec, rows: pd.DataFrame) -> list[np.ndarray]:
     """The real pictures of rows of a dataset's table, each H,W,3 uint8."""
     dataset = library.dataset(data.alias)
     return [dataset.read_image(row) for row in rows.to_dict("records")]
@@ -113,7 +112,7 @@ def _pool_pictures(context: Context, spec: FidelitySpec) -> list[np.ndarray]:
     found = []
     for name, data in zip(names, store.files.read_many(names), strict=True):
         if data is None:
-            raise UserError(f"pool picture '{store.files.where(name)}' is missing: {MEND}")
+            raise UserError(f"pool picture '{store.files.where(name)}' is missing: {FIX_HINT}")
         found.append(decode_rgb(data, store.files.where(name)))
     return found
 

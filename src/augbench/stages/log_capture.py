@@ -40,7 +40,7 @@ def unit_log(context: Context, key: str, part: int | None = None, whole_process:
             says through `logging` is kept.
     """
     log = UnitLog(context.store.files, context.store.log_name(key, part))
-    ear = _Ear(log, None if whole_process else threading.get_ident())
+    ear = _LogListener(log, None if whole_process else threading.get_ident())
     ear.head(key, part, context)
     started = time.perf_counter()
     try:
@@ -96,7 +96,7 @@ def _all_records() -> Iterator[None]:
         logging.setLogRecordFactory(before)
 
 
-class _Ear:
+class _LogListener:
     """Hears what is said in this process, or in one thread of it, and writes it down with the time."""
 
     def __init__(self, log: UnitLog, thread: int | None) -> None:
@@ -121,8 +121,8 @@ class _Ear:
         """Hear records of `logging` and, unless it is for one thread, what is printed."""
         with _records_to(self.record), ExitStack() as printed:
             if self._thread is None:
-                printed.enter_context(redirect_stdout(_Heard(sys.stdout, self)))
-                printed.enter_context(redirect_stderr(_Heard(sys.stderr, self)))
+                printed.enter_context(redirect_stdout(_ListenedStream(sys.stdout, self)))
+                printed.enter_context(redirect_stderr(_ListenedStream(sys.stderr, self)))
             yield
 
     def printed(self, line: str, text: str) -> None:
@@ -154,10 +154,10 @@ class _Ear:
         self._log.say(text)
 
 
-class _Heard:
+class _ListenedStream:
     """A stream that is heard line by line; everything else about it is the stream's own."""
 
-    def __init__(self, stream: TextIO, ear: _Ear) -> None:
+    def __init__(self, stream: TextIO, ear: _LogListener) -> None:
         self._stream, self._ear = stream, ear
         self._begun = ""  # of the line that is being printed
 

@@ -24,7 +24,7 @@ import numpy as np
 import pandas as pd
 
 import augbench
-from augbench.core.contracts import Augmenter, Candidate, Request, Scoring, TrainView, Workroom
+from augbench.core.contracts import AdaptContext, Augmenter, Candidate, Request, Scoring, TrainView
 from augbench.core.errors import UserError
 from augbench.core.hashing import canonical_json
 from augbench.core.seeds import derive_seed
@@ -32,9 +32,9 @@ from augbench.core.specs import AdapterSpec, SearchSpec
 from augbench.features.extractor import Extractor, aspect_of, thumbnails
 from augbench.metrics.fidelity import fid, memorisation
 from augbench.planning.splits import grouped_folds
-from augbench.stages.adapt import NowAndThen
+from augbench.stages.adapt import Throttled
 from augbench.stages.context import Context, loaded_extractor, one_thread
-from augbench.stages.fidelity import kid_by_class, pictures_of
+from augbench.stages.fidelity import images_of, kid_by_class
 from augbench.stages.generate import DEFECT
 from augbench.stages.provenance import device_name, versions
 from augbench.storage.store import Store
@@ -105,10 +105,10 @@ def run_arm(context: Context, spec: SearchSpec, number: int, say: Say = lambda *
     judged = shots[fold == arm.fold]
     rows = []
     with tempfile.TemporaryDirectory(prefix="augbench-search-") as folder, one_thread(True, context.device):
-        judge = _Judge(context, spec.adapter, augmenter.scoring(), learned, judged, labels[fold == arm.fold])
+        judge = _HalfScorer(context, spec.adapter, augmenter.scoring(), learned, judged, labels[fold == arm.fold])
         made = Path(folder)
         scratch = context.store.files.scratch_folder(f"{spec.key}-{number:03d}")
-        room = Workroom(scratch, context.store.shared, context.device, NowAndThen(spec.key, say))
+        room = AdaptContext(scratch, context.store.shared, context.device, Throttled(spec.key, say))
         started = time.perf_counter()
         if augmenter.learns:
             learner = augmenter.chosen(arm.adapting)
@@ -176,7 +176,7 @@ def line_of(record: Mapping[str, Any]) -> str:
     return f"quality search over {len(result['table'])} candidates chose {chosen} ({by})"
 
 
-class _Judge:
+class _HalfScorer:
     """Scores pictures by the half of the shots that was not learned from."""
 
     def __init__(
@@ -189,7 +189,7 @@ class _Judge:
         labels: np.ndarray,
     ) -> None:
         """``labels`` are the classes of ``judged``, as they are asked for."""
-        seen, unseen = (pictures_of(context.library, adapter.data, rows) for rows in (learned, judged))
+        seen, unseen = (images_of(context.library, adapter.data, rows) for rows in (learned, judged))
         self.scoring, self.labels = scoring, labels
         self.extractor: Extractor = loaded_extractor(context, scoring.extractor)
         self.size = self.extractor.size(aspect_of(unseen))

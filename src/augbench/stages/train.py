@@ -12,17 +12,17 @@ import pandas as pd
 
 from augbench.classifiers import micro_resnet
 from augbench.classifiers.fit import Fitted, fit, predict
-from augbench.classifiers.loader import Resident
+from augbench.classifiers.loader import DeviceImages
 from augbench.core.contracts import GOOD
 from augbench.core.errors import UserError
 from augbench.core.seeds import derive_seed
 from augbench.core.specs import SCHEMA, Cell
 from augbench.metrics.evaluate import evaluate, headline_score
 from augbench.planning.library import Library
-from augbench.planning.plan import Take, notes_of
+from augbench.planning.plan import PoolSlice, notes_of
 from augbench.planning.splits import Split
 from augbench.stages.context import Context, chosen_augmenter
-from augbench.stages.decoded_images import Pictures, geometry
+from augbench.stages.decoded_images import DecodedImages, geometry
 from augbench.stages.provenance import device_name, versions
 from augbench.stages.search import line_of
 from augbench.storage.scores import scores_bytes
@@ -37,18 +37,18 @@ SHOWN_AT_THRESHOLD = {
 
 
 @dataclass
-class Material:
+class CellData:
     """What a cell trains and is judged on."""
 
-    train: Resident
+    train: DeviceImages
     train_labels: np.ndarray  # N int64: 0/1, or a class number
-    judge: Resident
+    judge: DeviceImages
     judged: pd.DataFrame  # rows of the judged pictures, test first, then held-out; column "part" says which
     classes: tuple[str, ...]  # recognition: one output each; (): detection, one output
     counts: dict[str, int]
 
 
-def train_cell(context: Context, pictures: Pictures, cell: Cell, takes: Sequence[Take]) -> dict:
+def train_cell(context: Context, pictures: DecodedImages, cell: Cell, takes: Sequence[PoolSlice]) -> dict:
     """Train one classifier and commit its scores and record. Returns the record.
 
     Args:
@@ -125,7 +125,7 @@ def numbers(record: dict) -> dict[str, float]:
     return {name: value for name, value in shown.items() if value is not None}
 
 
-def gather(context: Context, pictures: Pictures, cell: Cell, takes: Sequence[Take]) -> Material:
+def gather(context: Context, pictures: DecodedImages, cell: Cell, takes: Sequence[PoolSlice]) -> CellData:
     """The pictures of a cell: negatives, shots and synthetic ones to train on; test and held-out ones to judge."""
     import torch
 
@@ -145,10 +145,10 @@ def gather(context: Context, pictures: Pictures, cell: Cell, takes: Sequence[Tak
     synthetic_rows = np.arange(len(real), len(real) + sum(map(len, pools)))
     parts = [pictures.tensor(array, device) for array in (real, *pools)]
     train_rows = np.concatenate([row_of[train["id"]].to_numpy(), synthetic_rows])
-    return Material(
-        train=Resident(parts, train_rows, cell.protocol, device),
+    return CellData(
+        train=DeviceImages(parts, train_rows, cell.protocol, device),
         train_labels=np.concatenate(labels),
-        judge=Resident(parts[:1], row_of[judged["id"]].to_numpy(), cell.protocol, device),
+        judge=DeviceImages(parts[:1], row_of[judged["id"]].to_numpy(), cell.protocol, device),
         judged=judged,
         classes=classes,
         counts={
@@ -174,7 +174,7 @@ def _labels(names: pd.Series, classes: tuple[str, ...]) -> np.ndarray:
     return names.map({name: number for number, name in enumerate(classes)}).to_numpy(np.int64)
 
 
-def _pool_labels(take: Take, cell: Cell, classes: tuple[str, ...]) -> np.ndarray:
+def _pool_labels(take: PoolSlice, cell: Cell, classes: tuple[str, ...]) -> np.ndarray:
     """Pool pictures are interleaved by defect class; in detection all are positive."""
     if not classes:
         return np.ones(take.n, np.int64)
@@ -182,7 +182,7 @@ def _pool_labels(take: Take, cell: Cell, classes: tuple[str, ...]) -> np.ndarray
     return numbers[np.arange(take.n) % len(numbers)]
 
 
-def score_table(material: Material, logits: np.ndarray) -> pd.DataFrame:
+def score_table(material: CellData, logits: np.ndarray) -> pd.DataFrame:
     """One row per judged picture: id, part, label, group, and a float32 column per logit, named for its class."""
     table = material.judged[["id", "part", "label", "group"]].astype(str).reset_index(drop=True)
     names = [f"logit_{name}" for name in material.classes] or ["logit"]
@@ -194,7 +194,7 @@ def score_table(material: Material, logits: np.ndarray) -> pd.DataFrame:
 def commit(
     context: Context,
     cell: Cell,
-    takes: Sequence[Take],
+    takes: Sequence[PoolSlice],
     scores: pd.DataFrame,
     result: dict,
     seconds: dict[str, float],
@@ -232,13 +232,13 @@ def commit(
     return record
 
 
-def _searches(context: Context, takes: Sequence[Take]) -> list[str]:
+def _searches(context: Context, takes: Sequence[PoolSlice]) -> list[str]:
     """What searches chose for the pools, or why they did not, a line each."""
     found = [(take.pool.augmenter.name, chosen_augmenter(context, take.pool.adapter)[1]) for take in takes]
     return [f"{name}: {line_of(record)}" for name, record in found if record]
 
 
-def _embedded(library: Library, cell: Cell, takes: Sequence[Take]) -> list[str]:
+def _embedded(library: Library, cell: Cell, takes: Sequence[PoolSlice]) -> list[str]:
     """The parts that come with this package, for which a result shows mechanics and is no evidence."""
     found = [f"dataset {cell.data.name}"] if library.dataset(cell.data.alias).embedded else []
     if (cell.protocol.backbone, cell.protocol.weights) == (micro_resnet.NAME, "timm"):

@@ -53,7 +53,7 @@ SUFFIX = {
 ADAPTER_MARKER = "adapter.json"
 SHARED_MARKER = "shared.json"
 LOGS = "logs"
-MEND = "delete it, and run the grid again to make it anew"
+FIX_HINT = "delete it, and run the grid again to make it anew"
 
 
 class Store:
@@ -207,7 +207,7 @@ class Store:
             raise UserError(f"record '{place}' is missing: run the grid again")
         record = parse_json(data, place)
         if not {"key", "spec", "result", "provenance"} <= record.keys() or record["key"] != key:
-            raise UserError(f"record '{place}' is not the record of '{key}': {MEND}")
+            raise UserError(f"record '{place}' is not the record of '{key}': {FIX_HINT}")
         return record
 
     def chunk_lines(self, pool: PoolSpec, chunk: int) -> list[dict[str, Any]]:
@@ -298,10 +298,10 @@ class Store:
             lines = parse_lines(self.files.read(chunk), place)
             digests = dict(pair for line in lines for pair in _digests(line))
         except (UserError, KeyError):
-            return [f"chunk '{place}' is damaged: {MEND}"]
+            return [f"chunk '{place}' is damaged: {FIX_HINT}"]
         contents = self.files.read_many([f"{pool}/{file}" for file in digests])
         return [
-            f"chunk '{place}': '{file}' is missing or damaged: {MEND}"
+            f"chunk '{place}': '{file}' is missing or damaged: {FIX_HINT}"
             for (file, expected), data in zip(digests.items(), contents, strict=True)
             if data is None or hashlib.sha256(data).hexdigest() != expected
         ]
@@ -332,7 +332,7 @@ def _check_scores(data: bytes | None, place: str) -> list[str]:
     try:
         scores_table(data)
     except ValueError:
-        return [f"scores '{place}' are damaged: {MEND}"]
+        return [f"scores '{place}' are damaged: {FIX_HINT}"]
     return []
 
 
@@ -347,9 +347,9 @@ def parse_json(data: bytes, place: str) -> dict[str, Any]:
     try:
         value = json.loads(data)
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise UserError(f"'{place}' is damaged ({error}): {MEND}") from None
+        raise UserError(f"'{place}' is damaged ({error}): {FIX_HINT}") from None
     if not isinstance(value, dict):
-        raise UserError(f"'{place}' is damaged (not a JSON object): {MEND}")
+        raise UserError(f"'{place}' is damaged (not a JSON object): {FIX_HINT}")
     return value
 
 

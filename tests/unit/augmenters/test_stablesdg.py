@@ -15,9 +15,9 @@ from augbench import Request, UserError
 from augbench.augmenters import stablesdg
 from augbench.augmenters.stablesdg import StableSDG
 from augbench.core import registry
-from augbench.core.contracts import TrainView, Workroom
+from augbench.core.contracts import AdaptContext, TrainView
 from augbench.diffusion import dreambooth, textual_inversion
-from augbench.diffusion.img2img import vary
+from augbench.diffusion.img2img import img2img
 from augbench.diffusion.pipelines import find, load
 from augbench.diffusion.sampling import fit_image, sample
 from augbench.planning.grid import load_grid
@@ -234,7 +234,7 @@ def test_an_adaptation_cut_off_in_any_class_ends_the_same(two_classes, tmp_path,
         out = tmp_path / str(number)
         out.mkdir()
         try:
-            found = augmenter.adapt(view, out, 0, Workroom(place.scratch, place.shared, "cpu", say))
+            found = augmenter.adapt(view, out, 0, AdaptContext(place.scratch, place.shared, "cpu", say))
         except Cut:
             assert number == 0
     assert said == [7, 8]
@@ -250,7 +250,7 @@ def test_the_less_strength_the_nearer_to_the_shot(two_classes):
     pipeline, real, away = load(find("micro-sd")), view.image(name), []
     for strength in (0.25, 0.5, 1.0):
         options = {"seeds": [0], "steps": 4, "guidance": 1.0, "strength": strength, "shape": (64, 64)}
-        picture = vary(pipeline, find("micro-sd"), ["defect"], [real], **options)[0]
+        picture = img2img(pipeline, find("micro-sd"), ["defect"], [real], **options)[0]
         away.append(abs(picture.astype(int) - fit_image(real, (64, 64))).mean())
     assert away[0] < away[1] < away[2]
 
@@ -261,7 +261,7 @@ def test_varying_is_what_diffusers_does(surfaces):
     view, pipeline = shots_of(surfaces, 2), load(find("micro-sd"))
     images = [view.image(name) for name in view.shots["id"]]
     options = {"steps": 4, "guidance": 3.0, "strength": 0.5, "shape": (64, 64), "batch": 1}
-    made_here = vary(pipeline, find("micro-sd"), ["a crack"] * 2, images, seeds=[3, 4], **options)
+    made_here = img2img(pipeline, find("micro-sd"), ["a crack"] * 2, images, seeds=[3, 4], **options)
     plain = StableDiffusionImg2ImgPipeline(**pipeline.components, requires_safety_checker=False)
     plain.set_progress_bar_config(disable=True)
     for seed, image, picture in zip((3, 4), images, made_here, strict=True):
@@ -277,7 +277,7 @@ def test_no_strength_is_the_shot_through_the_vae(two_classes):
     real, pipeline = view.image(view.shots["id"].iloc[0]), load(find("micro-sd"))
     options = {"steps": 4, "strength": 0.0, "shape": (64, 64)}
     made = [
-        vary(pipeline, find("micro-sd"), [prompt], [real], seeds=[seed], guidance=guidance, **options)[0]
+        img2img(pipeline, find("micro-sd"), [prompt], [real], seeds=[seed], guidance=guidance, **options)[0]
         for prompt, seed, guidance in (("defect", 0, 1.0), ("a crack", 5, 7.5))
     ]
     assert same_picture(*made)
@@ -296,7 +296,7 @@ def test_full_strength_holds_nothing_of_the_shot():
     pipeline, bundle = load(find("micro-sd")), find("micro-sd")
     images = [np.zeros((64, 64, 3), np.uint8), np.full((64, 64, 3), 255, np.uint8)]
     options = {"steps": 4, "guidance": 1.0, "shape": (64, 64)}
-    made = [vary(pipeline, bundle, ["defect"], [im], seeds=[3], strength=1.0, **options)[0] for im in images]
+    made = [img2img(pipeline, bundle, ["defect"], [im], seeds=[3], strength=1.0, **options)[0] for im in images]
     assert same_picture(*made)
     assert same_picture(made[0], sample(pipeline, bundle, ["defect"], seeds=[3], **options)[0])
     plain = StableDiffusionImg2ImgPipeline(**pipeline.components, requires_safety_checker=False)
@@ -324,7 +324,7 @@ def test_without_a_stage_it_is_the_untouched_bundle(surfaces, tmp_path, start, p
         wanted = sample(plain, bundle, ["A photo of defect"], **options)[0]
         assert picture.meta == {"prompt": prompt}
     else:
-        wanted = vary(plain, bundle, [prompt], [real], strength=0.5, **options)[0]
+        wanted = img2img(plain, bundle, [prompt], [real], strength=0.5, **options)[0]
     assert same_picture(picture.image, fit_image(wanted, real.shape[:2]))
 
 

@@ -21,7 +21,7 @@ from augbench.planning.remaining import subtract
 from augbench.runner import lease_cache
 from augbench.runner.lease_cache import LOOK_AGAIN
 from augbench.runner.mailbox import Work
-from augbench.runner.scheduler import LOOK_INTO, Board
+from augbench.runner.scheduler import LOOK_INTO, Scheduler
 from augbench.runner.worker import Failure
 from augbench.stages.context import Context
 from augbench.stages.generate import assemble_pool
@@ -153,7 +153,7 @@ def drivers(counted):
 
         def another(**changes):
             plan = make_plan(tiny_grid(**changes))
-            return plan, Board(plan, subtract(plan, counted), counted, stack.enter_context(Leases(counted.files)))
+            return plan, Scheduler(plan, subtract(plan, counted), counted, stack.enter_context(Leases(counted.files)))
 
         yield another
 

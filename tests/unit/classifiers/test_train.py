@@ -10,12 +10,12 @@ import torch
 from helpers import TINY, path_of, tiny_grid, tiny_plan
 
 from augbench.classifiers.backbone import build
-from augbench.classifiers.loader import BalancedSampler, Resident, ShuffleSampler, batches, make_sampler
+from augbench.classifiers.loader import BalancedSampler, DeviceImages, ShuffleSampler, batches, make_sampler
 from augbench.core.errors import UserError
 from augbench.core.protocol import make_protocol
 from augbench.metrics.evaluate import evaluate, headline_score
 from augbench.runner.driver import run
-from augbench.stages.decoded_images import fit_picture
+from augbench.stages.decoded_images import fit_to_protocol
 
 GOLDEN = Path(__file__).parent / "golden_cell.json"
 
@@ -90,7 +90,9 @@ def test_no_batch_of_one_after_another(count, size, lengths):
 def test_resident_gives_normalised_channels_last_pictures():
     first, second = (np.random.default_rng(i).integers(0, 256, (3, 5, 4, 3), np.uint8) for i in (0, 1))
     p = protocol()
-    data = Resident([torch.from_numpy(first), torch.from_numpy(second)], np.array([4, 0, 5, 2]), p, torch.device("cpu"))
+    data = DeviceImages(
+        [torch.from_numpy(first), torch.from_numpy(second)], np.array([4, 0, 5, 2]), p, torch.device("cpu")
+    )
     batch = data.batch(np.array([0, 3, 2]))
     assert batch.shape == (3, 3, 5, 4) and batch.is_contiguous(memory_format=torch.channels_last)
     for got, expected in zip(batch, (second[1], first[2], second[2]), strict=True):
@@ -101,7 +103,7 @@ def test_resident_gives_normalised_channels_last_pictures():
 def test_centre_crop_keeps_the_aspect_and_none_stretches():
     image = np.zeros((100, 60, 3), np.uint8)
     image[40:60, 20:40] = 255  # a square in the middle
-    cropped, squeezed = (fit_picture(image, (50, 50, crop, ()))[..., 0] > 127 for crop in ("centre", "none"))
+    cropped, squeezed = (fit_to_protocol(image, (50, 50, crop, ()))[..., 0] > 127 for crop in ("centre", "none"))
     for mask, square in ((cropped, True), (squeezed, False)):
         rows, columns = mask.any(1).sum(), mask.any(0).sum()
         assert (abs(int(rows) - int(columns)) <= 1) is square
@@ -249,8 +251,8 @@ def test_bf16_differs_and_scores_stay_fp32(store):
 
 def test_resizing_first_blurs_as_two_steps_do():
     image = np.random.default_rng(0).integers(0, 256, (64, 40, 3), dtype=np.uint8)
-    once = fit_picture(image, (40, 64, "none", ()))
-    twice = fit_picture(image, (40, 64, "none", (20, 32)))
+    once = fit_to_protocol(image, (40, 64, "none", ()))
+    twice = fit_to_protocol(image, (40, 64, "none", (20, 32)))
     assert np.array_equal(once, image) and twice.shape == image.shape
-    assert np.array_equal(twice, fit_picture(fit_picture(image, (20, 32, "none", ())), (40, 64, "none", ())))
+    assert np.array_equal(twice, fit_to_protocol(fit_to_protocol(image, (20, 32, "none", ())), (40, 64, "none", ())))
     assert twice.std() < 0.7 * once.std()

@@ -14,14 +14,14 @@ from sklearn.metrics import average_precision_score
 
 from augbench.classifiers.backbone import build
 from augbench.classifiers.fit import Fitted, fit, predict
-from augbench.classifiers.loader import Resident, ShuffleSampler
+from augbench.classifiers.loader import DeviceImages, ShuffleSampler
 from augbench.cli.protocols_view import GROUPS
 from augbench.core.errors import UserError
 from augbench.core.protocol import PROTOCOL_NUMBERS, SWITCHES, Protocol, load_preset, make_protocol, preset_names
 from augbench.core.seeds import derive_seed
 from augbench.metrics.evaluate import headline_score
 from augbench.stages.context import Context
-from augbench.stages.decoded_images import Pictures, decode_all
+from augbench.stages.decoded_images import DecodedImages, decode_all
 from augbench.stages.train import gather, score_table
 
 PAPERS = {  # what the texts and the published code state; the rest of a preset is our choice, and says so
@@ -167,7 +167,7 @@ def ksdd2(tmp_path_factory):
 
 def material_of(settings, store, protocol):
     plan = tiny_plan(**on_disk("ksdd2", settings, augmenters=["none"], shots=["all"], protocols=[protocol]))
-    return gather(Context(store, plan.library), Pictures(store, decode_all(plan)), plan.cells[0], ())
+    return gather(Context(store, plan.library), DecodedImages(store, decode_all(plan)), plan.cells[0], ())
 
 
 def small(**changes):
@@ -229,7 +229,7 @@ def random_data(protocol, count=24):
     labels = np.arange(count) % 3 == 0
     pictures = rng.integers(0, 200, (count, protocol.height, protocol.width, 3)) + 40 * labels[:, None, None, None]
     parts = [torch.from_numpy(pictures.astype(np.uint8))]
-    return Resident(parts, np.arange(count), protocol, torch.device("cpu")), labels.astype(np.int64)
+    return DeviceImages(parts, np.arange(count), protocol, torch.device("cpu")), labels.astype(np.int64)
 
 
 def run(batchnorm, evaluates=True) -> tuple[Fitted, list[dict]]:

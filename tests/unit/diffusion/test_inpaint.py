@@ -6,7 +6,7 @@ import torch
 from PIL import Image
 
 from augbench import UserError
-from augbench.diffusion.inpaint import Painted, box_around, feathered, overlaid, paint_around, pasted
+from augbench.diffusion.inpaint import Inpainted, box_around, composited, feathered, inpaint_around, overlaid
 from augbench.diffusion.masks import drawn_files, procedural_region, read_drawn
 from augbench.diffusion.pipelines import find, load
 
@@ -62,7 +62,7 @@ def by_diffusers(pipeline, prompt, image, mask, seed):
 def test_a_batch_gives_what_diffusers_gives_one_by_one(bundle, pipeline, pictures, batch, apart):
     """With one picture at a time to the last bit; in a batch up to rounding, in grey levels of 255."""
     options = {"seeds": range(4), "padding": 2, "batch": batch, **AMOUNT}
-    made = paint_around(pipeline, bundle, PROMPTS, *pictures, **options)
+    made = inpaint_around(pipeline, bundle, PROMPTS, *pictures, **options)
     for seed, (prompt, image, mask, painted) in enumerate(zip(PROMPTS, *pictures, made, strict=True)):
         ours = overlaid(image, mask, painted).astype(int)
         theirs = by_diffusers(pipeline, prompt, image, mask, seed)
@@ -90,7 +90,7 @@ def test_overlays_are_those_of_diffusers(pipeline):
         box = box_around(mask, 2)
         one, two, three = map(Image.fromarray, (mask, image, painted))
         theirs = np.asarray(pipeline.image_processor.apply_overlay(one, two, three, box))
-        assert (overlaid(image, mask, Painted(painted, box)) == theirs).all()
+        assert (overlaid(image, mask, Inpainted(painted, box)) == theirs).all()
 
 
 @pytest.mark.parametrize("shape", [(176, 64), (40, 100), (64, 64), (300, 201)])
@@ -99,8 +99,8 @@ def test_pasting_leaves_the_rest_alone(shape):
     source = draw.integers(0, 256, (*shape, 3), dtype=np.uint8)
     region = np.zeros(shape, bool)
     region[5:20, 30:50] = True
-    white = Painted(np.full((SIZE, SIZE, 3), 255, np.uint8), (0, 0, SIZE, SIZE))
-    result = pasted(source, region, white)
+    white = Inpainted(np.full((SIZE, SIZE, 3), 255, np.uint8), (0, 0, SIZE, SIZE))
+    result = composited(source, region, white)
     near = np.asarray(Image.fromarray(region).convert("L").resize(shape[::-1])) > 0
     for down in (-1, 0, 1):
         for right in (-1, 0, 1):

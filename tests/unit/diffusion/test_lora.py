@@ -202,7 +202,7 @@ def equal(a, b):
 def test_an_exchange_leaves_nothing_of_the_update_before(two):
     pipeline = load(find("micro-sd"))
     untouched = everything(pipeline)
-    exchange = lora.Exchange(pipeline)
+    exchange = lora.LoraSwitcher(pipeline)
     seen = []
     for folder in (two[0], two[1], two[0], None):
         exchange.merge(folder, 0.7)
@@ -217,4 +217,4 @@ def test_an_exchange_leaves_nothing_of_the_update_before(two):
 
 def test_an_exchange_refuses_what_does_not_fit(two, tmp_path):
     with pytest.raises(UserError, match="does not fit"):
-        lora.Exchange(load(find("micro-sd"))).merge(tmp_path, 1.0)
+        lora.LoraSwitcher(load(find("micro-sd"))).merge(tmp_path, 1.0)

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from augbench.diffusion.pipelines import find, load
-from augbench.diffusion.text_encoding import tokens, told
+from augbench.diffusion.text_encoding import encode_tokens, tokens
 
 
 @pytest.mark.parametrize("clip_skip", [1, 2, 3])
@@ -16,7 +16,7 @@ def test_layers_that_are_not_read_are_not_computed(clip_skip):
         layer.register_forward_hook(lambda *_, number=number: ran.append(number))
     names = list(encoder.state_dict())
     with torch.no_grad():
-        found = told(encoder, ids, clip_skip)
+        found = encode_tokens(encoder, ids, clip_skip)
         assert ran == list(range(len(encoder.encoder.layers) + 1 - clip_skip))
         states = encoder(ids, output_hidden_states=True)
     assert list(encoder.state_dict()) == names

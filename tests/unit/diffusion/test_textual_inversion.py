@@ -11,8 +11,8 @@ from augbench.diffusion.dreambooth import Examples, encode
 from augbench.diffusion.lora import MODELS, AttentionShape
 from augbench.diffusion.pipelines import find, load
 from augbench.diffusion.sampling import check_prompts
-from augbench.diffusion.text_encoding import tokens, told
-from augbench.diffusion.textual_inversion import Stage, StageRecipe, Word, run_stages
+from augbench.diffusion.text_encoding import encode_tokens, tokens
+from augbench.diffusion.textual_inversion import LearnedToken, Stage, StageRecipe, run_stages
 
 BUNDLE = find("micro-sd")
 TOKEN, PROMPT = "<unknown>", "A photo of <unknown>"
@@ -23,7 +23,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 def with_word(like="defect"):
     pipeline = load(BUNDLE)
-    return pipeline, Word(pipeline, TOKEN, like)
+    return pipeline, LearnedToken(pipeline, TOKEN, like)
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +60,7 @@ def test_a_new_word_is_one_token_that_begins_as_another():
     before, after = (p.text_encoder.get_input_embeddings().weight for p in (untouched, pipeline))
     assert len(after) == len(before) + 1 and torch.equal(after[:-1], before)
     states = [
-        told(p.text_encoder, tokens(p, [text]), 1)
+        encode_tokens(p.text_encoder, tokens(p, [text]), 1)
         for p, text in ((pipeline, PROMPT), (untouched, "A photo of defect"), (pipeline, "A photo of defect"))
     ]
     assert torch.equal(states[0], states[1]) and torch.equal(states[0], states[2])
@@ -84,9 +84,9 @@ def test_the_length_of_a_prompt_counts_the_word_once():
 def test_a_word_that_is_none_is_refused():
     pipeline, _ = with_word()
     with pytest.raises(UserError, match="choose another token"):
-        Word(pipeline, TOKEN, "defect")
+        LearnedToken(pipeline, TOKEN, "defect")
     with pytest.raises(UserError, match="give a word"):
-        Word(pipeline, "<other>", " ")
+        LearnedToken(pipeline, "<other>", " ")
 
 
 def test_a_saved_word_comes_back_and_diffusers_reads_it(tmp_path):

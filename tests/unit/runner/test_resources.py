@@ -8,7 +8,7 @@ from augbench.core.errors import UserError
 from augbench.planning.grid import load_grid, make_grid
 from augbench.planning.remaining import subtract
 from augbench.runner.resources import Node, Share, allot
-from augbench.runner.scheduler import Board
+from augbench.runner.scheduler import Scheduler
 from augbench.storage.leases import Leases
 
 DDPM = {"name": "ddpm", "settings": {"bundle": "micro-sd"}}
@@ -196,7 +196,7 @@ def test_a_lane_serves_its_kind_alone(store):
     plan = tiny_plan(**BOTH)
     gpu, plain = sorted(allot(plan, [GPU_2]).generate, key=lambda lane: lane.kinds != {True})
     with Leases(store.files) as leases:
-        board = Board(plan, subtract(plan, store), store, leases)
+        board = Scheduler(plan, subtract(plan, store), store, leases)
         assert {pool.augmenter.name for pool, _ in board.next_chunks(plain.serves)} == {"memseg"}
         assert board.next_chunks(gpu.serves) == []  # its adapter is not learned yet
         assert board.chunks_left_of(gpu.serves) and board.chunks_left_of(plain.serves)

@@ -11,8 +11,8 @@ from sleeping import SleepingJob, noted
 
 from augbench.planning.remaining import subtract
 from augbench.runner.driver import run
-from augbench.runner.scheduler import Board
-from augbench.runner.tune_dispatch import CellByCell, Dispatch, Handout, ReadyCells, Workers
+from augbench.runner.scheduler import Scheduler
+from augbench.runner.tune_dispatch import CellByCell, Dispatch, Mailbox, ReadyCells, Workers
 from augbench.runner.worker import Failure
 from augbench.storage.leases import Leases
 from augbench.storage.store import Store
@@ -68,7 +68,7 @@ class Tune:
 def played(tmp_path):
     store, plan = Store(tmp_path), tiny_plan(**MANY)
     with Leases(store.files) as leases:
-        board = Board(plan, subtract(plan, store), store, leases)
+        board = Scheduler(plan, subtract(plan, store), store, leases)
         yield board, Tune(Dispatch(board, Told(), Told()))
 
 
@@ -152,7 +152,7 @@ def test_trackers_hear_of_each_cell_of_a_trial(played):
 
 
 def test_a_worker_hears_of_its_own_cell_whoever_comes_first():
-    handout = Handout.__ray_metadata__.modified_class()
+    handout = Mailbox.__ray_metadata__.modified_class()
 
     async def meet():
         early = asyncio.create_task(handout.take("a"))

@@ -12,7 +12,7 @@ from layouts import draw_neu
 from augbench.planning.plan import make_plan
 from augbench.planning.remaining import subtract
 from augbench.runner.driver import run
-from augbench.runner.scheduler import Board
+from augbench.runner.scheduler import Scheduler
 from augbench.runner.worker import Failure, WorkerSetup
 from augbench.stages import search as job
 from augbench.storage.leases import Leases
@@ -65,13 +65,13 @@ def test_candidates_learn_from_one_half_and_are_judged_by_the_other(searched, tm
     store, log = Store(tmp_path / "store"), tmp_path / "log"
     plan, spec, context = search_of(grid_of(changes={"log": str(log)}), store)
     judged = []
-    real = job._Judge.__init__
+    real = job._HalfScorer.__init__
 
     def spy(self, context, adapter, scoring, learned, unseen, labels):
         judged.append((set(learned["id"]), set(unseen["id"])))
         real(self, context, adapter, scoring, learned, unseen, labels)
 
-    monkeypatch.setattr(job._Judge, "__init__", spy)
+    monkeypatch.setattr(job._HalfScorer, "__init__", spy)
     for number in range(4):
         job.run_arm(context, spec, number)
     shots = set(context.library.shots(spec.adapter.data, 8, None if spec.adapter.draw is None else 0)["id"])
@@ -193,12 +193,12 @@ def test_other_candidates_are_another_search_adapter_and_pool(store):
 def test_a_board_hands_out_an_adapter_after_its_search(store):
     with Leases(store.files) as leases:
         plan = make_plan(grid_of())
-        board = Board(plan, subtract(plan, store), store, leases)
+        board = Scheduler(plan, subtract(plan, store), store, leases)
         (spec,) = board.next_searches()
         assert board.next_adapters() == [] and board.next_chunks() == [] and board.pools_left
         board.search_done(spec.key)
         assert board.next_searches() == [] and board.next_adapters() == [spec.adapter]
-        other = Board(plan, subtract(plan, store), store, leases)
+        other = Scheduler(plan, subtract(plan, store), store, leases)
         other.search_failed(spec.key, Failure("broke", by_user=False))
         assert not other.pools_left and other.blocked[spec.key] == 1
 
@@ -225,7 +225,7 @@ def test_a_driver_takes_no_more_adapters_than_it_makes(store, tmp_path):
     many = [{"name": "toy", "as": f"toy{n}", "settings": {"limit": 100 + n}} for n in range(3)]
     plan = make_plan(tiny_grid(augmenters=many, shots=[5]))
     with Leases(store.files) as first, Leases(store.files) as second:
-        boards = [Board(plan, subtract(plan, store), store, leases) for leases in (first, second)]
+        boards = [Scheduler(plan, subtract(plan, store), store, leases) for leases in (first, second)]
         (own,) = boards[0].next_adapters(1)
         assert boards[0].next_adapters(1) == [own]  # still in work
         others = boards[1].next_adapters()

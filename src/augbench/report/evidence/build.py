@@ -40,7 +40,7 @@ from augbench.metrics.resampling import (
     unit_weights,
 )
 from augbench.report.evidence.pareto import RowCost, Spending, efficient
-from augbench.report.evidence.predictions import Judged, check_against, load_judged
+from augbench.report.evidence.predictions import Predictions, check_against, load_predictions
 from augbench.report.tables import HEADLINE, Row, Table, build_tables
 from augbench.storage.store import Store
 
@@ -163,7 +163,7 @@ class _Resampled:
         self.metrics = METRICS[table.task]
         self.by_run = {record.key: run for own in have for run, record in own}
         records = {record.key: record for own in have for _, record in own}
-        self._judged = load_judged(store, sorted(records))
+        self._judged = load_predictions(store, sorted(records))
         self._place, self._strata = self._units()
         drawn = rng("compare-items", table.dataset, *table.folds)
         weights = unit_weights(np.array([number for number, _ in self._strata]), resamples, drawn)
@@ -235,19 +235,19 @@ class _Resampled:
         return min(self.stratum_sizes) - 1
 
 
-def _ap(table: Table, judged: Judged, units: np.ndarray, weights: np.ndarray) -> np.ndarray:
+def _ap(table: Table, judged: Predictions, units: np.ndarray, weights: np.ndarray) -> np.ndarray:
     return ap_under_weights(judged.labels, judged.answers, units, weights, table.ap_definition == "trapezoidal")
 
 
-def _accuracy(table: Table, judged: Judged, units: np.ndarray, weights: np.ndarray) -> np.ndarray:
+def _accuracy(table: Table, judged: Predictions, units: np.ndarray, weights: np.ndarray) -> np.ndarray:
     return accuracy_under_weights(judged.labels, judged.answers, units, weights)
 
 
-def _macro_f1(table: Table, judged: Judged, units: np.ndarray, weights: np.ndarray) -> np.ndarray:
+def _macro_f1(table: Table, judged: Predictions, units: np.ndarray, weights: np.ndarray) -> np.ndarray:
     return macro_f1_under_weights(judged.labels, judged.answers, units, weights)
 
 
-_FUNCTIONS: dict[str, Callable[[Table, Judged, np.ndarray, np.ndarray], np.ndarray]] = {
+_FUNCTIONS: dict[str, Callable[[Table, Predictions, np.ndarray, np.ndarray], np.ndarray]] = {
     "ap": _ap,
     "accuracy": _accuracy,
     "macro_f1": _macro_f1,

@@ -16,7 +16,7 @@ from typing import Any
 
 from augbench.core.specs import PoolSpec, SearchSpec
 from augbench.report.evidence.part_costs import MadePart, read_costs
-from augbench.report.evidence.pool_slices import PoolIndex, plugin_of, takes_of
+from augbench.report.evidence.pool_slices import PoolIndex, plugin_of, slices_of
 from augbench.storage.store import Store
 
 DEFINITION = (
@@ -70,7 +70,7 @@ class Spending:
     def _cell(self, spec: Mapping[str, Any]) -> RowCost | None:
         pictures = spec["n_aug"] * max(len(spec["data"]["classes"]), 1)
         total = RowCost()
-        for augmenter, share in takes_of(spec["augmenter"]) if pictures else ():
+        for augmenter, share in slices_of(spec["augmenter"]) if pictures else ():
             part = self._take(spec, augmenter, share * pictures)
             if part is None:
                 return None

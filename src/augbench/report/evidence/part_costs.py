@@ -19,7 +19,7 @@ from typing import Any
 
 from augbench.core.errors import UserError
 from augbench.core.specs import PoolSpec
-from augbench.storage.store import ADAPTER_MARKER, MEND, SHARED_MARKER, Kind, Store, parse_json
+from augbench.storage.store import ADAPTER_MARKER, SHARED_MARKER, Kind, Store, parse_json
 
 COSTS = "costs.json"
 SCHEMA = 1
@@ -96,7 +96,7 @@ def _part(kind: Kind, record: Mapping[str, Any], place: str) -> MadePart:
         shared = provenance.get("shared_seconds")
         return MadePart(kind, seconds, device=device, shared=None if shared is None else dict(shared))
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise UserError(f"'{place}' is damaged ({type(error).__name__}: {error}): {MEND}") from None
+        raise UserError(f"'{place}' is damaged ({type(error).__name__}: {error}): {FIX_HINT}") from None
 
 
 def _measured(store: Store) -> Iterator[tuple[str, MadePart]]:
@@ -111,7 +111,7 @@ def _measured(store: Store) -> Iterator[tuple[str, MadePart]]:
             seconds = made * (_seconds(record["provenance"]["seconds_per_picture"], place) or 0.0)
             yield PoolSpec.from_dict(spec).key, MadePart("pools", seconds, made, spec=spec)
         except (KeyError, TypeError, ValueError) as error:
-            raise UserError(f"record '{place}' is damaged ({type(error).__name__}: {error}): {MEND}") from None
+            raise UserError(f"record '{place}' is damaged ({type(error).__name__}: {error}): {FIX_HINT}") from None
 
 
 def _written(store: Store) -> Iterator[tuple[str, MadePart]]:
@@ -141,5 +141,5 @@ def _seconds(value: Any, place: str) -> float | None:
     if value is None:
         return None
     if isinstance(value, bool) or not isinstance(value, int | float) or not (isfinite(value) and value >= 0):
-        raise UserError(f"'{place}' tells {value!r} seconds: {MEND}")
+        raise UserError(f"'{place}' tells {value!r} seconds: {FIX_HINT}")
     return float(value)

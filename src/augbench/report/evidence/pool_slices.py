@@ -28,7 +28,7 @@ class PoolIndex(Generic[T]):
 
         Args:
             spec: of the cell, as its record has it.
-            augmenter: a digest of `takes_of`.
+            augmenter: a digest of `slices_of`.
         """
         fresh = spec["n_aug"] if spec["fresh_pools"] else None
         found = self._pools.get((DataSpec.from_dict(spec["data"]).digest, augmenter, spec["seed"], fresh), [])
@@ -37,7 +37,7 @@ class PoolIndex(Generic[T]):
         return next(iter(own + for_all), None)
 
 
-def takes_of(augmenter: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
+def slices_of(augmenter: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
     """(digest of an augmenter, share of the pictures): of a mixture its parts, else the augmenter itself."""
     settings = augmenter["key_settings"]
     parts = settings.get("parts") if list(settings) == ["parts"] else None

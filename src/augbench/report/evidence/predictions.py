@@ -10,13 +10,13 @@ import numpy as np
 from augbench.core.contracts import GOOD
 from augbench.core.errors import UserError
 from augbench.storage.scores import scores_frame
-from augbench.storage.store import MEND, Store
+from augbench.storage.store import Store
 
 TOLERANCE = 1e-6  # between a record's metric and that of its scores: sums in another order differ by far less
 
 
 @dataclass(frozen=True)
-class Judged:
+class Predictions:
     """The test pictures of one cell."""
 
     labels: np.ndarray  # N: in detection bool, True = defective; in recognition ints, the classes
@@ -25,7 +25,7 @@ class Judged:
     defective: np.ndarray  # N bool
 
 
-def load_judged(store: Store, keys: Sequence[str]) -> dict[str, Judged]:
+def load_predictions(store: Store, keys: Sequence[str]) -> dict[str, Predictions]:
     """The test scores of these cells, by key.
 
     Raises:
@@ -35,7 +35,7 @@ def load_judged(store: Store, keys: Sequence[str]) -> dict[str, Judged]:
     return {key: _judged(data, store.where("scores", key)) for key, data in zip(keys, contents, strict=True)}
 
 
-def _judged(data: bytes | None, place: str) -> Judged:
+def _judged(data: bytes | None, place: str) -> Predictions:
     if data is None:
         raise UserError(f"scores '{place}' are missing: run the grid again to make them anew")
     try:
@@ -43,16 +43,16 @@ def _judged(data: bytes | None, place: str) -> Judged:
         test = table[table["part"] == "test"]
         names, groups = test["label"].to_numpy(str), test["group"].to_numpy(str)
         if "logit" in test:
-            return Judged(names != GOOD, test["logit"].to_numpy(), groups, names != GOOD)
+            return Predictions(names != GOOD, test["logit"].to_numpy(), groups, names != GOOD)
         columns = [column for column in test if column.startswith("logit_")]
         number = {column.removeprefix("logit_"): place for place, column in enumerate(columns)}
         labels = np.array([number[name] for name in names], np.int64)
-        return Judged(labels, test[columns].to_numpy().argmax(axis=1), groups, names != GOOD)
+        return Predictions(labels, test[columns].to_numpy().argmax(axis=1), groups, names != GOOD)
     except (KeyError, ValueError) as error:
-        raise UserError(f"scores '{place}' are damaged ({type(error).__name__}: {error}): {MEND}") from None
+        raise UserError(f"scores '{place}' are damaged ({type(error).__name__}: {error}): {FIX_HINT}") from None
 
 
 def check_against(stated: float, found: float, metric: str, place: str) -> None:
     """Raises UserError where a record's metric does not follow from its scores: one of the two is of another run."""
     if not abs(stated - found) <= TOLERANCE:
-        raise UserError(f"scores '{place}' give {metric} {found:.6f}, their record says {stated:.6f}: {MEND}")
+        raise UserError(f"scores '{place}' give {metric} {found:.6f}, their record says {stated:.6f}: {FIX_HINT}")

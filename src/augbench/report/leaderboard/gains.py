@@ -11,7 +11,7 @@ from augbench.metrics.inference import FEWEST_RUNS, Verdict
 from augbench.report.evidence.build import BASELINES, Comparison, Evidence, baseline_among, build_evidence
 from augbench.report.leaderboard.headings import entry, gain_text
 from augbench.report.leaderboard.merge import Gathered
-from augbench.report.leaderboard.merged_store import UnitedStore
+from augbench.report.leaderboard.merged_store import MergedStore
 from augbench.report.numbers import DASH, average_of, share, stat_of
 from augbench.report.tables import Table
 
@@ -31,7 +31,7 @@ def evidence_of(gathered: Gathered) -> dict[TableName, Evidence]:
     Raises:
         UserError: damaged scores, or scores of another run than their record.
     """
-    store = UnitedStore(gathered.stores)
+    store = MergedStore(gathered.stores)
     judged = store.keys("scores")
     lacking = gathered.expected["key"].isin(set(gathered.records["key"]) - judged)
     axes = ["dataset", "protocol", "shots"]

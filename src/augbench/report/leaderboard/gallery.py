@@ -23,7 +23,7 @@ EACH = 16  # pictures of a pool under it
 
 
 @dataclass
-class Pictures:
+class GalleryImages:
     """What the template shows. Each picture stands in ``library`` once and is used by its id."""
 
     library: list[dict[str, Any]] = field(default_factory=list)
@@ -32,7 +32,7 @@ class Pictures:
     errors: dict[str, dict[str, Any]] = field(default_factory=dict)  # of a table, by its id
 
 
-def pictures_of(gathered: Gathered, board: Board, scores: Scores, say: Callable[[str], None]) -> Pictures:
+def images_of(gathered: Gathered, board: Board, scores: Scores, say: Callable[[str], None]) -> GalleryImages:
     """The pictures of every dataset and pool at hand; what is not at hand is said in a sentence.
 
     Args:
@@ -45,7 +45,7 @@ def pictures_of(gathered: Gathered, board: Board, scores: Scores, say: Callable[
         UserError: a damaged picture, named.
     """
     thumbs, sources, pools = Thumbs(), sources_of(gathered), pools_of(gathered)
-    found = Pictures(library=thumbs.library)
+    found = GalleryImages(library=thumbs.library)
     shown: set[str] = set()
     for label, source in sources.items():
         before = len(thumbs.library)

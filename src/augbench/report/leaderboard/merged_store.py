@@ -12,14 +12,14 @@ from augbench.storage.files import Files
 from augbench.storage.store import Store
 
 
-class UnitedStore(Store):
+class MergedStore(Store):
     """The units of all stores; of one that several hold, that of the first."""
 
     def __init__(self, stores: Sequence[Store]) -> None:
-        self.files = UnitedFiles([store.files for store in stores])
+        self.files = MergedFiles([store.files for store in stores])
 
 
-class UnitedFiles(Files):
+class MergedFiles(Files):
     """The files of several places by name. Nothing is ever written."""
 
     def __init__(self, places: Sequence[Files]) -> None:

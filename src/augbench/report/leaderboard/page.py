@@ -15,7 +15,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from augbench.report.leaderboard.board import Board
-from augbench.report.leaderboard.gallery import Pictures
+from augbench.report.leaderboard.gallery import GalleryImages
 from augbench.report.leaderboard.headings import COLUMN_WORDS
 from augbench.report.numbers import DASH
 from augbench.report.svg_parts import CLASS, PALETTE, SHAPES, STYLE, marker, shape_of
@@ -29,7 +29,7 @@ NAME = Markup(f'<span class="who">{MARKER}<span>{{}}</span></span>')  # noqa: S7
 THUMB = Markup('<svg class="thumb" width="{}" height="{}" role="img" aria-label="{}"><use href="#{}"/></svg>')
 
 
-def page_of(board: Board, plots: Mapping[str, Sequence[str]], pictures: Pictures) -> bytes:
+def page_of(board: Board, plots: Mapping[str, Sequence[str]], pictures: GalleryImages) -> bytes:
     """``index.html`` in UTF-8. Text of records and plug-ins is escaped by the template, and the data by `script_json`.
 
     Args:

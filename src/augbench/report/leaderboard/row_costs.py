@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from augbench.core.specs import PoolSpec, SearchSpec
 from augbench.report.evidence.part_costs import COSTS, MadePart, marker_of, read_costs
-from augbench.report.evidence.pool_slices import PoolIndex, plugin_of, takes_of
+from augbench.report.evidence.pool_slices import PoolIndex, plugin_of, slices_of
 from augbench.report.leaderboard.merge import Gathered
 from augbench.storage.store import Kind, Store
 
@@ -72,7 +72,7 @@ class Costs:
         pictures = spec["n_aug"] * max(len(spec["data"]["classes"]), 1)
         generating, learning, is_whole = 0.0, 0.0, True
         sources: dict[Source, float] = {}
-        for augmenter, share in takes_of(spec["augmenter"]):
+        for augmenter, share in slices_of(spec["augmenter"]):
             pool = self._pools.find(spec, augmenter)
             if pool is None:
                 is_whole = False
@@ -86,7 +86,7 @@ class Costs:
     def pool(self, key: str) -> Pool | None:
         """The pool of a cell that takes from one alone; None for mixtures, and where nothing is on record."""
         spec = self._gathered.specs[key]
-        takes = list(takes_of(spec["augmenter"]))
+        takes = list(slices_of(spec["augmenter"]))
         return self._pools.find(spec, takes[0][0]) if spec["n_aug"] and len(takes) == 1 else None
 
     def _learning(self, pool: PoolSpec) -> tuple[dict[Source, float], bool]:

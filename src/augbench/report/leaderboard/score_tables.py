@@ -13,7 +13,6 @@ from augbench.core.contracts import GOOD
 from augbench.core.errors import UserError
 from augbench.report.leaderboard.merge import Gathered
 from augbench.storage.scores import scores_frame
-from augbench.storage.store import MEND
 
 RECALLS = np.linspace(0, 1, 101)
 """Where precision-recall curves of several runs are averaged."""
@@ -46,9 +45,9 @@ def _parse(data: bytes, place: str) -> pd.DataFrame:
     try:
         table = scores_frame(data)
     except ValueError:
-        raise UserError(f"scores '{place}' are damaged: {MEND}") from None
+        raise UserError(f"scores '{place}' are damaged: {FIX_HINT}") from None
     if missing := {"id", "part", "label", "group"} - set(table.columns):
-        raise UserError(f"scores '{place}' are damaged (no column {', '.join(sorted(missing))}): {MEND}")
+        raise UserError(f"scores '{place}' are damaged (no column {', '.join(sorted(missing))}): {FIX_HINT}")
     return table
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from augbench.core.errors import UserError
 from augbench.report.leaderboard.board import Board, board_of
 from augbench.report.leaderboard.board_plots import plots_of
-from augbench.report.leaderboard.gallery import Pictures, pictures_of
+from augbench.report.leaderboard.gallery import GalleryImages, images_of
 from augbench.report.leaderboard.markdown import markdown_of
 from augbench.report.leaderboard.merge import Gathered, gather
 from augbench.report.leaderboard.page import page_of
@@ -44,7 +44,7 @@ def write_leaderboard(
         raise UserError(f"--out '{out}' is a file: give a folder")
     gathered = gather(stores)
     board, scores = board_of(gathered), Scores(gathered)
-    shown = pictures_of(gathered, board, scores, say) if pictures else Pictures()
+    shown = images_of(gathered, board, scores, say) if pictures else GalleryImages()
     page = page_of(board, plots_of(board, scores), shown)
     _write_records(gathered, board, out)
     write_atomic(out / MARKDOWN, markdown_of(board).encode())

@@ -18,7 +18,6 @@ from augbench.core.errors import UserError
 from augbench.core.protocol import PROTOCOL_NUMBERS, Protocol, load_preset, make_protocol
 from augbench.diffusion.pipelines import BUNDLES
 from augbench.report.papers.printed import About, Reference
-from augbench.storage.store import MEND
 
 TITLES = {"sd15": "Stable Diffusion 1.5", "sdxl-inpaint": "SDXL inpainting 0.1"}
 """The bundles of the papers, in words."""
@@ -56,7 +55,7 @@ def ours_of(record: Mapping[str, Any], place: str) -> Ours:
         spec, counts = record["spec"], record["result"].get("counts", {})
         return Ours(spec["data"], spec["augmenter"], make_protocol(spec["protocol"]), counts)
     except (KeyError, TypeError, AttributeError, UserError) as error:
-        raise UserError(f"record '{place}' is damaged ({type(error).__name__}: {error}): {MEND}") from None
+        raise UserError(f"record '{place}' is damaged ({type(error).__name__}: {error}): {FIX_HINT}") from None
 
 
 def differences(row: Reference, about: About, ours: Ours) -> Iterator[tuple[int, str]]:

@@ -21,7 +21,7 @@ from augbench.report.frame import CELL_FIELDS
 from augbench.report.publish.recompute import ABOUT
 
 
-class Judged:
+class ScoredItems:
     """What the cells of each data spec were judged on. All must be judged on the same."""
 
     def __init__(self) -> None:

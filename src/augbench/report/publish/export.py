@@ -84,10 +84,10 @@ def _keys(store: Store, grid_name: str | None) -> dict[Kind, list[str]]:
     }
 
 
-Making = tuple[str, str, str]  # digest of a data spec, augmenter, its settings as text
+ChunkExecutor = tuple[str, str, str]  # digest of a data spec, augmenter, its settings as text
 
 
-def _makings(store: Store, cells: Iterable[str]) -> set[Making]:
+def _makings(store: Store, cells: Iterable[str]) -> set[ChunkExecutor]:
     """What makes the pictures of these cells."""
     specs = [spec_of("cells", record["spec"]) for record in store.read_records(cells)]
     return {
@@ -95,11 +95,11 @@ def _makings(store: Store, cells: Iterable[str]) -> set[Making]:
     }
 
 
-def _making_of(spec: AdapterSpec | PoolSpec) -> Making:
+def _making_of(spec: AdapterSpec | PoolSpec) -> ChunkExecutor:
     return spec.data.digest, spec.augmenter.name, _as_text(spec.augmenter.settings)
 
 
-def _searches(store: Store, makings: set[Making]) -> list[str]:
+def _searches(store: Store, makings: set[ChunkExecutor]) -> list[str]:
     """The decided searches behind cells."""
     found = []
     for key in sorted(store.keys("searches")):

@@ -21,7 +21,7 @@ from augbench.core.specs import Cell, DataSpec, FidelitySpec, PoolSpec
 from augbench.planning.grid import make_grid
 from augbench.report.evidence.part_costs import read_costs
 from augbench.report.frame import load_expected, load_records
-from augbench.report.publish.consistency import Judged, grid_problems, paths_in, settings_note
+from augbench.report.publish.consistency import ScoredItems, grid_problems, paths_in, settings_note
 from augbench.report.publish.contents import COMPLETE, README, stray_files, today
 from augbench.report.publish.recompute import (
     TOLERANCE,
@@ -131,7 +131,7 @@ class _Check:
 
     def cells(self) -> None:
         """Every cell against its scores, and what was judged against the other cells of its data spec."""
-        judged = Judged()
+        judged = ScoredItems()
         older: Counter[str] = Counter()
         held = self.store.keys("scores")
         self.known.update(self.store.name("scores", key) for key in held)

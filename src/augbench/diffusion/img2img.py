@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image
 
 from augbench.diffusion.pipelines import PipelineSource
-from augbench.diffusion.sampling import PromptEncoder, check_prompts, fit_image, paint, sample
+from augbench.diffusion.sampling import PromptEncoder, check_prompts, fit_image, sample, sample_batch
 
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
@@ -72,7 +72,7 @@ def img2img(
     for start in range(0, len(images), batch):
         own = slice(start, start + batch)
         begin = [Image.fromarray(fit_image(image, shape)) for image in images[own]]
-        parts.append(paint(painter, bundle, seeds[own], {**speak(prompts[own]), "image": begin, **amount}))
+        parts.append(sample_batch(painter, bundle, seeds[own], {**speak(prompts[own]), "image": begin, **amount}))
     return np.concatenate(parts)
 
 

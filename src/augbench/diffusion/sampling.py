@@ -75,7 +75,7 @@ def sample(
         own = slice(start, start + batch)
         chosen = {key: [place[key] for place in places[own]] for key in ("image", "mask_image") if places}
         spoken = speak(prompts[own])
-        parts.append(paint(pipeline, bundle, seeds[own], {**spoken, **options, **chosen}))
+        parts.append(sample_batch(pipeline, bundle, seeds[own], {**spoken, **options, **chosen}))
     return np.concatenate(parts)
 
 
@@ -164,7 +164,7 @@ class PromptEncoder:
         return dict(zip(names, found, strict=True))
 
 
-def paint(
+def sample_batch(
     pipeline: DiffusionPipeline, bundle: PipelineSource, seeds: Sequence[int], options: dict[str, Any]
 ) -> np.ndarray:
     """One batch: N,H,W,3 uint8."""

@@ -9,7 +9,7 @@ import pandas as pd
 
 from augbench.core.errors import UserError
 from augbench.core.hashing import digest
-from augbench.storage.store import Store, parse_json
+from augbench.storage.store import FIX_HINT, Store, parse_json
 
 MEASURES = (
     "kid",

@@ -11,7 +11,7 @@ from augbench.core.errors import UserError, did_you_mean
 from augbench.core.hashing import digest
 from augbench.core.protocol import Protocol
 from augbench.planning.expected import EXPECTED_FIELDS, LATER_FIELDS
-from augbench.storage.store import Store
+from augbench.storage.store import FIX_HINT, Store
 
 METRICS = {
     "detection": (

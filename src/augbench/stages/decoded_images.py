@@ -16,7 +16,7 @@ from augbench.core.errors import UserError
 from augbench.core.protocol import Protocol
 from augbench.planning.plan import Plan, PoolSlice
 from augbench.planning.splits import checked_samples
-from augbench.storage.store import Store
+from augbench.storage.store import FIX_HINT, Store
 
 if TYPE_CHECKING:
     import torch

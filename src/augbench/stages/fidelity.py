@@ -23,6 +23,7 @@ from augbench.metrics import fidelity as measures
 from augbench.planning.library import Library
 from augbench.stages.context import Context, loaded_extractor, one_thread
 from augbench.stages.provenance import device_name, versions
+from augbench.storage.store import FIX_HINT
 
 log = logging.getLogger(__name__)
 

@@ -19,7 +19,7 @@ from typing import Any
 
 from augbench.core.errors import UserError
 from augbench.core.specs import PoolSpec
-from augbench.storage.store import ADAPTER_MARKER, SHARED_MARKER, Kind, Store, parse_json
+from augbench.storage.store import ADAPTER_MARKER, FIX_HINT, SHARED_MARKER, Kind, Store, parse_json
 
 COSTS = "costs.json"
 SCHEMA = 1

@@ -10,7 +10,7 @@ import numpy as np
 from augbench.core.contracts import GOOD
 from augbench.core.errors import UserError
 from augbench.storage.scores import scores_frame
-from augbench.storage.store import Store
+from augbench.storage.store import FIX_HINT, Store
 
 TOLERANCE = 1e-6  # between a record's metric and that of its scores: sums in another order differ by far less
 

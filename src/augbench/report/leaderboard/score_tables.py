@@ -13,6 +13,7 @@ from augbench.core.contracts import GOOD
 from augbench.core.errors import UserError
 from augbench.report.leaderboard.merge import Gathered
 from augbench.storage.scores import scores_frame
+from augbench.storage.store import FIX_HINT
 
 RECALLS = np.linspace(0, 1, 101)
 """Where precision-recall curves of several runs are averaged."""

@@ -18,6 +18,7 @@ from augbench.core.errors import UserError
 from augbench.core.protocol import PROTOCOL_NUMBERS, Protocol, load_preset, make_protocol
 from augbench.diffusion.pipelines import BUNDLES
 from augbench.report.papers.printed import About, Reference
+from augbench.storage.store import FIX_HINT
 
 TITLES = {"sd15": "Stable Diffusion 1.5", "sdxl-inpaint": "SDXL inpainting 0.1"}
 """The bundles of the papers, in words."""

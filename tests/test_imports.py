@@ -24,7 +24,7 @@ ALLOWED = {
     "stages": {"core", "storage", "planning", "metrics", "classifiers", "features"},
     "runner": {"core", "storage", "planning", "stages"},
     "monitoring": {"core", "storage", "planning"},
-    "report": {"core", "storage", "planning", "metrics"},
+    "report": {"core", "storage", "planning", "metrics", "diffusion"},
     "cli": {"core", "storage", "planning", "diffusion", "procedural", "monitoring", "report", "runner"},
     "testing": {"core", "storage", "planning", "report"},
     "__main__": {"cli"},

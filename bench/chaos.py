@@ -1,16 +1,16 @@
-"""Whether anything that can happen to a run loses or changes a result: rounds of chaos on a cluster of raylets.
+"""Test that no failure during a run loses or changes a result: rounds of chaos on a cluster of raylets.
 
     python bench/chaos.py [--rounds 20] [--seed S] [--only N ...] [--keep DIR]
 
-A grid of 30 trainings is run once undisturbed, in one process. Then, round by round, the same command runs on a cluster
-of a head and two machines, in a new store, and is disturbed, once or several times. By what, at which moments and where
-the store lies is drawn from the seed and the round's number alone; a moment is a number of committed chunks and cells,
-so that there is work to disturb. The command is given again until it says that nothing is left to do. Then everything
-in the store is compared with what the undisturbed run left: byte by byte, but for seconds and dates.
+A grid of 30 trainings runs once undisturbed, in one process. Then, round by round, the same command runs on a cluster
+of a head and two nodes, in a new store, and is disturbed one to three times. The seed and the round's number determine
+the disturbances, their moments and the kind of store; a moment is a number of committed chunks and cells, so that work
+is in progress. The command is repeated until it reports that nothing is left to do. Then the whole store is compared
+with the result of the undisturbed run: byte by byte, except seconds and dates.
 
-A full disk is a tmpfs where this system lets us mount one (as root, or under `unshare -rm`), else a plug-in that
-pretends; the table says which. S3 is moto's server on loopback. Prints progress, the table in Markdown and one line of
-JSON; the exit status is 1 where a round was not survived.
+A full disk is a tmpfs if this system can mount one (as root, or under `unshare -rm`), else a plug-in that simulates it;
+the table says which. S3 is moto's server on loopback. Prints progress, the table in Markdown and one line of JSON; the
+exit status is 1 if a round was not survived.
 """
 
 from __future__ import annotations
@@ -32,14 +32,17 @@ from rich.console import Console
 
 from augbench.stages.provenance import versions
 
-MORE = (0.4, 0.4, 0.2)  # chances of no, one, two further disturbances in a round
+MORE = (0.4, 0.4, 0.2)  # probabilities of zero, one, two further disturbances in a round
 
 
-# -- what is drawn
+# -- drawing rounds
 
 
 def draw_round(seed: int, number: int) -> Round:
-    """From the seed and the number alone. The first disturbance goes round, so that each has its turn; others join."""
+    """Draw a round from the seed and the number alone.
+
+    The first disturbance cycles through all kinds, so that each gets its turn; further ones are drawn at random.
+    """
     rng = np.random.default_rng([seed, number])
     turns = np.random.default_rng(seed).permutation(len(DISTURBANCES))
     first = DISTURBANCES[turns[number % len(DISTURBANCES)]]
@@ -52,18 +55,18 @@ def draw_round(seed: int, number: int) -> Round:
 
 
 def _moment(rng: np.random.Generator, phase: Phase) -> int:
-    """A number of committed chunks and cells. Chunks are made first, and soon: most of a run is the rest."""
+    """Draw a number of committed chunks and cells. Chunks come first and take a small part of a run."""
     if phase == "any":
         phase = "chunks" if rng.random() < 0.4 else "cells"
     low, high = (1, CHUNKS // 2) if phase == "chunks" else (CHUNKS + 1, CHUNKS + CELLS - 3)
     return int(rng.integers(low, high, endpoint=True))
 
 
-# -- what is printed
+# -- output
 
 
 def table_of(rounds: Sequence[Played], disk_is: str) -> list[dict[str, Any]]:
-    """A line for each disturbance. A round of several counts for each of them."""
+    """Make a line for each disturbance. A round with several counts for each of them."""
     lines = []
     for kind in DISTURBANCES:
         those = [played for played in rounds if any(type(one) is kind for one in played.hit)]
@@ -79,7 +82,7 @@ def table_of(rounds: Sequence[Played], disk_is: str) -> list[dict[str, Any]]:
 
 
 def markdown(lines: Sequence[dict[str, Any]]) -> str:
-    """The table, as docs/scale.md has it."""
+    """Format the table as in docs/scale.md."""
     names = list(lines[0])
     rows = [names, ["---", *["---:"] * (len(names) - 1)]]
     rows += [["" if line[name] is None else str(line[name]) for name in names] for line in lines]
@@ -87,19 +90,19 @@ def markdown(lines: Sequence[dict[str, Any]]) -> str:
 
 
 def main() -> int:
-    """Play the rounds; 1 where one was not survived."""
+    """Play the rounds; return 1 if one was not survived."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=20)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--only", type=int, nargs="+", metavar="N", help="only these rounds")
-    parser.add_argument("--keep", type=Path, metavar="DIR", help="keep every store and what was said there")
+    parser.add_argument("--keep", type=Path, metavar="DIR", help="keep every store and the output of its runs")
     options = parser.parse_args()
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that nothing that was started or mounted stays
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that processes and mounts are cleaned up
     numbers = options.only or list(range(options.rounds))
     console = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
     folder = Path(options.keep or tempfile.mkdtemp(prefix="augbench-chaos-")).resolve()
     folder.mkdir(parents=True, exist_ok=True)
-    console.print(f"seed {options.seed}; a round alone: --seed {options.seed} --only N")
+    console.print(f"seed {options.seed}; a single round: --seed {options.seed} --only N")
     rounds = []
     with stage(folder) as made:
         for number in numbers:
@@ -119,7 +122,7 @@ def main() -> int:
         )
     )
     if failed:
-        console.print(f"what was said and made is in {folder}")
+        console.print(f"stores and output of the runs are in {folder}")
     elif not options.keep:
         shutil.rmtree(folder)
     return 1 if failed else 0

@@ -1,4 +1,4 @@
-"""What bench/chaos.py does to a run: one class for each disturbance, and the places where a round's store may lie."""
+"""The disturbances of bench/chaos.py, one class each, and the stores that a round can use."""
 
 from __future__ import annotations
 
@@ -19,58 +19,61 @@ import fsspec
 import numpy as np
 from chaos_machines import GENERATING, TRAINING, Machines, kill, wait_until
 
-PATIENCE = (
-    7.5  # seconds that a run asks a remote store again before it gives up, at least: `storage.remote_files.WAITS`
-)
-SMALL_DISK = "24m"  # what a round's store takes twice over
-AT_WORK = 60.0  # seconds to wait for a process that is to be killed
-MARKER = re.compile(r"(cells/[^./][^/]*\.json|pools/[^/]+/chunks/\d+\.jsonl)$")  # what commits a cell or a chunk
+# seconds that a run retries a remote store before it gives up, at least: `storage.remote_files.WAITS`
+PATIENCE = 7.5
+SMALL_DISK = "24m"  # twice the size of a round's store
+AT_WORK = 60.0  # seconds to wait for a process to kill
+MARKER = re.compile(r"(cells/[^./][^/]*\.json|pools/[^/]+/chunks/\d+\.jsonl)$")  # commits a cell or a chunk
 RECORD, CHUNK = re.compile(r"cells/[^./][^/]*\.json$"), re.compile(r"pools/[^/]+/(chunks/\d+\.jsonl|images/\d+\.png)$")
-UNIT = " surfaces-"  # behind the title of a worker that is at work: how keys of the grid begin
+UNIT = " surfaces-"  # in the title of a working worker: the prefix of the grid's keys
 UNFINISHED = re.compile(r"pools/[^/]+/(chunks|images|masks)/[^/]+$")
 
-# -- where a store lies
+# -- stores
 
 
 class Place:
-    """A store as files: listed, read and damaged behind the back of those that work in it."""
+    """Direct access to the files of a store: lists, reads and damages them while a run uses the store."""
 
     def __init__(self, kind: str, url: str, **options: Any) -> None:
         self.kind, self.url = kind, url
         self._fs, self._root = fsspec.core.url_to_fs(url, use_listings_cache=False, skip_instance_cache=True, **options)
 
     def names(self) -> set[str]:
-        """Every file, unfinished ones too, relative to the store."""
+        """Return the names of all files, unfinished ones too, relative to the store."""
         return {path.removeprefix(self._root).lstrip("/") for path in self._fs.find(self._root)}
 
     def read(self, name: str) -> bytes:
-        """A file."""
+        """Read a file."""
         return self._fs.cat_file(f"{self._root}/{name}")
 
     def contents(self) -> dict[str, bytes]:
-        """Every file."""
+        """Read all files."""
         found = self._fs.cat([f"{self._root}/{name}" for name in sorted(self.names())] or [])
         return {path.removeprefix(self._root).lstrip("/"): data for path, data in found.items()}
 
     def write(self, name: str, data: bytes) -> None:
-        """Write a file in place, as it should not be done."""
+        """Write a file in place, not atomically."""
         self._fs.makedirs(f"{self._root}/{name}".rpartition("/")[0], exist_ok=True)
         self._fs.pipe_file(f"{self._root}/{name}", data)
 
     def delete(self, name: str) -> None:
-        """Remove a file; it may be gone."""
+        """Delete a file, if it exists."""
         with contextlib.suppress(FileNotFoundError):
             self._fs.rm_file(f"{self._root}/{name}")
 
 
 def committed(names: Iterable[str]) -> int:
-    """How many cells and chunks are done."""
+    """Count the committed cells and chunks."""
     return sum(bool(MARKER.match(name)) for name in names)
 
 
 @contextlib.contextmanager
 def small_disk() -> Iterator[tuple[Path, str]]:
-    """A disk that can be filled, and what it is; a folder where this system lets nobody mount one: see `PRETENDER`."""
+    """Mount a small tmpfs; if this system forbids it, make a folder for `PRETENDER`.
+
+    Yields:
+        The folder, and "tmpfs" or "pretended".
+    """
     folder = Path(tempfile.mkdtemp(prefix="augbench-chaos-disk-"))
     mount = ["mount", "-t", "tmpfs", "-o", f"size={SMALL_DISK}", "tmpfs", str(folder)]
     mounted = bool(shutil.which("mount")) and subprocess.run(mount, capture_output=True).returncode == 0
@@ -82,9 +85,9 @@ def small_disk() -> Iterator[tuple[Path, str]]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-FULL = "AUGBENCH_CHAOS_FULL"  # the variable that names the file
+FULL = "AUGBENCH_CHAOS_FULL"  # environment variable with the path of the file that signals a full disk
 PRETENDER = f'''
-"""A plug-in that loads everywhere: as long as a certain file is there, every write to disk ends as on a full one."""
+"""A plug-in that every process loads: while a certain file exists, fsync fails as on a full disk."""
 
 import os
 from pathlib import Path
@@ -109,53 +112,53 @@ os.fsync = flush_or_fail
 '''
 
 
-# -- what may happen
+# -- disturbances
 
 
 @dataclass
 class Scene:
-    """What there is to strike at."""
+    """The targets of disturbances."""
 
     machines: Machines
     place: Place
     driver: subprocess.Popen
-    server: Any = None  # tests/helpers/s3.py's, where the store is on S3
-    full: Path | None = None  # of a small disk: the file that fills it
-    pretended: bool = False  # that disk is none: see `PRETENDER`
-    expected: frozenset[str] = frozenset()  # names of the files of a run that is done
-    damaged: set[str] = field(default_factory=set)  # names of files that were cut short
-    problems: list[str] = field(default_factory=list)  # what should not have been
+    server: Any = None  # of tests/helpers/s3.py, if the store is on S3
+    full: Path | None = None  # the file that fills the small disk
+    pretended: bool = False  # the disk is simulated, see `PRETENDER`
+    expected: frozenset[str] = frozenset()  # names of the files of a complete run
+    damaged: set[str] = field(default_factory=set)  # names of truncated files
+    problems: list[str] = field(default_factory=list)  # unexpected states
 
 
 Phase = Literal["chunks", "cells", "any"]
 
 
 class Disturbance:
-    """Something that befalls a run at a moment. What a run may then end with, beside success, is in `ends_with`."""
+    """A failure at a given moment of a run. `ends_with` lists how the run may then end, beside success."""
 
     name: ClassVar[str]
     places: ClassVar[tuple[str, ...]] = ("folder", "s3")
     phase: ClassVar[Phase] = "any"
-    ends_with: ClassVar[dict[int, str]] = {}  # exit status -> what its one line matches
-    stays: ClassVar[bool] = False  # until the run has ended
-    lingers: ClassVar[bool] = False  # a later run may be the one that finds it
+    ends_with: ClassVar[dict[int, str]] = {}  # exit status -> pattern of its message
+    stays: ClassVar[bool] = False  # lasts until the run has ended
+    lingers: ClassVar[bool] = False  # a later run may detect it
 
     def __init__(self, rng: np.random.Generator) -> None:
         self.rng = rng
 
     def strike(self, scene: Scene) -> bool:
-        """Do it; False where there was nothing left to strike at."""
+        """Apply it; return False if there is no target left."""
         raise NotImplementedError
 
     def lift(self, scene: Scene) -> None:
-        """Make the place usable again."""
+        """Undo it."""
 
 
 class _KilledWorker(Disturbance):
     kind: ClassVar[str]
 
     def strike(self, scene: Scene) -> bool:
-        """Kill one of those at work; wait for it where none has begun."""
+        """Kill a working worker; wait for one if none works yet."""
         hit = False
 
         def strike_once() -> bool:
@@ -169,24 +172,24 @@ class _KilledWorker(Disturbance):
 
 
 class Worker(_KilledWorker):
-    """Of a training."""
+    """A training worker is killed."""
 
     name, phase, kind = "worker killed while it trains", "cells", TRAINING
 
 
 class Generator(_KilledWorker):
-    """Of pictures."""
+    """A generator worker is killed."""
 
     name, phase, kind = "generator killed while it makes a chunk", "chunks", GENERATING
 
 
 class Node(Disturbance):
-    """A machine is gone, with all that went on there."""
+    """A node dies with all its processes."""
 
     name = "machine killed"
 
     def strike(self, scene: Scene) -> bool:
-        """Never the last one: without any a run could only wait."""
+        """Kill a node, after adding one if it is the last: without any, a run could only wait."""
         if scene.machines.working < 2:
             scene.machines.join()
         scene.machines.kill_one(int(self.rng.integers(100)))
@@ -194,12 +197,12 @@ class Node(Disturbance):
 
 
 class NodeReplaced(Node):
-    """A machine is gone, and after a while there is another."""
+    """A node dies, and another joins later."""
 
     name = "machine killed, another joins"
 
     def strike(self, scene: Scene) -> bool:
-        """Kill, wait, join."""
+        """Kill a node, wait, add one."""
         super().strike(scene)
         time.sleep(self.rng.uniform(0, 2))
         scene.machines.join()
@@ -207,25 +210,25 @@ class NodeReplaced(Node):
 
 
 class Driver(Disturbance):
-    """The driver is gone; Ray ends its workers when it notices."""
+    """The driver is killed; Ray ends its workers when it notices."""
 
     name, places, ends_with = "driver killed", ("folder", "s3", "disk"), {-signal.SIGKILL: ""}
 
     def strike(self, scene: Scene) -> bool:
-        """As the system does it where memory is short."""
+        """Send SIGKILL, like the out-of-memory killer."""
         return scene.driver.poll() is None and kill(scene.driver.pid)
 
 
 class TornFiles(Driver):
-    """The driver is gone, and writers with it: files are left that they had begun."""
+    """The driver and its writers are killed; unfinished files stay."""
 
     name, places, phase = "driver killed, files half written", ("folder",), "chunks"
 
     def strike(self, scene: Scene) -> bool:
-        """Beside some files that are there, under the names by which `storage.files` begins one."""
+        """Kill the driver, and plant unfinished files under the temporary names of `storage.files`."""
         hit = super().strike(scene)
         names = scene.place.names()
-        begun = {name.split("/")[1] for name in scene.expected - names if CHUNK.match(name)}  # pools, and not done
+        begun = {name.split("/")[1] for name in scene.expected - names if CHUNK.match(name)}  # unfinished pools
         whole = sorted(name for name in names if UNFINISHED.match(name) and name.split("/")[1] in begun)
         for name in self.rng.choice(whole, min(6, len(whole)), replace=False) if whole else ():
             folder, _, file = str(name).rpartition("/")
@@ -242,7 +245,7 @@ class Interrupt(Disturbance):
     name, places, ends_with = "Ctrl-C", ("folder", "s3", "disk"), {130: "run the same command again to go on"}
 
     def strike(self, scene: Scene) -> bool:
-        """To the driver alone: its workers are no children of the terminal."""
+        """Send SIGINT to the driver only: its workers do not belong to the terminal."""
         if scene.driver.poll() is not None:
             return False
         scene.driver.send_signal(signal.SIGINT)
@@ -250,51 +253,51 @@ class Interrupt(Disturbance):
 
 
 class FullDisk(Disturbance):
-    """Nothing can be written any more."""
+    """The disk is full."""
 
     name, places, stays = "disk full", ("disk",), True
     ends_with = {2: r"cannot write '.*No space left on device"}
 
     def strike(self, scene: Scene) -> bool:
-        """To the last block."""
+        """Fill the disk to the last block."""
         assert scene.full is not None
-        with scene.full.open("wb", buffering=0) as file, contextlib.suppress(OSError):  # it ends by being full
+        with scene.full.open("wb", buffering=0) as file, contextlib.suppress(OSError):  # raised once the disk is full
             while not scene.pretended:
                 file.write(bytes(4096))
         return scene.driver.poll() is None
 
     def lift(self, scene: Scene) -> None:
-        """Somebody made room."""
+        """Free the space."""
         assert scene.full is not None
         scene.full.unlink(missing_ok=True)
 
 
 class FolderAway(Disturbance):
-    """The store's folder is not there for a while, as where a file server is unmounted."""
+    """The store's folder disappears for a while, like an unmounted network drive."""
 
     name, places = "store's folder away for seconds", ("folder",)
     ends_with = {2: "store '.*' is not there: "}
 
     def strike(self, scene: Scene) -> bool:
-        """By another name, and back. Whatever was made in its place meanwhile hides nothing: it is seen and told."""
+        """Rename the folder and restore it. A store created in its place meanwhile is a problem."""
         folder = Path(scene.place.url)
         away = folder.with_name(f"{folder.name}.away")
         folder.rename(away)
         time.sleep(self.rng.uniform(1, 4))
         if folder.exists():
-            scene.problems.append("a store was made anew where it had gone away")
+            scene.problems.append("a new store was created in place of the missing folder")
             folder.rename(folder.with_name(f"{folder.name}.second"))
         away.rename(folder)
         return True
 
 
 class StoreBusy(Disturbance):
-    """S3 answers 503, but not for longer than a run is patient."""
+    """S3 answers 503 for less time than a run retries."""
 
     name, places = "S3 answers 503 for seconds", ("s3",)
 
     def strike(self, scene: Scene) -> bool:
-        """For less than `PATIENCE`."""
+        """Answer 503 for less than `PATIENCE`."""
         scene.server.down = True
         time.sleep(self.rng.uniform(1, PATIENCE / 2))
         scene.server.down = False
@@ -302,18 +305,18 @@ class StoreBusy(Disturbance):
 
 
 class StoreDown(Disturbance):
-    """S3 answers 503 until the run has given up."""
+    """S3 answers 503 until the run gives up."""
 
     name, places, stays = "S3 answers 503 till the run ends", ("s3",), True
     ends_with = {2: "run the same command again when it answers"}
 
     def strike(self, scene: Scene) -> bool:
-        """From now on."""
+        """Answer 503 from now on."""
         scene.server.down = True
         return scene.driver.poll() is None
 
     def lift(self, scene: Scene) -> None:
-        """It answers again."""
+        """Answer again."""
         scene.server.down = False
 
 
@@ -323,7 +326,7 @@ class _Damaged(Disturbance):
     what: ClassVar[re.Pattern[str]]
 
     def strike(self, scene: Scene) -> bool:
-        """Half of a committed file is lost, as after a crash of a disk."""
+        """Truncate a committed file to half its size, as after a disk crash."""
         found = sorted(name for name in scene.place.names() if self.what.match(name))
         if found:
             name = found[int(self.rng.integers(len(found)))]
@@ -334,15 +337,15 @@ class _Damaged(Disturbance):
 
 
 class Record(_Damaged):
-    """Of a cell that is done."""
+    """The record of a complete cell is truncated."""
 
     name, phase, what = "committed record cut short", "cells", RECORD
 
 
 class Chunk(_Damaged):
-    """A chunk's marker, or one of its pictures."""
+    """A chunk's marker or one of its images is truncated."""
 
-    name, what = "committed chunk or picture cut short", CHUNK
+    name, what = "committed chunk or image cut short", CHUNK
 
 
 DISTURBANCES: tuple[type[Disturbance], ...] = (

@@ -1,4 +1,4 @@
-"""What bench/chaos.py holds a run to: what it says when it ends, and what it leaves, against an undisturbed one."""
+"""The checks of bench/chaos.py: the messages of a run, and its store against that of an undisturbed run."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from chaos_disturbances import Disturbance
 
 DONE = re.compile(r"\d+ cells done, \d+ of them now|All \d+ cells were done already: nothing to do")
 ALL_IS_DONE = "nothing to do"
-FAILED = "failed: "  # begins the line of a unit that could not be made
-TOLD_TO_DELETE = ": delete it, and run the grid again"
-IT = (re.compile(r"chunk '([^']+)'"), re.compile(r"'([^']+)'"))  # of a chunk's picture the chunk, else what is named
-ABOUT_NOTHING = ("logs/", "reports/", "leases/")  # no results
-OF_ITS_RUN = ("provenance",)  # of a record: seconds, device, versions
+FAILED = "failed: "  # prefix of the line of a failed unit
+DELETE_HINT = ": delete it, and run the grid again"
+NAMED = (re.compile(r"chunk '([^']+)'"), re.compile(r"'([^']+)'"))  # the chunk of a damaged image, else the named file
+NOT_RESULTS = ("logs/", "reports/", "leases/")
+RUN_FIELDS = ("provenance",)  # fields of a record that differ between runs: seconds, device, versions
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a run ended."""
+    """The end of a run."""
 
     status: int  # negative: the signal that killed it
     out: str
@@ -30,24 +30,28 @@ class Outcome:
 
     @property
     def says_all_is_done(self) -> bool:
-        """Whether it found nothing left to do."""
+        """Whether the run found nothing left to do."""
         return self.status == 0 and ALL_IS_DONE in self.out
 
     def to_delete(self) -> list[str]:
-        """The places that its messages say to delete."""
-        told = [line for line in f"{self.err}\n{self.out}".splitlines() if TOLD_TO_DELETE in line]
-        found = [next(filter(None, (words.search(line) for words in IT))) for line in told]
+        """Return the paths that its messages say to delete."""
+        hints = [line for line in f"{self.err}\n{self.out}".splitlines() if DELETE_HINT in line]
+        found = [next(filter(None, (pattern.search(line) for pattern in NAMED))) for line in hints]
         return list(dict.fromkeys(match[1] for match in found))
 
 
 def judged(outcome: Outcome, struck: Iterable[Disturbance]) -> list[str]:
-    """What a run said otherwise than documented, given what had befallen it: one sentence each."""
+    """Check the output of a run against the documentation, given its disturbances.
+
+    Returns:
+        One sentence for each deviation.
+    """
     problems = []
     lines = outcome.err.strip().splitlines()
     if "Traceback" in outcome.err + outcome.out:
-        problems.append("a traceback is on screen")
+        problems.append("a traceback was printed")
     if outcome.status == 0:
-        return problems if DONE.search(outcome.out) else [*problems, "it ended well without saying what is done"]
+        return problems if DONE.search(outcome.out) else [*problems, "it succeeded without saying what is done"]
     expected = [one.ends_with[outcome.status] for one in struck if outcome.status in one.ends_with]
     if not expected:
         return [
@@ -55,18 +59,18 @@ def judged(outcome: Outcome, struck: Iterable[Disturbance]) -> list[str]:
             f"it ended with {outcome.status}, which nothing that befell it explains: {outcome.err[-500:]}",
         ]
     if outcome.status == 2:
-        said = lines or [line for line in outcome.out.splitlines() if line.startswith(FAILED)]
+        messages = lines or [line for line in outcome.out.splitlines() if line.startswith(FAILED)]
         if len(lines) > 1 or not all(line.startswith("augbench: ") for line in lines):
             problems.append(f"not one line on standard error: {outcome.err[-500:]}")
     else:
-        said = [outcome.out]
-    if outcome.status > 0 and not any(re.search(words, line) for words in expected for line in said):
-        problems.append(f"status {outcome.status} is not explained by {said}")
+        messages = [outcome.out]
+    if outcome.status > 0 and not any(re.search(pattern, line) for pattern in expected for line in messages):
+        problems.append(f"status {outcome.status} is not explained by {messages}")
     return problems
 
 
 def differences(found: Mapping[str, bytes], expected: Mapping[str, bytes]) -> list[str]:
-    """Where a store is not what the undisturbed run made: one sentence for each file."""
+    """Compare a store with that of the undisturbed run: one sentence for each file that differs."""
     problems = [f"'{name}' is missing" for name in sorted(expected.keys() - found.keys()) if _is_result(name)]
     for name in sorted(found):
         if name not in expected:
@@ -77,13 +81,13 @@ def differences(found: Mapping[str, bytes], expected: Mapping[str, bytes]) -> li
 
 
 def _is_result(name: str) -> bool:
-    return not name.startswith(ABOUT_NOTHING)
+    return not name.startswith(NOT_RESULTS)
 
 
 def _essence(name: str, data: bytes) -> Any:
-    """What of a file must be the same however it was made; all of it, unless it tells how."""
+    """Return the part of a file that must not depend on the run: all of it, except provenance."""
     if name.endswith(".provenance.json"):
         return json.loads(data)["pictures"]
     if name.endswith(".json") and isinstance(value := json.loads(data), dict):
-        return {key: part for key, part in value.items() if key not in OF_ITS_RUN}
+        return {key: part for key, part in value.items() if key not in RUN_FIELDS}
     return data

@@ -1,6 +1,6 @@
-"""What bench/chaos.py strikes at: a Ray cluster of several machines, played by raylets of this one, and its processes.
+"""The cluster of bench/chaos.py: several raylets on this machine stand for nodes.
 
-Processes are found from the raylets down, so that nothing of another cluster on this machine is ever hit.
+Processes are looked up below the raylets, so that no process of another cluster on this machine is ever killed.
 """
 
 from __future__ import annotations
@@ -17,30 +17,34 @@ from multinode import folder_of_ray
 
 T = TypeVar("T")
 
-WORKING = 2  # machines with a CPU each, beside a head that only drives
-NOTICED = {"health_check_initial_delay_ms": 1000, "health_check_period_ms": 500, "health_check_failure_threshold": 3}
-"""How soon a dead machine is missed: Ray's own half a minute would only make rounds longer."""
-TRIES = 5  # to start a machine
-TRAINING = "Trainable"  # in the title that Ray gives a worker
+WORKING = 2  # nodes with one CPU each, beside a head without any
+HEALTH_CHECKS = {
+    "health_check_initial_delay_ms": 1000,
+    "health_check_period_ms": 500,
+    "health_check_failure_threshold": 3,
+}
+"""Health checks that detect a dead node within seconds: Ray's default of 30 s would make rounds longer."""
+TRIES = 5  # attempts to start a node
+TRAINING = "Trainable"  # in the process title of a Ray worker
 GENERATING = "ChunkMaker"
 
 
 class Machines:
-    """A head and `WORKING` machines of one CPU each. Use as a context manager."""
+    """A head and `WORKING` nodes of one CPU each. Use as a context manager."""
 
     def __init__(self, environment: Mapping[str, str]) -> None:
-        """``environment``: variables that every process of the cluster gets beside those of this process."""
+        """``environment``: additional environment variables of every process of the cluster."""
         self._environment = dict(environment)
         self._cluster: Any = None
 
     def __enter__(self) -> Machines:
         from ray.cluster_utils import Cluster
 
-        head = {"num_cpus": 0, "include_dashboard": False, "_system_config": NOTICED}
+        head = {"num_cpus": 0, "include_dashboard": False, "_system_config": HEALTH_CHECKS}
         with contextlib.ExitStack() as begun:
             begun.enter_context(folder_of_ray())
             with self._variables():
-                self._cluster = _patiently(lambda: Cluster(initialize_head=True, head_node_args=head))
+                self._cluster = _with_retries(lambda: Cluster(initialize_head=True, head_node_args=head))
             begun.callback(self._cluster.shutdown)
             self.top_up()
             self._begun = begun.pop_all()
@@ -51,26 +55,26 @@ class Machines:
 
     @property
     def address(self) -> str:
-        """Where a driver joins."""
+        """The address that drivers connect to."""
         return self._cluster.address
 
     @property
     def working(self) -> int:
-        """How many machines work, beside the head."""
+        """The number of nodes beside the head."""
         return len(self._cluster.worker_nodes)
 
     def top_up(self) -> None:
-        """As many working machines as there were in the beginning."""
+        """Add nodes until there are `WORKING`."""
         while self.working < WORKING:
             self.join()
 
     def join(self) -> None:
-        """One more machine."""
+        """Add a node."""
         with self._variables():
-            _patiently(lambda: self._cluster.add_node(num_cpus=1))
+            _with_retries(lambda: self._cluster.add_node(num_cpus=1))
 
     def kill_one(self, which: int) -> None:
-        """A machine is gone from one moment to the next: raylet, agents and workers."""
+        """Kill a node at once: raylet, agents and workers."""
         nodes = sorted(self._cluster.worker_nodes, key=lambda node: node.node_id)
         node = nodes[which % len(nodes)]
         raylet = _raylet(node)
@@ -79,14 +83,14 @@ class Machines:
         self._cluster.remove_node(node, allow_graceful=False)
 
     def workers(self, kind: str, at_work_on: str = "") -> list[int]:
-        """Pids of the workers that are `TRAINING` or `GENERATING`; with ``at_work_on``, whose title says so, too."""
-        # On the head too: what reserves nothing, as generators do where there is no GPU, may be anywhere.
+        """Return the pids of workers of a ``kind``, `TRAINING` or `GENERATING`, whose title contains ``at_work_on``."""
+        # Includes the head: Ray may place actors that reserve no resources, like CPU generators, anywhere.
         found = [pid for node in self._cluster.list_all_nodes() for pid in below(_raylet(node))]
         return sorted(pid for pid in found if kind in (title := title_of(pid)) and at_work_on in title)
 
     @contextlib.contextmanager
     def _variables(self) -> Iterator[None]:
-        """A raylet hands the variables of whoever starts it to its workers."""
+        """Set the variables here: a raylet passes the environment of its parent to its workers."""
         before = dict(os.environ)
         os.environ.update(self._environment)
         try:
@@ -96,19 +100,19 @@ class Machines:
             os.environ.update(before)
 
 
-def _patiently(start: Callable[[], T]) -> T:
-    """What ``start`` starts. Ray gives a machine half a minute, which is too little where others are at work too."""
+def _with_retries(start: Callable[[], T]) -> T:
+    """Call ``start`` until it succeeds: Ray allows a node 30 s to start, too little on a busy machine."""
     for _ in range(TRIES - 1):
         try:
             return start()
-        except Exception as error:  # Ray has no type for it
+        except Exception as error:  # Ray has no specific exception type
             if "timed out during startup" not in str(error):
                 raise
     return start()
 
 
 def kill(pid: int) -> bool:
-    """As the system's out-of-memory killer does; False where it was gone."""
+    """Send SIGKILL, like the out-of-memory killer; return False if the process has ended."""
     try:
         os.kill(pid, signal.SIGKILL)
     except ProcessLookupError:
@@ -117,7 +121,7 @@ def kill(pid: int) -> bool:
 
 
 def wait_until(condition: Callable[[], object], seconds: float, pause: float = 0.02) -> bool:
-    """Whether ``condition()`` came true in that time."""
+    """Poll ``condition()`` until it is true or the time is up; return whether it is true."""
     deadline = time.monotonic() + seconds
     while not (true := condition()) and time.monotonic() < deadline:
         time.sleep(pause)
@@ -129,7 +133,7 @@ def _raylet(node: Any) -> int:
 
 
 def below(pid: int) -> list[int]:
-    """The processes that a process started, and those that they started."""
+    """Return all descendants of a process."""
     children: list[int] = []
     for thread in (Path("/proc") / str(pid) / "task").glob("*"):
         with contextlib.suppress(OSError):  # ended since it was listed
@@ -138,7 +142,7 @@ def below(pid: int) -> list[int]:
 
 
 def title_of(pid: int) -> str:
-    """What `ps` shows of a process, "" where it has ended. Ray titles its workers."""
+    """Return the title of a process, "" if it has ended. Ray sets the titles of its workers."""
     try:
         return (Path("/proc") / str(pid) / "cmdline").read_bytes().decode(errors="replace")
     except OSError:

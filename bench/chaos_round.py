@@ -1,4 +1,4 @@
-"""One round of bench/chaos.py: the stage that all rounds share, the runs of one, and what befalls them."""
+"""One round of bench/chaos.py: the setup that all rounds share, the runs of a round, and their disturbances."""
 
 from __future__ import annotations
 
@@ -42,46 +42,46 @@ GRID: dict[str, Any] = {
     ],
     "fidelity": None,
 }  # fmt: skip
-CELLS, CHUNKS = 30, 42  # 3 pools of memseg with 2 chunks, 6 of the toy with 6
-MOST_RUNS = 10  # times the command is given in a round
-MOST_SECONDS = 300.0  # for which a run may go on
+CELLS, CHUNKS = 30, 42  # 3 pools of memseg with 2 chunks, 6 pools of toy with 6
+MOST_RUNS = 10  # runs of the command in a round
+MOST_SECONDS = 300.0  # time limit of a run
 
 
 @dataclass(frozen=True)
 class Round:
-    """What is to happen, and when."""
+    """The disturbances of a round, and their moments."""
 
     seed: int
     number: int
     place: str
-    events: tuple[tuple[int, Disturbance], ...]  # committed chunks and cells, and what then happens
+    events: tuple[tuple[int, Disturbance], ...]  # number of committed chunks and cells -> disturbance
 
     def __str__(self) -> str:
         what = "; ".join(f"at {moment}: {one.name}" for moment, one in self.events)
         return f"round {self.number}, {self.place}: {what}"
 
 
-# -- the stage
+# -- shared setup
 
 
 @dataclass(frozen=True)
 class Stage:
-    """What all rounds share."""
+    """The setup that all rounds share."""
 
     folder: Path
     grid: Path
-    words: tuple[str, ...]  # a command begins with
+    words: tuple[str, ...]  # first arguments of every command
     environment: dict[str, str]
     machines: Machines
-    server: Any  # of S3
+    server: Any  # the S3 server
     disk: Path
-    disk_is: str  # tmpfs, or pretended
-    expected: dict[str, bytes]  # what the undisturbed run left
+    disk_is: str  # "tmpfs" or "pretended"
+    expected: dict[str, bytes]  # files of the undisturbed run
 
 
 @contextlib.contextmanager
 def stage(folder: Path) -> Iterator[Stage]:
-    """The undisturbed run; then a cluster, an S3 server and a small disk."""
+    """Run undisturbed, then start a cluster, an S3 server and a small disk."""
     sys.path.append(str(TESTS))
     from s3 import S3Server
 
@@ -116,47 +116,47 @@ def stage(folder: Path) -> Iterator[Stage]:
 
 @dataclass
 class Played:
-    """What became of a round."""
+    """The outcome of a round."""
 
     round: Round
     hit: list[Disturbance] = field(default_factory=list)
-    missed: list[Disturbance] = field(default_factory=list)  # all was done before
-    reruns: int = 0  # until all was done; the one that only said so is not counted
+    missed: list[Disturbance] = field(default_factory=list)  # the run ended before
+    reruns: int = 0  # runs until all was done, without the final one that finds nothing to do
     seconds: float = 0.0
     problems: list[str] = field(default_factory=list)
 
 
 class Player:
-    """Plays one round on a stage."""
+    """Plays one round on the shared setup."""
 
     def __init__(self, stage: Stage, round: Round) -> None:
         self.stage = stage
         self.played = Played(round)
         self.folder = stage.folder / f"round-{round.seed}-{round.number}"
-        shutil.rmtree(self.folder, ignore_errors=True)  # where it is played again
+        shutil.rmtree(self.folder, ignore_errors=True)  # if it is played again
         self.folder.mkdir()
         self.place = self._place(round)
         self.waiting = list(round.events)
         self.damaged: set[str] = set()
-        self.records: dict[str, bytes] = {}  # committed when a run had ended
+        self.records: dict[str, bytes] = {}  # committed at the end of a run
         self.runs = 0
 
     def play(self) -> Played:
-        """Give the command until it says that all is done, and look at what is there."""
+        """Repeat the command until it reports that all is done, then compare the store."""
         started = time.monotonic()
         self.stage.machines.top_up()
-        while not self._run().says_all_is_done or self.waiting or self._mend(self._checked()):
+        while not self._run().says_all_is_done or self.waiting or self._delete_named(self._checked()):
             if self.runs == MOST_RUNS:
-                self._object(f"not done after {MOST_RUNS} runs")
+                self._add_problem(f"not done after {MOST_RUNS} runs")
                 break
         found = self.place.contents()
         if self.place.kind == "disk":
-            shutil.rmtree(self.place.url)  # room for the next one
+            shutil.rmtree(self.place.url)  # makes room for the next round
         for problem in differences(found, self.stage.expected):
-            self._object(problem)
+            self._add_problem(problem)
         for name, data in self.records.items():
             if name not in self.damaged and found.get(name) != data:
-                self._object(f"'{name}' was done and has been done again")
+                self._add_problem(f"'{name}' was complete and has been recomputed")
         self.played.reruns = self.runs - 2
         self.played.seconds = time.monotonic() - started
         return self.played
@@ -175,13 +175,13 @@ class Player:
             )
         return Place(round.place, str((self.stage.disk if round.place == "disk" else self.folder) / "store"))
 
-    def _object(self, problem: str) -> None:
+    def _add_problem(self, problem: str) -> None:
         self.played.problems.append(problem)
 
     # -- runs
 
     def _run(self) -> Outcome:
-        """The command once, and what befalls it. What it says is judged; what it says to delete is deleted."""
+        """Run the command once with its disturbances; check its messages, and delete the files they name."""
         self.runs += 1
         with self._started(*self._run_words()) as (driver, ended):
             scene = self._scene(driver)
@@ -189,25 +189,25 @@ class Player:
             outcome = ended()
         lingering = [one for one in self.played.hit if one.lingers and one not in struck]
         for problem in judged(outcome, [*struck, *lingering]):
-            self._object(f"run {self.runs}: {problem}")
+            self._add_problem(f"run {self.runs}: {problem}")
         for one in struck:
             if one.stays:
-                self._again_in_vain(one, scene)
+                self._repeat_disturbed(one, scene)
                 one.lift(scene)
         if outcome.status == 0:
             self.played.missed += [one for _, one in self.waiting]
             self.waiting.clear()
-        self._mend(outcome)
+        self._delete_named(outcome)
         self._note_records()
         return outcome
 
     def _strike(self, scene: Scene) -> list[Disturbance]:
-        """Each disturbance at its moment, until the run has ended or is bound to."""
+        """Apply each disturbance at its moment, until the run has ended or must fail."""
         struck: list[Disturbance] = []
         while self.waiting and not any(one.stays for one in struck):
             moment, one = self.waiting[0]
             if not wait_until(lambda moment=moment: self._has_come(moment, scene), MOST_SECONDS, self._pause):
-                self._object(f"run {self.runs} had not committed {moment} chunks and cells after {MOST_SECONDS:.0f} s")
+                self._add_problem(f"run {self.runs} did not commit {moment} chunks and cells in {MOST_SECONDS:.0f} s")
                 break
             if scene.driver.poll() is not None:
                 break
@@ -225,36 +225,36 @@ class Player:
         return 0.1 if self.place.kind == "s3" else 0.01
 
     def _has_come(self, moment: int, scene: Scene) -> bool:
-        """Whether so much is committed, and this run is at work: it shows so in the store."""
+        """Return whether that many units are committed and this run is working, by its lease in the store."""
         if scene.driver.poll() is not None:
             return True
         names = self.place.names()
         at_work = any(f"-{scene.driver.pid}-" in name for name in names if name.startswith("leases/drivers/"))
         return at_work and committed(names) >= moment
 
-    def _again_in_vain(self, one: Disturbance, scene: Scene) -> None:
-        """Whoever runs it again before anything is better is told the same."""
+    def _repeat_disturbed(self, one: Disturbance, scene: Scene) -> None:
+        """Run again while the disturbance lasts: the run must end with the same message."""
         one.strike(scene)
         with self._started(*self._run_words()) as (_, ended):
             outcome = ended()
         for problem in judged(outcome, [one]):
-            self._object(f"run {self.runs}, in vain: {problem}")
+            self._add_problem(f"run {self.runs}, repeated: {problem}")
         if outcome.status == 0:
-            self._object(f"run {self.runs} ended well, though still: {one.name}")
+            self._add_problem(f"run {self.runs} succeeded, though still: {one.name}")
 
     def _checked(self) -> Outcome:
-        """`augbench store check`."""
+        """Run `augbench store check`."""
         with self._started("store", "check", self.place.url) as (_, ended):
             return ended()
 
-    def _mend(self, outcome: Outcome) -> bool:
-        """Delete what a message says to delete; whether anything was said. It must be what was damaged."""
+    def _delete_named(self, outcome: Outcome) -> bool:
+        """Delete the files that a message says to delete; return whether there are any. All must be damaged ones."""
         named = outcome.to_delete()
-        for place in named:
-            name = place.removeprefix(f"{self.place.url}/")
+        for path in named:
+            name = path.removeprefix(f"{self.place.url}/")
             pool = name.partition("/chunks/")[0]
             if name not in self.damaged and not any(one.startswith(f"{pool}/images/") for one in self.damaged):
-                self._object(f"'{name}' was called damaged")
+                self._add_problem(f"'{name}' was reported as damaged, but is not")
             self.place.delete(name)
         return bool(named)
 
@@ -278,7 +278,7 @@ class Player:
 
     @contextlib.contextmanager
     def _started(self, *words: str) -> Iterator[tuple[subprocess.Popen, Callable[[], Outcome]]]:
-        """A command in a process of its own, and what waits for its end."""
+        """Start a command in its own process; yield the process and a function that waits for its end."""
         files = [self.folder / f"{words[0]}-{len(list(self.folder.glob('*.out')))}.{end}" for end in ("out", "err")]
         with files[0].open("w") as out, files[1].open("w") as err:
             begun = time.monotonic()
@@ -288,14 +288,14 @@ class Player:
                 stderr=err,
                 cwd=self.folder,
                 env={**os.environ, **self.stage.environment, "COLUMNS": "120"},
-                preexec_fn=hear_ctrl_c,
+                preexec_fn=restore_sigint,
             )
 
             def ended() -> Outcome:
                 try:
                     status = process.wait(MOST_SECONDS)
                 except subprocess.TimeoutExpired:
-                    self._object(f"run {self.runs} had not ended after {MOST_SECONDS:.0f} s")
+                    self._add_problem(f"run {self.runs} had not ended after {MOST_SECONDS:.0f} s")
                     process.kill()
                     status = process.wait()
                 return Outcome(status, *(file.read_text() for file in files), time.monotonic() - begun)
@@ -308,6 +308,6 @@ class Player:
                     process.wait()
 
 
-def hear_ctrl_c() -> None:
-    """A shell makes its background jobs deaf to SIGINT, and children inherit that."""
+def restore_sigint() -> None:
+    """Restore the default SIGINT handler: shells ignore SIGINT in background jobs, and children inherit that."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)

@@ -1,14 +1,14 @@
-"""What a full leaderboard costs on a cluster of GPUs, by the planner's own counts and by times per job. Starts nothing.
+"""Estimate the cost of a full leaderboard on a GPU cluster, from the planner's counts and seconds per job. Runs no job.
 
     python bench/estimate.py [--gpus 8 64 512] [--driver-rate CELLS_PER_SECOND] [--out FILE.md]
 
 The grid: 10 datasets of KSDD2's size x 8 augmenters x 3 shots x 4 N_aug x 10 seeds, protocol of In&Out, the settings of
-the papers. It is planned as any grid; what a job does (passes of the U-Net, pictures trained on and judged) follows
-from its settings. What a pass costs on a GPU is **not measured here**: `Rates` holds public figures for one A100, each
-with its source; the driver's rate and what a cell costs beside its GPU come from bench/scale.py.
+the papers. It is planned like any grid; the work of a job (U-Net passes, images trained on and evaluated) follows from
+its settings. The cost of a pass on a GPU is **not measured here**: `Rates` holds public figures for one A100, each with
+its source; the driver's rate and the overhead of a cell come from bench/scale.py and bench/overhead.py.
 
-Jobs are then placed on GPUs in the driver's order by a simulation: an adapter, then the chunks of its pools, then their
-cells, each when what it needs is there and a GPU is free. One job has a whole GPU: what is won by sharing is left out.
+A simulation then places the jobs on GPUs in the driver's order: an adapter, then the chunks of its pools, then their
+cells, each as soon as its inputs exist and a GPU is free. A job has a whole GPU: gains from sharing are ignored.
 """
 
 from __future__ import annotations
@@ -30,15 +30,15 @@ from augbench.planning.grid import Grid, make_grid
 from augbench.planning.plan import Plan, make_plan
 
 KSDD2 = {"train_good": 2085, "train_defective": 246, "test_good": 894, "test_defective": 110}
-STAGES = ("class pictures", "adapt", "generate", "train")
-BACKWARD = 2.0  # passes that a backward pass is worth
+STAGES = ("class images", "adapt", "generate", "train")
+BACKWARD = 2.0  # cost of a backward pass, in forward passes
 
 
 @dataclass(frozen=True)
 class Rates:
-    """Seconds on one GPU. The defaults are of one A100 80 GB; an option of the same name overrides each.
+    """Seconds on one GPU. The defaults are for one A100 80 GB; an option of the same name overrides each.
 
-    ``resnet_picture``: NVIDIA, DeepLearningExamples, ResNet-50 v1.5 in PyTorch, one A100: 938 pictures of 224 x 224 a
+    ``resnet_picture``: NVIDIA, DeepLearningExamples, ResNet-50 v1.5 in PyTorch, one A100: 938 images of 224 x 224 a
     second in TF32, forward and backward. ``sd_pass``, ``sdxl_pass``: fal.ai, stable-diffusion-benchmarks, A100 80 GB,
     diffusers with torch 2.1 and SDPA, fp16, 50 steps with guidance, all parts included: 1.604 s for 512 x 512 by SD
     1.5, 5.932 s for 1024 x 1024 by SDXL. ``cell_overhead``: metrics, record and scores, by bench/overhead.py.
@@ -54,7 +54,7 @@ class Rates:
 
 @dataclass
 class Job:
-    """A piece of work that one GPU does at a time."""
+    """A unit of work on one GPU."""
 
     stage: str
     seconds: float
@@ -62,7 +62,7 @@ class Job:
 
 
 def leaderboard() -> Grid:
-    """The grid of the estimate."""
+    """Make the grid of the estimate."""
     datasets = [{"name": "surfaces", "as": f"d{number}", "settings": {**KSDD2, "seed": number}} for number in range(10)]
     augmenters = [
         "none",
@@ -88,38 +88,38 @@ def leaderboard() -> Grid:
     )
 
 
-# -- what a job does
+# -- the work of a job
 
 
 def sd_passes(plan: Plan, adapter: AdapterSpec) -> float:
-    """U-Net passes of an adaptation, a backward pass counted as `BACKWARD`."""
+    """Count the U-Net passes of an adaptation; a backward pass counts as `BACKWARD`."""
     config = plan.library.augmenter(adapter.augmenter).config
     if adapter.augmenter.name == "stablesdg":
-        shown = (config.token_steps + config.lora_steps) * config.batch
+        samples_seen = (config.token_steps + config.lora_steps) * config.batch
     else:
         regime = getattr(config, {None: "zero", "all": "full"}.get(adapter.shots, "few"))
         instances = regime.instances or _positives(adapter.shots)
-        shown = regime.epochs * instances * config.repeats * (2 if config.class_pictures else 1)
-    return shown * (1 + BACKWARD)
+        samples_seen = regime.epochs * instances * config.repeats * (2 if config.class_pictures else 1)
+    return samples_seen * (1 + BACKWARD)
 
 
-def picture_seconds(plan: Plan, augmenter: AugmenterSpec, rates: Rates) -> float:
-    """On a GPU, of one picture of a pool; 0 where it takes no GPU. Guidance doubles each step's pass."""
-    made_by = plan.library.augmenter(augmenter)
-    if not made_by.uses_gpu:
+def image_seconds(plan: Plan, augmenter: AugmenterSpec, rates: Rates) -> float:
+    """Return the GPU seconds of one image of a pool; 0 without a GPU. Guidance doubles each step's pass."""
+    plugin = plan.library.augmenter(augmenter)
+    if not plugin.uses_gpu:
         return 0.0
-    config = made_by.config
-    share = config.strength if augmenter.name in ("stablesdg", "diag") else 1.0
-    a_pass = rates.sdxl_pass if augmenter.name == "diag" else rates.sd_pass
-    return 2 * config.steps * share * a_pass
+    config = plugin.config
+    strength = config.strength if augmenter.name in ("stablesdg", "diag") else 1.0
+    pass_seconds = rates.sdxl_pass if augmenter.name == "diag" else rates.sd_pass
+    return 2 * config.steps * strength * pass_seconds
 
 
-def cell_pictures(cell: Cell, protocol: Protocol) -> tuple[int, int]:
-    """Pictures trained on, and pictures judged, over all epochs; an epoch is all positives, as many good."""
+def cell_images(cell: Cell, protocol: Protocol) -> tuple[int, int]:
+    """Count images trained on and images evaluated, over all epochs; an epoch has as many negatives as positives."""
     positives = _positives(cell.shots) + cell.n_aug
-    shown = protocol.epoch_pictures or 2 * positives
-    judged = KSDD2["test_good"] + KSDD2["test_defective"]
-    return protocol.epochs * shown, -(-protocol.epochs // (protocol.eval_every or protocol.epochs)) * judged
+    samples = protocol.epoch_pictures or 2 * positives
+    test = KSDD2["test_good"] + KSDD2["test_defective"]
+    return protocol.epochs * samples, -(-protocol.epochs // (protocol.eval_every or protocol.epochs)) * test
 
 
 def _positives(shots: int | str) -> int:
@@ -127,59 +127,65 @@ def _positives(shots: int | str) -> int:
 
 
 def jobs_of(plan: Plan, rates: Rates) -> dict[str, Job]:
-    """Every job that needs a GPU, by name, in the order in which a driver hands them out."""
-    jobs = dict(_making_jobs(plan, rates))
+    """Return every job that needs a GPU, by name, in the order in which a driver dispatches them."""
+    jobs = dict(_generation_jobs(plan, rates))
     for cell in plan.cells:
         protocol = cell.protocol
-        trained, judged = cell_pictures(cell, protocol)
+        trained, evaluated = cell_images(cell, protocol)
         area = protocol.width * protocol.height / 224**2
-        passes = trained + judged / (1 + BACKWARD)
+        passes = trained + evaluated / (1 + BACKWARD)
         needs = [
-            f"{take.pool.key}/{chunk}"
-            for take in plan.needs[cell.key]
-            for chunk in range(take.chunks)
-            if f"{take.pool.key}/{chunk}" in jobs  # what no GPU makes is made beside, and sooner
+            f"{part.pool.key}/{chunk}"
+            for part in plan.needs[cell.key]
+            for chunk in range(part.chunks)
+            if f"{part.pool.key}/{chunk}" in jobs  # CPU chunks run beside, and finish sooner
         ]
         jobs[cell.key] = Job("train", passes * area * rates.resnet_picture + rates.cell_overhead, tuple(needs))
     return jobs
 
 
-def _making_jobs(plan: Plan, rates: Rates) -> Iterator[tuple[str, Job]]:
-    """Class pictures, adapters and chunks of pools."""
+def _generation_jobs(plan: Plan, rates: Rates) -> Iterator[tuple[str, Job]]:
+    """Yield the jobs of class images, adapters and pool chunks."""
     pools = [pool for pool in plan.pools.values() if plan.library.augmenter(pool.augmenter).uses_gpu]
     adapters = {pool.adapter.key: pool.adapter for pool in pools if plan.adapter(pool)}
     for adapter in adapters.values():
         config, needs = plan.library.augmenter(adapter.augmenter).config, ()
-        if pictures := getattr(config, "class_pictures", 0):  # one set serves all: same bundle, prompt and size
-            needs = ("class pictures",)
-            yield "class pictures", Job("class pictures", pictures * 2 * config.steps * rates.sd_pass, ())
+        if class_images := getattr(config, "class_pictures", 0):  # one set serves all: same pipeline, prompt and size
+            needs = ("class images",)
+            yield "class images", Job("class images", class_images * 2 * config.steps * rates.sd_pass, ())
         yield adapter.key, Job("adapt", sd_passes(plan, adapter) * rates.sd_pass, needs)
     for pool in pools:
         needs = (pool.adapter.key,) if pool.adapter.key in adapters else ()
         size = plan.pool_sizes[pool.key]
         chunks = pool.chunks_for(size)
-        seconds = picture_seconds(plan, pool.augmenter, rates) * size / chunks
+        seconds = image_seconds(plan, pool.augmenter, rates) * size / chunks
         for chunk in range(chunks):
             yield f"{pool.key}/{chunk}", Job("generate", seconds, needs)
 
 
-# -- placing them
+# -- simulation
 
 
 @dataclass
 class Run:
-    """What a simulated run took."""
+    """The result of a simulated run."""
 
     seconds: float
     busy: float  # share of the GPUs' time
-    adapted: float  # seconds until the last adapter was there
-    generated: float  # and the last picture
-    rate: float  # most cells that ended within a minute, per second
+    adapted: float  # seconds until the last adapter is ready
+    generated: float  # seconds until the last image is ready
+    rate: float  # cells per second, in the best minute
 
 
 def simulate(jobs: dict[str, Job], gpus: int, rates: Rates, driver_rate: float) -> Run:
-    """Greedy placement: of what may start, an adaptation before a chunk before a cell; the driver starts a cell at most
-    every ``1 / driver_rate`` seconds."""
+    """Place jobs greedily: adaptations before chunks before cells.
+
+    Args:
+        jobs: by name.
+        gpus: their number.
+        rates: ``start`` is the time before the first job.
+        driver_rate: most cells that the driver starts per second.
+    """
     order = {stage: number for number, stage in enumerate(STAGES)}
     waiting = {name: set(job.needs) for name, job in jobs.items()}
     followers = defaultdict(list)
@@ -212,21 +218,21 @@ def simulate(jobs: dict[str, Job], gpus: int, rates: Rates, driver_rate: float) 
 
 
 def longest_chain(jobs: dict[str, Job]) -> float:
-    """Seconds of the longest chain of jobs that need one another: no number of GPUs goes below."""
+    """Return the seconds of the critical path: the lower bound for any number of GPUs."""
     done: dict[str, float] = {}
-    for name, job in jobs.items():  # what is needed stands before what needs it
+    for name, job in jobs.items():  # dependencies come first
         done[name] = job.seconds + max((done[need] for need in job.needs), default=0.0)
     return max(done.values())
 
 
-# -- what is said
+# -- output
 
 
 def main() -> None:
     """Plan, count, simulate, print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--gpus", type=int, nargs="+", default=[8, 64, 512])
-    parser.add_argument("--driver-rate", type=float, default=20.0, help="cells a second that one driver can hand out")
+    parser.add_argument("--driver-rate", type=float, default=20.0, help="cells per second that one driver can dispatch")
     parser.add_argument("--out", type=Path, help="a Markdown file for the tables")
     for field in fields(Rates):
         parser.add_argument(f"--{field.name.replace('_', '-')}", type=float, default=field.default)
@@ -255,7 +261,7 @@ Cells = tuple[Sequence[str], list[Sequence[str]]]
 
 
 def _stages_table(plan: Plan, jobs: dict[str, Job]) -> Cells:
-    header = ("stage", "jobs", "seconds of one, median (longest)", "GPU hours", "share")
+    header = ("stage", "jobs", "seconds per job, median (longest)", "GPU hours", "share")
     total, rows = sum(job.seconds for job in jobs.values()), []
     for stage in STAGES:
         each = sorted(job.seconds for job in jobs.values() if job.stage == stage)
@@ -266,7 +272,7 @@ def _stages_table(plan: Plan, jobs: dict[str, Job]) -> Cells:
         )
         rows.append((stage, f"{len(each):,}", *numbers))
     on_cpu = sum(size for key, size in plan.pool_sizes.items() if not _uses_gpu(plan, key))
-    rows.append(("pictures of augmenters without GPU", f"{on_cpu:,}", "", "0", ""))
+    rows.append(("images of augmenters without GPU", f"{on_cpu:,}", "", "0", ""))
     return header, [*rows, ("all", f"{len(jobs):,}", "", f"{total / 3600:.0f}", "")]
 
 
@@ -275,7 +281,7 @@ def _uses_gpu(plan: Plan, pool_key: str) -> bool:
 
 
 def _clusters_table(runs: dict[int, Run]) -> Cells:
-    header = ("GPUs", "hours", "GPUs busy", "last adapter, hours", "last picture, hours", "cells/s at the peak")
+    header = ("GPUs", "hours", "GPUs busy", "last adapter, hours", "last image, hours", "cells/s at the peak")
     return header, [
         (
             str(gpus),

@@ -1,11 +1,11 @@
-"""DreamBooth steps per second: ours against the plain loop that encodes pictures and texts at every step.
+"""Measure DreamBooth steps per second: ours against a plain loop that encodes images and prompts at every step.
 
     python bench/finetune.py [--bundle micro-sd] [--steps 20] [--rounds 5] [--batch 12] [--threads 2] [--device cuda]
 
-Both do the same updates: equal pictures, noise, times, weights and layers; the losses are compared. The plain loop runs
-the VAE on every picture of a batch, and the text encoder on the prompt of every picture, as a script does that caches
-nothing. Rounds alternate, so that what disturbs one disturbs the other; the ratio is taken round by round. On a CPU
-both have one thread, as adaptations have in augbench, so that sums are the same wherever they are made.
+Both do the same updates: equal images, noise, timesteps, weights and layers; the losses are compared. The plain loop,
+like a script without caches, runs the VAE on every image of a batch and the text encoder on the prompt of every image.
+Rounds alternate, so that disturbances affect both; the ratio is computed per round. On a CPU both use one thread, as
+adaptations do in augbench, so that sums do not depend on the number of cores.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ from augbench.diffusion.text_encoding import tokens
 from augbench.stages.provenance import device_name, versions
 
 PROMPTS = ("skt background", "background")
-INSTANCES, CLASS_PICTURES = 5, 40
+INSTANCES, CLASS_IMAGES = 5, 40
 
 
 class Plain(Training):
-    """The same training with nothing kept from one step to the next."""
+    """The same training without caches."""
 
-    pictures: tuple[list[np.ndarray], list[np.ndarray]]
+    images: tuple[list[np.ndarray], list[np.ndarray]]
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -41,13 +41,13 @@ class Plain(Training):
             self.optimiser = torch.optim.AdamW(self.parameters, lr=self.recipe.lr)
 
     def encoded(self, kinds: np.ndarray, which: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
-        """Every picture through the VAE."""
-        chosen = [self.pictures[kind][i] for kind, i in zip(kinds, which, strict=True)]
+        """Encode every image with the VAE."""
+        chosen = [self.images[kind][i] for kind, i in zip(kinds, which, strict=True)]
         examples = encode(self.pipeline, chosen[0].shape[:2], chosen)
         return examples.mean, examples.std
 
     def conditions(self, kinds: np.ndarray) -> dict[str, Any]:
-        """The prompt of every picture through tokenizer and text encoder."""
+        """Encode the prompt of every image with tokenizer and text encoder."""
         ids = tokens(self.pipeline, [PROMPTS[kind] for kind in kinds]).to(self.pipeline.device)
         encoder = self.pipeline.text_encoder
         states = encoder(ids, output_hidden_states=True).hidden_states[-self.recipe.clip_skip]
@@ -55,25 +55,23 @@ class Plain(Training):
 
 
 def trainings(args: argparse.Namespace) -> dict[str, Training]:
-    """Both, on the same drawn pictures."""
+    """Make both trainings, on the same random images."""
     bundle = find(args.bundle)
-    draw = np.random.default_rng(0)
+    rng = np.random.default_rng(0)
     size = (bundle.size, bundle.size)
-    pictures = [
-        [draw.integers(0, 255, (*size, 3), dtype=np.uint8) for _ in range(n)] for n in (INSTANCES, CLASS_PICTURES)
-    ]
+    images = [[rng.integers(0, 255, (*size, 3), dtype=np.uint8) for _ in range(n)] for n in (INSTANCES, CLASS_IMAGES)]
     found: dict[str, Training] = {}
     for name, kind in (("ours", Training), ("plain", Plain)):
         pipeline = load(bundle, args.device, torch.float16 if args.device == "cuda" else torch.float32)
         recipe = Recipe(epochs=1000, batch=args.batch, precision="fp16" if args.device == "cuda" else "fp32")
-        examples = [encode(pipeline, size, part) for part in pictures]
+        examples = [encode(pipeline, size, part) for part in images]
         found[name] = kind(pipeline, bundle, recipe, PROMPTS, *examples, seed=0)
-    found["plain"].pictures = pictures
+    found["plain"].images = images
     return found
 
 
 def seconds(training: Training, first: int, steps: int, device: str) -> tuple[float, list[float]]:
-    """Of ``steps`` updates, and their losses."""
+    """Run ``steps`` updates; return their seconds and losses."""
     begun = time.perf_counter()
     losses = [training.step(step) for step in range(first, first + steps)]
     if device == "cuda":
@@ -82,7 +80,7 @@ def seconds(training: Training, first: int, steps: int, device: str) -> tuple[fl
 
 
 def main() -> None:
-    """Alternate, compare, print."""
+    """Alternate both loops, compare, print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--bundle", default="micro-sd")
     parser.add_argument("--steps", type=int, default=20)

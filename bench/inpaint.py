@@ -1,13 +1,13 @@
-"""Pictures per second of `diag`, which paints in batches, against one call of diffusers for each picture.
+"""Measure images per second of `diag`, which inpaints in batches, against one call of diffusers per image.
 
     python bench/inpaint.py [--bundle micro-sdxl-inpaint] [--precision bf16] [--pictures 32] [--steps 30] [--repeats 5]
     python bench/inpaint.py --random sdxl --device cuda     # SDXL's architecture with random weights: the same speed
-    python bench/inpaint.py --random sdxl --pictures 1 --batch 1 --steps 2 --repeats 1     # that it runs: on a CPU, too
+    python bench/inpaint.py --random sdxl --pictures 1 --batch 1 --steps 2 --repeats 1     # a smoke test, on a CPU too
 
-Both paint the same defects into the same pictures from the same seeds: one by one as the published code of DIAG does,
-with ``padding_mask_crop`` and the whole picture resized, in one process that has all threads; and as augbench runs the
-augmenter, on a CPU in processes of one thread each. Both compute in the same precision. Repeats alternate, so that what
-disturbs one disturbs the other; the ratio is taken repeat by repeat. The pictures of both are compared.
+Both inpaint the same defects into the same images from the same seeds: one by one like the published code of DIAG, with
+``padding_mask_crop`` and the whole image resized, in one process with all threads; and as augbench runs the augmenter,
+on a CPU in processes of one thread each. Both use the same precision. Repeats alternate, so that disturbances affect
+both; the ratio is computed per repeat. The images of both are compared.
 """
 
 from __future__ import annotations
@@ -39,10 +39,10 @@ from augbench.stages.provenance import device_name, versions
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
 
-WIDTH, HEIGHT = 224, 632  # about as KSDD2
+WIDTH, HEIGHT = 224, 632  # about KSDD2's size
 NEGATIVES = 8
 
-SDXL: dict[str, dict[str, Any]] = {  # what the configuration files of SDXL inpainting say, where it is not the default
+SDXL: dict[str, dict[str, Any]] = {  # the configuration of SDXL inpainting, where it differs from the default
     "unet": {
         "sample_size": 128,
         "in_channels": 9,
@@ -92,20 +92,20 @@ SDXL: dict[str, dict[str, Any]] = {  # what the configuration files of SDXL inpa
 
 
 class InMemory(Dataset):
-    """Random cloudy surfaces."""
+    """Random cloudy surfaces, in memory."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.pictures = [self._draw(index) for index in range(NEGATIVES)]
+        self.images = [self._draw(index) for index in range(NEGATIVES)]
 
     def samples(self) -> pd.DataFrame:
-        """`NEGATIVES` good rows; ``image`` is an index."""
+        """Return `NEGATIVES` normal rows; ``image`` is an index."""
         rows = [(f"n{i}", f"{i}", "", "good", "train", f"n{i}") for i in range(NEGATIVES)]
         return pd.DataFrame(rows, columns=list(SAMPLE_COLUMNS))
 
     def read_image(self, sample: Mapping[str, str]) -> np.ndarray:
-        """H,W,3 uint8."""
-        return self.pictures[int(sample["image"])]
+        """Return H,W,3 uint8."""
+        return self.images[int(sample["image"])]
 
     @staticmethod
     def _draw(index: int) -> np.ndarray:
@@ -114,7 +114,7 @@ class InMemory(Dataset):
 
 
 def random_sdxl(device: str) -> tuple[PipelineSource, DiffusionPipeline]:
-    """The architecture of SDXL inpainting with random weights, made on the device; words of the small one.
+    """Make SDXL inpainting with random weights on the device, with the tokenizer of the micro pipeline.
 
     In fp16, as published; on a CPU, where a step takes a minute, in bf16.
     """
@@ -127,9 +127,9 @@ def random_sdxl(device: str) -> tuple[PipelineSource, DiffusionPipeline]:
     from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
     small = load(find("micro-sdxl-inpaint"))
-    words = small.tokenizer
-    words.model_max_length = 77
-    ids = {"bos_token_id": words.bos_token_id, "eos_token_id": words.eos_token_id, "pad_token_id": words.pad_token_id}
+    tokenizer = small.tokenizer
+    tokenizer.model_max_length = 77
+    ids = {name: getattr(tokenizer, name) for name in ("bos_token_id", "eos_token_id", "pad_token_id")}
     torch.manual_seed(0)
     torch.set_default_dtype(torch.bfloat16 if device == "cpu" else torch.float16)
     try:
@@ -143,8 +143,8 @@ def random_sdxl(device: str) -> tuple[PipelineSource, DiffusionPipeline]:
         vae=vae.eval(),
         text_encoder=encoder.eval(),
         text_encoder_2=encoder_2.eval(),
-        tokenizer=words,
-        tokenizer_2=words,
+        tokenizer=tokenizer,
+        tokenizer_2=tokenizer,
         unet=unet.eval(),
         scheduler=EulerDiscreteScheduler(**SDXL["scheduler"]),
         add_watermarker=False,
@@ -156,7 +156,7 @@ def random_sdxl(device: str) -> tuple[PipelineSource, DiffusionPipeline]:
 
 
 def prepared(args: argparse.Namespace) -> DIAG:
-    """The augmenter, with its bundle loaded."""
+    """Make the augmenter and load its pipeline."""
     settings = {"masks": "procedural", "as_published": True, "steps": args.steps, "batch": args.batch}
     if not args.random:
         augmenter = DIAG(DIAG.Config(bundle=args.bundle, prompts=args.prompts, precision=args.precision, **settings))
@@ -169,14 +169,14 @@ def prepared(args: argparse.Namespace) -> DIAG:
 
 
 def one_by_one(augmenter: DIAG, requests: Sequence[Request], view: TrainView) -> list[np.ndarray]:
-    """A call of the pipeline for each picture, as in the published code."""
-    config, words, size = augmenter.config, augmenter._words, augmenter._bundle.size
+    """Call the pipeline once per image, as in the published code."""
+    config, prompts, size = augmenter.config, augmenter._prompts, augmenter._bundle.size
     found = []
     for request in requests:
         scene = augmenter._scene(request.rng, view)
-        made = augmenter._pipeline(
-            prompt=words.prompts[request.index % len(words.prompts)],
-            negative_prompt=words.negative_prompt,
+        output = augmenter._pipeline(
+            prompt=prompts.prompts[request.index % len(prompts.prompts)],
+            negative_prompt=prompts.negative_prompt,
             image=Image.fromarray(scene.square),
             mask_image=Image.fromarray(scene.mask),
             guidance_scale=config.guidance,
@@ -189,64 +189,64 @@ def one_by_one(augmenter: DIAG, requests: Sequence[Request], view: TrainView) ->
             target_size=(size, size),
             padding_mask_crop=config.padding,
         )
-        found.append(np.asarray(made.images[0].resize((WIDTH, HEIGHT))))
+        found.append(np.asarray(output.images[0].resize((WIDTH, HEIGHT))))
     return found
 
 
 def in_batches(augmenter: DIAG, requests: Sequence[Request], view: TrainView) -> list[np.ndarray]:
-    """As the augmenter does it."""
-    return [made.image for made in augmenter.generate(requests, view)]
+    """Generate with the augmenter."""
+    return [sample.image for sample in augmenter.generate(requests, view)]
 
 
 class Generators:
-    """Processes of one thread, each with the augmenter: what augbench has on a CPU."""
+    """Processes of one thread, each with the augmenter, like augbench on a CPU."""
 
     def __init__(self, args: argparse.Namespace) -> None:
         context = multiprocessing.get_context("spawn")
         self.processes = [ProcessPoolExecutor(1, context, _begin, (args,)) for _ in range(args.workers)]
 
     def __call__(self, _: DIAG, requests: Sequence[Request], __: TrainView) -> list[np.ndarray]:
-        """A stretch of the requests for each process."""
+        """Split the requests among the processes; return the images in order."""
         parts = [part.tolist() for part in np.array_split(np.arange(len(requests)), len(self.processes))]
         jobs = [
-            process.submit(_paint, [requests[i] for i in part])
+            process.submit(_generate, [requests[i] for i in part])
             for process, part in zip(self.processes, parts, strict=True)
         ]
-        return [picture for job in jobs for picture in job.result()]
+        return [image for job in jobs for image in job.result()]
 
 
 def _begin(args: argparse.Namespace) -> None:
     global _own  # of the process
     torch.set_num_threads(1)
     augmenter = prepared(args)
-    _own = augmenter, good_pictures(augmenter)
+    _own = augmenter, train_view(augmenter)
 
 
-def _paint(requests: Sequence[Request]) -> list[np.ndarray]:
+def _generate(requests: Sequence[Request]) -> list[np.ndarray]:
     return in_batches(_own[0], requests, _own[1])
 
 
-def good_pictures(augmenter: DIAG) -> TrainView:
-    """What the augmenter may see."""
+def train_view(augmenter: DIAG) -> TrainView:
+    """Make the augmenter's view of the normal images."""
     dataset = InMemory()
     rows = dataset.samples()
     return TrainView(dataset, rows, rows.head(0), augmenter.reads(0))
 
 
 def main() -> None:
-    """Alternate, compare, print."""
+    """Alternate both ways, compare, print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--bundle", default="micro-sdxl-inpaint", help="a name or a diffusers folder")
-    parser.add_argument("--random", choices=["sdxl"], help="an architecture with random weights in place of a bundle")
+    parser.add_argument("--random", choices=["sdxl"], help="an architecture with random weights instead of a pipeline")
     parser.add_argument("--prompts", default="diag", help="a name or a file")
     parser.add_argument("--precision", choices=["fp32", "bf16", "fp16"], help="default: the augmenter's own")
-    parser.add_argument("--pictures", type=int, default=32, help="in a repeat")
+    parser.add_argument("--pictures", type=int, default=32, help="images per repeat")
     parser.add_argument("--steps", type=int, default=30)
-    parser.add_argument("--batch", type=int, default=8, help="pictures that the augmenter paints at a time")
+    parser.add_argument("--batch", type=int, default=8, help="images per batch of the augmenter")
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--device", default="cpu")
     parser.add_argument(
-        "--threads", type=int, default=2, help="of a CPU: one by one in one process, else a process each"
+        "--threads", type=int, default=2, help="CPU threads: one by one in a single process, in batches a process each"
     )
     args = parser.parse_args()
     if args.random and args.precision:
@@ -258,32 +258,32 @@ def main() -> None:
         augmenter = prepared(args)
     except UserError as error:
         parser.error(str(error))
-    view = good_pictures(augmenter)
+    view = train_view(augmenter)
     ways: dict[str, Callable] = {
         "in batches": Generators(args) if args.workers else in_batches,
         "one by one": one_by_one,
     }
     for way in ways.values():
-        way(augmenter, [Request(i, i, "defect") for i in range(args.batch)], view)  # warms up
+        way(augmenter, [Request(i, i, "defect") for i in range(args.batch)], view)  # warm-up
     took: dict[str, list[float]] = {name: [] for name in ways}
-    apart = []
+    differences = []
     for repeat in range(args.repeats):
         seeds = [derive_seed("bench-inpaint", repeat, index) for index in range(args.pictures)]
         requests = [Request(index, seed, "defect") for index, seed in enumerate(seeds)]
         made = {}
         for name in list(ways) if repeat % 2 else list(ways)[::-1]:
             begun = time.perf_counter()
-            made[name] = ways[name](augmenter, requests, view)  # ends with pictures on the CPU: nothing is left to do
+            made[name] = ways[name](augmenter, requests, view)  # images are on the CPU: no need to synchronise
             took[name].append(time.perf_counter() - begun)
-        apart.append(np.abs(np.stack(made["in batches"]).astype(int) - np.stack(made["one by one"])))
-    report(args, augmenter, took, np.stack(apart))
+        differences.append(np.abs(np.stack(made["in batches"]).astype(int) - np.stack(made["one by one"])))
+    report(args, augmenter, took, np.stack(differences))
 
 
-def report(args: argparse.Namespace, augmenter: DIAG, took: dict[str, list[float]], apart: np.ndarray) -> None:
-    """A table, and one line of JSON."""
+def report(args: argparse.Namespace, augmenter: DIAG, took: dict[str, list[float]], differences: np.ndarray) -> None:
+    """Print a table and one line of JSON."""
     name, precision = augmenter._bundle.name, str(augmenter._pipeline.unet.dtype).removeprefix("torch.")
     title = f"{name}, {precision}, {args.steps} steps, batches of {args.batch}"
-    table = Table("way", "pictures/s, median", "s/picture", title=title)
+    table = Table("way", "images/s, median", "s/image", title=title)
     rates = {way: args.pictures / statistics.median(spent) for way, spent in took.items()}
     for way, rate in rates.items():
         table.add_row(way, f"{rate:.3f}", f"{1 / rate:.2f}")
@@ -291,9 +291,9 @@ def report(args: argparse.Namespace, augmenter: DIAG, took: dict[str, list[float
     ratios = [single / batched for single, batched in zip(took["one by one"], took["in batches"], strict=True)]
     middle = statistics.median(ratios)
     print(f"batches are {middle:.2f} times as fast (repeats: {', '.join(f'{ratio:.2f}' for ratio in ratios)})")
-    print(f"pictures differ by at most {apart.max()} of 255, {apart.mean():.4f} on average")
+    print(f"images differ by at most {differences.max()} of 255, {differences.mean():.4f} on average")
     setup = {key: getattr(args, key) for key in ("pictures", "steps", "batch", "repeats", "threads", "workers")}
-    found = {"ratio": round(middle, 3), "ratios": ratios, "pictures_per_second": rates, "apart": int(apart.max())}
+    found = {"ratio": round(middle, 3), "ratios": ratios, "pictures_per_second": rates, "apart": int(differences.max())}
     about = {
         "bundle": name,
         "precision": precision,

@@ -1,9 +1,9 @@
-"""MemSeg pictures per second on one core, at two sizes, for each source. Prints a table and one line of JSON.
+"""Measure MemSeg images per second on one core, at two sizes, for each source. Prints a table and one line of JSON.
 
     python bench/memseg.py [--images N] [--repeats K]
 
-A repeat is N pictures; the table gives the median and the slowest repeat. Reading the negatives is not counted: they
-are drawn once and held in memory. The first repeat of each row warms up and is dropped.
+A repeat is N images; the table has the median and the slowest repeat. Reading the negatives is not measured: they are
+generated once and kept in memory. The first repeat of each row is a warm-up and dropped.
 """
 
 from __future__ import annotations
@@ -32,20 +32,20 @@ NEGATIVES = 16
 
 
 class InMemory(Dataset):
-    """Random cloudy surfaces of one size."""
+    """Random cloudy surfaces of one size, in memory."""
 
     def __init__(self, width: int, height: int) -> None:
         super().__init__()
-        self.pictures = [self._draw(width, height, i) for i in range(NEGATIVES)]
+        self.images = [self._draw(width, height, i) for i in range(NEGATIVES)]
 
     def samples(self) -> pd.DataFrame:
-        """`NEGATIVES` good rows; ``image`` is an index."""
+        """Return `NEGATIVES` normal rows; ``image`` is an index."""
         rows = [(f"n{i}", f"{i}", "", "good", "train", f"n{i}") for i in range(NEGATIVES)]
         return pd.DataFrame(rows, columns=list(SAMPLE_COLUMNS))
 
     def read_image(self, sample: Mapping[str, str]) -> np.ndarray:
-        """H,W,3 uint8."""
-        return self.pictures[int(sample["image"])]
+        """Return H,W,3 uint8."""
+        return self.images[int(sample["image"])]
 
     @staticmethod
     def _draw(width: int, height: int, index: int) -> np.ndarray:
@@ -55,7 +55,7 @@ class InMemory(Dataset):
 
 
 def measure(width: int, height: int, share: float, images: int, repeats: int) -> list[float]:
-    """Images per second of each repeat."""
+    """Measure the images per second of each repeat."""
     dataset = InMemory(width, height)
     table = dataset.samples()
     view = TrainView(dataset, table, table.head(0), frozenset({"negatives"}))
@@ -72,7 +72,7 @@ def measure(width: int, height: int, share: float, images: int, repeats: int) ->
 def main() -> None:
     """Measure every row, print the table and the JSON line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--images", type=int, default=60, help="pictures per repeat (default 60)")
+    parser.add_argument("--images", type=int, default=60, help="images per repeat (default 60)")
     parser.add_argument("--repeats", type=int, default=5, help="repeats after the warm-up (default 5)")
     args = parser.parse_args()
 

@@ -1,10 +1,10 @@
-"""A grid on clusters of several raylets against the same grid in one process: equal records, scores and pools?
+"""Compare a grid run on clusters of several raylets with the same grid run in one process.
 
     python bench/multinode.py [GRID] [--set key=value ...] [--keep FOLDER]
 
-Three runs of the command line, each into a store of its own: inline; on a cluster of three raylets (a head that only
-drives, a machine of CPUs, one with a GPU that Ray counts and nothing can use); and on two machines that `ray start`
-made. Cells, scores and pictures are compared byte by byte. Exit status 1 where anything differs.
+Runs the command line three times, each into its own store: inline; on a cluster of three raylets (a head without CPUs,
+a CPU node, and a node with a GPU that exists only for Ray's scheduler); and on two nodes started by `ray start`.
+Compares cells, scores and images byte by byte. Exits with status 1 if anything differs.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ RAY = Path(sys.executable).parent / "ray"
 
 
 def contents(store: Store) -> dict[str, str]:
-    """What must not depend on where it was made: name -> digest of each result, scores file, picture and mask."""
+    """Digest everything that must not depend on the executor: each result, scores file, image and mask, by name."""
     found = {
         f"cells/{key}": hashlib.sha256(json_bytes(store.read_record(key)["result"])).hexdigest()
         for key in store.keys("cells")
@@ -49,16 +49,16 @@ def contents(store: Store) -> dict[str, str]:
 
 
 Joining = tuple[list[str], dict[str, str]]
-"""Words of a command that joins a cluster, and its environment."""
+"""Arguments of a command that joins a cluster, and its environment."""
 INLINE: Joining = (["--executor", "inline"], dict(os.environ))
 
 
 @contextlib.contextmanager
 def folder_of_ray() -> Iterator[Path]:
-    """Give Ray a folder of its own for its files, which no other Ray on this machine reads or deletes.
+    """Give Ray a separate folder for its files, which no other Ray on this machine reads or deletes.
 
-    `ray.cluster_utils` writes the address of a cluster into the subfolder ``ray``, and expects it to be there. The path
-    is short, since Ray puts sockets below it.
+    `ray.cluster_utils` writes the address of a cluster into the subfolder ``ray``, and expects it to exist. The path is
+    short, since Ray creates sockets below it.
     """
     before = os.environ.get("RAY_TMPDIR")
     with tempfile.TemporaryDirectory(prefix="ray-", dir="/tmp", ignore_cleanup_errors=True) as folder:
@@ -73,7 +73,7 @@ def folder_of_ray() -> Iterator[Path]:
 
 @contextlib.contextmanager
 def raylets() -> Iterator[Joining]:
-    """A cluster of `ray.cluster_utils`."""
+    """Start a cluster of `ray.cluster_utils`."""
     from ray.cluster_utils import Cluster
 
     with folder_of_ray():
@@ -88,50 +88,55 @@ def raylets() -> Iterator[Joining]:
 
 @contextlib.contextmanager
 def started(dashboard: int | None = None) -> Iterator[Joining]:
-    """Two machines of `ray start`, each with files of its own: where two share them, each deletes what the other uses.
+    """Start two nodes with `ray start`, each with its own temporary folder.
+
+    Nodes that share a folder delete each other's files.
 
     Args:
-        dashboard: the port of a dashboard, to which jobs are sent; needs `ray[default]`.
+        dashboard: the port of a dashboard that takes jobs; needs `ray[default]`.
     """
-    port, folder = free_port(), Path(tempfile.mkdtemp(prefix="augbench-", dir="/tmp"))  # Ray's sockets: a short path
-    shown = [f"--dashboard-port={dashboard}", "--dashboard-host=127.0.0.1"] if dashboard else []
+    port, folder = (
+        free_port(),
+        Path(tempfile.mkdtemp(prefix="augbench-", dir="/tmp")),
+    )  # short, for sockets
+    dashboard_options = [f"--dashboard-port={dashboard}", "--dashboard-host=127.0.0.1"] if dashboard else []
     head = ["--head", f"--port={port}", f"--ray-client-server-port={free_port()}", "--num-cpus=1",
-            *(shown or ["--include-dashboard=false"])]  # fmt: skip
+            *(dashboard_options or ["--include-dashboard=false"])]  # fmt: skip
     second = [f"--address=127.0.0.1:{port}", f"--num-cpus={max(CPUS - 1, 1)}"]
-    machines: list[subprocess.Popen] = []
+    nodes: list[subprocess.Popen] = []
     try:
-        for number, words in enumerate((head, second)):
-            own, said = folder / str(number), folder / f"{number}.log"
-            agent = f"--dashboard-agent-listen-port={free_port()}"  # takes jobs; without it all on a host want one port
-            command = [RAY, "start", "--block", f"--temp-dir={own}", agent, *words]
-            with said.open("w") as log:
-                machine = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, env=rays_environment())
-            machines.append(machine)
-            _wait_until(lambda said=said: "Ray runtime started" in said.read_text(), machine, said)
+        for number, options in enumerate((head, second)):
+            own, output = folder / str(number), folder / f"{number}.log"
+            agent = f"--dashboard-agent-listen-port={free_port()}"  # takes jobs; the default port would clash
+            command = [RAY, "start", "--block", f"--temp-dir={own}", agent, *options]
+            with output.open("w") as log:
+                node = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, env=rays_environment())
+            nodes.append(node)
+            _wait_until(lambda output=output: "Ray runtime started" in output.read_text(), node, output)
         if dashboard:
-            _wait_until(lambda: _answers(dashboard), machines[0], folder / "0.log")
+            _wait_until(lambda: _answers(dashboard), nodes[0], folder / "0.log")
         yield ["--address", f"127.0.0.1:{port}"], rays_environment()
     finally:
-        for machine in reversed(machines):
-            machine.terminate()
-            machine.wait(timeout=60)
+        for node in reversed(nodes):
+            node.terminate()
+            node.wait(timeout=60)
         shutil.rmtree(folder, ignore_errors=True)
 
 
 def rays_environment() -> dict[str, str]:
-    """For what `ray start` starts and for what joins it. Ray asks for a token, since who joins may run code."""
+    """Return the environment of `ray start` and of drivers that join. Ray requires a token, since drivers run code."""
     return {
         **os.environ,
         "PATH": f"{RAY.parent}:{os.environ['PATH']}",  # jobs are commands
         "RAY_AUTH_MODE": "token",
         "RAY_AUTH_TOKEN": "0123456789abcdef" * 4,
         "RAY_USAGE_STATS_ENABLED": "0",
-        "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": "0",  # it would wait half a minute for nothing
+        "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": "0",  # default: 30 s
     }
 
 
 def free_port() -> int:
-    """A port of this machine that nobody listens at."""
+    """Return a free port of this machine."""
     with socket.socket() as one:
         one.bind(("127.0.0.1", 0))
         return one.getsockname()[1]
@@ -146,7 +151,7 @@ def _wait_until(condition: Callable[[], bool], process: subprocess.Popen, log: P
     deadline = time.monotonic() + seconds
     while not condition():
         if process.poll() is not None or time.monotonic() > deadline:
-            raise SystemExit(f"ray start did not come up:\n{log.read_text()}")
+            raise SystemExit(f"ray start did not start:\n{log.read_text()}")
         time.sleep(0.1)
 
 
@@ -154,11 +159,11 @@ def _wait_until(condition: Callable[[], bool], process: subprocess.Popen, log: P
 
 
 def complete(grid: Path, changes: list[str], store: Path, joining: Joining) -> float:
-    """One run of the command line into a store; its seconds."""
-    words = [word for change in changes for word in ("--set", change)]
+    """Run the command line once into a store; return its seconds."""
+    settings = [word for change in changes for word in ("--set", change)]
     where, environment = joining
     begun = time.monotonic()
-    command = [sys.executable, "-m", "augbench", "run", grid, *words, "--store", store, *where]
+    command = [sys.executable, "-m", "augbench", "run", grid, *settings, "--store", store, *where]
     subprocess.run([str(word) for word in command], check=True, stdout=subprocess.DEVNULL, env=environment)
     return time.monotonic() - begun
 
@@ -168,9 +173,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("grid", type=Path, nargs="?", default=Path("tune_configs/demo.yaml"))
     parser.add_argument("--set", dest="changes", action="append", default=[], metavar="key=value")
-    parser.add_argument("--keep", type=Path, help="a folder for the three stores; by default a temporary one")
+    parser.add_argument("--keep", type=Path, help="a folder for the three stores (default: temporary)")
     options = parser.parse_args()
-    table = Table("run", "seconds", "cells", "score files, pictures and masks", "differ from inline")
+    table = Table("run", "seconds", "cells", "score files, images and masks", "differ from inline")
     seconds, differing, inline = {}, {}, {}
     with tempfile.TemporaryDirectory() as temporary:
         folder = options.keep or Path(temporary)

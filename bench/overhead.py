@@ -1,9 +1,9 @@
-"""What the driver loop costs per cell: the production trainable with a job that only sleeps.
+"""Measure the driver's overhead per cell: the production trainable with a job that only sleeps.
 
     python bench/overhead.py [--cells 500] [--slots 2] [--job-seconds 0.2]
 
 Each cell sleeps, then writes a real record and 1,004 scores. Overhead = (wall x slots - seconds slept) / cells, from
-the first record on, when the first workers are up; the time in the store is part of it and shown separately.
+the first record on, when the first workers have started. Store time is included, and printed separately.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ GOAL = 0.05  # seconds per cell
 
 
 def grid(cells: int):
-    """One cell per seed."""
+    """Make a grid with one cell per seed."""
     from augbench.planning.grid import make_grid
 
     return make_grid({
@@ -38,7 +38,7 @@ def grid(cells: int):
 
 
 def main() -> None:
-    """Run the grid once and print where the time went."""
+    """Run the grid once and print the times."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--cells", type=int, default=500)
     parser.add_argument("--slots", type=int, default=2)
@@ -64,8 +64,8 @@ def main() -> None:
         slots = noted(notes)
     ray.shutdown()
     times = np.concatenate(list(slots.values()))
-    times = times[times[:, 3].argsort()]  # in the order in which they were committed
-    steady = times[options.slots :]  # the first cell of each slot includes its start
+    times = times[times[:, 3].argsort()]  # by commit time
+    steady = times[options.slots :]  # the first cell of each slot includes the worker's start
     wall = steady[-1, 3] - times[options.slots - 1, 3]
     overhead = (wall * options.slots - options.job_seconds * len(steady)) / len(steady)
     figures = {

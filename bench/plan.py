@@ -1,10 +1,10 @@
-"""Planning a large grid and reporting many records: seconds and memory. Prints a table and one line of JSON.
+"""Measure seconds and memory of planning a large grid and of reporting many records. Prints a table and a line of JSON.
 
     python bench/plan.py [--cells N] [--records N]
 
-Every measurement runs in a process of its own. On Linux a process starts with the peak memory of the one that started
-it, so the first process does nothing large itself, and the store too is filled in another. The store is temporary and
-holds synthetic records of realistic size, with curves of 50 epochs.
+Every measurement runs in its own process. On Linux a process inherits the peak memory of its parent, so the parent
+allocates nothing large: another process fills the store as well. The store is temporary and holds synthetic records of
+realistic size, with curves of 50 epochs.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from augbench.storage.store import Store, json_bytes
 
 SHOTS = [0, 1, 2, 5, 10, 20, "all"]
 N_AUG = [20, 40, 60, 80, 100]
-OPACITIES = 10  # as many aliases of memseg with settings of their own
+OPACITIES = 10  # aliases of memseg, one per opacity
 EPOCHS = 50
 PROTOCOL = {"name": "bench", "width": 64, "height": 176, "lr": 0.01, "batch": 5, "epochs": EPOCHS, "holdout": 0.1}
 GOALS = {"plan": 5.0, "report": 10.0}  # seconds
@@ -46,7 +46,7 @@ MEMORY_GOAL = 1.0  # GB
 
 
 def grid_of(cells: int) -> Grid:
-    """A grid of about that many cells: shots x N_aug x memseg's aliases x seeds, and the rows without augmentation."""
+    """Make a grid of about ``cells`` cells: shots x N_aug x memseg's aliases x seeds, and rows without augmentation."""
     memseg = [{"name": "memseg", "as": f"memseg_{i}", "settings": {"opacity": [0.05 * i, 1]}} for i in range(OPACITIES)]
     seeds = -(-cells // (len(SHOTS) * len(N_AUG) * OPACITIES + len(SHOTS) - 1))
     axes = {"shots": SHOTS, "n_aug": N_AUG, "seeds": list(range(seeds))}
@@ -55,16 +55,16 @@ def grid_of(cells: int) -> Grid:
 
 
 def record_of(cell: Cell, rng: np.random.Generator) -> dict:
-    """A record as the train job writes it, with invented numbers."""
+    """Make a record like the train job's, with random numbers."""
     numbers = rng.random(2 * EPOCHS + 16).tolist()
-    judged = dict(
+    at_threshold = dict(
         zip(("threshold", "precision", "recall", "f1", "accuracy", "false_alarm_rate"), numbers, strict=False)
     )
     curve = [{"epoch": epoch + 1, "ap": numbers[16 + epoch]} for epoch in range(EPOCHS)]
     result = {
         **dict(zip(("ap", "ap_step", "ap_trapezoidal", "auroc"), numbers[6:], strict=False)),
-        "oracle": judged,
-        "heldout": judged,
+        "oracle": at_threshold,
+        "heldout": at_threshold,
         "counts": dict.fromkeys(("train_negatives", "shots", "synthetic", "heldout_negatives", "test_negatives"), 100),
         "curves": {"loss": numbers[16 + EPOCHS :], "test": curve},
         "best_epoch_oracle": curve[0],
@@ -81,14 +81,14 @@ def record_of(cell: Cell, rng: np.random.Generator) -> dict:
 
 
 def fill(cells: int, root: Path, count: int) -> dict:
-    """Write that many records, evenly spread over the plan, and what the engine writes about the grid."""
+    """Write ``count`` records, evenly spread over the plan, and the grid's listing."""
     plan, store = make_plan(grid_of(cells)), Store(root)
     rng = np.random.default_rng(0)
     for kind in ("cells", "scores"):
         (store.files.folder / kind).mkdir(parents=True)
     for cell in plan.cells[:: len(plan.cells) // count][:count]:
         path = store.files.folder / store.name("cells", cell.key)
-        path.write_bytes(json_bytes(record_of(cell, rng)))  # quicker than a flush for each
+        path.write_bytes(json_bytes(record_of(cell, rng)))  # faster than a flush for each
         (store.files.folder / store.name("scores", cell.key)).touch()  # a record without scores does not count
     known = {"grid": plan.grid.as_dict(), "cells": expected_of(plan), "outline": outline_of(plan).as_dict()}
     store.write_json("grids", "bench", known)
@@ -96,21 +96,21 @@ def fill(cells: int, root: Path, count: int) -> dict:
 
 
 def measure_plan(cells: int, root: Path) -> dict:
-    """Planning, keys and needs included."""
+    """Measure planning, with keys and pool slices."""
     grid = grid_of(cells)
     seconds, plan = timed(lambda: make_plan(grid))
     return {"what": f"plan {len(plan.cells):,} cells", "seconds": seconds, "goal": GOALS["plan"]}
 
 
 def measure_subtract(cells: int, root: Path) -> dict:
-    """Subtracting what the store holds; every record is read."""
+    """Measure subtracting the store's content; reads every record."""
     plan, store = make_plan(grid_of(cells)), Store(root)
     seconds, remaining = timed(lambda: subtract(plan, store))
     return {"what": f"subtract {remaining.done:,} of {len(plan.cells):,} cells", "seconds": seconds, "goal": None}
 
 
 def measure_report(cells: int, root: Path) -> dict:
-    """Reading every record and writing the four files; each record is expected."""
+    """Measure a report whose expected cells all have records: reading them and writing the four files."""
     store, out = Store(root), root / "out"
     plan = make_plan(grid_of(cells))
     held = store.keys("cells")
@@ -120,7 +120,7 @@ def measure_report(cells: int, root: Path) -> dict:
 
 
 def measure_report_alone(cells: int, root: Path) -> dict:
-    """The command: it also reads what the engine wrote about the whole grid, most of whose cells are missing."""
+    """Measure the command, which also reads the listing of the whole grid, most of whose cells are missing."""
     store = Store(root)
     seconds, _ = timed(lambda: report(store, "bench"))
     found = len(store.keys("cells"))
@@ -128,14 +128,14 @@ def measure_report_alone(cells: int, root: Path) -> dict:
 
 
 def timed(call: Callable[[], object]) -> tuple[float, object]:
-    """Seconds and what the call returns."""
+    """Return the seconds of a call and its result."""
     start = time.perf_counter()
     value = call()
     return time.perf_counter() - start, value
 
 
 def alone(measure: Callable[[int, Path], dict], cells: int, root: Path) -> dict:
-    """One measurement in a fresh process, with the peak memory of that process in GB (its imports included)."""
+    """Run a measurement in a fresh process; add the peak memory of that process in GB, with its imports."""
     with multiprocessing.get_context("spawn").Pool(1) as pool:
         return pool.apply(_with_memory, (measure, cells, root))
 

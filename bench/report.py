@@ -1,11 +1,11 @@
-"""What a report of many records costs: seconds and peak memory of `augbench report` and `augbench leaderboard`.
+"""Measure seconds and peak memory of `augbench report` and `augbench leaderboard` on many records.
 
     python bench/report.py [--records 10000] [--scored 0.1] [--keep FOLDER]
 
-Makes a store of synthetic but valid records, each with curves of 50 epochs as real ones have; the first of them, so
-that whole tables do, have scores of 1,004 test pictures that their numbers follow from. Then runs both commands as a
-user does, each in a process of its own. The goal is one of the report; the leaderboard, whose pictures are left out,
-also resamples the scores and copies every record.
+Creates a store of synthetic but valid records with curves of 50 epochs. The first ones, so that whole tables are
+covered, have scores of 1,004 test images, from which their metrics are computed. Then runs both commands like a user,
+each in its own process. The goal is for the report; the leaderboard, without images, also resamples the scores and
+copies every record.
 """
 
 from __future__ import annotations
@@ -47,11 +47,11 @@ PROTOCOL = {
 }
 PARTS = ["test"] * 1004 + ["heldout"] * 208
 LABELS = np.where(np.arange(len(PARTS)) < 110, "defect", "good")
-IDS = [f"{20000 + place}" for place in range(len(PARTS))]
+IDS = [f"{20000 + i}" for i in range(len(PARTS))]
 
 
 def cells(number: int) -> Iterator[Cell]:
-    """The first so many cells of a grid of datasets, shots, augmenters, N_aug and seeds."""
+    """Yield the first ``number`` cells of a grid of datasets, shots, augmenters, N_aug and seeds."""
     protocol = make_protocol(PROTOCOL)
     rows = [("none", 0), *((f"augmenter{a}", n) for a in range(AUGMENTERS) for n in N_AUG)]
     axes = itertools.product(range(DATASETS), SHOTS, rows, range(SEEDS))
@@ -64,7 +64,7 @@ def cells(number: int) -> Iterator[Cell]:
 
 
 def expected(cell: Cell) -> dict:
-    """The cell as a grid lists it."""
+    """Return the cell as a grid lists it."""
     values = {
         "key": cell.key,
         "dataset": cell.data.alias,
@@ -83,8 +83,8 @@ def expected(cell: Cell) -> dict:
 
 
 def record(cell: Cell, rng: np.random.Generator, scores: pd.DataFrame | None) -> dict:
-    """A record: of these scores, or with numbers drawn at random."""
-    result = drawn(rng) if scores is None else evaluate(scores, cell.protocol)
+    """Make a record from these scores, or with random numbers."""
+    result = random_metrics(rng) if scores is None else evaluate(scores, cell.protocol)
     result["counts"] = {"train_negatives": 2085, "shots": 5, "synthetic": cell.n_aug, "heldout_negatives": 208}
     result["curves"] = {
         "loss": [float(value) for value in rng.uniform(0, 1, 50)],
@@ -102,8 +102,8 @@ def record(cell: Cell, rng: np.random.Generator, scores: pd.DataFrame | None) ->
     return {"schema": 1, "key": cell.key, "spec": cell.as_dict(), "result": result, "provenance": provenance}
 
 
-def drawn(rng: np.random.Generator) -> dict:
-    """Metrics at random."""
+def random_metrics(rng: np.random.Generator) -> dict:
+    """Draw metrics at random."""
     ap, precision, recall, low = (float(value) for value in rng.uniform(0.4, 0.9, 4))
     at = {"threshold": 0.0, "precision": precision, "recall": recall, "f1": ap, "accuracy": 0.9}
     return {
@@ -118,28 +118,28 @@ def drawn(rng: np.random.Generator) -> dict:
     }
 
 
-def judged(rng: np.random.Generator) -> pd.DataFrame:
-    """1,004 test pictures and 208 that are held out."""
+def random_scores(rng: np.random.Generator) -> pd.DataFrame:
+    """Draw scores of 1,004 test images and 208 held-out ones."""
     logits = rng.normal(size=len(LABELS)) + (LABELS == "defect")
     columns = {"id": IDS, "part": PARTS, "label": LABELS, "group": IDS, "logit": logits.astype(np.float32)}
     return pd.DataFrame(columns)
 
 
 def parquet(table: pd.DataFrame) -> bytes:
-    """The table as Parquet."""
+    """Encode the table as Parquet."""
     buffer = io.BytesIO()
     table.to_parquet(buffer, index=False)
     return buffer.getvalue()
 
 
 def make_store(folder: Path, number: int, scored: float) -> None:
-    """Fill a store. Files are written plainly: nothing here must outlive a loss of power."""
+    """Fill a store. Files are written without fsync, since the store is disposable."""
     store, rng = Store(folder), np.random.default_rng(0)
     for kind in ("cells", "scores", "grids"):
         (folder / kind).mkdir(parents=True, exist_ok=True)
     every = list(cells(number))
-    for place, cell in enumerate(every):
-        scores = judged(rng) if place < scored * number else None
+    for number_of_cell, cell in enumerate(every):
+        scores = random_scores(rng) if number_of_cell < scored * number else None
         (folder / store.name("cells", cell.key)).write_bytes(json_bytes(record(cell, rng, scores)))
         if scores is not None:
             (folder / store.name("scores", cell.key)).write_bytes(parquet(scores))
@@ -148,7 +148,7 @@ def make_store(folder: Path, number: int, scored: float) -> None:
 
 
 def measure(*arguments: str) -> tuple[float, int]:
-    """Seconds and peak memory, in bytes, of a command, with the start of Python."""
+    """Return the seconds and the peak memory in bytes of a command, including the start of Python."""
     code = (
         "import resource, sys; from augbench.cli import main; sys.argv = ['augbench', *sys.argv[1:]]\n"
         "try: main()\n"
@@ -166,11 +166,11 @@ def measure(*arguments: str) -> tuple[float, int]:
 
 
 def main() -> None:
-    """Make the store, run the commands, say what they took."""
+    """Create the store, run the commands, print their costs."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--records", type=int, default=10_000)
     parser.add_argument("--scored", type=float, default=0.1, help="share of the records that have scores")
-    parser.add_argument("--keep", type=Path, help="make the store there, and keep it")
+    parser.add_argument("--keep", type=Path, help="create the store there, and keep it")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="augbench-report-") as temporary:
         folder = given.keep or Path(temporary) / "store"
@@ -185,7 +185,7 @@ def main() -> None:
         for name, arguments in runs.items():
             seconds, peak = measure(*arguments)
             over = name == "report" and (seconds > GOAL_SECONDS or peak > GOAL_BYTES)
-            print(f"{name}: {seconds:.1f} s, {peak / 1e6:.0f} MB at most{'; over the goal' if over else ''}")
+            print(f"{name}: {seconds:.1f} s, {peak / 1e6:.0f} MB peak{'; over the goal' if over else ''}")
         print(f"index.html: {(page / 'index.html').stat().st_size / 1e6:.1f} MB")
 
 

@@ -1,4 +1,4 @@
-"""The arithmetic of bench/scale.py: from what workers noted and what was seen of the driver to figures."""
+"""The figures of bench/scale.py, computed from the workers' times and samples of the driver."""
 
 from __future__ import annotations
 
@@ -9,59 +9,59 @@ from typing import Any
 
 import numpy as np
 
-BEGAN, SLEPT, JUDGED, COMMITTED, USED = range(5)  # columns of what `sleeping.noted` reads
+BEGAN, SLEPT, EVALUATED, COMMITTED, USED = range(5)  # columns of `sleeping.noted`
 
 
 @dataclass(frozen=True)
 class Seen:
-    """What was seen of the driver's process at a moment."""
+    """A sample of the driver's process."""
 
     at: float  # Unix seconds
-    megabytes: float  # of resident memory
-    cpu: float  # seconds used since it began
+    megabytes: float  # resident memory
+    cpu: float  # CPU seconds since its start
 
 
 @dataclass(frozen=True)
 class Driven:
-    """What the driver's process says of itself."""
+    """Times that the driver's process measured itself."""
 
-    began: float  # Unix seconds, when `run` was called
+    began: float  # Unix seconds, at the call of `run`
     ended: float
-    steps: Mapping[str, float]  # seconds of steps within
-    cpu: float  # seconds that `run` used
+    steps: Mapping[str, float]  # seconds of its steps
+    cpu: float  # CPU seconds of `run`
 
 
 def ideal(cells: int, slots: int, seconds: float) -> float:
-    """Seconds that it takes if nothing but the cells takes time: ceil(cells / slots) x seconds."""
+    """Return the ideal seconds, without overhead: ceil(cells / slots) x seconds."""
     return ceil(cells / slots) * seconds
 
 
 def gaps(slots: Mapping[int, np.ndarray]) -> np.ndarray:
-    """Seconds between the end of a cell and the beginning of the next in the same slot, of all slots."""
+    """Return the seconds between consecutive cells of the same slot, for all slots."""
     return np.concatenate([times[1:, BEGAN] - times[:-1, COMMITTED] for times in slots.values()])
 
 
 def at(seen: Sequence[Seen], moment: float, what: str) -> float:
-    """A figure of the driver at a moment, straight between the looks beside it."""
+    """Interpolate a figure of the driver linearly between samples."""
     return float(np.interp(moment, [look.at for look in seen], [getattr(look, what) for look in seen]))
 
 
 def per_cells(committed: np.ndarray, step: int) -> list[float]:
-    """Seconds that each ``step`` cells took, in the order in which they were committed."""
+    """Return the seconds of each ``step`` cells, by commit time."""
     return np.diff(np.sort(committed)[::step]).tolist()
 
 
 def figures(
     slots: Mapping[int, np.ndarray], seen: Sequence[Seen], driven: Driven, workers: int, seconds: float
 ) -> dict[str, Any]:
-    """Everything that the table shows.
+    """Compute the figures of the table.
 
     Args:
-        slots: process -> its cells, as `sleeping.noted` reads them.
-        seen: the driver, now and then.
-        driven: the driver's own words.
+        slots: process -> its cells, as `sleeping.noted` returns them.
+        seen: samples of the driver.
+        driven: the driver's own times.
         workers: slots of the cluster.
-        seconds: what a cell sleeps.
+        seconds: sleep of a cell.
     """
     times = np.concatenate(list(slots.values()))
     committed, cells = np.sort(times[:, COMMITTED]), len(times)
@@ -103,7 +103,7 @@ def figures(
 
 
 def predicted(found: Mapping[str, float], cells: int) -> float:
-    """The efficiency with that many cells: start, end and what a cell takes are as they were found."""
+    """Predict the efficiency for another number of cells, with the measured start, end and overhead per cell."""
     start, end = found["a worker's first cell after, mean, seconds"], found["end, seconds from the last cell on"]
     each = found["gap between two cells, median, seconds"] + found["metrics and store, median, seconds per cell"]
     rounds = ceil(cells / found["slots"])
@@ -112,6 +112,6 @@ def predicted(found: Mapping[str, float], cells: int) -> float:
 
 
 def slope(sizes: Sequence[int], costs: Sequence[float]) -> float:
-    """The exponent with which a cost grows between the two largest sizes: 1 is in proportion."""
+    """Return the exponent of a cost's growth between the two largest sizes; 1: linear."""
     (n, a), (m, b) = sorted(zip(sizes, costs, strict=True))[-2:]
     return log(b / a) / log(m / n)

@@ -1,8 +1,8 @@
-"""The driver's part of bench/scale.py, in a process of its own: a grid of many rows, run with a job that only sleeps.
+"""The driver process of bench/scale.py: runs a grid with many rows and a job that only sleeps.
 
     python bench/scale_run.py ADDRESS STORE NOTES CELLS SECONDS
 
-The grid has pools, which are in the store before the run starts: as if a run had been interrupted after its pictures.
+The grid's pools are in the store before the run starts, as if a run had been interrupted after generating its images.
 Writes ``NOTES/driven.json``.
 """
 
@@ -27,15 +27,15 @@ from augbench.storage.store import Store, json_bytes
 
 DATASETS = 10
 SHOTS = (5, "all")
-N_AUG = (5, 10, 15, 20)  # of one chunk
-OPACITIES = (0.2, 0.5)  # as many rows of memseg
+N_AUG = (5, 10, 15, 20)  # within one chunk
+OPACITIES = (0.2, 0.5)  # one row of memseg each
 ROWS = DATASETS * len(SHOTS) * (1 + len(OPACITIES) * len(N_AUG))
-STEPS = ("make_plan", "subtract", "expected_of", "outline_of", "preflight", "Board", "decode_all", "_assemble")
-"""Names in `runner.driver` of what is timed by itself."""
+STEPS = ("make_plan", "subtract", "expected_of", "outline_of", "preflight", "Scheduler", "decode_all", "_assemble")
+"""Names in `runner.driver` of the steps that are timed separately."""
 
 
 def grid_of(cells: int) -> Grid:
-    """A grid of about that many cells: datasets x (none and two rows of MemSeg) x shots x N_aug x seeds."""
+    """Make a grid of about ``cells`` cells: datasets x (none and two rows of MemSeg) x shots x N_aug x seeds."""
     size = {"test_good": 12, "test_defective": 8}
     surfaces = [
         {"name": "surfaces", "as": f"surfaces{i}", "settings": {"train_good": 24 + i, **size}} for i in range(DATASETS)
@@ -54,7 +54,7 @@ def grid_of(cells: int) -> Grid:
 
 
 def plant_pools(plan: Plan, store: Store) -> None:
-    """Commit every chunk that the plan takes, without pictures: the job looks at none."""
+    """Commit every chunk of the plan without images, since the job reads none."""
     for key, pool in plan.pools.items():
         chunks = range(pool.chunks_for(plan.pool_sizes[key]))
         for chunk in chunks:
@@ -63,7 +63,7 @@ def plant_pools(plan: Plan, store: Store) -> None:
 
 
 def timed(call: Callable[..., Any], name: str, seconds: dict[str, float]) -> Callable[..., Any]:
-    """The same call; adds what it takes to ``seconds[name]``."""
+    """Wrap a call so that it adds its seconds to ``seconds[name]``."""
 
     @functools.wraps(call)
     def timing(*arguments: Any, **options: Any) -> Any:
@@ -77,23 +77,24 @@ def timed(call: Callable[..., Any], name: str, seconds: dict[str, float]) -> Cal
 
 
 def main() -> None:
-    """Plant, run, tell."""
+    """Plant pools, run, write the times."""
     address, store, notes, cells, seconds = sys.argv[1:]
     store, grid = Store(store), grid_of(int(cells))
     plant_pools(make_plan(grid), store)
-    told = dict.fromkeys(STEPS, 0.0)
+    times = dict.fromkeys(STEPS, 0.0)
     for name in STEPS:
-        setattr(driver, name, timed(getattr(driver, name), name, told))
+        setattr(driver, name, timed(getattr(driver, name), name, times))
     print("planted", flush=True)
-    sys.stdin.readline()  # until the other side has counted what that took of the store
+    sys.stdin.readline()  # until the parent has sampled the store's request counts
     began, used = time.time(), sum(os.times()[:2])
     job, console = SleepingJob(float(seconds), Path(notes)), Console(stderr=True)
     summary = driver.run(grid, store, address=address, console=console, job=job)
     ended, used = time.time(), sum(os.times()[:2]) - used
     if summary.done != summary.cells:
         raise SystemExit(f"{summary.done} of {summary.cells} cells: {summary}")
-    said = {"began": began, "ended": ended, "cpu": used, "steps": {name: round(took, 2) for name, took in told.items()}}
-    (Path(notes) / "driven.json").write_text(json.dumps(said))
+    steps = {name: round(took, 2) for name, took in times.items()}
+    driven = {"began": began, "ended": ended, "cpu": used, "steps": steps}
+    (Path(notes) / "driven.json").write_text(json.dumps(driven))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""A training job that only sleeps and writes: what is left is the cost of the driver, of Ray and of the store."""
+"""A training job that only sleeps and writes, to measure the overhead of driver, Ray and store."""
 
 from __future__ import annotations
 
@@ -9,22 +9,22 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-TESTED, DEFECTIVE, EPOCHS = 1004, 110, 50  # pictures of a record, and points of its curves, as in KSDD2
+TESTED, DEFECTIVE, EPOCHS = 1004, 110, 50  # test images, defect images, and epochs of a record, as in KSDD2
 
 
 class SleepingJob:
-    """Stands in for `stages.train.train_cell`: same arguments, same writes, no training, no torch.
+    """Replaces `stages.train.train_cell`: same arguments, same writes, no training, no torch.
 
-    Each process notes its cells in ``notes/times-PID.txt``, a line each: when it began, slept enough, had computed its
-    metrics and had committed, in Unix seconds, and the CPU seconds that the process had used when it began.
+    Each process appends a line per cell to ``notes/times-PID.txt``: the Unix seconds of start, end of sleep, end of
+    evaluation and commit, and the CPU seconds of the process at the start.
     """
 
     def __init__(self, seconds: float, notes: Path) -> None:
         self.seconds = seconds
         self.notes = notes
 
-    def __call__(self, context, pictures, cell, takes):
-        """Sleep, score, commit. It scores once before it sleeps, too: a training also judges on its way."""
+    def __call__(self, context, images, cell, slices):
+        """Sleep, evaluate, commit. Evaluates before the sleep too, as a training does during its epochs."""
         from augbench.stages.train import commit, evaluate
 
         used, times = time.process_time(), [time.time()]
@@ -38,7 +38,7 @@ class SleepingJob:
         result = {**evaluate(scores, cell.protocol), "counts": counts, "curves": curves}
         times.append(time.time())
         seconds = {"total": self.seconds, "fit": self.seconds, "gather": 0.0, "judge": times[-1] - times[-2]}
-        record = commit(context, cell, takes, scores, result, seconds, shown=0)
+        record = commit(context, cell, slices, scores, result, seconds, shown=0)
         times.append(time.time())
         with (self.notes / f"times-{os.getpid()}.txt").open("a") as file:
             file.write(f"{' '.join(map(str, times))} {used}\n")
@@ -46,15 +46,15 @@ class SleepingJob:
 
 
 def scores_of(seed: int) -> pd.DataFrame:
-    """A table of scores of the usual size, drawn at random."""
-    ids = [f"{20000 + place}" for place in range(TESTED)]
+    """Draw a random table of scores of the usual size."""
+    ids = [f"{20000 + i}" for i in range(TESTED)]
     logits = np.random.default_rng(seed).normal(size=TESTED).astype(np.float32)
     labels = np.where(np.arange(TESTED) < DEFECTIVE, "defect", "good")
     return pd.DataFrame({"id": ids, "part": "test", "label": labels, "group": ids, "logit": logits})
 
 
 def noted(notes: Path) -> dict[int, np.ndarray]:
-    """Process -> its lines, in time: cells x (began, slept, judged, committed, CPU seconds when it began)."""
+    """Read the times of each process: cells x (began, slept, evaluated, committed, CPU seconds at the start)."""
     found = {}
     for path in sorted(notes.glob("times-*.txt")):
         found[int(path.stem.partition("-")[2])] = np.loadtxt(path, ndmin=2)

@@ -1,10 +1,10 @@
-"""What of a run grows faster than the number of its cells: CPU seconds of steps at several sizes, and exponents.
+"""Find steps of a run that grow faster than its number of cells: CPU seconds at several sizes, and exponents.
 
     python bench/steps.py [--cells 1000 5000 20000]
 
-Without Ray and without training: planning, subtracting, the board from its making to the last cell, outline, status,
-report. A step whose cost is in proportion to the number of cells has the exponent 1. Each size is measured in a process
-of its own, with a temporary store that holds a record of every second cell.
+Without Ray and without training: planning, subtracting, the scheduler from its construction to the last cell, outline,
+status, report. A step of linear cost has the exponent 1. Each size is measured in its own process, with a temporary
+store that holds a record of every second cell.
 """
 
 from __future__ import annotations
@@ -34,45 +34,45 @@ from augbench.storage.leases import Leases
 from augbench.storage.store import Store
 
 SIZES = (1000, 5000, 20000)
-MOST = 1.15  # an exponent above it is a step to mend
+MOST = 1.15  # a larger exponent marks a step as too slow
 
 
-def play(board: Scheduler) -> int:
-    """Everything a run asks of a board and tells it, as if each chunk and each cell were made at once; cells done."""
-    while board.chunks_left:
-        for pool, chunk in board.next_chunks():
-            board.chunk_done(pool.key, chunk)
-            for spec in board.next_fidelity():  # the engine asks after each chunk
-                board.fidelity_done(spec.key)
+def play(scheduler: Scheduler) -> int:
+    """Drive a scheduler through a run whose chunks and cells complete at once; return the number of cells done."""
+    while scheduler.chunks_left:
+        for pool, chunk in scheduler.next_chunks():
+            scheduler.chunk_done(pool.key, chunk)
+            for spec in scheduler.next_fidelity():  # the driver polls after each chunk
+                scheduler.fidelity_done(spec.key)
     done = 0
-    while (unit := board.next_cell()) is not None:
-        board.cell_done(unit[0].key, {"ap": 0.5})
+    while (unit := scheduler.next_cell()) is not None:
+        scheduler.cell_done(unit[0].key, {"ap": 0.5})
         done += 1
     return done
 
 
 def measure(cells: int, root: Path) -> dict[str, float]:
-    """CPU seconds of every step at that size; the store is filled."""
+    """Measure the CPU seconds of every step at one size, on a filled store."""
     store, grid, seconds = Store(root), grid_of(cells), {}
-    gc.disable()  # Python's collector comes when it likes, and would be counted where it comes
+    gc.disable()  # a collection would be charged to the step it interrupts
 
     def step(name, call):
-        begun = time.process_time()  # what else the machine does shall not count
+        begun = time.process_time()  # CPU time, so other processes do not count
         value = call()
         seconds[name] = time.process_time() - begun
         return value
 
     plan: Plan = step("plan", lambda: make_plan(grid))
     remaining = step("subtract", lambda: subtract(plan, store))
-    assert 0.4 < remaining.done / len(plan.cells) < 0.6, "every second cell was to be done"
+    assert 0.4 < remaining.done / len(plan.cells) < 0.6, "every second cell should be done"
     step("outline", lambda: outline_of(plan).as_dict())
     step("status", lambda: look(store, known_from_store(store)))
     step("read records", lambda: load_records(store))
     step("report", lambda: report(store, "bench"))
     with Leases(store.files) as leases:
-        board = step("make the board", lambda: Scheduler(plan, remaining, store, leases))
-        done = step("hand out and complete", lambda: play(board))
-    assert done == len(remaining.cells) and not board.pools_left and not board.cells_left
+        scheduler = step("make the scheduler", lambda: Scheduler(plan, remaining, store, leases))
+        done = step("dispatch and complete", lambda: play(scheduler))
+    assert done == len(remaining.cells) and not scheduler.pools_left and not scheduler.cells_left
     return {"cells": len(plan.cells), **seconds}
 
 

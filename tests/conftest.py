@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 
-# Before anything reads them. Tests ask no network, and do not wait for one; what is in the home folder of whoever runs
-# them (caches of weights, a token of Ray's, settings of git) decides nothing.
+# Set before any library reads them: tests use no network, and the home folder of whoever runs them (weight caches, a
+# Ray token, git settings) has no effect.
 HOME = tempfile.mkdtemp(prefix="augbench-home-")
 for name in ("HF_HOME", "HF_HUB_CACHE", "XDG_CACHE_HOME", "TORCH_HOME", "AUGBENCH_DATA"):
     os.environ.pop(name, None)
 os.environ |= {"HOME": HOME, "HF_HUB_OFFLINE": "1"}
-os.environ.setdefault("OMP_NUM_THREADS", "1")  # two workers with two threads each would wait for one another
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # two workers with two threads each would compete for the cores
 sys.path.insert(0, str(Path(__file__).parent / "helpers"))
 
 from augbench.core import registry  # noqa: E402
@@ -22,7 +22,7 @@ from augbench.storage.store import Store  # noqa: E402
 
 
 def pytest_collection_modifyitems(items):
-    """A file's tests share fixtures, so a worker takes all of them. Those that kill, kill their own."""
+    """Run all tests of a file on one xdist worker: they share fixtures. Tests kill only processes of their own."""
     for item in items:
         item.add_marker(pytest.mark.xdist_group(item.path.stem))
 
@@ -31,10 +31,10 @@ def pytest_unconfigure():
     shutil.rmtree(HOME, ignore_errors=True)
 
 
-# -- nothing is left behind
+# -- tests leave the process state unchanged
 
 
-# When they are imported, and by pytest.
+# Variables that libraries set on import, and pytest.
 SET_BY_LIBRARIES = {
     "PYTEST_CURRENT_TEST", "KMP_DUPLICATE_LIB_OK", "KMP_INIT_AT_FORK", "TORCHINDUCTOR_CACHE_DIR", "CRC32C_SW_MODE",
     "PYTHONBREAKPOINT", "RAY_CLIENT_MODE",
@@ -42,7 +42,7 @@ SET_BY_LIBRARIES = {
 
 
 def process_state():
-    """What a test, or a file's fixtures, must leave as it was. Libraries may come in meanwhile, with loggers."""
+    """State that a test, or a file's fixtures, must not change. Libraries may be imported meanwhile and add loggers."""
     names = [None, *(name for name, one in logging.root.manager.loggerDict.items() if isinstance(one, logging.Logger))]
     ray, torch = sys.modules.get("ray"), sys.modules.get("torch")
     return {
@@ -50,38 +50,38 @@ def process_state():
         "log levels": {name: logging.getLogger(name).level for name in names},
         "record factory": logging.getLogRecordFactory(),
         "folder": Path.cwd(),
-        "plug-ins": {room: list(registry.find(room)) for room in registry.ROOMS},
+        "plug-ins": {kind: list(registry.find(kind)) for kind in registry.ROOMS},
         "Ray": bool(ray and ray.is_initialized()),
         "threads": torch.get_num_threads() if torch else None,
     }
 
 
-def assert_as_before(before, who):
+def assert_unchanged(before, test):
     after = process_state()
     after["log levels"] = {name: level for name, level in after["log levels"].items() if name in before["log levels"]}
     for state in (before, after):
         state["variables"] = {name: text for name, text in state["variables"].items() if name not in SET_BY_LIBRARIES}
-    if before["threads"] is None:  # torch came in
+    if before["threads"] is None:  # torch was imported meanwhile
         after["threads"] = None
-    for what, was in before.items():
-        if after[what] != was and isinstance(was, dict):
-            changed = {name for name in was.keys() | after[what].keys() if was.get(name) != after[what].get(name)}
-            pytest.fail(f"{who} left other {what}: {sorted(map(str, changed))}")
-        assert after[what] == was, f"{who} left another value of: {what}"
+    for what, old in before.items():
+        if after[what] != old and isinstance(old, dict):
+            changed = {name for name in old.keys() | after[what].keys() if old.get(name) != after[what].get(name)}
+            pytest.fail(f"{test} changed {what}: {sorted(map(str, changed))}")
+        assert after[what] == old, f"{test} changed: {what}"
 
 
 @pytest.fixture(autouse=True, scope="module")
-def _module_leaves_nothing(request, _plugins_of_tests):
+def _module_state_unchanged(request, _plugins_of_tests):
     before = process_state()
     yield
-    assert_as_before(before, request.node.name)
+    assert_unchanged(before, request.node.name)
 
 
 @pytest.fixture(autouse=True)
-def _leaves_nothing(request, _module_leaves_nothing):
+def _state_unchanged(request, _module_state_unchanged):
     before = process_state()
     yield
-    assert_as_before(before, request.node.name)
+    assert_unchanged(before, request.node.name)
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -94,23 +94,23 @@ def _plugins_of_tests():
 
 @contextmanager
 def plugins_restored():
-    """What is added with ``--plugin`` meanwhile is gone afterwards: its file is, too."""
-    tables = [registry._files, registry._versions, *(registry.find(room) for room in registry.ROOMS)]
+    """Remove plug-ins added with ``--plugin`` on exit: their files are gone by then, too."""
+    tables = [registry._files, registry._versions, *(registry.find(kind) for kind in registry.ROOMS)]
     before = [dict(table) for table in tables]
     yield
-    for table, was in zip(tables, before, strict=True):
+    for table, old in zip(tables, before, strict=True):
         table.clear()
-        table.update(was)
+        table.update(old)
 
 
 @pytest.fixture(autouse=True, scope="module")
-def _plugins_of_the_file(_module_leaves_nothing):
+def _plugins_of_the_file(_module_state_unchanged):
     with plugins_restored():
         yield
 
 
 @pytest.fixture(autouse=True)
-def _plugins_of_the_test(_leaves_nothing):
+def _plugins_of_the_test(_state_unchanged):
     with plugins_restored():
         yield
 
@@ -133,7 +133,7 @@ def _s3_server():
 
 @pytest.fixture
 def s3(_s3_server, monkeypatch):
-    """A real S3 server on loopback with the empty bucket ``bucket``; clients find it by their variables."""
+    """An S3 server on loopback with the empty bucket ``bucket``; environment variables point clients to it."""
     for name, value in _s3_server.variables.items():
         monkeypatch.setenv(name, value)
     _s3_server.reset()
@@ -150,9 +150,9 @@ def any_store(request, tmp_path):
     return Store(tmp_path / "store" if request.param == "local" else f"memory://{tmp_path.name}")
 
 
-@pytest.fixture(scope="module")  # so that what other fixtures of a module make is made in the same way
+@pytest.fixture(scope="module")  # module scope, so that other fixtures of the module compute under it too
 def one_thread():
-    """Torch on one thread: small models gain nothing from more, and the numbers stay the same on every machine."""
+    """Limit torch to one thread: small models gain nothing from more, and results are the same on every machine."""
     import torch
 
     threads = torch.get_num_threads()

@@ -1,4 +1,4 @@
-"""What every discovered dataset and augmenter must keep. A new plug-in inherits these tests by being there."""
+"""Contract tests of every discovered dataset and augmenter; a new plug-in is included automatically."""
 
 import layouts
 import pytest
@@ -10,7 +10,7 @@ from augbench.testing import AugmenterContract, AugmenterIdentity, DatasetContra
 
 DATASETS = sorted(registry.find("datasets"))
 AUGMENTERS = sorted(registry.find("augmenters"))
-SMALL = {  # settings with which an augmenter of diffusion is done in seconds
+SMALL = {  # settings with which a diffusion augmenter takes seconds
     "ddpm": {
         "bundle": "micro-sd",
         "zero": {"epochs": 1, "alpha": 0.6, "instances": 2},
@@ -38,10 +38,10 @@ class TestDatasets(DatasetContract):
     @pytest.fixture
     def settings(self, name, tmp_path):
         draw = getattr(layouts, f"draw_{name}", None)
-        assert draw, f"add draw_{name} to tests/helpers/layouts.py: a tiny one in its official layout"
+        assert draw, f"add draw_{name} to tests/helpers/layouts.py: a tiny dataset in its official layout"
         return draw(tmp_path / "data")
 
-    def test_says_where_it_comes_from(self, dataset):
+    def test_states_its_origin(self, dataset):
         assert dataset.embedded or dataset.name == "folder" or (dataset.citation and dataset.homepage)
 
 
@@ -102,7 +102,7 @@ def test_augmenter_can_be_planned_everywhere(name, tmp_path):
     for dataset in DATASETS:
         settings = getattr(layouts, f"draw_{dataset}")(tmp_path / dataset)
         if name in NEED_MASKS and dataset == "folder":
-            continue  # class folders have no masks
+            continue  # class folders come without masks
         augmenters = list(dict.fromkeys(["none", name]))  # `none` can be planned for every task
         grid = tiny_grid(datasets=[{"name": dataset, "settings": settings}], augmenters=augmenters, shots=["all"])
         plan = make_plan(grid)

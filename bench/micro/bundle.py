@@ -1,11 +1,11 @@
-"""What the micro bundles are made of: VAE, tokenizer, text encoders, U-Nets; and how they are used and saved.
+"""The parts of the micro pipelines: VAE, tokenizer, text encoders, U-Nets; and how to use and save them.
 
 The architectures are those of Stable Diffusion 1.5 and of SDXL inpainting, built from diffusers' and transformers' own
-classes; only widths and depths differ. `micro-sdxl-inpaint` takes VAE, tokenizer and first text encoder of `micro-sd`.
+classes; only widths and depths differ. `micro-sdxl-inpaint` shares VAE, tokenizer and first text encoder of `micro-sd`.
 
-The VAE has f = 2: 64 x 64 images become 4 x 32 x 32 latents. Four channels, as diffusers' inpainting takes U-Nets with
-4 or 9 input channels only; and then f = 4 keeps too little of images that are all grain: of 4 x 4 patches the four best
-linear functions leave 24.5 dB, of 2 x 2 patches 29.0 dB (PCA of the corpus). Images are N,3,H,W, uint8 or float in
+The VAE has f = 2: 64 x 64 images become 4 x 32 x 32 latents. Four channels, as diffusers' inpainting supports only
+U-Nets with 4 or 9 input channels. With four, f = 4 would lose too much of fine-grained images: PCA of the corpus with
+four components reaches 24.5 dB on 4 x 4 patches, and 29.0 dB on 2 x 2 patches. Images are N,3,H,W, uint8 or float in
 [-1, 1].
 """
 
@@ -36,20 +36,20 @@ LATENT_CHANNELS = 4
 INPAINTING_CHANNELS = 9  # latents, mask, latents of the masked image, in diffusers' order
 VAE_WIDTHS = (24, 48)  # one halving: f = 2
 VAE_BATCH = 64  # of a round trip
-WIDTHS = (64, 80, 80)  # the files of both bundles and micro_resnet are to stay under 16 MB
-TEXT_WIDTH, SECOND_WIDTH = 96, 64  # of the text encoders; SDXL's U-Net reads both side by side
+WIDTHS = (64, 80, 80)  # keeps both pipelines and micro_resnet under 16 MB
+TEXT_WIDTH, SECOND_WIDTH = 96, 64  # of the text encoders; SDXL's U-Net reads both, concatenated
 TIME_IDS = 6  # SDXL's size conditioning: original size, crop, target size
 TIME_ID_WIDTH = 32
-ORIGINS = ("_name_or_path", "is_local", "local_files_only")  # what configurations tell of the machine
+ORIGINS = ("_name_or_path", "is_local", "local_files_only")  # fields of configurations that reveal local paths
 DIFFUSION = {
     "beta_start": 0.00085,
     "beta_end": 0.03,
     "beta_schedule": "scaled_linear",
     "prediction_type": "v_prediction",
 }
-"""More noise than Stable Diffusion's 0.012: its last step leaves a signal of 0.5 % in power, which summed over 32 x 32
-places still shows the mean colour. A model trained so reads the colour off the noise and never learns to take it from
-the text, and in pure noise it sees gray."""
+"""More noise than Stable Diffusion's beta_end of 0.012, whose last step leaves a signal of 0.5 % in power. Summed over
+32 x 32 positions, that still shows the mean colour: a model then learns the colour from the residual signal, not from
+the text, and generates gray from pure noise."""
 LENGTH = 77  # tokens of a prompt, as in Stable Diffusion
 VOCABULARY = 2048  # at most; only pieces that occur twice are merged
 MORE = (
@@ -65,9 +65,9 @@ MORE = (
     "asphalt road floor pavement bottle cable capsule grid hazelnut nut screw pill toothbrush transistor zipper "
     "shadow"
 )
-"""Words that no caption of the corpus needs; the models see some of them as words without a meaning."""
+"""Words outside the corpus's captions that get their own tokens; the models learn no meaning for them."""
 ENDS = [chr(code) for code in (*range(0x21, 0x7F), *range(0x680, 0x6C0))]
-"""Characters that end in each byte that a character can end in: the trainer keeps those ends of words that it saw."""
+"""Characters that cover every possible last byte: the tokenizer's trainer keeps only word endings that it has seen."""
 
 
 def vae() -> AutoencoderKL:
@@ -79,7 +79,7 @@ def vae() -> AutoencoderKL:
         layers_per_block=1,
         latent_channels=LATENT_CHANNELS,
         norm_num_groups=8,
-        mid_block_add_attention=False,  # over 32 x 32 places it would cost more than all else
+        mid_block_add_attention=False,  # on 32 x 32 positions it would dominate the cost
         sample_size=2 * LATENT,
         scaling_factor=1.0,
         force_upcast=False,
@@ -87,7 +87,7 @@ def vae() -> AutoencoderKL:
 
 
 def load_vae(folder: Path, device: torch.device | str = "cpu") -> AutoencoderKL:
-    """Load a saved VAE in float32: with the rounding of the file, without that of fp16 arithmetic."""
+    """Load a saved VAE in float32: fp16 weights, but float32 arithmetic."""
     return AutoencoderKL.from_pretrained(folder, dtype=torch.float32).to(device).eval()
 
 
@@ -116,17 +116,17 @@ def round_trip(model: AutoencoderKL, pixels: torch.Tensor) -> torch.Tensor:
 
 
 def trained_tokenizer(texts: Iterable[str]) -> CLIPTokenizer:
-    """Train CLIP's tokenizer anew on these texts and the words of `MORE`.
+    """Train CLIP's tokenizer on these texts and the words of `MORE`.
 
-    Their words become one token each; anything else falls into pieces, down to bytes, so that no text is refused.
+    Their words become one token each; other text splits into pieces, down to bytes, so any text can be encoded.
     """
-    shipped = CLIPTokenizer.from_pretrained(MODELS / "micro-sd" / "tokenizer")  # for its rules, not for its words
+    shipped = CLIPTokenizer.from_pretrained(MODELS / "micro-sd" / "tokenizer")  # for its rules, not its vocabulary
     seen = [*texts, *(f"{word} {word}" for word in MORE.split()), *ENDS]
     return shipped.train_new_from_iterator(seen, VOCABULARY, min_frequency=2, show_progress=False)
 
 
 def unet(kind: str, in_channels: int = INPAINTING_CHANNELS) -> UNet2DConditionModel:
-    """Make an untrained U-Net for 32 x 32 latents. Text is read at 8 x 8 only: at 16 x 16 too it halves the speed."""
+    """Make an untrained U-Net for 32 x 32 latents. Cross-attention only at 8 x 8, as 16 x 16 halves the speed."""
     own: dict[str, object] = {
         "cross_attention_dim": TEXT_WIDTH,
         "addition_embed_type": "text",  # the text also joins the embedding of time and so reaches every block, as in
@@ -172,7 +172,7 @@ def text_encoder(tokenizer: CLIPTokenizer, width: int = TEXT_WIDTH, projected: b
 
 
 def four_channels(nine: UNet2DConditionModel) -> UNet2DConditionModel:
-    """Cut the mask inputs off the U-Net of `micro-sd`: exactly what the larger one does with zeros there."""
+    """Remove the mask inputs from the U-Net of `micro-sd`; equals the larger one with zeros there."""
     four = unet(SD, LATENT_CHANNELS)
     weights = nine.state_dict()
     weights["conv_in.weight"] = weights["conv_in.weight"][:, :LATENT_CHANNELS].contiguous()
@@ -182,15 +182,15 @@ def four_channels(nine: UNet2DConditionModel) -> UNet2DConditionModel:
 
 @torch.no_grad()
 def widened(source: UNet2DConditionModel) -> UNet2DConditionModel:
-    """Make SDXL's U-Net so that it begins where one of Stable Diffusion ended, both with 9 channels.
+    """Make SDXL's U-Net, initialised from one of Stable Diffusion, both with 9 channels.
 
-    The 1 x 1 convolutions around the transformers become linear layers; what reads the second text encoder, and the
-    last layer of the embedding of pooled text and sizes, begin at zero.
+    The 1 x 1 convolutions around the transformers become linear layers. The weights for the second text encoder, and
+    the last layer of the embedding of pooled text and sizes, are zero-initialised.
     """
     target = unet(SDXL)
     old, new = source.state_dict(), target.state_dict()
     for name, tensor in old.items():
-        if name.startswith("add_embedding"):  # SDXL has another
+        if name.startswith("add_embedding"):  # differs in SDXL
             continue
         if new[name].shape == tensor.shape:
             new[name] = tensor
@@ -206,7 +206,7 @@ def widened(source: UNet2DConditionModel) -> UNet2DConditionModel:
 
 
 def sd_pipeline(vae: nn.Module, encoder: nn.Module, tokenizer: CLIPTokenizer, nine: nn.Module) -> DiffusionPipeline:
-    """Put `micro-sd` together; the U-Net with 9 channels is cut to 4."""
+    """Assemble `micro-sd`; the U-Net with 9 channels is cut to 4."""
     return StableDiffusionPipeline(
         vae=vae,
         text_encoder=encoder,
@@ -222,7 +222,7 @@ def sd_pipeline(vae: nn.Module, encoder: nn.Module, tokenizer: CLIPTokenizer, ni
 def sdxl_pipeline(
     vae: nn.Module, encoders: list[nn.Module], tokenizer: CLIPTokenizer, nine: nn.Module
 ) -> DiffusionPipeline:
-    """Put `micro-sdxl-inpaint` together."""
+    """Assemble `micro-sdxl-inpaint`."""
     return StableDiffusionXLInpaintPipeline(
         vae=vae,
         text_encoder=encoders[0],
@@ -236,16 +236,16 @@ def sdxl_pipeline(
 
 
 def save(pipeline: DiffusionPipeline, folder: Path) -> None:
-    """Write a diffusers folder with fp16 safetensors that does not tell where its parts came from."""
+    """Write a diffusers folder with fp16 safetensors, without local paths in its configurations."""
     for part in pipeline.components.values():
         if isinstance(part, nn.Module):
             part.cpu().half()
     pipeline.save_pretrained(folder)
-    for path in folder.glob("tokenizer*"):  # vocab.json and merges.txt, which transformers before version 5 reads
+    for path in folder.glob("tokenizer*"):  # vocab.json and merges.txt, for transformers before version 5
         pipeline.tokenizer.backend_tokenizer.model.save(str(path))
     for path in folder.rglob("*config.json"):
         settings = json.loads(path.read_text(encoding="utf-8"))
-        kept = {name: value for name, value in settings.items() if name not in ORIGINS}
-        path.write_text(json.dumps(kept, indent=2) + "\n", encoding="utf-8")
+        public = {name: value for name, value in settings.items() if name not in ORIGINS}
+        path.write_text(json.dumps(public, indent=2) + "\n", encoding="utf-8")
     for path in folder.rglob("*.safetensors"):
-        path.chmod(0o644)  # that library writes files that only their owner can read
+        path.chmod(0o644)  # safetensors writes files with mode 0600

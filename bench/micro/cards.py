@@ -1,8 +1,8 @@
-"""The model cards of other weights than the shipped ones: the same words, with other settings and scores.
+"""Write the model cards of other weights than the shipped ones: the same text, with other settings and scores.
 
     python bench/micro/cards.py OUT
 
-OUT holds the bundles, each with its `training.json`, and the `evaluation.json` of evaluate_bundles.py. The card of a
+OUT holds the pipelines, each with its `training.json`, and the `evaluation.json` of evaluate_bundles.py. The card of a
 `micro_resnet` is written by train_resnet.py.
 """
 
@@ -15,7 +15,7 @@ from pathlib import Path
 
 from bundle import SD, SDXL
 from corpus.defects import DEFECTS
-from corpus.pictures import GOOD_SHARE, TRAINED
+from corpus.images import NORMAL_SHARE, TRAINED
 from evaluate_bundles import by_word, rows, table
 
 from augbench.core.weights import parameters
@@ -23,14 +23,14 @@ from augbench.diffusion.pipelines import MODELS
 from augbench.stages.provenance import versions
 
 HOW = {
-    SD: "the text encoder learned to read captions first and stayed as it was; `bench/micro/train_unet.py` says more",
-    SDXL: "begun with the 9-channel U-Net of `micro-sd`, the second text encoder learned to read captions first; "
-    "`bench/micro/train_unet.py` says more",
+    SD: "the text encoder was pretrained on captions, then frozen; see `bench/micro/train_unet.py`",
+    SDXL: "initialised from the 9-channel U-Net of `micro-sd`; the second text encoder was pretrained on captions; "
+    "see `bench/micro/train_unet.py`",
 }
 
 
 def card(name: str, settings: dict[str, str], scores: str) -> str:
-    """Fill the shipped card of that name: the named lines of its first table, and all between Scores and Limits."""
+    """Fill in the shipped card of that name: lines of its first table by key, and the section Scores."""
     text = (MODELS / name / "README.md").read_text(encoding="utf-8")
     for key, value in settings.items():
         text, count = re.subn(
@@ -42,19 +42,19 @@ def card(name: str, settings: dict[str, str], scores: str) -> str:
 
 
 def common(about: dict) -> dict[str, str]:
-    """Write the settings that all cards have."""
+    """Format the settings that all cards have."""
     several = "s" if about["threads"] > 1 else ""
     device = f"{about['threads']} CPU thread{several}" if about["device"] == "cpu" else "a GPU"
     return {
         "data": f"{about['images']:,} images of augbench's corpus (`bench/micro/corpus`): {len(TRAINED)} materials, "
-        f"{len(DEFECTS)} kinds of defect, {GOOD_SHARE:.0%} normal",
+        f"{len(DEFECTS)} kinds of defect, {NORMAL_SHARE:.0%} normal",
         "time": f"{about['seconds'] / 60:.0f} minutes on {device}",
         "made with": ", ".join(f"{package} {version}" for package, version in versions().items()),
     }
 
 
 def training(about: dict) -> str:
-    """Write steps, optimiser and precision of a training."""
+    """Format steps, optimiser and precision of a training."""
     return (
         f"{about['steps']:,} steps of {about['batch']}, AdamW, lr {about['lr']}, cosine, mixed precision: "
         f"{about['mixed_precision']}, seed {about['seed']}"
@@ -68,12 +68,12 @@ def resnet_card(about: dict, found: dict[str, dict]) -> str:
         material = "never seen" if scores["material"] is None else f"{scores['material']:.1%}"
         worst = f"{scores['worst word']} {scores['worst']:.1%}"
         lines.append([part, material, f"{scores['defect']:.1%}", worst, f"{scores['ap']:.3f}"])
-    said = f"Of the file with the heads of its training, {about['judged']:,} images each. AP: defect against normal."
-    return card("micro_resnet", common(about) | {"training": training(about)}, f"{said}\n\n{table(lines)}")
+    intro = f"Of the file with the heads of its training, {about['judged']:,} images each. AP: defect against normal."
+    return card("micro_resnet", common(about) | {"training": training(about)}, f"{intro}\n\n{table(lines)}")
 
 
 def bundle_card(name: str, out: Path) -> str:
-    """Write the card of one bundle."""
+    """Write the card of one pipeline."""
     folder = out / name
     about, found = (json.loads(path.read_text()) for path in (folder / "training.json", out / "evaluation.json"))
     vae = about["vae_training"]
@@ -88,7 +88,7 @@ def bundle_card(name: str, out: Path) -> str:
     }
     short = [line[0] for line in rows(found) if line[-1] == "short"]
     scores = [
-        f"By `bench/micro/evaluate_bundles.py`, for both bundles together; {found['steps']} steps, guidance "
+        f"By `bench/micro/evaluate_bundles.py`, for both pipelines together; {found['steps']} steps, guidance "
         f"{found['guidance']:g}. A probe (a small CNN that\nshares no weights or images with anything here) names "
         "material and defect. Reserved materials are those that no training saw.",
         table(rows(found)),
@@ -99,9 +99,9 @@ def bundle_card(name: str, out: Path) -> str:
 
 
 def main() -> None:
-    """Write the cards of both bundles."""
+    """Write the cards of both pipelines."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("out", type=Path, help="what train_unet.py wrote to")
+    parser.add_argument("out", type=Path, help="the output folder of train_unet.py")
     args = parser.parse_args()
     for name in (SD, SDXL):
         (args.out / name / "README.md").write_text(bundle_card(name, args.out), encoding="utf-8")

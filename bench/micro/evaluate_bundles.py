@@ -1,14 +1,14 @@
-"""What the micro bundles can do, against the goals they were made for: the table of their model cards.
+"""Evaluate the micro pipelines against their goals: the table of their model cards.
 
     python bench/micro/evaluate_bundles.py OUT [--out evaluation.json]
 
-OUT holds `micro-sd` and `micro-sdxl-inpaint`. A probe that shares nothing with them names material and defect: in the
-VAE's reconstructions, in images made from text, and in normal images that were inpainted. All on seeds that no training
-saw, and where an image is given also on the materials that none saw. Needs an idle machine for the speed.
+OUT holds `micro-sd` and `micro-sdxl-inpaint`. An independent probe classifies material and defect: in the VAE's
+reconstructions, in images generated from text, and in inpainted normal images. All use seeds of no training;
+reconstruction and inpainting also use materials of no training. The speed needs an idle machine.
 
-Of the VAE also the fingerprint: AP of a classifier that was told to separate normal images from their own round trip,
-judged on other normal images. 0.5 means that it cannot; a detector trained with images that carry a fingerprint learns
-that instead of the defect.
+The fingerprint of the VAE is the AP of a classifier trained to separate normal images from their own round trip,
+evaluated on other normal images. 0.5 means that it cannot; a detector trained with images that carry a fingerprint
+learns that instead of the defect.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ import sheets
 import torch
 from accelerate import Accelerator
 from bundle import SD, SDXL
-from corpus.pictures import DEFECT_WORDS, RESERVED, TRAINED, Item, captions, make, of_items, plan
+from corpus.images import DEFECT_WORDS, RESERVED, TRAINED, Item, captions, make, of_items, plan
 from corpus.words import WORDS
 from diffusers import AutoencoderKL
 from probe import CHECKPOINT, Network, logits_of, probe, scores, trained
@@ -74,20 +74,20 @@ def fingerprint_network(vae: AutoencoderKL, settings: dict) -> Network:
     return trained([1], TensorDataset(both, (torch.arange(len(both)) >= len(real)).float()), loss, settings)
 
 
-def fingerprint(network: Network, real: torch.Tensor, made: torch.Tensor) -> float:
-    """Compute the AP of round trips against the images they are of; half of all are round trips: chance is 0.5."""
-    logits = logits_of(network, torch.cat([real, made]))[:, 0].numpy()
+def fingerprint(network: Network, real: torch.Tensor, decoded: torch.Tensor) -> float:
+    """Compute the AP of round trips against their originals; both are equally many, so chance is 0.5."""
+    logits = logits_of(network, torch.cat([real, decoded]))[:, 0].numpy()
     return average_precision(np.arange(len(logits)) >= len(real), logits)
 
 
-def round_trips(vae: AutoencoderKL, judge: Network, count: int, separator: Network) -> dict[str, dict]:
-    """Measure what a VAE keeps; ``left`` is the probe's accuracy relative to that on originals."""
+def round_trips(vae: AutoencoderKL, network: Network, count: int, separator: Network) -> dict[str, dict]:
+    """Measure what a VAE preserves; ``left`` is the probe's accuracy relative to that on originals."""
     found = {}
     for name, materials in PARTS.items():
         corpus = make(count, SEEDS["vae"][name], materials=materials)
         real = tensor_of(corpus.images)
         made = bundle.round_trip(vae, real)
-        before, after = (scores(judge, pixels, corpus.items) for pixels in (real, made))
+        before, after = (scores(network, pixels, corpus.items) for pixels in (real, made))
         normal = torch.from_numpy(corpus.defect == 0)
         found[name] = {
             "psnr": peak_signal_noise_ratio(made.float(), real.float(), data_range=255.0).item(),
@@ -97,8 +97,8 @@ def round_trips(vae: AutoencoderKL, judge: Network, count: int, separator: Netwo
     return found
 
 
-def text_to_image(folder: Path, judge: Network, count: int, device: str) -> dict:
-    """Judge ``count`` images for each defect word and for none, each with a caption that names its material."""
+def text_to_image(folder: Path, network: Network, count: int, device: str) -> dict:
+    """Evaluate ``count`` images for each defect and for none, each with a caption that names its material."""
     draw = rng("evaluate-text", SEEDS["text"])
     items = [
         Item(SEEDS["text"], number, TRAINED[draw.integers(len(TRAINED))], "", defect)
@@ -107,30 +107,30 @@ def text_to_image(folder: Path, judge: Network, count: int, device: str) -> dict
     # The first name of a material, as "stone" may be granite or slate.
     prompts = [next(text for text in captions(item, 100) if item.material in text) for item in items]
     made = sheets.generated(sheets.load(folder, device), prompts, SEEDS["text"])
-    found = scores(judge, tensor_of(made), items)
+    found = scores(network, tensor_of(made), items)
     words = {word: share for word, share in found["by_defect"].items() if word != "good"}
     worst = min(words, key=lambda word: words[word])
     return found | {"defect, mean": float(np.mean(list(words.values()))), "worst": words[worst], "worst word": worst}
 
 
-def inpainting(folder: Path, judge: Network, count: int, device: str) -> dict[str, dict]:
-    """Inpaint defects into normal images: change inside against outside the mask before paste-back, and the probe.
+def inpainting(folder: Path, network: Network, count: int, device: str) -> dict[str, dict]:
+    """Inpaint defects into normal images; compare the change inside and outside the mask before compositing.
 
-    The masks are the regions of the defects that the corpus would have drawn there.
+    The probe classifies the results. The masks are the regions of the defects that the corpus would have drawn.
     """
     pipeline, found = sheets.load(folder, device), {}
     for name, materials in PARTS.items():
         seed = SEEDS["inpainting"][name]
         items = [item for item in (plan(seed, i, materials) for i in range(2 * count)) if item.defect][:count]
         masks = regions(of_items(items))
-        keep = np.flatnonzero(masks.mean((1, 2)) < 0.9)  # where all is masked there is no outside
+        keep = np.flatnonzero(masks.mean((1, 2)) < 0.9)  # a full mask has no outside
         items, masks = [items[row] for row in keep], masks[keep]
-        normal = of_items([replace(item, defect="") for item in items])  # the same pieces in the same light
+        normal = of_items([replace(item, defect="") for item in items])  # the same pieces under the same light
         prompts = [f"{item.material} background with {WORDS[item.defect].one}" for item in items]
         made = sheets.inpainted(pipeline, normal, prompts, masks, seed)
         change = np.abs(made.astype(float) - normal.images).mean(3)
         inside, outside = float(change[masks].mean()), float(change[~masks].mean())
-        before, after = (scores(judge, tensor_of(images), items) for images in (normal.images, made))
+        before, after = (scores(network, tensor_of(images), items) for images in (normal.images, made))
         found[name] = {
             "images": len(made),
             "inside": inside,
@@ -143,7 +143,7 @@ def inpainting(folder: Path, judge: Network, count: int, device: str) -> dict[st
 
 
 def speed(folder: Path, device: str, dtype: torch.dtype) -> float:
-    """Measure images per second of text to image by one process: the best of some runs, as others only disturb."""
+    """Measure the images per second of text to image in one process: the best of several runs."""
     pipeline, times = sheets.load(folder, device, dtype), []
     for _ in range(SPEED["runs"]):
         begun = time.perf_counter()
@@ -153,24 +153,24 @@ def speed(folder: Path, device: str, dtype: torch.dtype) -> float:
 
 
 def rows(found: dict) -> list[list[str]]:
-    """Lay out the table: what, goal, on unseen seeds (which the goal is for), on reserved materials, met or short."""
-    vae, text, paint = found["vae"], found["text"], found["inpainting"]
+    """Lay out the table: measure, goal, value on unseen seeds (for the goal), on reserved materials, met or short."""
+    vae, text, inpainted = found["vae"], found["text"], found["inpainting"]
 
-    def row(what: str, shown: list[str], value: float = 0.0, goal: str = "", form: str = ".0%") -> list[str]:
+    def row(what: str, values: list[str], value: float = 0.0, goal: str = "", form: str = ".0%") -> list[str]:
         verdict = ("met" if value >= GOALS[goal] else "short") if goal else ""
-        return [what, f">= {GOALS[goal]:{form}}" if goal else "", *[*shown, ""][:2], verdict]
+        return [what, f">= {GOALS[goal]:{form}}" if goal else "", *[*values, ""][:2], verdict]
 
     psnr = [part["psnr"] for part in vae.values()]
     lines = [["what", "goal", "unseen seed", "reserved materials", ""]]
     lines.append(row("VAE: PSNR of the round trip, dB", [f"{value:.2f}" for value in psnr], psnr[0], "psnr", ".0f"))
     for what in ("material", "defect"):
         left = [part["left"][what] for part in vae.values()]
-        shown = [f"{value:.1%}" for value in left]
-        lines.append(row(f"VAE: probe on round trips, {what}, relative", shown, left[0], f"round trip, {what}"))
+        values = [f"{value:.1%}" for value in left]
+        lines.append(row(f"VAE: probe on round trips, {what}, relative", values, left[0], f"round trip, {what}"))
     mean, worst, material = text["defect, mean"], text["worst"], text["material"]
-    ratios = [f"{p['inside / outside']:.1f} ({p['inside']:.1f} / {p['outside']:.1f})" for p in paint.values()]
-    recognised = [f"{part['defect']:.1%} (before {part['defect before']:.1%})" for part in paint.values()]
-    ratio = paint["unseen seed"]["inside / outside"]
+    ratios = [f"{p['inside / outside']:.1f} ({p['inside']:.1f} / {p['outside']:.1f})" for p in inpainted.values()]
+    recognised = [f"{part['defect']:.1%} (before {part['defect before']:.1%})" for part in inpainted.values()]
+    ratio = inpainted["unseen seed"]["inside / outside"]
     lines += [
         row("VAE: fingerprint AP (0.5 is none)", [f"{part['fingerprint']:.3f}" for part in vae.values()]),
         row("text to image: defect, mean", [f"{mean:.1%}"], mean, "text, defect, mean"),
@@ -178,7 +178,7 @@ def rows(found: dict) -> list[list[str]]:
         row("text to image: material", [f"{material:.1%}"], material, "text, material"),
         row("inpainting: change inside / outside", ratios, ratio, "inpainting, inside / outside", "g"),
         row("inpainting: defect recognised", recognised),
-        row("inpainting: material still recognised", [f"{part['material']:.1%}" for part in paint.values()]),
+        row("inpainting: material still recognised", [f"{part['material']:.1%}" for part in inpainted.values()]),
     ]
     for name, rate in found["speed"].items():
         what = f"images/s, {found['steps']} steps with CFG, batch {SPEED['batch']}, {name}"
@@ -187,7 +187,7 @@ def rows(found: dict) -> list[list[str]]:
 
 
 def by_word(found: dict) -> list[list[str]]:
-    """Lay out how often each defect is recognised: the words, then a line for each way of making images."""
+    """Lay out the recall of each defect: a header, then a line for each way of generating images."""
     words = list(found["text"]["by_defect"])
     parts = {"text to image": found["text"]} | {f"inpainting, {k}": v for k, v in found["inpainting"].items()}
     lines = [
@@ -198,29 +198,29 @@ def by_word(found: dict) -> list[list[str]]:
 
 
 def table(lines: list[list[str]]) -> str:
-    """Write lines as a table in Markdown, the first as its head."""
+    """Format lines as a Markdown table; the first is the header."""
     return "\n".join(f"| {' | '.join(line)} |" for line in (lines[0], ["---"] * len(lines[0]), *lines[1:]))
 
 
 def main() -> None:
-    """Judge, print the tables in Markdown, write the JSON."""
+    """Evaluate, print the tables in Markdown, write the JSON."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder", type=Path, help="what train_unet.py wrote to")
+    parser.add_argument("folder", type=Path, help="the output folder of train_unet.py")
     parser.add_argument("--judged", type=int, default=2000, help="reconstructions of each part")
-    parser.add_argument("--per-word", type=int, default=64, help="images made from text for each defect word")
+    parser.add_argument("--per-word", type=int, default=64, help="images generated from text for each defect")
     parser.add_argument("--painted", type=int, default=200, help="inpainted images of each part")
-    parser.add_argument("--probe", type=Path, default=CHECKPOINT, help="where the trained probe is kept")
+    parser.add_argument("--probe", type=Path, default=CHECKPOINT, help="file of the trained probe")
     parser.add_argument("--out", type=Path, help="write the numbers to this JSON file")
     args = parser.parse_args()
     device = Accelerator().device.type
     kinds = {"float32": torch.float32, "bfloat16": torch.bfloat16}
-    judge = probe(args.probe)
+    network = probe(args.probe)
     vae = bundle.load_vae(args.folder / SD / "vae", device)
     found = {
         "speed": {name: speed(args.folder / SD, device, kind) for name, kind in kinds.items()},
-        "vae": round_trips(vae, judge, args.judged, fingerprint_network(vae, FINGERPRINT)),
-        "text": text_to_image(args.folder / SD, judge, args.per_word, device),
-        "inpainting": inpainting(args.folder / SDXL, judge, args.painted, device),
+        "vae": round_trips(vae, network, args.judged, fingerprint_network(vae, FINGERPRINT)),
+        "text": text_to_image(args.folder / SD, network, args.per_word, device),
+        "inpainting": inpainting(args.folder / SDXL, network, args.painted, device),
         "guidance": sheets.GUIDANCE,
         "steps": sheets.STEPS,
         "versions": versions(),

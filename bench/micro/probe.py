@@ -1,9 +1,8 @@
-"""The judge of generated images: a small CNN that names the material and the defect of an image of the corpus.
+"""The probe of generated images: a small CNN that classifies material and defect of an image of the corpus.
 
-How far its accuracy falls on reconstructed or generated images says what they have lost. It shares no weights, layers
-or images with `micro_resnet`, by whose features the VAE is trained. It knows all materials, the reserved ones too, so
-that it can judge images of them. It is trained on sharp images only: blur in its training would make it forgive the
-blur that it is to find.
+The drop of its accuracy on reconstructed or generated images measures what they have lost. It shares no weights, layers
+or images with `micro_resnet`, whose features train the VAE. It knows all materials, including the reserved ones, so
+that it can classify images of them. It is trained on sharp images only, so that it does not tolerate blur.
 """
 
 from __future__ import annotations
@@ -13,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from accelerate import Accelerator
-from corpus.pictures import DEFECT_WORDS, MATERIAL_WORDS, Item, make
+from corpus.images import DEFECT_WORDS, MATERIAL_WORDS, Item, make
 from safetensors.torch import load_model, save_model
 from torch import nn
 from torch.nn import functional
@@ -30,9 +29,9 @@ SIZES = [len(MATERIAL_WORDS), len(DEFECT_WORDS)]
 
 
 class Network(nn.Module):
-    """Pairs of 3 x 3 convolutions, each pair at half the size of the one before; mean and maximum; one layer.
+    """Pairs of 3 x 3 convolutions, each pair at half the previous size; mean and maximum pooling; one linear layer.
 
-    The first keeps the full resolution, as lines and grain of a pixel's width are what a poor image lacks.
+    The first convolution keeps the full resolution, as poor images lack lines and grain of a pixel's width.
     """
 
     def __init__(self, outputs: int) -> None:
@@ -56,10 +55,10 @@ def _block(before: int, channels: int, stride: int) -> list[nn.Module]:
 
 
 def trained(sizes: list[int], dataset: TensorDataset, loss: Loss, settings: dict) -> Network:
-    """Train a network with so many logits on N,3,H,W uint8 and what belongs to them.
+    """Train a network with ``sizes`` logits on N,3,H,W uint8 and their targets.
 
-    ``loss`` takes the logits of a batch, split by ``sizes``, and what belongs to it. All images of a batch are mirrored
-    and turned by right angles alike.
+    ``loss`` takes the logits of a batch, split by ``sizes``, and its targets. All images of a batch are flipped and
+    rotated by right angles in the same way.
     """
     network = Network(sum(sizes))
 
@@ -86,7 +85,7 @@ def named_loss(logits: tuple[torch.Tensor, ...], *wanted: torch.Tensor) -> torch
 
 
 def probe(checkpoint: Path = CHECKPOINT, **settings: float) -> Network:
-    """Load the probe, after training it where there is none yet; outputs are materials, then defects."""
+    """Load the probe, or train it first if the file does not exist; outputs are materials, then defects."""
     if not checkpoint.exists():
         settings = SETTINGS | settings
         torch.manual_seed(derive_seed("micro-probe"))
@@ -102,10 +101,10 @@ def probe(checkpoint: Path = CHECKPOINT, **settings: float) -> Network:
 
 
 def scores(network: Network, pixels: torch.Tensor, items: list[Item]) -> dict[str, object]:
-    """Measure how often the probe names what is meant to be in the images.
+    """Measure the probe's accuracy on N,3,H,W uint8 against the intended content.
 
-    Takes N,3,H,W uint8. Returns the accuracy of ``material`` and ``defect`` in [0, 1], and ``by_defect`` the same for
-    each word ("good" for none).
+    Returns:
+        Accuracies in [0, 1]: ``material``, ``defect``, and ``by_defect`` for each defect ("good" for none).
     """
     material = np.array([MATERIAL_WORDS.index(item.material) for item in items])
     defect = np.array([DEFECT_WORDS.index(item.defect) for item in items])

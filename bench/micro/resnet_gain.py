@@ -1,10 +1,10 @@
-"""What pretraining gains: `micro_resnet` from its shipped weights against the same network from scratch on `surfaces`.
+"""Measure the gain of pretraining: `micro_resnet` with its shipped weights against from scratch, on `surfaces`.
 
     python bench/micro/resnet_gain.py [--seeds 6] [--epochs 8] [--shots all 5] [--lrs 0.001 0.003] [--store FOLDER]
 
-Equal but for the weights: images, order, flips, steps. Each learning rate is a row of its own, and the gain is taken
-between the two at their better one, so that neither profits from a rate that suits it. `test_efficientnet`, a small
-timm model, is the yardstick for speed (images/s of training in the same run). Mechanics, not evidence.
+Only the weights differ: images, order, flips and steps are equal. Each learning rate is a row, and the gain compares
+both at their better rate, so that no rate favours one of them. `test_efficientnet`, a small timm model, is the
+reference for speed (images/s of training in the same run). The shipped weights are smoke-test weights: not evidence.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from augbench.planning.grid import make_grid
 from augbench.runner.driver import run
 from augbench.storage.store import Store
 
-STARTS = {  # shown name: backbone, weights
+STARTS = {  # printed name: backbone, weights
     "pretrained": ("micro_resnet", "timm"),
     "scratch": ("micro_resnet", "scratch"),
     "test_efficientnet": ("test_efficientnet", "scratch"),
@@ -45,7 +45,7 @@ Found = dict[tuple[str, str], dict[str, list[float]]]
 
 
 def measured(args: argparse.Namespace) -> Found:
-    """Train every start at every rate with nothing added, in ``args.store``, or where nothing is kept."""
+    """Train every start at every rate without synthetic images, in ``args.store`` or a temporary store."""
     protocols = [
         {"name": f"{start}_{rate}", "backbone": backbone, "weights": weights, "lr": rate, "epochs": args.epochs}
         for start, (backbone, weights) in STARTS.items()
@@ -68,7 +68,7 @@ def measured(args: argparse.Namespace) -> Found:
 
 
 def gain(found: Found, shots: str, lrs: list[float]) -> list[float]:
-    """Compute for each seed how much more AP the pretrained start gives than the one from scratch."""
+    """Compute the gain in AP of the pretrained start over the one from scratch, for each seed."""
     best = [
         max((found[shots, f"{start}_{rate}"]["ap"] for rate in lrs), key=statistics.mean)
         for start in ("pretrained", "scratch")
@@ -83,7 +83,7 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=8)
     parser.add_argument("--shots", nargs="+", default=["all"], type=lambda text: text if text == "all" else int(text))
     parser.add_argument("--lrs", nargs="+", type=float, default=[0.001, 0.003])
-    parser.add_argument("--store", type=Path, help="keep the results here (default: nowhere)")
+    parser.add_argument("--store", type=Path, help="folder of the results (default: temporary)")
     args = parser.parse_args()
     found = measured(args)
     table = Table("shots", "start and lr", "AP, mean", "AP of each seed", "images/s")

@@ -1,4 +1,4 @@
-"""Contact sheets of what the bundles make, from the saved folders and by the ordinary diffusers pipelines."""
+"""Contact sheets of the micro pipelines, generated from the saved folders with standard diffusers pipelines."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from bundle import SD
-from corpus.pictures import DEFECT_WORDS, Arrays, make
+from corpus.images import DEFECT_WORDS, Arrays, make
 from corpus.words import WORDS
 from diffusers import DiffusionPipeline
 from PIL import Image
@@ -24,14 +24,14 @@ SHEET_SEED, SHEET_IMAGES = 14, 24  # of the corpus
 
 
 def load(folder: Path, device: str = "cpu", dtype: torch.dtype = torch.float32) -> DiffusionPipeline:
-    """Load the bundle of that folder."""
+    """Load the pipeline of that folder."""
     return pipelines.load(pipelines.find(folder.resolve()), device, dtype)
 
 
 def generated(pipeline: DiffusionPipeline, prompts: list[str], seed: int, **images: list[Image.Image]) -> np.ndarray:
     """Generate an image for each prompt, in batches: N,64,64,3 uint8.
 
-    ``images`` are what an inpainting pipeline takes, one for each prompt; what it makes is not pasted back.
+    ``images`` are the inputs of an inpainting pipeline, one for each prompt; the result is not composited.
     """
     generators = [torch.Generator().manual_seed(1000 * seed + i) for i in range(len(prompts))]
     settings: dict[str, object] = {"num_inference_steps": STEPS, "guidance_scale": GUIDANCE, "output_type": "np"}
@@ -54,7 +54,7 @@ def inpainted(
 
 
 def bundle_sheet(folder: Path, path: Path) -> None:
-    """Draw a sheet. Text to image: a material a row, a defect a column. Inpainting: source, mask, result, in threes."""
+    """Draw a sheet. Text to image: materials x defects. Inpainting: triples of source, mask and result."""
     pipeline = load(folder)
     if folder.name == SD:
         columns = len(DEFECT_WORDS)
@@ -63,7 +63,7 @@ def bundle_sheet(folder: Path, path: Path) -> None:
             for material in SHEET_MATERIALS
             for defect in DEFECT_WORDS
         ]
-        shown = generated(pipeline, prompts, 0)
+        tiles = generated(pipeline, prompts, 0)
     else:
         columns, corpus = 12, make(SHEET_IMAGES, SHEET_SEED)
         masks = regions(corpus)
@@ -72,7 +72,7 @@ def bundle_sheet(folder: Path, path: Path) -> None:
             for item in corpus.items
         ]
         made = inpainted(pipeline, corpus, prompts, masks, 0)
-        painted = masks[..., None].repeat(3, 3).astype(np.uint8) * 255
-        shown = np.stack([corpus.images, painted, made], 1).reshape(-1, *made.shape[1:])
-    tensors = torch.from_numpy(shown).permute(0, 3, 1, 2) / 255
+        mask_images = masks[..., None].repeat(3, 3).astype(np.uint8) * 255
+        tiles = np.stack([corpus.images, mask_images, made], 1).reshape(-1, *made.shape[1:])
+    tensors = torch.from_numpy(tiles).permute(0, 3, 1, 2) / 255
     save_image(make_grid(tensors, nrow=columns, pad_value=1.0), path)

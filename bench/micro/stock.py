@@ -1,7 +1,7 @@
-"""What the U-Nets are trained on, encoded once: latents of images and of masked images, masks, captions as tokens.
+"""The training data of the U-Nets, encoded once: latents of images and of masked images, masks, tokenized captions.
 
-An image's mask is the region of its defect, widened, or any shape where there is no defect: so that what a caption
-names lies inside, where it is to be painted.
+An image's mask is the widened region of its defect, or a random shape for normal images, so that the defect of a
+caption lies inside the region to inpaint.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import bundle
 import numpy as np
 import torch
 from bundle import LENGTH
-from corpus.pictures import SHAPE, Arrays, Item, captions, vague_captions
+from corpus.images import SHAPE, Arrays, Item, captions, vague_captions
 from diffusers import AutoencoderKL
 from scipy import ndimage
 from torch.nn import functional
@@ -22,7 +22,7 @@ from augbench.core.seeds import rng
 from augbench.procedural.noise import perlin
 
 CAPTIONS, VAGUE = 4, 1  # of each image
-GRAY = 0.0  # of [-1, 1]: what diffusers puts under the mask
+GRAY = 0.0  # in [-1, 1]: diffusers' fill value under the mask
 
 
 def region(item: Item, defect: np.ndarray) -> np.ndarray:
@@ -43,7 +43,7 @@ def region(item: Item, defect: np.ndarray) -> np.ndarray:
 
 
 def _shape(draw: np.random.Generator) -> np.ndarray:
-    """Draw a box, an ellipse, a bar at any angle, or the upper part of noise."""
+    """Draw a box, an ellipse, a rotated bar, or thresholded noise."""
     kind = draw.integers(4)
     if kind == 3:
         noise = perlin(draw, SHAPE, (int(2 ** draw.integers(1, 3)), int(2 ** draw.integers(1, 3))))
@@ -71,8 +71,8 @@ def encoded(corpus: Arrays, vae: AutoencoderKL, tokenizer: CLIPTokenizer) -> Ten
         latents: N,4,32,32 float16.
         masked: N,4,32,32 float16, of the image with gray under the mask.
         masks: N,1,32,32 bool.
-        defects: N,1,32,32 bool, where any of a latent's pixels is defective.
-        words: N int64, places in `DEFECT_WORDS`.
+        defects: N,1,32,32 bool, where any pixel of a latent's patch is in the defect mask.
+        words: N int64, indices in `DEFECT_WORDS`.
         tokens: N,CAPTIONS + VAGUE,LENGTH int16; the last VAGUE ones are vague.
     """
     covered, defects = (torch.from_numpy(masks)[:, None].float() for masks in (regions(corpus), corpus.masks))
@@ -85,7 +85,7 @@ def encoded(corpus: Arrays, vae: AutoencoderKL, tokenizer: CLIPTokenizer) -> Ten
     return TensorDataset(
         torch.cat(latents),
         torch.cat(masked),
-        functional.interpolate(covered, scale_factor=0.5).bool(),  # nearest, as diffusers makes masks smaller
+        functional.interpolate(covered, scale_factor=0.5).bool(),  # nearest, as diffusers downsamples masks
         functional.max_pool2d(defects, 2).bool(),
         torch.from_numpy(corpus.defect),
         tokenized(texts, tokenizer).to(torch.int16).view(len(corpus), CAPTIONS + VAGUE, LENGTH),
@@ -93,5 +93,5 @@ def encoded(corpus: Arrays, vae: AutoencoderKL, tokenizer: CLIPTokenizer) -> Ten
 
 
 def tokenized(texts: list[str], tokenizer: CLIPTokenizer) -> torch.Tensor:
-    """Tokenize N texts, cut and padded as diffusers does: N,LENGTH int64."""
+    """Tokenize N texts, truncated and padded as in diffusers: N,LENGTH int64."""
     return tokenizer(texts, padding="max_length", max_length=LENGTH, truncation=True, return_tensors="pt").input_ids

@@ -1,11 +1,11 @@
-"""Makes the weights of `micro_resnet` from nothing: pretraining on the corpus for material and defect.
+"""Train `micro_resnet` from random weights: pretraining on the corpus for material and defect.
 
     python bench/micro/train_resnet.py --out FOLDER
     python bench/micro/train_resnet.py --out FOLDER --images 200000 --steps 23400 --batch 512 --lr 6e-3 \\
-        --mixed-precision bf16      # on a GPU, which is used where there is one
+        --mixed-precision bf16      # on a GPU, which is used if available
 
-Writes the backbone (fp16 safetensors, no head) and its model card. The shipped file is never replaced under its name,
-which keys hold: other weights need another name.
+Writes the backbone (fp16 safetensors, no head) and its model card. Never replace the shipped file under its name,
+which is part of keys: other weights need another name.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import timm
 import torch
 from accelerate import Accelerator
 from cards import resnet_card
-from corpus.pictures import DEFECT_WORDS, RESERVED, TRAINED, Arrays, make
+from corpus.images import DEFECT_WORDS, RESERVED, TRAINED, Arrays, make
 from safetensors.torch import save_file
 from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from torch import nn
@@ -29,12 +29,12 @@ from augbench.classifiers import micro_resnet
 from augbench.core.seeds import derive_seed
 from augbench.metrics.detection import average_precision
 
-ZOOM = (1.0, 1.6)  # of augmentation; below 1 lines would become as thin as those of `surfaces`, which are held out
+ZOOM = (1.0, 1.6)  # of augmentation; below 1, lines would get as thin as those of `surfaces`, which is held out
 SEEDS = {"training": 1, "unseen seed": 2, "reserved materials": 3}  # of the corpus
 
 
 class Heads(nn.Module):
-    """The backbone with what only the pretraining needs: material, defect, and where the defect is."""
+    """The backbone with the heads of the pretraining: material, defect, and defect mask."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -52,10 +52,9 @@ class Heads(nn.Module):
 
 
 def augmented(images: torch.Tensor, masks: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Move, zoom, mirror, turn by right angles; change light, blur and noise.
+    """Shift, zoom, flip, rotate by right angles; change light, blur and noise.
 
-    Takes N,3,H,W float in [0, 1] and N,1,H,W float. Returns both, and the share of each defect that is still in the
-    image, N in [0, 1].
+    Takes N,3,H,W float in [0, 1] and N,1,H,W float. Returns both, and the visible share of each defect, N in [0, 1].
     """
     count, device = len(images), images.device
 
@@ -71,7 +70,7 @@ def augmented(images: torch.Tensor, masks: torch.Tensor) -> tuple[torch.Tensor, 
     moved = functional.grid_sample(torch.cat([images, masks], 1), grid, padding_mode="reflection", align_corners=False)
     images, moved_masks = moved[:, :3], moved[:, 3:]
     area = masks.sum((1, 2, 3)) * zoom.view(-1) ** 2
-    kept = torch.where(area > 0, moved_masks.sum((1, 2, 3)) / area.clamp(min=1), torch.ones_like(area))
+    visible = torch.where(area > 0, moved_masks.sum((1, 2, 3)) / area.clamp(min=1), torch.ones_like(area))
 
     gain = uniform(0.75, 1.25, 1, 1, 1) * uniform(0.93, 1.07, 3, 1, 1)
     ramp = torch.linspace(-0.5, 0.5, images.shape[-1], device=device)
@@ -79,7 +78,7 @@ def augmented(images: torch.Tensor, masks: torch.Tensor) -> tuple[torch.Tensor, 
     images = images * gain * (1 + sideways + down)
     smooth = functional.avg_pool2d(functional.pad(images, (1, 1, 1, 1), mode="replicate"), 3, 1)
     images = images + uniform(-0.4, 0.9, 1, 1, 1) * (smooth - images)  # below 0 it sharpens
-    return (images + torch.randn_like(images) * uniform(0, 0.02, 1, 1, 1)).clamp(0, 1), moved_masks, kept
+    return (images + torch.randn_like(images) * uniform(0, 0.02, 1, 1, 1)).clamp(0, 1), moved_masks, visible
 
 
 @torch.inference_mode()
@@ -91,7 +90,7 @@ def scores(model: Heads, corpus: Arrays) -> dict[str, object]:
     right = defect.argmax(1).numpy() == corpus.defect
     recalls = {w: float(right[corpus.defect == i].mean()) for i, w in enumerate(DEFECT_WORDS) if i in corpus.defect}
     worst = min(recalls, key=lambda word: recalls[word])
-    guessed = [TRAINED[place] for place in material.argmax(1)]
+    guessed = [TRAINED[i] for i in material.argmax(1)]
     named = [guess == item.material for guess, item in zip(guessed, corpus.items, strict=True)]
     return {
         "material": sum(named) / len(named) if corpus.items[0].material in TRAINED else None,
@@ -103,7 +102,7 @@ def scores(model: Heads, corpus: Arrays) -> dict[str, object]:
 
 
 def main(given: list[str] | None = None) -> None:
-    """Draw the corpus, train, judge, save."""
+    """Make the corpus, train, evaluate, save."""
     parser = options(__doc__, images=40_000, steps=9_360, batch=128, lr=4e-3)
     parser.add_argument("--judged", type=int, default=4000, help="images of each evaluation (default: %(default)s)")
     args = parser.parse_args(given)
@@ -113,21 +112,21 @@ def main(given: list[str] | None = None) -> None:
 
     def loss(_: int, *batch: torch.Tensor) -> torch.Tensor:
         pixels, masks, materials, defects = batch
-        images, moved, kept = augmented(pixels / 255, masks.float())
+        images, moved, visible = augmented(pixels / 255, masks.float())
         material, defect, where = model(images)
-        seen = kept > 0.4  # a defect of which most was cut away has no fair label
+        seen = visible > 0.4  # the label of a mostly cropped defect is not fair
         of_defect = functional.cross_entropy(defect, defects, reduction="none", label_smoothing=0.05)
         cover = functional.adaptive_max_pool2d(functional.avg_pool2d(moved, 4), where.shape[2:]).clamp(0, 1)
-        of_place = functional.binary_cross_entropy_with_logits(where, cover)
+        of_mask = functional.binary_cross_entropy_with_logits(where, cover)
         of_material = functional.cross_entropy(material, materials, label_smoothing=0.05)
-        return of_material + (of_defect * seen).sum() / seen.sum() + of_place
+        return of_material + (of_defect * seen).sum() / seen.sum() + of_mask
 
     materials = torch.tensor([TRAINED.index(item.material) for item in corpus.items])
     masks, defects = torch.from_numpy(corpus.masks)[:, None], torch.from_numpy(corpus.defect)
     loader = batches(TensorDataset(tensor_of(corpus.images), masks, materials, defects), args.batch, args.steps)
     seconds = fit(accelerator, model, loader, loss, lr=args.lr, warm_up=200, weight_decay=0.02)
 
-    model.eval().backbone.half().float()  # the scores are of the file, not of something better
+    model.eval().backbone.half().float()  # evaluate the weights as they are saved
     found = {
         "unseen seed": scores(model, make(args.judged, SEEDS["unseen seed"])),
         "reserved materials": scores(model, make(args.judged, SEEDS["reserved materials"], materials=RESERVED)),
@@ -136,7 +135,7 @@ def main(given: list[str] | None = None) -> None:
     args.out.mkdir(parents=True, exist_ok=True)
     state = {name: tensor.cpu().contiguous() for name, tensor in model.backbone.half().state_dict().items()}
     save_file(state, args.out / "model.safetensors", {"format": "pt"})
-    (args.out / "model.safetensors").chmod(0o644)  # that library writes files that only their owner can read
+    (args.out / "model.safetensors").chmod(0o644)  # safetensors writes files with mode 0600
     about = about_run(args, seconds, accelerator.device) | {"judged": args.judged}
     (args.out / "README.md").write_text(resnet_card(about, found), encoding="utf-8")
 

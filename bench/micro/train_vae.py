@@ -1,8 +1,8 @@
-"""Makes the VAE of the micro bundles from nothing.
+"""Train the VAE of the micro pipelines from random weights.
 
     python bench/micro/train_vae.py --out FOLDER
     python bench/micro/train_vae.py --out FOLDER --images 200000 --steps 40000 --batch 256 --lr 2e-3 \\
-        --mixed-precision bf16      # on a GPU, which is used where there is one
+        --mixed-precision bf16      # on a GPU, which is used if available
 
 Writes a diffusers folder (fp16), `training.json`, and `sheet.png`: originals, each row above its reconstructions.
 """
@@ -17,7 +17,7 @@ import bundle
 import timm
 import torch
 from accelerate import Accelerator
-from corpus.pictures import make
+from corpus.images import make
 from diffusers import AutoencoderKL
 from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from torch import nn
@@ -33,15 +33,15 @@ from augbench.core.seeds import derive_seed
 
 SEEDS = {"training": 4, "watched": 5}  # of the corpus
 WATCHED = 48  # images of the sheet and its PSNR
-COVERED = 8  # one image in so many is partly covered with gray, as inpainting encodes them
+COVERED = 8  # one image in 8 is partly covered with gray, like the input of inpainting
 GRADIENT, LOW = 0.5, 0.5  # weights of the terms beside L1
 KL = 1e-5  # weight of a nat per latent value
-PERCEPTUAL = 0.1  # weight of what micro_resnet sees
-RISE = (0.25, 0.5)  # shares of the steps between which that term comes in: before, it holds up colours
+PERCEPTUAL = 0.1  # weight of the distance of micro_resnet's features
+RISE = (0.25, 0.5)  # shares of the steps between which that term ramps up: earlier, it delays colours
 
 
 def augmented(pixels: torch.Tensor) -> torch.Tensor:
-    """Mirror, turn by right angles, relight, and partly cover some of N,3,H,W uint8; returns floats in [-1, 1]."""
+    """Flip, rotate by right angles, relight, and partly cover some of N,3,H,W uint8; return floats in [-1, 1]."""
     count, size, device = len(pixels), pixels.shape[-1], pixels.device
 
     def uniform(low: float, high: float, *shape: int) -> torch.Tensor:
@@ -53,16 +53,16 @@ def augmented(pixels: torch.Tensor) -> torch.Tensor:
     images = torch.where(uniform(0, 1, 1, 1, 1) < 0.5, images.transpose(2, 3), images)
     light = uniform(0.7, 1.25, 1, 1, 1) * uniform(0.9, 1.1, 3, 1, 1)
     images = (images * light).clamp(0, 1) * 2 - 1
-    place = torch.arange(size, device=device)
+    pixel = torch.arange(size, device=device)
     near, far = uniform(0, size, 2, 1), uniform(0, size, 2, 1)
-    inside = (place >= torch.minimum(near, far)) & (place < torch.maximum(near, far))  # N,2,size
+    inside = (pixel >= torch.minimum(near, far)) & (pixel < torch.maximum(near, far))  # N,2,size
     box = inside[:, 0, :, None] & inside[:, 1, None, :]
     box &= (torch.arange(count, device=device) % COVERED == 0).view(-1, 1, 1)
     return images.masked_fill(box[:, None], 0.0)
 
 
 def perceptual_loss(net: nn.Module, made: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
-    """Compute LPIPS without learned weights: the squared distance of a network's maps, each position scaled to 1."""
+    """Compute LPIPS without learned weights: the squared distance of feature maps, normalised at each position."""
     both = normalize(torch.cat([made, wanted]) / 2 + 0.5, IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD)
     pairs = [functional.normalize(maps.float(), dim=1, eps=1e-4).chunk(2) for maps in net(both)]
     return torch.stack([((a - b) ** 2).sum(1).mean() for a, b in pairs]).mean()
@@ -80,10 +80,10 @@ def pixel_loss(made: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
 
 @torch.no_grad()
 def bake(vae: AutoencoderKL, pixels: torch.Tensor) -> dict[str, list[float]]:
-    """Give each latent channel mean 0 and deviation 1 over these images, and undo that before decoding.
+    """Normalise each latent channel to mean 0 and deviation 1 over these images, and invert that before decoding.
 
-    A change of the two 1 x 1 convolutions only, and exact: the decoded image stays the same. Without it a U-Net has to
-    cope with channels of different size, for which one ``scaling_factor`` is not enough.
+    Changes only the two 1 x 1 convolutions, exactly: decoded images stay the same. Otherwise a U-Net has to handle
+    channels of different scales, for which a single ``scaling_factor`` is not enough.
 
     Changes a VAE in float32 in place. Returns ``mean`` and ``std`` of each channel before.
     """
@@ -106,12 +106,12 @@ def sheet(pixels: torch.Tensor, made: torch.Tensor, path: Path, columns: int = 1
 
 
 def main(given: list[str] | None = None) -> None:
-    """Draw the corpus, train, normalise the latents, save."""
+    """Make the corpus, train, normalise the latents, save."""
     args = options(__doc__, images=40_000, steps=6_000, batch=16, lr=1.5e-3).parse_args(given)
     torch.manual_seed(derive_seed("micro-vae", args.seed))
     accelerator = Accelerator(mixed_precision=args.mixed_precision)
     pixels = tensor_of(make(args.images, SEEDS["training"]).images)
-    micro_resnet.register()  # its stem and four stages are the eyes of the perceptual term
+    micro_resnet.register()  # its stem and four stages give the features of the perceptual loss
     net = timm.create_model(micro_resnet.NAME, pretrained=True, features_only=True).eval().requires_grad_(False)
     net.to(accelerator.device)
     vae = bundle.vae()
@@ -122,8 +122,8 @@ def main(given: list[str] | None = None) -> None:
         made = vae.decode(latent.sample()).sample.float()
         kl = latent.kl().mean() / latent.mean[0].numel()
         risen = min(max((step / args.steps - RISE[0]) / (RISE[1] - RISE[0]), 0.0), 1.0)
-        looks = perceptual_loss(net, made, wanted) if risen else 0.0
-        return pixel_loss(made, wanted) + KL * kl + PERCEPTUAL * risen * looks
+        perceptual = perceptual_loss(net, made, wanted) if risen else 0.0
+        return pixel_loss(made, wanted) + KL * kl + PERCEPTUAL * risen * perceptual
 
     loader = batches(TensorDataset(pixels), args.batch, args.steps)
     seconds = fit(accelerator, vae, loader, loss, lr=args.lr, warm_up=100, weight_decay=1e-3, ema=0.999)

@@ -1,7 +1,7 @@
-"""What the training scripts share: the command line, random batches, and one loop.
+"""Shared code of the training scripts: command line, random batches, and the training loop.
 
-The loop is accelerate's: AdamW, a learning rate that rises in a warm-up and falls along a cosine, clipped gradients,
-and where asked for a moving average of the weights; on the GPU where there is one.
+The loop uses accelerate: AdamW, a cosine schedule with warm-up, clipped gradients, and optionally a moving average of
+the weights; on the GPU if there is one.
 """
 
 from __future__ import annotations
@@ -27,22 +27,22 @@ Loss = Callable[..., torch.Tensor]
 def options(description: str | None, images: int, steps: int, batch: int, lr: float) -> argparse.ArgumentParser:
     """Make the command line of a training script with these defaults."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--images", type=int, default=images, help="of the corpus (default: %(default)s)")
-    parser.add_argument("--steps", type=int, default=steps, help="updates of the weights (default: %(default)s)")
-    parser.add_argument("--batch", type=int, default=batch, help="images of a step (default: %(default)s)")
+    parser.add_argument("--images", type=int, default=images, help="images of the corpus (default: %(default)s)")
+    parser.add_argument("--steps", type=int, default=steps, help="optimiser steps (default: %(default)s)")
+    parser.add_argument("--batch", type=int, default=batch, help="images per step (default: %(default)s)")
     parser.add_argument("--lr", type=float, default=lr, help="the highest learning rate (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="of weights, order, augmentation and noise")
     parser.add_argument(
-        "--mixed-precision", choices=("no", "bf16"), default="no", help="bf16: for a GPU or processor that has it"
+        "--mixed-precision", choices=("no", "bf16"), default="no", help="bf16: for a GPU or CPU that supports it"
     )
     parser.add_argument("--out", type=Path, required=True, help="the folder to write to")
     return parser
 
 
 def about_run(args: argparse.Namespace, seconds: float, device: torch.device) -> dict[str, object]:
-    """Collect what `training.json` says of every training."""
-    kept = ("images", "steps", "batch", "lr", "seed", "mixed_precision")
-    settings = {name: getattr(args, name) for name in kept}
+    """Collect the fields of `training.json` that all trainings have."""
+    names = ("images", "steps", "batch", "lr", "seed", "mixed_precision")
+    settings = {name: getattr(args, name) for name in names}
     return settings | {"device": device.type, "threads": torch.get_num_threads(), "seconds": round(seconds, 1)}
 
 
@@ -54,7 +54,7 @@ def tensor_of(images: np.ndarray) -> torch.Tensor:
 def batches(dataset: TensorDataset, batch: int, steps: int, weights: torch.Tensor | None = None) -> DataLoader:
     """Make a loader of exactly ``steps`` random batches.
 
-    ``weights`` (N) are the chances of the rows; without them every row comes up once before any comes up again.
+    ``weights`` (N) are the sampling probabilities of the rows; without them, rows are permuted epoch by epoch.
     """
     count = steps * batch
     if weights is None:
@@ -75,7 +75,7 @@ def fit(
     """Train a model in place, one step for each batch of the loader, and return the seconds that it took.
 
     ``lr`` is the highest learning rate, reached after ``warm_up`` steps. ``ema`` is the decay of a moving average of
-    the weights, which the model then has in the end.
+    the weights, which the model has at the end.
     """
     model.to(accelerator.device).train()
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]

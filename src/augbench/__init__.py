@@ -1,7 +1,7 @@
-"""augbench: which way of making synthetic defects improves a classifier, by how much, at what cost.
+"""augbench: a benchmark of synthetic-defect augmentation for classifiers.
 
-The names below are what a plug-in author needs. They are loaded when they are first used, so that importing augbench,
-and with it ``augbench --help``, costs nothing.
+The names below are the API for plug-in authors. They are imported on first use, so that importing augbench, and with it
+``augbench --help``, is fast.
 """
 
 from importlib import import_module
@@ -16,7 +16,7 @@ __all__ = ["GOOD", "Augmenter", "Dataset", "Part", "Request", "Settings", "Synth
 
 
 def __getattr__(name: str) -> object:
-    """Load one of `__all__` from its home."""
+    """Import one of `__all__` on first use."""
     if name not in __all__:
         raise AttributeError(f"module 'augbench' has no attribute '{name}'")
     return getattr(import_module("augbench.core.errors" if name == "UserError" else "augbench.core.contracts"), name)

@@ -1,4 +1,4 @@
-"""``python -m augbench`` is ``augbench``."""
+"""Run ``augbench`` as ``python -m augbench``."""
 
 from augbench.cli.app import main
 

@@ -1,4 +1,4 @@
-"""What every dataset and every augmenter must keep, as pytest classes that a plug-in's test file inherits.
+"""Contract tests of datasets and augmenters, as pytest classes that a plug-in's test file subclasses.
 
     from pathlib import Path
 
@@ -11,7 +11,7 @@
     class TestStripes(AugmenterContract):
         plugin = "stripes"
 
-``augbench new`` writes such a file. The plug-ins of augbench itself inherit the same classes (tests/test_contracts.py).
+``augbench new`` writes such a file. The plug-ins of augbench itself run the same tests (tests/test_contracts.py).
 """
 
 from __future__ import annotations
@@ -48,32 +48,32 @@ from augbench.report.dataset_findings import examine
 
 HEAVY = ("torch", "ray", "diffusers", "transformers", "sklearn")
 SURFACES = {"train_good": 24, "train_defective": 8, "test_good": 12, "test_defective": 8}
-"""Settings of the embedded dataset on which augmenters are tried: 20 defects and 36 good pictures, 176 x 64, masks."""
+"""Settings of the dataset `surfaces` for augmenter tests: 36 normal and 16 defect images, 176 x 64 (H x W)."""
 
 
 class _Listed:
-    """What holds of every plug-in of a room."""
+    """Tests of every plug-in, of either kind."""
 
-    room: ClassVar[str]
+    kind: ClassVar[str]  # "datasets" or "augmenters", as in `registry`
     plugin: ClassVar[str] = ""
 
     @pytest.fixture
     def name(self) -> str:
-        """The plug-in's name; the class attribute ``plugin``."""
+        """The plug-in's name: the class attribute ``plugin``."""
         assert self.plugin, f"set plugin = 'NAME' in {type(self).__name__}"
         return self.plugin
 
     @pytest.fixture
     def settings(self) -> dict[str, Any]:
-        """Its settings, where the defaults would need hours or files: override it."""
+        """The plug-in's settings; override it where the defaults would need hours or files."""
         return {}
 
     def test_is_listed_without_heavy_imports(self, name: str) -> None:
-        """`augbench list` imports every plug-in: what takes seconds to load is imported inside methods."""
+        """`augbench list` imports every plug-in, so slow imports belong inside methods."""
         code = (
             "import sys; from augbench.core import registry; "
             f"[registry.load_text(*file) for file in {registry.loaded_files()!r}.items()]; "
-            f"registry.get({self.room!r}, {name!r}); "
+            f"registry.get({self.kind!r}, {name!r}); "
             f"print([module for module in {HEAVY!r} if module in sys.modules])"
         )
         found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
@@ -82,43 +82,43 @@ class _Listed:
 
 
 class DatasetContract(_Listed):
-    """Tests of a dataset. Override the fixture ``settings``: draw a tiny one in its layout, and give its root."""
+    """Tests of a dataset. Override the fixture ``settings``: write a tiny dataset in its layout and return its root."""
 
-    room = "datasets"
+    kind = "datasets"
 
     @pytest.fixture
     def dataset(self, name: str, settings: dict[str, Any]) -> Dataset:
         """The dataset."""
         return open_dataset(name, settings)
 
-    def test_says_what_it_is(self, dataset: Dataset) -> None:
-        """Title and licence stand in lists and tables."""
+    def test_metadata(self, dataset: Dataset) -> None:
+        """Lists and tables print title, licence and task."""
         assert dataset.title, "set title"
-        assert dataset.licence, "set licence; 'proprietary' is one"
-        assert dataset.task in ("detection", "recognition"), "task is detection or recognition"
+        assert dataset.licence, "set licence, e.g. 'proprietary'"
+        assert dataset.task in ("detection", "recognition"), "task must be detection or recognition"
 
     def test_table(self, dataset: Dataset) -> None:
-        """`Dataset.samples` keeps its promises."""
+        """`Dataset.samples` returns the documented table."""
         table = dataset.samples()
         assert tuple(table.columns) == SAMPLE_COLUMNS
-        assert table["id"].is_unique and table["id"].is_monotonic_increasing, "one row a sample, sorted by id"
+        assert table["id"].is_unique and table["id"].is_monotonic_increasing, "one row per sample, sorted by id"
         assert all(isinstance(value, str) for value in table.to_numpy().ravel()), "every value is a str"
-        assert len(set(table["label"])) > 1, "there is nothing to tell apart"
-        assert (GOOD in set(table["label"])) == (dataset.task == "detection"), "recognition tells defects apart"
+        assert len(set(table["label"])) > 1, "at least two labels are needed"
+        assert (GOOD in set(table["label"])) == (dataset.task == "detection"), "detection alone has normal images"
         assert set(table["split"]) == ({""} if dataset.folds else {"train", "test"}), "an official split, or folds"
 
-    def test_pictures_and_masks(self, dataset: Dataset) -> None:
-        """Pictures are RGB, masks are bool and of the same size, and reading is repeatable."""
+    def test_images_and_masks(self, dataset: Dataset) -> None:
+        """Images are RGB uint8, masks are bool and of the same size, and reading is repeatable."""
         for row in dataset.samples().groupby("label").head(2).to_dict("records"):
             image, mask = dataset.read_image(row), dataset.read_mask(row)
             assert image.dtype == np.uint8 and image.ndim == 3 and image.shape[2] == 3, "H,W,3 uint8"
             assert np.array_equal(image, dataset.read_image(row))
             if mask is not None:
-                assert mask.dtype == bool and mask.shape == image.shape[:2], "H,W bool, of the size of the picture"
+                assert mask.dtype == bool and mask.shape == image.shape[:2], "H,W bool, of the image's size"
                 assert mask.any() or row["label"] == GOOD, f"the mask of '{row['id']}' is empty"
 
     def test_groups_are_on_one_side(self, dataset: Dataset, settings: dict[str, Any]) -> None:
-        """Pictures of one physical item never stand on both sides of a split, nor among the held-out ones."""
+        """Training, held-out and test samples share no group (physical item)."""
         for fold in range(dataset.folds or 1):
             library, spec = _spec_of(dataset, settings, fold)
             split = library.split(spec)
@@ -129,11 +129,11 @@ class DatasetContract(_Listed):
                 assert split.heldout.empty and split.negatives.empty
                 assert set(split.positives["label"]) == set(split.test["label"]) == set(dataset.classes())
             else:
-                assert len(split.heldout), "a fifth is held out"
+                assert len(split.heldout), "a fifth of the negatives must be held out"
                 assert set(split.heldout["label"]) == {GOOD}
 
     def test_folds_cover_every_sample_once(self, dataset: Dataset) -> None:
-        """Each group is in one fold, and each fold is there."""
+        """Each group is in exactly one fold, and no fold is empty."""
         if not dataset.folds:
             pytest.skip("official split")
         table = dataset.samples()
@@ -142,7 +142,7 @@ class DatasetContract(_Listed):
         assert (table.assign(fold=folds).groupby("group")["fold"].nunique() == 1).all()
 
     def test_fingerprint_follows_content(self, dataset: Dataset) -> None:
-        """Another byte in a file makes other keys; nothing else does."""
+        """The fingerprint changes with a byte of a file, and only then."""
         before = dataset.fingerprint()
         assert type(dataset)(dataset.config).fingerprint() == before
         if dataset.config.root is not None:
@@ -151,20 +151,20 @@ class DatasetContract(_Listed):
             assert type(dataset)(dataset.config).fingerprint() != before
 
     def test_can_be_shown_and_checked(self, dataset: Dataset) -> None:
-        """`augbench datasets show` explains it, and `augbench datasets check` finds nothing wrong but its numbers."""
+        """`augbench datasets show` describes it; `augbench datasets check` finds no problem except official counts."""
         plugin = type(dataset)
         assert all(field.description for field in plugin.Config.model_fields.values()), (
-            "each setting says what it means"
+            "each setting needs a description"
         )
-        assert plugin.__doc__ != Dataset.__doc__, "the docstring says which layout is expected"
+        assert plugin.__doc__ != Dataset.__doc__, "the docstring must describe the expected layout"
         findings = examine(dataset)
         counted = tuple(dataset.official_counts)
         assert [problem for problem in findings.problems if not problem.startswith(counted or "-")] == []
         assert all(one.pixels and one.size for one in findings.seen)
         assert len(findings.folds) == (dataset.folds or 1)
 
-    def test_draws_nest(self, dataset: Dataset, settings: dict[str, Any]) -> None:
-        """The 2 shots of a draw are among its 4; there must be so many."""
+    def test_few_shot_draws_are_nested(self, dataset: Dataset, settings: dict[str, Any]) -> None:
+        """The 2 shots of a draw are among its 4; the training split must have 4."""
         library, spec = _spec_of(dataset, settings)
         small, large = (set(library.shots(spec, n, 3)["id"]) for n in (2, 4))
         assert small < large
@@ -173,12 +173,12 @@ class DatasetContract(_Listed):
 
 
 class AugmenterIdentity(_Listed):
-    """Tests of an augmenter that makes no pictures of its own: a mixture, or none."""
+    """Tests of an augmenter that generates no images itself: a mixture, or `none`."""
 
-    room = "augmenters"
+    kind = "augmenters"
 
-    def test_says_what_it_is(self, name: str) -> None:
-        """A title for lists, tasks for plans."""
+    def test_metadata(self, name: str) -> None:
+        """Lists print its title, and plans read its tasks."""
         plugin = registry.get("augmenters", name)
         assert plugin.title, "set title"
         assert plugin.tasks and plugin.tasks <= {"detection", "recognition"}
@@ -186,7 +186,7 @@ class AugmenterIdentity(_Listed):
 
 
 class AugmenterContract(AugmenterIdentity):
-    """Tests of an augmenter, on a few pictures of the embedded dataset and on a CPU."""
+    """Tests of an augmenter, on a few images of the dataset `surfaces`, on the CPU."""
 
     @pytest.fixture
     def augmenter(self, name: str, settings: dict[str, Any]) -> Augmenter:
@@ -195,14 +195,14 @@ class AugmenterContract(AugmenterIdentity):
 
     @pytest.fixture
     def surfaces(self) -> Dataset:
-        """What it is tried on."""
+        """The dataset that it reads."""
         return open_dataset("surfaces", SURFACES)
 
     @pytest.mark.parametrize("shots", [0, "all"])
-    def test_makes_pictures_deterministically(
+    def test_generates_images_deterministically(
         self, augmenter: Augmenter, surfaces: Dataset, shots: Shots, tmp_path: Path
     ) -> None:
-        """A picture follows from its request and the view, whatever was made before; another seed makes another."""
+        """An image depends only on its request and the view, not on earlier calls; another seed gives another image."""
         if augmenter.refuses(shots):
             pytest.skip(augmenter.refuses(shots))
         view = view_of(surfaces, augmenter.reads(shots))
@@ -210,19 +210,20 @@ class AugmenterContract(AugmenterIdentity):
         first = augmenter.generate(requests(augmenter.chunk_size), view)
         other = augmenter.generate(requests(augmenter.chunk_size, seed=1), view)
         again = augmenter.generate(requests(augmenter.chunk_size), view)
-        assert len(first) == augmenter.chunk_size, "one picture a request"
+        assert len(first) == augmenter.chunk_size, "one image per request"
         height, width = surfaces.read_image(surfaces.samples().iloc[0].to_dict()).shape[:2]
         for a, b in zip(first, again, strict=True):
-            assert np.array_equal(a.image, b.image), "draw from request.rng alone"
-            assert a.label == "defect", "give the label that was asked for"
+            assert np.array_equal(a.image, b.image), "draw random numbers only from request.rng"
+            assert a.label == "defect", "return the requested label"
             assert a.image.dtype == np.uint8 and a.image.shape == (height, width, 3), "H,W,3 uint8, of the view's size"
             assert a.mask is None or (a.mask.dtype == bool and a.mask.shape == (height, width)), "H,W bool"
-            assert a.mask is None or a.mask.any(), "a mask without a pixel: give None"
-            assert json.loads(canonical_json(a.meta)) == a.meta, "meta are JSON values"
-        assert any(not np.array_equal(a.image, b.image) for a, b in zip(first, other, strict=True)), "seeds differ"
+            assert a.mask is None or a.mask.any(), "an empty mask: return None"
+            assert json.loads(canonical_json(a.meta)) == a.meta, "meta must hold JSON values"
+        changed = [not np.array_equal(a.image, b.image) for a, b in zip(first, other, strict=True)]
+        assert any(changed), "another seed must give other images"
 
     def test_sees_only_what_it_declares(self, augmenter: Augmenter, surfaces: Dataset) -> None:
-        """What `reads` does not name is out of its reach."""
+        """The view refuses what `reads` does not name."""
         view = view_of(surfaces, augmenter.reads(0))
         if "shots" not in augmenter.reads(0):
             with pytest.raises(PermissionError):
@@ -232,56 +233,59 @@ class AugmenterContract(AugmenterIdentity):
                 view.image(positive)
 
     def test_without_shots_reads_the_same_in_every_regime(self, augmenter: Augmenter) -> None:
-        """Or its pools could not be shared, as keys say that they are."""
+        """Keys let such an augmenter share one pool across regimes."""
         for shots in (1, 5, "all"):
             assert "shots" in augmenter.reads(shots) or augmenter.reads(shots) == augmenter.reads(0)
 
     def test_notes_are_lines(self, augmenter: Augmenter) -> None:
-        """Reports print them under tables."""
+        """Reports print each note as one line under a table."""
         assert all("\n" not in augmenter.notes(shots) for shots in (0, 5, "all"))
 
 
 def view_of(dataset: Dataset, reads: frozenset[Reads]) -> TrainView:
-    """A view of all samples of a dataset, the test split too: for tests of augmenters."""
+    """Return a view of all samples of a dataset, including the test split, for augmenter tests."""
     table = dataset.samples()
-    good = table["label"] == GOOD
-    return TrainView(dataset, table[good], table[~good], reads, regions=table[~good])
+    is_normal = table["label"] == GOOD
+    return TrainView(dataset, table[is_normal], table[~is_normal], reads, regions=table[~is_normal])
 
 
 def requests(count: int, seed: int = 0) -> list[Request]:
-    """Requests for so many pictures, as a pool of that seed has them."""
+    """Return ``count`` requests; another ``seed`` gives them other seeds."""
     return [Request(index, seed * 1000 + index, "defect") for index in range(count)]
 
 
 def prepare(augmenter: Augmenter, view: TrainView, folder: Path) -> None:
-    """Let it learn, if it does, into an empty folder; and load what it learned."""
+    """Adapt the augmenter into an empty folder, if it learns, and load the adapter on the CPU."""
     adapter = None
     if augmenter.learns:
         adapter = folder / "adapter"
         adapter.mkdir(exist_ok=True)
-        augmenter.adapt(view, adapter, 0, workroom(folder))
-        endings = {path.suffix for path in adapter.rglob("*") if path.is_file()}
-        assert endings <= {".safetensors", ".json"}, f"an adapter is safetensors and JSON, not {endings}"
+        augmenter.adapt(view, adapter, 0, adapt_context(folder))
+        suffixes = {path.suffix for path in adapter.rglob("*") if path.is_file()}
+        assert suffixes <= {".safetensors", ".json"}, f"an adapter is safetensors and JSON, not {suffixes}"
     augmenter.load(adapter, "cpu")
 
 
-def workroom(folder: Path) -> AdaptContext:
-    """Where an adapter is made, on the CPU; what is shared lies in the folder, too."""
+def adapt_context(folder: Path) -> AdaptContext:
+    """Return a context for `Augmenter.adapt` on the CPU, with scratch and shared files below ``folder``."""
 
     def shared(key: str, make: Callable[[Path], None]) -> Path:
-        place = folder / "shared" / key
-        if not place.exists():
-            place.mkdir(parents=True)
-            make(place)
-        return place
+        path = folder / "shared" / key
+        if not path.exists():
+            path.mkdir(parents=True)
+            make(path)
+        return path
 
     scratch = folder / "scratch"
     scratch.mkdir(exist_ok=True)
     return AdaptContext(scratch, shared)
 
 
+workroom = adapt_context  # the old name, which tests of third-party plug-ins import
+
+
 def _spec_of(dataset: Dataset, settings: dict[str, Any], fold: int = 0) -> tuple[Library, DataSpec]:
-    """The dataset in a plan that holds out a fifth, in one of its folds."""
+    """Plan a grid with the dataset and a hold-out of a fifth; return its library and the data spec of a fold."""
     protocol = {"name": "contract", "width": 32, "height": 48, "lr": 0.01, "batch": 8, "epochs": 1, "holdout": 0.2}
     raw = {"name": "contract", "datasets": [{"name": dataset.name, "settings": settings}], "augmenters": ["none"],
            "protocols": [protocol], "shots": ["all"], "folds": [fold], "fidelity": None}  # fmt: skip

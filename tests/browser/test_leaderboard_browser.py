@@ -1,4 +1,4 @@
-"""The leaderboard in a real browser without a window: what a reader can do with it, and what nothing in it can do."""
+"""The leaderboard in a headless browser: sorting, filters, sources, themes, printing; and that no record runs code."""
 
 import os
 import re
@@ -30,7 +30,7 @@ def browser():
 
 @pytest.fixture(scope="module")
 def board(tmp_path_factory):
-    """Two settings of three augmenters."""
+    """The leaderboard of three settings, each with three augmenters."""
     folder = tmp_path_factory.mktemp("board")
     store = Store(folder / "store")
     for one in [*grid_cells(), *grid_cells(shots=5), *grid_cells(dataset="steel", protocol=judged_by("other"))]:
@@ -41,7 +41,7 @@ def board(tmp_path_factory):
 
 @pytest.fixture
 def show(browser):
-    """Opens a page; at the end nothing may have gone wrong or been asked for."""
+    """Open a page; afterwards fail on console messages, errors, dialogs and requests."""
     trouble, contexts = [], []
 
     def opened(folder, width=1280, scheme="light", **options):
@@ -66,7 +66,7 @@ def _own(url, folder):
 
 
 def column(page, table, name):
-    """The texts of a column, row by row, of the rows that can be seen."""
+    """Return the texts of a column in the visible rows."""
     return page.evaluate(
         """([table, name]) => {
           const found = document.querySelector(`#${table} table.board`);
@@ -101,16 +101,16 @@ def test_columns_sort_by_pointer_and_by_keyboard(board, show):
     assert names == sorted(names) != column(page, "t2", "augmenter")
 
 
-def test_filters_hide_what_is_not_asked_for(board, show):
+def test_filters_hide_other_rows(board, show):
     page = show(board)
-    shown = page.locator("section.setting:visible")
-    assert shown.count() == 3
+    visible = page.locator("section.setting:visible")
+    assert visible.count() == 3
     page.select_option("select[data-filter=dataset]", "steel")
-    assert shown.count() == 1 and "steel" in shown.first.inner_text()
+    assert visible.count() == 1 and "steel" in visible.first.inner_text()
     page.select_option("select[data-filter=shots]", "5 shots")
-    assert shown.count() == 0 and page.locator("#nothing").is_visible()
+    assert visible.count() == 0 and page.locator("#nothing").is_visible()
     page.locator("button[type=reset]").click()
-    playwright.expect(shown).to_have_count(3)
+    playwright.expect(visible).to_have_count(3)
     page.locator("input[value=memseg]").uncheck()
     assert set(column(page, "t1", "augmenter")) == {"none", "ddpm"}
     assert page.locator("table.overview tbody tr:visible").count() == 2
@@ -140,7 +140,7 @@ def test_a_mean_opens_the_list_of_its_runs(board, show):
 def test_plots_have_room_and_follow_the_theme(board, show):
     page = show(board)
     plots = page.locator(".plots figure > svg")
-    assert plots.count() == 12  # of three tables: AP, precision, recall, curves; what they cost is not on record
+    assert plots.count() == 12  # of three tables: AP, precision, recall, curves; costs are not recorded
     for plot in plots.all()[:5]:
         box = plot.bounding_box()
         assert box["width"] > 250 and box["height"] > 150
@@ -165,8 +165,8 @@ def test_the_page_never_scrolls_sideways(board, show, width):
         assert page.evaluate("document.documentElement.scrollWidth") <= width
 
 
-def test_text_is_plain_enough_to_read(board, show):
-    """Contrast of text on its page, as WCAG computes it: 4.5 to 1 at least."""
+def test_text_has_enough_contrast(board, show):
+    """The WCAG contrast ratio of text is at least 4.5."""
     script = """() => {
       const light = (text) => {
         const parts = text.match(/[\\d.]+/g).slice(0, 3).map((part) => part / 255);
@@ -202,7 +202,7 @@ def test_it_can_be_printed(board, show):
     assert page.evaluate("getComputedStyle(document.querySelector('.box')).overflowX") == "visible"
 
 
-def test_hostile_names_do_nothing(tmp_path, show):
+def test_hostile_names_run_nothing(tmp_path, show):
     store = Store(tmp_path / "store")
     augmenter = {"name": "memseg", "alias": HOSTILE + BREAKING, "settings": {}, "key_settings": {}}
     for seed in range(3):
@@ -219,18 +219,18 @@ def test_hostile_names_do_nothing(tmp_path, show):
         assert re.fullmatch(r"records/[A-Za-z0-9_.%~-]+\.json", link.get_attribute("href"))
 
 
-def test_pictures_are_drawn(tmp_path, show):
+def test_images_are_drawn(tmp_path, show):
     grid = tmp_path / "g.yaml"
     grid.write_text(yaml.safe_dump(tiny(augmenters=["none", "memseg"], shots=[5])))
     ran = cli("run", grid, "--store", tmp_path / "s", "--executor", "inline")
     assert ran.returncode == 0, ran.stderr
     write_leaderboard([Store(tmp_path / "s")], tmp_path / "out", say=lambda line: None)
     page = show(tmp_path / "out")
-    thumbs = page.locator("#pictures .sheet .thumb")
-    assert thumbs.count() == 24  # eight good, eight defective, eight of memseg
+    thumbs = page.locator("#images .sheet .thumb")
+    assert thumbs.count() == 24  # eight normal images, eight defect images, eight of memseg
     assert page.locator(".plots svg[role=img]", has_text="against cost").count() == 1
     box = thumbs.first.bounding_box()
     assert box["width"] > 20 and box["height"] > 40
-    shot = page.locator("#pictures .sheet").screenshot()
-    page.evaluate("document.querySelectorAll('#pictures .sheet .thumb use').forEach((one) => one.remove())")
-    assert page.locator("#pictures .sheet").screenshot() != shot
+    shot = page.locator("#images .sheet").screenshot()
+    page.evaluate("document.querySelectorAll('#images .sheet .thumb use').forEach((one) => one.remove())")
+    assert page.locator("#images .sheet").screenshot() != shot

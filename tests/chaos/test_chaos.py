@@ -1,7 +1,7 @@
-"""Whatever befalls a run, the same command completes it, and what it leaves is what an undisturbed run leaves.
+"""After any disturbance the same command completes a run, and its store equals that of an undisturbed run.
 
-Three rounds of bench/chaos.py, on a cluster of a head and two machines; the bench itself plays more of them. And what
-the bench judges by: a judge that never objects would let everything pass.
+Three rounds of bench/chaos.py, on a cluster of a head and two more nodes; the bench itself runs more. Further tests
+check the bench's checks: without them it could pass any run.
 """
 
 import json
@@ -13,7 +13,7 @@ from chaos_disturbances import Driver, FullDisk, Interrupt, Node, NodeReplaced, 
 from chaos_evidence import Outcome, differences, judged
 from chaos_round import Played, Player, stage
 
-ROUNDS = {  # seed and number -> what must have hit
+ROUNDS = {  # seed and number -> disturbances that must have happened
     (4, 3): {Node},
     (4, 2): {Interrupt, Worker},
     (8, 2): {Driver, NodeReplaced},
@@ -28,7 +28,7 @@ def made(tmp_path_factory):
 
 @pytest.mark.parametrize(("seed", "number"), ROUNDS)
 def test_a_round_of_chaos_changes_nothing(made, seed, number):
-    for _ in range(3):  # where this machine was busy, what was drawn may have come when all was done
+    for _ in range(3):  # on a busy machine the disturbance may come after the end of the run
         played = Player(made, draw_round(seed, number)).play()
         assert not played.problems, f"{played.round}: {played.problems}"
         if {type(one) for one in played.hit} >= ROUNDS[seed, number]:
@@ -43,7 +43,7 @@ def test_a_round_is_drawn_from_seed_and_number_alone():
     assert str(draw_round(1, 7)) == str(draw_round(1, 7)) != str(draw_round(2, 7))
 
 
-def test_a_round_is_played_again_in_a_new_store(tmp_path):
+def test_a_round_is_repeated_in_a_new_store(tmp_path):
     in_a_folder = next(each for each in (draw_round(1, number) for number in range(13)) if each.place == "folder")
     first = Player(SimpleNamespace(folder=tmp_path), in_a_folder).place
     first.write("cells/a.json", b"{}")
@@ -51,19 +51,19 @@ def test_a_round_is_played_again_in_a_new_store(tmp_path):
     assert again.url == first.url and again.names() == set()
 
 
-def test_every_disturbance_has_its_turn():
+def test_every_disturbance_is_drawn():
     rounds = [draw_round(1, number) for number in range(len(DISTURBANCES))]
     assert {type(one) for each in rounds for _, one in each.events} == set(DISTURBANCES)
     assert all(each.place in one.places for each in rounds for _, one in each.events)
 
 
-# -- the judge
+# -- the checks of the bench
 
 FULL = "augbench: cannot write '/x' (No space left on device): make room or rights, or write elsewhere\n"
 
 
 @pytest.mark.parametrize(
-    ("status", "out", "err", "struck", "words"),
+    ("status", "out", "err", "struck", "message"),
     [
         (0, "30 cells done, 4 of them now, in 9 s. Store: x", "", Worker, None),
         (0, "", "", Worker, "without saying what is done"),
@@ -81,13 +81,13 @@ FULL = "augbench: cannot write '/x' (No space left on device): make room or righ
          Record, None),
     ],
 )  # fmt: skip
-def test_what_a_run_says_is_judged(status, out, err, struck, words):
+def test_output_and_status_of_a_run_are_checked(status, out, err, struck, message):
     problems = judged(Outcome(status, out, err, 1.0), [struck(None)])
-    assert bool(problems) == bool(words)
-    assert not words or words in problems[0]
+    assert bool(problems) == bool(message)
+    assert not message or message in problems[0]
 
 
-def test_what_is_told_to_be_deleted_is_found():
+def test_files_that_messages_name_for_deletion_are_found():
     again = "delete it, and run the grid again to make it anew"
     err = f"augbench: 's/cells/a.json' is damaged (Expecting value: line 1 column 1 (char 0)): {again}"
     out = "\n".join([
@@ -103,7 +103,7 @@ def test_what_is_told_to_be_deleted_is_found():
 RECORD = {"key": "a", "spec": 1, "result": {"ap": 0.5}, "provenance": {"seconds": 1}}
 
 
-def test_a_store_is_held_to_the_undisturbed_one():
+def test_a_store_is_compared_with_the_undisturbed_one():
     expected = {"cells/a.json": json.dumps(RECORD).encode(), "pools/p/images/0.png": b"1", "logs/a.log": b"x"}
     same = {**expected, "cells/a.json": json.dumps({**RECORD, "provenance": 2}).encode()}
     assert differences({name: same[name] for name in same if name != "logs/a.log"}, expected) == []

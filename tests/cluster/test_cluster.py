@@ -1,4 +1,4 @@
-"""Several machines, as far as one can play them: a cluster of raylets, and one started by Ray's own commands."""
+"""Several nodes, simulated on one machine: a cluster of raylets, and one started by Ray's commands."""
 
 import pickle
 import shutil
@@ -20,7 +20,7 @@ from augbench.runner.worker import WorkerSetup
 from augbench.storage.store import Store
 
 PRETENDER = '''
-"""An augmenter that says it uses a GPU, and draws the device it was given."""
+"""An augmenter that claims to use a GPU."""
 
 import numpy as np
 
@@ -46,9 +46,9 @@ TRAVELLED = f"{augbench.__version__}+travelled"
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory):
+def folder(tmp_path_factory):
     """A folder with the grid and its plug-ins."""
-    folder = tmp_path_factory.mktemp("place")
+    folder = tmp_path_factory.mktemp("grid")
     (folder / "spread.yaml").write_text(yaml.safe_dump(GRID))
     (folder / "pretender.py").write_text(PRETENDER)
     shutil.copy(TOY, folder / "toy.py")
@@ -56,19 +56,19 @@ def place(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def inline(place, tmp_path_factory):
-    """The same grid in this process: what every cluster must equal."""
-    registry.load_file(place / "pretender.py")
+def inline(folder, tmp_path_factory):
+    """The same grid run inline: the reference for every cluster."""
+    registry.load_file(folder / "pretender.py")
     store = Store(tmp_path_factory.mktemp("inline"))
-    assert not run(load_grid(place / "spread.yaml"), store, executor="inline").failures
+    assert not run(load_grid(folder / "spread.yaml"), store, executor="inline").failures
     return store
 
 
-# -- what reaches the workers
+# -- what is sent to workers
 
 
-def test_a_plugin_file_need_not_be_where_a_worker_is(tmp_path):
-    """Its text travels; the digest in keys is that of the text."""
+def test_a_plugin_file_need_not_exist_on_the_node_of_a_worker(tmp_path):
+    """Its source is sent; the digest in keys is that of the source."""
     file = tmp_path / "there.py"
     file.write_text(PRETENDER)
     code = """
@@ -86,20 +86,20 @@ print(setup.uses_gpu(AugmenterSpec("there", "there", {}, {})), registry.version(
     assert there.stdout.decode().split() == ["True", here], there.stderr.decode()
 
 
-def test_what_a_cluster_is_given(monkeypatch):
+def test_runtime_environment_of_a_cluster(monkeypatch):
     assert "py_modules" not in _runtime_env("local")
     assert _runtime_env("auto")["py_modules"] == [str(Path(augbench.__file__).parent)]
     monkeypatch.setenv(IN_A_JOB, "{}")
-    assert "py_modules" not in _runtime_env("auto"), "the job brings its own"
+    assert "py_modules" not in _runtime_env("auto"), "the job has its own"
 
 
-def test_a_job_keeps_nothing_in_its_working_directory(place, tmp_path):
-    folder = tmp_path / "runtime_resources" / "working_dir_files" / "_ray_pkg_0"
-    folder.mkdir(parents=True)
-    command = ("--plugin", place / "toy.py", "--plugin", place / "pretender.py", "run", place / "spread.yaml")
-    for words in ((), ("--store", "runs/other")):
-        assert_one_line(cli(*command, *words, cwd=folder, env={IN_A_JOB: "{}"}), "which Ray deletes", "--store")
-    assert not list(folder.iterdir())
+def test_a_job_has_no_store_in_its_working_directory(folder, tmp_path):
+    work = tmp_path / "runtime_resources" / "working_dir_files" / "_ray_pkg_0"
+    work.mkdir(parents=True)
+    command = ("--plugin", folder / "toy.py", "--plugin", folder / "pretender.py", "run", folder / "spread.yaml")
+    for options in ((), ("--store", "runs/other")):
+        assert_one_line(cli(*command, *options, cwd=work, env={IN_A_JOB: "{}"}), "which Ray deletes", "--store")
+    assert not list(work.iterdir())
 
 
 # -- raylets of one process
@@ -116,14 +116,14 @@ folder, store, address = sys.argv[1:]
 for name in ("pretender", "toy"):
     registry.load_file(f"{folder}/{name}.py")
 seen = {}
-execute = ray_data.Making._execute
+execute = ray_data.ChunkExecutor._execute
 
-def watched(making, units):
+def watched(executor, units):
     for pool, _ in units:
-        seen.setdefault(pool.augmenter.name, making.lane.share.gpu)
-    return execute(making, units)
+        seen.setdefault(pool.augmenter.name, executor.lane.share.gpu)
+    return execute(executor, units)
 
-ray_data.Making._execute = watched
+ray_data.ChunkExecutor._execute = watched
 summary = driver.run(load_grid(f"{folder}/spread.yaml"), Store(store), address=address)
 assert not summary.failures, summary.failures
 assert seen == {"memseg": 0.0, "toy": 0.0, "pretender": 0.5}, seen
@@ -131,15 +131,15 @@ print("done", summary.done)
 """
 
 
-def test_several_machines_are_as_inline(place, inline, tmp_path):
-    """Pools of both kinds are made side by side, trainings by code that only the driver's machine has."""
+def test_several_nodes_equal_inline(folder, inline, tmp_path):
+    """Both worker lanes run concurrently, with code that only the driver's node has."""
     package = tmp_path / "code" / "augbench"
     shutil.copytree(Path(augbench.__file__).parent, package, ignore=shutil.ignore_patterns("__pycache__"))
     file = package / "__init__.py"
     file.write_text(file.read_text().replace(f'"{augbench.__version__}"', f'"{TRAVELLED}"'))
     (tmp_path / "watched.py").write_text(WATCHED)
     with raylets() as ((_, address), environment):
-        command = [sys.executable, tmp_path / "watched.py", place, tmp_path / "store", address]
+        command = [sys.executable, tmp_path / "watched.py", folder, tmp_path / "store", address]
         environment["PYTHONPATH"] = str(tmp_path / "code")
         done = subprocess.run(
             [str(word) for word in command], capture_output=True, text=True, timeout=240, env=environment
@@ -151,14 +151,14 @@ def test_several_machines_are_as_inline(place, inline, tmp_path):
     assert made_by == {TRAVELLED}
 
 
-# -- Ray's own commands
+# -- Ray's commands
 
 
 @pytest.mark.skipif(find_spec("opencensus") is None, reason="ray[default] is not installed")
-def test_a_job_from_outside_is_as_inline(place, inline, tmp_path):
-    """Two machines by `ray start`, and a run sent with `ray job submit`: grid and plug-ins travel."""
+def test_a_submitted_job_equals_inline(folder, inline, tmp_path):
+    """Two nodes by `ray start`, and a run sent with `ray job submit` together with grid and plug-ins."""
     dashboard = free_port()
-    submit = [RAY, "job", "submit", "--address", f"http://127.0.0.1:{dashboard}", "--working-dir", place, "--",
+    submit = [RAY, "job", "submit", "--address", f"http://127.0.0.1:{dashboard}", "--working-dir", folder, "--",
               "augbench", "--plugin", "toy.py", "--plugin", "pretender.py", "run", "spread.yaml",
               "--store", tmp_path / "store"]  # fmt: skip
     with started(dashboard) as (_, environment):
@@ -168,6 +168,6 @@ def test_a_job_from_outside_is_as_inline(place, inline, tmp_path):
     assert submitted.returncode == 0, submitted.stdout + submitted.stderr
     assert "cells done" in submitted.stdout and "succeeded" in submitted.stdout
     assert results_of(Store(tmp_path / "store")) == results_of(inline)
-    again = cli("--plugin", place / "toy.py", "--plugin", place / "pretender.py", "run", place / "spread.yaml",
+    again = cli("--plugin", folder / "toy.py", "--plugin", folder / "pretender.py", "run", folder / "spread.yaml",
                 "--store", tmp_path / "store")  # fmt: skip
     assert again.returncode == 0 and "nothing to do" in " ".join(again.stdout.split())

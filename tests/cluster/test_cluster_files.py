@@ -1,4 +1,4 @@
-"""The files under cluster/, as far as they can be checked without AWS, Kubernetes and Slurm."""
+"""The files in cluster/, checked without AWS, Kubernetes and Slurm."""
 
 import json
 import re
@@ -32,7 +32,7 @@ def pinned(package):
 
 
 def commands(path):
-    """Every augbench command line of a file, in prose and in code, as words."""
+    """Yield every augbench command line of a file, in prose and in code, as arguments."""
     lines = [re.sub(r"^\s*#? ?", "", line) for line in path.read_text().splitlines()]
     text = re.sub(r"\\\n\s*", "", "\n".join(lines))
     names = "|".join(typer.main.get_command(app).commands)
@@ -40,16 +40,16 @@ def commands(path):
         yield shlex.split(found)
 
 
-def parse(words):
-    """A command and its options by the real parser; nothing is run."""
+def parse(arguments):
+    """Parse a command and its options with the real parser, without running it."""
     group = typer.main.get_command(app)
-    context = group.make_context("augbench", list(words))
-    command = next(word for word in words if word in group.commands)
-    rest = list(words[words.index(command) + 1 :])
+    context = group.make_context("augbench", list(arguments))
+    command = next(one for one in arguments if one in group.commands)
+    rest = list(arguments[arguments.index(command) + 1 :])
     return command, group.commands[command].make_context(command, rest, parent=context).params
 
 
-ALL = [(path.name, tuple(words)) for path in FILES for words in commands(path)]
+ALL = [(path.name, tuple(arguments)) for path in FILES for arguments in commands(path)]
 
 
 def test_every_file_has_its_command():
@@ -59,14 +59,14 @@ def test_every_file_has_its_command():
     assert all(f"`{path.name}`" in readme for path in FILES if path.name != "README.md")
 
 
-@pytest.mark.parametrize(("name", "words"), ALL, ids=lambda value: value if isinstance(value, str) else "")
-def test_commands_parse_and_name_grids_that_are_there(name, words):
-    command, options = parse([VARIABLES.get(word, word) for word in words])
+@pytest.mark.parametrize(("name", "arguments"), ALL, ids=lambda value: value if isinstance(value, str) else "")
+def test_commands_parse_and_name_existing_grids(name, arguments):
+    command, options = parse([VARIABLES.get(one, one) for one in arguments])
     if command == "run" and str(options["grid"]) != "GRID":
         load_grid(ROOT / options["grid"])
 
 
-def test_the_parser_would_notice():
+def test_the_parser_refuses_wrong_commands():
     assert parse(["--plugin", "a.py", "run", "x.yaml", "--store", "y"])[1]["store"] == "y"
     for wrong in (["run", "x.yaml", "--stores", "y"], ["run", "--store", "y"], ["--plug", "a.py", "run", "x.yaml"]):
         with pytest.raises(typer.BadParameter.__mro__[1]):  # a usage error
@@ -113,10 +113,10 @@ def test_runtime_environments_are_rays_and_join_the_drivers(name):
     assert not environment.get("env_vars", {}).keys() & RAY_ENV.keys()
     local = [uri for uri in [environment["working_dir"], *environment["py_modules"]] if "://" not in uri]
     assert all((ROOT / path).is_dir() for path in local)
-    assert not local or name == "runtime_env.yaml"  # an operator has no working directory to bring
+    assert not local or name == "runtime_env.yaml"  # an operator has no working directory
 
 
-def test_what_travels_holds_the_grids():
+def test_working_directory_includes_the_grids():
     excluded = [entry.strip("/") for entry in RUNTIME["excludes"]]
     assert not {"tune_configs", "cluster", "src/augbench"} & set(excluded)
     assert {"runs", ".venv", ".git"} <= set(excluded)
@@ -141,7 +141,7 @@ def test_rayjob_is_consistent_with_itself():
         assert container["resources"]["requests"] == container["resources"]["limits"]
         environment = {variable["name"]: variable["value"] for variable in container["env"]}
         assert any(environment["AUGBENCH_DATA"].startswith(mount["mountPath"]) for mount in mounts)
-        assert any("secretRef" in source for source in container["envFrom"])  # the bucket's keys
+        assert any("secretRef" in source for source in container["envFrom"])  # keys of the bucket
     assert len({pod["containers"][0]["image"] for pod in pods()}) == 1
     secrets = {source["secretRef"]["name"] for pod in pods() for source in pod["containers"][0]["envFrom"]}
     header = (CLUSTER / "kuberay.yaml").read_text()
@@ -180,11 +180,11 @@ def test_slurm_script_is_sound():
     lines = text.splitlines()
     assert lines[0] == "#!/usr/bin/env bash" and SLURM.stat().st_mode & 0o111
     first_command = next(i for i, line in enumerate(lines) if line and not line.startswith("#"))
-    assert not any(line.startswith("#SBATCH") for line in lines[first_command:])  # Slurm stops reading there
+    assert not any(line.startswith("#SBATCH") for line in lines[first_command:])  # Slurm ignores later options
     options = dict(re.findall(r"^#SBATCH --([\w-]+)=(\S+)", text, re.MULTILINE))
-    assert options["ntasks-per-node"] == "1"  # one Ray a machine
+    assert options["ntasks-per-node"] == "1"  # one Ray per node
     code = re.sub(r"(?m)^#.*|\$\(\(.*?\)\)", "", text)
-    assert not re.findall(r"\$\w+", re.sub(r'"[^"]*"', "", code)), "a path with a blank would fall apart"
+    assert not re.findall(r"\$\w+", re.sub(r'"[^"]*"', "", code)), "an unquoted path with a blank would be split"
 
 
 STAND_IN = """#!/usr/bin/env bash
@@ -198,8 +198,8 @@ esac
 """
 
 
-def test_slurm_script_says_the_right_thing(tmp_path):
-    """With stand-ins for Slurm and Ray: the command that every machine would be given."""
+def test_slurm_script_runs_the_right_command(tmp_path):
+    """With stand-ins for Slurm and Ray: the command that would run on every node."""
     bin_folder = tmp_path / "a venv" / "bin"
     bin_folder.mkdir(parents=True)
     (bin_folder / "activate").write_text(f'PATH="{bin_folder}:$PATH"\n')
@@ -218,18 +218,18 @@ def test_slurm_script_says_the_right_thing(tmp_path):
     run = ["bash", str(SLURM), "tune_configs/demo.yaml", "/shared/my runs"]
     done = subprocess.run(run, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    mode, *words = done.stdout.splitlines()
+    mode, *arguments = done.stdout.splitlines()
     assert mode == "auth=token"
-    dashes = words.index("--")
-    assert words[:dashes] == ["symmetric-run", "--address", "10.1.2.3:21234", "--min-nodes", "2", "--num-cpus=32"]
-    assert words[dashes + 1 :] == [
+    dashes = arguments.index("--")
+    assert arguments[:dashes] == ["symmetric-run", "--address", "10.1.2.3:21234", "--min-nodes", "2", "--num-cpus=32"]
+    assert arguments[dashes + 1 :] == [
         "augbench", "run", "tune_configs/demo.yaml", "--store", "/shared/my runs", "--address", "10.1.2.3:21234",
     ]  # fmt: skip
-    nothing = subprocess.run(["bash", str(SLURM)], env=environment, capture_output=True, text=True)
-    assert nothing.returncode and "the grid" in nothing.stderr
+    empty = subprocess.run(["bash", str(SLURM)], env=environment, capture_output=True, text=True)
+    assert empty.returncode and "the grid" in empty.stderr
 
 
-def test_ray_takes_the_options_of_symmetric_run():
+def test_ray_accepts_the_options_of_symmetric_run():
     from ray.scripts.symmetric_run import curate_and_validate_ray_start_args
 
     given = ["--address", "10.1.2.3:21234", "--min-nodes", "2", "--num-cpus=32"]

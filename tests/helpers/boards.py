@@ -1,4 +1,4 @@
-"""Small stores of records and scores for leaderboards, without a training."""
+"""Small stores of records and scores for leaderboard tests, without training."""
 
 from __future__ import annotations
 
@@ -12,20 +12,24 @@ from augbench.core.specs import AugmenterSpec, Cell, DataSpec
 from augbench.metrics.evaluate import evaluate
 from augbench.storage.store import Store
 
-GOOD, DEFECTIVE, HELDOUT = 30, 12, 20  # pictures
+NORMAL, DEFECT, HELDOUT = 30, 12, 20  # number of images
 HOSTILE = "<img src=x onerror=alert(1)>"
 BREAKING = "</script><script>alert(2)</script>"
 
-SKILL = {"none": 0.6, "memseg": 1.6, "ddpm": 2.6}  # how far the logits of defects are from those of good pictures
+SKILL = {"none": 0.6, "memseg": 1.6, "ddpm": 2.6}  # mean distance of the logits of defect and normal images
 
 
-def judged_by(name="strict", **fields):
+def protocol_of(name="strict", **fields):
+    """A small protocol; ``fields`` replace or add fields."""
     base = {"width": 64, "height": 64, "lr": 0.01, "batch": 5, "epochs": 2, "holdout": 0.1, "false_alarm_rate": 0.1}
     return make_protocol({"name": name, **base, **fields})
 
 
+judged_by = protocol_of  # the old name
+
+
 def cell(augmenter="memseg", n_aug=40, seed=0, shots="all", dataset="tiles", protocol=None, settings=None):
-    protocol, settings = protocol or judged_by(), settings or {}
+    protocol, settings = protocol or protocol_of(), settings or {}
     data = DataSpec(dataset, dataset, {}, "f" * 64, None, protocol.holdout)
     draw = 0 if isinstance(shots, int) and shots else None
     return Cell(data, AugmenterSpec(augmenter, augmenter, settings, settings), shots, draw, n_aug, seed, protocol)
@@ -38,18 +42,18 @@ def grid_cells(n_augs=(40, 80), seeds=(0, 1, 2), **fields):
 
 
 def scores_of(one):
-    """Scores that follow from the cell: equal cells have equal ones."""
+    """Scores that depend only on the cell."""
     rng = np.random.default_rng([one.n_aug, one.seed, *map(ord, one.augmenter.alias)])
     skill = SKILL.get(one.augmenter.alias, 1.0) + one.n_aug / 200
-    labels = ["good"] * GOOD + ["scratch"] * (DEFECTIVE // 2) + ["stain"] * (DEFECTIVE // 2) + ["good"] * HELDOUT
-    parts = ["test"] * (GOOD + DEFECTIVE) + ["heldout"] * HELDOUT
-    ids = [f"{part}{place:03d}" for place, part in enumerate(parts)]
+    labels = ["good"] * NORMAL + ["scratch"] * (DEFECT // 2) + ["stain"] * (DEFECT // 2) + ["good"] * HELDOUT
+    parts = ["test"] * (NORMAL + DEFECT) + ["heldout"] * HELDOUT
+    ids = [f"{part}{index:03d}" for index, part in enumerate(parts)]
     logits = rng.normal(size=len(ids)) + skill * (np.array(labels) != "good")
     return pd.DataFrame({"id": ids, "part": parts, "label": labels, "group": ids, "logit": logits.astype(np.float32)})
 
 
 def write(store: Store, one: Cell, key=None, scored=True, notes=(), embedded=(), device="cpu one", **spec):
-    """The record of a cell and its scores; ``spec`` replaces parts of the spec, ``key`` its key."""
+    """Write the record of a cell and its scores; ``spec`` replaces parts of its spec, ``key`` its key."""
     scores, key = scores_of(one), key or one.key
     result = {**evaluate(scores, one.protocol), "counts": {}, "curves": {"loss": [1.0], "test": []}}
     provenance = {"seconds": {"total": 2.5 + one.seed}, "images_per_second": 10.0, "embedded": list(embedded),
@@ -64,7 +68,7 @@ def write(store: Store, one: Cell, key=None, scored=True, notes=(), embedded=(),
 
 
 def expect(store: Store, name, cells):
-    """A grid of these cells, as a run would list it."""
+    """Write a grid file that lists these cells, as a run does."""
     listed = [
         {
             "key": one.key,

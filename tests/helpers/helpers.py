@@ -1,4 +1,4 @@
-"""Small grids that every test runs in seconds."""
+"""Small grids that run in seconds, and assertions that many tests share."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def tiny(**changes):
         "shots": [0, 5],
         "n_aug": [6],
         "seeds": [0],
-        "fidelity": None,  # it loads torch where nothing else here does; tests of fidelity turn it on
+        "fidelity": None,  # fidelity would import torch, which nothing else here needs; its tests turn it on
     }
     return {**raw, **changes}
 
@@ -76,7 +76,7 @@ def tiny_plan(store=None, **changes):
 
 
 def on_disk(name, settings, **changes):
-    """Changes that put a drawn dataset into a tiny grid."""
+    """Changes for `tiny` that make it read a dataset written by `layouts`."""
     return {"datasets": [{"name": name, "settings": settings}], **changes}
 
 
@@ -85,12 +85,12 @@ def library_of(name, settings):
 
 
 def path_of(store, kind, key):
-    """The file or folder of a unit in a local store."""
+    """The path of a unit's file or folder in a local store."""
     return store.files.folder / store.name(kind, key)
 
 
 def results_of(store):
-    """Key -> (result as it is written, bytes of the scores): what must never depend on how a grid was run."""
+    """Key -> (bytes of the result, bytes of the scores): equal, however a grid was run."""
     from augbench.storage.store import json_bytes
 
     return {
@@ -100,7 +100,7 @@ def results_of(store):
 
 
 def cli(*arguments, **options):
-    """Run the command line in a process of its own."""
+    """Run the command line in a subprocess."""
     environment = {**os.environ, "COLUMNS": "120", **options.pop("env", {})}
     return subprocess.run(
         [sys.executable, "-m", "augbench", *map(str, arguments)],
@@ -111,19 +111,19 @@ def cli(*arguments, **options):
 def view_of(dataset: Dataset, reads=frozenset({"negatives"})):
     """A view of all samples of a dataset, for augmenter tests."""
     table = dataset.samples()
-    good = table["label"] == "good"
-    return TrainView(dataset, table[good], table[~good], frozenset(reads), regions=table[~good])
+    is_normal = table["label"] == "good"
+    return TrainView(dataset, table[is_normal], table[~is_normal], frozenset(reads), regions=table[~is_normal])
 
 
-def assert_one_line(result, *words):
-    """The contract of every error that a user can cause."""
+def assert_one_line(result, *fragments):
+    """Assert that the command failed with exit status 2 and one line on stderr that contains all ``fragments``."""
     assert result.returncode == 2, result.stdout + result.stderr
     lines = result.stderr.strip().splitlines()
     assert len(lines) == 1, result.stderr
     assert lines[0].startswith("augbench: ")
-    for word in words:
-        assert str(word) in lines[0], lines[0]
+    for fragment in fragments:
+        assert str(fragment) in lines[0], lines[0]
 
 
-def same_picture(a, b):
+def same_image(a, b):
     return a.shape == b.shape and np.array_equal(a, b)

@@ -1,4 +1,4 @@
-"""Tiny datasets drawn on disk in their official layouts: ``draw_<dataset name>(root)``."""
+"""Write tiny datasets in their official layouts: ``draw_<dataset name>(root)`` returns the settings."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from PIL import Image
 FOLDER_CLASSES = ("good", "scratch", "stain")
 
 
-def picture(rng, height=40, width=32, mark=False, contrast=90):
-    """A grey noise picture, with a rectangle brighter by ``contrast`` if ``mark``; and the rectangle's mask."""
+def noise_image(rng, height=40, width=32, mark=False, contrast=90):
+    """Draw grey noise, with a rectangle brighter by ``contrast`` if ``mark``; return it and the rectangle's mask."""
     image = rng.normal(120, 12, (height, width))
     mask = np.zeros((height, width), bool)
     if mark:
@@ -20,6 +20,9 @@ def picture(rng, height=40, width=32, mark=False, contrast=90):
         mask[top : top + 8, left : left + 8] = True
         image[mask] += contrast
     return np.clip(image, 0, 255).astype(np.uint8), mask
+
+
+picture = noise_image  # the old name
 
 
 def save(array, path):
@@ -31,18 +34,18 @@ def draw_folder(root, good=16, bad=8):
     rng = np.random.default_rng(0)
     for label in FOLDER_CLASSES:
         for index in range(good if label == "good" else bad):
-            save(picture(rng, mark=label != "good")[0], root / label / f"{index:03d}.png")
+            save(noise_image(rng, mark=label != "good")[0], root / label / f"{index:03d}.png")
     return {"root": str(root)}
 
 
 def draw_folder_csv(root, good=16, bad=8):
-    """The same with a CSV that gives masks, split and groups of two."""
+    """A folder with a CSV that gives masks, split and groups of two images."""
     rng = np.random.default_rng(1)
     rows = []
     for label in ("good", "scratch"):
         for index in range(good if label == "good" else bad):
-            image, mask = picture(rng, mark=label != "good")
-            name = f"pictures/{label}_{index:03d}.png"
+            image, mask = noise_image(rng, mark=label != "good")
+            name = f"images/{label}_{index:03d}.png"
             save(image, root / name)
             mask_name = f"masks/{label}_{index:03d}.png" if label != "good" else ""
             if mask_name:
@@ -57,7 +60,7 @@ def draw_ksdd2(root, train=20, test=12, contrast=90):
     rng = np.random.default_rng(2)
     for split, first, count in (("train", 10000, train), ("test", 20000, test)):
         for index in range(count):
-            image, mask = picture(rng, 63, 23, index % 3 == 0, contrast)
+            image, mask = noise_image(rng, 63, 23, index % 3 == 0, contrast)
             rgb = np.repeat(image[..., None], 3, axis=2)
             save(rgb, root / split / f"{first + index}.png")
             save(mask.astype(np.uint8) * 255, root / split / f"{first + index}_GT.png")
@@ -67,11 +70,11 @@ def draw_ksdd2(root, train=20, test=12, contrast=90):
 
 
 def draw_ksdd(root, items=9, parts=4):
-    """Items in folders; one part of each has a defect."""
+    """One folder per item; one image of each has a defect."""
     rng = np.random.default_rng(4)
     for item in range(1, items + 1):
         for part in range(parts):
-            image, mask = picture(rng, 63, 25, mark=part == item % parts)
+            image, mask = noise_image(rng, 63, 25, mark=part == item % parts)
             save(image, root / f"kos{item:02d}" / f"Part{part}.jpg")
             save(mask.astype(np.uint8) * 255, root / f"kos{item:02d}" / f"Part{part}_label.bmp")
     return {"root": str(root)}
@@ -89,35 +92,35 @@ NEU_NUMBERS = (1, 2, 3, 99, 100, 101, 105, 300)
 
 
 def draw_neu(root, layout="det"):
-    """A few pictures a class, in the layout "cls", "cls folders", "det" (the archive's), "kaggle" or "by class"."""
+    """A few images per class, in the layout "cls", "cls folders", "det" (the archive's), "kaggle" or "by class"."""
     rng = np.random.default_rng(5)
     for label, short in NEU_SHORT.items():
         for index, number in enumerate(NEU_NUMBERS):
-            image, mask = picture(rng, mark=True)
+            image, mask = noise_image(rng, mark=True)
             side = "validation" if index >= 6 else "train"
             name = f"{label}_{number}"
-            places = {
+            paths = {
                 "cls": (f"{short}_{number}.bmp", None),
                 "cls folders": (f"{label}/{short}_{number}.bmp", None),
                 "det": (f"IMAGES/{name}.jpg", f"ANNOTATIONS/{name}.xml"),
                 "kaggle": (f"{side}/images/{label}/{name}.jpg", f"{side}/annotations/{name}.xml"),
                 "by class": (f"images/{label}/{name}.jpg", f"annotations_voc/{name}.xml"),
             }
-            place, boxes = places[layout]
-            save(image, root / place)
+            image_path, boxes = paths[layout]
+            save(image, root / image_path)
             if boxes:
                 write_boxes(root / boxes, image.shape, [(label, box_of(mask)), ("other", (1, 1, 3, 3))])
     return {"root": str(root)}
 
 
 def box_of(mask):
-    """Left, top, right, bottom of the marked pixels, counted from 1, all inside."""
+    """Left, top, right, bottom of the mask in pixels, counted from 1, inclusive."""
     ys, xs = np.nonzero(mask)
     return xs.min() + 1, ys.min() + 1, xs.max() + 1, ys.max() + 1
 
 
 def write_boxes(path, shape, boxes, prolog=""):
-    """An annotation in Pascal VOC's XML."""
+    """Write a Pascal VOC annotation."""
     path.parent.mkdir(parents=True, exist_ok=True)
     objects = "".join(
         f"<object><name>{label}</name><bndbox><xmin>{box[0]}</xmin><ymin>{box[1]}</ymin>"
@@ -129,7 +132,7 @@ def write_boxes(path, shape, boxes, prolog=""):
 
 
 def draw_mvtec(root):
-    """MVTec AD with all pictures pooled: its official training split has no defects."""
+    """MVTec AD with all images pooled: its official training split has no defect images."""
     draw_mvtec_ad(root)
     return {"root": str(root), "category": "bottle", "split": "folds"}
 
@@ -138,7 +141,7 @@ def draw_mvtec_ad(root, category="bottle"):
     rng = np.random.default_rng(6)
     for folder, count in (("train/good", 20), ("test/good", 10), ("test/broken", 8), ("test/stain", 6)):
         for index in range(count):
-            image, mask = picture(rng, mark=not folder.endswith("good"))
+            image, mask = noise_image(rng, mark=not folder.endswith("good"))
             save(np.repeat(image[..., None], 3, axis=2), root / category / folder / f"{index:03d}.png")
             if not folder.endswith("good"):
                 kind = folder.removeprefix("test/")
@@ -147,11 +150,11 @@ def draw_mvtec_ad(root, category="bottle"):
 
 
 def draw_btech(root, category="01"):
-    """Pictures in .bmp; masks of the same name in .png, and two in .bmp."""
+    """Images in .bmp; masks of the same name in .png, two in .bmp."""
     rng = np.random.default_rng(7)
     for folder, count in (("train/ok", 12), ("test/ok", 6), ("test/ko", 5)):
         for index in range(count):
-            image, mask = picture(rng, mark=folder.endswith("ko"))
+            image, mask = noise_image(rng, mark=folder.endswith("ko"))
             save(np.repeat(image[..., None], 3, axis=2), root / category / folder / f"{index:04d}.bmp")
             if folder.endswith("ko"):
                 ending = "bmp" if index < 2 else "png"
@@ -160,24 +163,24 @@ def draw_btech(root, category="01"):
 
 
 def draw_visa(root, category="candle"):
-    """Masks hold small numbers, one a kind of defect; the splits lie beside the category."""
+    """Mask values are small numbers, one per kind of defect; the split CSVs lie beside the category."""
     rng = np.random.default_rng(8)
     rows = []
     for folder, count in (("Normal", 12), ("Anomaly", 6)):
         for index in range(count):
-            image, mask = picture(rng, mark=folder == "Anomaly")
+            image, mask = noise_image(rng, mark=folder == "Anomaly")
             name = f"Data/Images/{folder}/{index:0{4 if folder == 'Normal' else 3}d}.JPG"
             save(np.repeat(image[..., None], 3, axis=2), root / category / name)
             mask_name = f"Data/Masks/Anomaly/{index:03d}.png" if folder == "Anomaly" else ""
             if mask_name:
                 save(mask.astype(np.uint8) * (index % 3 + 1), root / category / mask_name)
             rows.append((folder, index, f"{category}/{name}", f"{category}/{mask_name}" if mask_name else ""))
-    trained = {"1cls": (9, 0), "2cls_fewshot": (3, 2), "2cls_highshot": (7, 4)}  # good, defective
-    for split, (good, bad) in trained.items():
+    trained = {"1cls": (9, 0), "2cls_fewshot": (3, 2), "2cls_highshot": (7, 4)}  # normal, defect
+    for split, (normal, defect) in trained.items():
         lines = [
             (
                 category,
-                "train" if index < (good if folder == "Normal" else bad) else "test",
+                "train" if index < (normal if folder == "Normal" else defect) else "test",
                 folder.lower(),
                 image,
                 mask,
@@ -191,17 +194,17 @@ def draw_visa(root, category="candle"):
 
 
 def draw_magnetic_tile(root):
-    """The first pictures of a few groups of each class, under their official names."""
+    """The first images of a few groups of each class, under their official names."""
     rng = np.random.default_rng(3)
     table = pd.read_csv(str(resources.files("augbench") / "assets" / "groups" / "magnetic_tile.csv"))
     for _folder, rows in table.groupby(table["image"].str.split("/").str[0]):
         for name in rows.groupby("group").head(2)["image"].head(24):
-            image, mask = picture(rng, mark="MT_Free" not in name)
+            image, mask = noise_image(rng, mark="MT_Free" not in name)
             save(image, root / name)
             save(mask.astype(np.uint8) * 255, (root / name).with_suffix(".png"))
     return {"root": str(root)}
 
 
 def draw_surfaces(root):
-    """Embedded: nothing to draw, only small numbers."""
+    """The embedded dataset needs no files, only small counts."""
     return {"train_good": 24, "train_defective": 8, "test_good": 12, "test_defective": 8}

@@ -1,5 +1,7 @@
-"""Pipelines in the structure of Stable Diffusion 1.5 and SDXL inpainting, tiny and untrained, and their weights under
-the names of the original training code, as checkpoints have them."""
+"""Tiny, untrained pipelines with the structure of Stable Diffusion 1.5 and SDXL inpainting.
+
+`original` converts their weights to the names of the original training code, which single-file checkpoints use.
+"""
 
 import torch
 from diffusers import (
@@ -53,16 +55,16 @@ OPEN_CLIP = {
 
 
 def tiny_sd():
-    """Stable Diffusion 1.5 with few channels, untrained; the words are those of the embedded bundle."""
+    """Stable Diffusion 1.5 with few channels, untrained; the tokenizer is that of the embedded pipeline."""
     torch.manual_seed(0)
-    words = tokenizer()
+    tokens = tokenizer()
     unet = UNet2DConditionModel(
         sample_size=8, block_out_channels=(32, 32, 64, 64), cross_attention_dim=32, norm_num_groups=16
     )
     return StableDiffusionPipeline(
         vae=vae(),
-        text_encoder=CLIPTextModel(text(words, 32)),
-        tokenizer=words,
+        text_encoder=CLIPTextModel(text_config(tokens, 32)),
+        tokenizer=tokens,
         unet=unet,
         scheduler=DDIMScheduler(clip_sample=False, steps_offset=1, prediction_type="v_prediction"),
         safety_checker=None,
@@ -72,9 +74,9 @@ def tiny_sd():
 
 
 def tiny_sdxl():
-    """SDXL inpainting likewise."""
+    """SDXL inpainting with few channels, untrained."""
     torch.manual_seed(1)
-    words = tokenizer()
+    tokens = tokenizer()
     unet = UNet2DConditionModel(
         sample_size=8,
         in_channels=9,
@@ -91,10 +93,10 @@ def tiny_sdxl():
     )
     return StableDiffusionXLInpaintPipeline(
         vae=vae(),
-        text_encoder=CLIPTextModel(text(words, 32)),
-        text_encoder_2=CLIPTextModelWithProjection(text(words, 64)),
-        tokenizer=words,
-        tokenizer_2=words,
+        text_encoder=CLIPTextModel(text_config(tokens, 32)),
+        text_encoder_2=CLIPTextModelWithProjection(text_config(tokens, 64)),
+        tokenizer=tokens,
+        tokenizer_2=tokens,
         unet=unet,
         scheduler=EulerDiscreteScheduler(),
         add_watermarker=False,
@@ -118,27 +120,27 @@ def vae():
     )
 
 
-def text(words, width):
+def text_config(tokens, width):
     return CLIPTextConfig(
-        vocab_size=len(words),
+        vocab_size=len(tokens),
         hidden_size=width,
         intermediate_size=2 * width,
         projection_dim=width,
         num_hidden_layers=2,
         num_attention_heads=4,
-        bos_token_id=words.bos_token_id,
-        eos_token_id=words.eos_token_id,
-        pad_token_id=words.pad_token_id,
+        bos_token_id=tokens.bos_token_id,
+        eos_token_id=tokens.eos_token_id,
+        pad_token_id=tokens.pad_token_id,
     )
 
 
 def parts_of(pipeline):
-    """The names of its parts with weights."""
+    """The names of a pipeline's components with weights."""
     return [name for name, part in pipeline.components.items() if isinstance(part, torch.nn.Module)]
 
 
 def write(pipeline, path):
-    """A checkpoint at ``path``, and beside it the folder with all that it lacks."""
+    """Write a single-file checkpoint to ``path``, and all other files of the pipeline to a folder beside it."""
     save_file(original(pipeline), path, {"format": "pt"})
     pipeline.save_pretrained(path.with_suffix(""))
     for weights in list(path.with_suffix("").rglob("*.safetensors")):
@@ -146,7 +148,7 @@ def write(pipeline, path):
 
 
 def original(pipeline):
-    """Name in the original code -> tensor, of all weights of a pipeline."""
+    """All weights of a pipeline: name in the original code -> tensor."""
     parts = {"model.diffusion_model": unet_of(pipeline.unet), "first_stage_model": vae_of(pipeline.vae)}
     encoder = {f"transformer.{name}": tensor for name, tensor in clip_of(pipeline.text_encoder).items()}
     if hasattr(pipeline, "text_encoder_2"):
@@ -168,17 +170,17 @@ def renamed(name, rules):
 
 
 def unet_of(unet):
-    places = dict(unet_places(unet))
+    prefixes = dict(unet_prefixes(unet))
     found = {}
     for name, tensor in unet.state_dict().items():
-        place = next(old for old in places if name.startswith(old))
-        rest = name.removeprefix(place)
-        found[places[place] + (renamed(rest, RESNET) if ".resnets." in place else rest)] = tensor
+        prefix = next(old for old in prefixes if name.startswith(old))
+        rest = name.removeprefix(prefix)
+        found[prefixes[prefix] + (renamed(rest, RESNET) if ".resnets." in prefix else rest)] = tensor
     return found
 
 
-def unet_places(unet):
-    """Where each block of ours stands in the original's three lists."""
+def unet_prefixes(unet):
+    """Yield the prefix of each block in diffusers and in the original's three block lists."""
     yield from {
         "time_embedding.linear_1.": "time_embed.0.",
         "time_embedding.linear_2.": "time_embed.2.",
@@ -215,13 +217,13 @@ def vae_of(vae):
     rules = {f"up_blocks.{level}.": f"up.{levels - 1 - level}." for level in range(levels)} | VAE
     found = {}
     for name, tensor in vae.state_dict().items():
-        convolved = "attentions" in name and name.endswith("weight") and tensor.ndim == 2  # 1 x 1 convolutions there
-        found[renamed(name, rules)] = tensor[:, :, None, None] if convolved else tensor
+        is_conv = "attentions" in name and name.endswith("weight") and tensor.ndim == 2  # a 1 x 1 convolution there
+        found[renamed(name, rules)] = tensor[:, :, None, None] if is_conv else tensor
     return found
 
 
 def clip_of(encoder):
-    """Older versions of transformers have ``text_model.`` in their names too; the tables of positions were kept."""
+    """As older versions of transformers saved it: names begin with ``text_model.``, and position ids are included."""
     found = {f"text_model.{name.removeprefix('text_model.')}": t for name, t in encoder.state_dict().items()}
     positions = torch.arange(encoder.config.max_position_embeddings)[None]
     return found | {"text_model.embeddings.position_ids": positions}
@@ -231,7 +233,7 @@ def open_clip_of(encoder):
     tensors = {name.removeprefix("text_model."): tensor for name, tensor in encoder.state_dict().items()}
     found = {"text_projection": tensors.pop("text_projection.weight").T, "logit_scale": torch.ones(())}
     for name in [name for name in tensors if ".q_proj." in name]:
-        three = [tensors.pop(name.replace(".q_proj.", f".{letter}_proj.")) for letter in "qkv"]
-        place = renamed(name.replace("self_attn.q_proj.", "attn.in_proj_"), OPEN_CLIP)
-        found[place] = torch.cat(three)
+        qkv = [tensors.pop(name.replace(".q_proj.", f".{letter}_proj.")) for letter in "qkv"]
+        fused = renamed(name.replace("self_attn.q_proj.", "attn.in_proj_"), OPEN_CLIP)
+        found[fused] = torch.cat(qkv)
     return found | {renamed(name, OPEN_CLIP): tensor for name, tensor in tensors.items()}

@@ -1,4 +1,4 @@
-"""A real S3 server (moto's) on loopback that can be told to fail, and the variables by which clients find it."""
+"""An S3 server (moto) on loopback with injectable failures, and the environment variables that point clients to it."""
 
 from __future__ import annotations
 
@@ -12,8 +12,11 @@ DENIED = b"<?xml version='1.0'?><Error><Code>AccessDenied</Code><Message>Access 
 
 
 class S3Server:
-    """Use as a context manager. The next ``failures_left`` requests, and besides every ``fail_every``-th, end in 503
-    SlowDown; where ``denied``, all end in 403, where ``down``, all in 503."""
+    """An S3 server, used as a context manager.
+
+    The next ``failures_left`` requests, and every ``fail_every``-th request, get 503 SlowDown. With ``denied`` all
+    requests get 403; with ``down`` all get 503.
+    """
 
     def __init__(self):
         from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
@@ -30,7 +33,7 @@ class S3Server:
             "AWS_ACCESS_KEY_ID": "test",
             "AWS_SECRET_ACCESS_KEY": "test",
             "AWS_DEFAULT_REGION": "us-east-1",
-            "AWS_MAX_ATTEMPTS": "1",  # the client's own attempts: those under test are ours
+            "AWS_MAX_ATTEMPTS": "1",  # no retries by the client: augbench's own retries are under test
         }
 
     def __call__(self, environ, start_response):
@@ -62,7 +65,7 @@ class S3Server:
         self.requests.clear()
 
     def make_bucket(self, name):
-        """An empty bucket, whatever it held before."""
+        """Create a bucket, or empty it, and return its URL."""
         import boto3
 
         keys = {"aws_access_key_id": "test", "aws_secret_access_key": "test", "region_name": "us-east-1"}

@@ -1,4 +1,4 @@
-"""The command line as a user meets it: instant help, one line for every mistake, nothing lost."""
+"""The command line: fast help, a one-line message for every user error, no data loss."""
 
 import json
 import time
@@ -26,7 +26,7 @@ def write(path, grid):
 def test_help_is_instant_and_complete():
     started = time.monotonic()
     out = cli("--help").stdout
-    assert time.monotonic() - started < 3  # it loads neither torch nor ray, which alone take longer
+    assert time.monotonic() - started < 3  # without torch and ray, whose imports take longer
     for command in ("plan", "run", "report", "list", "datasets", "models", "protocols", "store"):
         assert command in out
 
@@ -35,8 +35,8 @@ def test_help_is_instant_and_complete():
 def test_list(what):
     result = cli("--plugin", TOY, "list", what)
     assert result.returncode == 0
-    shown = {"datasets": "surfaces", "augmenters": "toy", "models": "micro-sd", "protocols": "inout"}[what]
-    assert shown in result.stdout
+    name = {"datasets": "surfaces", "augmenters": "toy", "models": "micro-sd", "protocols": "inout"}[what]
+    assert name in result.stdout
 
 
 def test_run_report_and_run_again(grid_path, tmp_path):
@@ -64,53 +64,53 @@ def test_truncated_record(grid_path, tmp_path):
     for command in [*commands, ("plan", grid_path, "--store", store.url)]:
         assert_one_line(cli(*command), path.name, "delete it")
     assert cli("store", "check", store.url).returncode == 2
-    assert sorted(store.keys("cells")) == keys, "nothing was lost"
+    assert sorted(store.keys("cells")) == keys, "no cell was lost"
     path.unlink()
     result = cli("run", grid_path, "--store", store.url, "--executor", "inline")
     assert result.returncode == 0 and "1 of them now" in " ".join(result.stdout.split())
 
 
-def test_damaged_pool_picture(grid_path, tmp_path):
+def test_damaged_pool_image(grid_path, tmp_path):
     store = Store(tmp_path / "store")
     assert cli("run", grid_path, "--store", store.url, "--executor", "inline").returncode == 0
-    (picture,) = store.files.folder.glob("pools/*/images/00003.png")
-    picture.write_bytes(b"no picture")
+    (image,) = store.files.folder.glob("pools/*/images/00003.png")
+    image.write_bytes(b"no image")
     for key in store.keys("cells"):
         path_of(store, "cells", key).unlink()
     result = cli("run", grid_path, "--store", store.url, "--executor", "inline")
     assert result.returncode == 2
-    said = " ".join(result.stdout.split())
-    assert "00003.png" in said and "00000.jsonl" in said and "Traceback" not in said
+    text = " ".join(result.stdout.split())
+    assert "00003.png" in text and "00000.jsonl" in text and "Traceback" not in text
     next(store.files.folder.glob("pools/*/chunks/00000.jsonl")).unlink()
     assert cli("run", grid_path, "--store", store.url, "--executor", "inline").returncode == 0
 
 
-def test_corrupt_dataset_picture(tmp_path):
+def test_corrupt_dataset_image(tmp_path):
     settings = layouts.draw_folder(tmp_path / "data")
     path = write(tmp_path / "g.yaml", tiny(**on_disk("folder", settings)))
     broken = tmp_path / "data" / "good" / "004.png"
     broken.write_bytes(broken.read_bytes()[:60])
     for executor in ("inline", "ray"):
         assert_one_line(cli("run", path, "--store", tmp_path / "s", "--executor", executor), "004.png", "restore it")
-    assert_one_line_list = cli("datasets", "check", "folder", "--root", tmp_path / "data")
-    assert assert_one_line_list.returncode == 2 and "004.png" in assert_one_line_list.stdout.replace("\n", "")
+    check = cli("datasets", "check", "folder", "--root", tmp_path / "data")
+    assert check.returncode == 2 and "004.png" in check.stdout.replace("\n", "")
 
 
 @pytest.mark.parametrize(
-    ("change", "words"),
+    ("change", "texts"),
     [
         ({"sedes": [0]}, ["sedes", "did you mean 'seeds'"]),
         ({"datasets": ["magnetic_tile"]}, ["magnetic_tile", "AUGBENCH_DATA", "https://"]),
         ({"datasets": [{"name": "magnetic_tile", "settings": {"root": "/nowhere"}}]}, ["/nowhere", "not a folder"]),
         ({"augmenters": ["ddpm"]}, ["sd15", "Hugging Face cache", "local diffusers folder"]),
-        ({"augmenters": [{"name": "toy", "settings": {"limit": 5}}]}, ["can make 5 pictures", "lower n_aug"]),
+        ({"augmenters": [{"name": "toy", "settings": {"limit": 5}}]}, ["can make 5 images", "lower n_aug"]),
         ({"protocols": ["inout"]}, ["resnet50", "scratch"]),
     ],
 )
-def test_mistakes_in_a_grid(tmp_path, change, words):
+def test_mistakes_in_a_grid(tmp_path, change, texts):
     path = write(tmp_path / "g.yaml", tiny(**change))
     result = cli("--plugin", TOY, "run", path, "--store", tmp_path / "s", env={"HF_HUB_OFFLINE": "1"})
-    assert_one_line(result, *words)
+    assert_one_line(result, *texts)
 
 
 def test_zero_positives(tmp_path):
@@ -119,7 +119,7 @@ def test_zero_positives(tmp_path):
         for path in (tmp_path / "data" / folder).iterdir():
             path.unlink()
     path = write(tmp_path / "g.yaml", tiny(**on_disk("folder", settings)))
-    assert_one_line(cli("run", path, "--store", tmp_path / "s"), "folder", "no defective")
+    assert_one_line(cli("run", path, "--store", tmp_path / "s"), "folder", "no defect images")
 
 
 def test_mistakes_on_the_command_line(grid_path, tmp_path):
@@ -149,8 +149,8 @@ def test_dataset_check_on_a_good_and_an_odd_folder(tmp_path):
     assert settings["csv"] == "table.csv"
 
 
-def test_entry_points_bring_third_party_plugins(tmp_path):
-    """A package outside augbench registers an augmenter with an entry point and is found by its name."""
+def test_entry_points_register_third_party_plugins(tmp_path):
+    """An augmenter of another package is registered by an entry point and found by name."""
     (tmp_path / "thirdparty.py").write_text(TOY.read_text())
     info = tmp_path / "thirdparty-1.0.dist-info"
     info.mkdir()
@@ -160,7 +160,7 @@ def test_entry_points_bring_third_party_plugins(tmp_path):
     assert result.returncode == 0 and "shiny" in result.stdout
 
 
-def test_scores_and_record_are_what_they_say(grid_path, tmp_path):
+def test_record_has_key_provenance_and_weights(grid_path, tmp_path):
     store = Store(tmp_path / "store")
     cli("run", grid_path, "--store", store.url, "--executor", "inline", "--set", "save_weights=true")
     for key in store.keys("cells"):

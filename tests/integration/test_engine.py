@@ -1,4 +1,4 @@
-"""The driver loop: the same bytes whatever happens, and nothing done twice."""
+"""The driver: equal bytes after any interruption, and no repeated work."""
 
 import json
 import os
@@ -33,7 +33,7 @@ GRID = tiny(
 
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory):
-    """The grid run inline in one go: what every other way must equal."""
+    """The grid run inline without interruption: the reference for all other runs."""
     store = Store(tmp_path_factory.mktemp("undisturbed"))
     summary = run(tiny_grid(**GRID), store, executor="inline")
     assert summary.done == summary.cells == 9
@@ -54,12 +54,12 @@ def start(path, store, *options):
         stderr=subprocess.STDOUT,
         text=True,
         cwd=HERE,
-        preexec_fn=hear_ctrl_c,
+        preexec_fn=restore_sigint,
     )
 
 
-def hear_ctrl_c():
-    """A shell makes its background jobs deaf to SIGINT, and children inherit that: CI may be such a job."""
+def restore_sigint():
+    """Restore the default handler: background jobs of a shell, such as in CI, inherit an ignored SIGINT."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
@@ -72,7 +72,7 @@ def wait_for_records(store, count, process, seconds=120):
 
 
 def wait_for_worker(name, process, seconds=60):
-    """The pid of a Ray worker whose title holds ``name``, below that driver: other runs are left alone."""
+    """Return the pid of a Ray worker with ``name`` in its title, among the descendants of that driver."""
     deadline = time.monotonic() + seconds
     while not (found := [pid for pid in below(process.pid) if name in title_of(pid)]):
         assert time.monotonic() < deadline
@@ -81,7 +81,7 @@ def wait_for_worker(name, process, seconds=60):
 
 
 def test_killed_workers_are_replaced_and_a_killed_driver_is_completed_by_the_same_command(undisturbed, store, tmp_path):
-    """First a generator, then a training, then the driver."""
+    """Kill a generator, then a training worker, then the driver."""
     path = grid_file(tmp_path)
     process = start(path, store)
     os.kill(wait_for_worker("MapWorker(MapBatches(ChunkMaker)).submit", process), signal.SIGKILL)
@@ -92,20 +92,20 @@ def test_killed_workers_are_replaced_and_a_killed_driver_is_completed_by_the_sam
     out, _ = process.communicate(timeout=60)
     assert "Traceback" not in out and not store.keys("failures"), "no harm was done"
     logs = [path.read_text() for path in (store.files.folder / "logs").glob("*.log")]
-    noted = [text for text in logs if "the worker of this cell was lost" in text]
-    assert len(noted) == 1 and "its worker process has died" in noted[0]
+    lost = [text for text in logs if "the worker of this cell was lost" in text]
+    assert len(lost) == 1 and "its worker process has died" in lost[0]
     done_before = store.keys("cells")
-    assert 0 < len(done_before) < 9, "it was to be killed in the middle"
+    assert 0 < len(done_before) < 9, "killed too late"
     times = {key: path_of(store, "cells", key).stat().st_mtime_ns for key in done_before}
     second = start(path, store)
     out, _ = second.communicate(timeout=200)
     assert second.returncode == 0, out
     assert results_of(store) == results_of(undisturbed)
-    assert {key: path_of(store, "cells", key).stat().st_mtime_ns for key in done_before} == times  # nothing done twice
+    assert {key: path_of(store, "cells", key).stat().st_mtime_ns for key in done_before} == times  # no repeated work
     assert store.files.names("leases") == {"drivers"} and not store.files.names("leases/drivers")
 
 
-def test_ctrl_c_says_how_to_go_on(store, tmp_path):
+def test_ctrl_c_prints_how_to_continue(store, tmp_path):
     process = start(grid_file(tmp_path), store)
     wait_for_records(store, 1, process)
     process.send_signal(signal.SIGINT)
@@ -129,7 +129,7 @@ def test_inline_ctrl_c_and_second_run(undisturbed, store, tmp_path):
     assert "nothing to do" in " ".join(third.stdout.split())
 
 
-def test_what_the_dead_left_is_swept_up_and_what_the_living_write_is_not(store):
+def test_files_of_dead_drivers_are_removed_and_those_of_living_ones_are_not(store):
     grid = tiny_grid(augmenters=["memseg"], shots=[0])
     (key,) = make_plan(grid).pools
     left = ["cells/.x.json.1234.part", f"pools/{key}/images/.00000.png.1234.part", "leases/.y.1234.gone"]
@@ -144,14 +144,14 @@ def test_what_the_dead_left_is_swept_up_and_what_the_living_write_is_not(store):
 
 
 def test_a_run_that_was_killed_at_its_very_end_is_completed_too(store):
-    """All cells are there, but the driver had not summed up its pools nor given back its leases."""
+    """All cells are done, but the pools are not assembled and the leases not released."""
     grid = tiny_grid(augmenters=["memseg"], shots=[0])
     run(grid, store, executor="inline")
     (pool,) = make_plan(grid).pools.values()
     summary = store.read_pool(pool.key)
     path_of(store, "pools", pool.key).joinpath("pool.json").unlink()
     path_of(store, "pools", pool.key).joinpath("metadata.jsonl").unlink()
-    dead = {"owner": "x", "host": socket.gethostname(), "pid": 2**22 + 1}  # no process has such a number
+    dead = {"owner": "x", "host": socket.gethostname(), "pid": 2**22 + 1}  # above every process id
     store.files.write(lease_name("some"), json.dumps(dead).encode())
     store.files.write(heartbeat_name("x"), json.dumps(dead).encode())
     assert run(grid, store, executor="inline").trained == 0
@@ -160,14 +160,14 @@ def test_a_run_that_was_killed_at_its_very_end_is_completed_too(store):
     assert not store.files.exists(lease_name("some")) and not store.files.names("leases/drivers")
 
 
-def test_a_chunk_that_was_deleted_as_damaged_is_made_anew(store):
-    """Also where every cell that took it is done."""
+def test_a_deleted_damaged_chunk_is_generated_again(store):
+    """Also if every cell that used it is done."""
     grid = tiny_grid(augmenters=["memseg"], shots=[0], n_aug=[30])
     run(grid, store, executor="inline")
     (pool,) = make_plan(grid).pools.values()
     before = {path: path.read_bytes() for path in path_of(store, "pools", pool.key).rglob("*.jsonl")}
-    picture = store.files.folder / store.image_name(pool, 3)
-    picture.write_bytes(picture.read_bytes()[:100])
+    image = store.files.folder / store.image_name(pool, 3)
+    image.write_bytes(image.read_bytes()[:100])
     (problem,) = store.check()
     assert store.chunk_name(pool, 0) in problem and "delete it, and run the grid again" in problem
     store.files.remove(store.chunk_name(pool, 0))
@@ -185,7 +185,7 @@ def test_pools_are_readable_image_folders(undisturbed):
         assert summary["pictures"] == len(lines) and summary["provenance"]["seconds"] > 0
         assert [line["index"] for line in lines] == list(range(len(lines)))
         for line in lines:
-            # The same flat columns in every row, or Hugging Face makes one struct field of each picture.
+            # Equal flat columns in all rows, or Hugging Face datasets makes a struct field of each image.
             assert line.keys() == lines[0].keys()
             assert all(isinstance(value, int | str) for name, value in line.items() if name != "meta")
             assert (folder / line["file_name"]).is_file()
@@ -230,39 +230,39 @@ def test_failed_cells_are_tried_again(store):
     assert store.read_json("failures", key)["attempts"] == 2
 
 
-def board_of(store, leases, **changes):
+def scheduler_of(store, leases, **changes):
     plan = make_plan(tiny_grid(**changes))
     return plan, Scheduler(plan, subtract(plan, store), store, leases)
 
 
-def test_board_starts_a_cell_when_its_chunks_are_there(store):
+def test_scheduler_starts_a_cell_when_its_chunks_are_committed(store):
     with Leases(store.files) as leases:
-        plan, board = board_of(store, leases, augmenters=["memseg"], shots=[0], n_aug=[6, 30])
-        assert board.next_cell() is None and board.cells_left
-        units = board.next_chunks()
+        plan, scheduler = scheduler_of(store, leases, augmenters=["memseg"], shots=[0], n_aug=[6, 30])
+        assert scheduler.next_cell() is None and scheduler.cells_left
+        units = scheduler.next_chunks()
         assert [chunk for _, chunk in units] == [0, 1]
-        board.chunk_done(units[0][0].key, 0)
-        cell, _ = board.next_cell()
-        assert cell.n_aug == 6 and board.next_cell() is None
-        board.chunk_done(units[0][0].key, 1)
-        assert board.next_cell()[0].n_aug == 30
+        scheduler.chunk_done(units[0][0].key, 0)
+        cell, _ = scheduler.next_cell()
+        assert cell.n_aug == 6 and scheduler.next_cell() is None
+        scheduler.chunk_done(units[0][0].key, 1)
+        assert scheduler.next_cell()[0].n_aug == 30
         for each in plan.cells:
-            board.cell_done(each.key, {"ap": 1.0})
-        assert not board.cells_left and not board.chunks_left
+            scheduler.cell_done(each.key, {"ap": 1.0})
+        assert not scheduler.cells_left and not scheduler.chunks_left
 
 
-def test_board_gives_up_on_a_cell_that_kills_its_workers(store):
+def test_scheduler_gives_up_on_a_cell_that_kills_its_workers(store):
     with Leases(store.files) as leases:
-        _, board = board_of(store, leases, augmenters=["none"], shots=[5])
+        _, scheduler = scheduler_of(store, leases, augmenters=["none"], shots=[5])
         for _ in range(ATTEMPTS):
-            cell, _ = board.next_cell()
-            board.cell_lost(cell.key)
-        assert board.next_cell() is None and not board.cells_left
-        assert "died" in board.failures[cell.key] and store.keys("failures") == {cell.key}
+            cell, _ = scheduler.next_cell()
+            scheduler.cell_lost(cell.key)
+        assert scheduler.next_cell() is None and not scheduler.cells_left
+        assert "died" in scheduler.failures[cell.key] and store.keys("failures") == {cell.key}
 
 
 def test_two_drivers_do_nothing_twice(undisturbed, store, tmp_path):
-    """Two drivers at once on one store: together they make what one makes."""
+    """Two concurrent drivers on one store: together they produce the results of one."""
     path = grid_file(tmp_path)
     processes = [start(path, store, "--executor", "inline") for _ in range(2)]
     outs = [process.communicate(timeout=240)[0] for process in processes]
@@ -272,6 +272,6 @@ def test_two_drivers_do_nothing_twice(undisturbed, store, tmp_path):
     assert sum(trained) == 9, outs
 
 
-def _numbers_before(text, words):
+def _numbers_before(text, suffix):
     text = " ".join(text.split())
-    return [text[:i].split()[-1] for i in range(len(text)) if text.startswith(words, i)]
+    return [text[:i].split()[-1] for i in range(len(text)) if text.startswith(suffix, i)]

@@ -1,4 +1,4 @@
-"""The grid of In&Out, small: adapters, pools and mixture through the command line, also when it is killed."""
+"""A small grid of In&Out: adapters, pools and mixture through the command line, also after a kill."""
 
 import json
 import signal
@@ -24,7 +24,7 @@ GRID = tiny(
     n_aug=[4],
     seeds=[0],
 )
-EAGER = "import augbench.diffusion.dreambooth as d; d.FLUSH = -1; from augbench.cli import main; main()"
+EAGER = "import augbench.diffusion.dreambooth as d; d.FLUSH = -1; from augbench.cli.app import main; main()"
 
 
 @pytest.fixture(scope="module")
@@ -36,14 +36,14 @@ def undisturbed(tmp_path_factory):
 
 
 def adapters_of(store):
-    """All files but the record, which says when and where."""
+    """Return the adapter files except the record, which has times and hosts."""
     return {
         path.relative_to(store.files.folder): path.read_bytes() for path in store.files.folder.glob("adapters/*/*/*")
     }
 
 
 def test_halves_of_both_pools_and_one_adapter(undisturbed):
-    """In&Out takes the first pictures of the pools that are there anyway."""
+    """In&Out uses the first images of the shared pools of its parts."""
     assert len(undisturbed.keys("adapters")) == 1
     assert sorted(key.split("-")[1] for key in undisturbed.keys("pools")) == ["ddpm", "memseg"]
     marker = path_of(undisturbed, "adapters", *undisturbed.keys("adapters")) / ADAPTER_MARKER
@@ -52,19 +52,19 @@ def test_halves_of_both_pools_and_one_adapter(undisturbed):
     assert len(record["learned"]["loss"]) == record["learned"]["steps"] == 16
 
 
-def test_a_killed_adaptation_goes_on_with_the_same_result(undisturbed, store, tmp_path):
+def test_a_killed_adaptation_resumes_with_the_same_result(undisturbed, store, tmp_path):
     path = tmp_path / "inout.yaml"
     path.write_text(yaml.safe_dump(GRID))
-    words = ["run", str(path), "--store", store.url, "--executor", "inline"]
-    process = subprocess.Popen([sys.executable, "-c", EAGER, *words], cwd=HERE)
+    arguments = ["run", str(path), "--store", store.url, "--executor", "inline"]
+    process = subprocess.Popen([sys.executable, "-c", EAGER, *arguments], cwd=HERE)
     deadline = time.monotonic() + 120
     while not list(store.files.folder.glob("scratch/*/dreambooth.safetensors")):
         assert process.poll() is None and time.monotonic() < deadline
         time.sleep(0.01)
     process.send_signal(signal.SIGKILL)
     process.wait()
-    assert not store.keys("adapters"), "it was to be killed in the middle"
-    out = cli(*words)
+    assert not store.keys("adapters"), "killed too late"
+    out = cli(*arguments)
     assert out.returncode == 0, out.stderr
     assert results_of(store) == results_of(undisturbed)
     assert adapters_of(store) == adapters_of(undisturbed)

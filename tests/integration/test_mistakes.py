@@ -1,4 +1,4 @@
-"""What people do by accident: each is named, and none makes numbers that mean something else."""
+"""User errors: each is reported by name, and none leads to wrong numbers."""
 
 import numpy as np
 import pandas as pd
@@ -39,28 +39,28 @@ def test_changed_plugin_code_makes_new_keys(tmp_path, monkeypatch):
     assert keys[0] != keys[1]
 
 
-def test_plugin_cannot_take_the_name_of_another(tmp_path):
+def test_plugin_cannot_have_the_name_of_another(tmp_path):
     (tmp_path / "memseg.py").write_text(TOY.read_text())
     assert_one_line(cli("--plugin", tmp_path / "memseg.py", "list", "augmenters"), "memseg", "rename the file")
 
 
 def test_alias_cannot_be_the_name_of_another():
-    with pytest.raises(UserError, match="cannot go as 'none'"):
+    with pytest.raises(UserError, match="cannot be 'none'"):
         make_plan(tiny_grid(augmenters=[{"name": "memseg", "as": "none"}]))
 
 
 def test_mixture_of_the_same_twice():
     parts = [{"name": "memseg", "share": 0.5}, {"name": "memseg", "share": 0.5, "settings": {"texture_share": 0.5}}]
-    with pytest.raises(UserError, match="'mixture': two parts are the same"):
+    with pytest.raises(UserError, match="'mixture': two parts are equal"):
         make_plan(tiny_grid(augmenters=[{"name": "mixture", "settings": {"parts": parts}}]))
 
 
 # -- grids
 
 
-def test_a_key_that_stands_twice(tmp_path):
+def test_a_duplicate_key(tmp_path):
     (tmp_path / "g.yaml").write_text("datasets: [surfaces]\ndatasets: [folder]\n")
-    with pytest.raises(UserError, match="'datasets' stands twice"):
+    with pytest.raises(UserError, match="'datasets' occurs twice"):
         load_grid(tmp_path / "g.yaml")
 
 
@@ -75,7 +75,7 @@ def test_changed_grid_has_its_own_name_and_report(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("change", "words"),
+    ("change", "text"),
     [
         ({"resources": {"trian": {}}}, "did you mean 'train'"),
         ({"resources": {"train": {"gpus": 1}}}, "did you mean 'gpu'"),
@@ -86,10 +86,10 @@ def test_changed_grid_has_its_own_name_and_report(tmp_path):
         ({"augmenters": [{"name": "memseg", "as": "a b"}]}, "letters, digits and underscores"),
     ],
 )
-def test_grid_messages_are_plain(change, words):
+def test_grid_messages_are_plain(change, text):
     with pytest.raises(UserError) as error:
         make_grid(tiny(**change))
-    assert words in str(error.value)
+    assert text in str(error.value)
     assert "tuple" not in str(error.value) and "constrained" not in str(error.value)
 
 
@@ -103,7 +103,7 @@ def test_set_reaches_a_setting_that_is_also_an_axis(tmp_path):
 
 def test_backbone_that_cannot_take_the_size():
     plan = tiny_plan(protocols=[{"name": "t", **TINY, "backbone": "vit_tiny_patch16_224"}])
-    with pytest.raises(UserError, match=r"'vit_tiny_patch16_224' cannot take 32 x 48 pictures.*protocols\.t\.width"):
+    with pytest.raises(UserError, match=r"'vit_tiny_patch16_224' cannot take 32 x 48 images.*protocols\.t\.width"):
         preflight(plan)
 
 
@@ -119,7 +119,7 @@ def test_a_folder_with_other_things_is_no_store(tmp_path):
     assert_one_line(cli("store", "check", tmp_path / "nothing"), "nothing", "no store")
 
 
-def test_places_that_cannot_be_written(tmp_path):
+def test_paths_that_cannot_be_written(tmp_path):
     (tmp_path / "file").write_text("")
     path = tmp_path / "tiny.yaml"
     path.write_text(yaml.safe_dump(tiny()))
@@ -127,7 +127,7 @@ def test_places_that_cannot_be_written(tmp_path):
     assert_one_line(cli("report", tmp_path / "s", "--out", tmp_path / "file"), "--out", "folder")
 
 
-def test_damaged_scores_and_pictures_are_named_and_lost_scores_made_again(store):
+def test_damaged_scores_and_images_are_named_and_lost_scores_made_again(store):
     grid = tiny_grid(augmenters=["memseg"], shots=[0])
     run(grid, store, executor="inline")
     assert not store.check()
@@ -135,8 +135,8 @@ def test_damaged_scores_and_pictures_are_named_and_lost_scores_made_again(store)
     scores = path_of(store, "scores", key)
     content = scores.read_bytes()
     scores.write_bytes(content[:100])
-    (picture,) = store.files.folder.glob("pools/*/images/00002.png")
-    picture.write_bytes(picture.read_bytes()[:50])
+    (image,) = store.files.folder.glob("pools/*/images/00002.png")
+    image.write_bytes(image.read_bytes()[:50])
     assert [name in line for name, line in zip([key, "00002.png"], store.check(), strict=True)] == [True, True]
     scores.unlink()
     assert len(subtract(make_plan(grid), store).cells) == 1
@@ -146,7 +146,7 @@ def test_damaged_scores_and_pictures_are_named_and_lost_scores_made_again(store)
 
 
 @pytest.mark.parametrize(
-    ("arguments", "words"),
+    ("arguments", "text"),
     [
         (["plan", "x.yaml", "--sett", "a=1"], "--sett"),
         (["paln"], "paln"),
@@ -156,21 +156,21 @@ def test_damaged_scores_and_pictures_are_named_and_lost_scores_made_again(store)
         (["report", "x", "--set", "seeds=0"], "--grid"),
     ],
 )
-def test_usage_errors_are_one_line(arguments, words):
-    assert_one_line(cli(*arguments), words)
+def test_usage_errors_are_one_line(arguments, text):
+    assert_one_line(cli(*arguments), text)
 
 
-# -- your own pictures
+# -- user datasets
 
 
 def test_csv_is_read_strictly(tmp_path):
     settings = draw_folder_csv(tmp_path)
     table = pd.read_csv(tmp_path / "table.csv", dtype=str, keep_default_na=False)
 
-    def refused(words, encoding="utf-8", sep=",", **columns):
+    def refused(message, encoding="utf-8", sep=",", **columns):
         changed = table.assign(**columns)
         changed.to_csv(tmp_path / "table.csv", index=False, encoding=encoding, sep=sep)
-        with pytest.raises(UserError, match=words):
+        with pytest.raises(UserError, match=message):
             folder(settings).samples()
 
     def first(column, value):
@@ -198,16 +198,16 @@ def test_one_sided_folds_are_found_by_check(tmp_path):
     draw_folder(tmp_path, good=12, bad=0)
     save(np.zeros((8, 8), np.uint8), tmp_path / "scratch" / "only.png")
     result = cli("datasets", "check", "folder", "--root", tmp_path)
-    assert result.returncode == 2 and "has no defective pictures" in result.stdout
+    assert result.returncode == 2 and "has no defect images" in result.stdout
 
 
-def test_rotated_transparent_and_deep_pictures(tmp_path):
+def test_rotated_transparent_and_16_bit_images(tmp_path):
     upright = np.zeros((6, 4, 3), np.uint8)
     upright[0] = 255
-    picture = Image.fromarray(upright).rotate(90, expand=True)
-    exif = picture.getexif()
+    image = Image.fromarray(upright).rotate(90, expand=True)
+    exif = image.getexif()
     exif[0x0112] = 6  # "turn me 90 degrees clockwise"
-    picture.save(tmp_path / "turned.png", exif=exif)
+    image.save(tmp_path / "turned.png", exif=exif)
     assert np.array_equal(read_rgb(tmp_path / "turned.png"), upright)
     alpha = np.full((4, 4, 4), 255, np.uint8)
     Image.fromarray(alpha).save(tmp_path / "opaque.png")
@@ -215,12 +215,12 @@ def test_rotated_transparent_and_deep_pictures(tmp_path):
     alpha[0, 0, 3] = 0
     Image.fromarray(alpha).save(tmp_path / "clear.png")
     Image.fromarray(np.zeros((4, 4), np.uint16)).save(tmp_path / "deep.png")
-    for name, words in (("clear.png", "transparent"), ("deep.png", "8 bits")):
-        with pytest.raises(UserError, match=words):
+    for name, message in (("clear.png", "transparent"), ("deep.png", "8 bits")):
+        with pytest.raises(UserError, match=message):
             read_rgb(tmp_path / name)
 
 
-def test_palette_pictures_keep_their_colours(tmp_path):
+def test_palette_images_keep_their_colours(tmp_path):
     rgb = np.zeros((4, 4, 3), np.uint8)
     rgb[..., 0] = 200
     Image.fromarray(rgb).convert("P", palette=Image.Palette.ADAPTIVE).save(tmp_path / "palette.png")

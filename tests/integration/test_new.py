@@ -1,4 +1,4 @@
-"""`augbench new`: skeletons that pass their tests as they are, are found, and run in a grid."""
+"""Tests of `augbench new`: its skeletons pass their tests unchanged, are listed, and run in a grid."""
 
 import os
 import subprocess
@@ -15,14 +15,14 @@ NAMES = {"augmenter": "my_scratches", "dataset": "plates"}
 
 @pytest.fixture(scope="module")
 def skeletons(tmp_path_factory):
-    """A folder with one of each kind."""
+    """A folder with one skeleton of each kind."""
     folder = tmp_path_factory.mktemp("new")
     for kind, name in NAMES.items():
         made = cli("new", kind, name, cwd=folder)
         assert made.returncode == 0, made.stderr
         assert f"wrote {name}.py and test_{name}.py" in made.stdout
         assert f"augbench --plugin {name}.py list {kind}s" in made.stdout
-        assert yaml.safe_load(made.stdout.partition("may say\n")[2].partition("\n\nIt may stay")[0])["shots"] == [5]
+        assert yaml.safe_load(made.stdout.partition("may contain\n")[2].partition("\n\nIt may stay")[0])["shots"] == [5]
     return folder
 
 
@@ -33,7 +33,7 @@ def run_python(folder, *arguments):
     )  # fmt: skip
 
 
-def test_their_tests_pass_as_they_are(skeletons):
+def test_their_tests_pass_unchanged(skeletons):
     found = run_python(skeletons, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-W", "error::pytest.PytestWarning")
     assert found.returncode == 0, found.stdout + found.stderr
     assert "17 passed, 1 skipped" in found.stdout
@@ -47,13 +47,13 @@ def test_they_are_well_formed(skeletons):
 
 
 def test_a_broken_plugin_fails_the_contract(skeletons, tmp_path):
-    """The tests of a skeleton can fail: a generator that is shared by all pictures is found."""
+    """The tests of a skeleton can fail: they detect a random generator that all images share."""
     for name in ("my_scratches.py", "test_my_scratches.py"):
         text = (skeletons / name).read_text()
         (tmp_path / name).write_text(text.replace("rng = request.rng", "rng = SHARED").replace(
             "\n\nclass MyScratches", "\n\nSHARED = np.random.default_rng(0)\n\n\nclass MyScratches"))  # fmt: skip
     found = run_python(tmp_path, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-k", "deterministically")
-    assert found.returncode == 1 and "draw from request.rng alone" in found.stdout
+    assert found.returncode == 1 and "draw random numbers only from request.rng" in found.stdout
 
 
 def test_both_run_in_a_grid(skeletons, tmp_path):
@@ -91,14 +91,14 @@ def test_names_are_checked(tmp_path, name):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_names_are_not_taken_and_nothing_is_overwritten(skeletons, tmp_path):
+def test_existing_names_are_refused_and_nothing_is_overwritten(skeletons, tmp_path):
     assert_one_line(cli("new", "augmenter", "memseg", cwd=tmp_path), "'memseg' is already one of the augmenters")
     assert_one_line(cli("new", "dataset", "neu", cwd=tmp_path), "'neu' is already one of the datasets")
     (tmp_path / "test_stripes.py").write_text("mine")
-    assert_one_line(cli("new", "augmenter", "stripes", cwd=tmp_path), "test_stripes.py", "is there already")
+    assert_one_line(cli("new", "augmenter", "stripes", cwd=tmp_path), "test_stripes.py", "already")
     assert [path.name for path in tmp_path.iterdir()] == ["test_stripes.py"]
     assert (tmp_path / "test_stripes.py").read_text() == "mine"
     assert_one_line(cli("new", "dataset", "stripes", "--dir", tmp_path / "test_stripes.py"), "is a file")
     inside = ROOT / "src" / "augbench" / "datasets"
-    assert_one_line(cli("new", "dataset", "stripes", "--dir", inside), "begin elsewhere")
+    assert_one_line(cli("new", "dataset", "stripes", "--dir", inside), "elsewhere")
     assert not list(inside.glob("*stripes*"))

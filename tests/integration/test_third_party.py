@@ -1,4 +1,4 @@
-"""A package of somebody else's: installed by pip, found by its entry points, run, and named in keys and records."""
+"""A third-party package: installed by pip, found by its entry points, run, and named in keys and records."""
 
 import subprocess
 import sys
@@ -32,7 +32,7 @@ DRAW = "import sys; from pathlib import Path; from test_plates import draw; draw
 
 
 def build(folder, version):
-    """The package's source: the skeletons of `augbench new`, under another name in one case."""
+    """Write the package's source: the skeletons of `augbench new`; the entry point renames the augmenter."""
     inside = folder / "surface_scratches"
     for kind, name in (("augmenter", "my_scratches"), ("dataset", "plates")):
         made = cli("new", kind, name, "--dir", folder)
@@ -45,7 +45,7 @@ def build(folder, version):
 
 
 def install(source, target):
-    """As `pip install` does, without a network: augbench itself is there already."""
+    """Run `pip install` without a network (augbench is installed already); return options for `cli`."""
     options = ["--no-deps", "--no-build-isolation", "--no-index", "--disable-pip-version-check", "--target", target]
     command = [sys.executable, "-m", "pip", "install", "--quiet", *options, source]
     made = subprocess.run(command, capture_output=True, text=True, timeout=240)
@@ -55,10 +55,10 @@ def install(source, target):
 
 @pytest.fixture(scope="module")
 def package(tmp_path_factory):
-    """Options for `cli` with which the package is there, and a grid with both of its plug-ins."""
+    """A folder with a grid of both plug-ins, and options for `cli` with which the package is installed."""
     folder = tmp_path_factory.mktemp("third_party")
     installed = install(build(folder / "source", "0.3.1"), folder / "site")
-    cli("new", "dataset", "plates", "--dir", folder / "skeleton")  # its test draws a tiny one
+    cli("new", "dataset", "plates", "--dir", folder / "skeleton")  # its test file writes a tiny dataset
     subprocess.run([sys.executable, "-c", DRAW, folder / "data"], cwd=folder / "skeleton", check=True)
     grid = {
         "datasets": [{"name": "plates", "settings": {"root": str(folder / "data")}}],
@@ -74,13 +74,13 @@ def package(tmp_path_factory):
 
 def test_it_is_listed(package):
     _, installed = package
-    for room, name in (("augmenters", "dark_scratches"), ("datasets", "plates")):
-        assert name not in cli("list", room).stdout
-        found = cli("list", room, **installed)
+    for kind, name in (("augmenters", "dark_scratches"), ("datasets", "plates")):
+        assert name not in cli("list", kind).stdout
+        found = cli("list", kind, **installed)
         assert found.returncode == 0 and name in found.stdout, found.stdout + found.stderr
 
 
-def test_it_runs_and_its_version_stands_in_records(package, tmp_path):
+def test_it_runs_and_records_name_its_version(package, tmp_path):
     folder, installed = package
     run = ("run", folder / "tiny.yaml", "--store", tmp_path / "store", "--executor", "inline")
     found = cli(*run, **installed)
@@ -92,7 +92,7 @@ def test_it_runs_and_its_version_stands_in_records(package, tmp_path):
         assert record["spec"]["data"]["settings"]["plugin"] == "surface-scratches==0.3.1"
     made = next(record["spec"]["augmenter"] for record in records if record["spec"]["n_aug"])
     assert made["name"] == "dark_scratches" and made["key_settings"] == {"plugin": "surface-scratches==0.3.1"}
-    # Published, it can be checked where the package is not.
+    # A published store can be checked where the package is not installed.
     published = cli("results", "export", store.url, "--out", tmp_path / "published")
     assert published.returncode == 0 and "2 cells" in published.stdout, published.stdout + published.stderr
     assert "'dark_scratches': its settings were not compared" in published.stdout

@@ -1,8 +1,8 @@
-"""The corpus's defects. `DEFECTS` is the one list of them.
+"""The defects of the corpus. `DEFECTS` lists them all.
 
-A defect takes a good albedo (H,W,3 float32) and gives the damaged one and its cover, H,W float32 in [0, 1]. The shapes
-that the dataset `surfaces` also draws come from `procedural.defects` with ranges of their own in `FLAWS`: coarser, as
-thin lines do not survive in small generative models, and apart from that dataset's ranges, which are held out.
+A defect takes a normal albedo (H,W,3 float32) and returns the damaged one and its cover, H,W float32 in [0, 1]. Shapes
+that the dataset `surfaces` draws too come from `procedural.defects` with separate ranges in `SHAPES`: coarser, since
+thin lines do not survive in small generative models, and disjoint from that dataset's ranges, which are held out.
 """
 
 from __future__ import annotations
@@ -11,13 +11,13 @@ from collections.abc import Callable
 
 import numpy as np
 
-from augbench.procedural.defects import Crack, Flaw, Scratch, Scuff, Spots, Stain
+from augbench.procedural.defects import Crack, Scratch, Scuff, Spots, Stain
 from augbench.procedural.drawing import axes, blurred, distance, place
 from augbench.procedural.noise import spectral
 
 MASK_LEVEL = 0.3  # of the cover
 
-FLAWS: dict[str, Flaw] = {
+SHAPES: dict[str, Scratch | Crack | Scuff | Spots | Stain] = {
     "scratch": Scratch(
         number=(1, 3), length=(30, 60), width=(2.1, 3.8), bend=0.5, tilt=0.2, scatter=5, fade=(1.05, 1.3), burr=(0.6, 1)
     ),
@@ -28,58 +28,58 @@ FLAWS: dict[str, Flaw] = {
 }
 
 OVERLAP = {"number", "forks", "length", "stretch"}
-"""Fields whose ranges may meet those of `surfaces`: how many, how long (a 64-pixel frame leaves little choice) and the
-proportions of an ellipse. All others, above all widths and radii, are disjoint."""
+"""Fields whose ranges may overlap those of `surfaces`: numbers, lengths (64 pixels leave little choice) and proportions
+of an ellipse. All others, above all widths and radii, are disjoint."""
 
 
-def _paint(albedo: np.ndarray, cover: np.ndarray, colour: np.ndarray | float) -> np.ndarray:
-    """``colour`` (3, or H,W,3) laid over the albedo as thickly as ``cover`` (H,W, [0, 1]) says."""
+def _blend(albedo: np.ndarray, cover: np.ndarray, colour: np.ndarray | float) -> np.ndarray:
+    """Blend ``colour`` (3, or H,W,3) over the albedo with the opacity ``cover`` (H,W in [0, 1])."""
     return albedo + cover[..., None].astype(np.float32) * (np.asarray(colour, np.float32) - albedo)
 
 
 def _under(albedo: np.ndarray, cover: np.ndarray) -> np.ndarray:
-    """The mean colour (3) that the cover hides."""
+    """Return the mean colour (3) below the cover."""
     return (albedo * cover[..., None]).sum((0, 1)) / cover.sum()
 
 
 def _edge(cover: np.ndarray, side: int) -> np.ndarray:
-    """A pixel-wide lit (``side`` 1) or shaded (-1) edge to the lower right or upper left, H,W in [0, 1]."""
+    """Return a pixel-wide lit (``side`` 1) or shaded (-1) edge to the lower right or upper left, H,W in [0, 1]."""
     return np.clip(np.roll(cover, (side, side), (0, 1)) - cover, 0, 1)
 
 
 def _scratch(rng, albedo):
     """Bright bare material on dark surfaces, a dark groove on bright ones, with a raised burr."""
-    profile = FLAWS["scratch"](rng, albedo.shape[:2])
+    profile = SHAPES["scratch"](rng, albedo.shape[:2])
     cover = np.clip(profile * 1.3, 0, 1)
     under = _under(albedo, cover)
     bright = under.mean() < 0.35 or (under.mean() < 0.62 and rng.random() < 0.6)
     colour = under * 0.3 + rng.uniform(0.62, 0.7) if bright else under * rng.uniform(0.12, 0.35)
     burr = np.clip(-profile, 0, 1)[..., None] * (0.45 if bright else -0.3)
-    return _paint(albedo, cover, colour) * (1 - burr), cover
+    return _blend(albedo, cover, colour) * (1 - burr), cover
 
 
 def _crack(rng, albedo):
     """A dark gap with one lit edge; on dark surfaces a pale one."""
-    cover = np.clip(FLAWS["crack"](rng, albedo.shape[:2]) * 1.15, 0, 1)
+    cover = np.clip(SHAPES["crack"](rng, albedo.shape[:2]) * 1.15, 0, 1)
     dark = _under(albedo, cover).mean() > 0.24
     colour = np.array([0.05, 0.045, 0.04]) if dark else np.array([0.62, 0.60, 0.56])
-    return _paint(albedo, cover, colour) + 0.12 * _edge(cover, 1)[..., None], cover
+    return _blend(albedo, cover, colour) + 0.12 * _edge(cover, 1)[..., None], cover
 
 
 def _white_marks(rng, albedo):
     """Chalk, paint or wear in short soft strokes."""
-    cover = np.clip(FLAWS["white marks"](rng, albedo.shape[:2]) * 1.25, 0, 1)
-    return _paint(albedo, cover, rng.uniform(0.94, 1.0)), cover
+    cover = np.clip(SHAPES["white marks"](rng, albedo.shape[:2]) * 1.25, 0, 1)
+    return _blend(albedo, cover, rng.uniform(0.94, 1.0)), cover
 
 
 def _spots(rng, albedo):
     """Pits, drops or inclusions; pale ones on dark surfaces."""
-    cover = np.clip(FLAWS["spots"](rng, albedo.shape[:2]) * 1.2, 0, 1)
+    cover = np.clip(SHAPES["spots"](rng, albedo.shape[:2]) * 1.2, 0, 1)
     inks = np.array([(0.08, 0.07, 0.06), (0.20, 0.10, 0.06), (0.10, 0.11, 0.16)])
     colour = inks[rng.integers(len(inks))]
     if _under(albedo, cover).mean() < 0.27:
         colour = np.array([0.72, 0.68, 0.60])
-    return _paint(albedo, cover * 0.92, colour), cover
+    return _blend(albedo, cover * 0.92, colour), cover
 
 
 def _dent(rng, albedo):
@@ -98,16 +98,16 @@ def _dent(rng, albedo):
 
 def _stain(rng, albedo):
     """A dried liquid: a translucent tint with a darker rim; pale on dark surfaces."""
-    cover = np.clip(FLAWS["stain"](rng, albedo.shape[:2]), 0, 1)
+    cover = np.clip(SHAPES["stain"](rng, albedo.shape[:2]), 0, 1)
     tints = np.array([(0.55, 0.40, 0.22), (0.36, 0.30, 0.28), (0.42, 0.46, 0.26), (0.30, 0.31, 0.42)])
     tint = tints[rng.integers(len(tints))]
     dark = _under(albedo, cover).mean() < 0.27
     colour = np.array([0.60, 0.57, 0.50]) if dark else tint * (0.25 + 0.75 * albedo)
-    return _paint(albedo, np.clip(cover * rng.uniform(1.0, 1.25), 0, 0.9), colour), cover
+    return _blend(albedo, np.clip(cover * rng.uniform(1.0, 1.25), 0, 0.9), colour), cover
 
 
 def _hole(rng, albedo):
-    """A round-ish opening with a lit rim; nothing but darkness inside."""
+    """A roundish opening with a lit rim, dark inside."""
     shape = albedo.shape[:2]
     centre, radius = place(rng, shape, 13), rng.uniform(5.5, 10.5)
     y, x = axes(shape)
@@ -116,7 +116,7 @@ def _hole(rng, albedo):
     inside = radius * (1 + outline) - distance(shape, centre, rng.uniform(0.85, 1.18))
     cover, rim = np.clip(inside + 0.5, 0, 1), np.clip(1 - np.abs(inside + 1.2) / 1.6, 0, 1)
     rim = rim * np.float32(0.75 if albedo.mean() < 0.3 else 0.4)
-    holed = _paint(_paint(albedo, rim, 0.85), cover, rng.uniform(0.01, 0.04))
+    holed = _blend(_blend(albedo, rim, 0.85), cover, rng.uniform(0.01, 0.04))
     return holed, np.maximum(cover, rim * (rim > 0.5))
 
 
@@ -128,11 +128,11 @@ def _rust(rng, albedo):
     cover = blurred(np.clip(ground * 5, 0, 1) * (apart < 26))
     grain = np.clip(0.5 + 0.3 * spectral(rng, shape, 0.7), 0, 1)[..., None]
     deep, fresh = np.array([0.32, 0.13, 0.05]), np.array([0.78, 0.38, 0.12])
-    return _paint(albedo, cover * 0.92, deep + grain * (fresh - deep)), cover
+    return _blend(albedo, cover * 0.92, deep + grain * (fresh - deep)), cover
 
 
 def _chip(rng, albedo):
-    """Something broke off: an angular hollow of bare, faceted ground."""
+    """A broken-off piece: an angular, faceted hollow."""
     shape = albedo.shape[:2]
     y, x = axes(shape)
     centre, sides = place(rng, shape, 12), int(rng.integers(4, 7))
@@ -145,7 +145,7 @@ def _chip(rng, albedo):
     under = _under(albedo, cover)
     bare = under * 0.4 + 0.48 if under.mean() < 0.55 else under * 0.45 + 0.04
     tone = (1 + 0.28 * np.cos(turn - 0.8))[facet][..., None]  # lit from one side
-    return _paint(albedo, cover * 0.95, bare * tone) * (1 - 0.3 * _edge(cover, -1)[..., None]), cover
+    return _blend(albedo, cover * 0.95, bare * tone) * (1 - 0.3 * _edge(cover, -1)[..., None]), cover
 
 
 DEFECTS: dict[str, Callable[[np.random.Generator, np.ndarray], tuple[np.ndarray, np.ndarray]]] = {

@@ -1,6 +1,6 @@
-"""The corpus's materials. `MATERIALS` is the one list of them; those in `RESERVED` are never trained on.
+"""The materials of the corpus. `MATERIALS` lists them all; those in `RESERVED` are never trained on.
 
-A material draws the albedo of a good piece, H,W,3 float32 in about [0, 1], in a given colour.
+A material draws the albedo of a normal piece, H,W,3 float32 in about [0, 1], in a given colour.
 """
 
 from __future__ import annotations
@@ -31,16 +31,16 @@ ALL = tuple(COLOURS)
 
 @dataclass(frozen=True)
 class Material:
-    """How a material looks and what it is called."""
+    """The look of a material, and its names."""
 
     draw: Callable[[np.random.Generator, Shape, np.ndarray], np.ndarray]  # rng, shape, colour 3 -> albedo H,W,3
-    names: tuple[str, ...]  # what captions call it, beside its own name
-    colours: tuple[str, ...] = ()  # words of `COLOURS` that it comes in
-    tones: tuple[Colour, ...] = ()  # or its own colour, which has no word
+    names: tuple[str, ...]  # names in captions, beside its own
+    colours: tuple[str, ...] = ()  # its colours, keys of `COLOURS`
+    tones: tuple[Colour, ...] = ()  # or its own colours, without a name
     gloss: float = 0.0  # strength of the soft reflection that lighting may add
 
     def colour(self, rng: np.random.Generator, word: str) -> np.ndarray:
-        """RGB of one piece, 3 float32, near the colour of that word, or of its own tones."""
+        """Draw the RGB of one piece, 3 float32, near the named colour, or one of its own tones."""
         base = COLOURS[word] if word else self.tones[rng.integers(len(self.tones))]
         hue = 0.004 + 0.03 * (max(base) - min(base))  # grays stay gray
         varied = np.array(base) * rng.uniform(0.85, 1.15) + rng.normal(0, hue, 3)
@@ -48,7 +48,7 @@ class Material:
 
 
 def shaded(colour: np.ndarray, change: np.ndarray) -> np.ndarray:
-    """The colour (3) with a relative change of brightness (H,W): H,W,3."""
+    """Apply a relative change of brightness (H,W) to the colour (3): H,W,3."""
     return colour * (1 + change.astype(np.float32))[..., None]
 
 
@@ -224,4 +224,4 @@ MATERIALS: dict[str, Material] = {
 }
 
 RESERVED = ("cork", "brick", "slate")
-"""Never trained on: what a model does with these it does with a material that it has not seen."""
+"""Never trained on: they test models on unseen materials."""

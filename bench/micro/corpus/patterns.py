@@ -1,4 +1,4 @@
-"""Regular and cellular patterns that materials are made of, beside the random fields of `augbench.procedural.noise`."""
+"""Regular and cellular patterns of materials, beside the random fields of `augbench.procedural.noise`."""
 
 from __future__ import annotations
 
@@ -9,27 +9,28 @@ from augbench.procedural.noise import Shape, spectral
 
 
 def upright_or_level(rng: np.random.Generator, error: float = 0.08) -> float:
-    """The direction of brushing, grain or fibres, in radians."""
+    """Draw the direction of brushing, grain or fibres, in radians."""
     return float(rng.integers(2) * np.pi / 2 + rng.normal(0, error))
 
 
 def turned_axes(shape: Shape, angle: float) -> tuple[np.ndarray, np.ndarray]:
-    """Pixels along and across ``angle``: two H,W float32 fields."""
+    """Return coordinates along and across ``angle`` in pixels: two H,W float32 fields."""
     y, x = axes(shape)
     cos, sin = np.float32(np.cos(angle)), np.float32(np.sin(angle))
     return x * cos + y * sin, y * cos - x * sin
 
 
 def waver(rng: np.random.Generator, shape: Shape, pixels: float) -> np.ndarray:
-    """A slow wandering of lines, H,W float32 with a standard deviation of ``pixels``."""
+    """Draw a smooth displacement of lines, H,W float32 with a standard deviation of ``pixels``."""
     return np.float32(pixels) * spectral(rng, shape, 1.8)
 
 
 def cells(rng: np.random.Generator, shape: Shape, pitch: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Voronoi cells about ``pitch`` pixels wide: distances to the nearest and second nearest seed, and a number.
+    """Draw Voronoi cells about ``pitch`` pixels wide, with one seed per square of a lattice.
 
-    One seed per square of a lattice; only the squares around a pixel are asked. Distances are in units of the pitch;
-    the number, in [0, 1), is the same all over a cell. All are H,W float32.
+    Returns:
+        Distances to the nearest and second nearest seed, in units of the pitch, and a number in [0, 1) that is
+        constant within a cell. All are H,W float32.
     """
     y, x = axes(shape)
     v, u = np.broadcast_arrays(y / np.float32(pitch) + 2, x / np.float32(pitch) + 2)
@@ -49,13 +50,13 @@ def cells(rng: np.random.Generator, shape: Shape, pitch: float) -> tuple[np.ndar
 
 
 def bond(shape: Shape, brick: tuple[float, float], offset: np.ndarray, shift: float, joint: float):
-    """A wall of tiles or bricks.
+    """Draw a wall of tiles or bricks.
 
     Args:
-        shape: height and width of the picture.
+        shape: height and width of the image.
         brick: height and width of a piece with its joint, in pixels.
-        offset: where the lattice begins (y,x), in pixels.
-        shift: how far every second course is moved, in bricks.
+        offset: origin of the lattice (y,x), in pixels.
+        shift: offset of every second course, in bricks.
         joint: width in pixels.
 
     Returns:
@@ -71,7 +72,7 @@ def bond(shape: Shape, brick: tuple[float, float], offset: np.ndarray, shift: fl
 
 
 def weave(u: np.ndarray, v: np.ndarray) -> np.ndarray:
-    """Plain weave, one over one; ``u`` and ``v`` count threads. Brightness about 0, H,W float32."""
+    """Draw a plain weave; ``u`` and ``v`` count threads. Brightness around 0, H,W float32."""
     over = (np.floor(u) + np.floor(v)) % 2 > 0
     warp, weft = np.sin(np.pi * (u % 1)), np.sin(np.pi * (v % 1))
     return np.where(over, 0.1 + warp * (0.5 + 0.3 * weft), weft * (0.5 + 0.3 * warp)) - 0.45

@@ -1,4 +1,4 @@
-"""What a picture is called: captions in the manner of the prompts that papers on synthetic defects use."""
+"""Captions of images, in the style of the prompts in papers on synthetic defects."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Words:
-    """The words for a defect."""
+    """The terms for a defect in captions."""
 
     nouns: tuple[str, ...]  # "copper metal scratches", "scratches on the wall"
     adjectives: tuple[str, ...]  # "skt background scratched", "scratched wall"; may be empty
@@ -39,7 +39,7 @@ FLAWLESS = ("", "", "", "", "", ", defect free", ", clean", " without defects")
 
 
 def caption(rng: np.random.Generator, material: str, names: tuple[str, ...], colour: str, defect: str) -> str:
-    """One caption. ``colour`` and ``defect`` may be ""; the colour, where there is one, is named two times in three."""
+    """Draw a caption. ``colour`` and ``defect`` may be ""; two captions in three name the colour, if there is one."""
     thing = material if rng.random() < 0.6 else str(rng.choice((material, *names)))
     if colour and rng.random() < 0.67:
         thing = f"{colour} {thing}"
@@ -58,10 +58,10 @@ def caption(rng: np.random.Generator, material: str, names: tuple[str, ...], col
 
 
 def vague_caption(rng: np.random.Generator, material: str, names: tuple[str, ...], colour: str, defect: str) -> str:
-    """A caption with letters in place of the material, or with "defect" in place of what defect it is, or both.
+    """Draw a caption with random letters for the material, or "defect" for the kind of defect, or both.
 
-    From these a model learns to pass over words that it does not know, as the identifier of DreamBooth is one
-    ("skt background cracked"), and what there is in common to all that is called a defect.
+    They teach a model to ignore unknown words, such as the identifier of DreamBooth ("skt background cracked"), and
+    what all defects have in common.
     """
     if rng.random() < 0.6:
         material = "".join(rng.choice(list(LETTERS), rng.integers(2, 6)))

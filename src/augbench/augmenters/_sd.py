@@ -1,4 +1,4 @@
-"""What augmenters share that draw with a diffusion bundle: which bundle, its precision, the size it draws at."""
+"""What the Stable Diffusion augmenters share: choice of pipeline, precision and image size."""
 
 from __future__ import annotations
 
@@ -16,21 +16,25 @@ if TYPE_CHECKING:
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 Aspect = Literal["squeeze", "keep"]
 
+PRECISION = "number format of the weights; auto: fp16 on a GPU, else fp32; bf16 is faster on CPUs that support it"
+CHECKPOINTING = "recompute activations in the backward pass: less memory, more time, the same result"
+ASPECT = "squeeze: generate squares and resize them to the size of a real image; keep: generate at its aspect ratio"
+
 
 def usable(bundle: PipelineSource, augmenter: str) -> PipelineSource:
-    """The bundle, if it makes pictures from text.
+    """Return the pipeline if it generates images from text.
 
     Raises:
         UserError: it does not.
     """
     if bundle.kind != "sd":
-        what = f"augmenter '{augmenter}' cannot use bundle '{bundle.name}' ({bundle.title})"
-        raise UserError(f"{what}: take sd15 or micro-sd")
+        what = f"augmenter '{augmenter}' cannot use pipeline '{bundle.name}' ({bundle.title})"
+        raise UserError(f"{what}: set bundle to sd15 or micro-sd")
     return bundle
 
 
 def arithmetic(precision: Precision, device: str) -> str:
-    """fp32, bf16 or fp16: what a setting means on a device.
+    """Return what a precision setting means on a device: fp32, bf16 or fp16.
 
     Raises:
         UserError: fp16 without a GPU.
@@ -43,19 +47,25 @@ def arithmetic(precision: Precision, device: str) -> str:
 
 
 def loaded(bundle: PipelineSource, precision: Precision, device: str) -> DiffusionPipeline:
-    """The pipeline, with weights in the precision of the setting.
+    """Load the pipeline with weights in the configured precision.
 
     Raises:
-        UserError: fp16 without a GPU, or the bundle cannot be loaded.
+        UserError: fp16 without a GPU, or the pipeline cannot be loaded.
     """
     import torch
 
-    kinds = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-    return load(bundle, device, kinds[arithmetic(precision, device)])
+    dtypes = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+    return load(bundle, device, dtypes[arithmetic(precision, device)])
 
 
-def drawn_at(bundle: PipelineSource, aspect: Aspect, pictures: Sequence[np.ndarray]) -> tuple[int, int]:
-    """Height and width at which the bundle draws what pictures, each H,W,3, show: its square, or their aspect."""
+def generation_size(bundle: PipelineSource, aspect: Aspect, images: Sequence[np.ndarray]) -> tuple[int, int]:
+    """Return height and width at which the pipeline generates: its square, or the median aspect ratio of ``images``.
+
+    Args:
+        bundle: the pipeline.
+        aspect: which of the two.
+        images: real images, each H,W,3.
+    """
     if aspect == "squeeze":
         return bundle.size, bundle.size
-    return canvas(bundle, float(np.median([picture.shape[1] / picture.shape[0] for picture in pictures])))
+    return canvas(bundle, float(np.median([image.shape[1] / image.shape[0] for image in images])))

@@ -1,4 +1,4 @@
-"""Random coloured textures, for augmenters that paste foreign texture and were given no folder of pictures."""
+"""Random coloured textures, for augmenters that paste foreign texture and have no folder of texture images."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from augbench.procedural.noise import Shape, perlin, spectral, streaks
 
 
 def procedural_texture(rng: np.random.Generator, shape: Shape) -> np.ndarray:
-    """A texture of no particular material, H,W,3 uint8: a random field through a random palette of four colours."""
+    """Draw a texture of no particular material, H,W,3 uint8: a random field in a palette of four random colours."""
     field = _FIELDS[rng.integers(len(_FIELDS))](rng, shape)
     low, high = np.quantile(field[:: max(1, shape[0] // 64)], (0.02, 0.98))
     level = np.clip((field - low) * (255 / (high - low + 1e-6)), 0, 255).astype(np.uint8)
@@ -16,7 +16,7 @@ def procedural_texture(rng: np.random.Generator, shape: Shape) -> np.ndarray:
 
 
 def _palette(rng: np.random.Generator) -> np.ndarray:
-    """256,3 uint8: a smooth run through four colours of one moderate tint, as textures have that were photographed."""
+    """Return a colour map, 256,3 uint8: a gradient of four colours of one tint, as in photographs of textures."""
     tint = rng.normal(0, 35, 3)
     colours = np.clip(rng.uniform(0, 255, (4, 1)) + tint + rng.normal(0, 15, (4, 3)), 0, 255)
     stops = np.linspace(0, 255, 4)
@@ -36,7 +36,7 @@ def _brushed(rng: np.random.Generator, shape: Shape) -> np.ndarray:
 
 
 def _stripes(rng: np.random.Generator, shape: Shape) -> np.ndarray:
-    """Sinusoidal bands of 4 to 40 pixels, warped; crossed by a second set half of the time."""
+    """Return warped sinusoidal bands of 4 to 40 pixels, half of the time crossed by a second set."""
     y, x = np.arange(shape[0], dtype=np.float32)[:, None], np.arange(shape[1], dtype=np.float32)[None, :]
     angle, pitch = rng.uniform(0, np.pi), rng.uniform(4, 40)
     warp = np.float32(rng.uniform(0, 1.5)) * perlin(rng, shape, (3, 3)) * 2
@@ -46,7 +46,7 @@ def _stripes(rng: np.random.Generator, shape: Shape) -> np.ndarray:
 
 
 def _islands(rng: np.random.Generator, shape: Shape) -> np.ndarray:
-    """Flat patches with sharp borders, as in stone or camouflage."""
+    """Return flat patches with sharp borders, as in stone or camouflage."""
     return np.round(1.5 * spectral(rng, shape, rng.uniform(1.0, 2.0)))
 
 

@@ -1,7 +1,7 @@
-"""DDPM: Stable Diffusion 1.5 fine-tuned by DreamBooth with LoRA-C3Lier (In&Out, VISAPP 2024, section 3.2).
+"""DDPM: Stable Diffusion 1.5 fine-tuned by DreamBooth with LoRA-C3Lier (In&Out, VISAPP 2024, sections 4 and 5.1).
 
-At zero-shot it is fine-tuned on good pictures and asked for cracks and scratches on them; otherwise on the real
-defects, and asked for more of the same. Its pictures are whole pictures and come without masks.
+At zero-shot it is fine-tuned on normal images and prompted for cracks and scratches on them. Otherwise it is fine-tuned
+on the shots and prompted for more of the same. It generates whole images, without masks.
 """
 
 from __future__ import annotations
@@ -14,10 +14,21 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image
-from pydantic import Field, model_validator
+from pydantic import model_validator
 
 import augbench
-from augbench.augmenters._sd import Aspect, Precision, arithmetic, drawn_at, loaded, usable
+from augbench.augmenters._sd import (
+    ASPECT,
+    CHECKPOINTING,
+    PRECISION,
+    Aspect,
+    Precision,
+    arithmetic,
+    generation_size,
+    loaded,
+    usable,
+)
+from augbench.augmenters._settings import OURS, setting
 from augbench.core.contracts import AdaptContext, Augmenter, Request, Settings, Shots, Synthetic, TrainView
 from augbench.core.errors import UserError
 from augbench.core.hashing import digest
@@ -31,27 +42,39 @@ from augbench.diffusion.sampling import check_prompts, fit_image, sample
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
 
-GENERATION = "generation.json"  # beside the matrices: how strongly they are merged, and what is asked for
+GENERATION = "generation.json"  # beside the LoRA matrices: merge weight, prompts and image size
 PUBLISHED = {"conv_rank": None}
 """What `as_published` sets. The published training script never reads the rank that its configuration gives to 3 x 3
-convolutions, so none is trained. Beside this it lays the learning rate out for 50 epochs whatever the regime, whose
-adapter is a checkpoint on the way; mirrors the instances; puts the class pictures into the folder of the instances,
+convolutions, so it trains none. `as_published` also uses a learning rate schedule of 50 epochs in every regime, whose
+adapter is an intermediate checkpoint; adds mirrored instances; puts the class images into the folder of the instances,
 where they share prompt, repeats and weight (no prior preservation); and generates without clip skip."""
 PUBLISHED_EPOCHS = 50
-SAMPLED_AT_ONCE = 10  # pictures of a chunk; fixed, as pictures depend a little on their batch
+SAMPLE_BATCH = 10  # images per batch; fixed, because an image depends slightly on its batch
+
+CONFIGURATION = "published configuration"
+README = "README of the published code"
 
 
 class Regime(Settings):
-    """How long it learns from what, and what it is then asked for."""
+    """Fine-tuning and generation in one shot regime."""
 
-    epochs: int = Field(ge=1)
-    alpha: float = Field(ge=0, le=1)  # weight of the update when it is merged
-    instances: int | None = Field(default=None, ge=1)  # that many at random; None: all there are
-    prompts: tuple[str, ...] = ("skt background",)
+    epochs: int = setting(..., "epochs of fine-tuning", "paper, sections 5.2 to 5.4", ge=1)
+    alpha: float = setting(
+        ..., "weight of the LoRA update when it is merged into the pipeline", "paper, sections 5.2 to 5.4", ge=0, le=1
+    )
+    instances: int | None = setting(
+        None, "number of images to fine-tune on, drawn at random; none: all", "paper, sections 5.2 to 5.4", ge=1
+    )
+    prompts: tuple[str, ...] = setting(
+        ("skt background",), "prompts of the generated images, used in turn", f"paper, section 5.1, and {README}"
+    )
 
 
 class DDPM(Augmenter):
-    """At zero-shot it is fine-tuned on negatives alone, so its pool does not depend on shots; else on the shots."""
+    """Generates whole images by Stable Diffusion fine-tuned on normal images (zero-shot) or on the shots.
+
+    At zero-shot its pool does not depend on shots.
+    """
 
     title = "DDPM (SD 1.5 + DreamBooth + LoRA-C3Lier)"
     paper = "In&Out, VISAPP 2024"
@@ -61,37 +84,76 @@ class DDPM(Augmenter):
     class Config(Settings):
         """Defaults: the paper's text, and where it is silent the published configuration."""
 
-        bundle: str = "sd15"
-        zero: Regime = Regime(
-            epochs=5, alpha=0.6, instances=50, prompts=("skt background cracked", "skt background scratched")
+        bundle: str = setting(
+            "sd15",
+            "the pipeline: a name (sd15, micro-sd), a diffusers folder or a .safetensors file",
+            f"paper, section 5.1 (Stable Diffusion); version 1.5: {README}",
         )
-        few: Regime = Regime(epochs=49, alpha=0.95)
-        full: Regime = Regime(epochs=25, alpha=0.8)
-        instance_prompt: str = "skt background"
-        class_prompt: str = "background"
-        class_pictures: int = Field(default=200, ge=0)  # made by the bundle, once for all adapters; 0: no prior
-        prior_weight: float = Field(default=1.0, ge=0)
-        repeats: int = Field(default=10, ge=1)
-        batch: int = Field(default=12, ge=1)
-        lr: float = Field(default=1e-5, gt=0)
-        min_snr: float = Field(default=5.0, ge=0)
-        cycles: int = Field(default=3, ge=1)
-        clip_skip: int = Field(default=2, ge=1)
-        rank: int = Field(default=32, ge=1)
-        rank_alpha: float = Field(default=16.0, gt=0)
-        conv_rank: int | None = Field(default=4, ge=1)  # of 3 x 3 convolutions; null: not wrapped
-        conv_alpha: float = Field(default=1.0, gt=0)
-        precision: Precision = "auto"  # auto: fp16 on a GPU, as published, else fp32; bf16 saves time on CPUs with it
-        gradient_checkpointing: bool = False  # less memory, more time, the same result
-        steps: int = Field(default=50, ge=1)  # of DDIM
-        guidance: float = Field(default=7.5, ge=0)
-        aspect: Aspect = "squeeze"  # squares squeezed to the picture's size, as the paper; or not
-        as_published: bool = False  # where the published files part from the text, see `PUBLISHED`
+        zero: Regime = setting(
+            Regime(epochs=5, alpha=0.6, instances=50, prompts=("skt background cracked", "skt background scratched")),
+            "fine-tuning and generation at zero-shot, on normal images",
+            "paper, section 5.2",
+        )
+        few: Regime = setting(
+            Regime(epochs=49, alpha=0.95),
+            "fine-tuning and generation at few-shot, on the shots",
+            f"paper, section 5.3; prompt: {README}",
+        )
+        full: Regime = setting(
+            Regime(epochs=25, alpha=0.8),
+            "fine-tuning and generation at full-shot, on all training defects",
+            f"paper, section 5.4; prompt: {README}",
+        )
+        instance_prompt: str = setting("skt background", "prompt of the training images", "paper, section 5.1")
+        class_prompt: str = setting("background", "prompt of the class images", "paper, section 5.1")
+        class_pictures: int = setting(
+            200,
+            "number of class images for prior preservation; the untouched pipeline generates them once for all "
+            "adapters; 0: no prior preservation",
+            f"{README} (at least 200)",
+            ge=0,
+        )
+        prior_weight: float = setting(1.0, "weight of the prior preservation loss", "paper, section 5.1", ge=0)
+        repeats: int = setting(10, "times that an epoch repeats each training image", CONFIGURATION, ge=1)
+        batch: int = setting(12, "training images per step", CONFIGURATION, ge=1)
+        lr: float = setting(1e-5, "learning rate of AdamW", "paper, section 5.1", gt=0)
+        min_snr: float = setting(5.0, "gamma of min-SNR loss weighting; 0: no weighting", CONFIGURATION, ge=0)
+        cycles: int = setting(3, "cosine cycles of the learning rate, with restarts", CONFIGURATION, ge=1)
+        clip_skip: int = setting(
+            2, "text encoder layer that conditions the U-Net: 1 is the last, 2 the last but one", CONFIGURATION, ge=1
+        )
+        rank: int = setting(32, "LoRA rank of linear layers and 1 x 1 convolutions", CONFIGURATION, ge=1)
+        rank_alpha: float = setting(
+            16.0, "LoRA alpha of these layers; their update is scaled by alpha / rank", CONFIGURATION, gt=0
+        )
+        conv_rank: int | None = setting(
+            4,
+            "LoRA rank of 3 x 3 convolutions; none: they are not trained",
+            f"{CONFIGURATION}; the published script ignores it",
+            ge=1,
+        )
+        conv_alpha: float = setting(
+            1.0,
+            "LoRA alpha of 3 x 3 convolutions",
+            f"{CONFIGURATION}; the published script ignores it",
+            gt=0,
+        )
+        precision: Precision = setting("auto", PRECISION, f"fp16: {CONFIGURATION}; fp32 on a CPU: {OURS}")
+        gradient_checkpointing: bool = setting(False, CHECKPOINTING, f"{OURS}; the {CONFIGURATION} turns it on")
+        steps: int = setting(50, "DDIM steps per generated image", "defaults of the published scripts", ge=1)
+        guidance: float = setting(7.5, "classifier-free guidance scale", "defaults of the published scripts", ge=0)
+        aspect: Aspect = setting("squeeze", ASPECT, "squeeze: published scripts (512 x 512, resized afterwards)")
+        as_published: bool = setting(
+            False,
+            "follow the published files where they differ from the paper's text: no LoRA on 3 x 3 convolutions, a "
+            "schedule of 50 epochs, mirrored instances, no prior preservation, generation without clip skip",
+            f"{OURS}: the paper's text is the default",
+        )
 
         @model_validator(mode="before")
         @classmethod
         def _rest_of_a_regime(cls, given: Any) -> Any:
-            """What a regime is not given it takes from its default."""
+            """Fill the fields that a given regime leaves out from that regime's default."""
             if not isinstance(given, dict):
                 return given
             known = {name: cls.model_fields[name].default.model_dump() for name in ("zero", "few", "full")}
@@ -100,53 +162,53 @@ class DDPM(Augmenter):
     config: Config
 
     def reads(self, shots: Shots) -> frozenset[str]:
-        """Negatives at zero-shot (50 of them are the instances), shots otherwise."""
+        """Read normal images at zero-shot, the shots otherwise."""
         return frozenset({"shots"} if shots else {"negatives"})
 
     def key_settings(self) -> dict:
-        """A bundle that is a folder or a file counts by its content."""
+        """Return the settings that enter keys; a pipeline in a folder or file enters by its content."""
         return of_content(super().key_settings(), "bundle")
 
     def embedded(self) -> bool:
-        """Whether the bundle comes with the package."""
+        """Whether the pipeline's weights come with the package."""
         return embedded(self.config.bundle)
 
     def ready(self) -> None:
-        """The bundle is one that it can use, and on this machine."""
+        """Check that the pipeline generates images from text, and download it if necessary."""
         fetch(usable(find(self.config.bundle), self.name))
 
-    # -- learning
+    # -- fine-tuning
 
-    def adapt(self, view: TrainView, out: Path, seed: int, room: AdaptContext) -> dict[str, Any]:
-        """Fine-tune on the view's pictures; writes the matrices, and how they are to be used.
+    def adapt(self, view: TrainView, out: Path, seed: int, context: AdaptContext) -> dict[str, Any]:
+        """Fine-tune on the view's images; write the LoRA matrices and the parameters of generation.
 
         Raises:
-            UserError: no picture to learn from, no such bundle, a prompt that is too long, too little memory.
+            UserError: no image to learn from, no such pipeline, a prompt that is too long, too little memory.
         """
-        config, bundle = self._used(), usable(find(self.config.bundle), self.name)
+        config, bundle = self._effective(), usable(find(self.config.bundle), self.name)
         regime = self._regime(view)
-        pipeline = loaded(bundle, config.precision, room.device)
+        pipeline = loaded(bundle, config.precision, context.device)
         check_prompts(pipeline, bundle, [config.instance_prompt, config.class_prompt, *regime.prompts])
-        pictures = [view.image(name) for name in self._instances(view, regime, seed)]
+        images = [view.image(name) for name in self._instances(view, regime, seed)]
         if config.as_published:
-            pictures += [picture[:, ::-1] for picture in pictures]
-        shape = drawn_at(bundle, config.aspect, pictures)
+            images += [image[:, ::-1] for image in images]
+        shape = generation_size(bundle, config.aspect, images)
         with enough_memory("batch", "gradient_checkpointing"):
-            instances = encode(pipeline, shape, pictures)
-            others = self._class_examples(pipeline, bundle, shape, room)
-            if config.as_published and others:
-                instances, others = joined(instances, others), None
+            instances = encode(pipeline, shape, images)
+            class_images = self._class_examples(pipeline, bundle, shape, context)
+            if config.as_published and class_images:
+                instances, class_images = joined(instances, class_images), None
             prompts = (config.instance_prompt, config.class_prompt)
-            recipe = self._recipe(config, regime, room.device)
-            training = Training(pipeline, bundle, recipe, prompts, instances, others, derive_seed("ddpm", seed))
-            learned = training.run(room.scratch, room.say)
+            recipe = self._recipe(config, regime, context.device)
+            training = Training(pipeline, bundle, recipe, prompts, instances, class_images, derive_seed("ddpm", seed))
+            learned = training.run(context.scratch, context.say)
         lora.save(pipeline, out)
-        told = {"alpha": regime.alpha, "prompts": list(regime.prompts), "shape": list(shape)}
-        (out / GENERATION).write_text(json.dumps(told), encoding="utf-8")
+        generation = {"alpha": regime.alpha, "prompts": list(regime.prompts), "shape": list(shape)}
+        (out / GENERATION).write_text(json.dumps(generation), encoding="utf-8")
         return learned
 
-    def _used(self) -> DDPM.Config:
-        """The settings that count."""
+    def _effective(self) -> DDPM.Config:
+        """Return the settings after applying `as_published`."""
         return self.config.model_copy(update=PUBLISHED) if self.config.as_published else self.config
 
     def _regime(self, view: TrainView) -> Regime:
@@ -155,11 +217,11 @@ class DDPM(Augmenter):
         return self.config.few if isinstance(view.regime, int) else self.config.full
 
     def _instances(self, view: TrainView, regime: Regime, seed: int) -> list[str]:
-        """Which samples it learns from."""
+        """Return the ids of the samples to fine-tune on."""
         rows = view.shots if view.reads("shots") else view.negatives
         names = list(rows["id"])
         if not names:
-            raise UserError("augmenter 'ddpm' has no picture to learn from: give shots, or leave out this dataset")
+            raise UserError("augmenter 'ddpm' has no image to learn from: give shots, or leave out this dataset")
         if regime.instances is None or regime.instances >= len(names):
             return names
         chosen = rng("ddpm-instances", seed).choice(len(names), regime.instances, replace=False)
@@ -176,9 +238,9 @@ class DDPM(Augmenter):
         )
 
     def _class_examples(
-        self, pipeline: DiffusionPipeline, bundle: PipelineSource, shape: tuple[int, int], room: AdaptContext
+        self, pipeline: DiffusionPipeline, bundle: PipelineSource, shape: tuple[int, int], context: AdaptContext
     ) -> Examples | None:
-        """Pictures that the untouched bundle makes from the class prompt: in the store, for all adapters alike."""
+        """Generate the class images with the untouched pipeline, once per store; encode them."""
         config = self.config
         if not config.class_pictures:
             return None
@@ -194,35 +256,35 @@ class DDPM(Augmenter):
             count = config.class_pictures
             seeds = [derive_seed("class-picture", config.class_prompt, i) for i in range(count)]
             prompts = [config.class_prompt] * count
-            amount = {"steps": config.steps, "guidance": config.guidance, "batch": SAMPLED_AT_ONCE}
-            made = sample(pipeline, bundle, prompts, seeds=seeds, shape=shape, **amount)
-            for number, picture in enumerate(made):
-                Image.fromarray(picture).save(folder / f"{number:05d}.png")
+            options = {"steps": config.steps, "guidance": config.guidance, "batch": SAMPLE_BATCH}
+            generated = sample(pipeline, bundle, prompts, seeds=seeds, shape=shape, **options)
+            for number, image in enumerate(generated):
+                Image.fromarray(image).save(folder / f"{number:05d}.png")
 
-        words = re.sub(r"[^a-z0-9]+", "-", config.class_prompt.lower()).strip("-")[:30]
-        folder = room.shared(f"class-{words}-{digest(decided_by)[:12]}", make)
+        slug = re.sub(r"[^a-z0-9]+", "-", config.class_prompt.lower()).strip("-")[:30]
+        folder = context.shared(f"class-{slug}-{digest(decided_by)[:12]}", make)
         return encode(pipeline, shape, [np.asarray(Image.open(path)) for path in sorted(folder.glob("*.png"))])
 
-    # -- generating
+    # -- generation
 
     def load(self, adapter: Path | None, device: str) -> None:
-        """The bundle with the update merged at the regime's alpha."""
+        """Load the pipeline and merge the LoRA update with the regime's alpha."""
         from diffusers import DDIMScheduler
 
-        told = json.loads((adapter / GENERATION).read_text(encoding="utf-8"))
+        generation = json.loads((adapter / GENERATION).read_text(encoding="utf-8"))
         self._bundle = usable(find(self.config.bundle), self.name)
         self._pipeline = loaded(self._bundle, self.config.precision, device)
         self._pipeline.scheduler = DDIMScheduler.from_config(self._pipeline.scheduler.config)
-        self._prompts, self._canvas = tuple(told["prompts"]), tuple(told["shape"])
-        lora.merge(self._pipeline, adapter, told["alpha"])
+        self._prompts, self._shape = tuple(generation["prompts"]), tuple(generation["shape"])
+        lora.merge(self._pipeline, adapter, generation["alpha"])
 
     def generate(self, requests: Sequence[Request], view: TrainView) -> list[Synthetic]:
-        """A picture for each request, prompts in turn, at the size of a real picture."""
+        """Generate one image per request, prompts in turn, resized to the size of a random real image."""
         config = self.config
         rows = view.shots if view.reads("shots") else view.negatives
         prompts = [self._prompts[request.index % len(self._prompts)] for request in requests]
         with enough_memory("precision"):
-            made = sample(
+            generated = sample(
                 self._pipeline,
                 self._bundle,
                 prompts,
@@ -230,12 +292,11 @@ class DDPM(Augmenter):
                 steps=config.steps,
                 guidance=config.guidance,
                 clip_skip=1 if config.as_published else config.clip_skip,
-                shape=self._canvas,
-                batch=SAMPLED_AT_ONCE,
+                shape=self._shape,
+                batch=SAMPLE_BATCH,
             )
-        found = []
-        for request, prompt, picture in zip(requests, prompts, made, strict=True):
-            like = view.image(str(request.rng.choice(rows["id"])))
-            meta = {"prompt": prompt}
-            found.append(Synthetic(fit_image(picture, like.shape[:2]), request.label, None, meta))
-        return found
+        synthetic = []
+        for request, prompt, image in zip(requests, prompts, generated, strict=True):
+            real = view.image(str(request.rng.choice(rows["id"])))
+            synthetic.append(Synthetic(fit_image(image, real.shape[:2]), request.label, None, {"prompt": prompt}))
+        return synthetic

@@ -1,19 +1,20 @@
-"""DIAG: SDXL paints defects into good pictures, where an expert marks and as an expert says (Ital-IA 2024, section 3).
+"""DIAG: SDXL inpaints defects into normal images, in regions and by prompts of an expert (Ital-IA 2024, section 3).
 
-Nothing is trained: a good picture, a region and a prompt give a picture with a defect inside the region. Numbers that
+It is training-free: a normal image, a region and a prompt give an image with a defect inside the region. Numbers that
 the text leaves open are those of the published code: squares of 1024 pixels, 30 steps, guidance 20, strength 0.99, a
-crop around the mask with 2 pixels of padding; good picture and mask are drawn for each picture, with repetition.
+crop around the mask with 2 pixels of padding. Normal image and mask are drawn anew for each image, with repetition.
 
-Where the regions come from is a setting. The paper takes the masks of training positives, standing in for the expert,
-also at zero-shot, where they are information that a strict zero-shot has not: reports say so. ``procedural`` regions
-come from no defect; ``drawn`` ones are what a person marked.
+The source of the regions is a setting. The paper takes the masks of training positives in place of the expert, also at
+zero-shot, where a strict zero-shot does not have them; reports note this. ``procedural`` regions do not depend on
+defects; a person marked the ``drawn`` ones.
 
-Not as published, unless ``as_published`` asks for it: what is painted is laid into the good picture at its own size, so
-that every pixel outside the region, but for a soft edge of one pixel, is that of the good picture. The published code
-resizes the whole picture to 1024 x 1024 and back, which leaves a trace of resizing in synthetic pictures alone. It also
-resizes masks so that their edges turn grey; here a mask is all that it touches. What is painted into a grey picture
-(R = G = B) turns grey, since colour alone would give the synthetic picture away. (Before all that the published code
-resizes all pictures to 224 x 632. Here they have their own size, and the result has it again.)
+The default differs from the published code in four points; ``as_published`` restores the first three:
+- The inpainted region is composited into the normal image at its own size, so that all pixels outside the region are
+  unchanged, except for a soft edge of one pixel. The published code resizes the whole image to 1024 x 1024 and back,
+  which leaves resizing artefacts in synthetic images only.
+- Masks stay binary. The published code resizes them with interpolation, so that their edges turn grey.
+- In a grey image (R = G = B) the inpainted region is converted to grey: colour alone would identify synthetic images.
+- Images keep their own size. The published code first resizes all images to 224 x 632.
 """
 
 from __future__ import annotations
@@ -29,7 +30,8 @@ from PIL import Image
 from pydantic import Field, field_validator
 
 from augbench.augmenters._photometric import to_grey
-from augbench.augmenters._sd import Precision, loaded
+from augbench.augmenters._sd import PRECISION, Precision, loaded
+from augbench.augmenters._settings import OURS, setting
 from augbench.core.contracts import Augmenter, Request, Settings, Shots, Synthetic, TrainView
 from augbench.core.errors import UserError
 from augbench.diffusion.gpu_memory import enough_memory
@@ -40,6 +42,7 @@ from augbench.diffusion.prompts import PromptSet, read_prompts
 from augbench.diffusion.sampling import check_prompts, fit_image, fit_mask
 
 Area = Annotated[float, Field(gt=0, le=1)]
+CODE = "published code"
 
 NOTES = {
     "positives": "regions are the masks of its real defects",
@@ -51,19 +54,20 @@ LEAK = "regions are the masks of all training defects: a strict zero-shot has no
 
 @dataclass(frozen=True)
 class Scene:
-    """A good picture, and where it shall be painted in."""
+    """A normal image and the region to inpaint."""
 
     image: np.ndarray  # H,W,3 uint8
     region: np.ndarray  # H,W bool
-    square: np.ndarray  # S,S,3 uint8: the picture as the bundle is shown it
-    mask: np.ndarray  # S,S uint8: the region there, 255 where to paint
+    square: np.ndarray  # S,S,3 uint8: the image at the pipeline's size
+    mask: np.ndarray  # S,S uint8: the region at the pipeline's size, 255 where to inpaint
     meta: dict[str, str]
 
 
 class DIAG(Augmenter):
-    """With ``masks: positives`` it sees the masks of the shots; at zero-shot those of all training positives.
+    """Inpaints defects into normal images with SDXL, inside a region and by a prompt; nothing is trained.
 
-    Of these it sees no picture, so that zero-shot and full-shot share their pools, as in the published code.
+    With ``masks: positives`` it reads the masks of the shots, and at zero-shot those of all training positives. It
+    reads no image of these, so that zero-shot and full-shot share their pools, as in the published code.
     """
 
     title = "DIAG (SDXL inpainting, training-free)"
@@ -74,25 +78,54 @@ class DIAG(Augmenter):
     class Config(Settings):
         """Defaults: the paper's text, and where it is silent the published code."""
 
-        bundle: str = "sdxl-inpaint"
-        prompts: str = "diag"  # a set that comes with the package, or a .yaml file
-        masks: Literal["positives", "procedural", "drawn"] = "positives"
-        mask_folder: Path | None = Field(default=None, validate_default=True)  # of masks: drawn; white: paint here
-        kinds: tuple[Kind, ...] = Field(default=("noise", "line", "blob"), min_length=1)  # of procedural regions
-        area: tuple[Area, Area] = (0.003, 0.05)  # range of a procedural region's share of the picture
-        steps: int = Field(default=30, ge=1, le=1000)
-        guidance: float = Field(default=20.0, ge=0, allow_inf_nan=False)
-        strength: float = Field(default=0.99, gt=0, le=1)  # at 1 the picture's brightness under the mask is lost
-        padding: int = Field(default=2, ge=0)  # pixels around the mask that are cut out with it
-        batch: int = Field(default=4, ge=1)  # pictures at a time; another number changes pictures by rounding
-        precision: Precision = "auto"  # auto: fp16 on a GPU, as published, else fp32; bf16 saves time on CPUs with it
-        as_published: bool = False  # the whole picture goes through resizing
+        bundle: str = setting(
+            "sdxl-inpaint",
+            "the pipeline: a name (sdxl-inpaint, micro-sdxl-inpaint), a diffusers folder or a .safetensors file",
+            "paper, section 4.2 (SDXL of diffusers); which weights: published code",
+        )
+        prompts: str = setting(
+            "diag", "prompts and negative prompt: a set of the package, or a .yaml file", "paper, section 4.2"
+        )
+        masks: Literal["positives", "procedural", "drawn"] = setting(
+            "positives",
+            "regions: masks of training positives, procedural shapes, or masks that a person drew",
+            f"positives: paper, section 4.2; procedural and drawn: {OURS}",
+        )
+        mask_folder: Path | None = setting(
+            None, "folder of mask images for masks: drawn; white is inpainted", OURS, validate_default=True
+        )
+        kinds: tuple[Kind, ...] = setting(
+            ("noise", "line", "blob"),
+            "shapes of procedural regions, one at random per image",
+            f"{OURS}; noise: the masks of MemSeg",
+            min_length=1,
+        )
+        area: tuple[Area, Area] = setting(
+            (0.003, 0.05), "range of the share of the image that a procedural region covers", OURS
+        )
+        steps: int = setting(30, "denoising steps per image", CODE, ge=1, le=1000)
+        guidance: float = setting(20.0, "classifier-free guidance scale", CODE, ge=0, allow_inf_nan=False)
+        strength: float = setting(
+            0.99,
+            "share of the noise schedule that is applied inside the mask; 1 loses the brightness under the mask",
+            CODE,
+            gt=0,
+            le=1,
+        )
+        padding: int = setting(2, "pixels around the mask that are cropped together with it", CODE, ge=0)
+        batch: int = setting(4, "images inpainted at a time; other values give equal images up to rounding", OURS, ge=1)
+        precision: Precision = setting("auto", PRECISION, f"fp16: {CODE}; fp32 on a CPU: {OURS}")
+        as_published: bool = setting(
+            False,
+            "resize the whole image and its mask as the published code does, and keep colours in grey images",
+            f"{OURS}: the default leaves no resizing artefacts",
+        )
 
         @field_validator("mask_folder")
         @classmethod
         def _folder_where_drawn(cls, folder: Path | None, info: Any) -> Path | None:
             if (folder is None) == (info.data.get("masks") == "drawn"):
-                needed = "masks: drawn needs one, a folder of mask pictures"
+                needed = "masks: drawn needs one, a folder of mask images"
                 raise ValueError(needed if folder is None else "is for masks: drawn")
             return folder
 
@@ -106,62 +139,63 @@ class DIAG(Augmenter):
     config: Config
 
     def reads(self, shots: Shots) -> frozenset[str]:
-        """Negatives; and masks of positives where these are the regions."""
+        """Read normal images, and masks of positives if these are the regions."""
         if self.config.masks != "positives":
             return frozenset({"negatives"})
         return frozenset({"negatives", "regions"} if shots in (0, "all") else {"negatives", "shots", "masks"})
 
     def notes(self, shots: Shots) -> str:
-        """Where its regions come from."""
+        """Name the source of the regions."""
         return LEAK if self.config.masks == "positives" and shots == 0 else NOTES[self.config.masks]
 
     def key_settings(self) -> dict:
-        """Prompts, drawn masks and bundles in folders count by their content.
+        """Return the settings that enter keys; prompts, drawn masks and pipelines in folders enter by their content.
 
         Raises:
             UserError: no such prompts, or no masks in the folder.
         """
-        settings = of_content(super().key_settings(), "bundle") | {"prompts": self._words.identity}
+        settings = of_content(super().key_settings(), "bundle") | {"prompts": self._prompts.identity}
         if self.config.mask_folder is not None:
             settings["mask_folder"] = f"sha256:{drawn_digest(self.config.mask_folder, self._drawn)}"
         return settings
 
     def embedded(self) -> bool:
-        """Whether the bundle comes with the package."""
+        """Whether the pipeline's weights come with the package."""
         return embedded(self.config.bundle)
 
     def ready(self) -> None:
-        """The bundle is one that it can use, and on this machine; drawn masks can be read."""
+        """Check that the pipeline inpaints and drawn masks can be read; download the pipeline if necessary."""
         for path in self._drawn if self.config.mask_folder is not None else ():
             read_drawn(path)
         fetch(_usable(find(self.config.bundle)))
 
     def load(self, adapter: Path | None, device: str) -> None:
-        """The bundle, in the precision of the setting."""
+        """Load the pipeline in the configured precision."""
         self._bundle = _usable(find(self.config.bundle))
         with enough_memory("precision"):
             self._pipeline = loaded(self._bundle, self.config.precision, device)
-        self._pipeline.vae.enable_slicing()  # one picture at a time: less memory, and no rounding by the batch
-        check_prompts(self._pipeline, self._bundle, [*self._words.prompts, self._words.negative_prompt])
+        self._pipeline.vae.enable_slicing()  # one image at a time: less memory, and rounding independent of the batch
+        check_prompts(self._pipeline, self._bundle, [*self._prompts.prompts, self._prompts.negative_prompt])
 
     def generate(self, requests: Sequence[Request], view: TrainView) -> list[Synthetic]:
-        """A picture for each request, prompts in turn, at the size of the good picture that it is painted in.
+        """Generate one image per request, prompts in turn, at the size of the normal image that is inpainted.
 
-        The mask that comes with it is the region. Outside it the picture is the good one, but for the pixels that touch
-        the region: there at most half of what was painted shows (`augbench.diffusion.inpaint.feathered`). The meta
-        holds the prompt, the id of the good picture (source), where masks come from (masks), and which it was (mask):
-        the id of a sample, the kind of a procedural region, or the name of a file.
+        Its mask is the region. Outside the region it equals the normal image, except for the pixels that touch the
+        region, which the inpainted image enters with a weight of at most a half
+        (`augbench.diffusion.inpaint.feathered`). Its meta holds the prompt, the id of the normal image (source), the
+        source of the masks (masks), and the mask (mask): the id of a sample, the kind of a procedural region, or a
+        file name.
 
         Raises:
-            UserError: no good picture, no mask with a marked pixel, or too little memory.
+            UserError: no normal image, no mask with a marked pixel, or too little memory.
         """
-        config, words = self.config, self._words
+        config, prompt_set = self.config, self._prompts
         if view.negatives.empty:
-            raise UserError("diag needs training negatives, and there are none: give the dataset good pictures")
-        prompts = [words.prompts[request.index % len(words.prompts)] for request in requests]
+            raise UserError("diag needs training negatives, and there are none: give the dataset normal images")
+        prompts = [prompt_set.prompts[request.index % len(prompt_set.prompts)] for request in requests]
         scenes = [self._scene(request.rng, view) for request in requests]
         with enough_memory("batch", "precision"):
-            painted = inpaint_around(
+            inpainted = inpaint_around(
                 self._pipeline,
                 self._bundle,
                 prompts,
@@ -173,16 +207,16 @@ class DIAG(Augmenter):
                 steps=config.steps,
                 guidance=config.guidance,
                 strength=config.strength,
-                negative=words.negative_prompt,
+                negative=prompt_set.negative_prompt,
             )
-        laid_in = _laid_in_as_published if config.as_published else _laid_in
+        composite = _composite_as_published if config.as_published else _composite
         return [
-            Synthetic(laid_in(scene, part), request.label, scene.region, {"prompt": prompt, **scene.meta})
-            for request, prompt, scene, part in zip(requests, prompts, scenes, painted, strict=True)
+            Synthetic(composite(scene, part), request.label, scene.region, {"prompt": prompt, **scene.meta})
+            for request, prompt, scene, part in zip(requests, prompts, scenes, inpainted, strict=True)
         ]
 
     def _scene(self, rng: np.random.Generator, view: TrainView) -> Scene:
-        """A good picture and a region, drawn independently; a mask of another size is stretched to the picture's."""
+        """Draw a normal image and a region independently; resize the mask to the size of the image."""
         source = str(rng.choice(view.negatives["id"]))
         image, size = view.image(source), self._bundle.size
         drawn, name = self._region(rng, view, image.shape[:2])
@@ -191,51 +225,54 @@ class DIAG(Augmenter):
             square, mask = (np.asarray(Image.fromarray(a).resize((size, size))) for a in (image, np.uint8(255) * drawn))
         else:
             square, mask = fit_image(image, (size, size)), np.uint8(255) * fit_mask(region, size)
-        if not mask.any():  # a thin mask that resizing wiped out
+        if not mask.any():  # resizing removed a thin mask
             mask = np.uint8(255) * fit_mask(region, size)
         return Scene(image, region, square, mask, {"source": source, "masks": self.config.masks, "mask": name})
 
     def _region(self, rng: np.random.Generator, view: TrainView, shape: tuple[int, int]) -> tuple[np.ndarray, str]:
-        """H,W bool, of ``shape`` only where it is procedural, with at least one pixel; and what it is called."""
+        """Draw a region, H,W bool with at least one pixel, and return it with its name.
+
+        Only procedural regions have ``shape``; masks from files keep their own.
+        """
         config = self.config
         if config.masks == "procedural":
             return procedural_region(rng, shape, config.kinds, config.area)
         if config.masks == "drawn":
             path = self._drawn[rng.integers(len(self._drawn))]
             return read_drawn(path), path.relative_to(config.mask_folder).as_posix()
-        everywhere = view.reads("regions")
-        names = list(view.regions) if everywhere else list(view.shots["id"])
-        for name in rng.permutation(names).tolist():  # masks may be empty in a dataset whose labels say otherwise
-            mask = view.region(name) if everywhere else view.mask(name)
+        of_all_positives = view.reads("regions")
+        names = list(view.regions) if of_all_positives else list(view.shots["id"])
+        for name in rng.permutation(names).tolist():  # the mask of a positive can be empty
+            mask = view.region(name) if of_all_positives else view.mask(name)
             if mask is not None and mask.any():
                 return mask, name
         raise UserError(f"diag needs masks, and none of {len(names)} real defects has one: {self.without_masks}")
 
     @cached_property
-    def _words(self) -> PromptSet:
+    def _prompts(self) -> PromptSet:
         return read_prompts(self.config.prompts)
 
     @cached_property
     def _drawn(self) -> list[Path]:
-        """The pictures of the mask folder."""
-        return drawn_files(self.config.mask_folder, "set diag's mask_folder to a folder of masks, white where to paint")
+        """The files of the mask folder."""
+        return drawn_files(self.config.mask_folder, "set diag's mask_folder to a folder of masks: white is inpainted")
 
 
-def _laid_in(scene: Scene, painted: Inpainted) -> np.ndarray:
-    """H,W,3 uint8: only what was painted goes through resizing; grey in a grey picture, as colour would tell it."""
+def _composite(scene: Scene, inpainted: Inpainted) -> np.ndarray:
+    """Composite the inpainted region into the image at its own size, in grey if the image is grey: H,W,3 uint8."""
     if (scene.image == scene.image[..., :1]).all():
-        painted = replace(painted, image=to_grey(painted.image))
-    return composited(scene.image, scene.region, painted)
+        inpainted = replace(inpainted, image=to_grey(inpainted.image))
+    return composited(scene.image, scene.region, inpainted)
 
 
-def _laid_in_as_published(scene: Scene, painted: Inpainted) -> np.ndarray:
-    """H,W,3 uint8: as diffusers lays it in, at the bundle's size, and the whole resized."""
-    whole = Image.fromarray(overlaid(scene.square, scene.mask, painted))
+def _composite_as_published(scene: Scene, inpainted: Inpainted) -> np.ndarray:
+    """Composite at the pipeline's size as diffusers does, then resize the whole image: H,W,3 uint8."""
+    whole = Image.fromarray(overlaid(scene.square, scene.mask, inpainted))
     return np.asarray(whole.resize(scene.image.shape[1::-1]))
 
 
 def _usable(bundle: PipelineSource) -> PipelineSource:
     if bundle.kind != "sdxl-inpaint":
-        ways = "take sdxl-inpaint or micro-sdxl-inpaint"
-        raise UserError(f"augmenter 'diag' cannot use bundle '{bundle.name}' ({bundle.title}): {ways}")
+        fix = "set bundle to sdxl-inpaint or micro-sdxl-inpaint"
+        raise UserError(f"augmenter 'diag' cannot use pipeline '{bundle.name}' ({bundle.title}): {fix}")
     return bundle

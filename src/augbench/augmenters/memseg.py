@@ -1,19 +1,19 @@
-"""MemSeg's abnormal-sample simulation: Perlin-noise shapes filled with foreign texture or the shuffled image itself.
+"""MemSeg's abnormal-sample simulation: Perlin-noise masks filled with foreign texture or the shuffled image itself.
 
 Yang, Wu, Feng, "MemSeg: A semi-supervised method for image surface defect detection using differences and
-commonalities", EAAI 2023. It reads good pictures alone. The steps and numbers are those of the common
-re-implementations: Perlin noise of 2^0 to 2^5 cells per axis, turned by up to 90 degrees, above 0.5; texture or
-structure source with equal chance; opacity uniform in [0.15, 1].
+commonalities", EAAI 2023. It reads normal images only. The steps and numbers are those of the common
+re-implementations: Perlin noise of 2^0 to 2^5 cells per axis, rotated by up to 90 degrees, thresholded at 0.5; texture
+or structure source with equal chance; opacity uniform in [0.15, 1].
 
-Not stated there, chosen here:
-- A shape that comes out empty is drawn again. Cells are at least 2 pixels wide, so small pictures see fewer scales.
-- A texture picture is resized to the size of the negative. Without a texture folder the texture is procedural.
-- The structure source cuts any size: cells differ by a pixel where the grid does not divide the picture. The paper's
+Our choices where these are silent:
+- An empty mask is drawn again. Cells are at least 2 pixels wide, so small images get fewer scales.
+- A texture image is resized to the size of the normal image. Without a texture folder the texture is procedural.
+- The structure source cuts any size: cells differ by one pixel where the grid does not divide the image. The paper's
   text says 4 x 8 cells, re-implementations use 8 x 8, the default.
-- A rotated structure source is filled with the image's mean colour at its corners.
-- In recognition patches go onto real defect pictures (``source: shots``), which keep their class, as there are no good
-  ones.
-- On a grey picture (R = G = B) the source is turned grey: colour alone would give the synthetic picture away.
+- The corners of a rotated structure source are filled with the image's mean colour.
+- Recognition has no normal images. There patches go onto real defect images (``source: shots``), which keep
+  their class.
+- On a grey image (R = G = B) the source is converted to grey: colour alone would identify the synthetic image.
 """
 
 from __future__ import annotations
@@ -28,36 +28,58 @@ import numpy as np
 from pydantic import Field, model_validator
 
 from augbench.augmenters._photometric import cut_and_shuffle, three_of_ten, to_grey
+from augbench.augmenters._settings import OURS, setting
 from augbench.augmenters._textures import procedural_texture
 from augbench.core.contracts import Augmenter, Reads, Request, Settings, Shots, Synthetic, TrainView
 from augbench.core.errors import UserError
 from augbench.procedural.noise import Shape, perlin
 
-PICTURES = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
+TEXTURE_SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
 LARGEST_EXPONENT = 5  # Perlin noise has 2**0 ... 2**5 cells per axis
-THRESHOLD = 0.5
-TRIES = 16  # shapes drawn before a smaller threshold is accepted
+THRESHOLD = 0.5  # noise above it is the mask
+TRIES = 16  # masks drawn before the maximum of the noise serves as the mask
+REIMPLEMENTATIONS = "re-implementations of MemSeg"
 
 Count = Annotated[int, Field(ge=1)]
 Share = Annotated[float, Field(ge=0, le=1)]
 
 
 class MemSeg(Augmenter):
-    """Perlin-shaped patches of texture or shuffled structure, blended into a random training negative."""
+    """Blends Perlin-noise-shaped patches of texture or shuffled structure into a random normal image."""
 
     title = "MemSeg patches"
     paper = "Yang et al., EAAI 2023"
     licence = "Apache-2.0"
 
     class Config(Settings):
-        """The re-implementations' numbers by default."""
+        """Defaults: the numbers of the re-implementations."""
 
-        texture_folder: Path | None = None  # pictures of any size (DTD in the paper); None: procedural textures
-        texture_share: Share = 0.5  # chance of a texture source, else structure
-        opacity: tuple[Share, Share] = (0.15, 1.0)  # range of the source's weight inside the shape
-        grid: tuple[Count, Count] = (8, 8)  # rows and columns of cells that the structure source shuffles
-        source: Literal["negatives", "shots"] = "negatives"  # what patches go onto; shots keep their class
-        foreground: bool = False  # only on the object, found by Otsu's threshold; for objects before a plain background
+        texture_folder: Path | None = setting(
+            None,
+            "folder of texture images of any size; none: procedural textures",
+            f"paper (DTD); procedural textures: {OURS}",
+        )
+        texture_share: Share = setting(
+            0.5, "probability of a texture source; otherwise the source is the shuffled image", REIMPLEMENTATIONS
+        )
+        opacity: tuple[Share, Share] = setting(
+            (0.15, 1.0), "range of the weight of the source inside the mask", REIMPLEMENTATIONS
+        )
+        grid: tuple[Count, Count] = setting(
+            (8, 8),
+            "rows and columns of the cells that the structure source shuffles",
+            f"{REIMPLEMENTATIONS}; the paper's text says 4 x 8",
+        )
+        source: Literal["negatives", "shots"] = setting(
+            "negatives",
+            "images that patches go onto: normal images, or real defect images, which keep their class",
+            f"negatives: paper; shots: {OURS}",
+        )
+        foreground: bool = setting(
+            False,
+            "patch only the object in front of a plain background, found by Otsu's threshold",
+            f"{REIMPLEMENTATIONS}: on for objects, off for textures",
+        )
 
         @model_validator(mode="after")
         def _opacity_rises(self) -> MemSeg.Config:
@@ -73,20 +95,20 @@ class MemSeg(Augmenter):
             self.tasks = frozenset({"detection", "recognition"})
 
     def reads(self, shots: Shots) -> frozenset[Reads]:
-        """What patches go onto."""
+        """Read the images that patches go onto."""
         return frozenset({self.config.source})
 
     def refuses(self, shots: Shots) -> str:
-        """Without shots there is nothing to patch where they are asked for."""
-        return "it patches real defect pictures" if self.config.source == "shots" and not shots else ""
+        """Refuse zero-shot with ``source: shots``: there is no image to patch."""
+        return "it patches real defect images" if self.config.source == "shots" and not shots else ""
 
     def key_settings(self) -> dict[str, object]:
-        """As every augmenter's, with the texture folder replaced by a digest of what is in it.
+        """Return the settings that enter keys, with the texture folder replaced by a digest of its content.
 
-        Two machines with the same pictures under different paths share a pool; a changed picture makes a new one.
+        Two machines with the same images under different paths share a pool; a changed image makes a new one.
 
         Raises:
-            UserError: the texture folder is missing or has no pictures.
+            UserError: the texture folder is missing or has no images.
         """
         settings = super().key_settings()
         if self.config.texture_folder is not None:
@@ -94,14 +116,14 @@ class MemSeg(Augmenter):
         return settings
 
     def generate(self, requests: Sequence[Request], view: TrainView) -> list[Synthetic]:
-        """One picture per request; its mask is the shape, its meta holds source, kind and opacity."""
+        """Make one image per request; its mask is the patch, its meta holds source, kind and opacity."""
         found = {label: self._sources(view, label) for label in {request.label for request in requests}}
         return [self._one(request, found[request.label], view) for request in requests]
 
     def _sources(self, view: TrainView, label: str) -> list[str]:
-        """Ids of the pictures that patches for that class go onto."""
+        """Return the ids of the images that patches for that class go onto."""
         if self.config.source == "negatives":
-            rows, what = view.negatives, "training negatives, and there are none: give the dataset good pictures"
+            rows, what = view.negatives, "training negatives, and there are none: give the dataset normal images"
         else:
             own = view.shots["label"] == label if view.task == "recognition" else slice(None)
             rows, what = view.shots[own], f"a shot of class '{label}', and there is none: give it shots"
@@ -128,34 +150,34 @@ class MemSeg(Augmenter):
         return cut_and_shuffle(rng, three_of_ten(rng, image), self.config.grid)
 
     def _texture(self, rng: np.random.Generator, shape: Shape) -> np.ndarray:
-        """A texture of that size, H,W,3 uint8."""
+        """Draw a texture of that size, H,W,3 uint8."""
         if self.config.texture_folder is None:
             return procedural_texture(rng, shape)
         from PIL import Image
 
         path = self._texture_files[rng.integers(len(self._texture_files))]
         try:
-            with Image.open(path) as picture:
-                picture.draft("RGB", shape[::-1])  # lets JPEG decode at a smaller scale
-                return np.asarray(picture.convert("RGB").resize(shape[::-1], Image.Resampling.BILINEAR))
+            with Image.open(path) as texture:
+                texture.draft("RGB", shape[::-1])  # lets JPEG decode at a smaller scale
+                return np.asarray(texture.convert("RGB").resize(shape[::-1], Image.Resampling.BILINEAR))
         except (OSError, SyntaxError, ValueError) as error:
             raise UserError(f"texture '{path}' cannot be read ({error}): take it out of the folder") from None
 
     @cached_property
     def _texture_files(self) -> list[Path]:
-        """The folder's pictures, below it too, in an order that no file system decides."""
+        """The images in the folder and below it, in an order that does not depend on the file system."""
         folder = Path(self.config.texture_folder)
-        way = "set memseg's texture_folder to a folder of pictures, or leave it out for procedural textures"
+        fix = "set memseg's texture_folder to a folder of images, or leave it out for procedural textures"
         if not folder.is_dir():
-            raise UserError(f"texture_folder '{folder}' is not a folder: {way}")
-        found = [p for p in folder.rglob("*") if p.suffix.lower() in PICTURES and p.is_file()]
+            raise UserError(f"texture_folder '{folder}' is not a folder: {fix}")
+        found = [p for p in folder.rglob("*") if p.suffix.lower() in TEXTURE_SUFFIXES and p.is_file()]
         if not found:
-            raise UserError(f"texture_folder '{folder}' holds no pictures ({', '.join(sorted(PICTURES))}): {way}")
+            raise UserError(f"texture_folder '{folder}' holds no images ({', '.join(sorted(TEXTURE_SUFFIXES))}): {fix}")
         return sorted(found, key=lambda p: p.relative_to(folder).as_posix())
 
     @cached_property
     def _texture_digest(self) -> str:
-        """SHA-256 (hex) over names and bytes, for a name decides which request gets which picture."""
+        """SHA-256 (hex) of names and bytes: names determine which request gets which texture."""
         total = hashlib.sha256()
         for path in self._texture_files:
             total.update(path.relative_to(self.config.texture_folder).as_posix().encode() + b"\0")
@@ -164,7 +186,7 @@ class MemSeg(Augmenter):
 
 
 def perlin_mask(rng: np.random.Generator, shape: Shape, allowed: np.ndarray | None = None) -> np.ndarray:
-    """A random shape, H,W bool, never empty; inside ``allowed`` (H,W bool with at least one pixel) if given."""
+    """Draw a random mask, H,W bool, never empty; inside ``allowed`` (H,W bool with at least one pixel) if given."""
     for _ in range(TRIES):
         exponents = [rng.integers(min(LARGEST_EXPONENT, int(np.log2(max(n // 2, 1)))) + 1) for n in shape]
         cells = (int(2 ** exponents[0]), int(2 ** exponents[1]))
@@ -176,11 +198,11 @@ def perlin_mask(rng: np.random.Generator, shape: Shape, allowed: np.ndarray | No
             return mask
     if allowed is not None:
         noise = np.where(allowed, noise, -np.inf)
-    return noise >= noise.max()  # a picture of a few pixels, or a tiny object
+    return noise >= noise.max()  # an image of a few pixels, or a tiny object
 
 
 def blend(image: np.ndarray, patch: np.ndarray, mask: np.ndarray, opacity: float) -> np.ndarray:
-    """``opacity`` of the patch over the image inside the mask, H,W,3 uint8; outside nothing changes."""
+    """Blend the patch into the image inside the mask, with weight ``opacity``: H,W,3 uint8; the rest is unchanged."""
     result = image.copy()
     inside = image[mask].astype(np.float32)
     result[mask] = np.round(inside + np.float32(opacity) * (patch[mask] - inside)).astype(np.uint8)
@@ -188,9 +210,10 @@ def blend(image: np.ndarray, patch: np.ndarray, mask: np.ndarray, opacity: float
 
 
 def otsu_foreground(image: np.ndarray) -> np.ndarray:
-    """The object, H,W bool with at least one pixel: the side of Otsu's threshold that less of the border lies on.
+    """Segment the object by Otsu's threshold (IEEE Trans. SMC 1979): H,W bool with at least one pixel.
 
-    Otsu, IEEE Trans. SMC 1979. A picture of one brightness is all object.
+    The object is the side of the threshold that covers less of the image border. An image of one brightness is all
+    object.
     """
     grey = to_grey(image)[..., 0]
     counts = np.bincount(grey.ravel(), minlength=256).astype(np.float64)

@@ -1,31 +1,37 @@
-"""A mixture of augmenters: shares of N_aug are taken from the pools of its parts. It owns no images."""
+"""A mixture of augmenters: it takes shares of N_aug from the pools of its parts and has no pool of its own."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from pydantic import Field, field_validator
+from pydantic import field_validator
 
+from augbench.augmenters._settings import OURS, setting
 from augbench.core.contracts import Augmenter, Part, Settings
 
 
 class PartSettings(Settings):
     """One part."""
 
-    name: str
-    settings: dict[str, Any] = {}
-    share: float = Field(gt=0, le=1)
+    name: str = setting(..., "an augmenter", OURS)
+    settings: dict[str, Any] = setting({}, "its settings that differ from its defaults", OURS)
+    share: float = setting(..., "its share of N_aug", OURS, gt=0, le=1)
 
 
 class Mixture(Augmenter):
-    """Any mixture, written in the grid; `inout` is the one of the In&Out paper."""
+    """Mixes images of any augmenters in fixed shares; `inout` is the mixture of the In&Out paper."""
 
     title = "mixture of other augmenters"
 
     class Config(Settings):
-        """``parts``: at least two, with shares that add up to 1."""
+        """The parts."""
 
-        parts: tuple[PartSettings, ...] = Field(min_length=2)
+        parts: tuple[PartSettings, ...] = setting(
+            ...,
+            "two or more augmenters, each with name, share and settings; the shares add up to 1",
+            OURS,
+            min_length=2,
+        )
 
         @field_validator("parts")
         @classmethod
@@ -35,5 +41,5 @@ class Mixture(Augmenter):
             return parts
 
     def parts(self) -> tuple[Part, ...]:
-        """The parts as the grid gives them."""
+        """Return the parts in the order of the grid."""
         return tuple(Part(part.name, part.settings, part.share) for part in self.config.parts)

@@ -1,4 +1,4 @@
-"""No augmentation: the row every other augmenter is measured against."""
+"""No augmentation: the baseline of every comparison."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from augbench.core.contracts import Augmenter, Request, Shots, Synthetic, TrainV
 
 
 class NoAugmentation(Augmenter):
-    """Makes no pictures, so N_aug is always 0."""
+    """Makes no images, so N_aug is always 0: the baseline of every comparison."""
 
     title = "no augmentation"
     licence = "Apache-2.0"
@@ -16,13 +16,13 @@ class NoAugmentation(Augmenter):
     makes_images = False
 
     def reads(self, shots: Shots) -> frozenset[str]:
-        """Nothing."""
+        """Return nothing: it reads no sample."""
         return frozenset()
 
     def refuses(self, shots: Shots) -> str:
-        """Refuses zero-shot: without augmentation there is no positive to train on."""
+        """Refuse zero-shot: without augmentation there is no positive to train on."""
         return "no augmentation leaves no positives to train on at zero-shot" if shots == 0 else ""
 
     def generate(self, requests: Sequence[Request], view: TrainView) -> list[Synthetic]:
-        """Never called, for `makes_images` is False."""
+        """Never called, because `makes_images` is False."""
         raise AssertionError("'none' makes no images")

@@ -1,11 +1,11 @@
-"""StableSDG: Stable Diffusion adapted to each defect class in two stages, from whose real pictures it starts.
+"""StableSDG: Stable Diffusion adapted to each defect class in two stages; generation starts from real defect images.
 
-arXiv 2405.01872 (IEEE T-ASE 22, 2025). For each class: (1) textual inversion, which optimises the embedding of a new
-word alone; (2) starting from that embedding, LoRA on the attention layers of text encoder and U-Net; (3)
-"image-oriented generation": a real defect picture is perturbed up to an intermediate step and denoised from there,
-rather than from pure noise. The paper's fourth step, a search for the hyperparameters of best FID, is no part of this.
+arXiv 2405.01872 (IEEE T-ASE 22, 2025). For each class: (1) textual inversion, which optimises only the embedding of a
+new token; (2) starting from that embedding, LoRA on the attention layers of text encoder and U-Net; (3)
+"image-oriented generation": noise is added to a real defect image up to an intermediate step, and denoising starts
+there instead of from pure noise; (4) a search over hyperparameters, see `QualitySearch`, off by default.
 
-Stated are the stages, what they train, and the prompt. Everything else is our choice, see `StableSDG.Config`.
+The text available to us states the stages, what they train, and the prompt. All else is our choice.
 """
 
 from __future__ import annotations
@@ -20,7 +20,18 @@ from typing import Annotated, Any, Literal, Self
 import pandas as pd
 from pydantic import Field, model_validator
 
-from augbench.augmenters._sd import Aspect, Precision, arithmetic, drawn_at, loaded, usable
+from augbench.augmenters._sd import (
+    ASPECT,
+    CHECKPOINTING,
+    PRECISION,
+    Aspect,
+    Precision,
+    arithmetic,
+    generation_size,
+    loaded,
+    usable,
+)
+from augbench.augmenters._settings import OURS, setting
 from augbench.core.contracts import (
     AdaptContext,
     Augmenter,
@@ -43,30 +54,52 @@ from augbench.diffusion.sampling import check_prompts, fit_image
 from augbench.diffusion.textual_inversion import LearnedToken, StageRecipe, run_stages
 from augbench.planning.extractor_choice import EMBEDDED
 
-GENERATION = "generation.json"  # in the adapter: its classes, where what they learned lies, and how it is used
+GENERATION = "generation.json"  # in the adapter: its classes, their folders, and the parameters of generation
 DEFECT = "defect"  # in detection all shots are one class
-SAMPLED_AT_ONCE = 10  # pictures of a chunk; fixed, as pictures depend a little on their batch
+SAMPLE_BATCH = 10  # images per batch; fixed, because an image depends slightly on its batch
+PIPELINE = "defaults of Stable Diffusion"
 
 
 class QualitySearch(Settings):
-    """Step 4 of the paper: adaptation and generation are repeated over hyperparameters, and the best are kept.
+    """Step 4 of the paper: a grid search over hyperparameters of adaptation and generation.
 
-    Which ones, and how many pictures are scored, is NOT STATED; the numbers are our choice. Every combination is tried.
+    The available text states neither the hyperparameters nor the number of scored images: both are our choice.
     """
 
-    strengths: tuple[Annotated[float, Field(ge=0, le=1)], ...] = Field((0.3, 0.5, 0.7), min_length=1)
-    lora_steps: tuple[Annotated[int, Field(ge=1)], ...] = ()  # (): the setting of the augmenter alone
-    token_steps: tuple[Annotated[int, Field(ge=1)], ...] = ()
-    guidances: tuple[Annotated[float, Field(ge=0)], ...] = ()
-    metric: Literal["kid", "fid"] = "kid"  # the paper takes FID, which needs more pictures than features
-    extractor: str = EMBEDDED  # a timm backbone
-    pictures: int = Field(default=30, ge=2)  # of each class and candidate
-    folds: int = Field(default=2, ge=1, le=2)  # 2: each half of the shots is learned from once
-    least_distance: float = Field(default=0.25, ge=0)  # nearer to what it learned from, a candidate copies: refused
+    strengths: tuple[Annotated[float, Field(ge=0, le=1)], ...] = setting(
+        (0.3, 0.5, 0.7), "values of strength to try", OURS, min_length=1
+    )
+    lora_steps: tuple[Annotated[int, Field(ge=1)], ...] = setting(
+        (), "values of lora_steps to try; empty: the augmenter's setting", OURS
+    )
+    token_steps: tuple[Annotated[int, Field(ge=1)], ...] = setting(
+        (), "values of token_steps to try; empty: the augmenter's setting", OURS
+    )
+    guidances: tuple[Annotated[float, Field(ge=0)], ...] = setting(
+        (), "values of guidance to try; empty: the augmenter's setting", OURS
+    )
+    metric: Literal["kid", "fid"] = setting(
+        "kid", "score of a candidate, lower is better; fid needs more images than features", f"{OURS}; the paper: FID"
+    )
+    extractor: str = setting(EMBEDDED, "feature extractor of the metric: a timm backbone", OURS)
+    pictures: int = setting(30, "images generated per class and candidate", OURS, ge=2)
+    folds: int = setting(
+        2, "1: adapt on one half of the shots and score on the other; 2: also the other way round", OURS, ge=1, le=2
+    )
+    least_distance: float = setting(
+        0.25,
+        "least median distance to the nearest shot of adaptation, relative to that of real images; nearer candidates "
+        "count as copies and are refused",
+        OURS,
+        ge=0,
+    )
 
 
 class StableSDG(Augmenter):
-    """It sees the shots alone. In recognition each class has a word and matrices of its own, in one adapter."""
+    """Adapts Stable Diffusion to each defect class and generates from real defect images by img2img.
+
+    It reads the shots only. In recognition an adapter holds a learned token and LoRA matrices for each class.
+    """
 
     title = "StableSDG (SD 1.5 + textual inversion + LoRA, from real defects)"
     paper = "StableSDG, arXiv 2405.01872"
@@ -75,70 +108,99 @@ class StableSDG(Augmenter):
     uses_gpu = True
 
     class Config(Settings):
-        """The prompt is the paper's, which states neither bundle nor numbers. Those are our choice:
+        """Defaults: the paper's prompt and stages; the available text states no numbers, so those are our choice."""
 
-        word: learning rate of diffusers' example of textual inversion, a third of its steps as stage two follows;
-        matrices: learning rate of diffusers' example of LoRA, a rank between its 4 and In&Out's 32;
-        generation: half of the way back to noise; guidance and steps are the defaults of Stable Diffusion.
-        """
-
-        bundle: str = "sd15"
-        stages: Literal["both", "token", "lora", "none"] = "both"  # none: the untouched bundle, as a control
-        start: Literal["real", "noise"] = "real"  # what pictures begin as
-        prompt: str = "A photo of <unknown>"
-        token: str = Field(default="<unknown>", pattern=r"^<[a-z0-9_-]+>$")  # the new word
-        init_word: str = Field(default="defect", min_length=1)  # that it begins as; all it is without a stage
-        train_token_in_stage_two: bool = False  # NOT STATED; False: the matrices learn around a word that stays
-        token_steps: int = Field(default=1000, ge=1)
-        token_lr: float = Field(default=5e-4, gt=0)
-        lora_steps: int = Field(default=1000, ge=1)
-        lora_lr: float = Field(default=1e-4, gt=0)
-        rank: int = Field(default=8, ge=1)
-        rank_alpha: float = Field(default=8.0, gt=0)
-        batch: int = Field(default=4, ge=1)
-        min_snr: float = Field(default=0.0, ge=0)  # gamma of min-SNR weighting; 0: none
-        clip_skip: int = Field(default=1, ge=1)  # 1: the last layer, as Stable Diffusion was trained
-        precision: Precision = "auto"  # auto: fp16 on a GPU, else fp32; bf16 saves time on CPUs with it
-        gradient_checkpointing: bool = False  # less memory, more time, the same result
-        alpha: float = Field(default=1.0, ge=0, le=1)  # weight of the update when it is merged
-        strength: float = Field(default=0.5, ge=0, le=1)  # how far a real picture is perturbed towards noise
-        steps: int = Field(default=50, ge=1)  # of DDIM, for the whole way
-        guidance: float = Field(default=7.5, ge=0)
-        aspect: Aspect = "squeeze"  # squares squeezed to the picture's size; or drawn at its aspect
-        quality_search: QualitySearch | None = None  # step 4 of the paper; None: the settings above as they are
+        bundle: str = setting(
+            "sd15",
+            "the pipeline: a name (sd15, micro-sd), a diffusers folder or a .safetensors file",
+            f"paper (Stable Diffusion); version 1.5: {OURS}",
+        )
+        stages: Literal["both", "token", "lora", "none"] = setting(
+            "both", "stages of adaptation: both, one alone, or none (the untouched pipeline)", "paper, Figure 3"
+        )
+        start: Literal["real", "noise"] = setting(
+            "real", "generation starts from real defect images or from pure noise", "paper, abstract"
+        )
+        prompt: str = setting(
+            "A photo of <unknown>", "prompt of training and generation; holds the learned token", "paper, Figure 3"
+        )
+        token: str = setting("<unknown>", "the learned token", "paper, Figure 3", pattern=r"^<[a-z0-9_-]+>$")
+        init_word: str = setting(
+            "defect",
+            "word whose embedding initialises that of the token, and stays in its place without stage one",
+            OURS,
+            min_length=1,
+        )
+        train_token_in_stage_two: bool = setting(
+            False, "train the token's embedding in stage two as well; otherwise it is frozen there", OURS
+        )
+        token_steps: int = setting(
+            1000, "training steps of stage one", f"{OURS}: a third of diffusers' textual inversion example", ge=1
+        )
+        token_lr: float = setting(
+            5e-4, "learning rate of stage one", f"{OURS}: diffusers' textual inversion example", gt=0
+        )
+        lora_steps: int = setting(1000, "training steps of stage two", OURS, ge=1)
+        lora_lr: float = setting(1e-4, "learning rate of stage two", f"{OURS}: diffusers' LoRA example", gt=0)
+        rank: int = setting(8, "LoRA rank", f"{OURS}: between diffusers' LoRA example (4) and In&Out (32)", ge=1)
+        rank_alpha: float = setting(8.0, "LoRA alpha; the update is scaled by alpha / rank", OURS, gt=0)
+        batch: int = setting(4, "training images per step", OURS, ge=1)
+        min_snr: float = setting(0.0, "gamma of min-SNR loss weighting; 0: no weighting", OURS, ge=0)
+        clip_skip: int = setting(
+            1,
+            "text encoder layer that conditions the U-Net: 1 is the last, 2 the last but one",
+            f"{OURS}: as Stable Diffusion was trained",
+            ge=1,
+        )
+        precision: Precision = setting("auto", PRECISION, OURS)
+        gradient_checkpointing: bool = setting(False, CHECKPOINTING, OURS)
+        alpha: float = setting(1.0, "weight of the LoRA update when it is merged into the pipeline", OURS, ge=0, le=1)
+        strength: float = setting(
+            0.5, "share of the noise schedule applied to a real image: 0 none, 1 pure noise", OURS, ge=0, le=1
+        )
+        steps: int = setting(
+            50, "DDIM steps from pure noise; img2img takes strength * steps", f"{OURS}: {PIPELINE}", ge=1
+        )
+        guidance: float = setting(7.5, "classifier-free guidance scale", f"{OURS}: {PIPELINE}", ge=0)
+        aspect: Aspect = setting("squeeze", ASPECT, OURS)
+        quality_search: QualitySearch | None = setting(
+            None,
+            "search for the best hyperparameters before adaptation; none: use the settings above",
+            f"{OURS}; the paper searches (Figure 2)",
+        )
 
         @model_validator(mode="after")
-        def _prompt_has_the_word(self) -> Self:
+        def _prompt_has_the_token(self) -> Self:
             if self.stages in ("both", "token") and self.token not in self.prompt.split():
-                raise ValueError(f"'{self.prompt}' does not hold the word '{self.token}' that is learned: add it")
+                raise ValueError(f"'{self.prompt}' does not contain the learned token '{self.token}': add it")
             return self
 
     config: Config
 
     def reads(self, shots: Shots) -> frozenset[str]:
-        """The shots: they are learned from, and what pictures start from."""
+        """Read the shots: adaptation and generation both use them."""
         return frozenset({"shots"})
 
     def refuses(self, shots: Shots) -> str:
-        """There is nothing to start from without shots."""
-        return "" if shots else "it learns and starts from real defect pictures"
+        """Refuse zero-shot: there is no real defect image to start from."""
+        return "" if shots else "it learns and starts from real defect images"
 
     def key_settings(self) -> dict:
-        """A bundle that is a folder counts by its content."""
+        """Return the settings that enter keys; a pipeline in a folder or file enters by its content."""
         return of_content(super().key_settings(), "bundle")
 
     def embedded(self) -> bool:
-        """Whether the bundle comes with the package."""
+        """Whether the pipeline's weights come with the package."""
         return embedded(self.config.bundle)
 
     def ready(self) -> None:
-        """The bundle is one that it can use, and on this machine."""
+        """Check that the pipeline generates images from text, and download it if necessary."""
         fetch(usable(find(self.config.bundle), self.name))
 
-    # -- searching
+    # -- search
 
     def candidates(self) -> tuple[Candidate, ...]:
-        """Every combination that the search names."""
+        """Return every combination of the values to try."""
         search = self.config.quality_search
         if search is None:
             return ()
@@ -147,45 +209,44 @@ class StableSDG(Augmenter):
         return tuple(Candidate(first, second) for first in adapting for second in generating)
 
     def scoring(self) -> Scoring:
-        """As the search says."""
+        """Return how the search scores candidates."""
         search = self.config.quality_search
         return Scoring(search.extractor, search.pictures, search.least_distance, search.metric, search.folds)
 
     def chosen(self, settings: Mapping[str, Any]) -> StableSDG:
-        """With what the search chose, and no search."""
+        """Return this augmenter with the chosen settings and without a search."""
         return type(self)(self.config.model_copy(update={**settings, "quality_search": None}))
 
-    # -- learning
+    # -- adaptation
 
-    def adapt(self, view: TrainView, out: Path, seed: int, room: AdaptContext) -> dict[str, Any]:
-        """Learn each class by itself, from an untouched bundle; writes words and matrices, and how they are used.
+    def adapt(self, view: TrainView, out: Path, seed: int, context: AdaptContext) -> dict[str, Any]:
+        """Adapt the untouched pipeline to each class; write tokens, LoRA matrices and the parameters of generation.
 
         Raises:
-            UserError: no picture to learn from, no such bundle, a prompt that is too long, too little memory.
+            UserError: no image to learn from, no such pipeline, a prompt that is too long, too little memory.
         """
         labels = sorted(set(_labels(view)))
         if not labels:
-            raise UserError(f"augmenter '{self.name}' has no picture to learn from: give shots")
-        recipes = self._recipes(room.device)
-        of_class = sum(recipe.steps for recipe in recipes)
+            raise UserError(f"augmenter '{self.name}' has no image to learn from: give shots")
+        steps_per_class = sum(recipe.steps for recipe in self._recipes(context.device))
         classes, learned = {}, {}
         for number, label in enumerate(labels):
-            place = f"{number:02d}-{re.sub(r'[^a-z0-9]+', '-', label.lower()).strip('-')[:30]}"
-            total, before = len(labels) * of_class, number * of_class
+            folder = f"{number:02d}-{re.sub(r'[^a-z0-9]+', '-', label.lower()).strip('-')[:30]}"
+            total, before = len(labels) * steps_per_class, number * steps_per_class
 
-            def say(step: int, _: int, loss: float, before: int = before, total: int = total) -> None:
-                room.say(before + step, total, loss)
+            def report_progress(step: int, _: int, loss: float, before: int = before, total: int = total) -> None:
+                context.say(before + step, total, loss)
 
-            own = AdaptContext(room.scratch / place, room.shared, room.device, say)
-            shape, learned[label] = self._adapt_class(view, label, out / place, derive_seed("stablesdg", seed), own)
-            classes[label] = {"folder": place, "shape": list(shape)}
-        told = {"stages": self.config.stages, "alpha": self.config.alpha, "classes": classes}
-        told |= {name: getattr(self.config, name) for name in ("prompt", "token", "init_word")}
-        (out / GENERATION).write_text(json.dumps(told), encoding="utf-8")
+            own = AdaptContext(context.scratch / folder, context.shared, context.device, report_progress)
+            shape, learned[label] = self._adapt_class(view, label, out / folder, derive_seed("stablesdg", seed), own)
+            classes[label] = {"folder": folder, "shape": list(shape)}
+        generation = {"stages": self.config.stages, "alpha": self.config.alpha, "classes": classes}
+        generation |= {name: getattr(self.config, name) for name in ("prompt", "token", "init_word")}
+        (out / GENERATION).write_text(json.dumps(generation), encoding="utf-8")
         return {"classes": learned}
 
     def _recipes(self, device: str) -> list[StageRecipe]:
-        """The stages in order."""
+        """Return the configured stages in order."""
         config = self.config
         same = {name: getattr(config, name) for name in ("batch", "min_snr", "clip_skip", "gradient_checkpointing")}
         same["precision"] = arithmetic(config.precision, device)
@@ -195,117 +256,117 @@ class StableSDG(Augmenter):
         return {"both": [first, second], "token": [first], "lora": [second], "none": []}[config.stages]
 
     def _adapt_class(
-        self, view: TrainView, label: str, out: Path, seed: int, room: AdaptContext
+        self, view: TrainView, label: str, out: Path, seed: int, context: AdaptContext
     ) -> tuple[tuple[int, int], dict[str, Any]]:
-        """Learn one class; returns the size it is drawn at, and what the record says of it."""
+        """Adapt to one class; return height and width of generation, and the entries of the adapter's record."""
         config, bundle = self.config, usable(find(self.config.bundle), self.name)
-        pictures = [view.image(name) for name in _sources(view, label)]
-        shape = drawn_at(bundle, config.aspect, pictures)
-        pipeline = loaded(bundle, config.precision, room.device)
-        word = LearnedToken(pipeline, config.token, config.init_word)
+        images = [view.image(name) for name in _sources(view, label)]
+        shape = generation_size(bundle, config.aspect, images)
+        pipeline = loaded(bundle, config.precision, context.device)
+        token = LearnedToken(pipeline, config.token, config.init_word)
         check_prompts(pipeline, bundle, [config.prompt])
-        recipes = self._recipes(room.device)
+        recipes = self._recipes(context.device)
         if not recipes:
-            return shape, {"instances": len(pictures), "stages": []}
+            return shape, {"instances": len(images), "stages": []}
         with enough_memory("batch", "gradient_checkpointing"):
-            examples = encode(pipeline, shape, pictures)
+            examples = encode(pipeline, shape, images)
             own = derive_seed("stablesdg-class", seed, label)
-            stages = run_stages(pipeline, word, recipes, config.prompt, examples, own, room.scratch, room.say)
-        word.save(out)
+            stages = run_stages(pipeline, token, recipes, config.prompt, examples, own, context.scratch, context.say)
+        token.save(out)
         if config.stages != "token":
             lora.save(pipeline, out)
-        return shape, {"instances": len(pictures), "stages": stages}
+        return shape, {"instances": len(images), "stages": stages}
 
-    # -- generating
+    # -- generation
 
     def load(self, adapter: Path | None, device: str) -> None:
-        """The bundle with the new word; what a class learned is put in when it is asked for."""
+        """Load the pipeline with the learned token; `generate` switches it to the requested class."""
         from diffusers import DDIMScheduler
 
         self._adapter = adapter
-        self._told = json.loads((adapter / GENERATION).read_text(encoding="utf-8"))
+        self._generation = json.loads((adapter / GENERATION).read_text(encoding="utf-8"))
         self._bundle = find(self.config.bundle)
         self._pipeline = loaded(usable(self._bundle, self.name), self.config.precision, device)
         self._pipeline.scheduler = DDIMScheduler.from_config(self._pipeline.scheduler.config)
-        self._word = LearnedToken(self._pipeline, self._told["token"], self._told["init_word"])
-        self._exchange = lora.LoraSwitcher(self._pipeline)
-        self._shows: str | None = None  # the class that the pipeline shows now
+        self._token = LearnedToken(self._pipeline, self._generation["token"], self._generation["init_word"])
+        self._switcher = lora.LoraSwitcher(self._pipeline)
+        self._active: str | None = None  # the class whose token and LoRA the pipeline holds
 
     def generate(self, requests: Sequence[Request], view: TrainView) -> list[Synthetic]:
-        """A picture for each request, at the size of the shot it starts from.
+        """Generate one image per request, at the size of the shot it starts from.
 
-        Requests are made class by class, the classes in the order of their names and requests in their own order, in
-        batches of `SAMPLED_AT_ONCE` of one class. So the same requests give the same bytes; among other requests a
-        picture changes by the rounding of its batch, no more.
+        Generation proceeds class by class, in the order of their names, in batches of `SAMPLE_BATCH` images of one
+        class, requests in their own order. So the same requests give the same bytes; among other requests an image is
+        equal up to the rounding of its batch.
 
         Raises:
             UserError: a class had no shots to learn from, or memory is too small.
         """
-        wanted: dict[str, list[int]] = {}  # class -> places among the requests
-        for place, request in enumerate(requests):
-            wanted.setdefault(DEFECT if view.task == "detection" else request.label, []).append(place)
-        found: dict[int, Synthetic] = {}
-        for label in sorted(wanted):
-            made = self._made(label, [requests[place] for place in wanted[label]], view)
-            found |= dict(zip(wanted[label], made, strict=True))
-        return [found[place] for place in range(len(requests))]
+        positions: dict[str, list[int]] = {}  # class -> indices of its requests
+        for position, request in enumerate(requests):
+            positions.setdefault(DEFECT if view.task == "detection" else request.label, []).append(position)
+        synthetic: dict[int, Synthetic] = {}
+        for label in sorted(positions):
+            generated = self._generate_class(label, [requests[position] for position in positions[label]], view)
+            synthetic |= dict(zip(positions[label], generated, strict=True))
+        return [synthetic[position] for position in range(len(requests))]
 
-    def _made(self, label: str, requests: Sequence[Request], view: TrainView) -> list[Synthetic]:
-        """Pictures of one class."""
-        self._show(label)
-        config, prompt = self.config, self._told["prompt"]
+    def _generate_class(self, label: str, requests: Sequence[Request], view: TrainView) -> list[Synthetic]:
+        """Generate the images of one class."""
+        self._activate(label)
+        config, prompt = self.config, self._generation["prompt"]
         sources = [self._source(label, request, view) for request in requests]
-        begin = [view.image(source) for source in sources]
-        amount: dict[str, Any] = {"steps": config.steps, "guidance": config.guidance, "clip_skip": config.clip_skip}
-        amount |= {"shape": tuple(self._told["classes"][label]["shape"]), "batch": SAMPLED_AT_ONCE}
-        amount["seeds"] = [request.seed for request in requests]
-        prompts, meta = [prompt] * len(requests), {"prompt": prompt}
+        real = [view.image(source) for source in sources]
+        options: dict[str, Any] = {"steps": config.steps, "guidance": config.guidance, "clip_skip": config.clip_skip}
+        options |= {"shape": tuple(self._generation["classes"][label]["shape"]), "batch": SAMPLE_BATCH}
+        options["seeds"] = [request.seed for request in requests]
         with enough_memory("precision"):
             strength = 1.0 if config.start == "noise" else config.strength
-            made = img2img(self._pipeline, self._bundle, prompts, begin, strength=strength, **amount)
-        fitted = [fit_image(picture, real.shape[:2]) for picture, real in zip(made, begin, strict=True)]
-        own = [{"source": source, "strength": strength} if strength < 1 else {} for source in sources]
-        return [
-            Synthetic(picture, request.label, None, meta | source)
-            for picture, request, source in zip(fitted, requests, own, strict=True)
-        ]
+            prompts = [prompt] * len(requests)
+            generated = img2img(self._pipeline, self._bundle, prompts, real, strength=strength, **options)
+        synthetic = []
+        for request, source, begin, image in zip(requests, sources, real, generated, strict=True):
+            meta = {"prompt": prompt} | ({"source": source, "strength": strength} if strength < 1 else {})
+            synthetic.append(Synthetic(fit_image(image, begin.shape[:2]), request.label, None, meta))
+        return synthetic
 
-    def _show(self, label: str) -> None:
-        """Let the pipeline show a class: its word, and its matrices merged into untouched weights."""
-        if label == self._shows:
+    def _activate(self, label: str) -> None:
+        """Switch the pipeline to a class: load its token, merge its LoRA matrices into the untouched weights."""
+        if label == self._active:
             return
-        told = self._told
-        if label not in told["classes"]:
-            had = f"those with shots are {listed(told['classes'])}"
+        generation = self._generation
+        if label not in generation["classes"]:
+            had = f"those with shots are {listed(generation['classes'])}"
             raise UserError(f"augmenter '{self.name}' learned nothing of class '{label}', {had}: give it shots")
-        self._shows = None
-        folder = self._adapter / told["classes"][label]["folder"]
-        self._exchange.merge(folder if told["stages"] in ("both", "lora") else None, told["alpha"])
-        if told["stages"] != "none":
-            self._word.load(folder)
-        self._shows = label
+        self._active = None
+        folder = self._adapter / generation["classes"][label]["folder"]
+        self._switcher.merge(folder if generation["stages"] in ("both", "lora") else None, generation["alpha"])
+        if generation["stages"] != "none":
+            self._token.load(folder)
+        self._active = label
 
     def _source(self, label: str, request: Request, view: TrainView) -> str:
-        """The shot that a request starts from: all in turn, each round in another order."""
+        """Return the shot that a request starts from: all shots in turn, in a new order each round."""
         names = _sources(view, label)
         if not names:
             raise UserError(f"augmenter '{self.name}' has no shot of class '{label}' to start from: give it shots")
-        turn, place = divmod(request.index // len(self._told["classes"]), len(names))  # classes take turns, too
-        return names[rng("stablesdg-sources", label, turn).permutation(len(names))[place]]
+        number = request.index // len(self._generation["classes"])  # consecutive requests alternate between classes
+        turn, position = divmod(number, len(names))
+        return names[rng("stablesdg-sources", label, turn).permutation(len(names))[position]]
 
 
 def _combinations(**axes: Sequence[float]) -> list[dict[str, float]]:
-    """Every combination of the axes that name something: one empty one where none does."""
+    """Return every combination of the non-empty axes; a single empty one if all are empty."""
     named = {name: values for name, values in axes.items() if values}
     return [dict(zip(named, values, strict=True)) for values in itertools.product(*named.values())]
 
 
 def _labels(view: TrainView) -> pd.Series:
-    """The class of each shot, in the order of the view."""
+    """Return the class of each shot, in the order of the view."""
     labels = view.shots["label"]
     return labels if view.task == "recognition" else labels.map(lambda _: DEFECT)
 
 
 def _sources(view: TrainView, label: str) -> list[str]:
-    """Ids of the shots of a class, in the order of the view."""
+    """Return the ids of the shots of a class, in the order of the view."""
     return list(view.shots["id"][(_labels(view) == label).to_numpy(bool)])

@@ -1,1 +1,1 @@
-"""timm classifiers: build, load resident data, fit, predict."""
+"""timm classifiers: build, load device-resident images, fit, predict."""

@@ -1,4 +1,4 @@
-"""Build a timm classifier. Nothing silently starts from random weights."""
+"""Build a timm classifier. Missing pretrained weights are an error, never a silent random initialisation."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ if TYPE_CHECKING:
 
 
 def build(protocol: Protocol, outputs: int, seed: int) -> torch.nn.Module:
-    """The protocol's backbone with ``outputs`` logits; its new layers are initialised from ``seed``.
+    """Build the protocol's backbone with ``outputs`` logits; ``seed`` initialises its new layers.
 
     Raises:
-        UserError: no such backbone, or its weights cannot be had or do not fit.
+        UserError: the backbone is unknown, or its weights are missing or do not fit.
     """
     import timm
     import torch
@@ -36,9 +36,12 @@ def build(protocol: Protocol, outputs: int, seed: int) -> torch.nn.Module:
 
 
 def refuse_unknown(backbone: str) -> None:
-    """Raises UserError where timm has no such backbone.
+    """Refuse a backbone that timm does not know.
 
-    timm's names are ``architecture`` or ``architecture.tag``, a tag naming one of several sets of weights.
+    timm's names are ``architecture`` or ``architecture.tag``; a tag names one of several sets of weights.
+
+    Raises:
+        UserError: timm has no such architecture, or no such weights of it.
     """
     import timm
 
@@ -57,12 +60,12 @@ def _pretrained(protocol: Protocol, outputs: int) -> torch.nn.Module:
     option = f"protocols.{protocol.name.partition('+')[0]}.weights"
     ways = (
         f"put '{name}' into the Hugging Face cache (HF_HOME) on a machine with a network, or set "
-        f"{option} to a local .safetensors file, or to 'scratch' for a random start"
+        f"{option} to a local .safetensors file, or to 'scratch' for random initialisation"
     )
     if not timm.models.is_model_pretrained(name):
         raise UserError(f"timm has no pretrained weights for '{name}': {ways}")
     try:
-        with log_levels(logging.ERROR, "huggingface_hub"):  # it logs each new try; what came of them is said below
+        with log_levels(logging.ERROR, "huggingface_hub"):  # it warns of each retry; the error below suffices
             return timm.create_model(name, pretrained=True, num_classes=outputs)
     except Exception as error:  # hub, network and cache errors have no common base
         raise UserError(f"no pretrained weights of '{name}' at hand ({type(error).__name__}): {ways}") from error
@@ -76,16 +79,15 @@ def _load_file(model: torch.nn.Module, path: str) -> None:
     if Path(path).suffix != ".safetensors":
         raise UserError(f"weights '{path}': only .safetensors files are read")
     try:
-        given = load_file(path)
+        weights = load_file(path)
     except (OSError, SafetensorError) as error:
         raise UserError(f"weights '{path}' cannot be read: {error}") from None
     own = model.state_dict()
-    fitting = {name: tensor for name, tensor in given.items() if name in own and own[name].shape == tensor.shape}
+    matching = {name: tensor for name, tensor in weights.items() if name in own and own[name].shape == tensor.shape}
     head = model.get_classifier()
     head_names = {name for name, module in model.named_modules() if module is head}
-    missing = [n for n in own if n not in fitting and n.rpartition(".")[0] not in head_names]
+    missing = [n for n in own if n not in matching and n.rpartition(".")[0] not in head_names]
     if missing:
-        raise UserError(
-            f"weights '{path}' do not fit {type(model).__name__}: {len(missing)} tensors lack, '{missing[0]}' first"
-        )
-    model.load_state_dict(fitting, strict=False)
+        found = f"{len(missing)} tensors are missing, first '{missing[0]}'"
+        raise UserError(f"weights '{path}' do not fit {type(model).__name__}: {found}")
+    model.load_state_dict(matching, strict=False)

@@ -25,12 +25,12 @@ log = logging.getLogger(__name__)
 
 @dataclass
 class Fitted:
-    """A trained classifier and what was seen on the way."""
+    """A trained classifier and the course of its training."""
 
     model: torch.nn.Module
     losses: list[float]  # mean training loss of each epoch
     step_losses: list[float]  # mean training loss of each step's batch, over all epochs
-    shown: int  # pictures, repetitions counted
+    shown: int  # samples seen, repetitions counted
 
 
 def fit(
@@ -42,16 +42,16 @@ def fit(
     after_epoch: Callable[[torch.nn.Module, int], None],
     good: bool = True,
 ) -> Fitted:
-    """Train on ``data`` for the protocol's epochs; the last epoch's model is the result.
+    """Train a classifier for the protocol's epochs. The last epoch's model is the result.
 
     Args:
-        data: pictures.
-        labels: N int: 0/1 with one output, a class number with more.
+        data: N training images.
+        labels: N int: 0/1 with one output, class indices with more.
         outputs: 1 (binary cross-entropy) or C (cross-entropy).
         protocol: optimiser, epochs, sampler, precision.
-        seed: of weights, order and flips.
-        after_epoch: called with the model and the epoch's number, 1-based; may switch it to eval mode.
-        good: whether label 0 means a good picture; False in recognition among defects alone.
+        seed: of initialisation, order and flips.
+        after_epoch: called with the model and the 1-based epoch; it may switch the model to eval mode.
+        good: whether label 0 means a normal image; False in recognition among defect classes alone.
 
     Raises:
         UserError: as `build`.
@@ -65,38 +65,38 @@ def fit(
     order_rng = np.random.default_rng(derive_seed("order", seed))
     sampler = make_sampler(protocol, labels, order_rng, good)
     flips = np.random.default_rng(derive_seed("flips", seed))
-    loss_of = _binary_loss if outputs == 1 else torch.nn.functional.cross_entropy
-    losses, step_losses, shown = [], [], 0
+    loss_function = _binary_loss if outputs == 1 else torch.nn.functional.cross_entropy
+    losses, step_losses, samples_seen = [], [], 0
     for epoch in range(1, protocol.epochs + 1):
         started = time.perf_counter()
         model.train(epoch == 1 or protocol.batchnorm == "train")
         order = list(batches(sampler.epoch(), protocol.batch))
         total = torch.zeros((), dtype=torch.float64, device=data.device)
-        of_steps = []
+        epoch_losses = []
         for step, indices in enumerate(order):
             _set_lr(optimiser, protocol, (epoch - 1 + step / len(order)) / protocol.epochs)
-            pictures = data.batch(indices)
+            images = data.batch(indices)
             if protocol.flip:
-                pictures = _flip(pictures, flips)
+                images = _flip(images, flips)
             with _precision(protocol, data.device):
-                logits = model(pictures)
-            loss = loss_of(logits.float(), torch.from_numpy(labels[indices]).to(data.device))
+                logits = model(images)
+            loss = loss_function(logits.float(), torch.from_numpy(labels[indices]).to(data.device))
             optimiser.zero_grad(set_to_none=True)
             loss.backward()
             optimiser.step()
             total += loss.detach() * len(indices)
-            of_steps.append(loss.detach())
-        pictures_shown = sum(map(len, order))
-        losses.append(float(total) / pictures_shown)
-        step_losses += torch.stack(of_steps).tolist()  # once an epoch: reading a number makes a GPU wait
-        shown += pictures_shown
+            epoch_losses.append(loss.detach())
+        epoch_samples = sum(map(len, order))
+        losses.append(float(total) / epoch_samples)
+        step_losses += torch.stack(epoch_losses).tolist()  # once an epoch, as it synchronises with the GPU
+        samples_seen += epoch_samples
         log.info("epoch %d of %d: loss %.4f, %.2f s", epoch, protocol.epochs, losses[-1], time.perf_counter() - started)
         after_epoch(model, epoch)
-    return Fitted(model, losses, step_losses, shown)
+    return Fitted(model, losses, step_losses, samples_seen)
 
 
 def predict(model: torch.nn.Module, data: DeviceImages, protocol: Protocol) -> np.ndarray:
-    """Logits of all pictures, N,outputs float32, in eval mode and fp32: bf16 logits tie and distort AP."""
+    """Return logits of all images, N,outputs float32, in eval mode and fp32: ties of bf16 logits would distort AP."""
     import torch
 
     model.eval()
@@ -126,20 +126,20 @@ def _optimiser(model: torch.nn.Module, protocol: Protocol) -> torch.optim.Optimi
 
 
 def _set_lr(optimiser: torch.optim.Optimizer, protocol: Protocol, progress: float) -> None:
-    """``progress`` in [0, 1) of the whole training."""
+    """Set the learning rate; ``progress`` in [0, 1) is the finished share of the training."""
     factor = 0.5 * (1 + math.cos(math.pi * progress)) if protocol.schedule == "cosine" else 1.0
     for group in optimiser.param_groups:
         group["lr"] = protocol.lr * factor
 
 
-def _flip(pictures: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
-    """Each picture flipped in each axis with probability 1/2."""
+def _flip(images: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
+    """Flip each image in each axis with probability 1/2."""
     import torch
 
     for axis in (2, 3):
-        flipped = torch.from_numpy(rng.random(len(pictures)) < 0.5).to(pictures.device)
-        pictures = torch.where(flipped.view(-1, 1, 1, 1), pictures.flip(axis), pictures)
-    return pictures.contiguous(memory_format=torch.channels_last)
+        flipped = torch.from_numpy(rng.random(len(images)) < 0.5).to(images.device)
+        images = torch.where(flipped.view(-1, 1, 1, 1), images.flip(axis), images)
+    return images.contiguous(memory_format=torch.channels_last)
 
 
 def _precision(protocol: Protocol, device: torch.device) -> AbstractContextManager:

@@ -1,4 +1,4 @@
-"""The resident data loader: decoded uint8 pictures on the device, batches cut and normalised there."""
+"""Load data from decoded uint8 images on the device, where batches are gathered and normalised."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ if TYPE_CHECKING:
 
 
 class DeviceImages:
-    """Pictures of one cell: rows of arrays that stay on the device as uint8. A batch is cut and normalised there."""
+    """Device-resident images of one cell: rows of uint8 tensors. Batches are gathered and normalised on the device."""
 
     def __init__(self, parts: list[torch.Tensor], rows: np.ndarray, protocol: Protocol, device: torch.device) -> None:
-        """A selection of pictures that copies none.
+        """Select images without copying them.
 
         Args:
-            parts: N_i,H,W,3 uint8 each, on ``device``, seen as one after the other.
-            rows: picture i of this object is row ``rows[i]`` of the parts.
-            protocol: mean and standard deviation, of values in [0, 1].
-            device: where batches are made.
+            parts: tensors N_i,H,W,3 uint8 on ``device``, treated as concatenated.
+            rows: image i of this object is row ``rows[i]`` of the concatenation.
+            protocol: gives mean and standard deviation for values in [0, 1].
+            device: of the parts and batches.
         """
         import torch
 
@@ -38,121 +38,120 @@ class DeviceImages:
         return len(self.rows)
 
     def batch(self, indices: np.ndarray) -> torch.Tensor:
-        """N,3,H,W float32, normalised, channels_last."""
+        """Return the batch of these indices: N,3,H,W float32, normalised, channels_last."""
         import torch
 
         rows = self.rows[indices]
         part_of = np.searchsorted(self.starts, rows, side="right") - 1
-        picked = torch.empty((len(rows), *self.parts[0].shape[1:]), dtype=torch.uint8, device=self.device)
+        batch = torch.empty((len(rows), *self.parts[0].shape[1:]), dtype=torch.uint8, device=self.device)
         for number in np.unique(part_of):
-            here = np.flatnonzero(part_of == number)
-            inside = torch.from_numpy(rows[here] - self.starts[number]).to(self.device)
-            picked[torch.from_numpy(here).to(self.device)] = self.parts[number][inside]
-        pictures = picked.permute(0, 3, 1, 2)  # a view: NHWC memory seen as NCHW is channels_last
-        return (pictures.float() - self.mean) * self.scale
+            positions = np.flatnonzero(part_of == number)
+            rows_in_part = torch.from_numpy(rows[positions] - self.starts[number]).to(self.device)
+            batch[torch.from_numpy(positions).to(self.device)] = self.parts[number][rows_in_part]
+        images = batch.permute(0, 3, 1, 2)  # a view: NHWC memory as NCHW is channels_last
+        return (images.float() - self.mean) * self.scale
 
 
 def on_device(array: np.ndarray, device: torch.device) -> torch.Tensor:
-    """The array as a tensor; on a CPU the same memory, which may be read-only."""
+    """Return the array as a tensor; on a CPU it shares the memory, which may be read-only."""
     import warnings
 
     import torch
 
     with warnings.catch_warnings():
-        # Pictures in Ray's object store are read-only. They are only ever read here.
+        # Arrays in Ray's object store are read-only, and these tensors are never written.
         warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
         return torch.from_numpy(array).to(device)
 
 
 class CyclingSampler:
-    """Draws members of a set so that none comes up again before all others have.
+    """Draw members of a set so that none repeats before all others were drawn.
 
-    mixed-segdec's frequency sampling, taken to its end: there those shown least are strongly favoured, here they come
-    first.
+    A strict form of mixed-segdec's frequency sampling, which only favours the least drawn members.
     """
 
     def __init__(self, members: np.ndarray, rng: np.random.Generator) -> None:
         self.members = members
-        self.used = np.zeros(len(members), np.int64)
+        self.counts = np.zeros(len(members), np.int64)
         self.rng = rng
 
     def draw(self, count: int) -> np.ndarray:
-        """``count`` members, the least used first, ties at random."""
+        """Return ``count`` members, the least drawn first, ties at random."""
         chosen = []
         while count:
-            order = np.lexsort((self.rng.random(len(self.members)), self.used))[:count]
-            self.used[order] += 1
+            order = np.lexsort((self.rng.random(len(self.members)), self.counts))[:count]
+            self.counts[order] += 1
             chosen.append(self.members[order])
             count -= len(order)
         return np.concatenate(chosen)
 
 
 class BalancedSampler:
-    """As many positives as negatives in an epoch, each drawn in turns.
+    """Sample as many positives as negatives in an epoch, each by a `CyclingSampler`.
 
-    Without ``pictures`` an epoch holds every positive once, as in mixed-segdec; then more synthetic pictures also mean
-    a longer training. With it an epoch has that many pictures whatever there is to draw from.
+    Without ``samples`` an epoch holds every positive once, as in mixed-segdec; more synthetic images then also mean
+    longer training. With ``samples`` an epoch has that many.
     """
 
-    def __init__(self, labels: np.ndarray, rng: np.random.Generator, pictures: int | None = None) -> None:
+    def __init__(self, labels: np.ndarray, rng: np.random.Generator, samples: int | None = None) -> None:
         self.positives = CyclingSampler(np.flatnonzero(labels), rng)
         self.negatives = CyclingSampler(np.flatnonzero(labels == 0), rng)
-        self.half = pictures // 2 if pictures else len(self.positives.members)
+        self.half = samples // 2 if samples else len(self.positives.members)
         self.rng = rng
 
     def epoch(self) -> np.ndarray:
-        """Indices of one epoch, shuffled."""
+        """Return the shuffled indices of one epoch."""
         return self.rng.permutation(np.concatenate([self.positives.draw(self.half), self.negatives.draw(self.half)]))
 
 
 class ClassBalancedSampler:
-    """As many pictures of each class in an epoch, each drawn in turns: recognition among defects alone.
+    """Sample equally many images of each class in an epoch: for recognition among defect classes alone.
 
-    Without ``pictures`` an epoch holds every picture of the largest class once.
+    Without ``samples`` an epoch holds every image of the largest class once.
     """
 
-    def __init__(self, labels: np.ndarray, rng: np.random.Generator, pictures: int | None = None) -> None:
+    def __init__(self, labels: np.ndarray, rng: np.random.Generator, samples: int | None = None) -> None:
         self.classes = [CyclingSampler(np.flatnonzero(labels == label), rng) for label in np.unique(labels)]
-        each = pictures // len(self.classes) if pictures else max(len(turns.members) for turns in self.classes)
+        each = samples // len(self.classes) if samples else max(len(sampler.members) for sampler in self.classes)
         self.each = max(each, 1)
         self.rng = rng
 
     def epoch(self) -> np.ndarray:
-        """Indices of one epoch, shuffled."""
-        return self.rng.permutation(np.concatenate([turns.draw(self.each) for turns in self.classes]))
+        """Return the shuffled indices of one epoch."""
+        return self.rng.permutation(np.concatenate([sampler.draw(self.each) for sampler in self.classes]))
 
 
 class ShuffleSampler:
-    """Every sample once per epoch; with ``pictures``, that many in turns."""
+    """Sample every image once per epoch; with ``samples``, that many, cycling through all."""
 
-    def __init__(self, labels: np.ndarray, rng: np.random.Generator, pictures: int | None = None) -> None:
+    def __init__(self, labels: np.ndarray, rng: np.random.Generator, samples: int | None = None) -> None:
         self.all = CyclingSampler(np.arange(len(labels)), rng)
-        self.pictures = pictures or len(labels)
+        self.samples = samples or len(labels)
         self.rng = rng
 
     def epoch(self) -> np.ndarray:
-        """Indices of one epoch, shuffled."""
-        return self.rng.permutation(self.all.draw(self.pictures))
+        """Return the shuffled indices of one epoch."""
+        return self.rng.permutation(self.all.draw(self.samples))
 
 
 Sampler = BalancedSampler | ClassBalancedSampler | ShuffleSampler
 
 
 def make_sampler(protocol: Protocol, labels: np.ndarray, rng: np.random.Generator, good: bool) -> Sampler:
-    """The protocol's sampler.
+    """Return the protocol's sampler.
 
     Args:
-        protocol: which sampler, and the pictures of an epoch.
+        protocol: names the sampler and the samples of an epoch.
         labels: N int.
         rng: of the order.
-        good: whether label 0 means a good picture. Where it does not, "balanced" means all classes alike.
+        good: whether label 0 means a normal image. If not, "balanced" means equally many of each class.
     """
     kind = ShuffleSampler if protocol.sampler == "shuffle" else BalancedSampler if good else ClassBalancedSampler
     return kind(labels, rng, protocol.epoch_pictures)
 
 
 def batches(indices: np.ndarray, size: int) -> Iterator[np.ndarray]:
-    """Consecutive slices of ``indices``; a last batch of one joins the one before (BatchNorm needs two values)."""
+    """Yield consecutive batches of ``indices``; a last batch of one joins the one before (BatchNorm needs two)."""
     starts = list(range(0, len(indices), size))
     if len(starts) > 1 and len(indices) - starts[-1] == 1:
         starts.pop()

@@ -1,7 +1,7 @@
-"""`micro_resnet`: a small timm ResNet with weights that come with the package, so that nothing has to be downloaded.
+"""`micro_resnet`: a small timm ResNet whose weights are shipped with the package, so that nothing is downloaded.
 
-Pretrained on a procedural corpus (see the model card beside the file), not on photographs: results that rest on it show
-mechanics, and are no evidence.
+It was pretrained on a procedural corpus (see the model card next to the file), not on photographs: smoke-test weights,
+so results of this backbone are not evidence.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     import torch
 
 NAME = "micro_resnet"
-FEATURES = 160  # values per picture where there is no head
+FEATURES = 160  # feature dimension without a head
 ARCHITECTURE = {
     "layers": (1, 1, 2, 1),
     "channels": (16, 32, 64, FEATURES),
@@ -21,16 +21,16 @@ ARCHITECTURE = {
     "stem_type": "deep",
 }
 
-default_cfgs: dict[str, Any] = {}  # where timm looks for the weights of the models of this module
+default_cfgs: dict[str, Any] = {}  # timm looks up pretrained weights of this module's models here
 
 
 def weights_file() -> str:
-    """The shipped weights: fp16 safetensors, without a head."""
+    """Return the path of the shipped weights: fp16 safetensors, without a head."""
     return str(resources.files("augbench") / "assets" / "models" / NAME / "model.safetensors")
 
 
 def register() -> None:
-    """Make the name known to timm; a second call does nothing."""
+    """Register the model with timm; a second call does nothing."""
     from timm.models import generate_default_cfgs, is_model, register_model
 
     if is_model(NAME):
@@ -53,7 +53,7 @@ def register() -> None:
 
 
 def micro_resnet(pretrained: bool = False, **options: Any) -> torch.nn.Module:
-    """The network, as ``timm.create_model`` builds it: 3 x 3 convolutions in five basic blocks, 0.5 M parameters."""
+    """Build the network for ``timm.create_model``: five basic blocks of 3 x 3 convolutions, 0.5 M parameters."""
     from timm.models import build_model_with_cfg
     from timm.models.resnet import BasicBlock, ResNet
 

@@ -1,4 +1,4 @@
-"""The command line: thin and lazy. Heavy imports happen inside the commands, so that ``augbench --help`` is instant."""
+"""The command line. Heavy imports happen inside the commands, so that ``augbench --help`` is instant."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ app = typer.Typer(
 
 
 class Listable(StrEnum):
-    """What can be listed."""
+    """The arguments of ``augbench list``."""
 
     datasets = "datasets"
     augmenters = "augmenters"
@@ -51,7 +51,7 @@ def _options(
         list[Path] | None, typer.Option("--plugin", metavar="FILE", help="Add the plug-ins of a Python file.")
     ] = None,
     debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
-    version: Annotated[bool, typer.Option("--version", help="Print the version and leave.")] = False,
+    version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False,
 ) -> None:
     """Options of every command."""
     if version:
@@ -68,7 +68,7 @@ def _options(
 
 @app.command("list")
 def list_(what: Annotated[Listable, typer.Argument(help="datasets, augmenters, models or protocols")]) -> None:
-    """List what is there, each found by itself."""
+    """List datasets, augmenters, models or protocols."""
     from augbench.cli.augmenters_view import listing
     from augbench.report.table_text import standard_output
 
@@ -82,7 +82,7 @@ for group in (results, new, datasets, augmenters, protocols, models, pools, stor
 
 
 def main() -> None:
-    """Entry point: whatever a user got wrong ends in one line and exit status 2."""
+    """Run the command line; a user error ends in one line on standard error and exit status 2."""
     try:
         status = app(standalone_mode=False)
     except Exception as error:
@@ -92,7 +92,7 @@ def main() -> None:
         if "--debug" in sys.argv or not (isinstance(error, UserError) or usage):
             raise
         message = usage() if usage else str(error)
-        if len(sys.argv) == 1 or not message:  # a command without its arguments: its help has been shown
+        if len(sys.argv) == 1 or not message:  # a command without its arguments: its help has been printed
             typer.echo(message)
         else:
             hint = " (see augbench --help)" if usage else ""

@@ -1,21 +1,34 @@
-"""`augbench augmenters`: list."""
+"""`augbench augmenters`: list, show."""
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import typer
 
-augmenters_app = typer.Typer(help="Look at augmenters.", no_args_is_help=True)
+augmenters_app = typer.Typer(help="List augmenters and show their settings.", no_args_is_help=True)
 
 
 def add_to(app: typer.Typer) -> None:
-    """Put these commands into the command line."""
+    """Add these commands to the command line."""
     app.add_typer(augmenters_app, name="augmenters")
 
 
 @augmenters_app.command("list")
 def augmenters_list() -> None:
     """List the augmenters: title, what they read, whether they learn."""
-    from augbench.cli.augmenters_view import listing
+    from augbench.cli.augmenters_view import augmenters_table
     from augbench.report.table_text import standard_output
 
-    standard_output().print(listing("augmenters"))
+    standard_output().print(augmenters_table())
+
+
+@augmenters_app.command("show")
+def augmenters_show(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="An augmenter; see `augbench augmenters list`.")],
+) -> None:
+    """Show what an augmenter is, reads and needs, and every setting with its meaning and source."""
+    from augbench.cli.augmenters_view import show_augmenter
+    from augbench.report.table_text import standard_output
+
+    show_augmenter(name, standard_output())

@@ -1,4 +1,4 @@
-"""`augbench compare`: which differences are more than chance."""
+"""`augbench compare`: significance tests of the differences between augmenters."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ def compare(
         typer.Option("--against", metavar="NAME", help="The augmenter to compare with. Default: none, else memseg."),
     ] = None,
     out: Annotated[Path | None, typer.Option("--out", help="Write there instead of STORE/reports/<grid>.")] = None,
-    resamples: Annotated[int, typer.Option(min=200, max=100_000, help="Of the bootstrap.")] = 2000,
+    resamples: Annotated[int, typer.Option(min=200, max=100_000, help="Number of bootstrap resamples.")] = 2000,
 ) -> None:
-    """Say which differences of a store's tables are more than chance, what they cost, and how sure that is."""
+    """Print which differences in a store's tables are significant, what they cost, and how certain that is."""
     from augbench.core.errors import UserError
     from augbench.planning.expected import expected_of
     from augbench.planning.grid import load_grid

@@ -34,7 +34,7 @@ def datasets_list() -> None:
 
 @datasets_app.command("show")
 def datasets_show(name: DatasetArgument, changes: SettingOption = None) -> None:
-    """Say what a dataset is, where to get it, which layout is expected, and its settings."""
+    """Print what a dataset is, where to get it, its expected layout and its settings."""
     from augbench.cli.datasets_view import show_dataset
     from augbench.report.table_text import standard_output
 
@@ -48,10 +48,10 @@ def datasets_check(
     changes: SettingOption = None,
     store: Annotated[
         str | None,
-        typer.Option(help="Keep the fingerprint in this store, so that a run need not read all files again."),
+        typer.Option(help="Store the fingerprint there, so that a run need not read all files again."),
     ] = None,
 ) -> None:
-    """Read every file once: counts, groups, formats, and everything that is wrong, named."""
+    """Read every file once; print counts, groups, formats and each problem."""
     from augbench.cli.datasets_view import check_dataset
     from augbench.report.table_text import standard_output
 
@@ -65,9 +65,9 @@ def datasets_sample(
     root: RootOption = None,
     changes: SettingOption = None,
     out: Annotated[Path | None, typer.Option(help="The PNG to write. Default: NAME.png.")] = None,
-    count: Annotated[int, typer.Option(min=1, max=1000, help="About how many pictures.")] = 40,
+    count: Annotated[int, typer.Option(min=1, max=1000, help="Approximate number of images.")] = 40,
 ) -> None:
-    """Write a contact sheet: good pictures and some of every class, with their masks outlined."""
+    """Write a contact sheet: normal images and some of every class, with their masks outlined."""
     from augbench.cli.datasets_view import write_sample
     from augbench.report.table_text import standard_output
 

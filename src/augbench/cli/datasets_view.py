@@ -1,4 +1,4 @@
-"""What `augbench datasets` prints: the list, one dataset in words, and what is in its files."""
+"""Output of `augbench datasets`: the list, the description of a dataset, and the check of its files."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from augbench.storage.store import Store
 
 
 def open_library(name: str, root: Path | None, changes: Iterable[str]) -> Library:
-    """A library of one dataset, from the options of a command.
+    """Open a library of one dataset, from command-line options.
 
     Raises:
         UserError: no such dataset, or settings it does not have.
@@ -51,9 +51,9 @@ def open_library(name: str, root: Path | None, changes: Iterable[str]) -> Librar
 
 
 def datasets_table() -> Table:
-    """All datasets: what they are and how large."""
+    """Return a table of all datasets with task, split, size and licence."""
     table = Table(box=box.SIMPLE_HEAD)
-    for column in ("dataset", "title", "task", "split", "pictures", "licence"):
+    for column in ("dataset", "title", "task", "split", "images", "licence"):
         table.add_column(column, no_wrap=column in ("dataset", "task"))
     for name, plugin in registry.find("datasets").items():
         table.add_row(name, plugin.title, plugin.task, _split(plugin), _size(plugin), plugin.licence)
@@ -69,22 +69,22 @@ def _split(plugin: type[Dataset] | Dataset) -> str:
 def _size(plugin: type[Dataset]) -> str:
     if plugin.embedded:
         labels = Counter(plugin().samples()["label"])
-        total, good = sum(labels.values()), labels[GOOD]
+        total, normal = sum(labels.values()), labels[GOOD]
     else:
         total = sum(plugin.official_counts.values())
-        good = sum(number for what, number in plugin.official_counts.items() if what.rpartition(" ")[2] == GOOD)
+        normal = sum(number for what, number in plugin.official_counts.items() if what.rpartition(" ")[2] == GOOD)
     if not total:
         return "yours" if _split(plugin) == "yours" else "by setting"
     if plugin.task == "recognition":
         return f"{total:,} of {len(plugin.official_counts)} classes"
-    return f"{total:,}, {total - good:,} defective"
+    return f"{total:,}, {total - normal:,} defective"
 
 
 # -- show
 
 
 def show_dataset(name: str, changes: Iterable[str], console: Console) -> None:
-    """Print what there is to know about a dataset without its files.
+    """Print what is known about a dataset without its files.
 
     Raises:
         UserError: no such dataset, or settings it does not have.
@@ -92,12 +92,12 @@ def show_dataset(name: str, changes: Iterable[str], console: Console) -> None:
     dataset = open_library(name, None, changes).dataset(name)
     plugin = type(dataset)
 
-    def say(text: str = "") -> None:
+    def print_line(text: str = "") -> None:
         console.print(text, markup=False, highlight=False, soft_wrap=True)
 
-    say(f"{plugin.title} ({name})")
-    say(_prose(sys.modules[plugin.__module__].__doc__))
-    say()
+    print_line(f"{plugin.title} ({name})")
+    print_line(_prose(sys.modules[plugin.__module__].__doc__))
+    print_line()
     facts = {
         "task": plugin.task,
         "split": _split(plugin if _split(plugin) == "yours" else dataset),
@@ -107,21 +107,21 @@ def show_dataset(name: str, changes: Iterable[str], console: Console) -> None:
     }
     for what, text in facts.items():
         if text:
-            say(f"{what + ':':<10} {text}")
-    say(f"\n{_prose(plugin.__doc__)}\n")
-    say("Settings (--set key=value, or under `settings` in a grid):")
+            print_line(f"{what + ':':<10} {text}")
+    print_line(f"\n{_prose(plugin.__doc__)}\n")
+    print_line("Settings (--set key=value, or under `settings` in a grid):")
     for key, field in plugin.Config.model_fields.items():
         default = "needed" if field.is_required() else f"default {_plain(field.get_default(call_default_factory=True))}"
-        say(f"  {key} ({default})" + (f": {field.description}" if field.description else ""))
-    _say_counts(dataset, say)
+        print_line(f"  {key} ({default})" + (f": {field.description}" if field.description else ""))
+    _print_counts(dataset, print_line)
     for oddity, ids in _oddities(dataset).items():
-        say(f"known: {', '.join(ids)}: {oddity}")
+        print_line(f"known: {', '.join(ids)}: {oddity}")
     if not plugin.embedded:
-        say(f"Its files: --root DIR, `root` in a grid, or {DATA_VARIABLE}=DIR where they lie in DIR/{name}/.")
+        print_line(f"Its files: --root DIR, `root` in a grid, or {DATA_VARIABLE}=DIR where they lie in DIR/{name}/.")
 
 
 def _prose(docstring: str | None) -> str:
-    """A docstring for the terminal, without its marks."""
+    """Format a docstring for the terminal, without markup."""
     return cleandoc(docstring or "").replace("``", "'")
 
 
@@ -129,15 +129,17 @@ def _plain(value: Any) -> str:
     return "none" if value is None else yaml.safe_dump(value).splitlines()[0]
 
 
-def _say_counts(dataset: Dataset, say: Any) -> None:
+def _print_counts(dataset: Dataset, print_line: Any) -> None:
     if dataset.official_counts:
-        say("\nOfficial counts: " + ", ".join(f"{what} {number:,}" for what, number in dataset.official_counts.items()))
+        print_line(
+            "\nOfficial counts: " + ", ".join(f"{what} {number:,}" for what, number in dataset.official_counts.items())
+        )
     elif not dataset.embedded:
-        say("\nOfficial counts: none for these settings")
+        print_line("\nOfficial counts: none for these settings")
 
 
 def _oddities(dataset: Dataset) -> dict[str, list[str]]:
-    """What is odd -> ids."""
+    """Return the known oddities: description -> sample ids."""
     found: dict[str, list[str]] = defaultdict(list)
     for name, oddity in dataset.known.items():
         found[oddity].append(name)
@@ -150,17 +152,20 @@ def _oddities(dataset: Dataset) -> dict[str, list[str]]:
 def check_dataset(
     name: str, root: Path | None, changes: Iterable[str], store: str | None, console: Console
 ) -> list[str]:
-    """Read every file once and print what was found. Returns the problems, one sentence each.
+    """Read every file once and print the findings.
 
     Args:
         name: of the dataset.
-        root: where its files lie; None: as `open_dataset` finds it.
+        root: directory of its files; None: as `open_dataset` finds it.
         changes: settings as ``key=value``.
-        store: path or URL; the fingerprint is kept there, so that a later run need not read the files again.
-        console: prints.
+        store: path or URL; the fingerprint is stored there, so that a later run need not read the files again.
+        console: where to print.
+
+    Returns:
+        The problems, one sentence each.
 
     Raises:
-        UserError: the dataset's files are not there at all, or no store can be there.
+        UserError: the dataset's files do not exist, or ``store`` cannot be a store.
     """
     library = open_library(name, root, changes)
     target = Store(store) if store is not None else None
@@ -168,53 +173,53 @@ def check_dataset(
     with console.status(f"reading {name}"):
         findings = examine(dataset)
 
-    def say(text: str) -> None:
+    def print_line(text: str) -> None:
         console.print(text, markup=False, highlight=False, soft_wrap=True)
 
-    place = "" if dataset.config.root is None else f", {dataset.home()}"
-    say(f"{dataset.title} ({name}, {dataset.task}{place})")
+    location = "" if dataset.config.root is None else f", {dataset.home()}"
+    print_line(f"{dataset.title} ({name}, {dataset.task}{location})")
     console.print(_counts(dataset, findings))
     for what, text in _summary(dataset, findings):
-        say(f"{what:<9} {text}")
+        print_line(f"{what:<9} {text}")
     for line in _known_lines(dataset, findings):
-        say(f"known     {line}")
+        print_line(f"known     {line}")
     for note in findings.notes:
-        say(f"note      {note}")
+        print_line(f"note      {note}")
     for problem in findings.problems:
-        say(f"problem: {problem}")
-    say(_fingerprint(library, name, target, findings))
-    total = f"{len(findings.table):,} pictures"
+        print_line(f"problem: {problem}")
+    print_line(_fingerprint(library, name, target, findings))
+    total = f"{len(findings.table):,} images"
     if findings.problems:
         number = len(findings.problems)
-        say(f"{total}: {number} problem{'s' if number > 1 else ''}")
+        print_line(f"{total}: {number} problem{'s' if number > 1 else ''}")
     else:
-        say(f"{total}: all is well")
+        print_line(f"{total}: all is well")
     return findings.problems
 
 
 def _counts(dataset: Dataset, findings: Findings) -> Table:
-    """Pictures by split and label, beside the official numbers."""
-    shown = Table("split", "class", box=box.SIMPLE_HEAD)
-    for column in ("pictures", "official", "groups"):
-        shown.add_column(column, justify="right")
+    """Return a table of images by split and label, beside the official numbers."""
+    table = Table("split", "class", box=box.SIMPLE_HEAD)
+    for column in ("images", "official", "groups"):
+        table.add_column(column, justify="right")
     left = dict(dataset.official_counts)
     for (split, label), rows in findings.table.groupby(["split", "label"]):
         official = left.pop(f"{split} {label}".strip(), None)
-        shown.add_row(
+        table.add_row(
             split or "by fold", label or "unknown", f"{len(rows):,}", _number(official), f"{rows['group'].nunique():,}"
         )
     for what, official in left.items():
         split, _, label = what.rpartition(" ")
         rows = findings.table[(findings.table["split"] == split) | (split == "")]
         rows = rows[(rows["label"] != GOOD) if label == DEFECTIVE else (rows["label"] == label)]
-        shown.add_row(
+        table.add_row(
             split or "by fold",
             "all defective" if label == DEFECTIVE else label,
             f"{len(rows):,}",
             _number(official),
             f"{rows['group'].nunique():,}",
         )
-    return shown
+    return table
 
 
 def _number(value: int | None) -> str:
@@ -227,7 +232,7 @@ def _summary(dataset: Dataset, findings: Findings) -> Iterable[tuple[str, str]]:
     labels = table.groupby("group")["label"].agg(set)
     defective = sum(bool(found - {GOOD}) for found in labels)
     mixed = int((labels.map(len) > 1).sum())
-    text = f"{len(sizes):,} of {_range(list(sizes))} pictures" + (
+    text = f"{len(sizes):,} of {_range(list(sizes))} images" + (
         f" (median {sizes.median():g})" if max(sizes) > 1 else ""
     )
     if dataset.task == "detection":
@@ -235,15 +240,15 @@ def _summary(dataset: Dataset, findings: Findings) -> Iterable[tuple[str, str]]:
     yield "groups", f"{text}; {f'{mixed:,} mix' if mixed else 'none mixes'} classes"
     if len(findings.folds) > 1:
         rows = [len(side) for side in findings.folds]
-        bad = [int((side["label"] != GOOD).sum()) for side in findings.folds]
-        text = f"{len(rows)}, each judged on {_range(rows)} pictures"
-        yield "folds", text + (f", {_range(bad)} of them defective" if dataset.task == "detection" else "")
+        defects = [int((side["label"] != GOOD).sum()) for side in findings.folds]
+        text = f"{len(rows)}, each evaluated on {_range(rows)} images"
+        yield "folds", text + (f", {_range(defects)} of them defective" if dataset.task == "detection" else "")
     yield "sizes", _sizes([one.size for one in seen if one.size])
     if any(one.stored for one in seen):
-        yield "pictures", count([one.stored for one in seen if one.stored])
-    turned = sum(one.turned for one in seen)
-    if turned:
-        yield "turned", f"{turned:,} marked as rotated or mirrored (EXIF), read upright"
+        yield "images", count([one.stored for one in seen if one.stored])
+    rotated = sum(one.turned for one in seen)
+    if rotated:
+        yield "turned", f"{rotated:,} marked as rotated or mirrored (EXIF), read upright"
     if any(one.mask_stored for one in seen):
         yield "masks", count([one.mask_stored for one in seen if one.mask_stored])
     elif not (table["mask"] != "").any():
@@ -258,19 +263,19 @@ def _range(numbers: list[int]) -> str:
 
 def _sizes(sizes: list[tuple[int, int]]) -> str:
     if not sizes:
-        return "no picture could be read"
+        return "no image could be read"
     widths, heights = ([size[side] for size in sizes] for side in (0, 1))
     text = f"{_range(widths)} x {_range(heights)} (W x H)"
     return text if len(set(sizes)) == 1 else f"{text}, {len(set(sizes)):,} different"
 
 
 def _stray_lines(strays: list[str]) -> Iterable[str]:
-    """By name where they are few in a folder, else counted."""
-    places: dict[tuple[str, str], list[str]] = defaultdict(list)
+    """Name the stray files of each folder, or count them if there are more than three."""
+    folders: dict[tuple[str, str], list[str]] = defaultdict(list)
     for name in strays:
         path = PurePosixPath(name)
-        places[str(path.parent), path.suffix].append(name)
-    for (folder, suffix), names in sorted(places.items()):
+        folders[str(path.parent), path.suffix].append(name)
+    for (folder, suffix), names in sorted(folders.items()):
         few = ", ".join(f"'{name}'" for name in names)
         yield few if len(names) <= 3 else f"{len(names):,} {suffix} in '{folder}', such as '{names[0]}'"
 
@@ -291,7 +296,7 @@ def _fingerprint(library: Library, name: str, store: Store | None, findings: Fin
         fingerprint = library.fingerprint(name, store)
     except UserError:
         return "fingerprint: none, until every file can be read"
-    return f"fingerprint: {fingerprint}" + (f" (kept in {store.url})" if store else "")
+    return f"fingerprint: {fingerprint}" + (f" (stored in {store.url})" if store else "")
 
 
 # -- sample
@@ -300,7 +305,7 @@ def _fingerprint(library: Library, name: str, store: Store | None, findings: Fin
 def write_sample(
     name: str, root: Path | None, changes: Iterable[str], out: Path | None, number: int, console: Console
 ) -> None:
-    """Write a contact sheet of about ``number`` pictures: good ones, and some of every class.
+    """Write a contact sheet of about ``number`` images: normal ones, and some of every class.
 
     Raises:
         UserError: the dataset cannot be read, or ``out`` cannot be written.
@@ -319,17 +324,17 @@ def write_sample(
             mask = dataset.read_mask(row) if label != GOOD else None
             tiles.append(Tile(dataset.read_image(row), row["id"], mask))
         groups = rows["group"].nunique()
-        note = f"{len(rows):,} pictures" + (f" in {groups:,} groups" if groups < len(rows) else "")
+        note = f"{len(rows):,} images" + (f" in {groups:,} groups" if groups < len(rows) else "")
         sections.append(Section(label, note, tiles))
     path = out if out is not None else Path(f"{name}.png")
-    write_atomic(path, png(draw_sheet(f"{dataset.title}: {len(table):,} pictures", sections)))
-    shown = sum(len(section.tiles) for section in sections)
-    console.print(f"{shown} of {len(table):,} pictures: {path}", markup=False, highlight=False, soft_wrap=True)
+    write_atomic(path, png(draw_sheet(f"{dataset.title}: {len(table):,} images", sections)))
+    drawn = sum(len(section.tiles) for section in sections)
+    console.print(f"{drawn} of {len(table):,} images: {path}", markup=False, highlight=False, soft_wrap=True)
 
 
 def _spread(rows: pd.DataFrame, number: int) -> pd.DataFrame:
-    """About ``number`` rows at equal distances, of different groups as far as there are."""
+    """Return up to ``number`` evenly spaced rows, of different groups if there are enough."""
     firsts = rows.drop_duplicates("group")
     rows = firsts if len(firsts) >= number else rows
-    places = [round(index * (len(rows) - 1) / max(1, number - 1)) for index in range(min(number, len(rows)))]
-    return rows.iloc[sorted(set(places))]
+    positions = [round(index * (len(rows) - 1) / max(1, number - 1)) for index in range(min(number, len(rows)))]
+    return rows.iloc[sorted(set(positions))]

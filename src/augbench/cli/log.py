@@ -1,4 +1,4 @@
-"""The command that prints what was said while a unit was made."""
+"""`augbench log`: the log of a work unit."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ def log(
     store: Annotated[str, typer.Argument(help="The store to look in: a folder or a URL.")],
     key: Annotated[
         str,
-        typer.Argument(help="Of a cell, a pool, an adapter, a search or a measurement; its beginning is enough."),
+        typer.Argument(help="Of a cell, a pool, an adapter, a search or a measurement; a key prefix is enough."),
     ],
 ) -> None:
-    """Print what was said while something was made: its attempts, losses, warnings and what ended it.
+    """Print the log of a unit: its attempts, losses, warnings and errors.
 
-    Of a pool that is the log of every chunk; KEY/2 is that of chunk 2.
+    For a pool these are the logs of all chunks; KEY/2 is the log of chunk 2.
     """
     from augbench.core.errors import UserError
     from augbench.monitoring.status import printable
@@ -34,5 +34,5 @@ def log(
             text = target.files.read(name).decode(errors="replace")
         except FileNotFoundError:
             raise UserError(f"'{target.files.where(name)}' was removed meanwhile") from None
-        for line in text.splitlines():  # of programs and plug-ins: they may hold anything
+        for line in text.splitlines():  # untrusted: output of programs and plug-ins
             typer.echo(printable(line.expandtabs()))

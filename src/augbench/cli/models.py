@@ -25,7 +25,7 @@ ModelArgument = Annotated[
 
 @models_app.command("list")
 def models_list() -> None:
-    """List the weights: kind, size, what for, licence."""
+    """List the weights: kind, size, purpose, licence."""
     from augbench.cli.models_view import models_table
     from augbench.report.table_text import standard_output
 
@@ -34,7 +34,7 @@ def models_list() -> None:
 
 @models_app.command("show")
 def models_show(name: ModelArgument) -> None:
-    """Print the card of a model: what it was made from, what it can do, where it fails."""
+    """Print the card of a model: training data, abilities, limits."""
     from augbench.cli.models_view import show_model
     from augbench.report.table_text import standard_output
 
@@ -45,18 +45,18 @@ def models_show(name: ModelArgument) -> None:
 def models_sample(
     name: ModelArgument,
     prompt: Annotated[
-        list[str] | None, typer.Option(metavar="TEXT", help="What to paint. May be repeated. Default: a few examples.")
+        list[str] | None, typer.Option(metavar="TEXT", help="What to draw. May be repeated. Default: a few examples.")
     ] = None,
-    negative: Annotated[str | None, typer.Option(metavar="TEXT", help="What to lead away from.")] = None,
-    count: Annotated[int, typer.Option(min=1, max=100, help="Pictures for each prompt.")] = 8,
+    negative: Annotated[str | None, typer.Option(metavar="TEXT", help="Negative prompt.")] = None,
+    count: Annotated[int, typer.Option(min=1, max=100, help="Images per prompt.")] = 8,
     steps: Annotated[int, typer.Option(min=1, max=500, help="Denoising steps.")] = 20,
-    guidance: Annotated[float, typer.Option(min=0, max=50, help="Guidance scale; up to 1: none.")] = 4.0,
-    seed: Annotated[int, typer.Option(min=0, max=2**31, help="Of a prompt's first picture; then counting up.")] = 0,
+    guidance: Annotated[float, typer.Option(min=0, max=50, help="Guidance scale; up to 1: no guidance.")] = 4.0,
+    seed: Annotated[int, typer.Option(min=0, max=2**31, help="Seed of a prompt's first image; then counting up.")] = 0,
     out: Annotated[Path | None, typer.Option(help="The PNG to write. Default: NAME.png.")] = None,
-    image: Annotated[Path | None, typer.Option(help="Inpainting: the picture to paint in. Default: surfaces.")] = None,
-    mask: Annotated[Path | None, typer.Option(help="Inpainting: where to paint, white; the size of --image.")] = None,
+    image: Annotated[Path | None, typer.Option(help="Inpainting: the input image. Default: surfaces.")] = None,
+    mask: Annotated[Path | None, typer.Option(help="Inpainting: the mask, white inside; the size of --image.")] = None,
 ) -> None:
-    """Write a contact sheet of what a diffusion bundle paints."""
+    """Write a contact sheet of images sampled from a diffusion pipeline."""
     from augbench.cli.models_view import write_models_sample
     from augbench.report.table_text import standard_output
 

@@ -1,4 +1,4 @@
-"""What `augbench models` prints: the weights that come with the package, their cards, and what bundles paint."""
+"""Output of `augbench models`: the weights in the package, their model cards, and samples of pipelines."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ PROMPTS = {
         "surface with a stain",
     ),
 }
-"""What is painted where no prompt is given."""
+"""Default prompts by kind of pipeline."""
 
 LABEL = "mechanics, not evidence"
 
@@ -52,22 +52,22 @@ LABEL = "mechanics, not evidence"
 
 
 def models_table() -> Table:
-    """The weights that come with the package, then those of the hub."""
+    """Return a table of the weights in the package, then of those on the Hugging Face hub."""
     note = f'Results that rest on these weights are labelled "{LABEL}".'
     table = Table(box=box.SIMPLE_HEAD, caption=note, caption_justify="left")
-    for column in ("model", "kind", "parameters", "MB", "what for", "licence"):
+    for column in ("model", "kind", "parameters", "MB", "purpose", "licence"):
         right = column in ("parameters", "MB")
-        table.add_column(column, no_wrap=column != "what for", justify="right" if right else "left")
+        table.add_column(column, no_wrap=column != "purpose", justify="right" if right else "left")
     for name, folder in _shipped().items():
         table.add_row(name, *_facts(name, folder))
-    for bundle in BUNDLES.values():
-        if bundle.revision:
-            table.add_row(bundle.name, bundle.kind, "", "", f"{bundle.title}; from {bundle.source}", "see there")
+    for source in BUNDLES.values():
+        if source.revision:
+            table.add_row(source.name, source.kind, "", "", f"{source.title}; from {source.source}", "see there")
     return table
 
 
 def show_model(name: str, console: Console) -> None:
-    """Print the card of a model, and where its files are.
+    """Print the card of a model and the location of its files.
 
     Raises:
         UserError: there is no such model, or its folder has no card.
@@ -76,78 +76,78 @@ def show_model(name: str, console: Console) -> None:
     if name in BUNDLES and BUNDLES[name].revision:
         _show_hub(BUNDLES[name], console)
         return
-    bundle = None if name in shipped else find(name, known=shipped)
-    if bundle and bundle.checkpoint:
-        _show_checkpoint(bundle, console)
+    source = None if name in shipped else find(name, known=shipped)
+    if source and source.checkpoint:
+        _show_checkpoint(source, console)
         return
-    folder = Path(bundle.source) if bundle else shipped[name]
+    folder = Path(source.source) if source else shipped[name]
     console.print(Markdown(_card(folder)[1]))
     kind, number, size, *_ = _facts(name, folder)
     facts = f"{kind}, {number} parameters, {size} MB: {folder}"
     console.print(f"\n{facts}", markup=False, highlight=False, soft_wrap=True)
 
 
-def _show_hub(bundle: PipelineSource, console: Console) -> None:
-    """Where a bundle of the Hugging Face hub comes from."""
+def _show_hub(source: PipelineSource, console: Console) -> None:
+    """Print the origin of a pipeline on the Hugging Face hub."""
     _show_lines(
-        bundle,
-        f"{_on_hub(bundle)}, {bundle.variant} weights",
-        "fetched into the Hugging Face cache when it is first used; its licence stands there",
+        source,
+        f"{_on_hub(source)}, {source.variant} weights",
+        "downloaded into the Hugging Face cache on first use; see its page for the licence",
         console=console,
     )
 
 
-def _show_checkpoint(bundle: PipelineSource, console: Console) -> None:
-    """What a single file with weights is, and what it is used with."""
-    path = Path(bundle.checkpoint)
-    number, size = _amounts(sum(single_file.held(path, bundle.kind).values()), path.stat().st_size)
+def _show_checkpoint(source: PipelineSource, console: Console) -> None:
+    """Print what a checkpoint contains, and the source of its configurations."""
+    path = Path(source.checkpoint)
+    number, size = _amounts(sum(single_file.held(path, source.kind).values()), path.stat().st_size)
     _show_lines(
-        bundle,
-        f"{bundle.kind}, {number} parameters, {size} MB: {path}",
-        f"configurations and words: {_on_hub(bundle) if bundle.revision else bundle.source}",
+        source,
+        f"{source.kind}, {number} parameters, {size} MB: {path}",
+        f"configurations and tokenizers: {_on_hub(source) if source.revision else source.source}",
         console=console,
     )
 
 
-def _on_hub(bundle: PipelineSource) -> str:
-    return f"https://huggingface.co/{bundle.source}, revision {bundle.revision}"
+def _on_hub(source: PipelineSource) -> str:
+    return f"https://huggingface.co/{source.source}, revision {source.revision}"
 
 
-def _show_lines(bundle: PipelineSource, *lines: str, console: Console) -> None:
-    for line in (f"{bundle.name}: {bundle.title}, {bundle.size} x {bundle.size} pixels", *lines):
+def _show_lines(source: PipelineSource, *lines: str, console: Console) -> None:
+    for line in (f"{source.name}: {source.title}, {source.size} x {source.size} pixels", *lines):
         console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
 def _shipped() -> dict[str, Path]:
-    """Name -> folder."""
+    """Return the models in the package: name -> folder."""
     return {folder.name: folder for folder in sorted(MODELS.iterdir()) if (folder / "README.md").is_file()}
 
 
 def _facts(name: str, folder: Path) -> tuple[str, str, str, str, str]:
-    """Kind, parameters, MB, what for, licence."""
-    bundle = None if _is_backbone(name) else find(name)
+    """Return kind, parameters, MB, purpose and licence."""
+    source = None if _is_backbone(name) else find(name)
     number = sum(map(parameters, folder.rglob("*.safetensors")))
     size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
     return (
-        bundle.kind if bundle else "backbone",
+        source.kind if source else "backbone",
         *_amounts(number, size),
-        bundle.title if bundle else "classifiers: backbone of a protocol",
-        str(_card(folder)[0].get("license", "not said")),
+        source.title if source else "classifiers: backbone of a protocol",
+        str(_card(folder)[0].get("license", "unknown")),
     )
 
 
 def _amounts(number: int, size: int) -> tuple[str, str]:
-    """Parameters and bytes, as they are printed."""
+    """Format parameters in millions and bytes in MB."""
     return f"{number / 1e6:.2f} M", f"{size / 1e6:.1f}"
 
 
 def _is_backbone(name: str) -> bool:
-    """Whether it comes with the package and is no bundle."""
+    """Return whether a model is a classifier backbone of the package."""
     return name in _shipped() and name not in BUNDLES
 
 
 def _card(folder: Path) -> tuple[dict[str, Any], str]:
-    """The facts at the top of a model card (YAML between two lines ``---``), and its text in Markdown."""
+    """Read a model card: its front matter (YAML between two lines ``---``) and its text in Markdown."""
     path = folder / "README.md"
     try:
         text = path.read_text(encoding="utf-8")
@@ -167,8 +167,8 @@ def _card(folder: Path) -> tuple[dict[str, Any], str]:
 
 
 @dataclass(frozen=True)
-class Source:
-    """Where an inpainting bundle paints, of the bundle's size."""
+class InpaintInput:
+    """Input of an inpainting pipeline, of the pipeline's size."""
 
     image: np.ndarray  # H,W,3 uint8
     mask: np.ndarray  # H,W bool
@@ -189,62 +189,62 @@ def write_models_sample(
     mask: Path | None,
     console: Console,
 ) -> None:
-    """Write a contact sheet of what a bundle paints, ``count`` pictures a prompt with seeds from ``seed`` on.
+    """Write a contact sheet of samples of a pipeline, ``count`` images per prompt with seeds from ``seed`` on.
 
-    Inpainting bundles paint in ``image`` where ``mask`` is bright, or in pictures of `surfaces`.
+    Inpainting pipelines fill ``image`` where ``mask`` is above 127, or a blob in images of `surfaces`.
 
     Raises:
-        UserError: no such bundle, pictures that do not fit, a prompt that is too long, or ``out`` cannot be written.
+        UserError: no such pipeline, sizes that do not match, a prompt that is too long, or ``out`` cannot be written.
     """
     from augbench.report.contact_sheet import draw_sheet, png
 
     if _is_backbone(name):
-        raise UserError(f"'{name}' is a backbone of classifiers and paints nothing: see augbench models show {name}")
-    bundle = find(name)
-    prompts = list(prompts) or list(PROMPTS[bundle.kind])
-    sources = _sources(bundle, image, mask, count, seed)
-    places: dict[str, Any] = {}
-    if sources:
-        places["image"] = np.stack([source.image for source in sources] * len(prompts))
-        places["mask"] = np.stack([source.mask for source in sources] * len(prompts))
-    with console.status(f"loading {bundle.name}"):
-        pipeline = load(bundle)
+        raise UserError(f"'{name}' is a classifier backbone and makes no images: see augbench models show {name}")
+    source = find(name)
+    prompts = list(prompts) or list(PROMPTS[source.kind])
+    inputs = _inputs(source, image, mask, count, seed)
+    arrays: dict[str, Any] = {}
+    if inputs:
+        arrays["image"] = np.stack([one.image for one in inputs] * len(prompts))
+        arrays["mask"] = np.stack([one.mask for one in inputs] * len(prompts))
+    with console.status(f"loading {source.name}"):
+        pipeline = load(source)
     started = time.perf_counter()
-    with console.status(f"{bundle.name}: {count * len(prompts)} pictures"):
+    with console.status(f"{source.name}: {count * len(prompts)} images"):
         made = sample(
             pipeline,
-            bundle,
+            source,
             [prompt for prompt in prompts for _ in range(count)],
             seeds=list(range(seed, seed + count)) * len(prompts),
             steps=steps,
             guidance=guidance,
             negative=negative,
-            **places,
+            **arrays,
         )
     seconds = (time.perf_counter() - started) / len(made)
-    title = f"{bundle.name}: {steps} steps, guidance {guidance:g}" + (f", not {negative!r}" if negative else "")
+    title = f"{source.name}: {steps} steps, guidance {guidance:g}" + (f", not {negative!r}" if negative else "")
     sections = [
-        _section(prompt, made[index * count : (index + 1) * count], seed, sources, image is not None)
+        _section(prompt, made[index * count : (index + 1) * count], seed, inputs, image is not None)
         for index, prompt in enumerate(prompts)
     ]
-    path = out if out is not None else Path(f"{bundle.name}.png")
+    path = out if out is not None else Path(f"{source.name}.png")
     write_atomic(path, png(draw_sheet(_short(title, 100), sections)))
-    ours = embedded(bundle.name) and bundle == BUNDLES[bundle.name]  # not a folder that happens to be called so
+    ours = embedded(source.name) and source == BUNDLES[source.name]  # not a folder of the same name
     label = f" ({LABEL})" if ours else ""
-    said = f"{len(made)} picture{'s' if len(made) > 1 else ''}, {seconds:.2f} s each{label}: {path}"
-    console.print(said, markup=False, highlight=False, soft_wrap=True)
+    line = f"{len(made)} image{'s' if len(made) > 1 else ''}, {seconds:.2f} s each{label}: {path}"
+    console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
-def _section(prompt: str, made: np.ndarray, seed: int, sources: Sequence[Source], same: bool) -> Any:
-    """The pictures of a prompt; before each what it was painted in, once where that is the ``same`` for all."""
+def _section(prompt: str, made: np.ndarray, seed: int, inputs: Sequence[InpaintInput], same: bool) -> Any:
+    """Create the section of a prompt: its images, each after its input; only once if the input is the ``same``."""
     from augbench.report.contact_sheet import Section, Tile
 
     tiles = []
-    for index, picture in enumerate(made):
-        if sources and (index == 0 or not same):
-            source = sources[index]
-            tiles.append(Tile(source.image, source.caption, source.mask))
-        tiles.append(Tile(picture, f"seed {seed + index}"))
+    for index, image in enumerate(made):
+        if inputs and (index == 0 or not same):
+            one = inputs[index]
+            tiles.append(Tile(one.image, one.caption, one.mask))
+        tiles.append(Tile(image, f"seed {seed + index}"))
     return Section(_short(prompt, 150) or "no prompt", "", tiles)
 
 
@@ -252,48 +252,48 @@ def _short(text: str, width: int) -> str:
     return textwrap.shorten(text, width, placeholder=" ...")
 
 
-def _sources(bundle: PipelineSource, image: Path | None, mask: Path | None, count: int, seed: int) -> list[Source]:
-    """One for each of ``count`` pictures; none for a bundle that makes pictures from text alone."""
-    if bundle.kind != "sdxl-inpaint":
+def _inputs(source: PipelineSource, image: Path | None, mask: Path | None, count: int, seed: int) -> list[InpaintInput]:
+    """Return an input for each of ``count`` images; none for a text-to-image pipeline."""
+    if source.kind != "sdxl-inpaint":
         if image is not None or mask is not None:
             option = "--image" if image is not None else "--mask"
-            raise UserError(f"{option}: '{bundle.name}' makes pictures from text alone: take an inpainting bundle")
+            raise UserError(f"{option}: '{source.name}' is a text-to-image pipeline: use an inpainting pipeline")
         return []
     if image is None and mask is None:
-        return [_surface(index, seed, bundle.size) for index in range(count)]
+        return [_surface(index, seed, source.size) for index in range(count)]
     if mask is None:
-        raise UserError(f"--image '{image}' needs a mask of where to paint: give --mask FILE too")
+        raise UserError(f"--image '{image}' needs a mask of the region to inpaint: give --mask FILE too")
     if image is None:
-        raise UserError(f"--mask '{mask}' needs the picture to paint in: give --image FILE too")
-    return [_given(image, mask, bundle.size)] * count
+        raise UserError(f"--mask '{mask}' needs the image to inpaint: give --image FILE too")
+    return [_given(image, mask, source.size)] * count
 
 
-def _given(image: Path, mask: Path, size: int) -> Source:
-    """A user's picture and mask."""
-    picture, marked = read_rgb(image), read_grey(mask) > 127
-    if marked.shape != picture.shape[:2]:
-        sizes = [f"{shape[1]} x {shape[0]}" for shape in (marked.shape, picture.shape)]
-        raise UserError(f"--mask '{mask}' has {sizes[0]} pixels and the picture {sizes[1]}: give one of its size")
+def _given(image: Path, mask: Path, size: int) -> InpaintInput:
+    """Read a user's image and mask."""
+    pixels, marked = read_rgb(image), read_grey(mask) > 127
+    if marked.shape != pixels.shape[:2]:
+        sizes = [f"{shape[1]} x {shape[0]}" for shape in (marked.shape, pixels.shape)]
+        raise UserError(f"--mask '{mask}' has {sizes[0]} pixels and the image {sizes[1]}: give a mask of the same size")
     if not marked.any():
-        raise UserError(f"--mask '{mask}' is empty (no pixel above 127): mark in white where to paint")
-    return Source(fit_image(picture, (size, size)), fit_mask(marked, size), image.name)
+        raise UserError(f"--mask '{mask}' is empty (no pixel above 127): mark the region to inpaint in white")
+    return InpaintInput(fit_image(pixels, (size, size)), fit_mask(marked, size), image.name)
 
 
-def _surface(index: int, seed: int, size: int) -> Source:
-    """A good picture of the embedded dataset cut to a square, and a blob in it."""
+def _surface(index: int, seed: int, size: int) -> InpaintInput:
+    """Crop a normal image of the embedded dataset to a square, with a blob as mask."""
     dataset = registry.make("datasets", "surfaces", {})
     table = dataset.samples()
     rows = table[(table["label"] == GOOD) & (table["split"] == "train")]
     row = rows.iloc[(seed + index) % len(rows)]
-    picture = dataset.read_image(row)
-    side = min(picture.shape[:2])
-    top, left = ((length - side) // 2 for length in picture.shape[:2])
-    square = picture[top : top + side, left : left + side]
-    return Source(fit_image(square, (size, size)), _blob(rng("models-sample", seed + index), size), row["id"])
+    image = dataset.read_image(row)
+    side = min(image.shape[:2])
+    top, left = ((length - side) // 2 for length in image.shape[:2])
+    square = image[top : top + side, left : left + side]
+    return InpaintInput(fit_image(square, (size, size)), _blob(rng("models-sample", seed + index), size), row["id"])
 
 
 def _blob(draw: np.random.Generator, size: int) -> np.ndarray:
-    """An uneven patch of 5 to 15 % of a square: size,size bool."""
+    """Draw a mask with an irregular blob of 5 to 15 % of the area: size,size bool."""
     shape = (size, size)
     centre = place(draw, shape, size / 4)
     height = perlin(draw, shape, (4, 4)) - 4 * distance(shape, centre, draw.uniform(0.6, 1.6)) / size

@@ -1,4 +1,4 @@
-"""Options that several commands have."""
+"""Options shared by several commands."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ SetOption = Annotated[
 ]
 StoreOption = Annotated[
     str | None,
-    typer.Option("--store", help="Where results are kept: a folder or a URL (s3://...). Default: runs/<grid name>."),
+    typer.Option("--store", help="The store of the results: a folder or a URL (s3://...). Default: runs/<grid name>."),
 ]
-RootOption = Annotated[Path | None, typer.Option(help="Where its files lie. Default: $AUGBENCH_DATA/NAME.")]
+RootOption = Annotated[Path | None, typer.Option(help="Directory of its files. Default: $AUGBENCH_DATA/NAME.")]
 
 
 def store_of(location: str | None, grid_name: str) -> Store:
-    """Open the store of ``--store``, or the default one of a grid."""
+    """Open the store of ``--store``, or the default store of a grid."""
     from augbench.storage.store import Store
 
     return Store(location if location is not None else Path("runs") / grid_name)

@@ -1,4 +1,4 @@
-"""`augbench plan`: what a grid means."""
+"""`augbench plan`: expand a grid without running it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ def add_to(app: typer.Typer) -> None:
 
 
 def plan(grid: GridArgument, changes: SetOption = None, store: StoreOption = None) -> None:
-    """Show what a grid means: trainings, pictures, what is done, what is left. Starts nothing."""
+    """Print the trainings and images of a grid, and which are done or left. Starts nothing."""
     from augbench.cli.plan_view import print_plan
     from augbench.planning.grid import load_grid
     from augbench.planning.plan import make_plan

@@ -1,4 +1,4 @@
-"""`augbench plan`: the arithmetic of a grid, in words and numbers a person can check."""
+"""Output of `augbench plan`: the trainings, pools and images of a grid."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from augbench.storage.store import Store
 
 
 def print_plan(plan: Plan, remaining: Remaining, store: Store, console: Console) -> None:
-    """Print what the grid means and what the store does not hold yet."""
+    """Print the units of a plan and those that the store lacks."""
     console.print(f"[bold]{plan.grid.name}[/]  {plan.grid.about}", highlight=False)
     console.print(_cells_table(plan))
     if plan.pools:
         console.print(_pools_table(plan))
         saved = f" ({plan.naive_images / plan.images:.1f} times fewer)" if plan.images < plan.naive_images else ""
         console.print(
-            f"{_pool_arithmetic(plan)} = [bold]{plan.images:,} pictures to generate[/]; "
-            f"made anew for each cell it would be {plan.naive_images:,}{saved}.",
+            f"{_pool_arithmetic(plan)} = [bold]{plan.images:,} images to generate[/]; "
+            f"without shared pools it would be {plan.naive_images:,}{saved}.",
             highlight=False,
         )
     for reason, count in plan.dropped.items():
@@ -33,17 +33,19 @@ def print_plan(plan: Plan, remaining: Remaining, store: Store, console: Console)
     for note, regimes in _notes(plan).items():
         console.print(f"note ({', '.join(_regimes(regimes))}): {note}", highlight=False, markup=False)
     for label in plan.absent:
-        console.print(f"not at hand: dataset '{label}' has no root; the numbers hold, the keys follow its files")
+        console.print(
+            f"not available: dataset '{label}' has no root; the numbers are exact, the keys depend on its files"
+        )
     for name, reason in plan.not_runnable.items():
         console.print(f"not runnable: augmenter '{name}': {reason}", markup=False)
     if remaining.begun_by_others:
         chunks = f"{len(remaining.begun_by_others)} chunks of unfinished pools"
-        console.print(f"{chunks} were made by another version of augbench: they are made anew", highlight=False)
+        console.print(f"{chunks} were made by another version of augbench: they are generated again", highlight=False)
     console.print(_left(plan, remaining, store), highlight=False)
 
 
 def _cells_table(plan: Plan) -> Table:
-    """Trainings by augmenter and regime."""
+    """Return a table of trainings by augmenter and regime."""
     counts = Counter((cell.augmenter.alias, regime(cell.shots)) for cell in plan.cells)
     regimes = _regimes(cell.shots for cell in plan.cells)
     table = Table(title=f"{len(plan.cells):,} trainings", box=box.SIMPLE_HEAD, title_justify="left")
@@ -56,12 +58,12 @@ def _cells_table(plan: Plan) -> Table:
 
 
 def _regimes(shots: Iterable[Shots]) -> list[str]:
-    """The regimes that occur, from zero over few to full."""
+    """Return the regimes of the plan, from zero over few to full."""
     return [regime(s) for s in sorted(set(shots), key=lambda s: float("inf") if s == "all" else s)]
 
 
 def _notes(plan: Plan) -> dict[str, set[Shots]]:
-    """What must be known about synthetic pictures -> where."""
+    """Return notes on synthetic images: note -> shots of the cells it applies to."""
     found: defaultdict[str, set[Shots]] = defaultdict(set)
     for cell in plan.cells:
         for note in notes_of(plan.library, cell, plan.needs[cell.key]):
@@ -70,11 +72,11 @@ def _notes(plan: Plan) -> dict[str, set[Shots]]:
 
 
 def _pool_groups(plan: Plan) -> dict[tuple[str, str, str, int], int]:
-    """(dataset, augmenter, regimes it serves, pictures) -> pools."""
+    """Count pools by (dataset, augmenter, regimes, images per pool)."""
     serves: defaultdict[str, set[Shots]] = defaultdict(set)
     for cell in plan.cells:
-        for take in plan.needs[cell.key]:
-            serves[take.pool.key].add(cell.shots)
+        for pool_slice in plan.needs[cell.key]:
+            serves[pool_slice.pool.key].add(cell.shots)
     groups: Counter[tuple[str, str, str, int]] = Counter()
     for key, pool in plan.pools.items():
         groups[pool.data.prefix, pool.augmenter.name, ", ".join(_regimes(serves[key])), plan.pool_sizes[key]] += 1
@@ -85,7 +87,7 @@ def _pools_table(plan: Plan) -> Table:
     table = Table(title=f"{len(plan.pools):,} pools", box=box.SIMPLE_HEAD, title_justify="left")
     for name in ("dataset", "augmenter", "serves"):
         table.add_column(name)
-    for name in ("pools", "of", "pictures"):
+    for name in ("pools", "of", "images"):
         table.add_column(name, justify="right")
     for (dataset, augmenter, regimes, size), count in _pool_groups(plan).items():
         table.add_row(dataset, augmenter, regimes, str(count), f"{size:,}", f"{count * size:,}")
@@ -93,7 +95,7 @@ def _pools_table(plan: Plan) -> Table:
 
 
 def _pool_arithmetic(plan: Plan) -> str:
-    """``4 memseg pools x 120 + 12 ddpm pools x 120``."""
+    """Format the sum of images, such as ``4 memseg pools x 120 + 12 ddpm pools x 120``."""
     by_name: Counter[tuple[str, int]] = Counter()
     for (_, augmenter, _, size), count in _pool_groups(plan).items():
         by_name[augmenter, size] += count
@@ -106,7 +108,7 @@ def _left(plan: Plan, remaining: Remaining, store: Store) -> str:
         return f"done: all {len(plan.cells):,} cells are in {store.url}"
     parts = [f"{len(remaining.cells):,} trainings"]
     if remaining.chunks:
-        parts.insert(0, f"{remaining.images:,} pictures in {len(remaining.chunks):,} chunks")
+        parts.insert(0, f"{remaining.images:,} images in {len(remaining.chunks):,} chunks")
     if remaining.adapters:
         parts.insert(0, f"{len(remaining.adapters)} adapters")
     if remaining.searches:

@@ -1,4 +1,4 @@
-"""`augbench pool`: show."""
+"""`augbench pool`: show a pool."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import typer
 
 from augbench.cli.options import RootOption
 
-pool_app = typer.Typer(help="Look at what augmenters made.", no_args_is_help=True)
+pool_app = typer.Typer(help="Look at the images of augmenters.", no_args_is_help=True)
 
 
 def add_to(app: typer.Typer) -> None:
@@ -19,13 +19,13 @@ def add_to(app: typer.Typer) -> None:
 
 @pool_app.command("show")
 def pool_show(
-    key: Annotated[str, typer.Argument(metavar="KEY", help="A pool's key, or how it begins.")],
-    store: Annotated[str, typer.Option(help="The store it is in: a folder or a URL.")],
+    key: Annotated[str, typer.Argument(metavar="KEY", help="The key of a pool, or a prefix of it.")],
+    store: Annotated[str, typer.Option(help="The store of the pool: a folder or a URL.")],
     root: RootOption = None,
     out: Annotated[Path | None, typer.Option(help="The PNG to write. Default: KEY.png.")] = None,
-    count: Annotated[int, typer.Option(min=1, max=500, help="How many pictures of the pool.")] = 20,
+    count: Annotated[int, typer.Option(min=1, max=500, help="Number of images of the pool.")] = 20,
 ) -> None:
-    """Write a contact sheet of a pool under real defects of its dataset."""
+    """Write a contact sheet: real defects of the dataset, then images of a pool."""
     from augbench.cli.pools_view import write_pool_sheet
     from augbench.report.table_text import standard_output
     from augbench.storage.store import Store

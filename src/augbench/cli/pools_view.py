@@ -1,4 +1,4 @@
-"""What `augbench pool show` draws: pictures of a pool beside real defects."""
+"""The contact sheet of `augbench pool show`: real defects and images of a pool."""
 
 from __future__ import annotations
 
@@ -24,44 +24,44 @@ if TYPE_CHECKING:
 def write_pool_sheet(
     store: Store, asked: str, root: Path | None, out: Path | None, number: int, console: Console
 ) -> None:
-    """Write a contact sheet of a pool's first ``number`` pictures under as many real training defects.
+    """Write a contact sheet of up to ``number`` real training defects, and of a pool's first ``number`` images.
 
     Args:
-        store: with the pool.
-        asked: its key, or the beginning of a key that no other pool has.
-        root: where the dataset's files lie, unless they lie in their usual place.
+        store: has the pool.
+        asked: its key, or a unique prefix of it.
+        root: directory of the dataset's files; None: the default one.
         out: the PNG to write; None: KEY.png.
-        number: of pictures in each of the two sections.
-        console: where to say what was written.
+        number: maximum number of images in each of the two sections.
+        console: where to print what was written.
 
     Raises:
-        UserError: no such pool, none of its pictures made yet, no such dataset, or ``out`` cannot be written.
+        UserError: no such pool, none of its images made yet, no such dataset, or ``out`` cannot be written.
     """
     from augbench.report.contact_sheet import Section, draw_sheet, png
 
     pool = _spec(store, asked)
     lines = [line for chunk in sorted(store.chunks(pool)) for line in store.chunk_lines(pool, chunk)]
     if not lines:
-        raise UserError(f"pool '{pool.key}' has no picture yet: run its grid")
+        raise UserError(f"pool '{pool.key}' has no image yet: run its grid")
     made = [_tile(store, pool, line) for line in lines[:number]]
     real, of_all = _real(pool, root, number)
     sections = [
         Section("real", f"{len(real)} of {of_all:,} training defects", real),
-        Section(pool.augmenter.name, f"{len(made)} of {len(lines):,} pictures, seed {pool.seed}", made),
+        Section(pool.augmenter.name, f"{len(made)} of {len(lines):,} images, seed {pool.seed}", made),
     ]
     path = out if out is not None else Path(f"{pool.key}.png")
     write_atomic(path, png(draw_sheet(pool.key, sections)))
-    said = f"{len(made)} of {len(lines):,} pictures of {pool.key}: {path}"
-    console.print(said, markup=False, highlight=False, soft_wrap=True)
+    line = f"{len(made)} of {len(lines):,} images of {pool.key}: {path}"
+    console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
 def _spec(store: Store, asked: str) -> PoolSpec:
-    """The pool of that key, or of the only key that begins so."""
+    """Find a pool by its key or a unique prefix of it."""
     keys = sorted(store.keys("pools"))
     found = [asked] if asked in keys else [key for key in keys if key.startswith(asked)]
     if len(found) > 1:
         raise UserError(
-            f"'{asked}' begins {len(found)} keys, '{found[0]}' and '{found[1]}' among them: give more of it"
+            f"'{asked}' begins {len(found)} keys, '{found[0]}' and '{found[1]}' among them: give a longer prefix"
         )
     if not found:
         hint = did_you_mean(asked, keys) if keys else ": no pool has been made there"
@@ -73,26 +73,26 @@ def _spec(store: Store, asked: str) -> PoolSpec:
 
 
 def _tile(store: Store, pool: PoolSpec, line: dict[str, Any]) -> Tile:
-    """A made picture; its caption is the prompt or the source, where the augmenter said one."""
+    """Create the tile of a synthetic image; its caption is the prompt or source, if recorded, else the index."""
     from augbench.report.contact_sheet import Tile
 
     meta = line["meta"]
-    image = _picture(store.files.read(store.image_name(pool, line["index"])))
+    image = _pixels(store.files.read(store.image_name(pool, line["index"])))
     mask = None
     if "mask_file_name" in line:
-        mask = _picture(store.files.read(store.mask_name(pool, line["index"])))[..., 0] > 127
+        mask = _pixels(store.files.read(store.mask_name(pool, line["index"])))[..., 0] > 127
     return Tile(image, str(meta.get("prompt") or meta.get("source") or line["index"]), mask)
 
 
-def _picture(data: bytes) -> np.ndarray:
-    """H,W,3 uint8 of a PNG that we wrote."""
+def _pixels(data: bytes) -> np.ndarray:
+    """Decode a PNG: H,W,3 uint8."""
     from PIL import Image
 
     return np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))
 
 
 def _real(pool: PoolSpec, root: Path | None, number: int) -> tuple[list[Tile], int]:
-    """Real defects of the training split, those that the pool's augmenter could see if it read any; and how many."""
+    """Return up to ``number`` real training defects of the pool's split, and the number of all."""
     from augbench.report.contact_sheet import Tile
 
     data = pool.data
@@ -101,6 +101,8 @@ def _real(pool: PoolSpec, root: Path | None, number: int) -> tuple[list[Tile], i
     dataset = library.dataset(data.alias)
     rows = library.split(data).positives
     rows = rows[rows["label"] != GOOD]
-    places = np.unique(np.linspace(0, len(rows) - 1, min(number, len(rows))).round().astype(int)) if len(rows) else []
-    chosen = rows.iloc[places].to_dict("records")
+    positions = (
+        np.unique(np.linspace(0, len(rows) - 1, min(number, len(rows))).round().astype(int)) if len(rows) else []
+    )
+    chosen = rows.iloc[positions].to_dict("records")
     return [Tile(dataset.read_image(row), row["id"], dataset.read_mask(row)) for row in chosen], len(rows)

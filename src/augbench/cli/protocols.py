@@ -1,4 +1,4 @@
-"""`augbench protocols`: list, show."""
+"""`augbench protocols`: list and show presets."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-protocols_app = typer.Typer(help="Look at how classifiers are trained and judged.", no_args_is_help=True)
+protocols_app = typer.Typer(help="Look at how classifiers are trained and evaluated.", no_args_is_help=True)
 
 
 def add_to(app: typer.Typer) -> None:
@@ -27,7 +27,7 @@ def protocols_list() -> None:
 def protocols_show(
     name: Annotated[str, typer.Argument(metavar="NAME", help="A preset; see `augbench protocols list`.")],
 ) -> None:
-    """Print every number of a preset and where it comes from."""
+    """Print every setting of a preset and its source."""
     from augbench.cli.protocols_view import show_protocol
     from augbench.report.table_text import standard_output
 

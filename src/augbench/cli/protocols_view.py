@@ -1,4 +1,4 @@
-"""What `augbench protocols` prints: the presets, and of one preset every number and where it comes from."""
+"""Output of `augbench protocols`: the presets, and the settings of a preset with their sources."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from augbench.core.protocol import SWITCHES, Protocol, load_preset, preset_names
 from augbench.report.table_text import WIDTH
 
 GROUPS = {
-    "picture": ("width", "height", "crop", "resize_first", "mean", "std", "flip"),
+    "image": ("width", "height", "crop", "resize_first", "mean", "std", "flip"),
     "classifier": ("backbone", "weights"),
     "training": (
         "optimiser",
@@ -30,13 +30,13 @@ GROUPS = {
         "precision",
         "threads_per_cell",
     ),
-    "judging": ("test_share", "eval_batch", "eval_every", "ap", "holdout", "false_alarm_rate"),
+    "evaluation": ("test_share", "eval_batch", "eval_every", "ap", "holdout", "false_alarm_rate"),
 }
-"""How the fields of a protocol are grouped."""
+"""The fields of a protocol by group."""
 
 
 def list_protocols() -> Table:
-    """A table of the presets."""
+    """Return a table of the presets."""
     table = Table(box=box.SIMPLE_HEAD)
     for title in ("protocol", "size", "backbone", "training", "AP", "hold-out"):
         table.add_column(title, no_wrap=title in ("protocol", "size", "AP"))
@@ -49,7 +49,7 @@ def list_protocols() -> Table:
 
 
 def show_protocol(name: str, console: Console) -> None:
-    """Print a preset: every field, its value, the source of that value; then what each switch can do.
+    """Print a preset: every field with its value and source; then the values of each switch.
 
     Raises:
         UserError: there is no such preset.
@@ -68,9 +68,9 @@ def _fields(protocol: Protocol, width: int) -> Table:
         table.add_row(f"[bold]{group}[/]")
         before = ""
         for field in fields:
-            source = protocol.source_of(field) or "not said"
-            shown = "same" if source == before else escape(source)
-            table.add_row(f"  {field}", escape(_text(protocol, field)), shown, end_section=field == fields[-1])
+            source = protocol.source_of(field) or "no source"
+            text = "same" if source == before else escape(source)
+            table.add_row(f"  {field}", escape(_text(protocol, field)), text, end_section=field == fields[-1])
             before = source
     return table
 
@@ -91,7 +91,7 @@ def _text(protocol: Protocol, field: str) -> str:
 
 
 def _switches(protocol: Protocol, width: int) -> Table:
-    """Every named choice with what it does; an arrow points to what this protocol chose."""
+    """Return a table of all values of each switch; an arrow marks the value of this protocol."""
     table = Table(*("switch", "value", "what it does"), box=box.SIMPLE_HEAD, width=width)
     for field, meanings in SWITCHES.items():
         chosen = getattr(protocol, field)

@@ -25,14 +25,14 @@ def report(
         typer.Option(
             "--layout",
             metavar="NAME",
-            help="Lay it beside a paper's table, e.g. inout_table5 (a wrong name lists them).",
+            help="Compare with a table of a paper, e.g. inout_table5 (an unknown name lists all).",
         ),
     ] = None,
     dataset: Annotated[
-        str | None, typer.Option("--dataset", metavar="NAME", help="With --layout: which of the store's datasets.")
+        str | None, typer.Option("--dataset", metavar="NAME", help="With --layout: the dataset to use.")
     ] = None,
     protocol: Annotated[
-        str | None, typer.Option("--protocol", metavar="NAME", help="With --layout: which of its protocols.")
+        str | None, typer.Option("--protocol", metavar="NAME", help="With --layout: the protocol to use.")
     ] = None,
 ) -> None:
     """Print the mean (std) tables of a store, and write them as Markdown, LaTeX, CSV and JSON."""
@@ -54,7 +54,7 @@ def report(
     if layout is None and (dataset or protocol):
         raise UserError("--dataset and --protocol choose what a paper's table is filled with: give --layout NAME too")
     if layout is not None:
-        find_layout(layout)  # before a grid is planned, which may take long
+        find_layout(layout)  # before planning, which may take long
     name, expected = None, None
     if grid is not None:
         made = make_plan(load_grid(grid, changes or ()), target)

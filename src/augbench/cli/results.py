@@ -1,4 +1,4 @@
-"""Commands for results that are published: check them, take them out of a store."""
+"""`augbench results`: check published results, export them from a store."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def add_to(app: typer.Typer) -> None:
 def results_check(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="A published store, e.g. results/neu.")],
 ) -> None:
-    """Recompute every metric and every key of published results; refuse, by name, what does not follow."""
+    """Recompute every metric and key of published results; name each file that does not match."""
     from augbench.report.publish.verify import check_results
 
     _print(folder, check_results(folder))
@@ -31,10 +31,10 @@ def results_check(
 @results_app.command("export")
 def results_export(
     store: Annotated[str, typer.Argument(help="The store to publish from: a folder or a URL.")],
-    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Where to; a new or an empty folder.")],
+    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="A new or an empty folder.")],
     grid: Annotated[str | None, typer.Option("--grid", metavar="NAME", help="Only this grid's results.")] = None,
 ) -> None:
-    """Copy records, scores and tables out of a store, without pictures and weights, and check the copy."""
+    """Copy records, scores and tables out of a store, without images and weights, and check the copy."""
     from augbench.report.publish.export import export
     from augbench.report.publish.verify import check_results
     from augbench.storage.store import Store

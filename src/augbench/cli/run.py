@@ -30,7 +30,7 @@ def run(
     grid: GridArgument,
     changes: SetOption = None,
     store: StoreOption = None,
-    executor: Annotated[Executor, typer.Option(help="ray, or inline: this process alone.")] = Executor.ray,
+    executor: Annotated[Executor, typer.Option(help="ray, or inline: in this process only.")] = Executor.ray,
     address: Annotated[str | None, typer.Option(help="A running Ray cluster, e.g. auto.")] = None,
     track: Annotated[
         list[str] | None,
@@ -40,31 +40,31 @@ def run(
         ),
     ] = None,
 ) -> None:
-    """Complete a grid: make pictures, train, print the table. What is done already is not done again."""
+    """Complete a grid: generate images, train, print the table. Finished work is not repeated."""
     from augbench.planning.grid import load_grid
     from augbench.report.store_report import report as write_report
     from augbench.report.table_text import standard_output
     from augbench.runner.driver import run as run_grid
 
     console = standard_output()
-    say = partial(console.print, markup=False, highlight=False, soft_wrap=True)
+    print_line = partial(console.print, markup=False, highlight=False, soft_wrap=True)
     loaded = load_grid(grid, changes or ())
     target = store_of(store, loaded.base)
     summary = run_grid(loaded, target, executor=executor.value, address=address, console=console, track=track or ())
     again = f"run the same command again to go on (store: {target.url})"
     if summary.interrupted:
-        say(f"Stopped: {summary.done} of {summary.cells} cells are done; {again}.")
+        print_line(f"Stopped: {summary.done} of {summary.cells} cells are done; {again}.")
         raise typer.Exit(130)
     if summary.done:
         write_report(target, loaded.name, console=console)
     for key, line in list(summary.failures.items())[:10]:
         waiting = f" ({summary.blocked[key]} cells wait for it)" if summary.blocked[key] else ""
-        say(f"failed: {key}: {line}{waiting}")
+        print_line(f"failed: {key}: {line}{waiting}")
     if summary.failures:
         missing = f"{summary.cells - summary.done} of {summary.cells} cells are missing"
-        say(f"{missing}; what was said: augbench log {target.url} KEY; mend what failed, then {again}.")
+        print_line(f"{missing}; logs: augbench log {target.url} KEY; fix what failed, then {again}.")
         raise typer.Exit(2 if summary.user_error else 1)
-    say(_closing(summary.cells, summary.trained, summary.seconds, target))
+    print_line(_closing(summary.cells, summary.trained, summary.seconds, target))
 
 
 def _closing(cells: int, trained: int, seconds: float, store: Store) -> str:

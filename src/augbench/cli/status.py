@@ -1,4 +1,4 @@
-"""The command that says how far a store is."""
+"""`augbench status`: the progress of the grids of a store."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ def status(
     changes: SetOption = None,
     watch: Annotated[
         float | None,
-        typer.Option(metavar="SECONDS", min=1, max=86_400, help="Look again and again, until all is done."),
+        typer.Option(metavar="SECONDS", min=1, max=86_400, help="Repeat at this interval until all is done."),
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON object, on one line for each look.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object per line and report.")] = False,
 ) -> None:
-    """Say how far a store is: done, in work, failed, missing; who works on it; how long it will take."""
+    """Print the progress of a store: units done, running, failed, missing; drivers; time left."""
     from functools import partial
 
     from augbench.cli.status_view import print_status, to_json
@@ -44,22 +44,22 @@ def status(
     target = Store(store)
     grids = _grids(target, grid, changes or [])
     console = standard_output()
-    show = (lambda found: typer.echo(to_json(found))) if as_json else partial(print_status, console=console)
+    print_report = (lambda found: typer.echo(to_json(found))) if as_json else partial(print_status, console=console)
     if watch is None:
-        show(look(target, grids))
+        print_report(look(target, grids))
         return
     import time
 
-    worked = False
+    was_running = False
     while True:
         found = look(target, grids)
         if console.is_terminal and not as_json:
             console.clear()
-        show(found)
-        ended = worked and not _at_work(found)  # whoever was at it has gone, and left it as it is now
+        print_report(found)
+        ended = was_running and not _at_work(found)  # all drivers have gone
         if found.done or ended:
             return
-        worked = worked or _at_work(found)
+        was_running = was_running or _at_work(found)
         try:
             time.sleep(watch)
         except KeyboardInterrupt:
@@ -71,7 +71,7 @@ def _at_work(found: Status) -> bool:
 
 
 def _grids(store: Store, grid: str | None, changes: list[str]) -> list[KnownGrid]:
-    """The grids to look for: of a file, which is planned; or as the store knows them."""
+    """Return the grids to report on: planned from a file, or read from the store."""
     from augbench.core.errors import UserError
     from augbench.monitoring.known_grids import known_from_plan, known_from_store
 
@@ -87,8 +87,8 @@ def _grids(store: Store, grid: str | None, changes: list[str]) -> list[KnownGrid
     made = make_plan(loaded, store if store.exists() else None)
     if made.absent:
         raise UserError(
-            f"dataset '{made.absent[0]}' of grid '{grid}' is not at hand, and keys follow its files: "
-            f"ask for the grid by its name, --grid {loaded.name}, or see augbench datasets show {made.absent[0]}"
+            f"dataset '{made.absent[0]}' of grid '{grid}' is not available, and keys depend on its files: "
+            f"give the grid by its name, --grid {loaded.name}, or see augbench datasets show {made.absent[0]}"
         )
-    words = [grid, *(word for change in changes for word in ("--set", change))]
-    return [known_from_plan(made, store, words)]
+    arguments = [grid, *(argument for change in changes for argument in ("--set", change))]
+    return [known_from_plan(made, store, arguments)]

@@ -1,4 +1,4 @@
-"""A store's status -> terminal, and one JSON object."""
+"""Output of `augbench status`: text for the terminal, or one JSON object."""
 
 from __future__ import annotations
 
@@ -20,20 +20,19 @@ from augbench.monitoring.status import STAGES, STATES, Failed, GridStatus, Rate,
 from augbench.storage.leases import Driver
 
 FORMAT = 1
-"""Of the JSON object; raised when a field changes its meaning."""
-MOST = 10  # groups of equal failures that are printed
-KEYS = 3  # keys named of each
-HEADINGS = {"running": "in work"}
-ONE = {"searches": "search", "fidelity": "measurement"}  # of a stage, where it is not the word without its s
+"""Version of the JSON object; raised when a field changes its meaning."""
+MOST = 10  # groups of equal failures to print
+KEYS = 3  # keys to print per group
+ONE = {"searches": "search", "fidelity": "measurement"}  # irregular singulars of stages
 
 
 def to_json(status: Status) -> str:
-    """One line of JSON. Everything printable is ASCII: error texts may hold anything."""
+    """Format a status as one line of ASCII JSON, whatever error texts contain."""
     return json.dumps(as_dict(status), sort_keys=True, allow_nan=False)
 
 
 def as_dict(status: Status) -> dict[str, Any]:
-    """JSON values. Times are seconds, ``since`` an ISO 8601 time in UTC; null stands for what is not known."""
+    """Return a status as JSON values. Times are in seconds, ``since`` is ISO 8601 in UTC; null means unknown."""
     return {
         "format": FORMAT,
         "store": status.store,
@@ -76,7 +75,7 @@ def _grid_dict(grid: GridStatus) -> dict[str, Any]:
 
 
 def print_status(status: Status, console: Console) -> None:
-    """Print who is at work, and each grid: counts, rate, failures and how to try them again."""
+    """Print the drivers, and each grid: counts, rates, failures and the command to retry them."""
     console.print(Text(f"store {printable(status.store)}: {_at_work(status.drivers)}"), soft_wrap=True)
     for driver in status.drivers:
         console.print(Text(f"  {_driver_line(driver)}", style="" if driver.lives else "yellow"), soft_wrap=True)
@@ -95,17 +94,17 @@ def _driver_line(driver: Driver) -> str:
     leases = f"{len(driver.holds)} lease{'s' * (len(driver.holds) != 1)}"
     if not driver.lives:
         silent = f"silent for {_duration(driver.silence)}" if driver.silence is not None else "gone"
-        return f"{who}: {silent}; what is left of it ({leases}) may be taken over"
+        return f"{who}: {silent}; its work ({leases}) may be taken over"
     since = f" since {_utc(driver.since)}" if driver.since is not None else ""
     busy = f" ({_duration(driver.seconds)})" if driver.seconds is not None else ""
-    heard = f", last heard of {_duration(driver.silence)} ago" if driver.silence is not None else ""
-    return f"{who}: at work{since}{busy}, {leases}{heard}"
+    heartbeat = f", last heartbeat {_duration(driver.silence)} ago" if driver.silence is not None else ""
+    return f"{who}: at work{since}{busy}, {leases}{heartbeat}"
 
 
 def _grid(grid: GridStatus, store: str) -> RenderableType:
     parts: list[RenderableType] = [Text(f"{one_line(grid.name)}: {_headline(grid)}", style="bold"), _counts(grid)]
     if grid.blocked:
-        parts.append(Text(f"{_cells(grid.blocked)} of the missing wait in vain for what failed"))
+        parts.append(Text(f"{_cells(grid.blocked)} of the missing are blocked by failures"))
     parts += [Text(line, style="dim") for line in _rate_lines(grid)]
     parts += [Text(f"note: {note}", style="dim") for note in grid.notes]
     if grid.failures:
@@ -128,7 +127,7 @@ def _counts(grid: GridStatus) -> RenderableType:
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
     table.add_column("")
     for state in (*STATES, "total"):
-        table.add_column(HEADINGS.get(state, state), justify="right")
+        table.add_column(state, justify="right")
     for stage in STAGES:
         counts = grid.stages[stage]
         if counts and (total := sum(counts.values())):
@@ -149,7 +148,7 @@ def _rate_line(grid: GridStatus, what: str, rate: Rate) -> str:
     if not grid.drivers:
         return f"{what}: {rate.left:,} left, and nobody is at work on this grid"
     if rate.seconds is None:
-        return f"{what}: {rate.left:,} left; this store tells no times, so neither rate nor end are known"
+        return f"{what}: {rate.left:,} left; this store has no file times, so rate and time left are unknown"
     span = f"in the last {_duration(rate.seconds)}"
     if rate.per_minute is None or rate.eta_seconds is None:
         return f"{what}: {rate.left:,} left, none finished {span}"
@@ -158,7 +157,7 @@ def _rate_line(grid: GridStatus, what: str, rate: Rate) -> str:
 
 
 def _failure_lines(grid: GridStatus, store: str) -> list[Text]:
-    """Failures of one stage with equal errors together, the most frequent first."""
+    """Format failures, grouped by stage and error, the most frequent first."""
     groups: defaultdict[tuple[str, str], list[Failed]] = defaultdict(list)
     for failure in grid.failures:
         groups[failure.stage, failure.error].append(failure)
@@ -168,10 +167,10 @@ def _failure_lines(grid: GridStatus, store: str) -> list[Text]:
         lines += [Text(f"  {_what(group)}: {group[0].error}", style="red"), Text(f"    {_which(group)}")]
         if logged := next((failure.key for failure in group if failure.log), None):
             command = shlex.join(["augbench", "log", store, logged])
-            lines.append(Text(f"    what was said: {printable(command)}"))
+            lines.append(Text(f"    log: {printable(command)}"))
     if len(ordered) > MOST:
         lines.append(Text(f"  and {len(ordered) - MOST} other errors; --json gives them all"))
-    again = grid.again or "the command that began it, or see it here with --grid FILE"
+    again = grid.again or "the original command, or give --grid FILE to see it here"
     lines.append(Text(f"Try again: {printable(again)}"))
     return lines
 
@@ -187,8 +186,8 @@ def _which(group: Sequence[Failed]) -> str:
     tries = sorted({failure.attempts for failure in group})
     attempts = f"{tries[0]}" if len(tries) == 1 else f"{tries[0]} to {tries[-1]}"
     waiting = sum(failure.waiting for failure in group)
-    vain = f"; {_cells(waiting)} wait in vain" if waiting else ""
-    return f"{named}{more}; attempts: {attempts}{vain}"
+    blocked = f"; {_cells(waiting)} blocked" if waiting else ""
+    return f"{named}{more}; attempts: {attempts}{blocked}"
 
 
 def _cells(count: int) -> str:
@@ -200,7 +199,7 @@ def _utc(seconds: float | None) -> str | None:
 
 
 def _duration(seconds: float | None) -> str:
-    """``40 s``, ``12 min``, ``3 h 20 min``, ``2 d 5 h``."""
+    """Format a duration, such as ``40 s``, ``12 min``, ``3 h 20 min``, ``2 d 5 h``."""
     if seconds is None:
         return "?"
     whole = round(seconds)

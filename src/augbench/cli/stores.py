@@ -1,4 +1,4 @@
-"""`augbench store`: check."""
+"""`augbench store`: check a store."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-store_app = typer.Typer(help="Look after a store.", no_args_is_help=True)
+store_app = typer.Typer(help="Maintain a store.", no_args_is_help=True)
 
 
 def add_to(app: typer.Typer) -> None:
@@ -16,7 +16,7 @@ def add_to(app: typer.Typer) -> None:
 
 @store_app.command("check")
 def store_check(store: Annotated[str, typer.Argument(help="The store to look at: a folder or a URL.")]) -> None:
-    """Name every damaged file of a store."""
+    """Check a store; print every damaged file."""
     from augbench.core.errors import UserError
     from augbench.storage.store import Store
 

@@ -1,1 +1,1 @@
-"""The vocabulary: specs and keys, grid and plan, store, contracts. NumPy, pandas and pydantic only."""
+"""Core types of augbench: plug-in base classes, specs and keys, protocols, seeds. NumPy, pandas and pydantic only."""

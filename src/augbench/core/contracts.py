@@ -1,6 +1,6 @@
-"""What a plug-in author implements: `Dataset` and `Augmenter`, and what passes between them and the benchmark.
+"""Base classes of plug-ins: `Dataset` and `Augmenter`, and the `TrainView` that an augmenter reads.
 
-Nothing here loads torch or ray. A plug-in module is imported to be listed, so its heavy imports belong inside methods.
+Nothing here imports torch or ray. Listing plug-ins imports their modules, so heavy imports belong inside methods.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ GOOD = "good"
 """The label of a sample without a defect, in every dataset."""
 
 DEFECTIVE = "defective"
-"""In `Dataset.official_counts`: every label but `GOOD`."""
+"""In `Dataset.official_counts`: every label except `GOOD`."""
 
 SAMPLE_COLUMNS = ("id", "image", "mask", "label", "split", "group")
 
 
 class Settings(BaseModel):
-    """Base of every plug-in's nested ``Config``: an unknown key is an error, and a value cannot change later."""
+    """Base of every plug-in's nested ``Config``: frozen; an unknown key is an error."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -41,9 +41,9 @@ class Settings(BaseModel):
 class Dataset:
     """A table of samples and a way to read them.
 
-    A subclass sets the class attributes and implements `samples`; one whose masks are no pictures overrides
-    `decode_mask`, one that is not made of files `read_image`, `read_mask` and `fingerprint`. The docstring of the class
-    says which layout is expected, for `augbench datasets show`.
+    A subclass sets the class attributes and implements `samples`. It overrides `decode_mask` if its masks are not image
+    files, and `read_image`, `read_mask` and `fingerprint` if it is not made of files. `augbench datasets show` prints
+    the class docstring, which describes the expected layout.
     """
 
     name: ClassVar[str] = ""  # the file stem; set by `core.registry`
@@ -52,83 +52,85 @@ class Dataset:
     licence: ClassVar[str] = ""
     citation: ClassVar[str] = ""
     homepage: ClassVar[str] = ""
-    embedded: ClassVar[bool] = False  # True: results are labelled "mechanics, not evidence"
-    known: ClassVar[Mapping[str, str]] = {}  # sample id -> what is odd about it in the official archive
-    official_counts: Mapping[str, int] = {}  # "<split> <label>" or "<label>" -> pictures; `DEFECTIVE`: all but good
+    embedded: ClassVar[bool] = False  # True: toy data, so results are labelled "mechanics, not evidence"
+    known: ClassVar[Mapping[str, str]] = {}  # sample id -> known anomaly of the official archive
+    official_counts: Mapping[
+        str, int
+    ] = {}  # "<split> <label>" or "<label>" -> number of images; `DEFECTIVE`: all but good
     folds: int = 0  # 0: the split column of `samples` is the official split; k: grouped k-fold, an axis of the grid
 
     class Config(Settings):
-        """Settings every dataset has. Each says in its ``description`` what it means."""
+        """Settings of every dataset; the ``description`` of a field is its help text."""
 
-        root: Path | None = Field(None, description="the folder that holds its files; no part of any key")
+        root: Path | None = Field(None, description="the folder with the dataset's files; not part of any key")
 
-    location_settings: ClassVar[frozenset[str]] = frozenset({"root"})  # settings that are no part of a key
+    location_settings: ClassVar[frozenset[str]] = frozenset({"root"})  # settings that are not part of keys
 
     def __init__(self, config: Config | None = None) -> None:
         self.config = config if config is not None else self.Config()
 
     def samples(self) -> pd.DataFrame:
-        """One row a sample, sorted by ``id``, with the columns `SAMPLE_COLUMNS` (all str).
+        """Return one row per sample, sorted by ``id``, with the columns `SAMPLE_COLUMNS` (all str).
 
         ``image`` and ``mask`` are paths relative to the root ("" = no mask file), ``label`` is `GOOD` or a defect
-        class, ``split`` is "train" or "test" ("" where `folds` > 0), ``group`` names the physical item: samples of
-        one group never stand on both sides of a split.
+        class, ``split`` is "train" or "test" ("" where `folds` > 0), ``group`` names the physical item: a group is
+        never on both sides of a split.
 
         Raises:
-            UserError: the files are not there or not in the expected layout. `DatasetError` where single rows fail.
+            UserError: the files are missing or not in the expected layout. `DatasetError` if only some rows fail.
         """
         raise NotImplementedError(f"{type(self).__name__}.samples")
 
     def read_image(self, sample: Mapping[str, str]) -> np.ndarray:
-        """The picture of one row of `samples`: H,W,3 uint8, RGB."""
+        """Read the image of one row of `samples`: H,W,3 uint8, RGB."""
         path = self.root() / sample["image"]
         return decode_rgb(read_bytes(path), str(path))
 
     def read_mask(self, sample: Mapping[str, str]) -> np.ndarray | None:
-        """The defect's pixels of one row of `samples`: H,W bool, or None where the dataset has no mask for it."""
+        """Read the defect mask of one row of `samples`: H,W bool, or None if the dataset has no mask for it."""
         if not sample["mask"]:
             return None
         path = self.root() / sample["mask"]
         return self.decode_mask(read_bytes(path), str(path), sample["label"])
 
     def decode_mask(self, data: bytes, name: str, label: str) -> np.ndarray:
-        """A mask file's bytes as H,W bool; ``name`` is what errors call it, ``label`` the class of its picture."""
+        """Decode a mask file to H,W bool. Errors call it ``name``; ``label`` is the class of its image."""
         return decode_grey(data, name) > self.mask_threshold
 
-    mask_threshold: int = 0  # mask values above it are defect
+    mask_threshold: int = 0  # mask values above it count as defect
 
     def root(self) -> Path:
-        """The folder that holds the files.
+        """Return the folder with the dataset's files.
 
         Raises:
-            UserError: no root was given, or it is not a folder.
+            UserError: no root is set, or it is not a folder.
         """
         root = self.config.root
-        way = (
+        fix = (
             f"set datasets.{self.name}.root, or AUGBENCH_DATA to the folder that holds '{self.name}/'"
             f"{'; get it at ' + self.homepage if self.homepage else ''}"
         )
         if root is None:
-            raise UserError(f"dataset '{self.name}' has no root: {way}")
+            raise UserError(f"dataset '{self.name}' has no root: {fix}")
         if not Path(root).is_dir():
-            raise UserError(f"dataset '{self.name}': '{root}' is not a folder: {way}")
+            raise UserError(f"dataset '{self.name}': '{root}' is not a folder: {fix}")
         return Path(root)
 
     def files(self) -> list[Path]:
-        """Every file the fingerprint covers, in the order of `samples`."""
+        """List the files that the fingerprint covers, in the order of `samples`."""
         table = self.samples()
         names = [*table["image"], *(m for m in table["mask"] if m)]
         return [self.root() / name for name in names]
 
     def fingerprint(self) -> str:
-        """SHA-256 over the samples table and the digests of its files (hex). Reads every file once."""
+        """Compute the SHA-256 (hex) of the samples table and the digests of its files. Reads every file once."""
         total = hashlib.sha256(self.samples().to_json(orient="values").encode())
         for path in self.files():
             total.update(self._digests.get(_state(path)) or self.remember(path, read_bytes(path)))
         return total.hexdigest()
 
     def remember(self, path: Path, data: bytes) -> bytes:
-        """SHA-256 of a file that was just read, kept so that `fingerprint` need not read the unchanged file again."""
+        """Cache the SHA-256 of a file that was just read, so that `fingerprint` does not read it again if unchanged."""
         digest = self._digests[_state(path)] = hashlib.sha256(data).digest()
         return digest
 
@@ -137,41 +139,41 @@ class Dataset:
         return {}
 
     def classes(self) -> tuple[str, ...]:
-        """The defect classes, sorted: every label but `GOOD`."""
+        """Return the defect classes, sorted: every label except `GOOD`."""
         return tuple(sorted(set(self.samples()["label"]) - {GOOD}))
 
     def has_masks(self) -> bool:
-        """Whether defective samples come with masks."""
+        """Whether every defect sample has a mask file."""
         table = self.samples()
         return bool((table.loc[table["label"] != GOOD, "mask"] != "").all())
 
     def key_settings(self) -> dict:
-        """The settings that are part of keys: what differs from the defaults, but `location_settings`; JSON values."""
+        """Return the settings that enter keys: non-default values except `location_settings`, as JSON values."""
         settings = self.config.model_dump(mode="json", exclude_defaults=True)
         return {k: v for k, v in settings.items() if k not in self.location_settings}
 
     def check(self) -> list[str]:
-        """What differs from the official counts, one plain sentence each; empty when all is well."""
+        """List deviations from the official counts, one sentence each."""
         problems = []
         for what, expected in self.official_counts.items():
             found = self.count(what)
             if found != expected:
-                problems.append(f"{what}: {found} pictures, the official number is {expected}")
+                problems.append(f"{what}: {found} images, the official number is {expected}")
         return problems
 
     def count(self, what: str) -> int:
-        """Pictures of "<split> <label>" or "<label>", as `official_counts` names them."""
+        """Count the images of "<split> <label>" or "<label>", as named in `official_counts`."""
         table = self.samples()
         split, _, label = what.rpartition(" ")
         rows = table if not split else table[table["split"] == split]
         return int(((rows["label"] != GOOD) if label == DEFECTIVE else (rows["label"] == label)).sum())
 
     def home(self) -> Path:
-        """The folder that holds its files: the root, unless a setting names a part of it."""
+        """Return the folder to search for files: the root, or the part of it that a setting selects."""
         return self.root()
 
     def strays(self) -> list[str]:
-        """Picture files at `home` that the table leaves out: sorted paths relative to the root; no hidden ones."""
+        """List non-hidden image files below `home` that are not in the table: sorted paths relative to the root."""
         table, root = self.samples(), self.root()
         found = (path.relative_to(root) for path in self.home().rglob("*") if path.suffix.lower() in SUFFIXES)
         names = {path.as_posix() for path in found if not any(part.startswith(".") for part in path.parts)}
@@ -179,18 +181,18 @@ class Dataset:
 
 
 def _state(path: Path) -> tuple[str, int, int]:
-    """What tells that a file is still the one that was read."""
+    """Identify the version of a file by path, size and modification time."""
     try:
         stat = path.stat()
     except OSError:
-        return str(path), -1, -1  # reading it says what is wrong
+        return str(path), -1, -1  # reading the file raises the proper error
     return str(path), stat.st_size, stat.st_mtime_ns
 
 
 class TrainView:
-    """What an augmenter may see: training negatives, and of the positives only what it declared that it reads.
+    """The training data that an augmenter declared to read.
 
-    Held-out and test samples are not in here, so an augmenter cannot reach them.
+    It holds no held-out and no test samples, so an augmenter cannot reach them.
     """
 
     def __init__(
@@ -202,8 +204,16 @@ class TrainView:
         regime: Shots | None = None,
         regions: pd.DataFrame | None = None,
     ) -> None:
-        """``regime`` is how many shots were asked for; None where they are not read, or nobody said. ``regions`` are
-        the rows of all training positives, whatever the shots."""
+        """Select the visible rows.
+
+        Args:
+            dataset: reads images and masks.
+            negatives: rows of the training negatives.
+            shots: rows of the real defect samples to use.
+            reads: what the augmenter declared: a subset of negatives, shots, masks, regions.
+            regime: the requested number of shots; None if shots are not read or the number is unknown.
+            regions: rows of all training positives, independent of the shots.
+        """
         self.task = dataset.task
         self.regime = regime
         self._dataset = dataset
@@ -218,45 +228,45 @@ class TrainView:
 
     @property
     def negatives(self) -> pd.DataFrame:
-        """Rows of the training negatives, in a fixed order."""
+        """The rows of the training negatives, in a fixed order."""
         self._demand("negatives")
         return self._negatives
 
     @property
     def shots(self) -> pd.DataFrame:
-        """Rows of the real defective samples that may be used, in a fixed order (empty at zero-shot)."""
+        """The rows of the real defect samples to use, in a fixed order (empty at zero-shot)."""
         self._demand("shots")
         return self._shots
 
     def image(self, sample_id: str) -> np.ndarray:
-        """H,W,3 uint8 of a visible sample; KeyError for any other."""
+        """Read the image of a visible sample: H,W,3 uint8; KeyError for any other."""
         return self._dataset.read_image(self._rows[sample_id])
 
     def mask(self, sample_id: str) -> np.ndarray | None:
-        """H,W bool of a visible sample, None where it has no mask file; KeyError for any other."""
+        """Read the mask of a visible sample: H,W bool, None if it has no mask file; KeyError for any other."""
         self._demand("masks")
         return self._dataset.read_mask(self._rows[sample_id])
 
     @property
     def regions(self) -> tuple[str, ...]:
-        """Ids of all training positives that have a mask, whatever the shots, in a fixed order; no more of them."""
+        """The ids of all training positives with a mask, independent of the shots, in a fixed order."""
         self._demand("regions")
         return tuple(self._regions)
 
     def region(self, sample_id: str) -> np.ndarray | None:
-        """H,W bool: the mask of one of `regions`; KeyError for any other. Its picture stays hidden."""
+        """Read the mask of one of `regions`: H,W bool; KeyError for any other. Its image stays hidden."""
         self._demand("regions")
         return self._dataset.read_mask(self._regions[sample_id])
 
     def with_shots(self, ids: Sequence[str]) -> TrainView:
-        """A view of some of the shots; all else stays."""
+        """Return a view restricted to these shots; everything else is unchanged."""
         rows = self._shots[self._shots["id"].isin(ids)]
         part = TrainView(self._dataset, self._negatives, rows, self._reads, self.regime)
         part._regions = self._regions
         return part
 
     def reads(self, what: str) -> bool:
-        """Whether the augmenter declared that it reads this here: negatives, shots, masks or regions."""
+        """Whether the augmenter declared to read ``what``: negatives, shots, masks or regions."""
         return what in self._reads
 
     def _demand(self, what: str) -> None:
@@ -265,19 +275,19 @@ class TrainView:
 
 
 class Augmenter:
-    """One way of making synthetic defect images. The base class is the mechanism; a subclass overrides little."""
+    """A method that makes synthetic defect images. Subclasses override only what differs."""
 
     name: ClassVar[str] = ""  # the file stem; set by `core.registry`
     title: ClassVar[str] = ""
     paper: ClassVar[str] = ""
     licence: ClassVar[str] = ""
     tasks: ClassVar[frozenset[Task]] = frozenset({"detection"})
-    learns: ClassVar[bool] = False  # True: `adapt` writes an adapter before anything is generated
+    learns: ClassVar[bool] = False  # True: `adapt` trains an adapter before generation
     makes_images: ClassVar[bool] = True  # False: N_aug is always 0
-    not_runnable: ClassVar[str] = ""  # why `run` refuses it for now; it can still be planned
-    chunk_size: ClassVar[int] = 20  # pictures made and committed together; part of the pool's key
+    not_runnable: ClassVar[str] = ""  # why `run` refuses it; it can still be planned
+    chunk_size: ClassVar[int] = 20  # images generated and committed together; part of the pool's key
     uses_gpu: ClassVar[bool] = False
-    without_masks: ClassVar[str] = "take another augmenter, or a dataset with masks"  # the way out where it needs them
+    without_masks: ClassVar[str] = "take another augmenter, or a dataset with masks"  # advice if it needs masks
 
     class Config(Settings):
         """No settings by default."""
@@ -286,84 +296,86 @@ class Augmenter:
         self.config = config if config is not None else self.Config()
 
     def reads(self, shots: Shots) -> frozenset[str]:
-        """What of the training split it looks at in this shot regime: a subset of negatives, shots, masks, regions.
+        """Declare what it reads in this shot regime: a subset of negatives, shots, masks, regions.
 
-        "masks" are those of what it sees; "regions" are those of all training positives, whatever the shots. Keys hold
-        only what is read: an augmenter that reads no shots has one pool for all regimes and draws, so where it reads
-        no shots it reads the same in each of them.
+        "masks" are the masks of visible samples; "regions" are the masks of all training positives, independent of the
+        shots. Keys hold only what is read: an augmenter that reads no shots has one pool for all regimes and draws, so
+        it must read the same in each regime without shots.
         """
         return frozenset({"negatives"})
 
     def refuses(self, shots: Shots) -> str:
-        """Why this shot regime makes no sense for it ("" = it does); the plan drops such cells and says why."""
+        """Explain why it does not support this shot regime ("" = it does); the plan then drops the cells."""
         return ""
 
     def notes(self, shots: Shots) -> str:
-        """What a reader of its results in this regime must know, in a line; plans and reports print it ("" = none)."""
+        """Return one line of caveats about its results in this regime; plans and reports print it ("" = none)."""
         return ""
 
     def key_settings(self) -> dict:
-        """The settings that are part of keys: what differs from the defaults, as JSON values.
+        """Return the settings that enter keys: non-default values, as JSON values.
 
-        A setting that is added later leaves old keys as they are; a default that has been released is never changed.
-        Where a setting is a path, override this and put a digest of the content in its place.
+        So a setting that is added later leaves old keys unchanged; a released default must never change. If a setting
+        is a path, override this method and replace the path by a digest of the content.
         """
         return self.config.model_dump(mode="json", exclude_defaults=True)
 
     def parts(self) -> tuple[Part, ...]:
-        """The parts of a mixture; () for an augmenter that makes its own pictures. A mixture owns no images."""
+        """Return the parts of a mixture; () for an augmenter that generates images itself. A mixture owns no images."""
         return ()
 
     def candidates(self) -> tuple[Candidate, ...]:
-        """What a quality search tries before anything is learned from all shots; (): nothing is searched.
+        """Return the candidates of the quality search that runs before training on all shots; (): no search.
 
-        The engine runs the search; the augmenter that is used is `chosen`.
+        The engine runs the search and uses the augmenter that `chosen` returns.
         """
         return ()
 
     def scoring(self) -> Scoring:
-        """How the candidates are judged. Only asked where there are any."""
+        """Return how candidates are scored. Only called if there are any."""
         raise NotImplementedError(f"{type(self).__name__}.scoring")
 
     def chosen(self, settings: Mapping[str, Any]) -> Augmenter:
-        """The same augmenter with some settings in place of its own, and no search any more."""
+        """Return this augmenter with some settings replaced and without a search."""
         return type(self)(self.config.model_copy(update=dict(settings)))
 
     def embedded(self) -> bool:
-        """True when it uses weights shipped in this package: results are labelled "mechanics, not evidence"."""
+        """Whether it uses smoke-test weights of this package: results are labelled "mechanics, not evidence"."""
         return False
 
     def capacity(self, view: TrainView) -> int | None:
-        """How many pictures it can make from this view; None = as many as asked. The plan refuses a larger N_aug."""
+        """Return how many images it can make from this view; None = no limit. The plan refuses a larger N_aug."""
         return None
 
     def ready(self) -> None:
-        """Called once before a run starts: see that what it needs beside the datasets is there, or fetch it.
+        """Check, once before a run, that everything it needs besides the datasets is available, or download it.
 
         Raises:
-            UserError: it is not, for example weights that cannot be downloaded.
+            UserError: something is missing, for example weights that cannot be downloaded.
         """
 
-    def adapt(self, view: TrainView, out: Path, seed: int, room: AdaptContext) -> dict[str, Any] | None:
-        """Learn from the view and write files into the empty folder ``out`` (safetensors, JSON). Only if `learns`.
+    def adapt(self, view: TrainView, out: Path, seed: int, context: AdaptContext) -> dict[str, Any] | None:
+        """Train on the view and write files into the empty folder ``out`` (safetensors, JSON). Only if `learns`.
 
-        The result follows from view, settings and seed, whether or not it was interrupted and begun again.
+        The result depends on view, settings and seed only, also after an interruption and a restart.
 
         Returns:
-            JSON values for the adapter's record, e.g. losses; None: nothing to say.
+            JSON values for the adapter's record, e.g. losses; None: no values.
 
         Raises:
-            UserError: the view cannot serve it, or a setting does not fit.
+            UserError: the view lacks what it needs, or a setting does not fit.
         """
 
     def load(self, adapter: Path | None, device: str) -> None:
-        """Get ready to generate on ``device`` ("cpu", "cuda"); ``adapter`` is what `adapt` wrote, or None."""
+        """Prepare to generate on ``device`` ("cpu", "cuda"); ``adapter`` is the folder that `adapt` wrote, or None."""
 
     def generate(self, requests: Sequence[Request], view: TrainView) -> list[Synthetic]:
-        """One picture per request, in order. A picture depends on its request and the view alone (and, for diffusion,
-        on the fixed chunk it is made in), never on what was generated before.
+        """Generate one image per request, in order.
+
+        An image depends on its request and the view only (for diffusion also on its chunk, whose composition is
+        fixed), never on what was generated before.
 
         Raises:
-            UserError: the view cannot serve it (for example a source folder without pictures).
+            UserError: something it needs is missing (for example images in a source folder).
         """
         raise NotImplementedError(f"{type(self).__name__}.generate")

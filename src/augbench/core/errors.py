@@ -1,4 +1,4 @@
-"""The exceptions that a user can cause."""
+"""Exceptions for errors that a user can cause."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ if TYPE_CHECKING:
 
 
 class UserError(Exception):
-    """Something the user gave (a file, a key, an option) cannot be used.
+    """User input (a file, a key, an option) cannot be used.
 
-    The message is one line: it names the thing and the way out. The command line prints it without a traceback and
-    leaves with exit status 2.
+    The message is one line that names the input and how to fix it. The command line prints it without a traceback and
+    exits with status 2.
     """
 
 
 class StoreError(UserError):
-    """The store cannot be read or written: nothing could be committed any more, so a run ends instead of going on."""
+    """The store cannot be read or written. Nothing could be committed, so the run ends."""
 
 
 class DatasetError(UserError):
-    """Rows of a dataset's table cannot be made, for example because a mask that decides a label cannot be read.
+    """Some rows of a dataset's table cannot be built, for example because a mask that decides a label is unreadable.
 
-    ``table`` has the columns of `Dataset.samples`; a row whose label could not be told has the label "".
+    ``table`` has the columns of `Dataset.samples`; a row with an unknown label has the label "".
     """
 
     def __init__(self, name: str, problems: Sequence[str], table: pd.DataFrame) -> None:
@@ -36,20 +36,20 @@ class DatasetError(UserError):
         self.table = table
 
     def __reduce__(self) -> tuple:
-        return type(self), (self.name, self.problems, self.table)  # a worker's error travels to the driver
+        return type(self), (self.name, self.problems, self.table)  # Ray pickles errors of workers
 
 
-def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """`` (did you mean 'x'?)`` for the nearest known word, else the list of known words."""
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """Return `` (did you mean 'x'?)`` for the closest known name, else the list of known names."""
     known = sorted(known)
-    near = difflib.get_close_matches(word, known, n=1)
+    near = difflib.get_close_matches(name, known, n=1)
     if near:
         return f" (did you mean '{near[0]}'?)"
     return f" (known: {', '.join(known)})" if known else ""
 
 
 def listed(values: Iterable[str], most: int = 3) -> str:
-    """``'a', 'b', 'c' and 5 more``."""
+    """Join values as ``'a', 'b', 'c' and 5 more``."""
     values = list(values)
     quoted = [f"'{value}'" for value in values[:most]]
     if len(values) > most:

@@ -1,4 +1,4 @@
-"""Canonical text and digests: what every key is made of."""
+"""Canonical JSON and SHA-256 digests, from which keys are derived."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ import json
 
 
 def canonical_json(value: object) -> str:
-    """JSON with sorted keys and no spaces: one text for equal values, on every machine."""
+    """Return JSON with sorted keys and no spaces: equal values give the same text on every machine."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
 
 
 def digest(value: object) -> str:
-    """SHA-256 (hex) of the canonical JSON."""
+    """Return the SHA-256 (hex) of the canonical JSON."""
     return hashlib.sha256(canonical_json(value).encode()).hexdigest()

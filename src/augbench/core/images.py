@@ -1,8 +1,8 @@
-"""Picture files as arrays: read as they are meant, or refused by name; never silently something else.
+"""Read image files as arrays, or refuse files that Pillow would read wrongly without an error.
 
-Pillow drops the low byte of 16-bit RGB files, the transparent part of a picture, and all pages of a file but the first
-without a word; each of these is refused here. Palettes, 1-bit and CMYK files are converted, and what a camera marked
-as turned (EXIF) is read upright. Colour profiles are ignored, as everywhere in this field.
+Pillow silently drops the low byte of 16-bit RGB files, transparency, and all pages of a file except the first; such
+files are refused. Palette, 1-bit and CMYK files are converted, and the EXIF orientation is applied. Colour profiles are
+ignored, as usual in defect detection.
 """
 
 from __future__ import annotations
@@ -24,125 +24,134 @@ if TYPE_CHECKING:
     from PIL import Image
 
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"})
-"""Endings, in lower case, by which pictures are found in folders."""
+"""File suffixes, in lower case, of images in folders."""
 
-FORMATS = ("PNG", "JPEG", "MPO", "BMP", "TIFF", "WEBP", "GIF", "PPM")  # whose depth can be told; MPO: cameras' JPEG
+FORMATS = (
+    "PNG",
+    "JPEG",
+    "MPO",
+    "BMP",
+    "TIFF",
+    "WEBP",
+    "GIF",
+    "PPM",
+)  # with known bit depth; MPO: cameras' JPEG
 KINDS = {"1": "1-bit", "L": "8-bit grey", "P": "palette", "RGB": "8-bit RGB", "RGBA": "8-bit RGB with alpha"}
 EXIF_ORIENTATION = 0x0112
 
 
 @dataclass(frozen=True)
 class ImageFacts:
-    """How a picture is stored."""
+    """Storage format of an image file."""
 
-    format: str  # as Pillow calls it: "PNG", "JPEG", ...
-    kind: str  # of its pixels, e.g. "8-bit grey"
-    turned: bool  # its EXIF data say that it must be turned or mirrored to be upright
+    format: str  # Pillow's name: "PNG", "JPEG", ...
+    kind: str  # pixel format, e.g. "8-bit grey"
+    turned: bool  # its EXIF orientation rotates or mirrors it
 
 
 def read_rgb(path: Path) -> np.ndarray:
-    """An 8-bit picture file as H,W,3 uint8.
+    """Read an 8-bit image file as H,W,3 uint8.
 
     Raises:
-        UserError: the file is missing, truncated, no picture, or of a kind that would be read wrongly.
+        UserError: the file is missing, truncated, not an image, or of a format that Pillow would read wrongly.
     """
     return decode_rgb(read_bytes(path), str(path))
 
 
 def read_grey(path: Path) -> np.ndarray:
-    """An 8-bit mask file as H,W uint8; of a coloured one the brightest channel. Raises as `read_rgb`."""
+    """Read an 8-bit mask file as H,W uint8, the brightest channel of a coloured one. Raises as `read_rgb`."""
     return decode_grey(read_bytes(path), str(path))
 
 
 def read_bytes(path: Path) -> bytes:
-    """The content of a file of a dataset.
+    """Return the content of a dataset's file.
 
     Raises:
-        UserError: it is missing or cannot be read.
+        UserError: the file is missing or cannot be read.
     """
     try:
         return path.read_bytes()
     except FileNotFoundError:
-        raise UserError(f"picture '{path}' is missing: restore it, or take its row out of the dataset") from None
+        raise UserError(f"image '{path}' is missing: restore it, or remove its row from the dataset") from None
     except OSError as error:
-        raise UserError(f"picture '{path}' cannot be read ({error.strerror}): check its rights") from None
+        raise UserError(f"image '{path}' cannot be read ({error.strerror}): check its permissions") from None
 
 
 def decode_rgb(data: bytes, name: str) -> np.ndarray:
-    """The same as `read_rgb` from a file's bytes; ``name`` is what errors call it."""
-    with _opened(data, name) as picture:
-        return np.asarray(_upright(picture, name).convert("RGB"))
+    """Decode an image file's bytes as `read_rgb` does; errors call it ``name``."""
+    with _opened(data, name) as image:
+        return np.asarray(_upright(image, name).convert("RGB"))
 
 
 def decode_grey(data: bytes, name: str) -> np.ndarray:
-    """The same as `read_grey` from a mask file's bytes.
+    """Decode a mask file's bytes as `read_grey` does.
 
-    The brightest channel, not the luminance: a defect painted in dark blue, or with the small numbers of a palette,
-    must not fade to 0.
+    The result is the brightest channel, not the luminance: a defect drawn in dark blue, or with small palette values,
+    must not round to 0.
     """
-    with _opened(data, name) as picture:
-        upright = _upright(picture, name)
+    with _opened(data, name) as image:
+        upright = _upright(image, name)
         if upright.mode in ("1", "L"):
             return np.asarray(upright.convert("L"))
         return np.asarray(upright.convert("RGB")).max(axis=2)
 
 
 def look(data: bytes, name: str) -> ImageFacts:
-    """How the picture is stored; its pixels are not decoded. Raises as `decode_rgb`, where the header tells."""
-    with _opened(data, name) as picture:
-        turned = picture.getexif().get(EXIF_ORIENTATION, 1) not in (0, 1)
-        return ImageFacts(str(picture.format), KINDS.get(picture.mode, picture.mode), turned)
+    """Read the storage format without decoding pixels. Raises as `decode_rgb` for errors visible in the header."""
+    with _opened(data, name) as image:
+        turned = image.getexif().get(EXIF_ORIENTATION, 1) not in (0, 1)
+        return ImageFacts(str(image.format), KINDS.get(image.mode, image.mode), turned)
 
 
 @contextmanager
 def _opened(data: bytes, name: str) -> Iterator[Image.Image]:
-    """The picture, not yet decoded; whatever Pillow then stumbles over becomes one line."""
+    """Open an image without decoding it; turn any error of Pillow, also while decoding, into a `UserError`."""
     from PIL import Image, UnidentifiedImageError
 
     try:
-        with Image.open(io.BytesIO(data)) as picture:
-            _refuse(picture, name)
-            if picture.format == "PNG":  # Pillow does not look at the checksums of pixels: flipped bits would pass
-                with Image.open(io.BytesIO(data)) as whole:
-                    whole.verify()
-            yield picture
+        with Image.open(io.BytesIO(data)) as image:
+            _refuse(image, name)
+            if image.format == "PNG":  # Pillow does not check the CRC of pixel data by default
+                with Image.open(io.BytesIO(data)) as checked:
+                    checked.verify()
+            yield image
     except UnidentifiedImageError:
-        raise UserError(f"picture '{name}' cannot be read (no picture): restore it from the original archive") from None
+        raise UserError(f"image '{name}' cannot be read (not an image): restore it from the original archive") from None
     except Image.DecompressionBombError:
-        raise UserError(f"picture '{name}' has too many pixels to be decoded safely: cut it into parts") from None
+        raise UserError(f"image '{name}' has too many pixels to be decoded safely: split it into parts") from None
     except (OSError, SyntaxError, ValueError, EOFError, LookupError, TypeError, struct.error, zlib.error) as error:
-        raise UserError(f"picture '{name}' cannot be read ({error}): restore it from the original archive") from None
+        raise UserError(f"image '{name}' cannot be read ({error}): restore it from the original archive") from None
 
 
-def _refuse(picture: Image.Image, name: str) -> None:
-    if picture.format not in FORMATS:
-        raise UserError(f"picture '{name}' is a {picture.format} file: save it as PNG, JPEG, BMP, TIFF or WebP")
-    deep = _deep(picture)
+def _refuse(image: Image.Image, name: str) -> None:
+    if image.format not in FORMATS:
+        raise UserError(f"image '{name}' is a {image.format} file: save it as PNG, JPEG, BMP, TIFF or WebP")
+    deep = _deep(image)
     if deep:
-        raise UserError(f"picture '{name}' has {deep} pixels: convert it to 8 bits per channel")
-    pages = getattr(picture, "n_frames", 1)
-    if pages > 1 and picture.format != "MPO":  # in a camera's file the others are previews
-        raise UserError(f"picture '{name}' holds {pages} pictures: save each as a file of its own")
+        raise UserError(f"image '{name}' has {deep} pixels: convert it to 8 bits per channel")
+    pages = getattr(image, "n_frames", 1)
+    if pages > 1 and image.format != "MPO":  # the other images of a camera's file are previews
+        raise UserError(f"image '{name}' holds {pages} images: save each in its own file")
 
 
-def _deep(picture: Image.Image) -> str:
-    """How pixels of more than 8 bits a channel are called, "" where there are none."""
-    if picture.mode.startswith(("I", "F")):
-        return picture.mode
-    for tile in picture.tile:
+def _deep(image: Image.Image) -> str:
+    """Name the pixel format if it has more than 8 bits per channel, else ""."""
+    if image.mode.startswith(("I", "F")):
+        return image.mode
+    for tile in image.tile:
         arguments = tile[3] if isinstance(tile[3], tuple) else (tile[3],)
-        if any(isinstance(value, str) and ";16" in value and picture.format in ("PNG", "TIFF") for value in arguments):
-            return f"16-bit {picture.mode}"
-        if picture.format == "PPM" and any(isinstance(value, int) and value > 255 for value in arguments):
-            return f"16-bit {picture.mode}"  # the largest value of a channel
+        if any(isinstance(value, str) and ";16" in value and image.format in ("PNG", "TIFF") for value in arguments):
+            return f"16-bit {image.mode}"
+        if image.format == "PPM" and any(isinstance(value, int) and value > 255 for value in arguments):
+            return f"16-bit {image.mode}"  # the largest value of a channel
     return ""
 
 
-def _upright(picture: Image.Image, name: str) -> Image.Image:
-    """Decoded and turned as its EXIF data say; refused where a pixel is not opaque: what lies below was never meant."""
+def _upright(image: Image.Image, name: str) -> Image.Image:
+    """Decode and apply the EXIF orientation. Refuse non-opaque pixels: their hidden colour is arbitrary."""
     from PIL import ImageOps
 
-    upright = ImageOps.exif_transpose(picture)
+    upright = ImageOps.exif_transpose(image)
     if upright.has_transparency_data and int(np.asarray(upright.convert("RGBA"))[..., 3].min()) < 255:
-        raise UserError(f"picture '{name}' has transparent pixels: put it on a background and save it as RGB")
+        raise UserError(f"image '{name}' has transparent pixels: put it on a background and save it as RGB")
     return upright

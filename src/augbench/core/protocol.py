@@ -1,4 +1,4 @@
-"""Protocols: how a classifier is trained and judged. Presets are YAML files in ``assets/protocols``."""
+"""Protocols: how a classifier is trained and evaluated. Presets are YAML files in ``assets/protocols``."""
 
 from __future__ import annotations
 
@@ -14,20 +14,22 @@ from augbench.core.hashing import digest
 
 
 class Protocol(BaseModel):
-    """Every number that decides a training and its score. All of it is part of a cell's key."""
+    """Everything that determines a training and its evaluation. All of it is part of a cell's key."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     name: str
-    # picture
+    # image
     width: int = Field(ge=8, le=4096)
     height: int = Field(ge=8, le=4096)
-    crop: Literal["none", "centre"] = "none"  # centre: cut to the target's aspect first, so that nothing is stretched
-    # (width, height) that every picture, real or synthetic, is first resized to; None: once is enough
+    crop: Literal["none", "centre"] = (
+        "none"  # centre: crop to the target's aspect ratio first, so that nothing is stretched
+    )
+    # (width, height) to which every image, real or synthetic, is resized first; None: resize only once
     resize_first: tuple[Annotated[int, Field(ge=8, le=4096)], Annotated[int, Field(ge=8, le=4096)]] | None = None
-    mean: tuple[float, float, float] = (0.485, 0.456, 0.406)  # ImageNet, of pixel values in [0, 1]
+    mean: tuple[float, float, float] = (0.485, 0.456, 0.406)  # of ImageNet, for pixel values in [0, 1]
     std: tuple[float, float, float] = (0.229, 0.224, 0.225)
-    flip: bool = False  # online random flips, both axes; none of the papers flips
+    flip: bool = False  # random flips along both axes; none of the papers uses them
     # classifier
     backbone: str = "resnet50"  # a timm model name
     weights: str = "timm"  # "timm": the name's pretrained weights; "scratch"; or a path to a local safetensors file
@@ -42,23 +44,27 @@ class Protocol(BaseModel):
     sampler: Literal["balanced", "shuffle"] = "balanced"
     epoch_pictures: int | None = Field(
         default=None, ge=2
-    )  # in one epoch; None: 2 x positives (balanced), all (shuffle)
+    )  # samples per epoch; None: 2 x positives (balanced), all (shuffle)
     batchnorm: Literal["train", "eval_after_first_epoch"] = "train"
     precision: Literal["fp32", "bf16"] = "fp32"
-    threads_per_cell: int = Field(default=1, ge=1)  # CPU threads: a different number gives different last digits
-    # judging
-    test_share: float | None = Field(default=None, gt=0, lt=1)  # None: k folds; only where no split is official
+    threads_per_cell: int = Field(default=1, ge=1)  # CPU threads; the number changes rounding errors
+    # evaluation
+    test_share: float | None = Field(
+        default=None, gt=0, lt=1
+    )  # None: k folds; ignored if the dataset has an official split
     eval_batch: int = Field(default=64, ge=1)
-    eval_every: int = Field(default=1, ge=1)  # epochs between points of the test curve; the last is always there
-    ap: Literal["trapezoidal", "step"] = "step"  # which of the two is "AP" in the tables; both are recorded
-    holdout: float = Field(default=0.0, ge=0, lt=0.5)  # share of training negatives kept out to choose a threshold
-    false_alarm_rate: float = Field(default=0.01, gt=0, lt=1)  # on the held-out negatives; sets that threshold
+    eval_every: int = Field(
+        default=1, ge=1
+    )  # epochs between points of the test curve; the last epoch is always evaluated
+    ap: Literal["trapezoidal", "step"] = "step"  # which definition tables call "AP"; both are recorded
+    holdout: float = Field(default=0.0, ge=0, lt=0.5)  # share of training negatives held out to choose a threshold
+    false_alarm_rate: float = Field(default=0.01, gt=0, lt=1)  # FPR on the held-out negatives that sets the threshold
     # prose
     about: str = ""
-    sources: dict[str, str] = {}  # field, or several with commas -> where the value comes from
+    sources: dict[str, str] = {}  # field, or several separated by commas -> source of the value
 
     def source_of(self, field: str) -> str:
-        """Where that field's value comes from; "" where the protocol does not say."""
+        """Return the source of that field's value; "" if the protocol names none."""
         if field in self.sources:
             return self.sources[field]
         several = (text for names, text in self.sources.items() if field in names.replace(" ", "").split(","))
@@ -66,10 +72,10 @@ class Protocol(BaseModel):
 
     @cached_property
     def key_fields(self) -> dict[str, Any]:
-        """What enters keys: everything that differs from the defaults, but the prose.
+        """The fields that enter keys: non-default values, without the prose.
 
-        So a field that is added later, with a default that means "as before", leaves old keys as they are. A default
-        that has been released is never changed.
+        So a field that is added later, with a default that means "as before", leaves old keys unchanged. A released
+        default must never change.
         """
         fields = self.model_dump(mode="json", exclude={"about", "sources"}, exclude_defaults=True)
         if self.weights not in ("timm", "scratch"):
@@ -78,36 +84,36 @@ class Protocol(BaseModel):
 
     @cached_property
     def digest(self) -> str:
-        """SHA-256 of `key_fields`."""
+        """The SHA-256 of `key_fields`."""
         return digest(self.key_fields)
 
     def changed(self, **fields: Any) -> Protocol:
-        """A copy with other values; its name says which, so that it is not taken for the preset."""
+        """Return a copy with other values; its name lists them, so that it is not confused with the preset."""
         suffix = "".join(f"+{k}={v}" for k, v in sorted(fields.items()))
         return self.under_name(self.name + suffix, **fields)
 
     def under_name(self, name: str, **fields: Any) -> Protocol:
-        """A copy with a name and other values. A changed field no longer claims the source of the value it had."""
+        """Return a copy with a name and other values. The source of a changed field is replaced."""
         was = {field: getattr(self, field) for field in fields if field in PROTOCOL_NUMBERS}
         sources = self.sources | {field: f"changed; {self.name} has {value}" for field, value in was.items()}
         return make_protocol({**self.model_dump(), "sources": sources, **fields, "name": name})
 
 
 PROSE = ("name", "about", "sources")
-"""The fields of a `Protocol` that decide no number. (The name is part of keys all the same: it stands in tables.)"""
+"""The fields of a `Protocol` that influence no number. The name is nevertheless part of keys: tables print it."""
 
 PROTOCOL_NUMBERS = tuple(field for field in Protocol.model_fields if field not in PROSE)
-"""The fields of a `Protocol` that decide numbers. Each has a source in every preset."""
+"""The fields of a `Protocol` that influence numbers. Every preset gives a source for each."""
 
 SWITCHES: dict[str, dict[str, str]] = {
     "crop": {
-        "none": "the whole picture is resized; where its aspect differs it is stretched",
-        "centre": "the largest centred part with the target's aspect, then resized: nothing is stretched",
+        "none": "the whole image is resized; a different aspect ratio is stretched",
+        "centre": "the largest centred crop with the target's aspect ratio is resized: nothing is stretched",
     },
     "weights": {
-        "timm": "the pretrained weights that timm has under the backbone's name",
-        "scratch": "a random start",
-        "FILE.safetensors": "a local file; the new last layer starts at random",
+        "timm": "timm's pretrained weights of the backbone",
+        "scratch": "randomly initialised",
+        "FILE.safetensors": "a local file; the new last layer is randomly initialised",
     },
     "optimiser": {
         "sgd": "stochastic gradient descent",
@@ -115,38 +121,38 @@ SWITCHES: dict[str, dict[str, str]] = {
         "adamw": "Adam with decoupled weight decay",
     },
     "schedule": {
-        "constant": "the learning rate stays",
-        "cosine": "the learning rate falls to 0 along half a cosine, step by step",
+        "constant": "the learning rate is constant",
+        "cosine": "the learning rate decays to 0 along half a cosine, step by step",
     },
     "sampler": {
-        "balanced": "as many negatives as positives in an epoch (in recognition without good pictures: as many of each "
-        "class); none comes again before all others of its kind came",
-        "shuffle": "all pictures alike, in a new order each epoch; none comes again before all others came",
+        "balanced": "as many negatives as positives per epoch (in recognition without normal images: as many of each "
+        "class), drawn without replacement until a class is exhausted",
+        "shuffle": "all images, in a new order each epoch, drawn without replacement until all are used",
     },
     "batchnorm": {
         "train": "every epoch trains with the statistics of each batch",
-        "eval_after_first_epoch": "from the second epoch on the model stays in eval mode while it trains, so running "
-        "statistics stand still: what happens where model.train() is called once before the loop and an evaluation "
-        "that calls model.eval() ends each epoch",
+        "eval_after_first_epoch": "from the second epoch on the model trains in eval mode, so running statistics are "
+        "frozen: this happens if model.train() is called once before the loop and each epoch ends with an evaluation "
+        "that calls model.eval()",
     },
     "precision": {
         "fp32": "32-bit floats throughout",
-        "bf16": "the forward pass of training in bfloat16 (autocast); judging always in fp32",
+        "bf16": "the forward pass of training in bfloat16 (autocast); evaluation always in fp32",
     },
     "ap": {
         "trapezoidal": "AP is the area under the precision-recall curve by the trapezoidal rule",
         "step": "AP is the sum of precision times the gain in recall (scikit-learn's average_precision_score)",
     },
 }
-"""Named choices: field -> value -> what it does."""
+"""The choices of a field and their meaning: field -> value -> description."""
 
 
 @cache
 def weights_digest(path: str) -> str:
-    """``sha256:...`` of a local weights file: a key follows the content, not the path.
+    """Return ``sha256:...`` of a local weights file: keys depend on the content, not on the path.
 
     Raises:
-        UserError: there is no such file.
+        UserError: the file does not exist.
     """
     import hashlib
     from pathlib import Path
@@ -154,17 +160,17 @@ def weights_digest(path: str) -> str:
     if not Path(path).is_file():
         raise UserError(
             f"protocol weights: '{path}' is not a file: give a .safetensors file, 'timm' (pretrained by name) "
-            "or 'scratch' (random start)"
+            "or 'scratch' (randomly initialised)"
         )
     with Path(path).open("rb") as file:
         return "sha256:" + hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def make_protocol(fields: dict[str, Any]) -> Protocol:
-    """A `Protocol` from a mapping.
+    """Create a `Protocol` from a mapping.
 
     Raises:
-        UserError: an unknown field or a value out of range, named.
+        UserError: an unknown field or a value out of range.
     """
     try:
         return Protocol(**fields)
@@ -173,7 +179,7 @@ def make_protocol(fields: dict[str, Any]) -> Protocol:
 
 
 def first_problem(error: ValidationError, model: type[BaseModel]) -> str:
-    """The first problem of a pydantic error as one plain sentence."""
+    """Format the first problem of a pydantic error as one sentence."""
     problem = error.errors()[0]
     where = ".".join(map(str, problem["loc"]))
     if problem["type"] == "extra_forbidden":
@@ -181,7 +187,9 @@ def first_problem(error: ValidationError, model: type[BaseModel]) -> str:
     if problem["type"] == "missing" or (problem["type"] == "too_short" and not problem["input"]):
         return f"'{where}' is missing or empty"
     if problem["type"] == "string_pattern_mismatch":
-        return f"'{where}': '{problem['input']}' may hold letters, digits and underscores, and begins with a letter"
+        return (
+            f"'{where}': '{problem['input']}' may contain letters, digits and underscores, and must begin with a letter"
+        )
     if problem["type"] == "value_error":
         return f"'{where}': {problem['ctx']['error']}"
     if where.startswith("shots."):
@@ -190,16 +198,16 @@ def first_problem(error: ValidationError, model: type[BaseModel]) -> str:
 
 
 def preset_names() -> list[str]:
-    """Names of the presets, sorted."""
+    """Return the names of the presets, sorted."""
     folder = resources.files("augbench") / "assets" / "protocols"
     return sorted(entry.name.removesuffix(".yaml") for entry in folder.iterdir() if entry.name.endswith(".yaml"))
 
 
 def load_preset(name: str) -> Protocol:
-    """The preset of that name.
+    """Load the preset of that name.
 
     Raises:
-        UserError: there is none.
+        UserError: it does not exist.
     """
     names = preset_names()
     if name not in names:

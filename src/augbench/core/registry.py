@@ -1,4 +1,7 @@
-"""Finding plug-ins: file stem = registered name; entry points; ``--plugin FILE``. No hand-kept list anywhere."""
+"""Plug-in discovery: modules of the packages ``datasets`` and ``augmenters``, entry points, ``--plugin FILE``.
+
+The file stem is the registered name; there is no manual list.
+"""
 
 from __future__ import annotations
 
@@ -21,59 +24,59 @@ from augbench.core.protocol import first_problem
 ROOMS: dict[str, type] = {"datasets": Dataset, "augmenters": Augmenter}
 
 _found: dict[str, dict[str, type]] = {}
-_versions: dict[tuple[str, str], str] = {}  # (room, name) -> what tells its code apart; none for our own
-_files: dict[str, bytes] = {}  # what --plugin added: its path here and its text, which workers elsewhere load
+_versions: dict[tuple[str, str], str] = {}  # (kind, name) -> code version; none for augbench's own plug-ins
+_files: dict[str, bytes] = {}  # files of --plugin: path -> content, which is sent to workers
 
 
-def find(room: str) -> dict[str, type]:
-    """All plug-ins of ``room`` ("datasets" or "augmenters"): name -> class, sorted by name."""
-    if room not in _found:
+def find(kind: str) -> dict[str, type]:
+    """Return all plug-ins of a kind ("datasets" or "augmenters"): name -> class, sorted by name."""
+    if kind not in _found:
         found = {}
-        package = importlib.import_module(f"augbench.{room}")
+        package = importlib.import_module(f"augbench.{kind}")
         for info in pkgutil.iter_modules(package.__path__):
             if not info.name.startswith("_"):
-                module = importlib.import_module(f"augbench.{room}.{info.name}")
-                found[info.name] = _the_class(module, ROOMS[room], info.name)
-        for entry in importlib.metadata.entry_points(group=f"augbench.{room}"):
+                module = importlib.import_module(f"augbench.{kind}.{info.name}")
+                found[info.name] = _the_class(module, ROOMS[kind], info.name)
+        for entry in importlib.metadata.entry_points(group=f"augbench.{kind}"):
             if entry.name in found:
-                raise UserError(f"entry point '{entry.value}': '{entry.name}' is already one of the {room}")
+                raise UserError(f"entry point '{entry.value}': '{entry.name}' is already one of the {kind}")
             found[entry.name] = _named(entry.load(), entry.name)
-            _versions[room, entry.name] = f"{entry.dist.name}=={entry.dist.version}" if entry.dist else entry.value
-        _found[room] = dict(sorted(found.items()))
-    return _found[room]
+            _versions[kind, entry.name] = f"{entry.dist.name}=={entry.dist.version}" if entry.dist else entry.value
+        _found[kind] = dict(sorted(found.items()))
+    return _found[kind]
 
 
-def get(room: str, name: str) -> type:
-    """The plug-in class of that name.
+def get(kind: str, name: str) -> type:
+    """Return the plug-in class of that name.
 
     Raises:
-        UserError: there is none.
+        UserError: it does not exist.
     """
-    found = find(room)
+    found = find(kind)
     if name not in found:
-        raise UserError(f"{room.removesuffix('s')} '{name}' does not exist{did_you_mean(name, found)}")
+        raise UserError(f"{kind.removesuffix('s')} '{name}' does not exist{did_you_mean(name, found)}")
     return found[name]
 
 
-def make(room: str, name: str, settings: dict[str, Any], where: str = "") -> Any:
-    """A plug-in with its settings checked against its ``Config``.
+def make(kind: str, name: str, settings: dict[str, Any], where: str = "") -> Any:
+    """Instantiate a plug-in with settings validated by its ``Config``.
 
     Raises:
-        UserError: no such plug-in, an unknown setting, or a value out of range, named.
+        UserError: no such plug-in, an unknown setting, or a value out of range.
     """
-    plugin = get(room, name)
+    plugin = get(kind, name)
     try:
         config = plugin.Config(**settings)
     except ValidationError as error:
-        raise UserError(f"{where or f'{room}.{name}'}: {first_problem(error, plugin.Config)}") from None
+        raise UserError(f"{where or f'{kind}.{name}'}: {first_problem(error, plugin.Config)}") from None
     return plugin(config)
 
 
 def load_file(path: str | Path) -> None:
-    """Add the plug-ins of one Python file (``--plugin FILE``); the file's stem is the plug-in's name.
+    """Register the plug-ins of one Python file (``--plugin FILE``) under the file's stem.
 
     Raises:
-        UserError: no such file, or no plug-in in it.
+        UserError: the file does not exist or defines no plug-in.
     """
     path = Path(path).resolve()
     if not path.is_file():
@@ -82,20 +85,20 @@ def load_file(path: str | Path) -> None:
 
 
 def load_text(file: str, text: bytes) -> None:
-    """Add the plug-ins of a Python file that lies on another machine, or did: on this one nothing is read.
+    """Register the plug-ins of a Python file from its content; the path need not exist on this machine.
 
     Args:
-        file: its path there; the stem is the plug-in's name.
-        text: what it holds.
+        file: the path on the machine of the driver; the stem is the plug-in's name.
+        text: the content.
 
     Raises:
-        UserError: its name could be no plug-in's, it does not run, or there is no plug-in in it.
+        UserError: the stem is not a valid name, the code raises, or the file defines no plug-in.
     """
     if file in _files:
         return
     path = Path(file)
     if path.suffix != ".py" or not path.stem.isidentifier():
-        raise UserError(f"--plugin '{path}': not a Python file whose name could be a plug-in's: call it NAME.py")
+        raise UserError(f"--plugin '{path}': not a Python file named after a plug-in: call it NAME.py")
     module = ModuleType(f"augbench_plugin_{path.stem}")
     module.__file__ = file
     sys.modules[module.__name__] = module
@@ -103,34 +106,34 @@ def load_text(file: str, text: bytes) -> None:
         exec(compile(text, file, "exec", dont_inherit=True), vars(module))  # noqa: S102 - running it is what --plugin asks for
     except Exception as error:
         raise UserError(f"--plugin '{path}': {type(error).__name__}: {error}") from error
-    rooms = [room for room, base in ROOMS.items() if _own_classes(module, base)]
-    if not rooms:
+    kinds = [kind for kind, base in ROOMS.items() if _own_classes(module, base)]
+    if not kinds:
         raise UserError(f"--plugin '{path}': defines no subclass of Dataset or Augmenter")
-    for room in rooms:
-        if path.stem in find(room):
-            raise UserError(f"--plugin '{path}': '{path.stem}' is already one of the {room}: rename the file")
-    for room in rooms:
-        find(room)[path.stem] = _the_class(module, ROOMS[room], path.stem)
-        _versions[room, path.stem] = "sha256:" + hashlib.sha256(text).hexdigest()
+    for kind in kinds:
+        if path.stem in find(kind):
+            raise UserError(f"--plugin '{path}': '{path.stem}' is already one of the {kind}: rename the file")
+    for kind in kinds:
+        find(kind)[path.stem] = _the_class(module, ROOMS[kind], path.stem)
+        _versions[kind, path.stem] = "sha256:" + hashlib.sha256(text).hexdigest()
     _files[file] = text
 
 
-def version(room: str, name: str) -> dict[str, str]:
-    """``{"plugin": ...}`` for keys: a file's digest or a package's version, so that changed code makes new results.
+def version(kind: str, name: str) -> dict[str, str]:
+    """Return ``{"plugin": ...}`` for keys: a file's digest or a package's version, so that changed code gets new keys.
 
-    Empty for augbench's own plug-ins: what they make never changes under one name.
+    Empty for augbench's own plug-ins: their results never change under one name.
     """
-    find(room)
-    return {"plugin": _versions[room, name]} if (room, name) in _versions else {}
+    find(kind)
+    return {"plugin": _versions[kind, name]} if (kind, name) in _versions else {}
 
 
 def loaded_files() -> dict[str, bytes]:
-    """The files that were added in this process: path -> text, as `load_text` takes them."""
+    """Return the files registered in this process: path -> content, the arguments of `load_text`."""
     return dict(_files)
 
 
 def _own_classes(module: ModuleType, base: type) -> list[type]:
-    """Public subclasses of ``base`` that are defined in ``module`` itself."""
+    """Return the public subclasses of ``base`` defined in ``module`` itself."""
     return [
         value
         for name, value in vars(module).items()

@@ -1,6 +1,6 @@
-"""Specs: the frozen descriptions of searches, adapters, pools, fidelity and cells; the one place of their keys.
+"""Specs: frozen descriptions of searches, adapters, pools, fidelity and cells, and their keys.
 
-A key is a readable prefix and the start of a hash of the spec's canonical JSON, for example
+A key is a readable prefix and the first digits of a hash of the spec's canonical JSON, for example
 ``ksdd2-inout-few5-n100-s2-1f3a9c02``. Bump `SCHEMA` when the meaning of a field changes.
 """
 
@@ -16,16 +16,16 @@ from augbench.core.hashing import digest
 from augbench.core.protocol import Protocol, make_protocol
 
 SCHEMA = 1
-HASH_LENGTH = 8  # the prefix already separates everything but settings and protocols
+HASH_LENGTH = 8  # enough, since the prefix separates everything except settings and protocols
 
 
 def regime(shots: Shots | None) -> str:
-    """``zero``, ``few5`` or ``full``: the shot regime as it appears in keys and tables."""
+    """Return the name of the shot regime in keys and tables: ``zero``, ``few5`` or ``full``."""
     return "full" if shots == "all" else "zero" if not shots else f"few{shots}"
 
 
 class _Keyed:
-    """A spec with a key. Subclasses give `kind`, `identity` (what is hashed) and `prefix` (what is read)."""
+    """A spec with a key. Subclasses define `kind`, `identity` (the hashed values) and `prefix` (the readable part)."""
 
     kind: str
     identity: dict[str, Any]
@@ -33,66 +33,68 @@ class _Keyed:
 
     @cached_property
     def key(self) -> str:
-        """The readable prefix and eight hex digits."""
+        """The prefix and eight hex digits."""
         return f"{self.prefix}-{digest({'schema': SCHEMA, 'kind': self.kind, **self.identity})[:HASH_LENGTH]}"
 
 
 @dataclass(frozen=True)
 class DataSpec:
-    """Which samples a stage may see: a dataset (by content), a fold, and the share of negatives held out."""
+    """The samples that a stage may see: a dataset (by content), a fold, and the share of held-out negatives."""
 
     name: str  # the plug-in
-    alias: str  # its name in tables and keys; the same as `name` unless the grid says otherwise
-    settings: Mapping[str, Any]  # without locations
-    fingerprint: str  # of table and files; "absent" while the files are not at hand
+    alias: str  # its name in tables and keys; `name` unless the grid sets another
+    settings: Mapping[str, Any]  # without locations such as root
+    fingerprint: str  # of table and files; "absent" if the files are not available
     fold: int | None
     holdout: float
     classes: tuple[str, ...] = ()  # recognition: the defect classes, in pool order; () in detection
-    test_share: float | None = None  # the fold is a draw of this share to test on; None: it is one of k folds
+    test_share: float | None = None  # the fold is a random test split of this share; None: one of k folds
 
     @cached_property
     def identity(self) -> dict[str, Any]:
-        """What of it is part of keys (the classes follow from the fingerprint)."""
+        """The fields that enter keys (the fingerprint determines the classes)."""
         fields = ("name", "settings", "fingerprint", "fold", "holdout")
-        share = {} if self.test_share is None else {"test_share": self.test_share}  # absent: keys stay as they were
+        share = (
+            {} if self.test_share is None else {"test_share": self.test_share}
+        )  # no entry for None, as in older keys
         return {field: getattr(self, field) for field in fields} | share
 
     @cached_property
     def digest(self) -> str:
-        """SHA-256 of `identity`."""
+        """The SHA-256 of `identity`."""
         return digest(self.identity)
 
     @cached_property
     def prefix(self) -> str:
-        """The dataset as it begins a key: ``ksdd2`` or, with folds, ``magnetic_tile-f0``."""
+        """The first part of keys: ``ksdd2`` or, with folds, ``magnetic_tile-f0``."""
         return self.alias if self.fold is None else f"{self.alias}-f{self.fold}"
 
     def as_dict(self) -> dict[str, Any]:
-        """JSON values; `DataSpec.from_dict` is the way back."""
+        """Return JSON values; inverse of `DataSpec.from_dict`."""
         return {**self.identity, "alias": self.alias, "classes": list(self.classes)}
 
     @classmethod
     def from_dict(cls, value: Mapping[str, Any]) -> DataSpec:
-        """The way back from `as_dict`."""
+        """Create it from the result of `as_dict`."""
         return cls(**{**value, "classes": tuple(value["classes"])})
 
 
 @dataclass(frozen=True)
 class AugmenterSpec:
-    """An augmenter by name and settings; `alias` names it in tables, so one plug-in can stand in several rows."""
+    """An augmenter by name and settings; `alias` is its name in tables, so one plug-in can have several rows."""
 
     name: str
     alias: str
-    settings: Mapping[str, Any]  # as the plug-in takes them
-    key_settings: Mapping[str, Any]  # as they enter keys: paths replaced by content
+    settings: Mapping[str, Any]  # arguments of the plug-in's ``Config``
+    key_settings: Mapping[str, Any]  # settings that enter keys, with paths replaced by digests
 
     @cached_property
     def digest(self) -> str:
-        """SHA-256 of name and key settings; the alias is not part of it, so equal settings share pools."""
+        """The SHA-256 of name and key settings. The alias is not part of it, so equal settings share pools."""
         return digest({"name": self.name, "settings": self.key_settings})
 
     def as_dict(self) -> dict[str, Any]:
-        """JSON values; `AugmenterSpec(**value)` is the way back."""
+        """Return JSON values; inverse of `AugmenterSpec(**value)`."""
         return {
             "name": self.name,
             "alias": self.alias,
@@ -103,18 +105,18 @@ class AugmenterSpec:
 
 @dataclass(frozen=True)
 class AdapterSpec(_Keyed):
-    """What an augmenter learns before generating. One serves all seeds and all N_aug."""
+    """The weights that an augmenter trains before it generates, shared by all seeds and N_aug."""
 
     data: DataSpec
     augmenter: AugmenterSpec
     shots: Shots | None  # None: the augmenter does not read them in this regime
     draw: int | None
-    regions: bool = False  # it reads the masks of all training positives
+    regions: bool = False  # whether the augmenter reads the masks of all training positives
     kind = "adapter"
 
     @cached_property
     def identity(self) -> dict[str, Any]:
-        """What is hashed."""
+        """The hashed values."""
         return {
             "data": self.data.digest,
             "augmenter": self.augmenter.digest,
@@ -125,11 +127,11 @@ class AdapterSpec(_Keyed):
 
     @cached_property
     def prefix(self) -> str:
-        """Dataset, augmenter, and the regime where it is read."""
+        """Dataset, augmenter, and the regime if shots are read."""
         return _join(self.data.prefix, self.augmenter.name, _read_regime(self.shots, self.draw))
 
     def as_dict(self) -> dict[str, Any]:
-        """JSON values; `AdapterSpec.from_dict` is the way back."""
+        """Return JSON values; inverse of `AdapterSpec.from_dict`."""
         return {
             "data": self.data.as_dict(),
             "augmenter": self.augmenter.as_dict(),
@@ -140,7 +142,7 @@ class AdapterSpec(_Keyed):
 
     @classmethod
     def from_dict(cls, value: Mapping[str, Any]) -> AdapterSpec:
-        """The way back from `as_dict`."""
+        """Create it from the result of `as_dict`."""
         return cls(
             **{**value, "data": DataSpec.from_dict(value["data"]), "augmenter": AugmenterSpec(**value["augmenter"])}
         )
@@ -148,21 +150,21 @@ class AdapterSpec(_Keyed):
 
 @dataclass(frozen=True)
 class PoolSpec(_Keyed):
-    """An ordered set of synthetic pictures that grows in whole chunks; N_aug takes the first N_aug."""
+    """An ordered set of synthetic images that grows by whole chunks; a cell uses the first N_aug images."""
 
     data: DataSpec
     augmenter: AugmenterSpec
-    shots: Shots | None  # None: not read in this regime, so the pool is shared by all that do not read them
+    shots: Shots | None  # None: not read in this regime, so all such regimes share the pool
     draw: int | None
     seed: int
     chunk_size: int
-    fresh_for: int | None = None  # an N_aug, where the grid asks for new pictures for each (`fresh_pools`)
-    regions: bool = False  # it reads the masks of all training positives
+    fresh_for: int | None = None  # N_aug, if each N_aug has its own pool (`fresh_pools`)
+    regions: bool = False  # whether the augmenter reads the masks of all training positives
     kind = "pool"
 
     @cached_property
     def identity(self) -> dict[str, Any]:
-        """What is hashed."""
+        """The hashed values."""
         return {
             "data": self.data.digest,
             "augmenter": self.augmenter.digest,
@@ -176,21 +178,21 @@ class PoolSpec(_Keyed):
 
     @cached_property
     def prefix(self) -> str:
-        """Dataset, augmenter, the regime where it is read, and the seed."""
+        """Dataset, augmenter, the regime if shots are read, and the seed."""
         fresh = f"n{self.fresh_for}" if self.fresh_for else ""
         return _join(self.data.prefix, self.augmenter.name, _read_regime(self.shots, self.draw), fresh, f"s{self.seed}")
 
     @property
     def adapter(self) -> AdapterSpec:
-        """What its augmenter learns first, if it learns."""
+        """The adapter of its augmenter; only used if the augmenter learns."""
         return AdapterSpec(self.data, self.augmenter, self.shots, self.draw, self.regions)
 
     def chunks_for(self, n: int) -> int:
-        """How many chunks hold the first ``n`` pictures."""
+        """Return the number of chunks that hold the first ``n`` images."""
         return -(-n // self.chunk_size)
 
     def as_dict(self) -> dict[str, Any]:
-        """JSON values; `PoolSpec.from_dict` is the way back."""
+        """Return JSON values; inverse of `PoolSpec.from_dict`."""
         return {
             **self.adapter.as_dict(),
             "seed": self.seed,
@@ -200,7 +202,7 @@ class PoolSpec(_Keyed):
 
     @classmethod
     def from_dict(cls, value: Mapping[str, Any]) -> PoolSpec:
-        """The way back from `as_dict`."""
+        """Create it from the result of `as_dict`."""
         return cls(
             **{**value, "data": DataSpec.from_dict(value["data"]), "augmenter": AugmenterSpec(**value["augmenter"])}
         )
@@ -208,53 +210,55 @@ class PoolSpec(_Keyed):
 
 @dataclass(frozen=True)
 class SearchSpec(_Keyed):
-    """The choice of an augmenter's settings by the quality of what they make, before anything is learned from all
-    shots. One serves the adapter and all pools of a row."""
+    """A search for an augmenter's settings by image quality, before it trains on all shots.
 
-    adapter: AdapterSpec  # that it is for
+    The adapter and all pools of a table row share one search.
+    """
+
+    adapter: AdapterSpec  # the adapter whose settings it chooses
     kind = "search"
 
     @cached_property
     def identity(self) -> dict[str, Any]:
-        """What is hashed: the adapter's identity; what is tried is among the augmenter's settings."""
+        """The adapter's identity: the candidates are part of the augmenter's settings."""
         return self.adapter.identity
 
     @cached_property
     def prefix(self) -> str:
-        """As the adapter's."""
+        """The adapter's prefix."""
         return self.adapter.prefix
 
     def as_dict(self) -> dict[str, Any]:
-        """JSON values."""
+        """Return JSON values."""
         return self.adapter.as_dict()
 
 
 @dataclass(frozen=True)
 class FidelitySpec(_Keyed):
-    """How close the first pictures of a pool are to real defects, seen through one extractor."""
+    """A comparison of the first images of a pool with real defect images, by features of one extractor."""
 
     pool: PoolSpec
     extractor: str  # see classifiers.features
-    pictures: int  # the first so many; the same for all pools that are compared
+    pictures: int  # number of first images; equal for all pools that are compared
     kind = "fidelity"
 
     @cached_property
     def identity(self) -> dict[str, Any]:
-        """What is hashed."""
+        """The hashed values."""
         return {"pool": digest(self.pool.identity), "extractor": self.extractor, "pictures": self.pictures}
 
     @cached_property
     def prefix(self) -> str:
-        """The pool's, extractor and number of pictures."""
+        """The pool's prefix, the extractor and the number of images."""
         return _join(self.pool.prefix, self.extractor.partition(".")[0], f"f{self.pictures}")
 
     @property
     def chunks(self) -> int:
-        """How many of the pool's chunks must be there."""
+        """The number of chunks that must be committed."""
         return self.pool.chunks_for(self.pictures)
 
     def as_dict(self) -> dict[str, Any]:
-        """JSON values."""
+        """Return JSON values."""
         return {"pool": self.pool.as_dict(), "extractor": self.extractor, "pictures": self.pictures}
 
 
@@ -274,7 +278,7 @@ class Cell(_Keyed):
 
     @cached_property
     def identity(self) -> dict[str, Any]:
-        """What is hashed."""
+        """The hashed values."""
         return {
             "data": self.data.digest,
             "augmenter": self.augmenter.digest,
@@ -299,12 +303,12 @@ class Cell(_Keyed):
 
     @cached_property
     def block(self) -> str:
-        """The block of cells that one lease covers: all N_aug and seeds of one row of a table."""
+        """The block of cells that one lease covers: all N_aug and seeds of one table row."""
         what = {k: v for k, v in self.identity.items() if k not in ("n_aug", "seed")}
         return f"cells-{digest({'schema': SCHEMA, **what})[:16]}"
 
     def as_dict(self) -> dict[str, Any]:
-        """JSON values; `Cell.from_dict` is the way back."""
+        """Return JSON values; inverse of `Cell.from_dict`."""
         return {
             "data": self.data.as_dict(),
             "augmenter": self.augmenter.as_dict(),
@@ -312,13 +316,13 @@ class Cell(_Keyed):
             "draw": self.draw,
             "n_aug": self.n_aug,
             "seed": self.seed,
-            "protocol": self.protocol.model_dump(mode="json", exclude={"about", "sources"}),  # prose is in the grid
+            "protocol": self.protocol.model_dump(mode="json", exclude={"about", "sources"}),  # grids hold the prose
             "fresh_pools": self.fresh_pools,
         }
 
     @classmethod
     def from_dict(cls, value: Mapping[str, Any]) -> Cell:
-        """The way back from `as_dict`."""
+        """Create it from the result of `as_dict`."""
         return cls(
             **{
                 **value,
@@ -333,7 +337,7 @@ def _nested_specs(value: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _where_read(regions: bool) -> dict[str, bool]:
-    """Absent where they are not read: keys stay as they were before there were any."""
+    """Return no entry if regions are not read, as in keys older than regions."""
     return {"regions": True} if regions else {}
 
 

@@ -1,4 +1,4 @@
-"""Changes to the process that last for a while: log levels of other libraries, environment variables."""
+"""Context managers for temporary log levels and environment variables."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from contextlib import contextmanager
 
 @contextmanager
 def log_levels(level: int, *loggers: str) -> Iterator[None]:
-    """Set the level of loggers by name; afterwards it is what it was."""
+    """Set the level of loggers by name; restore it on exit."""
     before = {name: logging.getLogger(name).level for name in loggers}
     for name in loggers:
         logging.getLogger(name).setLevel(level)
@@ -23,11 +23,11 @@ def log_levels(level: int, *loggers: str) -> Iterator[None]:
 
 @contextmanager
 def default_variables(values: Mapping[str, str], changed: Sequence[str] = ()) -> Iterator[None]:
-    """Set those environment variables that are not set; afterwards they are what they were.
+    """Set environment variables that are not set; restore all on exit.
 
     Args:
         values: name -> value.
-        changed: names of others, which something else changes meanwhile.
+        changed: names of further variables to restore, which other code changes meanwhile.
     """
     before = {name: os.environ.get(name) for name in (*values, *changed)}
     os.environ.update({name: value for name, value in values.items() if before[name] is None})

@@ -1,4 +1,4 @@
-"""What passes between augmenters and the benchmark: plain values, frozen."""
+"""Frozen dataclasses that augmenters and the benchmark exchange."""
 
 from __future__ import annotations
 
@@ -12,31 +12,31 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Request:
-    """One synthetic picture to make."""
+    """A request for one synthetic image."""
 
-    index: int  # its place in the pool
-    seed: int  # its own derived seed, in [0, 2**63)
-    label: str  # the class it shall show
+    index: int  # index in the pool
+    seed: int  # derived for this image, in [0, 2**63)
+    label: str  # class of the defect
 
     @property
     def rng(self) -> np.random.Generator:
-        """A fresh generator for this picture alone."""
+        """A new generator for this image."""
         return np.random.default_rng(self.seed)
 
 
 @dataclass(frozen=True)
 class Synthetic:
-    """One synthetic picture."""
+    """A synthetic image."""
 
-    image: np.ndarray  # H,W,3 uint8 RGB, at the dataset's native size
+    image: np.ndarray  # H,W,3 uint8 RGB, in the dataset's native size
     label: str
-    mask: np.ndarray | None = None  # H,W bool: where the defect is, if the augmenter knows
+    mask: np.ndarray | None = None  # H,W bool: defect pixels; None: unknown
     meta: dict = field(default_factory=dict)  # JSON values, e.g. {"source": sample id, "prompt": ...}
 
 
 @dataclass(frozen=True)
 class Part:
-    """A share of a mixture: an augmenter by name, its settings, and how much of N_aug it gives."""
+    """A part of a mixture: an augmenter by name, its settings, and its share of N_aug."""
 
     augmenter: str
     settings: Mapping[str, object]
@@ -45,37 +45,38 @@ class Part:
 
 @dataclass(frozen=True)
 class Candidate:
-    """Settings that a quality search tries in place of an augmenter's own."""
+    """Settings that a quality search tries instead of an augmenter's own."""
 
-    adapting: Mapping[str, Any] = field(default_factory=dict)  # those that `adapt` reads
-    generating: Mapping[str, Any] = field(default_factory=dict)  # those that `generate` alone reads
+    adapting: Mapping[str, Any] = field(default_factory=dict)  # settings that `adapt` reads
+    generating: Mapping[str, Any] = field(default_factory=dict)  # settings that only `generate` reads
 
     @property
     def settings(self) -> dict[str, Any]:
-        """All of them."""
+        """Both kinds of settings together."""
         return {**self.adapting, **self.generating}
 
 
 @dataclass(frozen=True)
 class Scoring:
-    """How a quality search judges what a candidate made from half of the shots, by the other half."""
+    """How a quality search scores a candidate: trained on half of the shots, evaluated against the other half."""
 
-    extractor: str  # of features, see classifiers.features
-    pictures: int  # made for each class
-    least_distance: float  # a candidate whose pictures are nearer to what it saw is refused, see metrics.memorisation
+    extractor: str  # feature extractor, see classifiers.features
+    pictures: int  # generated images per class
+    least_distance: float  # a candidate with a lower `fidelity.memorisation` is refused
     metric: Literal["kid", "fid"] = "kid"
-    folds: int = 1  # 2: each half is adapted on once
+    folds: int = 1  # 2: train once on each half
 
 
 @dataclass(frozen=True)
 class AdaptContext:
-    """Where an adapter is made, beside what it may see.
+    """Resources for `Augmenter.adapt`: folders, device and progress callback.
 
-    ``shared(key, make)`` gives the folder of that key, which ``make(folder)`` fills where there is none yet: for what
-    all adapters of a store use alike, such as pictures of a class prompt. The key says all that decides its content.
+    ``shared(key, make)`` returns the folder of that key and calls ``make(folder)`` to fill it if it does not exist. It
+    holds what all adapters of a store have in common, such as images of a class prompt. The key must determine the
+    content.
     """
 
-    scratch: Path  # a folder of its own that outlives an interruption: for checkpoints
+    scratch: Path  # folder for checkpoints; survives an interruption
     shared: Callable[[str, Callable[[Path], None]], Path]
     device: str = "cpu"  # a torch device
-    say: Callable[[int, int, float], None] = lambda step, steps, loss: None  # progress
+    say: Callable[[int, int, float], None] = lambda step, steps, loss: None  # progress: step, number of steps, loss

@@ -1,4 +1,4 @@
-"""Safetensors files without loading them: their header is JSON that names every tensor, so torch is not needed."""
+"""Inspect safetensors files by their JSON header, without torch and without loading tensors."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from pathlib import Path
 
 from augbench.core.errors import UserError
 
-HEADER_LIMIT = 100_000_000  # bytes, as the safetensors library has it
-UNUSED = ("position_ids", "logit_scale")  # how tensors end that files of text encoders hold and nothing learns
+HEADER_LIMIT = 100_000_000  # bytes, as in the safetensors library
+UNUSED = ("position_ids", "logit_scale")  # suffixes of untrained tensors in files of text encoders
 
 
 def shapes(path: Path) -> dict[str, tuple[int, ...]]:
-    """Tensor name -> shape.
+    """Return the shape of each tensor by name.
 
     Raises:
-        UserError: the file is missing, cannot be read, is cut off, or is no safetensors file.
+        UserError: the file is missing, unreadable, truncated, or not a safetensors file.
     """
     try:
         with _readable(path), path.open("rb") as file:
@@ -38,13 +38,13 @@ def shapes(path: Path) -> dict[str, tuple[int, ...]]:
 
 
 def parameters(path: Path, prefix: str = "") -> int:
-    """How many numbers stand in the file under names that begin so, those `UNUSED` not counted. Raises as `shapes`."""
+    """Count the parameters whose names begin with ``prefix``, without `UNUSED` ones. Raises as `shapes`."""
     counted = {name: shape for name, shape in shapes(path).items() if name.startswith(prefix)}
     return sum(math.prod(shape) for name, shape in counted.items() if not name.endswith(UNUSED))
 
 
 def digest(path: Path) -> str:
-    """SHA-256 of a file's content (hex). One that stays as it is, by size and time, is read once in a process.
+    """Return the SHA-256 (hex) of a file's content, cached per process by size and modification time.
 
     Raises:
         UserError: the file is missing or cannot be read.
@@ -56,17 +56,17 @@ def digest(path: Path) -> str:
 
 @lru_cache(maxsize=1000)
 def _digest(path: Path, size: int, changed: int) -> str:
-    """The last two are there to be compared."""
+    """``size`` and ``changed`` are only cache keys."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 @contextmanager
 def _readable(path: Path) -> Iterator[None]:
-    """The system's refusals as errors that name the file."""
+    """Turn an `OSError` into a `UserError` that names the file."""
     try:
         yield
     except FileNotFoundError:
         raise UserError(f"file '{path}' is missing: restore it or check its path") from None
     except OSError as error:
-        raise UserError(f"file '{path}' cannot be read ({error.strerror}): check its rights") from None
+        raise UserError(f"file '{path}' cannot be read ({error.strerror}): check its permissions") from None

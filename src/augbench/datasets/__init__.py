@@ -1,1 +1,1 @@
-"""Datasets: one file, one plug-in; the file's stem is the name."""
+"""Dataset plug-ins: one module each; the file's stem is the plug-in's name."""

@@ -1,4 +1,4 @@
-"""Datasets whose masks are their labels: a picture is defective where its mask has any non-zero pixel."""
+"""Labels from masks, for KSDD and KSDD2: an image has a defect if its mask has a non-zero pixel."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ DEFECT = "defect"
 
 
 def labelled(name: str, root: Path, rows: Sequence[tuple[str, str, str, str, str]]) -> pd.DataFrame:
-    """The table of `Dataset.samples` from rows of id, image, mask, split, group; every mask is read.
+    """Make the table of `Dataset.samples` from rows of id, image, mask, split, group. Reads every mask.
 
     Raises:
-        DatasetError: masks that cannot be read; it names each.
+        DatasetError: some masks cannot be read; it names each of them.
     """
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
         labels = list(pool.map(_label, (root / mask for _, _, mask, _, _ in rows)))

@@ -1,15 +1,15 @@
 """Official counts of the datasets in MVTec AD's layout, by category.
 
-MVTec AD: the table of the paper (3,629 training, 467 good and 1,258 defective test pictures). BTech: the archive (1,799
-training, 451 good and 290 defective test pictures). VisA: ``split_csv/*.csv`` of its repository (9,621 good and 1,200
-defective pictures).
+MVTec AD: the table of the paper (3,629 training images; test: 467 normal, 1,258 with a defect). BTech: the archive
+(1,799 training images; test: 451 normal, 290 with a defect). VisA: ``split_csv/*.csv`` of its repository (9,621 normal
+images, 1,200 with a defect).
 """
 
 from __future__ import annotations
 
 from augbench.core.contracts import DEFECTIVE, GOOD
 
-TRAIN_TEST = {  # category: good training, good test, defective test pictures
+TRAIN_TEST = {  # category: normal training, normal test and defect test images
     "bottle": (209, 20, 63),
     "cable": (224, 58, 92),
     "capsule": (219, 23, 109),
@@ -29,7 +29,7 @@ TRAIN_TEST = {  # category: good training, good test, defective test pictures
     "02": (399, 30, 200),
     "03": (1000, 400, 41),
 }
-VISA = {  # category: good pictures; of them in training in 1cls, 2cls_fewshot, 2cls_highshot
+VISA = {  # category: normal images; of them in training in 1cls, 2cls_fewshot, 2cls_highshot
     "candle": (1000, 900, 200, 600),
     "capsules": (602, 542, 120, 361),
     "cashew": (500, 450, 100, 300),
@@ -44,18 +44,19 @@ VISA = {  # category: good pictures; of them in training in 1cls, 2cls_fewshot, 
     "pipe_fryum": (500, 450, 100, 300),
 }
 VISA_DEFECTIVE = 100  # in every category
-VISA_TRAINING = {"official": (1, 0), "2cls_fewshot": (2, 20), "2cls_highshot": (3, 60)}  # column, defective ones
+# split: column of VISA, number of defect images in training
+VISA_TRAINING = {"official": (1, 0), "2cls_fewshot": (2, 20), "2cls_highshot": (3, 60)}
 
 
 def official_counts(category: str, split: str) -> dict[str, int]:
-    """`Dataset.official_counts` of a category under a setting of ``split``; {} where none are known."""
+    """Return `Dataset.official_counts` of a category for a value of ``split``; {} for an unknown category."""
     if category in VISA:
         good = VISA[category][0]
         if split == "folds":
             return {GOOD: good, DEFECTIVE: VISA_DEFECTIVE}
-        column, shown = VISA_TRAINING[split]
+        column, train_defective = VISA_TRAINING[split]
         train = VISA[category][column]
-        return _counts(train, shown, good - train, VISA_DEFECTIVE - shown)
+        return _counts(train, train_defective, good - train, VISA_DEFECTIVE - train_defective)
     if category in TRAIN_TEST:
         train, test, defective = TRAIN_TEST[category]
         return {GOOD: train + test, DEFECTIVE: defective} if split == "folds" else _counts(train, 0, test, defective)

@@ -1,8 +1,8 @@
-"""The defects of the dataset `surfaces`. `DEFECTS` is the one list of them, with their ranges.
+"""Defect classes of the dataset `surfaces`, with their parameter ranges, in `DEFECTS`.
 
-A flaw says where a defect is and how it changes the albedo; contrast, polarity and tint are drawn around it. Pixels
-whose profile is at least `MASK_LEVEL` in size are the mask. A corpus that pretrains weights for this benchmark uses
-other ranges of the same flaws.
+A defect's shape gives its profile: where it changes the albedo, and how strongly. Contrast, polarity and tint are drawn
+at random. Pixels whose absolute profile is at least `MASK_LEVEL` form the mask. The corpus that pretrains the shipped
+weights uses the same shapes with other ranges.
 """
 
 from __future__ import annotations
@@ -16,18 +16,18 @@ from augbench.procedural.defects import Crack, Flaw, Scratch, Scuff, Spots, Stai
 from augbench.procedural.drawing import Colour, Range
 
 MASK_LEVEL = 0.25
-# Contrasts were chosen on the world of `seed: 1`, where the protocol `demo` then reached an AP of about .85 with all
-# real defects and of .53 with five: neither solved nor hopeless. Reports use the default world.
+# Contrasts were chosen on the dataset with `seed: 1`, where the protocol `demo` reached an AP of about .85 with all
+# real defects and of .53 with five: neither solved nor hopeless. Reports use the default seed.
 
 
 @dataclass(frozen=True)
 class Defect:
-    """A recipe: the shape and the range of its contrast, from barely visible to obvious."""
+    """One defect class: its shape and its range of contrast, from barely visible to obvious."""
 
-    flaw: Flaw
+    shape: Flaw
     contrast: Range  # albedo units, log-uniform; the surface's own texture is added on top, or grain would hide it
-    dark: float  # chance that it is darker than the surface, where the surface leaves the choice
-    tints: tuple[Colour, ...] = ((1.0, 1.0, 1.0),)  # how strongly red, green and blue change
+    dark: float  # probability of a dark defect, where the surface is neither very dark nor very bright
+    tints: tuple[Colour, ...] = ((1.0, 1.0, 1.0),)  # relative change of red, green and blue
 
 
 SCRATCH = Scratch(
@@ -48,9 +48,9 @@ DEFECTS: dict[str, Defect] = {
 
 
 def add_defect(rng: np.random.Generator, surface: Surface, label: str) -> np.ndarray:
-    """Damages ``surface`` with a defect of that class and returns where: H,W bool, never empty."""
+    """Add a defect of class ``label`` to ``surface`` in place and return its mask: H,W bool, never empty."""
     recipe = DEFECTS[label]
-    profile = recipe.flaw(rng, surface.albedo.shape[:2])
+    profile = recipe.shape(rng, surface.albedo.shape[:2])
     mask = np.abs(profile) >= min(MASK_LEVEL, np.abs(profile).max())
 
     low, high = np.log(recipe.contrast)
@@ -62,7 +62,7 @@ def add_defect(rng: np.random.Generator, surface: Surface, label: str) -> np.nda
 
 
 def _polarity(rng: np.random.Generator, brightness: float, dark: float) -> int:
-    """+1 or -1: defects on very dark surfaces are bright and on very bright ones dark, else ``dark`` decides."""
+    """Draw +1 (brighter) or -1 (darker): fixed on very dark and very bright surfaces, else by chance ``dark``."""
     chance = rng.random()
     if brightness < 0.3:
         return 1

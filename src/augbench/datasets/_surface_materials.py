@@ -1,6 +1,6 @@
-"""The materials of the dataset `surfaces`: how a good surface looks, and how it is lit and photographed.
+"""Materials of the dataset `surfaces`, in `MATERIALS`: defect-free surfaces, their lighting and their exposure.
 
-`MATERIALS` is the one list of them. A corpus that pretrains weights for this benchmark leaves these recipes out.
+The corpus that pretrains the shipped weights does not contain these materials.
 Colours and albedo are RGB in [0, 1]; fields are H,W float32; angles are as in `augbench.procedural.noise`.
 """
 
@@ -17,7 +17,7 @@ from augbench.procedural.noise import Shape, relief, spectral, streaks
 
 @dataclass(frozen=True)
 class Material:
-    """A recipe: base colours, a texture of standard deviation about 1, and how strongly it modulates the colour."""
+    """Base colours, a texture of standard deviation about 1, and how strongly it modulates the colour."""
 
     colours: tuple[Colour, ...]
     texture: Callable[[np.random.Generator, Shape, float], np.ndarray]  # rng, shape, grain angle -> H,W float32
@@ -28,10 +28,10 @@ class Material:
 
 @dataclass
 class Surface:
-    """One physical piece: what `photograph` is given."""
+    """One physical item, before `photograph` renders an exposure of it."""
 
     albedo: np.ndarray  # H,W,3 float32
-    texture: float  # standard deviation of its own brightness pattern, in albedo units
+    texture: float  # standard deviation of the brightness texture, in albedo units
     grain: float  # radians
     gloss: float
 
@@ -124,7 +124,7 @@ MATERIALS: dict[str, Material] = {
 
 
 def make_surface(rng: np.random.Generator, shape: Shape) -> Surface:
-    """A good piece of a random material: its own shade, its own texture, and harmless blemishes."""
+    """Draw a defect-free item of a random material, with its own shade, texture and harmless blemishes."""
     material = MATERIALS[list(MATERIALS)[rng.integers(len(MATERIALS))]]
     grain = material.grain + rng.normal(0, 0.06)
     colour = np.array(material.colours[rng.integers(len(material.colours))], np.float32)
@@ -138,7 +138,7 @@ def make_surface(rng: np.random.Generator, shape: Shape) -> Surface:
 
 
 def _blemishes(rng: np.random.Generator, shape: Shape, grain: float) -> np.ndarray:
-    """What a good piece may show, as relative brightness: dust, faint straight tool marks, a haze left by wiping."""
+    """Draw harmless blemishes as relative brightness (H,W): dust, faint straight tool marks, wiping haze."""
     change = np.zeros(shape, np.float32)
     for _ in range(rng.poisson(2.5)):  # a speck is a pixel or two; a defect spot is larger
         y, x = rng.integers(shape[0]), rng.integers(shape[1])
@@ -152,7 +152,7 @@ def _blemishes(rng: np.random.Generator, shape: Shape, grain: float) -> np.ndarr
 
 
 def _tool_mark(rng: np.random.Generator, shape: Shape, grain: float) -> np.ndarray:
-    """A faint straight line along the grain from edge to edge: a scratch stops, bends or crosses the grain."""
+    """Draw a faint straight line along the grain from edge to edge; a scratch stops, bends or crosses the grain."""
     y, x = np.arange(shape[0], dtype=np.float32)[:, None], np.arange(shape[1], dtype=np.float32)[None, :]
     across = (y - rng.uniform(0, shape[0])) * np.cos(grain) - (x - rng.uniform(0, shape[1])) * np.sin(grain)
     strength = rng.choice((-1, 1)) * rng.uniform(0.015, 0.05)
@@ -160,6 +160,6 @@ def _tool_mark(rng: np.random.Generator, shape: Shape, grain: float) -> np.ndarr
 
 
 def photograph(rng: np.random.Generator, surface: Surface) -> np.ndarray:
-    """One exposure, H,W,3 uint8: lighting gradient, reflection, white balance, slight blur, sensor noise."""
+    """Render one exposure, H,W,3 uint8: lighting gradient, reflection, white balance, slight blur, sensor noise."""
     light = lighting(rng, surface.albedo.shape[:2], surface.gloss, gain=(0.85, 1.12), fall=(0, 0.25))
     return expose(rng, surface.albedo, light, balance=0.02, blur=(0, 0.2), noise=(0.004, 0.014))

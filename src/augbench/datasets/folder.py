@@ -1,10 +1,10 @@
-"""Your own pictures: class folders, or a CSV.
+"""Read your own images from class folders or a CSV file.
 
-Class folders: ``ROOT/<class>/*.png``, split into grouped folds with each picture its own group; or
-``ROOT/train/<class>/...`` and ``ROOT/test/<class>/...``. The class named by the setting ``good`` has no defect.
+Class folders: ``ROOT/<class>/*.png``, split into grouped folds with each image its own group; or
+``ROOT/train/<class>/...`` and ``ROOT/test/<class>/...``. The setting ``good`` names the class of normal images.
 
 CSV (setting ``csv``, relative to the root): columns ``image`` and ``label``, and optionally ``mask``, ``split``
-(train/test) and ``group``. Paths are relative to the root. Give ``group`` wherever several pictures show one item.
+(train/test) and ``group``. Paths are relative to the root. Give ``group`` where several images show one physical item.
 """
 
 from __future__ import annotations
@@ -24,20 +24,20 @@ from augbench.core.images import SUFFIXES
 
 class Folder(Dataset):
     """Layouts: ``<class>/*.png``; ``train/<class>/*.png`` with ``test/<class>/*.png``; or a CSV file that lists the
-    pictures (setting ``csv``): columns ``image`` and ``label``, and optionally ``mask``, ``split`` and ``group``.
+    images (setting ``csv``): columns ``image`` and ``label``, and optionally ``mask``, ``split`` and ``group``.
     """
 
-    title = "a folder of pictures"
+    title = "a folder of images"
     licence = "yours"
 
     class Config(Dataset.Config):
-        """Which files, and how they are meant."""
+        """Which files to read, and how to read them."""
 
-        csv: str | None = Field(None, description="the table of the pictures, a path relative to the root")
+        csv: str | None = Field(None, description="the table of the images, a path relative to the root")
         task: Literal["detection", "recognition"] = Field("detection", description="detection, or recognition")
-        good: str = Field(GOOD, description="the label of pictures without a defect")
-        folds: int = Field(5, ge=2, description="how many folds, where the files come without a split")
-        mask_threshold: int = Field(0, ge=0, le=254, description="mask values above it are defect")
+        good: str = Field(GOOD, description="the label of normal images (no defect)")
+        folds: int = Field(5, ge=2, description="number of folds, where the files come without a split")
+        mask_threshold: int = Field(0, ge=0, le=254, description="mask values above it are defect pixels")
 
     def __init__(self, config: Config | None = None) -> None:
         super().__init__(config)
@@ -46,13 +46,13 @@ class Folder(Dataset):
 
     @property
     def folds(self) -> int:
-        """0 where the files come with a split, else the setting."""
-        if self.config.root is None:  # planned without its files
+        """Number of folds: 0 where the files come with a split, else the setting."""
+        if self.config.root is None:  # the plan is made without the files
             return self.config.folds
         return 0 if (self._table["split"] != "").any() else self.config.folds
 
     def samples(self) -> pd.DataFrame:
-        """Ids are the pictures' paths relative to the root."""
+        """Return the sample table; ids are image paths relative to the root."""
         return self._table
 
     @cached_property
@@ -62,7 +62,7 @@ class Folder(Dataset):
         if self.config.task == "detection" and self.config.good not in labels:
             raise UserError(
                 f"dataset 'folder': no class is called '{self.config.good}' (found: {', '.join(labels[:8])}): "
-                "name the one without defects with the setting good"
+                "name the class of normal images with the setting good"
             )
         table["label"] = table["label"].where(table["label"] != self.config.good, GOOD)
         return table[list(SAMPLE_COLUMNS)].sort_values("id", ignore_index=True)
@@ -87,13 +87,13 @@ class Folder(Dataset):
             table[column] = [posixpath.normpath(name) if name else "" for name in table[column]]
         if table["image"].duplicated().any():
             twice = table["image"][table["image"].duplicated()].iloc[0]
-            raise UserError(f"dataset 'folder': '{path}' names '{twice}' twice: one row per picture")
+            raise UserError(f"dataset 'folder': '{path}' names '{twice}' twice: one row per image")
         groups = table["group"].where(table["group"] != "", table["image"]) if "group" in table else table["image"]
         defaults = {"mask": "", "split": ""}
         return table.assign(id=table["image"], group=groups, **{k: v for k, v in defaults.items() if k not in table})
 
     def _check_cells(self, path: Path, table: pd.DataFrame) -> None:
-        """Every row has an image and a label, without blanks around them, and no path leaves the root."""
+        """Refuse rows without image or label, blanks around values, and paths outside the root."""
         for number, row in enumerate(table.to_dict("records"), start=2):  # the header is line 1
             for column in ("image", "label"):
                 if not row[column]:
@@ -117,11 +117,11 @@ class Folder(Dataset):
                 names = sorted(path.relative_to(root).as_posix() for path in files)
                 rows += [(name, name, "", folder.name, side, name) for name in names]
         if not rows:
-            raise UserError(f"dataset 'folder': no class folders with pictures in '{root}' (<class>/*.png)")
+            raise UserError(f"dataset 'folder': no class folders with images in '{root}' (<class>/*.png)")
         return pd.DataFrame(rows, columns=SAMPLE_COLUMNS)
 
     def _inside(self, name: str) -> Path:
-        """A path of the table, which must not leave the root."""
+        """Resolve a path of the table; it must not leave the root."""
         path = (self.root() / name).resolve()
         if not path.is_relative_to(self.root().resolve()):
             raise UserError(f"dataset 'folder': '{name}' leaves the root '{self.root()}': use paths inside it")

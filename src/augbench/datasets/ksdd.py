@@ -1,9 +1,9 @@
-"""KSDD, the Kolektor Surface-Defect Dataset (the first one): 399 grey pictures of about 500 x 1260, with masks.
+"""KSDD, the Kolektor Surface-Defect Dataset (the first version): 399 grey images of about 500 x 1260, with masks.
 
 Tabernik, Sela, Skvarc, Skocaj, "Segmentation-based deep-learning approach for surface-defect detection", Journal of
-Intelligent Manufacturing 31, 2020. Each folder holds the about eight photographs of one electrical commutator, so the
-folder is the group. There is no official split; the paper judged by 3-fold cross validation with whole items in a fold.
-Our three folds follow that rule but are our own, not the paper's lists.
+Intelligent Manufacturing 31, 2020. Each folder holds about eight images of one electrical commutator, so the folder is
+the group. There is no official split; the paper evaluates by 3-fold cross validation with whole items in a fold. Our
+three folds follow that rule, but they are not the paper's lists.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from augbench.datasets._mask_labels import DEFECT, labelled
 class KSDD(Dataset):
     """Layout: ``kos01/Part0.jpg`` with ``kos01/Part0_label.bmp``, ... ``kos50/``.
 
-    A picture is defective where its mask has any non-zero pixel.
+    An image has the label ``defect`` if its mask has a non-zero pixel.
     """
 
     title = "KolektorSDD"
@@ -34,7 +34,7 @@ class KSDD(Dataset):
     folds = 3
 
     def samples(self) -> pd.DataFrame:
-        """Ids are folder and file name, e.g. ``kos01/Part0``; the group is the folder, one physical item."""
+        """Return the sample table; ids are folder and file name, e.g. ``kos01/Part0``, and the group is the folder."""
         return self._table
 
     @cached_property
@@ -46,7 +46,7 @@ class KSDD(Dataset):
             rows.append((f"{item}/{path.stem}", f"{item}/{path.name}", f"{item}/{path.stem}_label.bmp", "", item))
         if not rows:
             raise UserError(
-                f"dataset 'ksdd': no pictures kos01/Part0.jpg, ... in '{root}': "
+                f"dataset 'ksdd': no images kos01/Part0.jpg, ... in '{root}': "
                 f"unpack the archive of {self.homepage} there"
             )
         return labelled("ksdd", root, rows)

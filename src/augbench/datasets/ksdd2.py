@@ -1,4 +1,4 @@
-"""KSDD2, the Kolektor Surface-Defect Dataset 2: 2,331 training and 1,004 test pictures of about 230 x 630, with masks.
+"""KSDD2, the Kolektor Surface-Defect Dataset 2: 2,331 training and 1,004 test images of about 230 x 630, with masks.
 
 Bozic, Tabernik, Skocaj, "Mixed supervision for surface-defect detection", Computers in Industry 129, 2021.
 """
@@ -17,8 +17,8 @@ from augbench.datasets._mask_labels import DEFECT, labelled
 class KSDD2(Dataset):
     """Layout: ``train/10000.png`` with ``train/10000_GT.png``, ``test/20000.png`` ...
 
-    A picture is defective where its mask has any non-zero pixel. The archive's strays, files whose name holds
-    ``(copy)``, are left out.
+    An image has the label ``defect`` if its mask has a non-zero pixel. Duplicates in the archive, whose file names
+    contain ``(copy)``, are left out.
     """
 
     title = "KSDD2"
@@ -33,7 +33,7 @@ class KSDD2(Dataset):
     }
 
     def samples(self) -> pd.DataFrame:
-        """Ids are the numbers of the files; each picture is its own group (the archive names no items)."""
+        """Return the sample table; ids are file numbers. The archive names no items: each image is its own group."""
         return self._table
 
     @cached_property
@@ -43,13 +43,11 @@ class KSDD2(Dataset):
 
     def _rows(self, split: str) -> list[tuple[str, str, str, str, str]]:
         folder = self.root() / split
-        pictures = [path for path in sorted(folder.glob("[!.]*.png")) if _is_picture(path.stem)]
-        if not pictures:
-            raise UserError(f"dataset 'ksdd2': no pictures in '{folder}': unpack the archive of {self.homepage} there")
-        return [
-            (path.stem, f"{split}/{path.name}", f"{split}/{path.stem}_GT.png", split, path.stem) for path in pictures
-        ]
+        images = [path for path in sorted(folder.glob("[!.]*.png")) if _is_image(path.stem)]
+        if not images:
+            raise UserError(f"dataset 'ksdd2': no images in '{folder}': unpack the archive of {self.homepage} there")
+        return [(path.stem, f"{split}/{path.name}", f"{split}/{path.stem}_GT.png", split, path.stem) for path in images]
 
 
-def _is_picture(stem: str) -> bool:
+def _is_image(stem: str) -> bool:
     return not stem.endswith("_GT") and "(copy)" not in stem

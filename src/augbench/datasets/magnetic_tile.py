@@ -1,11 +1,11 @@
-"""Magnetic tile defects: 1,344 grey pictures, 392 defective in five classes, with pixel masks.
+"""Magnetic tile defects: 1,344 grey images, 392 of them with a defect of one of five classes, with pixel masks.
 
 Huang, Qiu, Yuan, "Surface defect saliency of magnetic tile", The Visual Computer 36, 2020.
 
-About six exposures show the same tile, so a split by picture leaks. The grouping that comes with this package
-(``assets/groups/magnetic_tile.csv``, 196 groups) was derived by us: runs of consecutive numbers with gaps of at most
-200, merged where high-pass correlation exceeds 0.85 and sizes differ by at most 8 pixels. It is a heuristic, not an
-official list. There is no official split; the grouped folds are an axis of the grid.
+About six exposures show the same tile, so a split by image leaks. We derived the grouping that comes with this package
+(``assets/groups/magnetic_tile.csv``, 196 groups): runs of consecutive numbers with gaps of at most 200, merged where
+high-pass correlation exceeds 0.85 and sizes differ by at most 8 pixels. It is a heuristic, not an official list. There
+is no official split; the grouped folds are an axis of the grid.
 """
 
 from __future__ import annotations
@@ -40,30 +40,30 @@ class MagneticTile(Dataset):
         ("exp3_num_45042", "exp4_num_124690", "exp4_num_352527", "exp4_num_45057"), "its mask holds no value above 127"
     )
     folds = 5
-    mask_threshold = 127  # masks are anti-aliased; four of class uneven are then empty, their label stays
+    mask_threshold = 127  # masks are anti-aliased; four of class uneven become empty, their label stays
 
     def samples(self) -> pd.DataFrame:
-        """Ids are the file names without ending, e.g. ``exp1_num_108719``; good pictures have no mask file."""
+        """Return the sample table; ids are file stems, e.g. ``exp1_num_108719``. Normal images have no mask file."""
         return self._table
 
     @cached_property
     def _table(self) -> pd.DataFrame:
-        text = resources.files("augbench") / "assets" / "groups" / "magnetic_tile.csv"
-        with text.open(encoding="utf-8") as file:
+        path = resources.files("augbench") / "assets" / "groups" / "magnetic_tile.csv"
+        with path.open(encoding="utf-8") as file:
             groups = pd.read_csv(file, index_col="image")["group"]
         rows = [row for label, folder in FOLDER_OF.items() for row in self._rows(label, folder, groups)]
         return pd.DataFrame(rows, columns=SAMPLE_COLUMNS).sort_values("id", ignore_index=True)
 
     def _rows(self, label: str, folder: str, groups: pd.Series) -> list[tuple[str, ...]]:
-        place = self.root() / folder / "Imgs"
-        pictures = sorted(place.glob("*.jpg"))
-        if not pictures:
-            raise UserError(f"dataset 'magnetic_tile': no pictures in '{place}': get them at {self.homepage}")
+        image_folder = self.root() / folder / "Imgs"
+        images = sorted(image_folder.glob("*.jpg"))
+        if not images:
+            raise UserError(f"dataset 'magnetic_tile': no images in '{image_folder}': get them at {self.homepage}")
         rows = []
-        for path in pictures:
+        for path in images:
             name = f"{folder}/Imgs/{path.name}"
             if name not in groups.index:
-                raise UserError(f"dataset 'magnetic_tile': '{name}' is not one of the official pictures: take it out")
+                raise UserError(f"dataset 'magnetic_tile': '{name}' is not one of the official images: remove it")
             mask = "" if label == GOOD else name.removesuffix(".jpg") + ".png"
             rows.append((path.stem, name, mask, label, "", groups[name]))
         return rows

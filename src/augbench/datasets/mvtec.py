@@ -1,11 +1,10 @@
-"""One category of MVTec AD, BTech or VisA, or of any dataset that is laid out like one of them; with pixel masks.
+"""One category of MVTec AD, BTech or VisA, or of any dataset in one of their layouts; with pixel masks.
 
 MVTec AD: Bergmann, Fauser, Sattlegger, Steger, CVPR 2019 and IJCV 129, 2021. BTech: Mishra, Verk, Fornasier,
 Piciarelli, Foresti, "VT-ADL", IEEE ISIE 2021. VisA: Zou, Jeong, Pemula, Zhang, Dabeer, ECCV 2022.
 
-Their official training splits hold good pictures only (but for VisA's 2cls splits), so that only zero-shot can be run
-on them; ``split: folds`` pools all pictures into five folds instead. The archives name no items: each picture is its
-own group.
+Their official training splits hold normal images only (except VisA's 2cls splits), so only zero-shot runs on them;
+``split: folds`` pools all images into five folds instead. The archives name no items: each image is its own group.
 """
 
 from __future__ import annotations
@@ -23,14 +22,14 @@ from augbench.core.errors import UserError, did_you_mean
 from augbench.core.images import SUFFIXES
 from augbench.datasets._mvtec_counts import official_counts
 
-DEFECT = "defect"  # the class where the archive tells none apart (BTech, VisA)
+DEFECT = "defect"  # the label where the archive has no defect classes (BTech, VisA)
 VISA_SPLITS = {"official": "1cls.csv", "2cls_fewshot": "2cls_fewshot.csv", "2cls_highshot": "2cls_highshot.csv"}
 
-Row = tuple[str, str, str, str, str, str]  # the columns of a table
+Row = tuple[str, str, str, str, str, str]  # the values of SAMPLE_COLUMNS
 
 
 class MVTec(Dataset):
-    """Layouts, told apart by what is there:
+    """Layouts, recognised by the folders that exist:
 
     - MVTec AD: ``<category>/train/good``, ``test/good``, ``test/<defect>``, ``ground_truth/<defect>/000_mask.png``
     - BTech: ``<category>/train/ok``, ``test/ok``, ``test/ko``, ``ground_truth/ko`` with masks of the same name
@@ -51,7 +50,7 @@ class MVTec(Dataset):
     )
 
     class Config(Dataset.Config):
-        """Which pictures, and how they are split."""
+        """Which images to use, and how to split them."""
 
         category: str = Field(
             "",
@@ -61,7 +60,7 @@ class MVTec(Dataset):
         )
         split: Literal["official", "folds", "2cls_fewshot", "2cls_highshot"] = Field(
             "official",
-            description="official, as the archive says (VisA: 1cls); folds, five of all pictures; or one of VisA's "
+            description="official, as in the archive (VisA: 1cls); folds, five of all images; or one of VisA's "
             "2cls_fewshot and 2cls_highshot",
         )
 
@@ -79,14 +78,14 @@ class MVTec(Dataset):
         self.official_counts = official_counts(self.config.category, self.config.split)
 
     def samples(self) -> pd.DataFrame:
-        """Ids are paths below the category without their endings, e.g. ``test/crack/000``, ``Normal/0836``."""
+        """Return the sample table; ids are paths below the category without suffix, e.g. ``test/crack/000``."""
         return self._table
 
     def home(self) -> Path:
-        """The category's folder.
+        """Return the category's folder.
 
         Raises:
-            UserError: there is none of that name.
+            UserError: the root has no folder of that name.
         """
         root, category = self.root(), self.config.category
         if category and not (root / category).is_dir():
@@ -101,16 +100,16 @@ class MVTec(Dataset):
             rows = self._visa(home)
         elif (home / "train").is_dir() and (home / "test").is_dir():
             if split.startswith("2cls"):
-                raise UserError(f"dataset 'mvtec': split '{split}' is one of VisA's, '{home}' is laid out otherwise")
+                raise UserError(f"dataset 'mvtec': split '{split}' is one of VisA's, '{home}' has another layout")
             rows = self._folders(home)
         else:
-            way = "set category to one of its folders" if not self.config.category else "see augbench datasets show"
-            raise UserError(f"dataset 'mvtec': '{home}' holds neither train/ and test/ nor Data/Images/: {way}")
+            fix = "set category to one of its folders" if not self.config.category else "see augbench datasets show"
+            raise UserError(f"dataset 'mvtec': '{home}' holds neither train/ and test/ nor Data/Images/: {fix}")
         table = pd.DataFrame(rows, columns=SAMPLE_COLUMNS).sort_values("id", ignore_index=True)
         return table.assign(split="") if split == "folds" else table
 
     def _row(self, image: Path, mask: Path | None, label: str, split: str, below: Path) -> Row:
-        """``below``: the folder that ids are relative to."""
+        """Make a table row; the id is the image's path relative to ``below``, without suffix."""
         name = image.relative_to(below).with_suffix("").as_posix()
         return name, self._name(image), self._name(mask) if mask else "", label, split, name
 
@@ -118,17 +117,17 @@ class MVTec(Dataset):
         return path.relative_to(self.root()).as_posix()
 
     def _folders(self, home: Path) -> list[Row]:
-        """MVTec AD and BTech. In the latter good is called ok, and ko is the one class of defects."""
+        """List the samples of MVTec AD or BTech. BTech calls normal images ok and its one defect class ko."""
         names = {"ok": GOOD, "ko": DEFECT} if (home / "train" / "ok").is_dir() else {}
         rows = []
         for split in ("train", "test"):
             for folder in sorted(path for path in (home / split).iterdir() if path.is_dir()):
                 label = names.get(folder.name, folder.name)
                 masks = _Masks(home / "ground_truth", folder.name, "_mask.png" if not names else ".png")
-                for image in _pictures(folder):
+                for image in _images(folder):
                     rows.append(self._row(image, None if label == GOOD else masks.of(image), label, split, home))
         if not any(row[3] == GOOD for row in rows):
-            raise UserError(f"dataset 'mvtec': no good pictures in '{home}' (train/good/*.png or train/ok/*.bmp)")
+            raise UserError(f"dataset 'mvtec': no normal images in '{home}' (train/good/*.png or train/ok/*.bmp)")
         return rows
 
     def _visa(self, home: Path) -> list[Row]:
@@ -136,24 +135,24 @@ class MVTec(Dataset):
         sides = {} if self.config.split == "folds" else self._visa_sides(home)
         rows = []
         for label, folder in ((GOOD, "Normal"), (DEFECT, "Anomaly")):
-            for image in _pictures(images / folder):
+            for image in _images(images / folder):
                 side = sides.pop(image.relative_to(home).as_posix(), "") if sides else ""
                 if side or self.config.split == "folds":
                     rows.append(self._row(image, masks.of(image) if label == DEFECT else None, label, side, images))
-        for name, side in sides.items():  # files that are not there: reading them says so
+        for name, side in sides.items():  # listed in the CSV but missing: reading them raises an error
             label = DEFECT if "/Anomaly/" in name else GOOD
             rows.append(self._row(home / name, masks.of(home / name) if label == DEFECT else None, label, side, images))
         return rows
 
     def _visa_sides(self, home: Path) -> dict[str, str]:
-        """Picture, relative to the category -> train or test, as the CSV of the split says."""
+        """Read the split's CSV: image path relative to the category -> train or test."""
         file = VISA_SPLITS[self.config.split]
         path = home.resolve().parent / "split_csv" / file
         try:
             table = pd.read_csv(path, dtype=str, keep_default_na=False)[["object", "split", "image"]]
         except FileNotFoundError:
             raise UserError(
-                f"dataset 'mvtec': '{path}' is missing: take it from the archive, or set split: folds"
+                f"dataset 'mvtec': '{path}' is missing: copy it from the archive, or set split: folds"
             ) from None
         except (OSError, ValueError, KeyError) as error:
             raise UserError(f"dataset 'mvtec': '{path}' cannot be read ({error}): restore it") from None
@@ -164,28 +163,28 @@ class MVTec(Dataset):
         for image, side in zip(rows["image"], rows["split"], strict=True):
             match = pattern.fullmatch(image)
             if not match:
-                raise UserError(f"dataset 'mvtec': '{path}' names '{image}', which is no picture of '{category}'")
+                raise UserError(f"dataset 'mvtec': '{path}' names '{image}', which is no image of '{category}'")
             sides[match[1]] = side
         if not sides:
-            raise UserError(f"dataset 'mvtec': '{path}' names no pictures of '{category}': set split: folds")
+            raise UserError(f"dataset 'mvtec': '{path}' names no images of '{category}': set split: folds")
         return sides
 
 
-def _pictures(folder: Path) -> list[Path]:
+def _images(folder: Path) -> list[Path]:
     if not folder.is_dir():
         return []
     return sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES and path.name[0] != ".")
 
 
 class _Masks:
-    """The masks of one class of defects: ``000_mask.png`` or ``000.png`` with any picture's ending."""
+    """Find the masks of one defect class: ``000_mask.png`` or ``000.png``, with the suffix of any image format."""
 
     def __init__(self, ground_truth: Path, folder: str, ending: str) -> None:
-        self.known = ground_truth.is_dir()
+        self.has_masks = ground_truth.is_dir()
         self.folder = ground_truth / folder
-        self.ending = ending  # of one that is missing, so that it can be named
-        self.found = {path.stem.removesuffix("_mask"): path for path in _pictures(self.folder)}
+        self.ending = ending  # for the name of a missing mask in error messages
+        self.found = {path.stem.removesuffix("_mask"): path for path in _images(self.folder)}
 
     def of(self, image: Path) -> Path | None:
-        """None where the dataset has no masks at all; else the mask, be it there or not."""
-        return self.found.get(image.stem, self.folder / (image.stem + self.ending)) if self.known else None
+        """Return the mask's path, whether or not the file exists; None where the dataset has no masks."""
+        return self.found.get(image.stem, self.folder / (image.stem + self.ending)) if self.has_masks else None

@@ -1,13 +1,14 @@
-"""NEU surface defects: 1,800 grey pictures of hot-rolled steel, 200 x 200, six classes of 300, none without a defect.
+"""NEU surface defects: 1,800 grey images of hot-rolled steel, 200 x 200, six defect classes of 300, no normal images.
 
 Song, Yan, "A noise robust method based on completed local binary patterns for hot-rolled steel strip surface defects",
 Applied Surface Science 285, 2013 (NEU-CLS). Boxes: He, Song, Meng, Yan, "An end-to-end steel surface defect detection
-approach via fusing multiple hierarchical features", IEEE TIM 69(4), 2020 (NEU-DET). The task is recognition: which
-class. The archives name no items, so each picture is its own group; there is no official split of NEU-CLS.
+approach via fusing multiple hierarchical features", IEEE TIM 69(4), 2020 (NEU-DET). The task is recognition
+(classification of the defect). The archives name no items, so each image is its own group; NEU-CLS has no official
+split.
 
-Boxes serve as coarse masks. 188 of the 4,189 boxes, in 123 files, carry another class than their file (71 `inclusion`
-in `scratches`, 55 `patches` in `pitted_surface`, 52 `inclusion` in `patches`, ten others). A mask shows where the
-defect *of the label* is, so it takes the boxes of the file's own class alone; every file has at least one.
+Boxes serve as coarse masks. 188 of the 4,189 boxes, in 123 files, have another class than their file (71 `inclusion`
+in `scratches`, 55 `patches` in `pitted_surface`, 52 `inclusion` in `patches`, ten others). A mask marks the defect
+*of the label*, so it uses only the boxes of the file's own class; every file has at least one.
 """
 
 from __future__ import annotations
@@ -34,15 +35,15 @@ SHORT = {
     "Sc": "scratches",
 }
 NAME = re.compile(rf"({'|'.join([*SHORT, *SHORT.values()])})_([0-9]+)")  # Cr_1, crazing_1
-SAME = {"patches_105": "patches_101"}  # pixel-identical: they share the group of the first
-LARGEST = 10_000  # pixels; a larger side in an annotation is a mistake
+DUPLICATES = {"patches_105": "patches_101"}  # pixel-identical: the first joins the group of the second
+MAX_SIDE = 10_000  # pixels; a larger side in an annotation is a mistake
 
 
 class NEU(Dataset):
     """Layouts: NEU-CLS (``Cr_1.bmp``, ``In_1.bmp``, ...), or NEU-DET (``crazing_1.jpg`` and ``crazing_1.xml``).
 
-    Pictures and annotations are found by their official names in any folders below the root, so the archives' own
-    ``IMAGES/`` and ``ANNOTATIONS/``, class folders, and ``train/`` with ``validation/`` are all read, as one whole.
+    Images and annotations are found by their official names in any folder below the root. So ``IMAGES/`` with
+    ``ANNOTATIONS/`` (the archive), class folders, and ``train/`` with ``validation/`` all give the same table.
     """
 
     title = "NEU surface defects"
@@ -61,7 +62,7 @@ class NEU(Dataset):
     folds = 5
 
     def samples(self) -> pd.DataFrame:
-        """Ids are class and number, e.g. ``patches_101``, in every layout; a mask is an XML file with boxes."""
+        """Return the sample table; ids are class and number, e.g. ``patches_101``, masks XML files with boxes."""
         return self._table
 
     @cached_property
@@ -69,16 +70,16 @@ class NEU(Dataset):
         root = self.root()
         paths = sorted(path for path in root.rglob("*") if not path.name.startswith("."))
         problems: list[str] = []
-        pictures = _by_name([path for path in paths if path.suffix.lower() in SUFFIXES], root, problems)
+        images = _by_name([path for path in paths if path.suffix.lower() in SUFFIXES], root, problems)
         boxes = _by_name([path for path in paths if path.suffix.lower() == ".xml"], root, problems)
-        if not pictures:
+        if not images:
             raise UserError(
-                f"dataset 'neu': no pictures Cr_1.bmp or crazing_1.jpg, ... below '{root}': "
+                f"dataset 'neu': no images Cr_1.bmp or crazing_1.jpg, ... below '{root}': "
                 f"unpack the archive of {self.homepage} there"
             )
         rows = [
-            (name, pictures[name], boxes.get(name, ""), name.rpartition("_")[0], "", SAME.get(name, name))
-            for name in sorted(pictures)
+            (name, images[name], boxes.get(name, ""), name.rpartition("_")[0], "", DUPLICATES.get(name, name))
+            for name in sorted(images)
         ]
         table = pd.DataFrame(rows, columns=SAMPLE_COLUMNS)
         if problems:
@@ -86,28 +87,28 @@ class NEU(Dataset):
         return table
 
     def decode_mask(self, data: bytes, name: str, label: str) -> np.ndarray:
-        """The boxes of the class ``label`` in an annotation in Pascal VOC's XML: H,W bool."""
+        """Decode the boxes of class ``label`` in a Pascal VOC XML annotation: H,W bool."""
         return _draw(_parse(data, name), name, label)
 
 
 def _by_name(paths: list[Path], root: Path, problems: list[str]) -> dict[str, str]:
-    """Canonical id -> path relative to the root, of the files with official names; each may be there once."""
+    """Map canonical ids to paths below the root, of files with official names; add duplicates to ``problems``."""
     found: dict[str, str] = {}
     for path in paths:
         match = NAME.fullmatch(path.stem)
         if not match:
             continue
         label, number = SHORT.get(match[1], match[1]), int(match[2])
-        name, place = f"{label}_{number}", path.relative_to(root).as_posix()
-        if found.setdefault(name, place) != place:
+        name, relative = f"{label}_{number}", path.relative_to(root).as_posix()
+        if found.setdefault(name, relative) != relative:
             problems.append(
-                f"dataset 'neu': '{found[name]}' and '{place}' are both {name}: keep one archive below the root"
+                f"dataset 'neu': '{found[name]}' and '{relative}' are both {name}: keep one archive below the root"
             )
     return found
 
 
 def _parse(data: bytes, name: str) -> Element:
-    """The XML as a tree. A document type could define entities that grow without bound; annotations have none."""
+    """Parse the XML. A DOCTYPE is refused: its entities could expand without bound, and annotations have none."""
 
     def refuse(*_: object) -> None:
         raise UserError(f"annotation '{name}' has a DOCTYPE, which is not read: restore it from the original archive")
@@ -125,15 +126,15 @@ def _parse(data: bytes, name: str) -> Element:
 
 
 def _draw(tree: Element, name: str, label: str) -> np.ndarray:
-    """Corners count from 1 and belong to the box."""
+    """Draw the boxes of class ``label``: H,W bool. Box corners count from 1 and belong to the box."""
     width, height = (_number(tree, f"size/{side}", name) for side in ("width", "height"))
-    if not (0 < width <= LARGEST and 0 < height <= LARGEST):
-        raise UserError(f"annotation '{name}' says its picture is {width} x {height}: restore it")
+    if not (0 < width <= MAX_SIDE and 0 < height <= MAX_SIDE):
+        raise UserError(f"annotation '{name}' gives the image size as {width} x {height}: restore it")
     mask = np.zeros((height, width), bool)
     for item in tree.iter("object"):
         left, top, right, bottom = (_number(item, f"bndbox/{side}", name) for side in ("xmin", "ymin", "xmax", "ymax"))
         if not (1 <= left <= right <= width and 1 <= top <= bottom <= height):
-            raise UserError(f"annotation '{name}': box {left} {top} {right} {bottom} leaves the picture: mend it")
+            raise UserError(f"annotation '{name}': box {left} {top} {right} {bottom} leaves the image: correct it")
         if (item.findtext("name") or "").strip() == label:
             mask[top - 1 : bottom, left - 1 : right] = True
     return mask

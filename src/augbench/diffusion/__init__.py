@@ -1,1 +1,1 @@
-"""What diffusion augmenters share: bundles of pretrained weights by name, and pictures sampled from them."""
+"""Shared by diffusion augmenters: load pretrained pipelines, fine-tune them, sample and inpaint images."""

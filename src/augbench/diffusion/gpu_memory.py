@@ -1,4 +1,4 @@
-"""Too little memory on a GPU is something a user can mend: it becomes one line that says how."""
+"""Turn CUDA out-of-memory errors into messages that say which settings to change."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from augbench.core.errors import UserError, listed
 
 @contextmanager
 def enough_memory(*settings: str) -> Iterator[None]:
-    """Turn torch's error into one that names the settings that save memory.
+    """Turn torch's out-of-memory error into a `UserError` that names the settings that save memory.
 
     Raises:
-        UserError: the device's memory is used up.
+        UserError: the GPU is out of memory.
     """
     import torch
 
     try:
         yield
     except torch.OutOfMemoryError as error:
-        free, total = (amount / 2**30 for amount in torch.cuda.mem_get_info())
+        free, total = (size / 2**30 for size in torch.cuda.mem_get_info())
         found = f"{free:.1f} of {total:.1f} GiB free"
         raise UserError(f"not enough memory on the GPU ({found}): change {listed(settings)}") from error

@@ -1,6 +1,6 @@
-"""Pictures that start from given ones: noise is added up to an intermediate step, and taken away from there.
+"""Image-to-image sampling: noise a given image up to an intermediate timestep, and denoise it from there.
 
-This is "image-oriented generation" of StableSDG (arXiv 2405.01872), and diffusers' ordinary image-to-image pipeline.
+This is "image-oriented generation" of StableSDG (arXiv 2405.01872), by diffusers' image-to-image pipeline.
 """
 
 from __future__ import annotations
@@ -32,54 +32,58 @@ def img2img(
     clip_skip: int = 1,
     batch: int = 8,
 ) -> np.ndarray:
-    """A picture for each of ``images``: N,H,W,3 uint8.
+    """Sample one image from each of ``images``.
 
     Args:
         pipeline: from `augbench.diffusion.pipelines.load`, a text-to-image one.
-        bundle: the same that was loaded.
+        bundle: the source that ``pipeline`` was loaded from.
         prompts: N texts.
-        images: N pictures, each H,W,3 uint8 of any size; they are resized to ``shape``.
-        seeds: N seeds, one for each picture.
-        steps: of the whole way from noise; the share ``strength`` of them is gone, rounded, at least one.
-        guidance: classifier-free guidance scale; up to 1 there is none.
-        strength: how far towards noise a picture is perturbed, in [0, 1]. At 0 it goes through the VAE and comes back.
-            At 1 pictures start from noise alone, as `sample` makes them; diffusers' way would leave the square root of
-            alpha bar at the last step, some 7 % of a picture with the schedule of Stable Diffusion.
-        shape: height and width at which the bundle draws.
-        clip_skip: which layer of the text encoder is read, as `text_encoding.encode_tokens` counts.
-        batch: pictures at a time. Another number changes pictures by rounding.
+        images: N images, each H,W,3 uint8 of any size; they are resized to ``shape``.
+        seeds: N seeds, one for each image.
+        steps: inference steps of a full denoising; the share ``strength`` of them is run, rounded, at least one.
+        guidance: classifier-free guidance scale; up to 1 there is no guidance.
+        strength: how much noise is added, in [0, 1]. 0: VAE reconstruction only. 1: pure noise, as in `sample`;
+            diffusers would keep sqrt(alpha bar) of the last timestep, some 7 % of an image with the schedule of
+            Stable Diffusion.
+        shape: height and width of the result.
+        clip_skip: layer of the text encoder, as `text_encoding.encode_tokens` counts.
+        batch: images per batch. Results of different batch sizes are equal up to rounding.
+
+    Returns:
+        N,H,W,3 uint8.
 
     Raises:
-        UserError: a prompt is longer than the bundle reads, or what was made is no picture.
+        UserError: a prompt is too long for the text encoder, or the result is NaN.
     """
     from diffusers import StableDiffusionImg2ImgPipeline
 
     if not len(prompts) == len(images) == len(seeds):
-        raise ValueError(f"{len(images)} pictures need as many prompts and seeds, not {len(prompts)} and {len(seeds)}")
+        raise ValueError(f"{len(images)} images need as many prompts and seeds, not {len(prompts)} and {len(seeds)}")
     check_prompts(pipeline, bundle, prompts)
     if strength == 0:
         return round_trip(pipeline, images, shape, batch)
     if strength == 1:
-        told: dict[str, Any] = {"steps": steps, "guidance": guidance, "clip_skip": clip_skip}
-        return sample(pipeline, bundle, prompts, seeds=seeds, shape=shape, batch=batch, **told)
-    painter = StableDiffusionImg2ImgPipeline(**pipeline.components, requires_safety_checker=False)
-    painter.set_progress_bar_config(disable=True)
-    speak = PromptEncoder(pipeline, bundle, None, clip_skip)
-    amount = {"num_inference_steps": steps, "guidance_scale": guidance}
-    perturbed = max(1, round(steps * strength))
-    amount["strength"] = min(1.0, (perturbed + 0.1) / steps)  # diffusers cuts it down to whole steps: these
+        amount: dict[str, Any] = {"steps": steps, "guidance": guidance, "clip_skip": clip_skip}
+        return sample(pipeline, bundle, prompts, seeds=seeds, shape=shape, batch=batch, **amount)
+    img2img_pipeline = StableDiffusionImg2ImgPipeline(**pipeline.components, requires_safety_checker=False)
+    img2img_pipeline.set_progress_bar_config(disable=True)
+    encode = PromptEncoder(pipeline, bundle, None, clip_skip)
+    settings = {"num_inference_steps": steps, "guidance_scale": guidance}
+    noised_steps = max(1, round(steps * strength))
+    settings["strength"] = min(1.0, (noised_steps + 0.1) / steps)  # diffusers truncates to whole steps: to these
     parts = []
     for start in range(0, len(images), batch):
-        own = slice(start, start + batch)
-        begin = [Image.fromarray(fit_image(image, shape)) for image in images[own]]
-        parts.append(sample_batch(painter, bundle, seeds[own], {**speak(prompts[own]), "image": begin, **amount}))
+        rows = slice(start, start + batch)
+        initial = [Image.fromarray(fit_image(image, shape)) for image in images[rows]]
+        options = {**encode(prompts[rows]), "image": initial, **settings}
+        parts.append(sample_batch(img2img_pipeline, bundle, seeds[rows], options))
     return np.concatenate(parts)
 
 
 def round_trip(
     pipeline: DiffusionPipeline, images: Sequence[np.ndarray], shape: tuple[int, int], batch: int = 8
 ) -> np.ndarray:
-    """Pictures through the VAE and back, at ``shape``: N,H,W,3 uint8. What no perturbation at all leaves of them."""
+    """Reconstruct images with the VAE, without noise, at ``shape``: N,H,W,3 uint8."""
     import torch
 
     parts = []

@@ -1,9 +1,9 @@
-"""Inpainting of what lies around a mask, in batches of different pictures and masks.
+"""Inpaint a square crop around a mask, in batches of different images and masks.
 
-Diffusers' ``padding_mask_crop`` cuts the smallest square around the mask out of a picture, paints it at the bundle's
-full size, and lays the masked part back over the picture; it takes one picture at a time. Here cutting and laying back
-are done outside the pipeline, so that a batch holds a cut of each picture. With a batch of one the result is that of
-diffusers to the last bit; with larger ones it differs by the rounding of larger matrix products.
+Diffusers' ``padding_mask_crop`` crops the smallest square around the mask, inpaints it at the pipeline's full size, and
+composites the masked part over the image; it supports one image at a time. Here cropping and compositing are outside
+the pipeline, so that a batch can hold crops of different images. With a batch of one the result is bit-identical to
+that of diffusers; with larger ones it is equal up to rounding.
 """
 
 from __future__ import annotations
@@ -23,17 +23,17 @@ if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
 
 Box = tuple[int, int, int, int]
-"""Left, top, right, bottom, in pixels; right and bottom are not inside."""
+"""Left, top, right, bottom, in pixels; right and bottom are exclusive."""
 
-HALF = 128  # of 255: diffusers paints where a resized mask is at least that bright
+MASK_THRESHOLD = 128  # of 255: diffusers inpaints where the resized mask has at least this value
 
 
 @dataclass(frozen=True)
 class Inpainted:
-    """What a bundle painted of a square picture."""
+    """An inpainted crop of a square image."""
 
-    image: np.ndarray  # S,S,3 uint8: the whole cut, the surroundings of the mask included
-    box: Box  # where it belongs
+    image: np.ndarray  # S,S,3 uint8: the whole crop, the surroundings of the mask included
+    box: Box  # of the crop in the image
 
 
 def inpaint_around(
@@ -48,104 +48,106 @@ def inpaint_around(
     batch: int,
     **amount: Any,
 ) -> list[Inpainted]:
-    """Paint each picture anew in the smallest square that holds its mask.
+    """Inpaint each image in the smallest square crop that holds its mask.
 
     Args:
         pipeline: from `augbench.diffusion.pipelines.load`, an inpainting one.
-        bundle: the same that was loaded.
+        bundle: the source that ``pipeline`` was loaded from.
         prompts: N texts.
-        images: N squares of the bundle's size, S,S,3 uint8.
-        masks: of N pictures, S,S uint8: 255 where to paint, grey where partly; at least one pixel above 0.
-        seeds: N seeds, one for each picture.
-        padding: pixels around the mask that belong to the cut.
-        batch: pictures at a time. Another number changes pictures by rounding.
+        images: N squares of the pipeline's size, S,S,3 uint8.
+        masks: N masks, S,S uint8: 255 where to inpaint, grey for a partial blend; at least one pixel above 0.
+        seeds: N seeds, one for each image.
+        padding: pixels around the mask that belong to the crop.
+        batch: images per batch. Results of different batch sizes are equal up to rounding.
         amount: steps, guidance, strength and negative, as in `augbench.diffusion.sampling.sample`.
 
     Raises:
-        UserError: a prompt is longer than the bundle reads, or what was made is no picture.
+        UserError: a prompt is too long for the text encoder, or the result is NaN.
     """
     boxes = [box_around(mask, padding) for mask in masks]
-    cuts = [_cut(image, box) for image, box in zip(images, boxes, strict=True)]
-    marked = [_marked(_cut(mask, box)) for mask, box in zip(masks, boxes, strict=True)]
-    places = {"image": np.stack(cuts), "mask": np.stack(marked)}
-    made = sample(pipeline, bundle, prompts, seeds=seeds, batch=batch, **places, **amount)
-    return [Inpainted(image, box) for image, box in zip(made, boxes, strict=True)]
+    crops = [_crop(image, box) for image, box in zip(images, boxes, strict=True)]
+    marked = [_marked(_crop(mask, box)) for mask, box in zip(masks, boxes, strict=True)]
+    inputs = {"image": np.stack(crops), "mask": np.stack(marked)}
+    inpainted = sample(pipeline, bundle, prompts, seeds=seeds, batch=batch, **inputs, **amount)
+    return [Inpainted(image, box) for image, box in zip(inpainted, boxes, strict=True)]
 
 
 def box_around(mask: np.ndarray, padding: int) -> Box:
-    """The smallest square box in the square S,S ``mask`` that holds its pixels above 0 and ``padding`` more each way.
+    """Return the smallest square box that holds the nonzero pixels of an S,S mask and ``padding`` pixels on each side.
 
-    Where the mask is nearer to an edge than that, there is less padding; a box that would stick out is pushed inside.
+    Padding is clipped at the image's edges, and a box that would stick out is shifted inside.
     """
     size = len(mask)
     spans = []
     for axis in (0, 1):
-        marked = np.flatnonzero(mask.any(axis))
-        spans.append((max(int(marked[0]) - padding, 0), min(int(marked[-1]) + 1 + padding, size)))
+        nonzero = np.flatnonzero(mask.any(axis))
+        spans.append((max(int(nonzero[0]) - padding, 0), min(int(nonzero[-1]) + 1 + padding, size)))
     side = max(end - start for start, end in spans)
     starts = [min(max(start - (side - (end - start)) // 2, 0), size - side) for start, end in spans]
     return starts[0], starts[1], starts[0] + side, starts[1] + side
 
 
-def overlaid(image: np.ndarray, mask: np.ndarray, painted: Inpainted) -> np.ndarray:
-    """What diffusers makes of it: the painted cut laid over ``image``, as far as ``mask`` is bright.
+def overlaid(image: np.ndarray, mask: np.ndarray, inpainted: Inpainted) -> np.ndarray:
+    """Composite an inpainted crop over ``image`` as diffusers does, with ``mask`` as opacity.
 
     Args:
         image: S,S,3 uint8.
-        mask: S,S uint8; 255: as painted, 0: as it was.
-        painted: of them.
+        mask: S,S uint8; 255: inpainted, 0: unchanged.
+        inpainted: result of `inpaint_around` for this image.
 
     Returns:
         S,S,3 uint8.
     """
     size = (len(image), len(image))
-    # In these steps, for premultiplied colours are rounded: where the mask is grey another order gives other numbers.
-    kept = Image.new("RGBa", size)
-    kept.paste(Image.fromarray(image).convert("RGBA").convert("RGBa"), mask=ImageOps.invert(Image.fromarray(mask)))
+    # Premultiplied colours are rounded, so another order of these steps gives other values where the mask is grey.
+    background = Image.new("RGBa", size)
+    background.paste(
+        Image.fromarray(image).convert("RGBA").convert("RGBa"), mask=ImageOps.invert(Image.fromarray(mask))
+    )
     result = Image.new("RGB", size)
-    result.paste(Image.fromarray(_fitted(painted)), painted.box[:2])
+    result.paste(Image.fromarray(_fitted(inpainted)), inpainted.box[:2])
     result = result.convert("RGBA")
-    result.alpha_composite(kept.convert("RGBA"))
+    result.alpha_composite(background.convert("RGBA"))
     return np.asarray(result.convert("RGB"))
 
 
-def composited(source: np.ndarray, region: np.ndarray, painted: Inpainted) -> np.ndarray:
-    """The painted cut in the picture at the picture's own size: only what was painted goes through resizing.
+def composited(source: np.ndarray, region: np.ndarray, inpainted: Inpainted) -> np.ndarray:
+    """Composite an inpainted crop into the image at its native size: only inpainted pixels are resized.
 
     Args:
-        source: H,W,3 uint8, of which a square was painted (stretched, if it is none).
+        source: H,W,3 uint8, the image that was resized to a square and inpainted.
         region: H,W bool.
-        painted: of that square.
+        inpainted: result of `inpaint_around` for that square.
 
     Returns:
-        H,W,3 uint8: as painted inside the region, and equal to the source but for a soft edge, see `feathered`.
+        H,W,3 uint8: inpainted inside the region, the source elsewhere, with a soft edge, see `feathered`.
     """
-    size = len(painted.image)
+    size = len(inpainted.image)
     square = fit_image(source, (size, size)).copy()
-    left, top, right, bottom = painted.box
-    square[top:bottom, left:right] = _fitted(painted)
+    left, top, right, bottom = inpainted.box
+    square[top:bottom, left:right] = _fitted(inpainted)
     weight = feathered(region)[..., None]
     mixed = source + weight * (fit_image(square, source.shape[:2]) - source.astype(np.float32))
     return np.round(mixed).astype(np.uint8)
 
 
 def feathered(region: np.ndarray) -> np.ndarray:
-    """H,W float32 in [0, 1]: 1 in the region, up to a half on the pixels that touch it, 0 elsewhere."""
+    """Return blending weights H,W float32 in [0, 1]: 1 in the region, at most 0.5 on pixels next to it, 0 elsewhere."""
     return np.maximum(region, blurred(region.astype(np.float32))).astype(np.float32)
 
 
-def _cut(picture: np.ndarray, box: Box) -> np.ndarray:
-    """The box at the size of the whole, as diffusers resizes it."""
-    size = len(picture)
-    return np.asarray(Image.fromarray(picture).crop(box).resize((size, size), Image.Resampling.LANCZOS))
+def _crop(image: np.ndarray, box: Box) -> np.ndarray:
+    """Crop the box and resize it to the image's size, as diffusers does."""
+    size = len(image)
+    return np.asarray(Image.fromarray(image).crop(box).resize((size, size), Image.Resampling.LANCZOS))
 
 
 def _marked(mask: np.ndarray) -> np.ndarray:
-    """Where diffusers would paint, bool. Where no pixel is bright enough for that, the brightest are."""
-    return mask >= min(HALF, max(int(mask.max()), 1))
+    """Binarise a mask as diffusers does, S,S bool. Where no pixel reaches the threshold, the brightest ones count."""
+    return mask >= min(MASK_THRESHOLD, max(int(mask.max()), 1))
 
 
-def _fitted(painted: Inpainted) -> np.ndarray:
-    """The painted cut at the size of its box."""
-    left, top, right, bottom = painted.box
-    return fit_image(painted.image, (bottom - top, right - left))
+def _fitted(inpainted: Inpainted) -> np.ndarray:
+    """Resize the inpainted crop to the size of its box."""
+    left, top, right, bottom = inpainted.box
+    return fit_image(inpainted.image, (bottom - top, right - left))

@@ -1,4 +1,4 @@
-"""Where to paint: regions drawn by rules, and regions that a person drew as mask pictures."""
+"""Regions to inpaint: procedural ones, and mask images drawn by hand."""
 
 from __future__ import annotations
 
@@ -16,28 +16,31 @@ from augbench.procedural.noise import Shape, perlin
 
 Kind = Literal["noise", "line", "blob"]
 
-BRIGHT = 127  # pixels of a drawn mask above it are the region, as in the masks of most datasets
-LARGEST_EXPONENT = 5  # Perlin noise has 2**0 ... 2**5 cells per axis, as in MemSeg,
-CELL = 8  # and cells of at least as many pixels, as there in pictures of 256: smaller ones give rows of dots
-LINE_LENGTHS = (0.15, 0.9)  # of a line, relative to the square root of the picture's pixels
-SLENDER = 2.0  # the least length of a line, relative to the side of a square of its area
-WANDER = 0.25  # radians by which a step of a line strays
+MASK_THRESHOLD = 127  # pixels of a mask image above it are the region, as in most datasets
+LARGEST_EXPONENT = 5  # Perlin noise has 2**0 ... 2**5 cells per axis, as in MemSeg
+CELL = 8  # smallest cell in pixels, as in MemSeg at 256 x 256: smaller cells give rows of dots
+LINE_LENGTHS = (0.15, 0.9)  # range, relative to the square root of the image's area
+MIN_ELONGATION = 2.0  # least length of a line, relative to the square root of its area
+TURN = 0.25  # radians by which a line turns per step
 
 
 def procedural_region(
     rng: np.random.Generator, shape: Shape, kinds: Sequence[Kind], area: Range
 ) -> tuple[np.ndarray, Kind]:
-    """A region that no real defect stands behind: H,W bool, never empty, and of which kind it is.
+    """Draw a random defect region.
 
-    - noise: islands of Perlin noise all over the picture, the shapes of MemSeg
-    - line: a line that wanders a little, as wide as its area and length ask for
-    - blob: one uneven patch
+    - noise: thresholded Perlin noise all over the image, the shapes of MemSeg
+    - line: a slightly curved line; its width follows from area and length
+    - blob: one irregular patch
 
     Args:
-        rng: the generator to draw from.
+        rng: source of randomness.
         shape: height and width.
-        kinds: one of these is drawn, each with the same chance.
-        area: range of the region's share of the picture, drawn log-uniformly. Lines that leave the picture are smaller.
+        kinds: choices, equally likely.
+        area: range of the region's share of the image, drawn log-uniformly. Lines that leave the image are smaller.
+
+    Returns:
+        H,W bool with at least one pixel, and its kind.
     """
     kind = kinds[rng.integers(len(kinds))]
     share = float(np.exp(rng.uniform(*np.log(area))))
@@ -49,13 +52,13 @@ def procedural_region(
 
 
 def _islands(rng: np.random.Generator, shape: Shape) -> np.ndarray:
-    """Perlin noise of random cells and angle."""
+    """Return a height map H,W: Perlin noise with random cells and angle."""
     exponents = [rng.integers(min(LARGEST_EXPONENT, int(np.log2(max(n // CELL, 1)))) + 1) for n in shape]
     return perlin(rng, shape, (2 ** int(exponents[0]), 2 ** int(exponents[1])), rng.uniform(-np.pi / 2, np.pi / 2))
 
 
 def _hill(rng: np.random.Generator, shape: Shape) -> np.ndarray:
-    """Highest at a random place, with an uneven slope."""
+    """Return a height map H,W with one peak at a random position and an irregular slope."""
     length = float(np.sqrt(shape[0] * shape[1]))
     centre = place(rng, shape, length / 10)
     cells = (max(1, round(8 * shape[0] / length)), max(1, round(8 * shape[1] / length)))
@@ -63,37 +66,37 @@ def _hill(rng: np.random.Generator, shape: Shape) -> np.ndarray:
 
 
 def _line(rng: np.random.Generator, shape: Shape, share: float) -> np.ndarray:
-    """A wandering line of about that area. Its middle lies in the picture, so some pixel is more than half covered."""
+    """Return a curved line of about that area, H,W bool. Its middle lies in the image, so it is never empty."""
     scale = float(np.sqrt(shape[0] * shape[1]))
     pixels = share * shape[0] * shape[1]
-    length = max(rng.uniform(*LINE_LENGTHS) * scale, SLENDER * np.sqrt(pixels))
+    length = max(rng.uniform(*LINE_LENGTHS) * scale, MIN_ELONGATION * np.sqrt(pixels))
     width = max(1.5, (np.sqrt(length**2 + np.pi * pixels) - length) * 2 / np.pi)  # its ends are round
     angle, middle = rng.uniform(0, 2 * np.pi), place(rng, shape, scale / 10)
     step = (max(1.0, length / 12), max(1.5, length / 8))
-    halves = [walk(rng, middle, turned, length / 2, step, WANDER) for turned in (angle, angle + np.pi)]
+    halves = [walk(rng, middle, turned, length / 2, step, TURN) for turned in (angle, angle + np.pi)]
     segments = np.concatenate(halves)
     ones = np.ones(len(segments))
     return strokes(shape, segments, width * ones, ones) > 0.5
 
 
 def drawn_files(folder: Path, way_out: str) -> list[Path]:
-    """The mask pictures of a folder and of folders in it, in an order that no file system decides; hidden ones not.
+    """List the mask images of a folder and its subfolders, sorted by name, without hidden ones.
 
     Raises:
-        UserError: there is no such folder, or no picture in it; it ends with ``way_out``.
+        UserError: there is no such folder, or no image in it; its message ends with ``way_out``.
     """
     if not folder.is_dir():
         raise UserError(f"mask_folder '{folder}' is not a folder: {way_out}")
     found = [path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file()]
     names = {path.relative_to(folder).as_posix(): path for path in found}
-    shown = {name: path for name, path in names.items() if not any(part.startswith(".") for part in name.split("/"))}
-    if not shown:
-        raise UserError(f"mask_folder '{folder}' holds no pictures ({', '.join(sorted(SUFFIXES))}): {way_out}")
-    return [shown[name] for name in sorted(shown)]
+    visible = {name: path for name, path in names.items() if not any(part.startswith(".") for part in name.split("/"))}
+    if not visible:
+        raise UserError(f"mask_folder '{folder}' holds no images ({', '.join(sorted(SUFFIXES))}): {way_out}")
+    return [visible[name] for name in sorted(visible)]
 
 
 def drawn_digest(folder: Path, files: Sequence[Path]) -> str:
-    """SHA-256 (hex) over names and bytes: a name decides which request gets which mask."""
+    """Return SHA-256 (hex) over names and bytes: names decide which request gets which mask."""
     total = hashlib.sha256()
     for path in files:
         total.update(path.relative_to(folder).as_posix().encode() + b"\0")
@@ -102,12 +105,14 @@ def drawn_digest(folder: Path, files: Sequence[Path]) -> str:
 
 
 def read_drawn(path: Path) -> np.ndarray:
-    """A mask that a person drew, H,W bool: where its brightest channel is above `BRIGHT`.
+    """Read a mask image as H,W bool: where its brightest channel is above `MASK_THRESHOLD`.
 
     Raises:
-        UserError: it is no picture, has 16 bits a channel or transparent pixels, or nothing is marked in it.
+        UserError: it is no image, has 16 bits a channel or transparent pixels, or is empty.
     """
-    region = read_grey(path) > BRIGHT
+    region = read_grey(path) > MASK_THRESHOLD
     if not region.any():
-        raise UserError(f"mask '{path}' is empty (no pixel above {BRIGHT}): mark in white where to paint, or remove it")
+        raise UserError(
+            f"mask '{path}' is empty (no pixel above {MASK_THRESHOLD}): mark in white where to inpaint, or remove it"
+        )
     return region

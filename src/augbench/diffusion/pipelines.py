@@ -1,11 +1,11 @@
-"""Bundles: sets of pretrained diffusion weights by name, each an ordinary diffusers folder.
+"""Find and load pretrained diffusion pipelines by name, local folder or single-file checkpoint.
 
     pipeline = load(find("micro-sd"))
 
-Some come with the package, others from the Hugging Face hub, at a pinned revision. Any local folder that diffusers'
-``save_pretrained`` wrote can be named in place of a bundle, if its pipeline is one of `KINDS`; so can a checkpoint, one
-file with all weights (`augbench.diffusion.single_file`). Only safetensors files are read, and no code of a folder is
-run.
+Some named pipelines are shipped with the package, others come from the Hugging Face hub at a pinned revision. A local
+folder in the format of diffusers' ``save_pretrained`` works too, if its pipeline class is one of `KINDS`; so does a
+checkpoint, a single file with all weights (`augbench.diffusion.single_file`). Only safetensors files are read, and no
+code from a folder is executed.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
 
 MODELS = Path(str(resources.files("augbench"))) / "assets" / "models"
-"""The weights that come with the package, a folder each."""
+"""The pipelines and backbones shipped with the package, a folder each."""
 
 KINDS = {"StableDiffusionPipeline": "sd", "StableDiffusionXLInpaintPipeline": "sdxl-inpaint"}
-"""The pipeline that a folder's ``model_index.json`` names -> kind."""
+"""Pipeline class in a folder's ``model_index.json`` -> kind."""
 
 TITLES = {"sd": "text to image", "sdxl-inpaint": "text to image inside a mask"}
 
@@ -43,15 +43,15 @@ WEIGHTS = {
     "text_encoder": "model",
     "text_encoder_2": "model",
 }
-"""Part with weights -> stem of its file, as diffusers and transformers call them."""
+"""Component with weights -> stem of its file name in diffusers and transformers."""
 
-LIBRARIES = ("diffusers", "transformers")  # where the classes of a folder's parts may come from
+LIBRARIES = ("diffusers", "transformers")  # allowed sources of the component classes of a folder
 
 _PARTS = {
     "sd": ("vae", "text_encoder", "tokenizer", "unet", "scheduler"),
     "sdxl-inpaint": ("vae", "text_encoder", "text_encoder_2", "tokenizer", "tokenizer_2", "unet", "scheduler"),
 }
-_NOT_LOADED: dict[str, dict[str, Any]] = {  # photographs of surfaces need no filter and no watermark
+_NOT_LOADED: dict[str, dict[str, Any]] = {  # images of surfaces need no safety checker and no watermark
     "sd": {"safety_checker": None, "requires_safety_checker": False, "feature_extractor": None, "image_encoder": None},
     "sdxl-inpaint": {"add_watermarker": False, "feature_extractor": None, "image_encoder": None},
 }
@@ -59,16 +59,16 @@ _NOT_LOADED: dict[str, dict[str, Any]] = {  # photographs of surfaces need no fi
 
 @dataclass(frozen=True)
 class PipelineSource:
-    """Pretrained diffusion weights by name."""
+    """Where a pretrained diffusion pipeline is loaded from, and what it is."""
 
     name: str
-    kind: str  # "sd": text to image; "sdxl-inpaint": text to the masked part of an image
+    kind: str  # "sd": text to image; "sdxl-inpaint": inpainting
     title: str
-    size: int  # pixels: pictures are squares of that side
-    source: str  # the folder they are loaded from, or a repository of the hub
+    size: int  # side length of its square images, in pixels
+    source: str  # a folder, or a repository of the hub
     revision: str = ""  # of the repository
-    variant: str = ""  # which of its weights: fp16
-    checkpoint: str = ""  # the one file that holds all weights; the source then gives only what such a file lacks
+    variant: str = ""  # of its weights, e.g. fp16
+    checkpoint: str = ""  # single file with all weights; ``source`` then gives configurations and tokenizers only
 
 
 def _shipped(name: str, kind: str, size: int) -> PipelineSource:
@@ -103,27 +103,29 @@ BUNDLES: dict[str, PipelineSource] = {
 
 
 def embedded(name: str) -> bool:
-    """Whether the weights of that name come with the package: results that rest on them show mechanics only."""
+    """Return whether the pipeline of that name is shipped with the package: smoke-test weights, not evidence."""
     return name in BUNDLES and Path(BUNDLES[name].source).parent == MODELS
 
 
 def find(name_or_path: str | Path, known: Iterable[str] = BUNDLES) -> PipelineSource:
-    """The bundle of that name, or the one in that folder or file. A name goes first: write ``./NAME`` for a folder.
+    """Find a pipeline by name, folder or checkpoint file. Names take precedence: write ``./NAME`` for a folder.
 
-    ``known`` are the names that an error suggests.
+    Args:
+        name_or_path: a key of `BUNDLES`, a diffusers folder or a safetensors file.
+        known: names that an error message may suggest.
 
     Raises:
-        UserError: there is none, or it holds no pipeline of one of `KINDS`.
+        UserError: there is none, or its pipeline class is not one of `KINDS`.
     """
     name = str(name_or_path)
     if name in BUNDLES:
         return BUNDLES[name]
-    path = Path(name)  # a leading ~ is the shell's to replace
+    path = Path(name)  # a leading ~ is left to the shell
     try:
         if name and path.is_dir():
-            return _described(path.resolve())
-        if path.is_file() or single_file.named(path):
-            return _of_checkpoint(path.absolute())
+            return _from_folder(path.resolve())
+        if path.is_file() or single_file.is_checkpoint(path):
+            return _from_checkpoint(path.absolute())
     except OSError as error:
         raise UserError(f"model '{name}' cannot be looked for ({error.strerror}): check its path") from None
     ways = "give such a name, a diffusers folder or a .safetensors checkpoint"
@@ -131,23 +133,23 @@ def find(name_or_path: str | Path, known: Iterable[str] = BUNDLES) -> PipelineSo
 
 
 def load(bundle: PipelineSource, device: str = "cpu", dtype: torch.dtype | None = None) -> DiffusionPipeline:
-    """The ordinary diffusers pipeline of a bundle, without progress bars and warnings.
+    """Load a diffusers pipeline, without progress bars and warnings.
 
     Args:
         bundle: from `find`.
-        device: where it shall lie, e.g. "cuda".
+        device: torch device of the pipeline, e.g. "cuda".
         dtype: of its weights; None: float32.
 
     Raises:
-        UserError: a file of it is missing or damaged, or holds other weights than its configuration wants; or it is on
-            the hub, and neither on this machine nor to be had.
+        UserError: a file is missing or damaged, or its weights do not match its configuration; or the pipeline is on
+            the hub, and is neither cached nor downloadable.
     """
     import torch
     from diffusers import StableDiffusionPipeline, StableDiffusionXLInpaintPipeline
 
     family = {"sd": StableDiffusionPipeline, "sdxl-inpaint": StableDiffusionXLInpaintPipeline}[bundle.kind]
     folder = fetch(bundle)
-    held = _check_parts(bundle, folder)
+    parameter_counts = _check_parts(bundle, folder)
     options = {"local_files_only": True, **_NOT_LOADED[bundle.kind]}
     dtype = dtype or torch.float32
     with _quiet():
@@ -158,21 +160,22 @@ def load(bundle: PipelineSource, device: str = "cpu", dtype: torch.dtype | None 
             else:
                 options |= {"use_safetensors": True, "variant": bundle.variant or None, "dtype": dtype}
                 pipeline = family.from_pretrained(folder, **options)
-        except Exception as error:  # each library has its own for files that are missing or do not fit
+        except Exception as error:  # each library raises its own for missing or unfitting files
             reason = textwrap.shorten(str(error), 160, placeholder=" ...")
-            if bundle.checkpoint and isinstance(error, NotImplementedError):  # torch's, of weights without values
+            if bundle.checkpoint and isinstance(error, NotImplementedError):  # raised by torch for meta tensors
                 reason = "it lacks weights that they describe"
             raise _unusable(bundle, folder, reason) from error
-        _check_complete(pipeline, bundle, folder, held)
+        _check_complete(pipeline, bundle, folder, parameter_counts)
         pipeline.unet.to(memory_format=torch.channels_last)
         pipeline.set_progress_bar_config(disable=True)
         return pipeline.to(device)
 
 
 def of_content(settings: dict[str, Any], name: str) -> dict[str, Any]:
-    """Settings for keys: weights in files of ours or of a user count by a digest, so that none stand in for others.
+    """Return settings for keys, with the path of a pipeline replaced by a digest of its content.
 
-    A folder may lie anywhere; a bundle of the package may be trained on; one of the hub is pinned by its revision.
+    A folder may be moved, and a shipped pipeline may be retrained in a later version. A pipeline of the hub is pinned
+    by its revision, so its name stays.
     """
     value = settings.get(name)
     if embedded(str(value)):
@@ -186,63 +189,63 @@ def of_content(settings: dict[str, Any], name: str) -> dict[str, Any]:
         return settings
     content = {"checkpoint": digest(path)}
     try:
-        bundle = _of_checkpoint(path.absolute())
-    except UserError:  # planning comes first: `find` will say
+        bundle = _from_checkpoint(path.absolute())
+    except UserError:  # planning goes on: `find` reports the error later
         return settings | {name: content}
     return settings | {name: content | {"configuration": bundle.revision or _content(Path(bundle.source))}}
 
 
 def _content(folder: Path, *weights: str) -> str:
-    """Digest of what is loaded from a folder: configurations, words, and files with the suffixes ``weights``."""
-    whole = hashlib.sha256()
+    """Return a digest of the loaded files: configurations, tokenizers, and files with the suffixes ``weights``."""
+    total = hashlib.sha256()
     loaded = [path for path in folder.glob("*/*") if path.suffix in (".json", ".txt", *weights)]
-    for path in sorted([*folder.glob("model_index.json"), *loaded]):  # whether it is a bundle at all, `find` will say
-        whole.update(f"{path.relative_to(folder).as_posix()}\0{digest(path)}\n".encode())
-    return whole.hexdigest()
+    for path in sorted([*folder.glob("model_index.json"), *loaded]):  # `find` checks later whether it is a pipeline
+        total.update(f"{path.relative_to(folder).as_posix()}\0{digest(path)}\n".encode())
+    return total.hexdigest()
 
 
 def canvas(bundle: PipelineSource, aspect: float, step: int = 8) -> tuple[int, int]:
-    """Height and width of about the bundle's area with that aspect (width / height), both multiples of ``step``."""
+    """Return height and width, multiples of ``step``, of about the pipeline's area and an aspect (width / height)."""
     height = bundle.size / aspect**0.5
     return tuple(max(step, round(side / step) * step) for side in (height, height * aspect))
 
 
-def _described(folder: Path) -> PipelineSource:
-    """What the configuration files of a folder say."""
+def _from_folder(folder: Path) -> PipelineSource:
+    """Describe the pipeline of a diffusers folder by its configuration files."""
     index = folder / "model_index.json"
     if not index.is_file():
         raise UserError(f"folder '{folder}' has no model_index.json: give one that diffusers' save_pretrained wrote")
     pipeline = _json(index).get("_class_name")
     if not isinstance(pipeline, str) or pipeline not in KINDS:
-        raise UserError(f"'{index}': pipeline '{pipeline}' is none of ours: give a {' or a '.join(KINDS)}")
+        raise UserError(f"'{index}': pipeline '{pipeline}' is not supported: give a {' or a '.join(KINDS)}")
     kind = KINDS[pipeline]
     return PipelineSource(folder.name, kind, TITLES[kind], _size(folder), str(folder))
 
 
-def _of_checkpoint(path: Path) -> PipelineSource:
-    """A file with all weights; what it lacks is in the folder beside it, else in its kind's repository on the hub."""
-    kind, folder = single_file.kind_of(path), single_file.beside(path)
+def _from_checkpoint(path: Path) -> PipelineSource:
+    """Describe a checkpoint. Configurations and tokenizers come from the folder next to it, else from the hub."""
+    kind, folder = single_file.kind_of(path), single_file.config_folder(path)
     if not folder.is_dir():
         source = next(bundle for bundle in BUNDLES.values() if bundle.revision and bundle.kind == kind)
     elif not (folder / "model_index.json").is_file():
-        reason = f"'{folder}' is where its configurations may lie, and has no model_index.json"
-        raise UserError(f"'{path}': {reason}: put those of a diffusers folder there, or rename that folder")
+        reason = f"its configurations are searched in '{folder}', which has no model_index.json"
+        raise UserError(f"'{path}': {reason}: copy those of a diffusers folder there, or rename that folder")
     else:
-        source = _described(folder)
+        source = _from_folder(folder)
     if source.kind != kind:
         kinds = f"is of kind '{kind}' and the configurations in '{folder}' are of '{source.kind}'"
-        raise UserError(f"'{path}' {kinds}: put fitting ones there, or rename that folder")
+        raise UserError(f"'{path}' {kinds}: put matching ones there, or rename that folder")
     return replace(source, name=path.stem, checkpoint=str(path), variant="")
 
 
 def _size(folder: Path) -> int:
-    """Pixels that the U-Net was made for: its latents times what the VAE shrinks."""
+    """Return the side length of images in pixels: the U-Net's latent size times the VAE's downsampling factor."""
     latent = _json(folder / "unet" / "config.json").get("sample_size")
     stages = _json(folder / "vae" / "config.json").get("block_out_channels")
     if not isinstance(latent, int) or latent < 1:
-        raise UserError(f"'{folder / 'unet' / 'config.json'}': 'sample_size' is no number of pixels: restore the file")
+        raise UserError(f"'{folder / 'unet' / 'config.json'}': 'sample_size' is not a pixel count: restore the file")
     if not isinstance(stages, list) or not stages:
-        raise UserError(f"'{folder / 'vae' / 'config.json'}': 'block_out_channels' is no list: restore the file")
+        raise UserError(f"'{folder / 'vae' / 'config.json'}': 'block_out_channels' is not a list: restore the file")
     return latent * 2 ** (len(stages) - 1)
 
 
@@ -252,21 +255,21 @@ def _json(path: Path) -> dict[str, Any]:
     except FileNotFoundError:
         raise UserError(f"'{path}' is missing: restore it") from None
     except OSError as error:
-        raise UserError(f"'{path}' cannot be read ({error.strerror}): check its rights") from None
+        raise UserError(f"'{path}' cannot be read ({error.strerror}): check its permissions") from None
     except ValueError:
-        raise UserError(f"'{path}' is damaged (no JSON): restore it") from None
+        raise UserError(f"'{path}' is damaged (not JSON): restore it") from None
     if not isinstance(content, dict):
-        raise UserError(f"'{path}' is damaged (no JSON object): restore it")
+        raise UserError(f"'{path}' is damaged (not a JSON object): restore it")
     return content
 
 
 def fetch(bundle: PipelineSource) -> Path:
-    """The folder of a bundle; one from the hub out of its cache if it is there, else downloaded.
+    """Return the folder of a pipeline; one of the hub from the cache, else downloaded.
 
-    Of a checkpoint it is the folder that gives configurations and words, without weights.
+    For a checkpoint this is the folder with its configurations and tokenizers, without weights.
 
     Raises:
-        UserError: it is not on this machine and cannot be had.
+        UserError: it is not on this machine and cannot be downloaded.
     """
     if not bundle.revision:
         return Path(bundle.source)
@@ -282,65 +285,65 @@ def fetch(bundle: PipelineSource) -> Path:
     reason = ""
     for offline in (True, False):
         try:
-            asked = {"revision": bundle.revision, "allow_patterns": wanted, "local_files_only": offline}
-            with errors_only(logging):  # it would tell of each new try; what came of them is said below
-                folder = Path(snapshot_download(bundle.source, **asked))
+            options = {"revision": bundle.revision, "allow_patterns": wanted, "local_files_only": offline}
+            with errors_only(logging):  # it warns of each retry; the error below reports the outcome
+                folder = Path(snapshot_download(bundle.source, **options))
         except Exception as error:  # the hub's errors, those of its network library, those of the disk
             reason = textwrap.shorten(str(error), 120, placeholder=" ...")
             continue
         if all((folder / name).exists() for name in wanted if "*" not in name):
             return folder
-    what, way = f"bundle '{bundle.name}' ({bundle.source}) is", "give a local diffusers folder as bundle"
+    what, way = f"pipeline '{bundle.name}' ({bundle.source}) is", "set `bundle` to a local diffusers folder"
     if bundle.checkpoint:
         what = f"'{bundle.checkpoint}' has no configurations and no tokenizer, and those of {bundle.source} are"
-        way = f"put those of a diffusers folder into '{single_file.beside(Path(bundle.checkpoint))}'"
+        way = f"copy those of a diffusers folder into '{single_file.config_folder(Path(bundle.checkpoint))}'"
     raise UserError(
-        f"{what} not on this machine and cannot be fetched ({reason}): go online once, to fill the Hugging Face cache, "
-        f"or {way}"
+        f"{what} not on this machine and cannot be downloaded ({reason}): go online once, to fill the Hugging Face "
+        f"cache, or {way}"
     )
 
 
 def _check_parts(bundle: PipelineSource, folder: Path) -> dict[str, int]:
-    """Part with weights -> parameters in its files, after a look at all that will be loaded."""
+    """Check all files that will be loaded. Returns component with weights -> number of parameters in its files."""
     index = _json(folder / "model_index.json")
-    held = single_file.held(Path(bundle.checkpoint), bundle.kind) if bundle.checkpoint else {}
+    counts = single_file.held(Path(bundle.checkpoint), bundle.kind) if bundle.checkpoint else {}
     for part in _PARTS[bundle.kind]:
         entry = index.get(part)
-        if not (isinstance(entry, list) and entry and entry[0] in LIBRARIES):  # diffusers imports what stands there
+        if not (isinstance(entry, list) and entry and entry[0] in LIBRARIES):  # diffusers imports what is named there
             raise UserError(f"'{folder / 'model_index.json'}': '{part}' is not of {listed(LIBRARIES)}: restore it")
         if not (folder / part).is_dir():
-            raise UserError(f"bundle '{folder}' has no folder '{part}': restore it")
-        if part.startswith("tokenizer"):  # without its files transformers makes one that knows no word
+            raise UserError(f"pipeline '{folder}' has no folder '{part}': restore it")
+        if part.startswith("tokenizer"):  # without its files transformers builds one with an empty vocabulary
             _json(folder / part / "tokenizer_config.json")
-            words = [folder / part / name for name in ("tokenizer.json", "vocab.json")]
-            for path in [path for path in words if path.exists()] or words[:1]:
+            vocabularies = [folder / part / name for name in ("tokenizer.json", "vocab.json")]
+            for path in [path for path in vocabularies if path.exists()] or vocabularies[:1]:
                 _json(path)
         if part in WEIGHTS:
             _json(folder / part / "config.json")
             if not bundle.checkpoint:
                 stem = f"{WEIGHTS[part]}.{bundle.variant}" if bundle.variant else WEIGHTS[part]
-                held[part] = sum(map(parameters, _weights_files(folder / part, stem)))
-    return held
+                counts[part] = sum(map(parameters, _weights_files(folder / part, stem)))
+    return counts
 
 
 def _weights_files(folder: Path, stem: str) -> list[Path]:
-    """The one file, or the numbered ones that large weights are cut into."""
-    numbered = sorted(folder.glob(f"{stem}-*-of-*.safetensors"))
-    whole = folder / f"{stem}.safetensors"
-    return numbered if numbered and not whole.exists() else [whole]
+    """Return the weights file, or the shards of a large one."""
+    shards = sorted(folder.glob(f"{stem}-*-of-*.safetensors"))
+    single = folder / f"{stem}.safetensors"
+    return shards if shards and not single.exists() else [single]
 
 
 def _unusable(bundle: PipelineSource, folder: Path, reason: str) -> UserError:
-    """Its weights, and the configurations in ``folder``, are damaged or do not belong together."""
+    """Return the error for weights that are damaged, or do not match the configurations in ``folder``."""
     if bundle.checkpoint:
         what = f"'{bundle.checkpoint}' cannot be loaded with the configurations in '{folder}' ({reason})"
-        return UserError(f"{what}: give a whole file and configurations that fit it")
-    return UserError(f"bundle '{folder}' cannot be loaded ({reason}): restore its files")
+        return UserError(f"{what}: give a complete file and matching configurations")
+    return UserError(f"pipeline '{folder}' cannot be loaded ({reason}): restore its files")
 
 
-def _check_complete(pipeline: DiffusionPipeline, bundle: PipelineSource, folder: Path, held: dict[str, int]) -> None:
-    """What a file lacks the libraries would draw at random, with no more than a warning."""
-    for part, found in held.items():
+def _check_complete(pipeline: DiffusionPipeline, bundle: PipelineSource, folder: Path, counts: dict[str, int]) -> None:
+    """Check that all weights were loaded: the libraries randomly initialise missing ones, with only a warning."""
+    for part, found in counts.items():
         tensors = list(getattr(pipeline, part).parameters())
         wanted = sum(tensor.numel() for tensor in tensors)
         if found != wanted or any(tensor.is_meta for tensor in tensors):
@@ -350,17 +353,18 @@ def _check_complete(pipeline: DiffusionPipeline, bundle: PipelineSource, folder:
         encoder, tokenizer = (getattr(pipeline, f"{part}{number}", None) for part in ("text_encoder", "tokenizer"))
         if encoder is None:
             continue
-        words = encoder.config.vocab_size
-        if len(tokenizer) != words:
+        vocabulary = encoder.config.vocab_size
+        if len(tokenizer) != vocabulary:
             place = folder / f"tokenizer{number}"
-            raise UserError(f"'{place}' has {len(tokenizer):,} words and its text encoder {words:,}: restore the files")
-        # A folder may leave the length out, and then diffusers would pad without end.
+            found = f"'{place}' has {len(tokenizer):,} tokens and its text encoder {vocabulary:,}"
+            raise UserError(f"{found}: restore the files")
+        # A folder may omit the maximum length; diffusers would then pad to a huge default.
         tokenizer.model_max_length = min(tokenizer.model_max_length, encoder.config.max_position_embeddings)
 
 
 @contextmanager
 def errors_only(library: Any) -> Iterator[None]:
-    """No warnings of diffusers or the hub, whose ``utils.logging`` is given; afterwards as before."""
+    """Silence warnings of diffusers or the hub inside the block, given the library's ``utils.logging``."""
     verbosity = library.get_verbosity()
     library.set_verbosity_error()
     try:
@@ -371,21 +375,21 @@ def errors_only(library: Any) -> Iterator[None]:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """No progress bars and no warnings from the libraries that load; afterwards as before."""
+    """Silence progress bars and warnings of diffusers and transformers inside the block."""
     from diffusers.utils import logging as diffusers_logging
     from transformers.utils import logging as transformers_logging
 
-    both = (diffusers_logging, transformers_logging)
-    before = [(library.get_verbosity(), library.is_progress_bar_enabled()) for library in both]
+    libraries = (diffusers_logging, transformers_logging)
+    before = [(library.get_verbosity(), library.is_progress_bar_enabled()) for library in libraries]
     try:
-        for library in both:
+        for library in libraries:
             library.set_verbosity(library.CRITICAL)
             library.disable_progress_bar()
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
     finally:
-        for library, (verbosity, bars) in zip(both, before, strict=True):
+        for library, (verbosity, bars) in zip(libraries, before, strict=True):
             library.set_verbosity(verbosity)
             if bars:
                 library.enable_progress_bar()

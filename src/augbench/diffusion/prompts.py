@@ -1,4 +1,4 @@
-"""Prompt sets: small YAML files that a person can write, read and edit. Some come with the package, by name."""
+"""Prompt sets: small YAML files with prompts and a negative prompt. Some are shipped with the package, by name."""
 
 from __future__ import annotations
 
@@ -13,37 +13,37 @@ from augbench.core.errors import UserError, did_you_mean
 from augbench.core.protocol import first_problem
 
 FOLDER = Path(str(resources.files("augbench"))) / "assets" / "prompts"
-"""The sets that come with the package, a file each."""
+"""The shipped prompt sets, a file each."""
 
 Text = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
 
 
 class PromptSet(BaseModel):
-    """What a bundle is asked for: the content of a prompt file."""
+    """Content of a prompt file."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     prompts: tuple[Text, ...] = Field(min_length=1)
-    negative_prompt: str = ""  # what guidance leads away from
+    negative_prompt: str = ""  # what guidance steers away from
     about: str = ""  # prose
-    source: str = ""  # prose: where the words come from
+    source: str = ""  # prose: origin of the prompts
 
     @property
     def identity(self) -> dict[str, Any]:
-        """What of it decides pictures, as JSON values for keys: not its name, place or prose."""
+        """Return the fields that decide images, as JSON values for keys: without name, path and prose."""
         return self.model_dump(mode="json", include={"prompts", "negative_prompt"})
 
 
 def prompt_set_names() -> list[str]:
-    """Names of the sets that come with the package, sorted."""
+    """Return the names of the shipped prompt sets, sorted."""
     return sorted(path.stem for path in FOLDER.glob("*.yaml"))
 
 
 def read_prompts(name_or_file: str) -> PromptSet:
-    """The set of that name, or the one in that YAML file.
+    """Read a shipped prompt set by name, or one from a YAML file.
 
     Raises:
-        UserError: there is neither, or the file is not a prompt set.
+        UserError: it does not exist, or the file is not a prompt set.
     """
     names = prompt_set_names()
     is_file = Path(name_or_file).suffix in (".yaml", ".yml")
@@ -67,5 +67,5 @@ def read_prompts(name_or_file: str) -> PromptSet:
         raise UserError(f"prompts '{path}': {first_problem(error, PromptSet)}") from None
     except TypeError:
         raise UserError(
-            f"prompts '{path}': a key is no text: the keys are {', '.join(PromptSet.model_fields)}"
+            f"prompts '{path}': a key is not a string: the keys are {', '.join(PromptSet.model_fields)}"
         ) from None

@@ -1,4 +1,4 @@
-"""Pictures from a bundle. Every picture has a seed of its own, and the same arguments give the same pictures."""
+"""Sample images from a pipeline. Each image has its own seed, and the same arguments give the same images."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import torch
     from diffusers import DiffusionPipeline
 
-STRENGTH = 0.99  # nearly all is forgotten under the mask; at 1 the brightness of the picture would be, too
+STRENGTH = 0.99  # nearly pure noise under the mask; at 1 even the brightness of the image would be lost
 
 
 def sample(
@@ -35,74 +35,77 @@ def sample(
     shape: tuple[int, int] | None = None,
     batch: int = 8,
 ) -> np.ndarray:
-    """A picture for each prompt: N,H,W,3 uint8 of the bundle's own size, whatever the size of ``image``.
+    """Sample one image per prompt, at the pipeline's size, whatever the size of ``image``.
 
-    An inpainting bundle paints the whole picture anew and keeps to ``image`` outside the mask as well as it can;
-    nothing is pasted back here.
+    An inpainting pipeline samples the whole image and reproduces ``image`` outside the mask only approximately; the
+    result is not composited with ``image`` here.
 
     Args:
         pipeline: from `augbench.diffusion.pipelines.load`.
-        bundle: the same that was loaded.
-        prompts: N texts; "" leaves the bundle free.
-        seeds: N seeds, one for each picture.
-        steps: of the scheduler, at least 1.
-        guidance: classifier-free guidance scale; up to 1 there is none.
-        negative: what guidance leads away from; None: nothing in particular.
-        image: what an inpainting bundle paints in: H,W,3 uint8 for all pictures, or N,H,W,3 with one for each.
-        mask: where it paints: H,W bool, or N,H,W; at least one pixel each.
-        strength: inpainting: how much of what is under the mask is forgotten, in (0, 1].
-        clip_skip: text to image: which layer of the text encoder is read, as `text_encoding.encode_tokens` counts.
+        bundle: the source that ``pipeline`` was loaded from.
+        prompts: N texts; "": unconditional.
+        seeds: N seeds, one for each image.
+        steps: inference steps, at least 1.
+        guidance: classifier-free guidance scale; up to 1 there is no guidance.
+        negative: negative prompt; None: the empty one.
+        image: inpainting: H,W,3 uint8 for all samples, or N,H,W,3 with one for each.
+        mask: inpainting: H,W or N,H,W bool, True where to inpaint; at least one pixel each.
+        strength: inpainting: how much noise is added under the mask, in (0, 1].
+        clip_skip: text to image: layer of the text encoder, as `text_encoding.encode_tokens` counts.
         shape: text to image: another height and width, see `augbench.diffusion.pipelines.canvas`.
-        batch: pictures at a time. Another number changes pictures by rounding.
+        batch: images per batch. Results of different batch sizes are equal up to rounding.
+
+    Returns:
+        N,H,W,3 uint8.
 
     Raises:
-        UserError: a prompt is longer than the bundle reads, or what was made is no picture.
+        UserError: a prompt is too long for the text encoder, or the result is NaN.
     """
     if len(seeds) != len(prompts):
         raise ValueError(f"{len(prompts)} prompts need as many seeds, not {len(seeds)}")
     check_prompts(pipeline, bundle, [*prompts, negative or ""])
     options: dict[str, Any] = {"num_inference_steps": steps, "guidance_scale": guidance}
-    places: list[dict[str, Image.Image]] = []
+    inputs: list[dict[str, Image.Image]] = []
     if bundle.kind == "sdxl-inpaint":
-        places = _places(image, mask, len(prompts), bundle.size)
-        options["strength"] = min(1.0, max(strength, 1.0000001 / steps))  # diffusers cuts it down to whole steps
+        inputs = _inpainting_inputs(image, mask, len(prompts), bundle.size)
+        options["strength"] = min(1.0, max(strength, 1.0000001 / steps))  # diffusers truncates to whole steps
     elif image is not None or mask is not None:
-        raise ValueError(f"'{bundle.name}' makes pictures from text alone")
-    speak = PromptEncoder(pipeline, bundle, negative, clip_skip)
+        raise ValueError(f"'{bundle.name}' generates images from text alone")
+    encode = PromptEncoder(pipeline, bundle, negative, clip_skip)
     options["height"], options["width"] = shape or (bundle.size, bundle.size)
     parts = []
     for start in range(0, len(prompts), batch):
-        own = slice(start, start + batch)
-        chosen = {key: [place[key] for place in places[own]] for key in ("image", "mask_image") if places}
-        spoken = speak(prompts[own])
-        parts.append(sample_batch(pipeline, bundle, seeds[own], {**spoken, **options, **chosen}))
+        rows = slice(start, start + batch)
+        chosen = {key: [each[key] for each in inputs[rows]] for key in ("image", "mask_image") if inputs}
+        embeddings = encode(prompts[rows])
+        parts.append(sample_batch(pipeline, bundle, seeds[rows], {**embeddings, **options, **chosen}))
     return np.concatenate(parts)
 
 
 def check_prompts(pipeline: DiffusionPipeline, bundle: PipelineSource, prompts: Iterable[str]) -> None:
-    """Diffusers would cut what is too long.
+    """Refuse prompts that diffusers would truncate.
 
     Raises:
-        UserError: a prompt has more tokens than the text encoder reads.
+        UserError: a prompt has more tokens than the text encoder supports.
     """
     limit = pipeline.text_encoder.config.max_position_embeddings
     for prompt in dict.fromkeys(prompts):
         length = len(pipeline.tokenizer(prompt, truncation=False, verbose=False).input_ids)
         if length > limit:
             start = " ".join(prompt[:40].split())
-            most = f"'{bundle.name}' reads {limit}, begin and end included"
+            most = f"'{bundle.name}' supports {limit}, start and end tokens included"
             raise UserError(f"prompt '{start}...' is {length} tokens long and {most}: shorten it")
 
 
 def fit_image(image: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
-    """H,W,3 uint8 at another height and width; its aspect is not kept."""
+    """Resize an image H,W,3 uint8 to ``shape`` (height, width), without keeping its aspect."""
     if image.shape[:2] == tuple(shape):
         return image
     return np.asarray(Image.fromarray(image).resize((shape[1], shape[0]), Image.Resampling.LANCZOS))
 
 
 def fit_mask(mask: np.ndarray, size: int | tuple[int, int]) -> np.ndarray:
-    """H,W bool at another height and width, or as a square: all pixels that the mask touches, so thin lines stay."""
+    """Resize a mask H,W bool to (height, width) or a square; a pixel the mask touches is set, so thin lines survive."""
     height, width = (size, size) if isinstance(size, int) else size
     if mask.shape == (height, width):
         return mask
@@ -110,8 +113,10 @@ def fit_mask(mask: np.ndarray, size: int | tuple[int, int]) -> np.ndarray:
     return np.asarray(shrunk) > 0
 
 
-def _places(image: np.ndarray | None, mask: np.ndarray | None, number: int, size: int) -> list[dict[str, Image.Image]]:
-    """What diffusers wants for each of ``number`` pictures: image, and mask with 255 where it paints."""
+def _inpainting_inputs(
+    image: np.ndarray | None, mask: np.ndarray | None, number: int, size: int
+) -> list[dict[str, Image.Image]]:
+    """Return diffusers' inputs for each of ``number`` images: the image, and a mask with 255 where to inpaint."""
     if image is None or mask is None:
         raise ValueError("inpainting needs an image and a mask")
     images = [image] * number if image.ndim == 3 else list(image)
@@ -130,35 +135,35 @@ def _places(image: np.ndarray | None, mask: np.ndarray | None, number: int, size
 
 
 class PromptEncoder:
-    """What a pipeline is told: encoded texts, each encoded once for all of its pictures."""
+    """Encode prompts for a pipeline, each distinct prompt once."""
 
     def __init__(
         self, pipeline: DiffusionPipeline, bundle: PipelineSource, negative: str | None, clip_skip: int
     ) -> None:
         self.pipeline, self.negative, self.clip_skip = pipeline, negative, clip_skip
         self.encode = self._sd if bundle.kind == "sd" else self._sdxl
-        self.known: dict[str, dict[str, torch.Tensor]] = {}
+        self.cache: dict[str, dict[str, torch.Tensor]] = {}
 
     def __call__(self, prompts: Sequence[str]) -> dict[str, torch.Tensor]:
-        """What the pipeline takes in place of N prompts, each tensor N,..."""
+        """Return the pipeline's embedding arguments for N prompts, each tensor N,..."""
         import torch
 
         for prompt in dict.fromkeys(prompts):
-            if prompt not in self.known:
+            if prompt not in self.cache:
                 with torch.inference_mode():
-                    self.known[prompt] = self.encode(prompt)
-        parts = [self.known[prompt] for prompt in prompts]
+                    self.cache[prompt] = self.encode(prompt)
+        parts = [self.cache[prompt] for prompt in prompts]
         return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
 
     def _sd(self, prompt: str) -> dict[str, torch.Tensor]:
-        """By ourselves, for the clip skip."""
+        """Encode without diffusers, for the clip skip."""
         encoder = self.pipeline.text_encoder
-        told_of = {"prompt_embeds": prompt, "negative_prompt_embeds": self.negative or ""}
-        ids = {name: tokens(self.pipeline, [text]).to(encoder.device) for name, text in told_of.items()}
+        texts = {"prompt_embeds": prompt, "negative_prompt_embeds": self.negative or ""}
+        ids = {name: tokens(self.pipeline, [text]).to(encoder.device) for name, text in texts.items()}
         return {name: encode_tokens(encoder, given, self.clip_skip) for name, given in ids.items()}
 
     def _sdxl(self, prompt: str) -> dict[str, torch.Tensor]:
-        """By diffusers: two encoders, and what both say of the whole text."""
+        """Encode with diffusers: hidden states of two encoders, and pooled embeddings."""
         found = self.pipeline.encode_prompt(prompt, negative_prompt=self.negative, do_classifier_free_guidance=True)
         names = ("prompt_embeds", "negative_prompt_embeds", "pooled_prompt_embeds", "negative_pooled_prompt_embeds")
         return dict(zip(names, found, strict=True))
@@ -167,13 +172,13 @@ class PromptEncoder:
 def sample_batch(
     pipeline: DiffusionPipeline, bundle: PipelineSource, seeds: Sequence[int], options: dict[str, Any]
 ) -> np.ndarray:
-    """One batch: N,H,W,3 uint8."""
+    """Sample one batch: N,H,W,3 uint8. Raises UserError where the result is NaN."""
     import torch
     from diffusers.utils import logging
 
     generators = [torch.Generator("cpu").manual_seed(seed) for seed in seeds]
-    with errors_only(logging):  # SDXL's VAE in fp32, as it should be, is warned of
-        made = pipeline(generator=generators, output_type="np", **options).images  # N,H,W,3 float32 in [0, 1]
-    if not np.isfinite(made).all():
-        raise UserError(f"'{bundle.name}' made no picture but NaN: lower the guidance, or restore its damaged weights")
-    return (made * 255).round().astype(np.uint8)
+    with errors_only(logging):  # diffusers warns of SDXL's VAE in fp32, which is intended
+        images = pipeline(generator=generators, output_type="np", **options).images  # N,H,W,3 float32 in [0, 1]
+    if not np.isfinite(images).all():
+        raise UserError(f"'{bundle.name}' produced NaN: lower the guidance, or restore its damaged weights")
+    return (images * 255).round().astype(np.uint8)

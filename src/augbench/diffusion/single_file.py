@@ -1,7 +1,7 @@
-"""Checkpoints: all weights of a pipeline in one safetensors file, under the names of the original training code.
+"""Single-file checkpoints: all weights of a pipeline in one safetensors file, with the original code's tensor names.
 
-That is how Stable Diffusion was first published, and how kohya's scripts and most model sites write it. Such a file
-has no configurations and no tokenizer. What it holds is told from its header.
+Stable Diffusion was first published in this format, and kohya's scripts and most model sites use it. Such a file has no
+configurations and no tokenizer. Its kind is detected from the tensor names in its header.
 """
 
 from __future__ import annotations
@@ -28,19 +28,19 @@ PREFIXES = {
         "text_encoder_2": "conditioner.embedders.1.model.",
     },
 }
-"""Kind -> part with weights -> how the names of its tensors begin."""
+"""Kind -> component with weights -> prefix of its tensor names."""
 
 ACCEPTED = "give a checkpoint of Stable Diffusion 1.x (text to image) or SDXL inpainting, or a diffusers folder"
 
 _FIRST_LAYER = "model.diffusion_model.input_blocks.0.0.weight"
-_CHANNELS = {4: "text to image", 8: "instructions", 9: "inpainting"}  # what a U-Net with so many reads
-_FAMILIES = {  # a tensor's name holds this -> what the file is; the first that is found
+_CHANNELS = {4: "text to image", 8: "instructions", 9: "inpainting"}  # input channels of the U-Net -> its task
+_FAMILIES = {  # part of a tensor name -> what the file is; the first match counts
     "lora_": "a LoRA",
     ".hada_": "a LoRA",
     "lokr_": "a LoRA",
     "control_model.": "a ControlNet",
     "controlnet_": "a ControlNet",
-    "double_blocks.": "Flux or one of its kin",
+    "double_blocks.": "Flux or a related model",
     "joint_blocks.": "Stable Diffusion 3",
     "conditioner.embedders.1.model.": "Stable Diffusion XL",
     "conditioner.embedders.0.model.": "the SDXL refiner",
@@ -55,20 +55,20 @@ _FAMILIES = {  # a tensor's name holds this -> what the file is; the first that 
 _KINDS = {("Stable Diffusion 1.x", 4): "sd", ("Stable Diffusion XL", 9): "sdxl-inpaint"}
 
 
-def named(path: Path) -> bool:
-    """Whether a path is meant for a checkpoint, by its suffix."""
+def is_checkpoint(path: Path) -> bool:
+    """Return whether a path has the suffix of a checkpoint."""
     return path.suffix.lower() in (SUFFIX, *PICKLES)
 
 
 def kind_of(path: Path) -> str:
-    """The kind of bundle that a checkpoint is, from its name and header.
+    """Detect the kind of a checkpoint from its name and header.
 
     Raises:
-        UserError: it is a pickle, missing, damaged, of another model, or lacks a part.
+        UserError: it is a pickle, missing, damaged, of another model, or lacks a component.
     """
     if path.suffix.lower() in PICKLES:
         raise UserError(f"'{path}' may be a pickle, which can run code and is not read: convert it to {SUFFIX}")
-    if path.suffix != SUFFIX:  # diffusers, too, goes by the suffix, and takes all others for pickles
+    if path.suffix != SUFFIX:  # diffusers reads all files of other suffixes as pickles
         raise UserError(f"'{path}' does not end in {SUFFIX}: {ACCEPTED}")
     tensors = shapes(path)
     family = next((family for part, family in _FAMILIES.items() if any(part in name for name in tensors)), None)
@@ -77,29 +77,29 @@ def kind_of(path: Path) -> str:
     kind = _KINDS.get((str(family), channels))
     if kind is None:
         raise UserError(f"'{path}' seems to be {_described(family, channels)}: {ACCEPTED}")
-    lacking = [part for part, prefix in PREFIXES[kind].items() if not _has(tensors, prefix)]
-    if lacking:
-        part = lacking[0]
+    missing = [part for part, prefix in PREFIXES[kind].items() if not _has(tensors, prefix)]
+    if missing:
+        part = missing[0]
         raise UserError(f"'{path}' lacks its {part} ('{PREFIXES[kind][part]}*'): give a checkpoint with all parts")
     return kind
 
 
 def held(path: Path, kind: str) -> dict[str, int]:
-    """Part with weights -> parameters of it in the file. Raises as `augbench.core.weights.shapes`."""
+    """Return component -> number of its parameters in the file. Raises as `augbench.core.weights.shapes`."""
     return {part: parameters(path, prefix) for part, prefix in PREFIXES[kind].items()}
 
 
-def beside(path: Path) -> Path:
-    """Where configurations and tokenizer of a checkpoint may lie: the folder of its name, without the suffix."""
+def config_folder(path: Path) -> Path:
+    """Return where configurations and tokenizer of a checkpoint may be: its path without the suffix."""
     return path.with_suffix("")
 
 
 def _described(family: str | None, channels: int) -> str:
-    if family not in [ours for ours, _ in _KINDS]:
-        return family or "no model that is known"
+    if family not in [known for known, _ in _KINDS]:
+        return family or "no known model"
     if not channels:
         return f"{family} without its U-Net"
-    return f"{family} with {channels} input channels ({_CHANNELS.get(channels, 'for what is not known')})"
+    return f"{family} with {channels} input channels ({_CHANNELS.get(channels, 'of an unknown task')})"
 
 
 def _has(tensors: Collection[str], prefix: str) -> bool:

@@ -1,1 +1,1 @@
-"""Features of images by frozen backbones."""
+"""Features of images from frozen backbones."""

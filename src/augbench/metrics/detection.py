@@ -1,6 +1,6 @@
-"""Detection metrics of one logit per picture. Pure functions; scikit-learn where it has the metric.
+"""Detection metrics of one logit per image. Pure functions; scikit-learn where it has the metric.
 
-``labels`` are N bool or 0/1 (1 = defective), ``scores`` N float, higher = more defective. Both classes must occur.
+``labels`` are N bool or 0/1 (1 = defect), ``scores`` N float, higher = more likely a defect. Both classes must occur.
 """
 
 from __future__ import annotations
@@ -13,16 +13,16 @@ AveragePrecision = Callable[[np.ndarray, np.ndarray], float]
 
 
 def average_precision(labels: np.ndarray, scores: np.ndarray) -> float:
-    """Step-wise AP (scikit-learn's), in [0, 1]: the sum of precision times the gain in recall."""
+    """Compute step-wise AP (scikit-learn's), in [0, 1]: the sum of precision times the gain in recall."""
     from sklearn.metrics import average_precision_score
 
     return float(average_precision_score(labels, scores))
 
 
 def average_precision_trapezoidal(labels: np.ndarray, scores: np.ndarray) -> float:
-    """Area under the precision-recall curve by the trapezoidal rule, as mixed-segdec's and In&Out's evaluation has it.
+    """Compute the area under the precision-recall curve by the trapezoidal rule, as mixed-segdec and In&Out do.
 
-    It interpolates linearly between points of the curve and is therefore a little optimistic.
+    It interpolates linearly between points of the curve and is therefore slightly optimistic.
     """
     from sklearn.metrics import auc, precision_recall_curve
 
@@ -31,16 +31,16 @@ def average_precision_trapezoidal(labels: np.ndarray, scores: np.ndarray) -> flo
 
 
 def auroc(labels: np.ndarray, scores: np.ndarray) -> float:
-    """Area under the ROC curve, in [0, 1]."""
+    """Compute the area under the ROC curve, in [0, 1]."""
     from sklearn.metrics import roc_auc_score
 
     return float(roc_auc_score(labels, scores))
 
 
 def best_f1_threshold(labels: np.ndarray, scores: np.ndarray) -> float:
-    """The threshold ("defective" where score >= it) with the best F1; of several the highest.
+    """Return the threshold with the best F1 (positive if score >= threshold); the highest of equal ones.
 
-    Chosen on the labels it is judged by, it is an oracle: the papers report precision and recall there.
+    It is an oracle, since it is chosen on the labels that evaluate it. The papers report precision and recall at it.
     """
     from sklearn.metrics import precision_recall_curve
 
@@ -51,42 +51,42 @@ def best_f1_threshold(labels: np.ndarray, scores: np.ndarray) -> float:
 
 
 def at_threshold(labels: np.ndarray, scores: np.ndarray, threshold: float) -> dict[str, float]:
-    """Precision, recall, F1, accuracy and false-alarm rate where score >= ``threshold`` means defective.
+    """Compute precision, recall, F1, accuracy and FPR; a sample is predicted positive if score >= ``threshold``.
 
-    Precision is 1 where nothing is called defective (no call, no false call); F1 is then 0.
+    Without positive predictions, precision is 1 and F1 is 0.
     """
     labels = np.asarray(labels, bool)
-    # float64: NumPy would round the threshold to float32 scores, and one just above a score would then equal it.
-    called = np.asarray(scores, np.float64) >= threshold
-    hits, calls = int((called & labels).sum()), int(called.sum())
-    precision = hits / calls if calls else 1.0
+    # float64: NumPy would round the threshold to float32, and one just above a score would become equal to it.
+    predicted = np.asarray(scores, np.float64) >= threshold
+    hits, positives = int((predicted & labels).sum()), int(predicted.sum())
+    precision = hits / positives if positives else 1.0
     recall = hits / int(labels.sum())
     return {
         "threshold": float(threshold),
         "precision": precision,
         "recall": recall,
         "f1": 2 * precision * recall / (precision + recall) if hits else 0.0,
-        "accuracy": float((called == labels).mean()),
-        "false_alarm_rate": float(called[~labels].mean()),
+        "accuracy": float((predicted == labels).mean()),
+        "false_alarm_rate": float(predicted[~labels].mean()),
     }
 
 
 def threshold_for_false_alarms(negative_scores: np.ndarray, rate: float) -> float:
-    """The lowest threshold at which at most ``rate`` of these negatives are called defective (score >= threshold).
+    """Return the lowest threshold at which the FPR on these negatives is at most ``rate`` (score >= threshold).
 
-    Chosen on held-out good pictures only, so it needs no defective one and exists at zero-shot too.
+    It is chosen on held-out normal images only, so it needs no defect image and is defined at zero-shot, too.
     """
     ordered = np.sort(np.asarray(negative_scores, np.float64))[::-1]
-    allowed = int(np.floor(rate * len(ordered) + 1e-9))  # 0.29 of 100 are 29, though 0.29 * 100 < 29 in floats
-    # Just above the score of the first negative that must not alarm: ties with it must not alarm either.
+    allowed = int(np.floor(rate * len(ordered) + 1e-9))  # 0.29 * 100 < 29 in floats
+    # Just above the score of the first negative that must not be predicted positive, so its ties are not, either.
     return float(np.nextafter(ordered[allowed], np.inf))
 
 
 def recall_at_false_alarms(labels: np.ndarray, scores: np.ndarray, rate: float = 0.01) -> float:
-    """The highest recall, in [0, 1], at which at most ``rate`` of the good pictures judged are called defective.
+    """Compute the highest recall, in [0, 1], at an FPR of at most ``rate``.
 
-    An oracle: the threshold is chosen on the good pictures it is judged by. Of fewer than 1 / ``rate`` good pictures
-    none may be called; a defective picture that ties with one that must not be called is not found.
+    It is an oracle, since the threshold is chosen on the normal images that evaluate it. With fewer than 1 / ``rate``
+    normal images no false positive is allowed. A defect image that ties with the first disallowed one is missed.
     """
     labels = np.asarray(labels, bool)
     threshold = threshold_for_false_alarms(np.asarray(scores)[~labels], rate)
@@ -94,27 +94,27 @@ def recall_at_false_alarms(labels: np.ndarray, scores: np.ndarray, rate: float =
 
 
 def by_class(names: np.ndarray, scores: np.ndarray, good: str, ap: AveragePrecision) -> dict[str, dict[str, float]]:
-    """How well each kind of defect is told from the good pictures.
+    """Compute how well each defect class is separated from the normal images.
 
     Args:
-        names: N str: the class of each picture.
+        names: N str: the class of each image.
         scores: N float.
-        good: the name of the pictures without a defect; it and another must occur.
+        good: the class name of normal images; it and another class must occur.
         ap: `average_precision` or `average_precision_trapezoidal`.
 
     Returns:
-        For each class but ``good``, sorted: ``support``, its pictures, and ``ap``, over them and the good ones alone.
-        AP depends on how rare a class is: compare it between augmenters, not between classes.
+        For each class except ``good``, sorted: ``support``, its number of images, and ``ap`` against the normal images.
+        AP depends on the class frequency: compare it between augmenters, not between classes.
     """
     names, scores = np.asarray(names), np.asarray(scores)
     found = {}
     for name in sorted(set(names.tolist()) - {good}):
-        own, judged = names == name, (names == name) | (names == good)
-        found[name] = {"support": int(own.sum()), "ap": ap(own[judged], scores[judged])}
+        own, used = names == name, (names == name) | (names == good)
+        found[name] = {"support": int(own.sum()), "ap": ap(own[used], scores[used])}
     return found
 
 
 def recall_by_class(names: np.ndarray, scores: np.ndarray, good: str, threshold: float) -> dict[str, float]:
-    """The share of each kind of defect that is called defective at ``threshold``; arguments as in `by_class`."""
-    names, called = np.asarray(names), np.asarray(scores, np.float64) >= threshold
-    return {name: float(called[names == name].mean()) for name in sorted(set(names.tolist()) - {good})}
+    """Compute the recall of each defect class at ``threshold``; arguments as in `by_class`."""
+    names, predicted = np.asarray(names), np.asarray(scores, np.float64) >= threshold
+    return {name: float(predicted[names == name].mean()) for name in sorted(set(names.tolist()) - {good})}

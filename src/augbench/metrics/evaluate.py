@@ -1,6 +1,6 @@
-"""Every metric of a cell, from its score table alone: what is published can be recomputed without training.
+"""All metrics of a cell, computed from its score table, so published results can be recomputed without training.
 
-A score table has one row per judged picture: ``id``, ``part`` ("test" or "heldout"), ``label``, ``group``, and a
+A score table has one row per evaluated image: ``id``, ``part`` ("test" or "heldout"), ``label``, ``group``, and a
 float32 column per logit: ``logit`` in detection, ``logit_<class>`` in recognition.
 """
 
@@ -18,12 +18,12 @@ AP = {"step": detection.average_precision, "trapezoidal": detection.average_prec
 
 
 def evaluate(scores: pd.DataFrame, protocol: Protocol) -> dict:
-    """The metrics of a record.
+    """Compute the metrics of a record.
 
     Detection: ``ap`` (as the protocol defines it), ``ap_step``, ``ap_trapezoidal``, ``auroc``,
-    ``recall_at_1pct_false_alarms``; ``oracle`` and ``heldout``, each precision, recall, F1, accuracy and false-alarm
-    rate at its threshold (``heldout`` is None where nothing was held out); ``per_class``: of each kind of defect
-    ``support``, ``ap`` against the good pictures, ``recall`` at the oracle's threshold and ``heldout_recall``.
+    ``recall_at_1pct_false_alarms``; ``oracle`` and ``heldout``, each precision, recall, F1, accuracy and FPR at its
+    threshold (``heldout`` is None if nothing was held out); ``per_class``: of each defect class ``support``, ``ap``
+    against the normal images, ``recall`` at the oracle's threshold and ``heldout_recall``.
 
     Recognition: ``accuracy``, ``macro_f1``, ``confusion`` (row = true class, as ``classes`` names them), and
     ``per_class``: of each class ``precision``, ``recall``, ``f1``, ``support``.
@@ -53,7 +53,7 @@ def evaluate(scores: pd.DataFrame, protocol: Protocol) -> dict:
 
 
 def headline_score(scores: pd.DataFrame, protocol: Protocol) -> float:
-    """The one metric of a point of the test curve, as `evaluate` gives it: ``ap``, or ``accuracy`` in recognition.
+    """Compute the metric of the test curve, equal to that of `evaluate`: ``ap``, or ``accuracy`` in recognition.
 
     Raises:
         UserError: the logits are not finite.
@@ -71,7 +71,7 @@ def _refuse_diverged(scores: pd.DataFrame, protocol: Protocol) -> None:
 
 
 def _per_class(names: np.ndarray, logits: np.ndarray, result: dict, protocol: Protocol) -> dict[str, dict]:
-    """Which kinds of defects are found: one classifier may owe its AP to one of them."""
+    """Compute metrics per defect class: a single class may dominate the overall AP."""
     found = detection.by_class(names, logits, GOOD, AP[protocol.ap])
     for metric, at in (("recall", result["oracle"]), ("heldout_recall", result["heldout"])):
         recalls = detection.recall_by_class(names, logits, GOOD, at["threshold"]) if at else {}

@@ -1,6 +1,6 @@
-"""How close made pictures are to real ones, how much they differ, and whether they are copies; on features N,D.
+"""Metrics of generated images on features N,D: distance to real images, diversity, memorisation.
 
-Numbers of different extractors, or of different numbers of pictures, must not be compared.
+Compare values only for the same extractor and the same number of images.
 """
 
 from __future__ import annotations
@@ -12,34 +12,34 @@ CONFIDENCE = 0.95
 
 
 def kid(real: np.ndarray, made: np.ndarray) -> float:
-    """Kernel Inception Distance: squared maximum mean discrepancy with the kernel ``(x . y / D + 1) ** 3``, unbiased.
+    """Compute the Kernel Inception Distance: unbiased squared MMD with the kernel ``(x . y / D + 1) ** 3``.
 
-    Binkowski et al., ICLR 2018. Without subsets, so that nothing is drawn. It may be a little below 0 for equal sets,
-    and unlike FID it does not depend on how many pictures there are, so it serves where real defects are few.
+    Binkowski et al., ICLR 2018; without random subsets, so it is deterministic. It may be slightly below 0 for equal
+    sets. Unlike FID it has no bias that depends on the number of images, so it suits few real defects.
 
     Args:
         real: N,D float.
-        made: M,D float.
+        made: M,D float: features of generated images.
 
     Raises:
-        ValueError: fewer than two rows in one of them.
+        ValueError: one of them has fewer than two rows.
     """
     within, across = _kernels(real, made)
     return float(sum(_off_diagonal_mean(own) for own in within) - 2 * across.mean())
 
 
 def kid_interval(real: np.ndarray, made: np.ndarray, rng: np.random.Generator) -> tuple[float, float]:
-    """The percentile bootstrap interval of `kid`, at `CONFIDENCE`: real and made pictures are drawn again.
+    """Compute the percentile bootstrap interval of `kid` at `CONFIDENCE`, resampling real and generated images.
 
-    A picture that is drawn twice is not compared with itself, or KID would be too large by what a picture is like
-    itself. Arguments and errors as in `kid`; ``rng`` draws.
+    Copies of one image in a resample are not compared with each other, since self-similarity would inflate KID.
+    Arguments and errors as in `kid`; ``rng`` resamples.
     """
     within, across = _kernels(real, made)
     drawn = [rng.multinomial(len(own), np.full(len(own), 1 / len(own)), RESAMPLES).astype(np.float64) for own in within]
     found = -2 * np.einsum("bn,nm,bm->b", drawn[0], across, drawn[1], optimize=True) / across.size
     for own, times in zip(within, drawn, strict=True):
         pairs = own - np.diag(np.diag(own))
-        weight = times.sum(1) ** 2 - (times**2).sum(1)  # of pairs of different pictures
+        weight = times.sum(1) ** 2 - (times**2).sum(1)  # number of pairs of different images
         found += np.einsum("bn,nm,bm->b", times, pairs, times, optimize=True) / np.maximum(weight, 1)
     tail = (1 - CONFIDENCE) / 2
     low, high = np.quantile(found, [tail, 1 - tail])
@@ -47,48 +47,48 @@ def kid_interval(real: np.ndarray, made: np.ndarray, rng: np.random.Generator) -
 
 
 def fid(real: np.ndarray, made: np.ndarray) -> float | None:
-    """Frechet Inception Distance (Heusel et al., NeurIPS 2017), by torchmetrics.
+    """Compute the Frechet Inception Distance (Heusel et al., NeurIPS 2017) with torchmetrics.
 
     Returns:
-        None where one side has no more pictures than features: its covariance would be singular, and FID would say
-        more of how many pictures there are than of what they show.
+        None if one side has no more images than features: its covariance would be singular, and the number of images
+        would dominate FID.
     """
     if min(len(real), len(made)) <= real.shape[1]:
         return None
     import torch
     from torchmetrics.image.fid import FrechetInceptionDistance
 
-    seen = torch.nn.Identity()  # these are features already
-    seen.num_features = real.shape[1]
-    measure = FrechetInceptionDistance(feature=seen).set_dtype(torch.float64)
+    identity = torch.nn.Identity()  # the inputs are features already
+    identity.num_features = real.shape[1]
+    measure = FrechetInceptionDistance(feature=identity).set_dtype(torch.float64)
     for features, is_real in ((real, True), (made, False)):
         measure.update(torch.from_numpy(np.asarray(features, np.float64)), real=is_real)
     return float(measure.compute())
 
 
 def diversity(made: np.ndarray) -> float:
-    """Mean Euclidean distance between two different pictures; 0 if all are the same. At least two rows."""
+    """Compute the mean pairwise Euclidean distance; 0 if all images are equal. Needs at least two rows."""
     from scipy.spatial.distance import pdist
 
     if len(made) < 2:
-        raise ValueError("diversity needs at least two pictures")
+        raise ValueError("diversity needs at least two images")
     return float(pdist(np.asarray(made, np.float64)).mean())
 
 
 def memorisation(made: np.ndarray, shots: np.ndarray, unseen: np.ndarray) -> float:
-    """How near made pictures are to those that were learned from, against how near other real pictures are to them.
+    """Compute the relative distance of generated images to the training images; low values indicate copies.
 
-    The median distance of made pictures to the nearest shot, over that of real pictures that nothing was learned from:
-    1 is as far as they, 0 is copies. Both are measured to the same shots, so their number does not matter. What rows
-    hold must not hide a copy behind what any generator does to grain: thumbnails, see classifiers.features.
+    It is the median distance of generated images to the nearest shot, divided by that of unseen real images: 0 for
+    copies, 1 if they are as far away as unseen images. Both use the same shots, so their number cancels. Use features
+    that ignore fine grain, which every generator changes: thumbnails, see classifiers.features.
     """
     return float(np.median(nearest(made, shots)) / max(np.median(nearest(unseen, shots)), 1e-12))
 
 
 def _kernels(real: np.ndarray, made: np.ndarray) -> tuple[list[np.ndarray], np.ndarray]:
-    """Of pairs within each side, and across."""
+    """Return the kernel matrices within each side, and across."""
     if min(len(real), len(made)) < 2:
-        raise ValueError("KID needs at least two pictures on each side")
+        raise ValueError("KID needs at least two images on each side")
     real, made = (np.asarray(features, np.float64) for features in (real, made))
     return [_kernel(own, own) for own in (real, made)], _kernel(real, made)
 
@@ -103,7 +103,7 @@ def _off_diagonal_mean(square: np.ndarray) -> float:
 
 
 def nearest(from_these: np.ndarray, to_those: np.ndarray | None = None) -> np.ndarray:
-    """Euclidean distance of each row to the nearest of the other set, or of its own without itself: N float64."""
+    """Return the distance of each row to its nearest neighbour in the other set, or in its own set: N float64."""
     a = np.asarray(from_these, np.float64)
     b = a if to_those is None else np.asarray(to_those, np.float64)
     squared = (a * a).sum(1)[:, None] + (b * b).sum(1) - 2 * a @ b.T

@@ -1,4 +1,4 @@
-"""Whether a difference is more than chance: tests over seeds, ranks over datasets, where variance comes from.
+"""Statistical inference: tests over seeds, average ranks over datasets, variance components.
 
 Pure functions on arrays. Intervals are in `resampling`.
 """
@@ -12,16 +12,16 @@ from math import ceil, log2, nan, sqrt
 
 import numpy as np
 
-FEWEST_RUNS = 3  # pairs of runs below which nothing is said of a difference
-FEWEST_SEEDS = 7  # paired seeds below which nothing is tested: 2 ** -6 is the first p that leaves room for Holm
-FEWEST_DATASETS = 8  # below which ranks are not averaged
+FEWEST_RUNS = 3  # paired runs below which a difference gets no verdict
+FEWEST_SEEDS = 7  # paired seeds below which nothing is tested: p = 2 ** -6 can pass Holm's correction
+FEWEST_DATASETS = 8  # datasets below which ranks are not averaged
 LEVEL = 0.05
-ENUMERATED = 16  # seeds up to which every assignment of signs is tried: 65,536
-FLIPS = 100_000  # drawn above
+ENUMERATED = 16  # seeds up to which all sign assignments are enumerated: 65,536
+FLIPS = 100_000  # random sign assignments for more seeds
 
 
 class Verdict(StrEnum):
-    """What is said of a difference."""
+    """Verdict on a difference."""
 
     BETTER = "better"
     WORSE = "worse"
@@ -30,7 +30,7 @@ class Verdict(StrEnum):
 
 
 def verdict(low: float, high: float, runs: int) -> Verdict:
-    """The word for the interval of a difference over so many paired runs."""
+    """Return the verdict for the interval of a difference over ``runs`` paired runs."""
     if runs < FEWEST_RUNS:
         return Verdict.TOO_FEW
     return Verdict.BETTER if low > 0 else Verdict.WORSE if high < 0 else Verdict.NONE
@@ -40,15 +40,15 @@ def verdict(low: float, high: float, runs: int) -> Verdict:
 
 
 def sign_flip_p(differences: np.ndarray, rng: np.random.Generator) -> float:
-    """Two-sided p of the paired permutation test of the mean (Fisher's; Pitman 1937).
+    """Compute the two-sided p of the paired permutation test of the mean (Fisher; Pitman 1937).
 
-    If two augmenters do equally well, the sign of each seed's difference is a coin's. Of all assignments of signs, the
-    share whose mean is at least as far from 0 is exact: unlike the paired t-test it assumes no normal distribution,
-    which a handful of seeds cannot show, and unlike Wilcoxon's test it keeps the sizes of the differences.
+    Under the null hypothesis the sign of each seed's difference is random. p is the share of sign assignments whose
+    mean is at least as far from 0. Unlike the paired t-test, it assumes no normal distribution, which few seeds cannot
+    support; unlike Wilcoxon's test, it uses the sizes of the differences.
 
     Args:
-        differences: S floats, one a seed.
-        rng: draws signs where there are more than `ENUMERATED` seeds.
+        differences: S floats, one per seed.
+        rng: draws signs if there are more than `ENUMERATED` seeds.
     """
     differences = np.asarray(differences, np.float64)
     seeds = len(differences)
@@ -62,22 +62,22 @@ def sign_flip_p(differences: np.ndarray, rng: np.random.Generator) -> float:
 
 
 def smallest_p(seeds: int) -> float:
-    """The least two-sided p that `sign_flip_p` can give: 2 of the 2 ** seeds assignments are the most extreme."""
+    """Return the minimum of `sign_flip_p`: 2 of the 2 ** seeds assignments are the most extreme."""
     return min(1.0, 2.0 ** (1 - seeds)) if seeds else 1.0
 
 
 def seeds_needed(comparisons: int) -> int:
-    """Paired seeds from which so many comparisons can, by Holm, reach `LEVEL`; at least `FEWEST_SEEDS`."""
+    """Return the paired seeds needed to reach `LEVEL` with Holm's correction; at least `FEWEST_SEEDS`."""
     return max(FEWEST_SEEDS, ceil(1 + log2(max(comparisons, 1) / LEVEL) - 1e-9))
 
 
 def holm(p: Sequence[float]) -> list[float]:
-    """p adjusted for all of them together, in their order (Holm, Scandinavian Journal of Statistics 1979)."""
-    order = sorted(range(len(p)), key=lambda place: p[place])
+    """Adjust p values for multiple comparisons, in their order (Holm, Scandinavian Journal of Statistics 1979)."""
+    order = sorted(range(len(p)), key=lambda index: p[index])
     adjusted, least = [nan] * len(p), 0.0
-    for rank, place in enumerate(order):
-        least = max(least, min(1.0, (len(p) - rank) * p[place]))
-        adjusted[place] = least
+    for rank, index in enumerate(order):
+        least = max(least, min(1.0, (len(p) - rank) * p[index]))
+        adjusted[index] = least
     return adjusted
 
 
@@ -86,20 +86,20 @@ def holm(p: Sequence[float]) -> list[float]:
 
 @dataclass(frozen=True)
 class Ranks:
-    """Average ranks of K augmenters over D datasets, and what difference of them counts."""
+    """Average ranks of K augmenters over D datasets, and their critical difference."""
 
     average: tuple[float, ...]  # 1 is best; ties share their mean rank
     datasets: int
-    p: float  # that all are alike: Friedman's test, as Iman and Davenport corrected it
+    p: float  # of Friedman's test that all are equal, with the correction by Iman and Davenport
     critical_difference: float  # Nemenyi, at `LEVEL`
-    cliques: tuple[tuple[int, ...], ...]  # places that are not told apart, the largest such sets, by rank
+    cliques: tuple[tuple[int, ...], ...]  # maximal sets of indices without a significant difference, by rank
 
 
 def average_ranks(values: np.ndarray) -> Ranks:
-    """Ranks of augmenters by a metric, after Demsar (JMLR 2006, sections 3.2.2 and 3.2.4).
+    """Compute average ranks of augmenters by a metric (Demsar, JMLR 2006, sections 3.2.2 and 3.2.4).
 
     Args:
-        values: D,K floats, higher = better, with two or more augmenters.
+        values: D,K floats, higher = better, K >= 2.
 
     Raises:
         ValueError: fewer than `FEWEST_DATASETS` datasets.
@@ -119,7 +119,7 @@ def average_ranks(values: np.ndarray) -> Ranks:
 
 
 def critical_difference(augmenters: int, datasets: int) -> float:
-    """Average ranks that differ by less are not told apart, at `LEVEL` (Nemenyi; Demsar 2006, section 3.2.2)."""
+    """Compute the critical difference of average ranks at `LEVEL` (Nemenyi; Demsar 2006, section 3.2.2)."""
     from scipy import stats
 
     quantile = float(stats.studentized_range.ppf(1 - LEVEL, augmenters, np.inf)) / sqrt(2)
@@ -130,41 +130,39 @@ def _cliques(average: np.ndarray, critical: float) -> tuple[tuple[int, ...], ...
     order = np.argsort(average, kind="stable")
     found: list[tuple[int, ...]] = []
     for start in range(len(order)):
-        near = [int(place) for place in order[start:] if average[place] - average[order[start]] < critical]
+        near = [int(index) for index in order[start:] if average[index] - average[order[start]] < critical]
         if len(near) > 1 and not (found and set(near) <= set(found[-1])):
             found.append(tuple(near))
     return tuple(found)
 
 
-# -- where variance comes from
+# -- variance components
 
 
 @dataclass(frozen=True)
 class VarianceSplit:
-    """Standard deviations that each source adds to the metric of one run; NaN where the design does not show it."""
+    """Standard deviation of the metric by source; NaN where the design does not identify it."""
 
     fold: float = nan
-    draw: float = nan  # of the shots
+    draw: float = nan  # draw of the shots
     seed: float = nan
-    rest: float = (
-        nan  # what draw and seed together do beyond each alone; where there is one of either, within the other
-    )
-    balanced: bool = True  # False: runs are missing, so nothing is split
+    rest: float = nan  # interaction of draw and seed; with only one of them varied, included in the other
+    balanced: bool = True  # False: runs are missing, so there are no components
 
     @property
     def is_split(self) -> bool:
-        """Whether more than one source could be told."""
+        """Whether more than one source was identified."""
         return sum(value == value for value in (self.fold, self.draw, self.seed)) > 1
 
 
 def variance_split(runs: Sequence[tuple[int, int, int]], values: Sequence[float]) -> VarianceSplit:
-    """Variance components by the method of moments (analysis of variance, random effects; Searle et al. 1992, ch. 4).
+    """Estimate variance components by the method of moments (random-effects ANOVA; Searle et al. 1992, ch. 4).
 
-    Draws and seeds are crossed, and both belong to their fold. A negative estimate is given as 0.
+    Draws and seeds are crossed, and both are nested in folds. Negative estimates become 0.
 
     Args:
-        runs: (fold, draw, seed) of each, -1 where there is no such axis.
-        values: the metric of each.
+        runs: (fold, draw, seed) of each run, -1 for an absent axis.
+        values: the metric of each run.
     """
     folds, draws, seeds = (sorted({run[axis] for run in runs}) for axis in range(3))
     found = dict(zip(runs, values, strict=True))

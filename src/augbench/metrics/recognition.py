@@ -1,4 +1,4 @@
-"""Recognition metrics of C logits per picture. Pure functions.
+"""Recognition metrics of C logits per image. Pure functions.
 
 ``labels`` are N int in 0..C-1, ``predicted`` likewise.
 """
@@ -9,28 +9,28 @@ import numpy as np
 
 
 def confusion_matrix(labels: np.ndarray, predicted: np.ndarray, classes: int) -> np.ndarray:
-    """C,C int64: row = true class, column = predicted class."""
+    """Compute the confusion matrix, C,C int64: row = true class, column = predicted class."""
     matrix = np.zeros((classes, classes), np.int64)
     np.add.at(matrix, (np.asarray(labels), np.asarray(predicted)), 1)
     return matrix
 
 
 def accuracy(matrix: np.ndarray) -> float:
-    """Share of right answers, from a confusion matrix."""
+    """Compute the accuracy from a confusion matrix."""
     return float(np.trace(matrix) / matrix.sum())
 
 
 def macro_f1(matrix: np.ndarray) -> float:
-    """Mean F1 over the classes that occur or were predicted, from a confusion matrix."""
+    """Compute the mean F1 over the classes that occur or were predicted, from a confusion matrix."""
     hits = np.diag(matrix)
     total = matrix.sum(axis=0) + matrix.sum(axis=1)  # predicted + true
     return float((2 * hits[total > 0] / total[total > 0]).mean())
 
 
 def by_class(matrix: np.ndarray) -> list[dict[str, float]]:
-    """Precision, recall, F1 (in [0, 1]) and support (true pictures) of each class, from a confusion matrix.
+    """Compute precision, recall, F1 (in [0, 1]) and support (true images) of each class, from a confusion matrix.
 
-    A share of nothing is 0, as in scikit-learn: precision of a class never predicted, recall of one that never occurs.
+    A ratio with denominator 0 is 0, as in scikit-learn: precision of a class never predicted, recall of an absent one.
     """
     hits, predicted, true = np.diag(matrix), matrix.sum(axis=0), matrix.sum(axis=1)
     return [

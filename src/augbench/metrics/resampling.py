@@ -1,13 +1,13 @@
-"""How far a metric would move with other test items and other runs: two-level bootstrap intervals.
+"""Two-level bootstrap intervals of metrics over test items and runs.
 
-Level one draws the test *groups* again (all pictures of a physical item together), the same for every cell of a table;
-level two the *runs* of a row: draws of the shots, and seeds. Of n units n - 1 are drawn with replacement and weighted
-by n / (n - 1) (Rao and Wu, JASA 1988, with m = n - 1), since drawing n of n makes the variance of a mean too small by
-(n - 1) / n: by a third with three seeds. Groups with and without a defect are drawn apart, because splits fix how many
-there are of each. Intervals are percentile intervals, stretched about the estimate by the quantile of Student's t over
-that of the normal distribution (compare Hesterberg, The American Statistician 2015, section 5.3), at the degrees of
-freedom that Welch and Satterthwaite give to a sum of variances: few runs widen an interval as they must. BCa is not
-used: its acceleration is not defined over two levels.
+Level one resamples test *groups* (all images of a physical item together), identically for all cells of a table. Level
+two resamples the *runs* of a row: draws of the shots, and seeds. A resample draws n - 1 of n units with replacement and
+weights them by n / (n - 1) (Rao and Wu, JASA 1988, with m = n - 1): drawing n of n underestimates the variance of a
+mean by (n - 1) / n, a third with three seeds. Groups with and without a defect are separate strata, because splits fix
+their numbers. Percentile intervals are stretched about the estimate by the ratio of the quantiles of Student's t and
+the normal distribution (compare Hesterberg, The American Statistician 2015, section 5.3), with the degrees of freedom
+of Welch and Satterthwaite for a sum of variances, so that few runs widen an interval. BCa is not used: its acceleration
+is not defined over two levels.
 """
 
 from __future__ import annotations
@@ -20,23 +20,23 @@ import numpy as np
 
 CONFIDENCE = 0.95
 RESAMPLES = 2000
-AT_ONCE = 130_000  # pictures times resamples that are worked on at a time: what fits the cache of a core
+AT_ONCE = 130_000  # images times resamples per step: fits the cache of a core
 
 
-# -- drawing units again
+# -- resampling units
 
 
 def unit_weights(strata: np.ndarray, resamples: int, rng: np.random.Generator) -> np.ndarray:
-    """How much each unit counts in each resample.
+    """Draw the weight of each unit in each resample.
 
     Args:
-        strata: U ints: units of one stratum are drawn among themselves.
-        resamples: how many, B.
-        rng: draws.
+        strata: U ints: units are resampled within their stratum.
+        resamples: number of resamples, B.
+        rng: random generator.
 
     Returns:
-        U,B float64; the weights of a stratum of n sum to n. A unit that is alone in its stratum always counts 1: how
-        others of its kind would differ is not known.
+        U,B float64; the weights of a stratum of n sum to n. A single unit of a stratum always has weight 1: its
+        variance is unknown.
     """
     strata = np.asarray(strata)
     weights = np.ones((len(strata), resamples))
@@ -51,27 +51,27 @@ def unit_weights(strata: np.ndarray, resamples: int, rng: np.random.Generator) -
 
 @dataclass(frozen=True)
 class RunWeights:
-    """How much each run counts in each resample, and where the runs differ."""
+    """Weights of runs in each resample, in total and per factor."""
 
-    weights: np.ndarray  # R,B float64: all factors together
-    by_factor: Mapping[str, np.ndarray]  # "draw", "seed" or "fold" -> R,B float64: that factor alone is drawn again
+    weights: np.ndarray  # R,B float64: product over factors
+    by_factor: Mapping[str, np.ndarray]  # "draw", "seed" or "fold" -> R,B float64: only that factor resampled
     freedom: Mapping[str, int]  # degrees of freedom of each factor
 
 
 def run_weights(
     runs: Sequence[tuple[int, int, int]], resamples: int, rng: np.random.Generator, folds: bool
 ) -> RunWeights:
-    """Draw the runs of a row again: within each fold its draws of the shots, and its seeds, crossed.
+    """Resample the runs of a row: within each fold the draws of the shots and the seeds, crossed.
 
     Args:
-        runs: (fold, draw, seed) of each, -1 where there is no such axis.
-        resamples: how many, B.
-        rng: draws.
-        folds: the folds are drawn again, too, as they are where each is a random split. Folds of a partition are fixed,
-            unless they are all that differs between the runs.
+        runs: (fold, draw, seed) of each run, -1 for an absent axis.
+        resamples: number of resamples, B.
+        rng: random generator.
+        folds: resample folds, too: correct if each is a random split. Folds of a partition are fixed, unless runs
+            differ in nothing else.
     """
     table = np.array(sorted(runs)).reshape(-1, 3)
-    order = {run: place for place, run in enumerate(map(tuple, table.tolist()))}
+    order = {run: row for row, run in enumerate(map(tuple, table.tolist()))}
     fold, draw, seed = table.T
     inner = {
         name: axis
@@ -82,8 +82,8 @@ def run_weights(
     for name, axis in inner.items():
         pairs = sorted(set(zip(fold.tolist(), axis.tolist(), strict=True)))
         drawn = unit_weights(np.array([f for f, _ in pairs]), resamples, rng)
-        place = {pair: number for number, pair in enumerate(pairs)}
-        found[name] = drawn[[place[pair] for pair in zip(fold.tolist(), axis.tolist(), strict=True)]]
+        index = {pair: number for number, pair in enumerate(pairs)}
+        found[name] = drawn[[index[pair] for pair in zip(fold.tolist(), axis.tolist(), strict=True)]]
         freedom[name] = len(pairs) - len(set(fold.tolist()))
     if len(set(fold.tolist())) > 1 and (folds or not inner):
         levels, which = np.unique(fold, return_inverse=True)
@@ -103,22 +103,22 @@ def run_weights(
 def ap_under_weights(
     labels: np.ndarray, scores: np.ndarray, units: np.ndarray, weights: np.ndarray, trapezoidal: bool = False
 ) -> np.ndarray:
-    """AP where each picture counts as often as its unit: `detection.average_precision`, or its trapezoidal sister.
+    """Compute weighted AP: as `detection.average_precision` or `average_precision_trapezoidal`.
 
     Args:
-        labels: N bool, True = defective.
-        scores: N float, higher = more defective; ties are one point of the curve.
-        units: N ints: the row of ``weights`` that each picture belongs to.
-        weights: U,B float, not negative.
-        trapezoidal: by the trapezoidal rule instead of step-wise.
+        labels: N bool, True = defect.
+        scores: N float, higher = more likely a defect; ties are one point of the curve.
+        units: N ints: the row of ``weights`` that each image belongs to.
+        weights: U,B float, not negative: the weight of each image of a unit in each resample.
+        trapezoidal: use the trapezoidal rule instead of the step-wise sum.
 
     Returns:
-        B float64 in [0, 1]; NaN where no defective picture counts. With unit weights it equals the other functions.
+        B float64 in [0, 1]; NaN if all defect images have weight 0. Weights of 1 give the unweighted AP.
     """
     order = np.argsort(-np.asarray(scores, np.float64), kind="stable")
     labels, scores, units = np.asarray(labels, bool)[order], np.asarray(scores)[order], np.asarray(units)[order]
-    ends = np.flatnonzero(np.append(scores[1:] != scores[:-1], True))  # the last picture of each tie
-    gains = np.diff(np.concatenate([[0], np.cumsum(labels)[ends]])) > 0  # only there recall grows
+    ends = np.flatnonzero(np.append(scores[1:] != scores[:-1], True))  # the last image of each tie
+    gains = np.diff(np.concatenate([[0], np.cumsum(labels)[ends]])) > 0  # recall increases only at these points
     here, before = ends[gains], np.concatenate([[-1], ends[:-1]])[gains]
     found = np.empty(weights.shape[1])
     step = max(1, AT_ONCE // max(len(labels), 1))
@@ -129,47 +129,47 @@ def ap_under_weights(
 
 
 def _area(labels: np.ndarray, own: np.ndarray, here: np.ndarray, before: np.ndarray, trapezoidal: bool) -> np.ndarray:
-    """Area under the curve through the points ``here`` and, where the last positive stood, ``before`` them."""
-    called = np.cumsum(own, axis=0)  # N,B: the weight that is called defective
+    """Integrate the curve over the points ``here``; ``before`` are the points that precede them."""
+    predicted = np.cumsum(own, axis=0)  # N,B: weight of predicted positives
     hits = np.cumsum(own[labels], axis=0)  # positives,B
     rank = np.cumsum(labels) - 1
     hits_here = hits[rank[here]]
     hits_before = np.concatenate([np.zeros((1, own.shape[1])), hits_here[:-1]])
-    precision = _share(hits_here, called[here])
+    precision = _share(hits_here, predicted[here])
     if trapezoidal:
-        called_before = np.where((before >= 0)[:, None], called[before], 0.0)
-        precision = (precision + _share(hits_before, called_before)) / 2
+        predicted_before = np.where((before >= 0)[:, None], predicted[before], 0.0)
+        precision = (precision + _share(hits_before, predicted_before)) / 2
     total = hits[-1] if len(hits) else np.zeros(own.shape[1])
     with np.errstate(invalid="ignore"):
         return ((hits_here - hits_before) * precision).sum(0) / np.where(total > 0, total, nan)
 
 
-def _share(hits: np.ndarray, called: np.ndarray) -> np.ndarray:
-    """Precision; 1 where nothing is called, as at the start of a curve."""
-    return np.divide(hits, called, out=np.ones_like(called), where=called > 0)
+def _share(hits: np.ndarray, predicted: np.ndarray) -> np.ndarray:
+    """Return precision; 1 without predicted positives, as at the start of a curve."""
+    return np.divide(hits, predicted, out=np.ones_like(predicted), where=predicted > 0)
 
 
 def accuracy_under_weights(
     labels: np.ndarray, predicted: np.ndarray, units: np.ndarray, weights: np.ndarray
 ) -> np.ndarray:
-    """Share of right answers where each picture counts as often as its unit.
+    """Compute accuracy with the weights of each image's unit.
 
     Arguments and result as in `macro_f1_under_weights`.
     """
-    pictures = np.bincount(units, minlength=len(weights))
+    images = np.bincount(units, minlength=len(weights))
     right = np.bincount(units[np.asarray(labels) == np.asarray(predicted)], minlength=len(weights))
-    return _times(right[:, None], weights)[0] / _times(pictures[:, None], weights)[0]
+    return _times(right[:, None], weights)[0] / _times(images[:, None], weights)[0]
 
 
 def macro_f1_under_weights(
     labels: np.ndarray, predicted: np.ndarray, units: np.ndarray, weights: np.ndarray
 ) -> np.ndarray:
-    """Mean F1 over the classes that occur or were predicted, as `recognition.macro_f1`.
+    """Compute weighted mean F1 over the classes that occur or were predicted, as `recognition.macro_f1`.
 
     Args:
-        labels: N ints: the true classes.
-        predicted: N ints.
-        units: N ints: the row of ``weights`` that each picture belongs to.
+        labels: N ints: true classes.
+        predicted: N ints: predicted classes.
+        units: N ints: the row of ``weights`` that each image belongs to.
         weights: U,B float, not negative.
 
     Returns:
@@ -187,7 +187,7 @@ def macro_f1_under_weights(
 
 
 def _times(counts: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """U,C and U,B -> C,B, by einsum's own loops: the last bits of a product by BLAS go by the number of threads."""
+    """Multiply U,C and U,B to C,B without BLAS, whose rounding depends on the number of threads."""
     return np.einsum("uc,ub->cb", counts.astype(np.float64), weights, optimize=False)
 
 
@@ -196,19 +196,19 @@ def _times(counts: np.ndarray, weights: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Interval:
-    """An estimate with an interval about it; NaN where nothing can be said."""
+    """An estimate with its interval; NaN where undefined."""
 
     estimate: float = nan
     low: float = nan
     high: float = nan
     runs: int = 0
-    error: float = nan  # standard error: of both levels together
+    error: float = nan  # standard error of both levels together
     freedom: float = nan  # degrees of freedom of `error`
-    parts: Mapping[str, float] = field(default_factory=dict)  # "items", "draw", "seed", "fold" -> its standard error
+    parts: Mapping[str, float] = field(default_factory=dict)  # "items", "draw", "seed", "fold" -> standard error
 
     @property
     def includes_zero(self) -> bool:
-        """Whether 0 lies in it; True where it is not known."""
+        """Whether the interval contains 0; True if it is undefined."""
         return not (self.low > 0 or self.high < 0)
 
 
@@ -220,15 +220,15 @@ def interval(
     comparisons: int = 1,
     bounds: tuple[float, float] = (-inf, inf),
 ) -> Interval:
-    """The mean over runs with its interval at `CONFIDENCE`.
+    """Compute the mean over runs with its interval at `CONFIDENCE`.
 
     Args:
         values: R floats: the metric of each run, or the difference of two.
-        resampled: R,B floats: the same under each resample of test items.
-        runs: how much each run counts in each resample.
-        item_freedom: degrees of freedom of what test items add.
-        comparisons: how many intervals are to hold all together (Bonferroni).
-        bounds: what the metric cannot leave.
+        resampled: R,B floats: the same for each resample of test items.
+        runs: weights of the runs in each resample.
+        item_freedom: degrees of freedom of the test items.
+        comparisons: number of simultaneous intervals (Bonferroni).
+        bounds: range of the metric.
     """
     from scipy import stats
 
@@ -255,6 +255,6 @@ def interval(
 
 
 def _weighted_mean(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """B floats; NaN where no run counts, as may be in a design with gaps."""
+    """Return B floats; NaN if all weights are 0, which incomplete designs allow."""
     total = weights.sum(0)
     return np.divide((values * weights).sum(0), total, out=np.full(total.shape, nan), where=total > 0)

@@ -1,1 +1,1 @@
-"""How far the grids of a store are, without torch and Ray."""
+"""Status of the grids of a store, without torch and Ray."""

@@ -1,4 +1,4 @@
-"""The grids whose status is asked for: planned from a file, or as a store knows them."""
+"""The grids to report on: planned from a file, or read from a store."""
 
 from __future__ import annotations
 
@@ -16,32 +16,32 @@ from augbench.storage.store import Store
 
 @dataclass(frozen=True)
 class KnownGrid:
-    """A grid to look for."""
+    """A grid to report on."""
 
     name: str
-    outline: Outline | None  # None: planned by a version that kept no outline
+    outline: Outline | None  # None: planned by a version that stored no outline
     cells: tuple[str, ...]  # keys
-    again: str | None  # the command that runs it again; None: not known
+    again: str | None  # the command that runs it again; None: unknown
     source: Literal["file", "store"]
 
 
-def known_from_plan(plan: Plan, store: Store, words: Sequence[str]) -> KnownGrid:
-    """A grid that was planned here.
+def known_from_plan(plan: Plan, store: Store, arguments: Sequence[str]) -> KnownGrid:
+    """Create the known grid of a plan.
 
     Args:
         plan: of the grid file.
-        store: where it is run.
-        words: the grid file and its ``--set`` options, as words of a command line.
+        store: where it runs.
+        arguments: the grid file and its ``--set`` options, as command-line arguments.
     """
     keys = tuple(cell.key for cell in plan.cells)
-    return KnownGrid(plan.grid.name, outline_of(plan), keys, _command(words, store), "file")
+    return KnownGrid(plan.grid.name, outline_of(plan), keys, _command(arguments, store), "file")
 
 
 def known_from_store(store: Store, name: str | None = None) -> list[KnownGrid]:
-    """The grid of that name that was planned into a store, or every one, sorted by name.
+    """Read the grid of that name from a store, or all its grids, sorted by name.
 
     Raises:
-        UserError: the store knows no such grid, or none at all, or a file about one is damaged.
+        UserError: the store has no such grid, or no grid at all, or the file of a grid is damaged.
     """
     names = sorted(store.keys("grids"))
     if name is not None and name not in names:
@@ -59,14 +59,14 @@ def _known(store: Store, name: str) -> KnownGrid:
         keys = tuple(str(cell["key"]) for cell in content["cells"])
         outline = Outline.from_dict(content["outline"]) if "outline" in content else None
         if outline and outline.cells.keys() != set(keys):
-            raise ValueError("its outline is of other cells")
+            raise ValueError("its outline has other cells")
     except (KeyError, TypeError, ValueError, AttributeError):
-        place = store.where("grids", name)
-        raise UserError(f"'{place}' does not list the cells of a grid: run the grid again to make it anew") from None
+        path = store.where("grids", name)
+        raise UserError(f"'{path}' does not list the cells of a grid: run the grid again to rewrite it") from None
     local = store.files.folder is not None
     return KnownGrid(name, outline, keys, _command([store.where("grids", name)], store) if local else None, "store")
 
 
-def _command(words: Sequence[str], store: Store) -> str:
-    added = [word for file in registry.loaded_files() for word in ("--plugin", file)]
-    return shlex.join(["augbench", *added, "run", *words, "--store", store.url])
+def _command(arguments: Sequence[str], store: Store) -> str:
+    plugins = [argument for file in registry.loaded_files() for argument in ("--plugin", file)]
+    return shlex.join(["augbench", *plugins, "run", *arguments, "--store", store.url])

@@ -1,1 +1,1 @@
-"""From a grid to what is left to do: grid, plan, splits, the datasets of a run."""
+"""Planning: grid files, the plan of a grid, splits, the datasets of a run, and the remaining work."""

@@ -1,4 +1,4 @@
-"""What a report expects of a grid: one flat entry per cell. The engine writes it, the report reads it."""
+"""The cells that a report expects of a grid: one flat entry per cell, written by the driver, read by reports."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ EXPECTED_FIELDS = (
     "key",
     "dataset",  # its name in the grid
     "fold",  # None: the official split
-    "test_share",  # the fold is a draw of this share to test on; None: it is one of k folds, or there is none
+    "test_share",  # the fold is a random test split of this share; None: one of k folds, or no folds
     "augmenter",  # its name in the grid
     "shots",  # 0, a number, or "all"
     "draw",  # None unless shots is a number > 0
@@ -19,17 +19,17 @@ EXPECTED_FIELDS = (
     "seed",
     "protocol",  # its name
     "task",  # "detection" or "recognition"
-    "ap_definition",  # which AP the protocol calls "AP": "trapezoidal" or "step"
-    "false_alarm_rate",  # the rate that the held-out threshold is chosen for; None where nothing is held out
-    "fidelity",  # of the pools it takes from: (augmenter, key of the record of the pool's fidelity) pairs
+    "ap_definition",  # the protocol's definition of "AP": "trapezoidal" or "step"
+    "false_alarm_rate",  # target FPR of the held-out threshold; None if nothing is held out
+    "fidelity",  # (augmenter, key of the fidelity record) of each of its pools
 )
 
 LATER_FIELDS: dict[str, Any] = {"test_share": None, "fidelity": []}
-"""Fields that came after the first stores were written, with what those stores mean."""
+"""Fields that older stores lack, with their implied values."""
 
 
 def expected_of(plan: Plan) -> list[dict[str, Any]]:
-    """Every cell of a plan with the fields `EXPECTED_FIELDS`, in the order of the grid."""
+    """Return every cell of a plan with the fields `EXPECTED_FIELDS`, in the order of the grid."""
     tasks = {alias: plan.library.dataset(alias).task for alias in {cell.data.alias for cell in plan.cells}}
     return [
         {
@@ -46,15 +46,15 @@ def expected_of(plan: Plan) -> list[dict[str, Any]]:
             "task": tasks[cell.data.alias],
             "ap_definition": cell.protocol.ap,
             "false_alarm_rate": cell.protocol.false_alarm_rate if cell.data.holdout else None,
-            "fidelity": _measured(plan, cell),
+            "fidelity": _fidelity(plan, cell),
         }
         for cell in plan.cells
     ]
 
 
-def _measured(plan: Plan, cell: Cell) -> list[tuple[str, str]]:
-    """A mixture takes from several pools, each under the name of its augmenter; others go by their own name."""
-    takes = plan.needs[cell.key]
-    own = cell.augmenter.alias if len(takes) == 1 else None
-    pools = [(own or take.pool.augmenter.name, plan.fidelity.get(take.pool.key)) for take in takes]
+def _fidelity(plan: Plan, cell: Cell) -> list[tuple[str, str]]:
+    """Return (name, fidelity key) per pool: a mixture's pools by their augmenter, a single pool by the cell's alias."""
+    slices = plan.needs[cell.key]
+    own = cell.augmenter.alias if len(slices) == 1 else None
+    pools = [(own or pool_slice.pool.augmenter.name, plan.fidelity.get(pool_slice.pool.key)) for pool_slice in slices]
     return [(name, spec.key) for name, spec in pools if spec]

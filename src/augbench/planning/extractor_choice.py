@@ -1,14 +1,14 @@
-"""Which feature extractor a setting means. Its name is part of keys, so it is decided when a grid is planned."""
+"""Choice of the feature extractor. Planning resolves "auto", because the extractor's name is part of keys."""
 
 from __future__ import annotations
 
 AUTO = "auto"
 EMBEDDED = "micro_resnet"
-INCEPTION = "inception_v3.tf_in1k"  # timm's, with the weights that the network of FID was made from
+INCEPTION = "inception_v3.tf_in1k"  # timm's port of the weights from which the FID network was made
 
 
 def resolve(name: str) -> str:
-    """The timm backbone: "auto" is Inception where its weights are in the Hugging Face cache, else the embedded one."""
+    """Return the timm backbone: "auto" is Inception if the Hugging Face cache has its weights, else micro_resnet."""
     if name != AUTO:
         return name
     from huggingface_hub import try_to_load_from_cache

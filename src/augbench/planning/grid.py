@@ -1,4 +1,4 @@
-"""The grid file: YAML that names many cells, read with every key checked, and ``--set`` on top."""
+"""Grid files: YAML that describes many cells, validated strictly, with changes by ``--set``."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from augbench.core.hashing import digest
 from augbench.core.protocol import Protocol, first_problem, load_preset, make_protocol
 
 NAME = r"^[A-Za-z][A-Za-z0-9_]*$"  # safe in paths, keys and tables
-GRID_NAME = NAME[:-1] + r"(\+[0-9a-f]{6})?$"  # a grid changed with --set has a digest of the change behind its name
+GRID_NAME = NAME[:-1] + r"(\+[0-9a-f]{6})?$"  # --set appends a digest of the changed grid
 
 
 class _Strict(BaseModel):
@@ -40,7 +40,7 @@ class DatasetEntry(_Strict):
     name: str = Field(pattern=NAME)
     alias: str = Field(default="", pattern=NAME + "|^$", alias="as")
     settings: dict[str, Any] = {}
-    folds: CountAxis | None = None  # overrides the grid's
+    folds: CountAxis | None = None  # replaces the grid's folds
 
     @property
     def label(self) -> str:
@@ -49,7 +49,7 @@ class DatasetEntry(_Strict):
 
 
 class AugmenterEntry(_Strict):
-    """One augmenter of a grid, with the axes it narrows; a bare name in YAML stands for ``{name: ...}``."""
+    """One augmenter of a grid, with axes of its own; a bare name in YAML stands for ``{name: ...}``."""
 
     name: str = Field(pattern=NAME)
     alias: str = Field(default="", pattern=NAME + "|^$", alias="as")
@@ -65,7 +65,7 @@ class AugmenterEntry(_Strict):
 
 
 def _bytes(value: Any) -> Any:
-    """``8GB`` or ``512 MiB`` as bytes; whatever is no such text stays as it is."""
+    """Convert a size such as ``8GB`` or ``512 MiB`` to bytes; return other values unchanged."""
     found = _SIZE.fullmatch(value.strip()) if isinstance(value, str) else None
     if found is None:
         return value
@@ -85,37 +85,37 @@ MemoryField = Annotated[int, BeforeValidator(_bytes), Field(ge=1)]
 
 
 class StageResources(_Strict):
-    """What one worker of a stage reserves. ``None`` = decided from the cluster; see engine.resources."""
+    """Resources of one worker of a stage. ``None`` = derived from the cluster."""
 
     cpu: float | None = Field(default=None, ge=0, allow_inf_nan=False)
-    gpu: GpuField | None = None  # a share of one GPU, or a whole number of GPUs
-    memory: MemoryField | None = None  # of the machine, not of the GPU: bytes, or with a unit, as 8GB
-    workers: int | None = Field(default=None, ge=1)  # at once, over all machines
-    accelerator: str | None = Field(default=None, pattern=r"^[A-Za-z0-9_.-]+$")  # a kind of GPU as Ray calls it; any
+    gpu: GpuField | None = None  # a fraction of one GPU, or an integer
+    memory: MemoryField | None = None  # RAM in bytes, or with a unit, as 8GB
+    workers: int | None = Field(default=None, ge=1)  # at the same time, over all nodes
+    accelerator: str | None = Field(default=None, pattern=r"^[A-Za-z0-9_.-]+$")  # Ray accelerator type; None: any
 
 
 class Resources(_Strict):
-    """How a run is spread over machines. No part of any key: it never changes a result."""
+    """Resources of a run. They are not part of any key: they never change a result."""
 
-    adapt: StageResources = StageResources()  # what it leaves open is as in `generate`; searches too
+    adapt: StageResources = StageResources()  # unset fields as in `generate`; also for searches
     generate: StageResources = StageResources()
     train: StageResources = StageResources()
 
     @property
     def adapting(self) -> StageResources:
-        """`adapt`, over what `generate` says."""
+        """`adapt` with unset fields from `generate`."""
         return self.generate.model_copy(update=self.adapt.model_dump(exclude_none=True))
 
 
 class Fidelity(_Strict):
-    """How pools are compared with real defects. No part of any cell's key: it never changes a training."""
+    """How pools are compared with real defects. Not part of any cell's key: it never changes a training."""
 
-    extractor: str = "auto"  # a timm backbone; auto: Inception where its weights are at hand, else micro_resnet
-    pictures: int | None = Field(default=None, ge=2)  # of each pool; None: as many as the smallest pool has
+    extractor: str = "auto"  # a timm backbone; auto: Inception if its weights are cached, else micro_resnet
+    pictures: int | None = Field(default=None, ge=2)  # images per pool; None: the size of the smallest pool
 
 
 class Grid(_Strict):
-    """A grid file, checked. Axes multiply; an entry may narrow them for itself."""
+    """A validated grid. Its cells are the product of the axes; an entry may override axes."""
 
     name: str = Field(pattern=GRID_NAME)
     about: str = ""
@@ -127,34 +127,34 @@ class Grid(_Strict):
     folds: CountAxis = (0,)
     n_aug: CountAxis = (100,)
     seeds: CountAxis = (0,)
-    fresh_pools: bool = False  # new pictures for each N_aug, as the papers did
-    save_weights: bool = False  # keep each trained classifier as safetensors
+    fresh_pools: bool = False  # a separate pool for each N_aug, as in the papers
+    save_weights: bool = False  # save each trained classifier as safetensors
     resources: Resources = Resources()
-    fidelity: Fidelity | None = Fidelity()  # null: not measured
+    fidelity: Fidelity | None = Fidelity()  # null: fidelity is not computed
 
     @property
     def base(self) -> str:
-        """The name without what ``--set`` put behind it."""
+        """The name without the suffix of ``--set``."""
         return self.name.partition("+")[0]
 
     def as_dict(self) -> dict[str, Any]:
-        """JSON values, with protocols written out; `make_grid` is the way back."""
+        """Return JSON values with all protocol fields; inverse of `make_grid`."""
         return self.model_dump(mode="json", by_alias=True)
 
 
 def load_grid(path: str | Path, changes: Iterable[str] = ()) -> Grid:
     """Read a grid file and apply ``key=value`` changes.
 
-    A grid as a store knows it (``STORE/grids/<name>.json``) is a grid file too: it makes the same cells.
+    A store's ``STORE/grids/<name>.json`` is a valid grid file, too: it describes the same cells.
 
     Raises:
-        UserError: no such file, not YAML, an unknown key or name, or a value out of range, named with the file.
+        UserError: no such file, not YAML, an unknown key or name, or a value out of range.
     """
     path = Path(path)
     if path.is_dir():
-        raise UserError(f"grid '{path}' is a folder: give a YAML file in it")
+        raise UserError(f"grid '{path}' is a folder: give a YAML file")
     if not path.is_file():
-        raise UserError(f"grid '{path}': no such file (the grids that come with augbench lie in tune_configs/)")
+        raise UserError(f"grid '{path}': no such file (augbench's own grids are in tune_configs/)")
     try:
         raw = _content(path)
     except UnicodeDecodeError:
@@ -175,7 +175,7 @@ def load_grid(path: str | Path, changes: Iterable[str] = ()) -> Grid:
 
 
 def _content(path: Path) -> Any:
-    """What stands in a grid file; of a store's file about a grid, the grid."""
+    """Parse a grid file; of a store's file, return only the grid."""
     text = path.read_text(encoding="utf-8")
     if path.suffix != ".json":
         return _UniqueKeys(text).get_single_data()
@@ -185,20 +185,20 @@ def _content(path: Path) -> Any:
 
 
 class _UniqueKeys(yaml.SafeLoader):
-    """YAML lets a later key silently replace an earlier one; a grid must not."""
+    """YAML loader that refuses duplicate keys, which YAML silently overwrites."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
-        """A mapping, unless it names a key twice."""
+        """Construct a mapping; raise if a key occurs twice."""
         seen = set()
         for key, _ in node.value:
             if key.value in seen:
-                raise yaml.constructor.ConstructorError(None, None, f"key '{key.value}' stands twice", key.start_mark)
+                raise yaml.constructor.ConstructorError(None, None, f"key '{key.value}' occurs twice", key.start_mark)
             seen.add(key.value)
         return super().construct_mapping(node, deep)
 
 
 def _identity(grid: Grid) -> dict[str, Any]:
-    """What of a grid decides its cells: not where files lie, nor how the run is spread, nor prose, nor defaults."""
+    """Return what determines the cells of a grid: no file locations, resources, prose or defaults."""
     content = grid.as_dict()
     del content["resources"], content["save_weights"], content["fidelity"]
     prose = {"about", "sources"}
@@ -209,7 +209,7 @@ def _identity(grid: Grid) -> dict[str, Any]:
 
 
 def make_grid(raw: dict[str, Any], where: str = "grid") -> Grid:
-    """A `Grid` from JSON values. Raises UserError as `load_grid`."""
+    """Create a `Grid` from JSON values. Raises UserError as `load_grid`."""
     raw = _normalise(raw, where)
     raw["protocols"] = [_protocol(entry) for entry in raw.get("protocols", [])]
     for axis in ("datasets", "augmenters", "protocols"):
@@ -220,18 +220,18 @@ def make_grid(raw: dict[str, Any], where: str = "grid") -> Grid:
         raise UserError(f"{where}: {first_problem(error, _model_at(error.errors()[0]['loc']))}") from None
 
 
-def _model_at(place: tuple[str | int, ...]) -> type[BaseModel]:
-    """The model whose fields could have stood there."""
-    if len(place) > 1 and place[0] == "resources":
-        return Resources if len(place) == 2 else StageResources
-    if len(place) > 1 and place[0] == "fidelity":
+def _model_at(location: tuple[str | int, ...]) -> type[BaseModel]:
+    """Return the model that owns the field at this location of a validation error."""
+    if len(location) > 1 and location[0] == "resources":
+        return Resources if len(location) == 2 else StageResources
+    if len(location) > 1 and location[0] == "fidelity":
         return Fidelity
     nested = {"datasets": DatasetEntry, "augmenters": AugmenterEntry}
-    return nested.get(str(place[0]), Grid) if len(place) > 1 else Grid
+    return nested.get(str(location[0]), Grid) if len(location) > 1 else Grid
 
 
 def _normalise(raw: dict[str, Any], where: str) -> dict[str, Any]:
-    """Bare names become entries, so that changes and checks see one form."""
+    """Turn bare names into entries, so that changes and checks handle one form."""
     raw = dict(raw)
     for axis in ("datasets", "augmenters", "protocols"):
         if axis in raw:
@@ -244,14 +244,14 @@ def _normalise(raw: dict[str, Any], where: str) -> dict[str, Any]:
 
 
 def _protocol(entry: Any) -> Protocol:
-    """A preset by name, with the fields an entry changes; or a protocol written out in full."""
+    """Return a preset with the fields that the entry changes, or a protocol that the entry defines in full."""
     if isinstance(entry, Protocol):
         return entry
     fields = {key: value for key, value in entry.items() if key not in ("name", "preset")}
     if {"width", "height", "lr", "batch", "epochs"} <= set(fields):
         return make_protocol({"name": entry["name"], **fields})
     preset = load_preset(entry.get("preset", entry["name"]))
-    if "preset" in entry:  # a new name for a changed preset
+    if "preset" in entry:  # rename the changed preset
         return preset.under_name(entry["name"], **fields)
     return preset.changed(**fields) if fields else preset
 
@@ -287,12 +287,12 @@ def _apply_change(raw: dict[str, Any], change: str) -> None:
 _ENTRY_FIELDS = {
     "datasets": set(DatasetEntry.model_fields) - {"settings"},
     "augmenters": set(AugmenterEntry.model_fields) - {"settings"},
-    "protocols": None,  # flat: every field is its own
+    "protocols": None,  # flat: no nested settings
 }
 
 
 def _change_entry(raw: dict[str, Any], axis: str, rest: list[str], value: Any, change: str) -> None:
-    """``datasets.NAME.SETTING=value``, ``augmenters.NAME.SETTING=value``, ``protocols.NAME.FIELD=value``."""
+    """Apply ``datasets.NAME.SETTING=value``, ``augmenters.NAME.SETTING=value`` or ``protocols.NAME.FIELD=value``."""
     name, *field = rest
     entries = [e for e in raw.get(axis, []) if name in (e["name"], e.get("as"))]
     if entries and not field:

@@ -1,4 +1,4 @@
-"""The datasets of a run: opened once, fingerprinted once, split once."""
+"""The datasets and augmenters of a run, with cached fingerprints, splits and views."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from augbench.planning.grid import DatasetEntry
 from augbench.planning.splits import Split, checked_samples, choose_shots, make_split, train_view
 from augbench.storage.store import Store
 
-DATA_VARIABLE = "AUGBENCH_DATA"  # a folder that holds one folder per dataset name
-ABSENT = "absent"  # the fingerprint of a dataset whose files are not at hand: such a grid can be planned, not run
+DATA_VARIABLE = "AUGBENCH_DATA"  # folder with one subfolder per dataset name
+ABSENT = "absent"  # fingerprint of a dataset without files: its grid can be planned, not run
 
 
 def open_dataset(name: str, settings: Mapping[str, Any]) -> Dataset:
-    """A dataset by name; its root comes from the settings, else from ``AUGBENCH_DATA``/name where that exists.
+    """Open a dataset by name. Its root comes from the settings, else from ``AUGBENCH_DATA``/name if that exists.
 
     Raises:
-        UserError: no such dataset, or a setting it does not have.
+        UserError: no such dataset, or an unknown setting.
     """
     settings = dict(settings)
     base = os.environ.get(DATA_VARIABLE)
@@ -38,10 +38,10 @@ def open_dataset(name: str, settings: Mapping[str, Any]) -> Dataset:
 
 
 class Library:
-    """Datasets by their name in the grid, with their splits and what augmenters may see of them; and the augmenters."""
+    """Datasets by their name in the grid, their splits and views for augmenters; and the augmenters."""
 
     def __init__(self, settings: Mapping[str, tuple[str, Mapping[str, Any]]]) -> None:
-        """``settings``: name in the grid -> (plug-in, its settings with locations)."""
+        """``settings``: name in the grid -> (plug-in, its settings including locations)."""
         self.settings = dict(settings)
         self._datasets: dict[str, Dataset] = {}
         self._splits: dict[str, Split] = {}
@@ -50,7 +50,7 @@ class Library:
 
     @classmethod
     def of(cls, entries: tuple[DatasetEntry, ...]) -> Library:
-        """The library of a grid, with roots resolved here and now, so that workers elsewhere find the same."""
+        """Create the library of a grid. Roots are resolved here, so that all workers use the same."""
         library = cls({})
         for entry in entries:
             dataset = open_dataset(entry.name, entry.settings)
@@ -59,45 +59,45 @@ class Library:
         return library
 
     def dataset(self, label: str) -> Dataset:
-        """The dataset of that name in the grid."""
+        """Return the dataset of that name in the grid."""
         if label not in self._datasets:
             name, settings = self.settings[label]
             self._datasets[label] = registry.make("datasets", name, dict(settings))
         return self._datasets[label]
 
     def augmenter(self, spec: AugmenterSpec) -> Augmenter:
-        """The augmenter of that spec, made once."""
+        """Return the augmenter of that spec; created once."""
         if spec.digest not in self._augmenters:
             self._augmenters[spec.digest] = registry.make("augmenters", spec.name, dict(spec.settings))
         return self._augmenters[spec.digest]
 
     def split(self, spec: DataSpec) -> Split:
-        """The parts of the dataset in the spec's fold."""
+        """Return the split of the dataset in the spec's fold."""
         if spec.digest not in self._splits:
             self._splits[spec.digest] = make_split(self.dataset(spec.alias), spec)
         return self._splits[spec.digest]
 
     def row_of(self, label: str) -> pd.Series:
-        """Sample id -> its place in the dataset's table, and so in the array of its decoded pictures."""
+        """Map sample id -> row in the dataset's table, which is also the index in the array of decoded images."""
         if label not in self._rows:
             ids = checked_samples(self.dataset(label))["id"]
             self._rows[label] = pd.Series(range(len(ids)), index=ids)
         return self._rows[label]
 
     def view(self, spec: DataSpec, shots: Shots | None, draw: int | None, reads: frozenset[str]) -> TrainView:
-        """What an augmenter that declares ``reads`` may see."""
+        """Return the view of an augmenter that declares ``reads``."""
         return train_view(self.dataset(spec.alias), self.split(spec), spec, shots, draw, reads)
 
     def shots(self, spec: DataSpec, shots: Shots | None, draw: int | None) -> pd.DataFrame:
-        """The real positives that may be used."""
+        """Return the real positives to use."""
         per_class = self.dataset(spec.alias).task == "recognition"
         return choose_shots(self.split(spec), spec, shots, draw, per_class)
 
     def fingerprint(self, label: str, store: Store | None) -> str:
-        """The dataset's fingerprint, cached in the store until a file changes its size or time; `ABSENT` without root.
+        """Return the fingerprint, `ABSENT` without root. The store caches it until a file's size or time changes.
 
         Raises:
-            UserError: a root was given and its files are not as they should be.
+            UserError: a root is set, but its files are missing or invalid.
         """
         dataset = self.dataset(label)
         if dataset.config.root is None and _made_of_files(dataset):
@@ -122,5 +122,5 @@ def _stat(path: Path) -> list[int | str]:
     try:
         stat = path.stat()
     except FileNotFoundError:
-        raise UserError(f"picture '{path}' is missing: restore it, or take its row out of the dataset") from None
+        raise UserError(f"image '{path}' is missing: restore it, or remove its row from the dataset") from None
     return [path.name, stat.st_size, stat.st_mtime_ns]

@@ -1,6 +1,7 @@
-"""What a plan consists of, by keys alone: enough to tell how far a run is, without datasets, plug-ins or planning.
+"""A plan reduced to keys: enough to show the progress of a run without datasets, plug-ins or planning.
 
-The driver puts it beside the cells into ``STORE/grids/<name>.json``, so that any machine that sees the store can count.
+The driver writes it with the cells to ``STORE/grids/<name>.json``, so that any machine with access to the store can
+show progress.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from augbench.planning.plan import Plan
 
 @dataclass(frozen=True)
 class CellWork:
-    """A training: the block whose lease covers it, and the pools it takes from (key -> chunks, from the first on)."""
+    """A training: the block of its lease, and its pools (key -> number of first chunks that it needs)."""
 
     block: str
     takes: Mapping[str, int]
@@ -22,7 +23,7 @@ class CellWork:
 
 @dataclass(frozen=True)
 class PoolWork:
-    """A pool: the chunks that the grid takes of it, and what must be there before it is made (keys, or None)."""
+    """A pool: the number of chunks that the grid needs, and the keys of its adapter and search, if any."""
 
     chunks: int
     adapter: str | None
@@ -31,7 +32,7 @@ class PoolWork:
 
 @dataclass(frozen=True)
 class FidelityWork:
-    """A measurement: of the first ``chunks`` chunks of a pool (its key)."""
+    """A fidelity computation on the first ``chunks`` chunks of a pool (its key)."""
 
     pool: str
     chunks: int
@@ -39,24 +40,24 @@ class FidelityWork:
 
 @dataclass(frozen=True)
 class Outline:
-    """A plan by keys."""
+    """A plan reduced to keys."""
 
     cells: Mapping[str, CellWork]
     pools: Mapping[str, PoolWork]
     fidelity: Mapping[str, FidelityWork]
 
     def as_dict(self) -> dict[str, Any]:
-        """JSON values; `Outline.from_dict` is the way back."""
-        # Not by `asdict`, which copies in depth: there are as many parts as cells.
-        rooms = {"cells": self.cells, "pools": self.pools, "fidelity": self.fidelity}
-        return {room: {key: dict(vars(work)) for key, work in units.items()} for room, units in rooms.items()}
+        """Return JSON values; inverse of `Outline.from_dict`."""
+        # Not `asdict`: its deep copies are slow with many cells.
+        parts = {"cells": self.cells, "pools": self.pools, "fidelity": self.fidelity}
+        return {part: {key: dict(vars(work)) for key, work in units.items()} for part, units in parts.items()}
 
     @classmethod
     def from_dict(cls, value: Any) -> Outline:
-        """The way back from `as_dict`.
+        """Create it from the result of `as_dict`.
 
         Raises:
-            KeyError, TypeError, ValueError, AttributeError: it is none.
+            KeyError, TypeError, ValueError, AttributeError: ``value`` is not an outline.
         """
         made = cls(
             {
@@ -76,10 +77,12 @@ class Outline:
 
 
 def outline_of(plan: Plan) -> Outline:
-    """The outline of a plan, in the plan's order."""
+    """Return the outline of a plan, in the plan's order."""
     return Outline(
         {
-            cell.key: CellWork(cell.block, {take.pool.key: take.chunks for take in plan.needs[cell.key]})
+            cell.key: CellWork(
+                cell.block, {pool_slice.pool.key: pool_slice.chunks for pool_slice in plan.needs[cell.key]}
+            )
             for cell in plan.cells
         },
         {

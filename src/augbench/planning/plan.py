@@ -1,6 +1,6 @@
-"""Grid -> plan: every cell and what it needs.
+"""Expand a grid to a plan: all cells and what they depend on.
 
-The plan is a graph of stages. A cell needs the first chunks of its pools, a pool may need an adapter.
+A cell needs the first chunks of its pools; a pool may need an adapter, and an adapter a search.
 """
 
 from __future__ import annotations
@@ -21,36 +21,36 @@ from augbench.planning.grid import AugmenterEntry, DatasetEntry, Grid
 from augbench.planning.library import ABSENT, Library
 from augbench.storage.store import Store
 
-FEWEST = 2  # pictures that can be compared with real ones
+FEWEST = 2  # images needed to compute fidelity
 
 
 @dataclass(frozen=True)
 class PoolSlice:
-    """The first ``n`` pictures of a pool."""
+    """The first ``n`` images of a pool."""
 
     pool: PoolSpec
     n: int
 
     @property
     def chunks(self) -> int:
-        """How many of the pool's chunks must be there."""
+        """The number of chunks that must be committed."""
         return self.pool.chunks_for(self.n)
 
 
 @dataclass
 class Plan:
-    """What a grid means: its cells and pools, and what was left out and why."""
+    """An expanded grid: cells, pools, and the cells that were dropped with reasons."""
 
     grid: Grid
     library: Library
     cells: list[Cell]
-    needs: dict[str, tuple[PoolSlice, ...]]  # cell key -> what it trains on besides real pictures
+    needs: dict[str, tuple[PoolSlice, ...]]  # cell key -> synthetic images that it trains on
     pools: dict[str, PoolSpec]
-    pool_sizes: dict[str, int]  # pool key -> pictures, the largest N_aug that any cell takes
+    pool_sizes: dict[str, int]  # pool key -> number of images: the largest slice of any cell
     dropped: Counter[str] = field(default_factory=Counter)  # reason -> cells
-    absent: list[str] = field(default_factory=list)  # datasets whose files are not at hand
-    not_runnable: dict[str, str] = field(default_factory=dict)  # augmenter -> why
-    fidelity: dict[str, FidelitySpec] = field(default_factory=dict)  # pool key -> how it is compared with real defects
+    absent: list[str] = field(default_factory=list)  # datasets whose files are not available
+    not_runnable: dict[str, str] = field(default_factory=dict)  # augmenter -> reason
+    fidelity: dict[str, FidelitySpec] = field(default_factory=dict)  # pool key -> its fidelity computation
 
     @cached_property
     def by_key(self) -> dict[str, Cell]:
@@ -59,39 +59,39 @@ class Plan:
 
     @property
     def images(self) -> int:
-        """Pictures to generate for the whole grid."""
+        """The number of images to generate for the whole grid."""
         return sum(self.pool_sizes.values())
 
     @property
     def naive_images(self) -> int:
-        """Pictures if every cell made its own, as a script per table row does."""
-        return sum(take.n for cell in self.cells for take in self.needs[cell.key])
+        """The number of images without sharing pools, as with one script per table row."""
+        return sum(pool_slice.n for cell in self.cells for pool_slice in self.needs[cell.key])
 
     def adapter(self, pool: PoolSpec) -> AdapterSpec | None:
-        """What must be learned before this pool, if anything."""
+        """Return the adapter that this pool needs, if any."""
         return pool.adapter if self.library.augmenter(pool.augmenter).learns else None
 
     def search(self, pool: PoolSpec) -> SearchSpec | None:
-        """What must be chosen before anything is learned or made for this pool, if anything."""
+        """Return the search that this pool or its adapter needs, if any."""
         return SearchSpec(pool.adapter) if self.library.augmenter(pool.augmenter).candidates() else None
 
     def require_runnable(self) -> None:
-        """Raises UserError where a dataset or an augmenter of the grid cannot run here."""
+        """Raise UserError if a dataset or an augmenter of the grid cannot run here."""
         for label in self.absent:
-            self.library.dataset(label).root()  # says what is missing, and where to get it
+            self.library.dataset(label).root()  # raises with a hint where to get the files
         for name, reason in self.not_runnable.items():
             raise UserError(f"augmenter '{name}' cannot run yet: {reason}")
 
 
 def make_plan(grid: Grid, store: Store | None = None) -> Plan:
-    """Expand a grid: drop what cannot be and say why, share what can be shared, check what each part needs.
+    """Expand a grid: drop impossible cells with a reason, share pools and adapters, check requirements.
 
     Args:
-        grid: the checked grid file.
-        store: where fingerprints of datasets are cached, if anywhere.
+        grid: the validated grid.
+        store: cache for fingerprints of datasets; None: no cache.
 
     Raises:
-        UserError: an unknown name or setting, or something that a dataset cannot give (shots, masks, pictures).
+        UserError: an unknown name or setting, or a dataset without enough shots, masks or images.
     """
     _refuse_borrowed_names(grid)
     plan = Plan(grid, Library.of(grid.datasets), [], {}, {}, {})
@@ -109,9 +109,9 @@ def make_plan(grid: Grid, store: Store | None = None) -> Plan:
 
 
 def _add_fidelity(plan: Plan) -> None:
-    """One measurement a pool; all pools of a dataset by equally many pictures, or they could not be compared.
+    """Add one fidelity computation per pool, with the same number of images for all pools of a dataset.
 
-    None where there are too few pictures on either side.
+    Skip pools with too few generated or real images.
     """
     entry, sizes = plan.grid.fidelity, {}
     if entry is None:
@@ -126,48 +126,53 @@ def _add_fidelity(plan: Plan) -> None:
 
 
 def _unseen(plan: Plan, data: DataSpec) -> int:
-    """Defective pictures of the test split."""
+    """Count the defect images of the test split."""
     return int((plan.library.split(data).test["label"] != GOOD).sum())
 
 
 def _refuse_borrowed_names(grid: Grid) -> None:
-    """In tables and keys an alias stands where a name stands: it must not be the name of something else."""
-    for room, entries in (("datasets", grid.datasets), ("augmenters", grid.augmenters)):
+    """Refuse an alias that is the name of another plug-in: tables and keys could not distinguish them."""
+    for kind, entries in (("datasets", grid.datasets), ("augmenters", grid.augmenters)):
         for entry in entries:
-            if entry.label != entry.name and entry.label in registry.find(room):
+            if entry.label != entry.name and entry.label in registry.find(kind):
                 raise UserError(
-                    f"grid '{grid.name}': {room}: '{entry.name}' cannot go as '{entry.label}', which exists"
+                    f"grid '{grid.name}': {kind}: '{entry.name}' cannot be '{entry.label}', a plug-in's name"
                 )
 
 
 def _augmenter_spec(library: Library, name: str, settings: Mapping[str, Any], label: str) -> AugmenterSpec:
-    """An augmenter's spec; makes the plug-in once to check its settings and hash their content.
+    """Create an augmenter's spec; instantiates the plug-in to validate its settings and hash their content.
 
-    What a mixture is made of enters its key by the digests of the parts.
+    The key settings of a mixture are the digests and shares of its parts.
     """
     augmenter = library.augmenter(AugmenterSpec(name, label, settings, settings))
     key_settings = {**augmenter.key_settings(), **registry.version("augmenters", name)}
     if augmenter.parts():
         parts = [(part_spec(library, part).digest, part.share) for part in augmenter.parts()]
         if len({spec for spec, _ in parts}) < len(parts):
-            raise UserError(f"augmenter '{label}': two parts are the same, so their pictures would be too: join them")
+            raise UserError(
+                f"augmenter '{label}': two parts are equal, so their images would be equal, too: merge them"
+            )
         key_settings = {"parts": parts}
     return AugmenterSpec(name, label, settings, key_settings)
 
 
 def part_spec(library: Library, part: Part) -> AugmenterSpec:
-    """The spec of a mixture's part; the same as if the grid named it with these settings."""
+    """Return the spec of a mixture's part, equal to that of a grid entry with these settings."""
     return _augmenter_spec(library, part.augmenter, part.settings, part.augmenter)
 
 
-def notes_of(library: Library, cell: Cell, takes: Iterable[PoolSlice]) -> list[str]:
-    """What a reader of the cell's numbers must know about the pictures it takes, a line each."""
-    notes = [(take.pool.augmenter.name, library.augmenter(take.pool.augmenter).notes(cell.shots)) for take in takes]
+def notes_of(library: Library, cell: Cell, slices: Iterable[PoolSlice]) -> list[str]:
+    """Return the caveats about the synthetic images of a cell, one line each."""
+    notes = [
+        (pool_slice.pool.augmenter.name, library.augmenter(pool_slice.pool.augmenter).notes(cell.shots))
+        for pool_slice in slices
+    ]
     return list(dict.fromkeys(f"{name}: {note}" for name, note in notes if note))
 
 
 def _data_axis(grid: Grid, plan: Plan, store: Store | None) -> Iterator[tuple[DataSpec, Protocol]]:
-    """Every dataset, in every fold, under every protocol."""
+    """Yield every dataset in every fold with every protocol."""
     for entry in grid.datasets:
         dataset = plan.library.dataset(entry.label)
         fingerprint = plan.library.fingerprint(entry.label, store)
@@ -181,14 +186,14 @@ def _data_axis(grid: Grid, plan: Plan, store: Store | None) -> Iterator[tuple[Da
 def _data_spec(plan: Plan, entry: DatasetEntry, fingerprint: str, fold: int | None, protocol: Protocol) -> DataSpec:
     dataset = plan.library.dataset(entry.label)
     holdout = protocol.holdout if dataset.task == "detection" else 0.0
-    test_share = protocol.test_share if dataset.folds else None  # an official split is never drawn anew
+    test_share = protocol.test_share if dataset.folds else None  # an official split is never replaced
     classes = dataset.classes() if dataset.task == "recognition" and fingerprint != ABSENT else ()
     settings = {**dataset.key_settings(), **registry.version("datasets", entry.name)}
     return DataSpec(entry.name, entry.label, settings, fingerprint, fold, holdout, classes, test_share)
 
 
 def _folds(grid: Grid, entry: DatasetEntry, k: int, test_share: float | None) -> tuple[int | None, ...]:
-    """The folds to run; (None,) where the official split is used. Of draws of a test share there is no end."""
+    """Return the folds to run; (None,) for the official split. With a test share, fold numbers are unlimited."""
     if not k:
         return (None,)
     folds = entry.folds or grid.folds
@@ -201,7 +206,7 @@ def _folds(grid: Grid, entry: DatasetEntry, k: int, test_share: float | None) ->
 def _cells(
     grid: Grid, plan: Plan, data: DataSpec, protocol: Protocol, entry: AugmenterEntry, spec: AugmenterSpec
 ) -> Iterator[Cell]:
-    """All cells of one augmenter on one dataset; what cannot be is counted in ``plan.dropped``."""
+    """Yield all cells of one augmenter on one dataset; count impossible ones in ``plan.dropped``."""
     augmenter = plan.library.augmenter(spec)
     task = plan.library.dataset(data.alias).task
     counts = entry.n_aug or grid.n_aug if augmenter.makes_images else (0,)
@@ -220,11 +225,11 @@ def _cells(
 
 
 def _why_not(augmenter: Augmenter, label: str, task: str, shots: Shots, n_aug: int) -> str:
-    """Why a cell makes no sense, in words for the plan's table; "" if it does."""
+    """Return why a cell is impossible, for the plan's table; "" if it is possible."""
     if augmenter.makes_images and task not in augmenter.tasks:
         return f"{label}: made for {' and '.join(sorted(augmenter.tasks))}, not for {task}"
     if shots == 0 and not augmenter.makes_images:
-        return f"{label} at zero-shot: no defective picture to learn from"
+        return f"{label} at zero-shot: no defect image to learn from"
     if augmenter.makes_images and n_aug == 0:
         return f"{label} with N_aug 0: that is the augmenter 'none'"
     refusal = augmenter.refuses(shots)
@@ -232,20 +237,20 @@ def _why_not(augmenter: Augmenter, label: str, task: str, shots: Shots, n_aug: i
 
 
 def _add(plan: Plan, cell: Cell) -> None:
-    """Add a cell and the pools it takes from; one that is there already counts as dropped."""
+    """Add a cell and its pools; a duplicate counts as dropped."""
     if cell.key in plan.needs:
-        plan.dropped["named twice by the grid"] += 1
+        plan.dropped["listed twice by the grid"] += 1
         return
-    takes = tuple(_takes(plan, cell.augmenter, cell, cell.n_aug * max(len(cell.data.classes), 1)))
+    slices = tuple(_pool_slices(plan, cell.augmenter, cell, cell.n_aug * max(len(cell.data.classes), 1)))
     plan.cells.append(cell)
-    plan.needs[cell.key] = takes
-    for take in takes:
-        plan.pools.setdefault(take.pool.key, take.pool)
-        plan.pool_sizes[take.pool.key] = max(plan.pool_sizes.get(take.pool.key, 0), take.n)
+    plan.needs[cell.key] = slices
+    for pool_slice in slices:
+        plan.pools.setdefault(pool_slice.pool.key, pool_slice.pool)
+        plan.pool_sizes[pool_slice.pool.key] = max(plan.pool_sizes.get(pool_slice.pool.key, 0), pool_slice.n)
 
 
-def _takes(plan: Plan, spec: AugmenterSpec, cell: Cell, n: int) -> Iterator[PoolSlice]:
-    """The pools behind ``n`` pictures: one, or for a mixture those of its parts, the first taking what is left over."""
+def _pool_slices(plan: Plan, spec: AugmenterSpec, cell: Cell, n: int) -> Iterator[PoolSlice]:
+    """Yield the slices for ``n`` images: one, or for a mixture one per part; the first part gets the remainder."""
     augmenter = plan.library.augmenter(spec)
     if not n:
         return
@@ -258,11 +263,11 @@ def _takes(plan: Plan, spec: AugmenterSpec, cell: Cell, n: int) -> Iterator[Pool
     shares = [int(part.share * n) for part in parts]
     shares[0] += n - sum(shares)
     for part, share in zip(parts, shares, strict=True):
-        yield from _takes(plan, part_spec(plan.library, part), cell, share)
+        yield from _pool_slices(plan, part_spec(plan.library, part), cell, share)
 
 
 def _pool(plan: Plan, spec: AugmenterSpec, cell: Cell) -> PoolSpec:
-    """The pool a cell takes from. It holds shots and draw only where the augmenter reads them in this regime."""
+    """Return the pool of a cell. Its spec has shots and draw only if the augmenter reads them in this regime."""
     augmenter = plan.library.augmenter(spec)
     reads = augmenter.reads(cell.shots)
     shots, draw = (cell.shots, cell.draw) if "shots" in reads else (None, None)
@@ -271,12 +276,12 @@ def _pool(plan: Plan, spec: AugmenterSpec, cell: Cell) -> PoolSpec:
 
 
 def _check_needs(plan: Plan) -> None:
-    """Ask every dataset at hand for what the cells need, before hours are spent."""
-    asked = set()
+    """Check that the available datasets meet the requirements of all cells, before hours of compute."""
+    checked = set()
     for cell in plan.cells:
-        question = (cell.data.digest, cell.shots, cell.draw)
-        if cell.data.alias not in plan.absent and question not in asked:
-            asked.add(question)
+        request = (cell.data.digest, cell.shots, cell.draw)
+        if cell.data.alias not in plan.absent and request not in checked:
+            checked.add(request)
             plan.library.shots(cell.data, cell.shots, cell.draw)
     for pool, size in _largest_pools(plan):
         if pool.data.alias not in plan.absent:
@@ -284,7 +289,7 @@ def _check_needs(plan: Plan) -> None:
 
 
 def _largest_pools(plan: Plan) -> Iterable[tuple[PoolSpec, int]]:
-    """Of the pools made from one view the largest: pools of other seeds see the same, and making a view takes time."""
+    """Return the largest pool per view: pools of other seeds use the same view, and creating one is slow."""
     largest: dict[tuple, tuple[PoolSpec, int]] = {}
     for key, pool in plan.pools.items():
         view = (pool.data.digest, pool.augmenter.digest, pool.shots, pool.draw)
@@ -306,6 +311,6 @@ def _check_pool(plan: Plan, pool: PoolSpec, size: int) -> None:
     capacity = augmenter.capacity(view)
     if capacity is not None and size > capacity:
         raise UserError(
-            f"augmenter '{pool.augmenter.name}' can make {capacity} pictures on '{pool.data.alias}', "
+            f"augmenter '{pool.augmenter.name}' can make {capacity} images on '{pool.data.alias}', "
             f"the grid asks for {size}: lower n_aug"
         )

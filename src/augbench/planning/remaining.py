@@ -1,4 +1,4 @@
-"""Plan minus store: what is still to be done. Resuming a run is planning again: no run state is kept anywhere."""
+"""The remaining work: the plan minus what the store holds. Resuming is planning again; there is no other run state."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from augbench.storage.versions import made_by_others
 
 @dataclass
 class Remaining:
-    """A plan minus what a store holds."""
+    """The part of a plan that a store does not hold."""
 
     cells: list[Cell]
-    chunks: list[tuple[PoolSpec, int]]  # in the order of the cells that wait for them
+    chunks: list[tuple[PoolSpec, int]]  # in the order of the cells that need them
     adapters: list[AdapterSpec]
     searches: list[SearchSpec]
-    begun_by_others: list[tuple[PoolSpec, int]]  # chunks of unfinished pools by another version: among `chunks`, too
-    fidelity: list[FidelitySpec]  # of pools that are there or will be: none is made again to be measured
+    begun_by_others: list[tuple[PoolSpec, int]]  # chunks of unfinished pools by another version; also in `chunks`
+    fidelity: list[FidelitySpec]  # only of pools that exist or will: no pool is regenerated for it
     done: int
     failed_before: int
     images: int
@@ -32,21 +32,21 @@ class Remaining:
 
 
 def subtract(plan: Plan, store: Store) -> Remaining:
-    """What of the plan the store does not hold. Records that count as done are read, so a damaged one is found now.
+    """Find what the store does not hold. Reads all finished records, so that damaged ones are found now.
 
     Raises:
-        UserError: a damaged record or chunk, named.
+        UserError: a record or chunk is damaged.
     """
-    trained = store.keys("cells") & store.keys(
-        "scores"
-    )  # a record whose scores are lost cannot be checked: train again
+    # A record without scores cannot be verified: train again.
+    trained = store.keys("cells") & store.keys("scores")
     for _ in store.read_records(sorted(trained & plan.by_key.keys())):
-        pass  # reading one is checking it
+        pass  # reading validates it
     cells = [cell for cell in plan.cells if cell.key not in trained]
     wanted: dict[str, int] = {}
     for cell in cells:
-        for take in plan.needs[cell.key]:
-            wanted[take.pool.key] = max(wanted.get(take.pool.key, 0), take.chunks)
+        for pool_slice in plan.needs[cell.key]:
+            key = pool_slice.pool.key
+            wanted[key] = max(wanted.get(key, 0), pool_slice.chunks)
     there = {key: store.chunks(plan.pools[key]) for key in sorted(store.keys("pools") & plan.pools.keys())}
     for key, count in _with_gaps(plan, store, there):
         wanted[key] = max(wanted.get(key, 0), count)
@@ -70,7 +70,7 @@ def subtract(plan: Plan, store: Store) -> Remaining:
         adapters=list(adapters.values()),
         searches=[search for key, search in searches.items() if key not in decided],
         begun_by_others=others,
-        fidelity=_unmeasured(plan, store, wanted, there, {pool.key for pool, _ in others}),
+        fidelity=_missing_fidelity(plan, store, wanted, there, {pool.key for pool, _ in others}),
         done=len(plan.cells) - len(cells),
         failed_before=len(store.keys("failures") & {cell.key for cell in cells}),
         images=sum(pool.chunk_size for pool, _ in chunks),
@@ -78,9 +78,9 @@ def subtract(plan: Plan, store: Store) -> Remaining:
 
 
 def _with_gaps(plan: Plan, store: Store, there: Mapping[str, set[int]]) -> Iterator[tuple[str, int]]:
-    """Pools whose summary lists chunks that somebody has deleted, as `store check` says, and how many must be there.
+    """Yield pools whose summary lists chunks that were deleted, as `store check` advises, and the chunks they need.
 
-    A pool that is gone altogether is let go: a grid that is done needs it no more.
+    A pool that was deleted entirely is not restored: a finished grid does not need it.
     """
     for (key, chunks), summary in zip(there.items(), store.read_pools(list(there)), strict=True):
         needed = plan.pools[key].chunks_for(plan.pool_sizes[key])
@@ -88,17 +88,17 @@ def _with_gaps(plan: Plan, store: Store, there: Mapping[str, set[int]]) -> Itera
             yield key, max(lost) + 1
 
 
-def _unmeasured(
+def _missing_fidelity(
     plan: Plan, store: Store, wanted: Mapping[str, int], there: Mapping[str, set[int]], renewed: Set[str]
 ) -> list[FidelitySpec]:
-    """Fidelity that is not on record, of pools whose pictures are there or will be.
+    """Find missing fidelity of pools whose images exist or will be generated.
 
     Args:
-        plan: the grid.
-        store: what is on record.
-        wanted: pool key -> chunks that there will be.
-        there: pool key -> numbers of the chunks that there are.
-        renewed: keys of pools that are made anew: what was measured of them is not of the new images.
+        plan: the plan of the grid.
+        store: the store with existing fidelity records.
+        wanted: pool key -> number of chunks that the run completes.
+        there: pool key -> numbers of the committed chunks.
+        renewed: keys of pools that are regenerated, whose fidelity is outdated.
     """
     have = store.keys("fidelity")
     return [

@@ -1,4 +1,4 @@
-"""Who may see which sample: folds, held-out negatives, shots. Everything is by group, and seeded by names alone."""
+"""Splits: folds, held-out negatives, shots. Splits keep groups together and are seeded by names only."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from augbench.core.specs import DataSpec
 class Split:
     """The four disjoint parts of a dataset in one fold. Each is a table with the columns of `Dataset.samples`."""
 
-    negatives: pd.DataFrame  # training pictures without a defect, the held-out ones left out
-    positives: pd.DataFrame  # all real defective training pictures, maybe none; shots are chosen from them
-    heldout: pd.DataFrame  # negatives to choose a threshold on; no augmenter and no training sees them
+    negatives: pd.DataFrame  # normal training images without the held-out ones
+    positives: pd.DataFrame  # all real defect images for training, possibly none; shots are drawn from them
+    heldout: pd.DataFrame  # negatives to choose a threshold; hidden from augmenters and training
     test: pd.DataFrame
 
 
 def make_split(dataset: Dataset, spec: DataSpec) -> Split:
-    """The parts of ``dataset`` for the fold and hold-out of ``spec``.
+    """Split ``dataset`` by the fold and holdout of ``spec``.
 
     Raises:
-        UserError: a table that breaks the contract, or one without the pictures to train or judge on.
+        UserError: the table is invalid, or it lacks images to train or evaluate on.
     """
     table = checked_samples(dataset)
     tested = _is_test(table, dataset, spec)
@@ -35,13 +35,13 @@ def make_split(dataset: Dataset, spec: DataSpec) -> Split:
     _refuse_one_sided(dataset, spec, train, test)
     defective = (train["label"] != GOOD).to_numpy()
     held = train["group"].isin(_holdout(train[~defective], train.loc[defective, "group"], spec)).to_numpy()
-    # Defective pictures of a held-out group are in no part at all: they show an item that training must not see.
+    # Defect images of a held-out group are in no part: they show an item that training must not see.
     parts = (train[~defective & ~held], train[defective & ~held], train[~defective & held], test)
     return Split(*(part.reset_index(drop=True) for part in parts))
 
 
 def _is_test(table: pd.DataFrame, dataset: Dataset, spec: DataSpec) -> np.ndarray:
-    """Whether each row is on the test side: by the official split, by a drawn share, or by one of k folds."""
+    """Return whether each row is in the test split: official, a random share, or one of k folds."""
     if spec.fold is None:
         return (table["split"] == "test").to_numpy()
     if spec.test_share is not None:
@@ -50,23 +50,25 @@ def _is_test(table: pd.DataFrame, dataset: Dataset, spec: DataSpec) -> np.ndarra
 
 
 def _refuse_one_sided(dataset: Dataset, spec: DataSpec, train: pd.DataFrame, test: pd.DataFrame) -> None:
-    """Both kinds of pictures are needed on both sides: in recognition only defects; in detection training can do
-    without real defects, for then there is zero-shot."""
+    """Raise if a side lacks defect images or, in detection, normal images.
+
+    Training for detection needs no real defects, because of the zero-shot regime.
+    """
     for side, part in (("training", train), ("test", test)):
         found = ", ".join(f"{label} {count}" for label, count in part["label"].value_counts().items()) or "nothing"
         where = f"dataset '{spec.alias}': the {side} side" + ("" if spec.fold is None else f" of fold {spec.fold}")
-        spared = side == "training" and dataset.task == "detection"
-        if not spared and not (part["label"] != GOOD).any():
-            raise UserError(f"{where} has no defective pictures (found: {found}): nothing to learn or judge by")
+        optional = side == "training" and dataset.task == "detection"
+        if not optional and not (part["label"] != GOOD).any():
+            raise UserError(f"{where} has no defect images (found: {found}): nothing to train on or evaluate")
         if dataset.task == "detection" and not (part["label"] == GOOD).any():
-            raise UserError(f"{where} has no good pictures (found: {found}): detection needs both")
+            raise UserError(f"{where} has no normal images (found: {found}): detection needs both")
 
 
 def checked_samples(dataset: Dataset) -> pd.DataFrame:
-    """``dataset.samples()``, sorted by id, held to its contract.
+    """Return ``dataset.samples()``, validated and sorted by id.
 
     Raises:
-        UserError: columns missing, ids repeated, or one group on both sides of the split.
+        UserError: missing columns, duplicate ids, or a group on both sides of the split.
     """
     table = dataset.samples()
     problems = table_problems(dataset, table)
@@ -77,17 +79,17 @@ def checked_samples(dataset: Dataset) -> pd.DataFrame:
 
 
 def table_problems(dataset: Dataset, table: pd.DataFrame) -> list[str]:
-    """Where the table of a dataset breaks its contract, one sentence each.
+    """List the violations of the contract of `Dataset.samples`, one sentence each.
 
     Raises:
-        UserError: it is no table of samples at all.
+        UserError: columns are missing or the table is empty.
     """
     missing = [column for column in SAMPLE_COLUMNS if column not in table.columns]
     if missing or table.empty:
         what = f"its table lacks the columns {', '.join(missing)}" if missing else "it has no samples"
         raise UserError(f"dataset '{dataset.name}': {what}")
     problems = [
-        f"id '{name}' occurs {len(rows)} times: {listed(rows['image'])}: take all but one out"
+        f"id '{name}' occurs {len(rows)} times: {listed(rows['image'])}: remove all but one"
         for name, rows in table[table["id"].duplicated(keep=False)].groupby("id")
     ]
     if dataset.folds:
@@ -100,16 +102,16 @@ def table_problems(dataset: Dataset, table: pd.DataFrame) -> list[str]:
         train, test = (listed(rows.loc[rows["split"] == side, "id"]) for side in ("train", "test"))
         problems.append(
             f"group '{group}' is in training ({train}) and test ({test}): "
-            "pictures of one physical item belong on one side"
+            "images of one physical item must be on one side"
         )
     return problems
 
 
 def grouped_folds(table: pd.DataFrame, k: int, name: str) -> np.ndarray:
-    """A fold number in 0..k-1 for each row; a group lies in one fold, and labels are spread evenly (greedy).
+    """Assign a fold number in 0..k-1 to each row: groups stay together, labels are balanced greedily.
 
-    Groups are placed largest first, each into the fold where the shares of its labels are lowest so far: the idea of
-    scikit-learn's StratifiedGroupKFold, with ties broken by a seeded shuffle.
+    As in scikit-learn's StratifiedGroupKFold, each group, largest first, goes to the fold where its labels have the
+    lowest shares so far; a seeded shuffle breaks ties.
     """
     counts = pd.crosstab(table["group"], table["label"])
     counts = counts.iloc[rng("folds", name, k).permutation(len(counts))]
@@ -127,75 +129,74 @@ def grouped_folds(table: pd.DataFrame, k: int, name: str) -> np.ndarray:
 
 
 def drawn_share(table: pd.DataFrame, share: float, name: str, number: int) -> np.ndarray:
-    """N bool: a draw of about ``share`` of the rows, by whole groups, with about that share of every label.
+    """Draw about ``share`` of the rows and of every label, by whole groups: N bool.
 
-    Groups come in a seeded random order, and one is taken where it brings the shares of the labels, each label counting
-    alike, closer to ``share``. Where every picture is a group of its own, each label's count is the share, rounded.
+    Groups are visited in a seeded random order. A group is drawn if it brings the shares of the labels, weighted
+    equally, closer to ``share``. If every image is its own group, each label's count is the rounded share.
 
     Args:
         table: with the columns group and label.
         share: in (0, 1).
-        name: the dataset's; seeds the order.
-        number: of the draw, from 0; draws of different numbers are independent.
+        name: name of the dataset; seeds the order.
+        number: number of the draw, from 0; different draws are independent.
     """
     counts = pd.crosstab(table["group"], table["label"])
-    members = counts.to_numpy() / counts.to_numpy().sum(axis=0)  # of each label the share that a group holds
+    members = counts.to_numpy() / counts.to_numpy().sum(axis=0)  # share of each label in each group
     lacking = np.full(members.shape[1], share)
-    taken = np.zeros(len(counts), bool)
+    drawn = np.zeros(len(counts), bool)
     for group in rng("test_share", name, number).permutation(len(counts)):
         after = lacking - members[group]
-        taken[group] = np.abs(after).sum() < np.abs(lacking).sum() - 1e-9  # a tie by rounding errors is a tie
-        lacking = after if taken[group] else lacking
-    return table["group"].isin(counts.index[taken]).to_numpy()
+        drawn[group] = np.abs(after).sum() < np.abs(lacking).sum() - 1e-9  # tolerance for rounding errors in ties
+        lacking = after if drawn[group] else lacking
+    return table["group"].isin(counts.index[drawn]).to_numpy()
 
 
 def _holdout(negatives: pd.DataFrame, positive_groups: pd.Series, spec: DataSpec) -> set[str]:
-    """Names of groups that hold about ``spec.holdout`` of the negatives.
+    """Draw groups with about ``spec.holdout`` of the negatives; return their names.
 
-    Groups that also hold defects are left in, but where there are no others (each item of KolektorSDD has a defect
-    somewhere): there whole items are held out.
+    Groups with defects are not held out, unless all groups have defects (as in KolektorSDD, where each item has one).
     """
     if not spec.holdout:
         return set()
     sizes = negatives.groupby("group").size()
     clean = sizes[~sizes.index.isin(set(positive_groups))]
-    wanted, taken = max(round(spec.holdout * len(negatives)), 1), 0
+    wanted, drawn = max(round(spec.holdout * len(negatives)), 1), 0
     chosen: set[str] = set()
     groups = clean if len(clean) else sizes
     for index in rng("holdout", spec.name, spec.fold).permutation(len(groups)):
-        total = taken + groups.iloc[index]
-        # Clean groups never exceed what is wanted. Items are too few and too large for that: the closer, the better.
-        if total <= wanted if len(clean) else abs(total - wanted) < abs(taken - wanted):
+        total = drawn + groups.iloc[index]
+        # Clean groups must not exceed the wanted number. Items with defects are few and large: get closest to it.
+        if total <= wanted if len(clean) else abs(total - wanted) < abs(drawn - wanted):
             chosen.add(groups.index[index])
-            taken = total
+            drawn = total
     if not chosen:
         raise UserError(
-            f"dataset '{spec.alias}' has no group of good pictures small enough to hold out {spec.holdout:.0%}: "
+            f"dataset '{spec.alias}' has no group of normal images small enough to hold out {spec.holdout:.0%}: "
             "use a protocol with holdout: 0"
         )
     return chosen
 
 
 def choose_shots(split: Split, spec: DataSpec, shots: Shots | None, draw: int | None, per_class: bool) -> pd.DataFrame:
-    """The real positives that may be used, sorted by id. Draws of one index nest: the 5 are among the 10.
+    """Draw the real positives to use, sorted by id. Shots of one draw are nested: the 5 are among the 10.
 
     Args:
-        split: of the dataset.
-        spec: names the stream of the draw.
+        split: split of the dataset.
+        spec: seeds the draw by dataset and fold.
         shots: 0 or None, a number, or "all".
-        draw: which sample of that number.
-        per_class: ``shots`` counts per class (recognition).
+        draw: index of the random draw.
+        per_class: whether ``shots`` counts per class (recognition).
 
     Raises:
-        UserError: more shots than there are.
+        UserError: there are fewer positives than shots.
     """
     positives = split.positives
     if not shots:
         return positives.iloc[:0]
     if positives.empty:
         raise UserError(
-            f"dataset '{spec.alias}' has no defective training pictures, shots asks for {shots}: only shots: [0] can "
-            "be had, with an augmenter; or split it otherwise, where the dataset has a setting for that"
+            f"dataset '{spec.alias}' has no defect images for training, shots asks for {shots}: only shots: [0] is "
+            "possible, with an augmenter; or choose another split, if the dataset has a setting for it"
         )
     if shots == "all":
         return positives
@@ -203,7 +204,7 @@ def choose_shots(split: Split, spec: DataSpec, shots: Shots | None, draw: int | 
     for label, rows in positives.groupby("label") if per_class else [("defective", positives)]:
         if shots > len(rows):
             raise UserError(
-                f"dataset '{spec.alias}' has {len(rows)} {label} training pictures, shots asks for {shots}: "
+                f"dataset '{spec.alias}' has {len(rows)} {label} training images, shots asks for {shots}: "
                 "use fewer, or 'all'"
             )
         order = rng("shots", spec.name, spec.fold, draw, label).permutation(len(rows))
@@ -214,6 +215,6 @@ def choose_shots(split: Split, spec: DataSpec, shots: Shots | None, draw: int | 
 def train_view(
     dataset: Dataset, split: Split, spec: DataSpec, shots: Shots | None, draw: int | None, reads: frozenset[str]
 ) -> TrainView:
-    """What an augmenter that declares ``reads`` may see."""
+    """Return the view of an augmenter that declares ``reads``."""
     chosen = choose_shots(split, spec, shots, draw, dataset.task == "recognition")
     return TrainView(dataset, split.negatives, chosen, reads, shots, split.positives)

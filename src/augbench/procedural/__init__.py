@@ -1,1 +1,1 @@
-"""What procedural images are drawn from: noise, shapes, defects."""
+"""Procedural image generation: noise, drawing primitives, defect shapes."""

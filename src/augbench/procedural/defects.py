@@ -1,8 +1,8 @@
-"""Shapes of defects. A flaw is a set of ranges that, called, draws a profile: where a defect is, and how strongly.
+"""Defect shapes: dataclasses of parameter ranges. Calling one draws a profile, the strength of a defect per pixel.
 
-A profile is H,W float32 in about [-1, 1]. Every number by which two worlds may differ is a field, so that they can be
-told apart by comparing fields: a pair is a range (uniform; of whole numbers inclusive), a single number a constant,
-most often a standard deviation. Lengths are in pixels, angles in radians.
+A profile is H,W float32 in about [-1, 1]. Every parameter that may differ between two image generators is a field, so
+comparing fields shows their differences. A pair is a range (uniform; inclusive for integers), a single number is a
+constant, usually a standard deviation. Lengths are in pixels, angles in radians.
 """
 
 from __future__ import annotations
@@ -19,19 +19,19 @@ Count = tuple[int, int]
 
 @dataclass(frozen=True)
 class Scratch:
-    """Nearly parallel, slightly bent strokes that fade out, each with the shadow of its burr (negative)."""
+    """Nearly parallel, slightly bent strokes that fade out, each with the (negative) shadow of its burr."""
 
     number: Count
     length: Range
     width: Range
-    bend: float  # how far a stroke turns from one end to the other
-    tilt: float  # between strokes
-    scatter: float  # of the strokes' centres
-    fade: Range  # strength of the far end, relative
-    burr: Range  # strength of the shadow, relative
+    bend: float  # standard deviation of a stroke's turn from end to end
+    tilt: float  # standard deviation between strokes
+    scatter: float  # standard deviation of the strokes' centres
+    fade: Range  # relative strength at the far end
+    burr: Range  # relative strength of the shadow
 
     def __call__(self, rng: np.random.Generator, shape: Shape) -> np.ndarray:
-        """Draws one."""
+        """Draw a profile: H,W float32."""
         centre, angle, length = place(rng, shape, 14), rng.uniform(0, np.pi), rng.uniform(*self.length)
         profile = np.zeros(shape, np.float32)
         for _ in range(_count(rng, self.number)):
@@ -50,14 +50,14 @@ class Scratch:
 
 @dataclass(frozen=True)
 class Spots:
-    """Pits or inclusions, round or drawn out a little, close together."""
+    """Clustered pits or inclusions, round or slightly elongated."""
 
     number: Count
-    spread: Range  # standard deviation of their places
+    spread: Range  # standard deviation of their positions
     radius: Range
 
     def __call__(self, rng: np.random.Generator, shape: Shape) -> np.ndarray:
-        """Draws one."""
+        """Draw a profile: H,W float32."""
         centre, spread = place(rng, shape, 6), rng.uniform(*self.spread)
         profile = np.zeros(shape, np.float32)
         for number in range(_count(rng, self.number)):
@@ -70,17 +70,17 @@ class Spots:
 
 @dataclass(frozen=True)
 class Scuff:
-    """A bundle of short soft rubbing lines, as something hard or greasy slid over the surface."""
+    """A group of short soft lines, as left by an object that slid over the surface."""
 
     number: Count
-    breadth: Range  # standard deviation of the lines' places across
-    shift: float  # and along
+    breadth: Range  # standard deviation of the lines' positions across their direction
+    shift: float  # standard deviation along it
     half: Range  # half a line's length
     width: Range
-    tilt: float  # between lines
+    tilt: float  # standard deviation between lines
 
     def __call__(self, rng: np.random.Generator, shape: Shape) -> np.ndarray:
-        """Draws one."""
+        """Draw a profile: H,W float32."""
         centre, angle = place(rng, shape, 10), rng.uniform(0, np.pi)
         number, breadth = _count(rng, self.number), rng.uniform(*self.breadth)
         heading = angle + rng.normal(0, self.tilt, number)
@@ -97,18 +97,18 @@ class Scuff:
 
 @dataclass(frozen=True)
 class Crack:
-    """A jagged line that thins out and may fork."""
+    """A jagged line that gets thinner and may fork."""
 
     length: Range
-    width: Range  # where it begins
+    width: Range  # at its start
     tip: float  # width at its end
     fork_width: float
     forks: Count
-    step: Range  # between two turns
-    wander: float
+    step: Range  # distance between two turns
+    wander: float  # standard deviation of the heading
 
     def __call__(self, rng: np.random.Generator, shape: Shape) -> np.ndarray:
-        """Draws one."""
+        """Draw a profile: H,W float32."""
         angle, length = rng.uniform(0, 2 * np.pi), rng.uniform(*self.length)
         start = place(rng, shape, 12) - 0.4 * length * np.array([np.sin(angle), np.cos(angle)])
         start = np.clip(start, 2, np.array(shape) - 3)
@@ -129,16 +129,16 @@ class Stain:
 
     radius: Range
     stretch: Range
-    ragged: float  # how far the outline strays, relative to the radius
-    rim: Range  # its strength
+    ragged: float  # roughness of the outline, relative to the radius
+    rim: Range  # strength of the rim
 
     def __call__(self, rng: np.random.Generator, shape: Shape) -> np.ndarray:
-        """Draws one."""
+        """Draw a profile: H,W float32."""
         centre = place(rng, shape, 8)
         radius = rng.uniform(*self.radius)
         apart = distance(shape, centre, rng.uniform(*self.stretch))
         inside = 1 - apart / np.float32(radius) + np.float32(self.ragged) * spectral(rng, shape, 1.8, lowest=0.01)
-        inside[apart > 2 * radius] = -1  # no islands far away
+        inside[apart > 2 * radius] = -1  # no islands far from the centre
         patch = np.clip(inside * radius / 1.5, 0, 1)
         rim = np.clip(1 - np.abs(inside * radius - 1.5) / 1.5, 0, 1)
         return (0.65 * patch + np.float32(rng.uniform(*self.rim)) * rim).astype(np.float32)
@@ -148,5 +148,5 @@ Flaw = Scratch | Spots | Scuff | Crack | Stain
 
 
 def _count(rng: np.random.Generator, number: Count) -> int:
-    """A whole number from the first to the second."""
+    """Draw an integer from the inclusive range."""
     return int(rng.integers(number[0], number[1] + 1))

@@ -1,8 +1,8 @@
-"""What procedural pictures are drawn with: lines, soft edges, light and a camera. Nothing here knows a material.
+"""Drawing primitives for procedural images: lines, blur, lighting and a camera model. No materials.
 
-Fields are H,W float32; places and lengths are in pixels, y before x; angles are in radians as in `procedural.noise`.
-Two worlds that must not resemble each other (the dataset `surfaces`, and a corpus that pretrains weights for it) share
-these tools and `augbench.procedural.defects`, each with numbers of its own.
+Fields are H,W float32. Positions and lengths are in pixels, y before x; angles are in radians as in `procedural.noise`.
+The dataset `surfaces` and the corpus for pretraining must not resemble each other: they share these functions and
+`augbench.procedural.defects`, but use different parameters.
 """
 
 from __future__ import annotations
@@ -14,29 +14,29 @@ from augbench.procedural.noise import Shape
 Colour = tuple[float, float, float]
 """RGB in [0, 1]."""
 Range = tuple[float, float]
-"""The lowest and the highest value that may be drawn."""
+"""Lower and upper bound of a random value."""
 
 
 def axes(shape: Shape) -> tuple[np.ndarray, np.ndarray]:
-    """Rows as H,1 and columns as 1,W, float32."""
+    """Return row coordinates H,1 and column coordinates 1,W, float32."""
     return np.arange(shape[0], dtype=np.float32)[:, None], np.arange(shape[1], dtype=np.float32)[None, :]
 
 
 def place(rng: np.random.Generator, shape: Shape, margin: float) -> np.ndarray:
-    """A random y,x at least ``margin`` pixels from the edges, as far as the picture is large enough."""
+    """Draw a position (y,x) at least ``margin`` pixels from the edges, or less in a small image."""
     margins = np.minimum(margin, np.array(shape) / 2 - 1)
     return rng.uniform(margins, np.array(shape) - 1 - margins)
 
 
 def distance(shape: Shape, centre: np.ndarray, stretch: float = 1.0) -> np.ndarray:
-    """Pixels from ``centre`` (y,x); circles become ellipses, ``stretch`` times as high and 1 / ``stretch`` as wide."""
+    """Return the distance of each pixel from ``centre`` (y,x); ``stretch`` scales height, 1 / ``stretch`` width."""
     y, x = axes(shape)
     cy, cx = centre
     return np.sqrt(((y - cy) / stretch) ** 2 + ((x - cx) * stretch) ** 2)
 
 
 def strokes(shape: Shape, segments: np.ndarray, widths: np.ndarray, levels: np.ndarray) -> np.ndarray:
-    """Anti-aliased line segments: H,W float32 in [0, 1], the strongest where they overlap.
+    """Draw anti-aliased line segments: H,W float32 in [0, 1], the maximum where they overlap.
 
     ``segments`` is N,2,2 (start and end, each y,x) in pixels; ``widths`` (pixels) and ``levels`` ([0, 1]) are N.
     """
@@ -59,14 +59,14 @@ def strokes(shape: Shape, segments: np.ndarray, widths: np.ndarray, levels: np.n
 
 
 def joined(points: np.ndarray) -> np.ndarray:
-    """The N,2,2 segments between N + 1 points (each y,x)."""
+    """Return the N,2,2 segments between N + 1 points (each y,x)."""
     return np.stack([points[:-1], points[1:]], 1)
 
 
 def walk(
     rng: np.random.Generator, start: np.ndarray, angle: float, length: float, step: Range, wander: float
 ) -> np.ndarray:
-    """N,2,2 segments from ``start`` that stagger around ``angle``: steps in pixels, ``wander`` in radians."""
+    """Draw N,2,2 segments of a random walk from ``start`` along ``angle``: steps in pixels, ``wander`` in radians."""
     steps = rng.uniform(*step, max(2, round(length / (sum(step) / 2))))
     heading = angle + rng.normal(0, wander, len(steps))
     points = start + np.cumsum(steps[:, None] * np.stack([np.sin(heading), np.cos(heading)], 1), 0)
@@ -74,23 +74,23 @@ def walk(
 
 
 def blurred(field: np.ndarray) -> np.ndarray:
-    """The field after a 3 x 3 binomial blur; edges repeat."""
+    """Apply a 3 x 3 binomial blur; edges repeat."""
     padded = np.pad(field, 1, mode="edge")
     padded = padded[:-2] + 2 * padded[1:-1] + padded[2:]
     return ((padded[:, :-2] + 2 * padded[:, 1:-1] + padded[:, 2:]) / 16).astype(np.float32)
 
 
-def soften(picture: np.ndarray, share: float) -> np.ndarray:
-    """A 3 x 3 blur of H,W,3: each neighbour along an axis gives ``share`` (0 to 0.2) to a pixel; edges repeat."""
+def soften(image: np.ndarray, share: float) -> np.ndarray:
+    """Apply a 3 x 3 blur to H,W,3: each neighbour along an axis has weight ``share`` (0 to 0.2); edges repeat."""
     for axis in (0, 1):
-        padded = np.pad(picture, [(1, 1) if a == axis else (0, 0) for a in range(3)], mode="edge")
+        padded = np.pad(image, [(1, 1) if a == axis else (0, 0) for a in range(3)], mode="edge")
         before, after = (padded[:-2], padded[2:]) if axis == 0 else (padded[:, :-2], padded[:, 2:])
-        picture = picture + np.float32(share) * (before + after - 2 * picture)
-    return picture
+        image = image + np.float32(share) * (before + after - 2 * image)
+    return image
 
 
 def lighting(rng: np.random.Generator, shape: Shape, gloss: float, gain: Range, fall: Range) -> np.ndarray:
-    """H,W float32 around 1: a gain, a linear fall-off from edge to edge, a broad soft reflection up to ``gloss``."""
+    """Draw a light field, H,W float32 around 1: gain, linear fall-off, a broad soft reflection up to ``gloss``."""
     y = np.linspace(-0.5, 0.5, shape[0], dtype=np.float32)[:, None]
     x = np.linspace(-0.5, 0.5, shape[1], dtype=np.float32)[None, :]
     angle = rng.uniform(0, 2 * np.pi)
@@ -99,25 +99,25 @@ def lighting(rng: np.random.Generator, shape: Shape, gloss: float, gain: Range, 
     return (rng.uniform(*gain) * (1 + slope) + gloss * rng.random() * band).astype(np.float32)
 
 
-def develop(picture: np.ndarray) -> np.ndarray:
-    """A float picture in [0, 1] as uint8; what lies outside is cut off."""
-    return np.clip(picture * 255 + 0.5, 0, 255).astype(np.uint8)
+def develop(image: np.ndarray) -> np.ndarray:
+    """Convert a float image in [0, 1] to uint8; clip other values."""
+    return np.clip(image * 255 + 0.5, 0, 255).astype(np.uint8)
 
 
 def expose(
     rng: np.random.Generator, albedo: np.ndarray, light: np.ndarray, balance: float, blur: Range, noise: Range
 ) -> np.ndarray:
-    """What a camera makes of a lit surface: H,W,3 uint8.
+    """Simulate a camera image of a lit surface: H,W,3 uint8.
 
     Args:
         rng: the generator to draw from.
         albedo: H,W,3 float32.
         light: H,W float32.
-        balance: standard deviation of the white balance's error, relative.
-        blur: share for `soften`.
-        noise: standard deviation of the sensor's noise.
+        balance: relative standard deviation of the white balance error.
+        blur: range of the share for `soften`.
+        noise: range of the sensor noise's standard deviation.
     """
     errors = rng.normal(1, balance, 3).astype(np.float32)
-    picture = soften(albedo * light[..., None] * errors, rng.uniform(*blur))
-    picture += rng.standard_normal(picture.shape, dtype=np.float32) * np.float32(rng.uniform(*noise))
-    return develop(picture)
+    image = soften(albedo * light[..., None] * errors, rng.uniform(*blur))
+    image += rng.standard_normal(image.shape, dtype=np.float32) * np.float32(rng.uniform(*noise))
+    return develop(image)

@@ -1,4 +1,4 @@
-"""Records -> DataFrame -> layouts -> terminal, Markdown, LaTeX, CSV, JSON. Works where torch and ray are absent."""
+"""Reports: records -> DataFrame -> layouts -> terminal, Markdown, LaTeX, CSV, JSON. Needs neither torch nor ray."""
 
 from augbench.report.frame import expected_frame, load_expected, load_records
 from augbench.report.store_report import print_report, report, write_report

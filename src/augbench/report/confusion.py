@@ -1,8 +1,8 @@
-"""Confusion matrices of recognition: a row's cells -> shares of each true class, and how renderers see them.
+"""Confusion matrices of recognition, normalised by true class and averaged over the cells of a table row.
 
-Each cell's matrix is divided by the pictures of each true class before the mean is taken, so that every run counts
-alike, as in all other columns. Files hold the matrix of every row; the terminal and LaTeX have room for two: the best
-row's and that of training without synthetic pictures.
+Each cell's matrix is normalised before the mean is taken, so that every run has the same weight, as in all other
+columns. Files hold the matrix of every row. The terminal and LaTeX print two: that of the best row and that of training
+without synthetic images.
 """
 
 from __future__ import annotations
@@ -18,26 +18,26 @@ from augbench.report.numbers import Column, Stat, share, stat_of
 
 MATRICES = "Confusion matrices"
 TRUE = "true class"
-NARROWEST = 16  # columns of the terminal that names of classes need at least
+NARROWEST = 16  # characters of a terminal line that class names need at least
 
 
 @dataclass(frozen=True)
 class Confusion:
-    """Of the cells of one row. C classes; true ones down, predicted ones across."""
+    """The confusion matrix of a table row with C classes: rows are true classes, columns predicted ones."""
 
-    classes: tuple[str, ...]  # C, as records order them
+    classes: tuple[str, ...]  # C, in the order of the records
     total: list[list[int]]  # C,C: the sum over cells
-    shares: list[list[Stat]]  # C,C: of the true class's pictures, in [0, 1], over the cells that have any
+    shares: list[list[Stat]]  # C,C: fraction of the true class's images, in [0, 1], over the cells that have any
     runs: int  # cells
 
     @property
     def has_gaps(self) -> bool:
-        """Whether a cell has no test pictures of some class."""
+        """Whether some cell has no test images of some class."""
         return any(stat.n < self.runs for line in self.shares for stat in line)
 
 
 def confusion_of(records: Iterable[Any]) -> Confusion | None:
-    """The matrices of these records' cells, by name of class; None where no record has one."""
+    """Merge the matrices of these records by class name; None where no record has one."""
     found = [record.confusion for record in records if record.confusion]
     if not found:
         return None
@@ -49,7 +49,7 @@ def confusion_of(records: Iterable[Any]) -> Confusion | None:
 
 
 def _counts(one: dict[str, Any], classes: tuple[str, ...]) -> np.ndarray:
-    """C,C int64: a record's matrix, with zeros for classes that it does not know."""
+    """Return a record's matrix as C,C int64, with zeros for classes that the record does not know."""
     at = [classes.index(name) for name in one["classes"]]
     counts = np.zeros((len(classes), len(classes)), np.int64)
     counts[np.ix_(at, at)] = one["matrix"]
@@ -57,30 +57,30 @@ def _counts(one: dict[str, Any], classes: tuple[str, ...]) -> np.ndarray:
 
 
 def _shares(counts: np.ndarray) -> np.ndarray:
-    """C,C float64: each row over its sum; NaN where there is nothing to share."""
-    pictures = counts.sum(axis=1, keepdims=True)  # C,1
-    return np.divide(counts, pictures, out=np.full(counts.shape, nan), where=pictures > 0)
+    """Divide each row of a C,C matrix by its sum; NaN where the sum is 0."""
+    images = counts.sum(axis=1, keepdims=True)  # C,1
+    return np.divide(counts, images, out=np.full(counts.shape, nan), where=images > 0)
 
 
-# -- as renderers see them
+# -- tables for the renderers
 
 
 @dataclass(frozen=True)
 class MatrixRow:
-    """A true class."""
+    """The row of one true class."""
 
     name: str
     entries: tuple[str, ...]  # C
-    first, is_average = True, False  # what renderers ask of other rows too
+    first, is_average = True, False  # renderers read these of every kind of row
 
     def text(self, column: Column) -> str:
-        """What stands in that column."""
+        """Return the entry of a column."""
         return self.name if column.key == "class" else self.entries[int(column.key)]
 
 
 @dataclass(frozen=True)
 class Matrix:
-    """One matrix, as renderers print tables."""
+    """One matrix in the form that renderers print."""
 
     columns: list[Column]
     rows: list[MatrixRow]
@@ -88,36 +88,40 @@ class Matrix:
     label: str = ""
     captions: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
-    in_blocks = False  # true classes are not set apart
+    in_blocks = False  # no rule between rows
 
     def is_best(self, row: MatrixRow, column: Column) -> bool:
-        """Nothing is set bold: entries of a matrix do not compete."""
+        """Return False: no entry of a matrix is set bold."""
         return False
 
 
 @dataclass(frozen=True)
 class Named:
-    """The matrix of a row of the table above."""
+    """The matrix of one row of the table above, with its name."""
 
     name: str  # "memseg, N_aug 100 (best accuracy)"
     confusion: Confusion
-    is_chosen: bool  # for the terminal and LaTeX
+    is_chosen: bool  # printed in the terminal and in LaTeX
 
     def matrix(self) -> Matrix:
-        """Every entry as mean (std), without words around."""
+        """Return the matrix with every entry as mean (std), without title and captions."""
         classes = self.confusion.classes
         return _matrix(classes, classes, [[stat.text for stat in line] for line in self.confusion.shares])
 
     def narrow(self, width: int, gap: int) -> Matrix | None:
-        """Means alone, in so many columns with a gap between any two; None where they do not fit.
+        """Return the matrix of means for the terminal; None where it does not fit.
 
-        Where the names of classes are too long for headings, these are numbers, and the names of rows begin with them.
+        Where class names are too long for headings, the headings are numbers and each row name starts with its number.
+
+        Args:
+            width: characters of a line.
+            gap: characters between two columns.
         """
         classes = self.confusion.classes
         means = [[share(stat.mean) for stat in line] for line in self.confusion.shares]
         entry = len(share(1))
-        words = [max([entry, *map(len, name.split())]) for name in classes]  # headings are broken at spaces
-        if width - sum(words) - gap * len(words) >= max(map(len, (TRUE, *classes))):
+        widths = [max([entry, *map(len, name.split())]) for name in classes]  # headings wrap at spaces
+        if width - sum(widths) - gap * len(widths) >= max(map(len, (TRUE, *classes))):
             return _matrix(classes, classes, means)
         if width - (entry + gap) * len(classes) < NARROWEST:
             return None
@@ -133,45 +137,45 @@ def _matrix(names: Sequence[str], headings: Sequence[str], entries: Sequence[Seq
 
 @dataclass(frozen=True)
 class Confusions:
-    """What renderers print under a table; without matrices in detection and where there are no records."""
+    """The confusion matrices that renderers print under a table; none in detection and without records."""
 
     title: str  # of the table above
-    label: str  # likewise
+    label: str  # of the table above
     matrices: list[Named]
 
     @property
     def chosen(self) -> list[Named]:
-        """The best row's matrix, and that of training without synthetic pictures."""
+        """The best row's matrix, and that of training without synthetic images."""
         return [one for one in self.matrices if one.is_chosen]
 
     def captions(self, means_only: bool = False) -> tuple[str, ...]:
-        """What the numbers are, one sentence each."""
+        """Return what the entries are, one sentence each."""
         std = "" if means_only else " (sample standard deviation)"
         return (
-            f"Shares of each true class (down) by predicted class (across): mean{std} over runs.",
-            "The diagonal is what is recognised rightly.",
+            f"Shares of each true class (rows) by predicted class (columns): mean{std} over runs.",
+            "The diagonal is the recall of each class.",
         )
 
     def notes(self, of: Sequence[Named]) -> tuple[str, ...]:
-        """What a reader of these matrices must know."""
+        """Return the footnotes of these matrices."""
         gaps = any(one.confusion.has_gaps for one in of)
-        return ("A run without test pictures of a class has no shares of it; a dash where no run has any.",) * gaps
+        return ("A run without test images of a class is left out of its shares; a dash where no run has any.",) * gaps
 
     def alone(self, one: Named) -> Matrix:
-        """A matrix with all words that it needs far from the table above."""
+        """Return a matrix with title, label and captions, to stand apart from the table above."""
         plain = one.matrix()
         title = f"{self.title}: confusion of {one.name}"
         return Matrix(plain.columns, plain.rows, title, self.label, self.captions(), self.notes([one]))
 
 
 def confusions_of(title: str, label: str, rows: Sequence[Any], headline: str) -> Confusions:
-    """The matrices of a table's rows.
+    """Build the confusion matrices of a table's rows.
 
     Args:
-        title: of the table.
-        label: what forbids to take its numbers as they stand, else "".
-        rows: its rows, see `tables.Row`; those without a matrix are left out.
-        headline: the metric that says which row is best.
+        title: title of the table.
+        label: warning about the numbers of the table; "" where there is none.
+        rows: `tables.Row` objects; those without a matrix are left out.
+        headline: the metric that decides which row is best.
     """
     having = [row for row in rows if row.confusion]
     chosen = _chosen(having, headline)
@@ -179,7 +183,7 @@ def confusions_of(title: str, label: str, rows: Sequence[Any], headline: str) ->
 
 
 def _chosen(rows: Sequence[Any], headline: str) -> list[Any]:
-    """The best row, and the first without synthetic pictures. Of equally good ones the first with such pictures."""
+    """Return the best row and the first without synthetic images; a tie goes to the first row with such images."""
     if not rows:
         return []
     best = max(
@@ -189,9 +193,9 @@ def _chosen(rows: Sequence[Any], headline: str) -> list[Any]:
 
 
 def _name(row: Any, headline: str) -> str:
-    words = [
+    remarks = [
         *([f"best {headline}"] if row.best else []),
-        *([] if row.n_aug else ["no synthetic pictures"]),
+        *([] if row.n_aug else ["no synthetic images"]),
         *([f"incomplete: {row.found} of {row.expected} runs"] if row.incomplete else []),
     ]
-    return f"{row.augmenter}, N_aug {row.n_aug}" + (f" ({'; '.join(words)})" if words else "")
+    return f"{row.augmenter}, N_aug {row.n_aug}" + (f" ({'; '.join(remarks)})" if remarks else "")

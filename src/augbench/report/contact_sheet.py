@@ -1,4 +1,4 @@
-"""Contact sheets: pictures in rows under headings, with the outline of the defect drawn around it."""
+"""Contact sheets: images in rows under headings, with the outline of the defect mask."""
 
 from __future__ import annotations
 
@@ -10,27 +10,27 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image, ImageChops, ImageDraw, ImageFilter, ImageFont
 
-WIDTH = 1480  # pixels of a sheet, at most
-TILE_AREA = 168 * 168  # pixels of a picture as it is shown; its aspect is kept
-NARROW, WIDE = 0.3, 2.6  # width / height of what is shown; pictures beyond it get paper beside or above them
+WIDTH = 1480  # largest width of a sheet, in pixels
+TILE_AREA = 168 * 168  # pixels of a tile; the aspect ratio of the image is preserved
+NARROW, WIDE = 0.3, 2.6  # limits of the aspect ratio (width / height) of a tile; other images are padded
 GAP, MARGIN = 10, 24
 PAPER, INK, FAINT = (255, 255, 255), (28, 28, 30), (120, 120, 126)
-OUTLINE = (255, 0, 170)  # magenta: hardly any surface has it
+OUTLINE = (255, 0, 170)  # magenta: rare on real surfaces
 CAPTION, HEADING, TITLE = 11, 15, 20  # font sizes
 
 
 @dataclass(frozen=True)
 class Tile:
-    """One picture of a sheet."""
+    """One image of a sheet."""
 
     image: np.ndarray  # H,W,3 uint8
     caption: str
-    mask: np.ndarray | None = None  # H,W bool: what is outlined
+    mask: np.ndarray | None = None  # H,W bool: the defect to outline
 
 
 @dataclass(frozen=True)
 class Section:
-    """Pictures under one heading."""
+    """Images under one heading."""
 
     heading: str
     note: str  # in grey beside the heading
@@ -38,73 +38,82 @@ class Section:
 
 
 def draw_sheet(title: str, sections: Sequence[Section]) -> Image.Image:
-    """The sheet as an RGB picture: rows of one height. Equal arguments give equal pixels."""
+    """Draw a contact sheet as an RGB image with rows of equal height. Equal arguments give equal pixels."""
     height = _height([tile for section in sections for tile in section.tiles])
-    rows = [list(_rows([_shown(tile, height) for tile in section.tiles])) for section in sections]
-    width = max(sum(shown.width + GAP for shown in row) - GAP for section in rows for row in section)
+    rows = [list(_rows([_thumbnail(tile, height) for tile in section.tiles])) for section in sections]
+    width = max(sum(image.width + GAP for image in row) - GAP for section in rows for row in section)
     row_height = height + CAPTION + 8 + GAP
     heights = [HEADING + 16 + len(section) * row_height for section in rows]
     sheet = Image.new("RGB", (max(width, 480) + 2 * MARGIN, 2 * MARGIN + TITLE + 18 + sum(heights)), PAPER)
     pen = ImageDraw.Draw(sheet)
     pen.text((MARGIN, MARGIN), title, INK, _font(TITLE))
     top = MARGIN + TITLE + 18
-    for section, pictures, extent in zip(sections, rows, heights, strict=True):
+    for section, image_rows, extent in zip(sections, rows, heights, strict=True):
         pen.text((MARGIN, top), section.heading, INK, _font(HEADING))
         left = MARGIN + pen.textlength(section.heading, _font(HEADING)) + 10
         pen.text((left, top + HEADING - CAPTION), section.note, FAINT, _font(CAPTION))
         captions = iter(tile.caption for tile in section.tiles)
-        for number, row in enumerate(pictures):
+        for number, row in enumerate(image_rows):
             x, y = MARGIN, top + HEADING + 12 + number * row_height
-            for shown in row:
-                sheet.paste(shown, (x, y))
-                pen.text((x, y + height + 4), _cut(pen, next(captions), shown.width), FAINT, _font(CAPTION))
-                x += shown.width + GAP
+            for image in row:
+                sheet.paste(image, (x, y))
+                pen.text((x, y + height + 4), _cut(pen, next(captions), image.width), FAINT, _font(CAPTION))
+                x += image.width + GAP
         top += extent
     return sheet
 
 
 def png(sheet: Image.Image) -> bytes:
-    """The sheet as an optimised PNG file."""
+    """Encode the sheet as an optimised PNG file."""
     buffer = io.BytesIO()
     sheet.save(buffer, "PNG", optimize=True)
     return buffer.getvalue()
 
 
 def _height(tiles: Sequence[Tile]) -> int:
-    """Of the pictures as they are shown: tall ones higher, so that they are not tiny."""
+    """Return the common height of the tiles, in pixels: larger for tall images, so that they stay legible."""
     aspect = float(np.median([tile.image.shape[1] / tile.image.shape[0] for tile in tiles]))
     return round(math.sqrt(TILE_AREA / min(max(aspect, 0.25), 4.0)))
 
 
-def _rows(pictures: Sequence[Image.Image]) -> Iterator[list[Image.Image]]:
-    """As many side by side as fit."""
+def _rows(images: Sequence[Image.Image]) -> Iterator[list[Image.Image]]:
+    """Break images into rows of at most `WIDTH` pixels."""
     row: list[Image.Image] = []
-    for shown in pictures:
-        if row and sum(other.width + GAP for other in row) + shown.width > WIDTH - 2 * MARGIN:
+    for image in images:
+        if row and sum(other.width + GAP for other in row) + image.width > WIDTH - 2 * MARGIN:
             yield row
             row = []
-        row.append(shown)
+        row.append(image)
     yield row
 
 
-def _shown(tile: Tile, height: int) -> Image.Image:
-    """The picture at that height, or in a box of it where it is very wide or narrow; its defect outlined."""
+def _thumbnail(tile: Tile, height: int) -> Image.Image:
+    """Resize a tile to that height and outline its defect; very wide or narrow images are padded to a box."""
     aspect = tile.image.shape[1] / tile.image.shape[0]
     width = round(height * min(max(aspect, NARROW), WIDE))
     size = min(width, max(1, round(height * aspect))), min(height, max(1, round(width / aspect)))
-    shown = Image.fromarray(tile.image).resize(size, Image.Resampling.LANCZOS)
+    image = Image.fromarray(tile.image).resize(size, Image.Resampling.LANCZOS)
     if tile.mask is not None and tile.mask.any():
-        shown.paste(OUTLINE, mask=outline(tile.mask, size))
+        image.paste(OUTLINE, mask=outline(tile.mask, size))
     if size == (width, height):
-        return shown
+        return image
     boxed = Image.new("RGB", (width, height), PAPER)
-    boxed.paste(shown, (0, height - size[1]))
+    boxed.paste(image, (0, height - size[1]))
     return boxed
 
 
 def outline(mask: np.ndarray, size: tuple[int, int]) -> Image.Image:
-    """A ring one pixel away from the defect, so that it hides nothing of it; a defect that leaves the picture is
-    closed along the picture's edge."""
+    """Draw a ring around a defect mask, one pixel away, so that it does not cover the defect.
+
+    Where the defect touches the image border, the ring follows the border.
+
+    Args:
+        mask: H,W bool.
+        size: width and height of the result.
+
+    Returns:
+        An image of mode "L": 255 on the ring, 0 elsewhere.
+    """
     area = (
         Image.fromarray(mask.astype(np.uint8) * 255).resize(size, Image.Resampling.BOX).point(lambda v: 255 * (v > 0))
     )
@@ -123,7 +132,7 @@ def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
 
 
 def _cut(pen: ImageDraw.ImageDraw, text: str, width: int) -> str:
-    """The text, shortened at its beginning to fit: the ends of ids tell them apart."""
+    """Shorten a text at its start until it fits, since ids differ at their end."""
     if pen.textlength(text, _font(CAPTION)) <= width:
         return text
     while text and pen.textlength("..." + text, _font(CAPTION)) > width:

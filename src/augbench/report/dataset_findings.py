@@ -1,4 +1,4 @@
-"""What is in a dataset's files, and what is wrong with them: everything at once, each file read once."""
+"""Validation of a dataset's files: reads each file once and collects all problems."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ Size = tuple[int, int]  # width, height
 
 @dataclass
 class Seen:
-    """What reading one sample showed."""
+    """What was found when one sample was read."""
 
     size: Size | None = None
-    pixels: bytes | None = None  # digest of the decoded picture
+    pixels: bytes | None = None  # digest of the decoded image
     stored: str = ""  # e.g. "JPEG, 8-bit grey"
-    turned: bool = False  # it was read upright, as its EXIF data say
+    turned: bool = False  # it was rotated as its EXIF data say
     mask_stored: str = ""
     mask_empty: bool = False
     problems: list[str] = field(default_factory=list)
@@ -38,22 +38,22 @@ class Seen:
 
 @dataclass
 class Findings:
-    """All that `examine` found. Sentences name files and samples."""
+    """Everything that `examine` found. Each sentence names the files or samples it is about."""
 
-    table: pd.DataFrame  # "" is the label of what cannot be told
+    table: pd.DataFrame  # label "" where the label is unknown
     seen: list[Seen]  # in the order of the table
-    folds: list[pd.DataFrame]  # test sides that can be trained and judged, one a fold
-    strays: list[str]  # picture files that are left out
-    known: set[str] = field(default_factory=set)  # ids whose oddity, listed in `Dataset.known`, is indeed there
+    folds: list[pd.DataFrame]  # the test split of each fold that can be trained and evaluated
+    strays: list[str]  # image files that are left out
+    known: set[str] = field(default_factory=set)  # ids of `Dataset.known` whose listed problem was found
     notes: list[str] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
 
 
 def examine(dataset: Dataset) -> Findings:
-    """Read every picture and mask once and judge table, files, groups and folds.
+    """Read every image and mask once and validate table, files, groups and folds.
 
     Raises:
-        UserError: there is no table to judge: no files, or not in the expected layout.
+        UserError: there is no table to validate: no files, or not in the expected layout.
     """
     problems: list[str] = []
     try:
@@ -61,30 +61,28 @@ def examine(dataset: Dataset) -> Findings:
     except DatasetError as error:
         problems, table = list(error.problems), error.table
     problems += table_problems(dataset, table)
-    shown = _showing(dataset, table)
+    view = _with_table(dataset, table)
     rows = table.to_dict("records")
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
         seen = list(pool.map(lambda row: _see(dataset, row), rows))
-    folds, unfit = _folds(_showing(dataset, _mended(dataset, table)))
-    strays = shown.strays() if dataset.config.root is not None else []
+    folds, unfit = _folds(_with_table(dataset, _usable_rows(dataset, table)))
+    strays = view.strays() if dataset.config.root is not None else []
     findings = Findings(table, seen, folds, strays)
-    findings.problems = list(
-        dict.fromkeys(problems + shown.check() + unfit + [p for one in seen for p in one.problems])
-    )
-    _judge_masks(dataset, rows, findings)
-    _judge_twins(dataset, findings)
+    findings.problems = list(dict.fromkeys(problems + view.check() + unfit + [p for one in seen for p in one.problems]))
+    _check_masks(dataset, rows, findings)
+    _check_duplicates(dataset, findings)
     return findings
 
 
-def _showing(dataset: Dataset, table: pd.DataFrame) -> Dataset:
-    """The dataset as if its table were this one, so that all else can be judged although a part of it is broken."""
-    shown = copy.copy(dataset)
-    shown.samples = lambda: table
-    return shown
+def _with_table(dataset: Dataset, table: pd.DataFrame) -> Dataset:
+    """Copy the dataset with another sample table, so that checks can go on although a part of it is broken."""
+    view = copy.copy(dataset)
+    view.samples = lambda: table
+    return view
 
 
 def _see(dataset: Dataset, row: Sample) -> Seen:
-    """Read one sample; whatever cannot be read becomes a problem."""
+    """Read one sample; a read error becomes a problem."""
     seen = Seen()
     try:
         image = _image(dataset, row, seen)
@@ -101,7 +99,7 @@ def _see(dataset: Dataset, row: Sample) -> Seen:
         return seen
     seen.mask_empty = not mask.any()
     if seen.size and mask.shape[::-1] != seen.size:
-        sizes = f"{_by(mask.shape[::-1])}, its picture {_by(seen.size)}"
+        sizes = f"{_by(mask.shape[::-1])}, its image {_by(seen.size)}"
         seen.problems.append(f"mask of '{row['id']}' ('{row['mask']}') is {sizes}: make them agree")
     return seen
 
@@ -135,8 +133,8 @@ def _mask(dataset: Dataset, row: Sample, seen: Seen) -> np.ndarray | None:
     return mask
 
 
-def _mended(dataset: Dataset, table: pd.DataFrame) -> pd.DataFrame:
-    """The table without what `table_problems` named already, so that its splits can be judged all the same."""
+def _usable_rows(dataset: Dataset, table: pd.DataFrame) -> pd.DataFrame:
+    """Drop the rows that `table_problems` reported, so that the splits can still be checked."""
     table = table[table["label"] != ""].drop_duplicates("id")
     if dataset.folds:
         return table
@@ -145,7 +143,7 @@ def _mended(dataset: Dataset, table: pd.DataFrame) -> pd.DataFrame:
 
 
 def _folds(dataset: Dataset) -> tuple[list[pd.DataFrame], list[str]]:
-    """The test side of every fold that can be trained and judged, and why others cannot."""
+    """Return the test split of every fold that can be trained and evaluated, and why others cannot."""
     sides, problems = [], []
     for fold in range(dataset.folds) if dataset.folds else (None,):
         try:
@@ -155,14 +153,14 @@ def _folds(dataset: Dataset) -> tuple[list[pd.DataFrame], list[str]]:
     return sides, problems
 
 
-def _judge_masks(dataset: Dataset, rows: Sequence[Sample], findings: Findings) -> None:
-    """Masks that are not there or contradict the label."""
+def _check_masks(dataset: Dataset, rows: Sequence[Sample], findings: Findings) -> None:
+    """Report masks that are missing or contradict the label."""
     with_mask = sum(row["label"] != GOOD and row["mask"] != "" for row in rows)
     for row, seen in zip(rows, findings.seen, strict=True):
         defective, has_mask = row["label"] not in (GOOD, ""), row["mask"] != ""
         if defective and not has_mask and with_mask:
             findings.problems.append(
-                f"sample '{row['id']}' ({row['label']}) has no mask, {with_mask} other defective ones have one: add it"
+                f"sample '{row['id']}' ({row['label']}) has no mask, {with_mask} other defect images have one: add it"
             )
         elif defective and has_mask and seen.mask_empty and row["id"] in dataset.known:
             findings.known.add(row["id"])
@@ -173,13 +171,13 @@ def _judge_masks(dataset: Dataset, rows: Sequence[Sample], findings: Findings) -
             findings.problems.append(f"mask of '{row['id']}' marks a defect, its label is {GOOD}: change one of them")
 
 
-def _judge_twins(dataset: Dataset, findings: Findings) -> None:
-    """Pixel-identical pictures: harmless in one group, else the same picture may be learned and judged by."""
-    twins: dict[bytes, list[int]] = defaultdict(list)
+def _check_duplicates(dataset: Dataset, findings: Findings) -> None:
+    """Report pixel-identical images: harmless in one group, else one may be in training and test at once."""
+    duplicates: dict[bytes, list[int]] = defaultdict(list)
     for index, seen in enumerate(findings.seen):
         if seen.pixels:
-            twins[seen.pixels].append(index)
-    for indices in twins.values():
+            duplicates[seen.pixels].append(index)
+    for indices in duplicates.values():
         if len(indices) == 1:
             continue
         rows = findings.table.iloc[indices]
@@ -203,7 +201,7 @@ def _judge_twins(dataset: Dataset, findings: Findings) -> None:
 
 
 def count(values: Sequence[str]) -> str:
-    """``1,344 JPEG, 8-bit grey; 3 PNG, palette``: the most frequent first."""
+    """Count equal values, the most frequent first: ``1,344 JPEG, 8-bit grey; 3 PNG, palette``."""
     return "; ".join(f"{number:,} {value}" for value, number in Counter(values).most_common())
 
 

@@ -1,4 +1,4 @@
-"""Fidelity records, each read once and checked."""
+"""Read and validate fidelity records, each once."""
 
 from __future__ import annotations
 
@@ -21,29 +21,29 @@ MEASURES = (
     "memorisation",
     "seconds_per_picture",
 )
-"""The numbers of a record, in the order of tables. Seconds are of generating."""
+"""The numbers of a record, in the order of tables. Seconds are generation time."""
 
-OPTIONAL = ("fid", "memorisation")  # None where counts do not allow it; where no shots are read
+OPTIONAL = ("fid", "memorisation")  # None where there are too few images; where no shots are read
 
 
 @dataclass(frozen=True)
 class Measured:
-    """What a report reads of a fidelity record."""
+    """The part of a fidelity record that reports use."""
 
     augmenter_id: str  # digest of the augmenter with its settings
     extractor: str
-    made: int  # pictures of the pool
-    real: int  # defective pictures of the test split
-    values: dict[str, float]  # every one of `MEASURES`; NaN where it could not be measured
-    kid_by_class: dict[str, float]  # of recognition
+    made: int  # synthetic images of the pool
+    real: int  # defect images of the test split
+    values: dict[str, float]  # each of `MEASURES`; NaN where it is not defined
+    kid_by_class: dict[str, float]  # in recognition
 
 
 def load_measured(store: Store, expected: pd.DataFrame) -> dict[str, Measured]:
-    """The fidelity records of these cells' pools, by key. Each is read once, however many cells share it.
+    """Load the fidelity records of these cells' pools, by key. Each is read once, however many cells share it.
 
     Args:
-        store: where the records lie.
-        expected: the cells that there should be, see `frame.load_expected`.
+        store: the store with the records.
+        expected: the expected cells, see `frame.load_expected`.
 
     Raises:
         UserError: a damaged record, named.

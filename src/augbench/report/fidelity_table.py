@@ -1,8 +1,8 @@
-"""Fidelity records -> the small table under a table of AP: how good the pictures are that its cells took.
+"""Fidelity records -> the fidelity table under a result table: how close the synthetic images are to real defects.
 
-Rows are augmenters, pooled over their pools: seeds, draws and folds. A mixture owns no pictures, so its parts have rows
-under their own names. Like the tables above them they are built from what the grid expects: a pool that is not measured
-is marked, never left out.
+Rows are augmenters, averaged over their pools (seeds, draws and folds). A mixture has no pool of its own, so its parts
+have rows under their own names. As in the result table, the grid decides the rows: a pool without a record is marked,
+never left out.
 """
 
 from __future__ import annotations
@@ -20,18 +20,18 @@ from augbench.report.numbers import (
     Column,
     Stat,
     decimals,
-    numbers_words,
+    range_text,
     seconds_text,
     share,
     stat_of,
 )
 
-HEADING = "Fidelity of the pictures"
+HEADING = "Fidelity of the synthetic images"
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came of an augmenter's pictures: its mean headline metric over rows with N_aug > 0."""
+    """The effect of an augmenter on the classifier: its mean headline metric over rows with N_aug > 0."""
 
     stat: Stat = field(default_factory=Stat)
     found: int = 0  # cells with a record
@@ -39,25 +39,25 @@ class Outcome:
 
     @property
     def text(self) -> str:
-        """``.626``, marked where cells are missing."""
+        """The mean, marked where cells are missing: ``.626``."""
         return f"{share(self.stat.mean)} {INCOMPLETE}" if self.found < self.expected else share(self.stat.mean)
 
 
 @dataclass(frozen=True)
 class FidelityRow:
-    """An augmenter's pools, seen through one extractor."""
+    """An augmenter's pools, measured with one feature extractor."""
 
     augmenter: str
     extractor: str  # "" where no pool is measured
-    pictures: tuple[int, ...]  # made, of each pool: the different numbers, ascending
-    real: tuple[int, ...]  # likewise
-    stats: dict[str, Stat]  # every one of `MEASURES`, over pools
+    pictures: tuple[int, ...]  # synthetic images per pool: the distinct numbers, ascending
+    real: tuple[int, ...]  # real images per pool, likewise
+    stats: dict[str, Stat]  # each of `MEASURES`, over pools
     kid_by_class: dict[str, Stat]
     found: int  # pools with a record
     expected: int
     headline: str  # the metric of `outcome`
     outcome: Outcome  # empty for a part of a mixture without rows of its own
-    first, is_average, n_aug, notes = True, False, None, ()  # what renderers ask of other rows too
+    first, is_average, n_aug, notes = True, False, None, ()  # renderers read these of every kind of row
 
     @property
     def incomplete(self) -> bool:
@@ -65,12 +65,12 @@ class FidelityRow:
         return self.found < self.expected
 
     def text(self, column: Column) -> str:
-        """What stands in that column."""
+        """Return the entry of a column."""
         stats = self.stats
         texts = {
             "augmenter": self.augmenter,
             "extractor": self.extractor or DASH,
-            "pictures": numbers_words(self.pictures),
+            "pictures": range_text(self.pictures),
             "kid": stats["kid"].text,
             "kid_interval": f"{share(stats['kid_low'].mean)}, {share(stats['kid_high'].mean)}" if self.found else DASH,
             "fid": _fid_text(stats["fid"].mean),
@@ -85,31 +85,31 @@ class FidelityRow:
 
 @dataclass(frozen=True)
 class Fidelity:
-    """What every renderer prints under a table; without rows where nothing is measured."""
+    """The fidelity table that renderers print under a result table; without rows where there is no record."""
 
     title: str = ""
-    label: str = ""  # what forbids to take the numbers as they stand, else ""
+    label: str = ""  # warning about the numbers; "" where there is none
     columns: list[Column] = field(default_factory=list)
     rows: list[FidelityRow] = field(default_factory=list)
     captions: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
-    embedded: tuple[str, ...] = ()  # parts behind the table above, whose metric stands here too; and the extractor
-    in_blocks = False  # rows are not set apart by augmenter: each has one
+    embedded: tuple[str, ...] = ()  # smoke-test parts behind the numbers, among them the extractor
+    in_blocks = False  # no rule between rows: each augmenter has one row
 
     def is_best(self, row: FidelityRow, column: Column) -> bool:
-        """Nothing is set bold: intervals overlap, and no one measure says which pictures serve best."""
+        """Return False: intervals overlap, and no single measure decides which images train best."""
         return False
 
 
-Pools = dict[str, bool]  # key of a pool's record -> whether cells of the augmenter's own name take from it
+Pools = dict[str, bool]  # key of a pool's record -> whether cells of the augmenter itself use the pool
 
 
 @dataclass(frozen=True)
 class _Group:
-    """Pools of one row."""
+    """The pools of one row."""
 
     augmenter: str
-    label: str  # what it is called in the table
+    label: str  # its name in the table
     extractor: str
     keys: list[str]
     is_own: bool  # the augmenter has rows of its own, with these settings
@@ -123,15 +123,15 @@ def fidelity_of(
     headline: Column,
     embedded: Iterable[str],
 ) -> Fidelity:
-    """The fidelity of the pools that a table's cells take from.
+    """Build the fidelity table of the pools that a table's cells train on.
 
     Args:
-        title: of the table above.
-        cells: its expected cells, in the order of the grid.
-        measured: see `measured.load_measured`; others than those of the cells are ignored.
-        outcomes: of its augmenters, by name.
+        title: title of the table above.
+        cells: expected cells of that table, in the order of the grid.
+        measured: fidelity records by key, see `fidelity_records.load_measured`; those of other pools are ignored.
+        outcomes: headline metric by augmenter.
         headline: the column of `outcomes`.
-        embedded: the embedded parts behind the table above.
+        embedded: smoke-test parts behind the table above.
     """
     pools: dict[str, Pools] = {}
     for cell in cells:
@@ -147,10 +147,10 @@ def fidelity_of(
     ]
     shipped = [f"extractor {name}" for name in _all("extractor", rows) if name.partition(".")[0] == EMBEDDED]
     parts = (*embedded, *shipped)
-    mechanics = [f"mechanics, not evidence ({', '.join(parts)})"] if parts else []
+    warning = [f"mechanics, not evidence ({', '.join(parts)})"] if parts else []
     return Fidelity(
         title=f"{title}: {HEADING.lower()}",
-        label="; ".join([*_not_comparable(rows), *mechanics]),
+        label="; ".join([*_not_comparable(rows), *warning]),
         columns=_columns(headline, several_extractors=len(_all("extractor", rows)) > 1),
         rows=rows,
         captions=_captions(rows),
@@ -160,10 +160,10 @@ def fidelity_of(
 
 
 def _groups(name: str, pools: Pools, measured: Mapping[str, Measured]) -> list[_Group]:
-    """The pools of that name: one group, unless it stands for several things whose numbers must not be averaged.
+    """Group the pools of one name so that only comparable numbers are averaged.
 
-    These are a mixture's part with other settings than the grid's entry of that name, and several extractors. A pool
-    without a record counts as one of the grid's entry, or where there is none, as like the first.
+    There are several groups where a mixture's part has other settings than the grid's entry of that name, and where
+    extractors differ. A pool without a record joins the group of the grid's entry, or else the first group.
     """
     keys = sorted(pools, key=lambda key: not pools[key])  # stable
     own = [key for key in keys if pools[key]]
@@ -197,7 +197,7 @@ def _row(group: _Group, found: list[Measured], outcomes: Mapping[str, Outcome], 
 
 
 def _stat(measure: str, found: list[Measured]) -> Stat:
-    """Over pools; nothing where it cannot be had of some, so that all columns of a row speak of the same pools."""
+    """Average over pools; empty where a pool lacks the value, so that all columns of a row cover the same pools."""
     values = [one.values[measure] for one in found]
     return Stat() if any(map(isnan, values)) else stat_of(values)
 
@@ -211,45 +211,45 @@ def _columns(headline: Column, several_extractors: bool) -> list[Column]:
     return [
         Column("augmenter", "augmenter"),
         *([Column("extractor", "extractor")] if several_extractors else []),
-        Column("pictures", "pictures"),
+        Column("pictures", "images"),
         Column("kid", "KID"),
         Column("kid_interval", "95 % interval"),
         Column("fid", "FID"),
         Column("diversity", "diversity"),
         Column("memorisation", "nearest shot"),
-        Column("seconds_per_picture", "s per picture"),
+        Column("seconds_per_picture", "s per image"),
         Column(headline.key, headline.title),
         Column("pools", "pools"),
     ]
 
 
-# -- words
+# -- texts
 
 
 def _not_comparable(rows: list[FidelityRow]) -> list[str]:
-    """What differs in the table and so forbids comparing its rows."""
+    """Name the differences that make the rows of the table incomparable."""
     found = [row for row in rows if row.found]
     differ = []
     if len(extractors := _all("extractor", found)) > 1:
         differ.append(f"extractors ({', '.join(extractors)})")
     if len(made := _all("pictures", found)) > 1:
-        differ.append(f"numbers of made pictures ({', '.join(map(str, made))})")
-    if len({row.real for row in found}) > 1:  # several in each row are its folds
-        differ.append(f"numbers of real pictures ({', '.join(map(str, _all('real', found)))})")
+        differ.append(f"numbers of synthetic images ({', '.join(map(str, made))})")
+    if len({row.real for row in found}) > 1:  # several within one row come from its folds
+        differ.append(f"numbers of real images ({', '.join(map(str, _all('real', found)))})")
     return [f"rows must not be compared: {' and '.join(differ)} differ"] if differ else []
 
 
 def _captions(rows: list[FidelityRow]) -> list[str]:
-    made, real = numbers_words(_all("pictures", rows)), numbers_words(_all("real", rows))
+    made, real = range_text(_all("pictures", rows)), range_text(_all("real", rows))
     extractors = " and ".join(_all("extractor", rows))
     pools = max(row.found for row in rows)
     return [
-        f"The first {made} pictures of each pool against the {real} defective pictures of the test split, which no "
-        f"augmenter and no choice sees, by features of {extractors}.",
+        f"The first {made} images of each pool against the {real} defect images of the test split, which neither "
+        f"augmenters nor searches use, by features of {extractors}.",
         "Mean (sample standard deviation) over an augmenter's pools."
         if pools > 1
         else "One pool each: no standard deviation.",
-        "Numbers of other extractors or of other counts of pictures must not be compared with these.",
+        "Numbers of other extractors or of other image counts must not be compared with these.",
     ]
 
 
@@ -257,35 +257,35 @@ def _notes(rows: list[FidelityRow], headline: str) -> list[str]:
     notes = []
     found, expected = sum(row.found for row in rows), sum(row.expected for row in rows)
     if found < expected:
-        notes.append(f"{INCOMPLETE} incomplete: {found} of {expected} pools are measured")
+        notes.append(f"{INCOMPLETE} incomplete: {found} of {expected} pools have a record")
     if any(row.outcome.found < row.outcome.expected for row in rows):
         notes.append(f"{INCOMPLETE} at {headline}: cells are missing")
     if any("#" in row.augmenter for row in rows):
-        notes.append("#: the start of a digest of settings, where pools under one name are not known to share them.")
+        notes.append("#: start of the digest of the settings, where pools of one name may have different settings.")
     notes.append(
-        "KID: Kernel Inception Distance, unbiased: about 0 is as close as real defects are to one another, and chance "
-        "may take it below. Its 95 % interval is bootstrapped over pictures: means of the lower and of the upper ends."
+        "KID: Kernel Inception Distance, unbiased: about 0 is as close as real defects are to one another; an estimate "
+        "may be negative. Its 95 % interval is bootstrapped over images: means of the lower and of the upper ends."
     )
     if any(row.found and isnan(row.stats["fid"].mean) for row in rows):
         notes.append(
-            "FID: a dash where made or real pictures are not more than the extractor has features, since their "
-            "covariance is singular then."
+            "FID: a dash where synthetic or real images are not more than the extractor has features, since their "
+            "covariance is then singular."
         )
     real = _real_diversity(rows)
-    notes.append(f"Diversity: mean distance between the features of two pictures of a pool; of the real ones {real}.")
+    notes.append(f"Diversity: mean distance between the features of two images of a pool; of the real ones {real}.")
     notes.append(
-        "Nearest shot: median distance of made pictures to the nearest shot, all shrunk to thumbnails, over that of "
-        "the real ones of the test split: 1 is as far as they, 0 is copies; a dash where no shots are read."
+        "Nearest shot: median distance of synthetic images to the nearest shot, between thumbnails, divided by that of "
+        "the real test images: 1 is as far as those, 0 are copies; a dash where no shots are read."
     )
-    notes.append("s per picture: seconds of generating alone, without what was learned or searched before.")
+    notes.append("s per image: seconds of generation alone, without adaptation and search.")
     parts = any(not row.outcome.expected for row in rows)
-    dash = "; a dash for parts of a mixture, which are not trained with alone" if parts else ""
+    dash = "; a dash for parts of a mixture, with which no classifier is trained alone" if parts else ""
     notes.append(f"{headline}: mean over that augmenter's rows with N_aug > 0 in the table of {headline}{dash}.")
     return notes
 
 
 def _real_diversity(rows: list[FidelityRow]) -> str:
-    """``4.15``; of several extractors one each, since they are no more comparable than other numbers."""
+    """Return the diversity of the real images, ``4.15``; one per extractor, since they are not comparable."""
     of = {}
     for row in rows:
         of.setdefault(row.extractor, []).append(row.stats["diversity_of_real"].mean)
@@ -294,7 +294,7 @@ def _real_diversity(rows: list[FidelityRow]) -> str:
 
 
 def _all(attribute: str, rows: list[FidelityRow]) -> list[Any]:
-    """Every different value of the rows, ascending."""
+    """Return the distinct values of an attribute over the rows, ascending."""
     values = [getattr(row, attribute) for row in rows]
     each = [one for value in values for one in (value if isinstance(value, tuple) else (value,) if value else ())]
     return sorted(set(each))

@@ -1,4 +1,4 @@
-"""Records and expected cells as flat tables: one row a cell."""
+"""Records and expected cells as DataFrames with one row per cell."""
 
 from __future__ import annotations
 
@@ -19,29 +19,29 @@ METRICS = {
         "ap_step",
         "ap_trapezoidal",
         "auroc",
-        "precision",  # this one, recall and f1: at the best F1 on test, so they use test labels
+        "precision",  # precision, recall, f1: at the best F1 on test, so they use test labels
         "recall",
         "f1",
-        "heldout_precision",  # these: at the threshold that was chosen on held-out negatives
+        "heldout_precision",  # heldout_*: at the threshold chosen on held-out negatives
         "heldout_recall",
         "heldout_false_alarm_rate",
-        "recall_at_1pct_false_alarms",  # of the good test pictures: the threshold is chosen on them
+        "recall_at_1pct_false_alarms",  # at 1 % FPR, with the threshold chosen on the normal test images
     ),
     "recognition": ("accuracy", "macro_f1"),
 }
 """Task -> its metrics, all in [0, 1]."""
 
 CLASS_METRICS = {
-    "detection": ("ap", "recall", "heldout_recall"),  # against the good pictures; at those thresholds
+    "detection": ("ap", "recall", "heldout_recall"),  # against the normal images, at the same thresholds
     "recognition": ("precision", "recall", "f1"),
 }
 """Task -> the metrics of each class, all in [0, 1]."""
 
 CELL_FIELDS = tuple(field for field in EXPECTED_FIELDS if field != "fidelity")
-"""The fields of expected cells that records have too: which pools a cell took from is known to its plan alone."""
+"""The fields of expected cells that records have too; only the plan knows which pools a cell uses."""
 
 IDENTITIES = {"dataset": "dataset_id", "augmenter": "augmenter_id", "protocol": "protocol_id"}
-"""Column of a name -> column of a digest of what it stands for."""
+"""Column with a name -> column with the digest of the settings behind that name."""
 
 RECORD_FIELDS = (
     *CELL_FIELDS,
@@ -67,22 +67,22 @@ MIXED = (
     "confusion",
     "fidelity",
 )
-"""Columns kept as Python objects: None or "all" beside numbers, or more than a number."""
+"""Columns of dtype object: they hold None or "all" beside numbers, or no numbers."""
 
 
 def load_records(store: Store, keys: Iterable[str] | None = None) -> pd.DataFrame:
-    """One row per cell record, sorted by key.
+    """Load cell records as one row each, sorted by key.
 
     Args:
-        store: where the records lie.
-        keys: only these cells (those without a record are left out); None = all.
+        store: the store with the records.
+        keys: load only these cells, without those that have no record; None = all.
 
     Returns:
         Columns `RECORD_FIELDS`: names and axes of the cell; its metrics, NaN where the cell has none; ``per_class``,
         class -> its ``support`` and `CLASS_METRICS`; ``confusion`` of recognition, ``classes`` and ``matrix`` (row =
         true class); both None where the record has none; ``seconds`` of the whole training; ``device``; ``git_sha``
-        ("" where unknown); ``embedded``, a tuple of the embedded parts; ``notes``, a tuple of what must be known about
-        its synthetic pictures.
+        ("" where unknown); ``embedded``, a tuple of the smoke-test parts; ``notes``, a tuple of remarks about its
+        synthetic images.
 
     Raises:
         UserError: a damaged record, named.
@@ -93,7 +93,7 @@ def load_records(store: Store, keys: Iterable[str] | None = None) -> pd.DataFram
 
 
 def load_expected(store: Store, grid_name: str) -> pd.DataFrame:
-    """The cells of a grid that was planned into this store, in the grid's order: columns `EXPECTED_FIELDS`.
+    """Load the cells of a grid that was planned into this store, in grid order: columns `EXPECTED_FIELDS`.
 
     Raises:
         UserError: the store knows no such grid, or the file about it is damaged.
@@ -111,15 +111,15 @@ def load_expected(store: Store, grid_name: str) -> pd.DataFrame:
 
 
 def expected_frame(cells: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
-    """What `augbench.planning.expected.expected_of` gives, as a table with the columns `EXPECTED_FIELDS`."""
+    """Turn the result of `augbench.planning.expected.expected_of` into a DataFrame with columns `EXPECTED_FIELDS`."""
     return _frame([{**LATER_FIELDS, **cell} for cell in cells], EXPECTED_FIELDS)
 
 
 def expected_from_records(records: pd.DataFrame) -> pd.DataFrame:
-    """Where no grid is known: every record is expected, and nothing else is.
+    """Take all records as the expected cells, for a store that knows no grid.
 
-    Records of different grids may use one name for different things. Such a name gets the start of a digest behind
-    it, so that numbers of different settings are never averaged. Of pools nothing is known, so nothing of fidelity.
+    Records of different grids may use one name for different settings. Such a name gets the start of a digest appended,
+    so that numbers of different settings are never averaged. Pools are unknown here, so there is no fidelity table.
     """
     expected = records[[*CELL_FIELDS, *IDENTITIES.values()]].copy()
     for name, identity in IDENTITIES.items():
@@ -132,12 +132,12 @@ def expected_from_records(records: pd.DataFrame) -> pd.DataFrame:
 
 
 def shots_rank(shots: int | str) -> float:
-    """Sorts regimes: zero, few by number, full."""
+    """Return the sort key of a regime: zero-shot, few-shot by number, full-shot."""
     return float("inf") if shots == "all" else float(shots)
 
 
 def _sortable(column: pd.Series) -> pd.Series:
-    """None before every number."""
+    """Map a column to sort keys: None comes before every number."""
     return column.map(lambda value: -1 if value is None else value) if column.name in MIXED else column
 
 
@@ -147,7 +147,7 @@ def _frame(rows: list[Mapping[str, Any]], fields: tuple[str, ...]) -> pd.DataFra
 
 
 def _row(store: Store, record: Mapping[str, Any]) -> dict[str, Any]:
-    """A record as one flat row."""
+    """Flatten a record into one row."""
     key = record["key"]
     try:
         return {"key": key, **_axes(record["spec"]), **_metrics(record["result"]), **_origin(record["provenance"])}
@@ -178,7 +178,7 @@ def _axes(spec: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _protocol_id(protocol: Mapping[str, Any]) -> str:
-    """Of what differs from the defaults, as keys are: records from before a field was there stay comparable."""
+    """Digest the fields that differ from the defaults, as keys do: records older than a field stay comparable."""
     fields = Protocol.model_fields.items()
     defaults = {name: field.get_default() for name, field in fields if not field.is_required()}
     given = {name: tuple(value) if isinstance(value, list) else value for name, value in protocol.items()}
@@ -187,8 +187,11 @@ def _protocol_id(protocol: Mapping[str, Any]) -> str:
 
 
 def _metrics(result: Mapping[str, Any]) -> dict[str, Any]:
-    """Every metric of both tasks; NaN for those of the other task, of a held-out threshold not chosen, and for those
-    that came after the record was written."""
+    """Collect every metric of both tasks.
+
+    A metric is NaN where it belongs to the other task, where there is no held-out threshold, and where the record is
+    older than the metric.
+    """
     found: dict[str, Any] = dict.fromkeys((m for metrics in METRICS.values() for m in metrics), float("nan"))
     found |= {"per_class": result.get("per_class"), "confusion": None}
     if "accuracy" in result:
@@ -210,5 +213,5 @@ def _origin(provenance: Mapping[str, Any]) -> dict[str, Any]:
         "device": provenance["device"],
         "git_sha": provenance["git_sha"] or "",
         "embedded": tuple(provenance["embedded"]),
-        "notes": tuple(provenance.get("notes", ())),  # not in records from before there were any
+        "notes": tuple(provenance.get("notes", ())),  # older records have none
     }

@@ -1,4 +1,4 @@
-"""A store's report: print it, and write it as Markdown, LaTeX, CSV and JSON."""
+"""Reports of a store: print them and write them as Markdown, LaTeX, CSV and JSON."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from augbench.storage.files import write_atomic
 from augbench.storage.store import Store
 
 WAY_OUT = "run a grid first: augbench run GRID.yaml"
-ALL = "all"  # the report of a store that knows no grid
+ALL = "all"  # name of the report of a store that knows no grid
 
 
 def report(
@@ -30,18 +30,18 @@ def report(
     out: Path | None = None,
     console: Console | None = None,
 ) -> list[str]:
-    """Report one grid of a store, or every grid it knows, or, where it knows none, all its records as one.
+    """Report one grid of a store, or every grid it knows. Where it knows none, report all records as one.
 
     Args:
-        store: what a run filled.
+        store: the store of a run.
         grid_name: the grid's name; None = each grid that has a record.
-        expected: the grid's cells, where the caller planned it (`planning.expected.expected_of`); None = as the
-            store knows them.
-        out: where the files go; None = ``STORE/reports/<grid>/``. Of several grids, each gets a folder in it.
-        console: prints the tables too, if given.
+        expected: the grid's cells, where the caller planned it (`planning.expected.expected_of`); None = load them
+            from the store.
+        out: output folder; None = ``STORE/reports/<grid>/``. With several grids, each gets a folder in it.
+        console: also print the tables to it.
 
     Returns:
-        The files written: paths, or URLs where the store is at one.
+        The files written: paths, or URLs for a remote store.
 
     Raises:
         UserError: no store, no record, an unknown grid, or a damaged record.
@@ -66,7 +66,7 @@ def report(
 def write_report(
     store: Store, expected: pd.DataFrame, name: str, out: Path | None = None, console: Console | None = None
 ) -> list[str]:
-    """Report these cells: ``report.md``, ``.tex``, ``.csv``, ``.json``, each written whole or not at all.
+    """Report these cells: write ``report.md``, ``.tex``, ``.csv``, ``.json``, each atomically.
 
     Equal stores give equal bytes. Arguments as in `report`; ``expected`` as `frame.expected_frame` gives it.
 
@@ -83,7 +83,7 @@ def print_report(tables: Sequence[Table], console: Console) -> None:
 
 
 def _names(store: Store, grid_name: str | None) -> list[str]:
-    """The grids to report."""
+    """Return the grids to report."""
     if not store.keys("cells"):
         raise UserError(f"store '{store.url}' does not exist or holds no records: {WAY_OUT}, or give another")
     return sorted(store.keys("grids")) if grid_name is None else [grid_name]
@@ -106,16 +106,16 @@ def _write(
 
 
 def write_files(store: Store, name: str, contents: Mapping[str, bytes], out: Path | None) -> list[str]:
-    """Write these files of a grid's report, each whole or not at all.
+    """Write the files of a grid's report, each atomically.
 
     Args:
-        store: where they go, unless ``out`` says otherwise.
-        name: of the grid.
-        contents: name of a file -> its bytes.
-        out: a folder in place of ``STORE/reports/<name>/``.
+        store: the store to write to, unless ``out`` is given.
+        name: name of the grid.
+        contents: file name -> bytes.
+        out: folder to write to instead of ``STORE/reports/<name>/``.
 
     Returns:
-        Where they are: paths, or URLs where the store is at one.
+        The files written: paths, or URLs for a remote store.
     """
     if out is not None:
         for file, content in contents.items():

@@ -1,4 +1,4 @@
-"""Tables -> numbers for other programs: CSV and JSON, at full precision."""
+"""Tables -> CSV and JSON for other programs, at full precision."""
 
 from __future__ import annotations
 
@@ -30,21 +30,25 @@ FIDELITY_COLUMNS = {
     "pictures": "",
     "real": "",
 }
-"""The columns that ``fidelity`` lines fill -> the measure whose mean over pools they hold; "" where it is no mean."""
+"""Columns of ``fidelity`` lines -> the measure whose mean over pools they hold; "" where it is no mean."""
 CONFUSION_COLUMNS = ("predicted", "share_mean", "share_std")
 
 
 def to_csv(tables: Sequence[Table]) -> str:
-    """One line per table row: where it stands, how many cells it has, and ``<metric>_mean``, ``<metric>_std``.
+    """Write one line per table row: its table, the number of cells, and ``<metric>_mean``, ``<metric>_std``.
 
-    Column ``row`` says what a line is: ``cells``, ``average``, or ``class``, which follows the cells it is about and
-    holds the metrics of one class, named in column ``class``, and its ``support``, the number of its test pictures.
-    ``fidelity`` lines follow those of their table and fill the columns from ``kid_mean`` on; their ``found`` and
-    ``expected`` count pools, their headline metric is the mean over the rows of that augmenter with N_aug > 0, and
-    ``fidelity_class`` lines under them hold the KID of one class. Several counts in one line are set apart by spaces.
-    ``confusion`` lines follow the classes of their cells, one for each pair: ``class`` is the true class, and of its
-    test pictures ``share_mean`` were taken for the class in column ``predicted``.
-    A number is written so that reading it gives the same float64; what is not there is empty.
+    Column ``row`` gives the kind of a line:
+
+    - ``cells`` and ``average``: a row of the table.
+    - ``class``: the metrics of one class, named in column ``class``, of the cells above; ``support`` is the number of
+      its test images.
+    - ``confusion``: one line per pair of classes; ``share_mean`` is the fraction of test images of the true class
+      ``class`` that were predicted as ``predicted``.
+    - ``fidelity``: fills the columns from ``kid_mean`` on. ``found`` and ``expected`` count pools. The headline metric
+      is the mean over the augmenter's rows with N_aug > 0. Several counts in one field are separated by spaces.
+    - ``fidelity_class``: the KID of one class.
+
+    Numbers are written so that reading them gives the same float64. Missing values are empty.
     """
     buffer = io.StringIO()
     lines = [line for table in tables for line in _csv_lines(table)]
@@ -111,12 +115,12 @@ def _number(value: float) -> str:
 
 
 def to_json(name: str, tables: Sequence[Table]) -> bytes:
-    """The same numbers with the words around them. What is not there is null."""
+    """Write the same numbers with titles, captions and notes. Missing values are null."""
     return json_bytes({"report": name, "tables": [_json_table(table) for table in tables]})
 
 
 def about_table(table: Table) -> dict[str, Any]:
-    """What a table is of, as its JSON and that of its comparison say it."""
+    """Return the fields that identify a table, for the JSON of reports and comparisons."""
     fields = (
         "title",
         "label",
@@ -144,7 +148,7 @@ def _json_table(table: Table) -> dict[str, Any]:
 
 
 def _json_fidelity(table: Fidelity) -> dict[str, Any]:
-    """All of it is empty where nothing is measured."""
+    """Convert a fidelity table; all fields are empty where there is no record."""
     return {
         "title": table.title,
         "label": table.label,
@@ -157,7 +161,7 @@ def _json_fidelity(table: Fidelity) -> dict[str, Any]:
 
 
 def _json_fidelity_row(table: Fidelity, row: FidelityRow) -> dict[str, Any]:
-    """``found`` and ``expected`` count pools; the headline metric is over the augmenter's rows in the table above."""
+    """Convert a row: ``found`` and ``expected`` count pools; the headline metric is that of the table above."""
     return {
         "augmenter": row.augmenter,
         "extractor": row.extractor,
@@ -189,7 +193,7 @@ def _json_row(table: Table, row: Row) -> dict[str, Any]:
 
 
 def _json_confusion(found: Confusion | None) -> dict[str, Any]:
-    """The sum over cells, and shares of each true class; a share is null where no cell has pictures of that class."""
+    """Convert the sum over cells and the normalised matrix; an entry is null where no cell has images of that class."""
     names = ("confusion", "confusion_mean", "confusion_std")
     if found is None:
         return dict.fromkeys(names)

@@ -1,4 +1,4 @@
-"""Tables -> LaTeX, with booktabs."""
+"""Tables -> LaTeX with booktabs."""
 
 from __future__ import annotations
 
@@ -29,18 +29,18 @@ _SPECIAL = {
 
 
 def to_latex(name: str, tables: Sequence[Table]) -> str:
-    """All tables of a report as ``table`` environments, to be read in with ``\\input``."""
+    """Render all tables of a report as ``table`` environments, for use with ``\\input``."""
     head = f"% {' '.join(name.split())}: needs \\usepackage{{booktabs}}\n"
     return head + "\n" + "\n".join(_table(one) for table in tables for one in _parts(table))
 
 
 def escape_latex(text: str) -> str:
-    """Text that LaTeX prints as it is, on one line."""
+    """Escape text for LaTeX and put it on one line."""
     return "".join(_SPECIAL.get(character, character) for character in " ".join(text.split()))
 
 
 def _parts(table: Table) -> list[Table | Fidelity | Matrix]:
-    """A table, that of its fidelity, and the confusion matrices that there is room for."""
+    """Return a table, its fidelity table, and the confusion matrices chosen for print."""
     fidelity = [table.fidelity] if table.fidelity.rows else []
     return [table, *fidelity, *(table.confusions.alone(one) for one in table.confusions.chosen)]
 
@@ -53,14 +53,14 @@ def _table(table: Table | Fidelity | Matrix) -> str:
 
 
 def environment(caption: str, sides: str, head: Iterable[str], body: Iterable[str], notes: Iterable[str]) -> str:
-    """A ``table`` with rules of booktabs, from parts that are LaTeX already.
+    """Assemble a ``table`` environment with booktabs rules from parts that are already LaTeX.
 
     Args:
-        caption: under which it stands.
-        sides: ``l`` or ``r`` of each column.
-        head: lines above the rule.
-        body: lines under it.
-        notes: each a paragraph under the table.
+        caption: caption above the table.
+        sides: alignment of each column, ``l`` or ``r``.
+        head: lines above the middle rule.
+        body: lines below it.
+        notes: paragraphs below the table.
     """
     lines = [
         r"\begin{table}[t]",
@@ -82,12 +82,12 @@ def environment(caption: str, sides: str, head: Iterable[str], body: Iterable[st
 
 
 def _headings(columns: Sequence[Column]) -> list[str]:
-    """Group headings with a rule under each that spans several columns, then the titles."""
+    """Return group headings, a rule under each that spans several columns, and the titles."""
     groups, rules, start = [], [], 1
     for name, members in groupby(columns, key=lambda column: column.group or column.key):
         width = len(list(members))
-        shown = name if columns[start - 1].group else ""
-        groups.append(rf"\multicolumn{{{width}}}{{c}}{{{escape_latex(shown)}}}" if shown else "")
+        heading = name if columns[start - 1].group else ""
+        groups.append(rf"\multicolumn{{{width}}}{{c}}{{{escape_latex(heading)}}}" if heading else "")
         if width > 1:
             rules.append(rf"\cmidrule(lr){{{start}-{start + width - 1}}}")
         start += width
@@ -106,7 +106,7 @@ def _body(table: Table | Fidelity | Matrix) -> list[str]:
 
 
 def _entries(table: Table | Fidelity | Matrix, row: Row | FidelityRow | MatrixRow) -> list[str]:
-    """The entries of a row; the augmenter's name stands once per block."""
+    """Return the entries of a row; the augmenter's name appears once per block."""
     texts = []
     for column in table.columns:
         text = escape_latex(row.text(column)) if row.first or column.key != "augmenter" else ""

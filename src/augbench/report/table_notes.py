@@ -1,4 +1,4 @@
-"""The words around a table: its title, what its numbers are made of, and its footnotes."""
+"""Titles, captions and footnotes of tables."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
-AP_WORDS = {
+AP_SENTENCES = {
     "trapezoidal": "AP is the area under the precision-recall curve by the trapezoidal rule.",
     "step": "AP is step-wise: the sum of precision times the gain in recall, without interpolation.",
 }
@@ -14,16 +14,16 @@ SHA_LENGTH = 12
 
 
 def title_of(cell: Any, folds: tuple[int, ...]) -> str:
-    """``ksdd2, few-shot (5 real defects), protocol inout``, with the folds where there are any."""
+    """Return the title of a table: ``ksdd2, few-shot (5 real defects), protocol inout``, with its folds."""
     each = " per class" if cell.task == "recognition" else ""
     regimes = {0: "zero-shot (no real defects)", "all": "full-shot (all real defects)"}
     one = "1 real defect" if cell.shots == 1 else f"{cell.shots} real defects"
     parts = [cell.dataset, regimes.get(cell.shots, f"few-shot ({one}{each})"), f"protocol {cell.protocol}"]
-    return ", ".join([*parts, folds_words(folds, cell.test_share)] if folds else parts)
+    return ", ".join([*parts, folds_text(folds, cell.test_share)] if folds else parts)
 
 
-def folds_words(folds: Sequence[int], test_share: float | None = None) -> str:
-    """``fold 0``, ``folds 0-4``, ``folds 0, 2``; of draws of a test share ``splits 0-4 (30 % test)``."""
+def folds_text(folds: Sequence[int], test_share: float | None = None) -> str:
+    """Format folds: ``fold 0``, ``folds 0-4``, ``folds 0, 2``; for random splits ``splits 0-4 (30 % test)``."""
     one, behind = ("fold", "") if test_share is None else ("split", f" ({100 * test_share:g} % test)")
     if len(folds) == 1:
         return f"{one} {folds[0]}{behind}"
@@ -33,26 +33,26 @@ def folds_words(folds: Sequence[int], test_share: float | None = None) -> str:
 
 
 def captions(rows: list[list[Any]], records: list[Any]) -> list[str]:
-    """What the numbers are and where they come from, one sentence each.
+    """Return what the numbers are and where they come from, one sentence each.
 
     Args:
         rows: the expected cells of each row.
-        records: the records found.
+        records: the records of these cells.
     """
     cell = rows[0][0]
     sentences = [f"{_spread(rows)}."]
     if cell.task == "detection":
-        sentences.append(AP_WORDS[cell.ap_definition])
+        sentences.append(AP_SENTENCES[cell.ap_definition])
     return sentences + _origin(records)
 
 
 def footnotes(cell: Any, found: int, expected: int, averages: bool) -> list[str]:
-    """What the headings mean, and what is missing.
+    """Return what the headings mean and what is missing, one sentence each.
 
     Args:
         cell: any expected cell of the table.
-        found: cells with a record.
-        expected: cells in all.
+        found: number of cells with a record.
+        expected: number of expected cells.
         averages: whether the table has average rows.
     """
     notes = []
@@ -62,31 +62,31 @@ def footnotes(cell: Any, found: int, expected: int, averages: bool) -> list[str]
         notes.append("Average: mean of the means and mean of the standard deviations over N_aug > 0, as the papers do.")
     if cell.task == "recognition":
         return [*notes, "N_aug is per class."]
-    notes.append("Oracle: the threshold was chosen with the labels of the test pictures it is judged on.")
+    notes.append("Oracle: the threshold was chosen with the labels of the test images it is evaluated on.")
     if cell.false_alarm_rate is not None:
         notes.append(
-            "Held-out threshold: the lowest that calls at most "
-            f"{100 * cell.false_alarm_rate:g} % of the held-out good training pictures defective."
+            "Held-out threshold: the lowest with a false positive rate (FPR) of at most "
+            f"{100 * cell.false_alarm_rate:g} % on the held-out normal training images."
         )
     return notes
 
 
 def _spread(rows: list[list[Any]]) -> str:
-    """What mean and std go over: seeds, and draws and folds pooled with them."""
+    """Name what mean and std are over: seeds, and the draws and folds pooled with them."""
     fold = "fold" if rows[0][0].test_share is None else "drawn split"
     axes = {"seed": "seed", "draw": "draw of the shots", "fold": fold}
     counts = {axis: {len({getattr(cell, axis) for cell in cells}) for cells in rows} for axis in axes}
     several = [axis for axis in ("draw", "fold") if max(counts[axis]) > 1]
-    words = " x ".join(_count(counts[axis], axes[axis]) for axis in ("seed", *several))
+    axes_text = " x ".join(_count(counts[axis], axes[axis]) for axis in ("seed", *several))
     if several:
-        return f"Mean (sample standard deviation) over {words}, pooled"
+        return f"Mean (sample standard deviation) over {axes_text}, pooled"
     if counts["seed"] == {1}:
         return "One seed: no standard deviation"
-    return f"Mean (sample standard deviation) over {words}"
+    return f"Mean (sample standard deviation) over {axes_text}"
 
 
 def _count(numbers: set[int], what: str) -> str:
-    """``4 seeds``, or ``2 to 4 seeds`` where rows differ."""
+    """Format a count: ``4 seeds``, or ``2 to 4 seeds`` where rows differ."""
     low, high = min(numbers), max(numbers)
     head, of, tail = what.partition(" of ")
     plural = f"{head if high == 1 else f'{head}s'}{of}{tail}"
@@ -94,7 +94,7 @@ def _count(numbers: set[int], what: str) -> str:
 
 
 def _origin(records: list[Any]) -> list[str]:
-    """Devices, where they differ, and the commits the records were made at."""
+    """Name the devices, where they differ, and the commits of the records."""
     if not records:
         return []
     devices = Counter(record.device for record in records)

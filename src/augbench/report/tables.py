@@ -1,7 +1,7 @@
 """The layout "mean_std": records -> tables of mean (sample std), as the papers print them.
 
-One `Table` per dataset, protocol, folds and shots. Every renderer reads this one structure, so that terminal, Markdown,
-LaTeX, CSV and JSON cannot disagree. What a grid expects decides the rows: missing cells are marked, never left out.
+There is one `Table` per dataset, protocol, folds and shots. All renderers read it, so that terminal, Markdown, LaTeX,
+CSV and JSON agree. The expected cells of the grid decide the rows: missing cells are marked, never left out.
 """
 
 from __future__ import annotations
@@ -28,28 +28,28 @@ HELDOUT = "at held-out threshold"
 
 @dataclass(frozen=True)
 class Row:
-    """An augmenter with one N_aug, or its average over several."""
+    """The row of an augmenter with one N_aug, or of its average over several."""
 
     augmenter: str
     n_aug: int | None  # None in an average
-    stats: dict[str, Stat]  # every metric of the task, shown or not
+    stats: dict[str, Stat]  # every metric of the task, printed or not
     found: int  # cells with a record
     expected: int
-    first: bool = True  # of its augmenter
+    first: bool = True  # whether it is the first row of its augmenter
     is_average: bool = False
-    best: bool = False  # the best headline metric of the complete rows
-    classes: dict[str, dict[str, Stat]] = field(default_factory=dict)  # class -> "support" and its metrics; not shown
+    best: bool = False  # whether it has the best headline metric of the complete rows
+    classes: dict[str, dict[str, Stat]] = field(default_factory=dict)  # class -> "support" and metrics; not printed
     confusion: Confusion | None = None  # of recognition, over its cells
-    notes: tuple[str, ...] = ()  # what must be known about its synthetic pictures
-    mark: str = ""  # of these notes under the table: "(1)"
+    notes: tuple[str, ...] = ()  # remarks about its synthetic images
+    mark: str = ""  # refers to these notes under the table: "(1)"
 
     @property
     def incomplete(self) -> bool:
-        """Whether a cell is missing; of an average: in any of the rows that it averages."""
+        """Whether a cell is missing; in an average row, a cell of any averaged row."""
         return self.found < self.expected
 
     def text(self, column: Column) -> str:
-        """What stands in that column."""
+        """Return the entry of a column."""
         if column.key == "augmenter":
             return f"{self.augmenter} {self.mark}".rstrip()
         if column.key == "n_aug":
@@ -64,27 +64,27 @@ class Row:
 
 @dataclass
 class Table:
-    """What every renderer prints."""
+    """The table that all renderers print."""
 
     title: str
     dataset: str
     protocol: str
     folds: tuple[int, ...]  # (): the official split
-    test_share: float | None  # the folds are draws of this share to test on
+    test_share: float | None  # fraction of test images, where the folds are random splits
     shots: int | str
     task: str
     ap_definition: str  # "" in recognition
-    embedded: tuple[str, ...]  # embedded parts behind the numbers: then they show mechanics and are no evidence
+    embedded: tuple[str, ...]  # smoke-test parts (dataset, weights) behind the numbers: these are not evidence
     columns: list[Column]
     rows: list[Row]
     captions: list[str]  # sentences over or under the table
     notes: list[str] = field(default_factory=list)  # footnotes
-    fidelity: Fidelity = field(default_factory=Fidelity)  # of the pictures its cells took; printed under it
-    in_blocks = True  # the rows of an augmenter are set apart from the next one's
+    fidelity: Fidelity = field(default_factory=Fidelity)  # of the pools that its cells use; printed below
+    in_blocks = True  # a rule separates the rows of different augmenters
 
     @property
     def label(self) -> str:
-        """``mechanics, not evidence (dataset surfaces)`` where embedded parts stand behind the numbers, else ""."""
+        """``mechanics, not evidence (dataset surfaces)`` where smoke-test parts are behind the numbers; else ""."""
         return f"mechanics, not evidence ({', '.join(self.embedded)})" if self.embedded else ""
 
     @property
@@ -94,23 +94,23 @@ class Table:
 
     @property
     def confusions(self) -> Confusions:
-        """The confusion matrices of its rows, to be printed under it."""
+        """The confusion matrices of its rows, printed below the table."""
         return confusions_of(self.title, self.label, self.rows, self.headline)
 
     def is_best(self, row: Row, column: Column) -> bool:
-        """Whether this entry is set bold."""
+        """Whether an entry is set bold."""
         return row.best and column.key == self.headline
 
 
 def build_tables(
     expected: pd.DataFrame, records: pd.DataFrame, measured: Mapping[str, Measured] | None = None
 ) -> list[Table]:
-    """One table per dataset, protocol, folds and shots, in the order of the grid.
+    """Build one table per dataset, protocol, folds and shots, in the order of the grid.
 
     Args:
-        expected: the cells that there should be, see `frame.load_expected`.
-        records: the cells that there are, see `frame.load_records`; others than the expected ones are ignored.
-        measured: the fidelity of their pools, see `measured.load_measured`.
+        expected: the expected cells, see `frame.load_expected`.
+        records: the cell records, see `frame.load_records`; those of other cells are ignored.
+        measured: the fidelity records of the pools by key, see `fidelity_records.load_measured`.
     """
     found = {record.key: record for record in records.itertuples(index=False)}
     return [_table(rows, found, measured or {}) for rows in _by_table(expected)]
@@ -120,7 +120,7 @@ Rows = dict[tuple[str, int], list[Any]]  # (augmenter, N_aug) -> its expected ce
 
 
 def _by_table(expected: pd.DataFrame) -> list[Rows]:
-    """The expected cells of each table by row. Rows trained on different folds are not comparable: other table."""
+    """Group the expected cells by table and row. Rows of different folds are not comparable, so they get own tables."""
     blocks: dict[tuple[str, str, int | str], Rows] = {}
     for cell in expected.itertuples(index=False):
         block = blocks.setdefault((cell.dataset, cell.protocol, cell.shots), {})
@@ -136,7 +136,7 @@ def _by_table(expected: pd.DataFrame) -> list[Rows]:
 
 
 def folds_of(cells: Sequence[Any]) -> tuple[int, ...]:
-    """The folds of these cells, sorted; () for the official split."""
+    """Return the folds of these cells, sorted; () for the official split."""
     return tuple(sorted({int(cell.fold) for cell in cells if cell.fold is not None}))
 
 
@@ -148,7 +148,7 @@ def _table(cells_of: Rows, found: dict[str, Any], measured: Mapping[str, Measure
     embedded = tuple(sorted({part for record in records for part in record.embedded}))
     title, headline = title_of(first, folds), HEADLINE[first.task]
     columns = _columns(first, pooled=len({(cell.draw, cell.fold) for cell in cells}) > 1)
-    shown = next(column for column in columns if column.key == headline)
+    headline_column = next(column for column in columns if column.key == headline)
     return Table(
         title=title,
         dataset=first.dataset,
@@ -163,12 +163,12 @@ def _table(cells_of: Rows, found: dict[str, Any], measured: Mapping[str, Measure
         rows=rows,
         captions=captions(list(cells_of.values()), records),
         notes=[*marked, *footnotes(first, len(records), len(cells), any(row.is_average for row in rows))],
-        fidelity=fidelity_of(title, cells, measured, _outcomes(rows, headline), shown, embedded),
+        fidelity=fidelity_of(title, cells, measured, _outcomes(rows, headline), headline_column, embedded),
     )
 
 
 def _columns(cell: Any, pooled: bool) -> list[Column]:
-    """The columns of a table with this cell in it; ``pooled``: its runs differ in more than the seed."""
+    """Return the columns of the table of a cell; ``pooled`` says that its runs differ in more than the seed."""
     if cell.task == "recognition":
         metrics = [Column("accuracy", "accuracy"), Column("macro_f1", "macro-F1")]
     else:
@@ -180,14 +180,14 @@ def _columns(cell: Any, pooled: bool) -> list[Column]:
         if cell.false_alarm_rate is not None:
             metrics += [
                 Column("heldout_recall", "recall", HELDOUT),
-                Column("heldout_false_alarm_rate", "false-alarm rate", HELDOUT),
+                Column("heldout_false_alarm_rate", "FPR", HELDOUT),
             ]
     runs = Column("runs", "runs" if pooled else "seeds")
     return [Column("augmenter", "augmenter"), Column("n_aug", "N_aug"), *metrics, runs]
 
 
 def _rows(cells_of: Rows, found: dict[str, Any], task: str) -> list[Row]:
-    """Rows by augmenter: without synthetic pictures first, then as the grid has them; averages close a block."""
+    """Build rows by augmenter: first those without synthetic images, then in grid order; an average ends each block."""
     blocks: dict[str, list[Row]] = {}
     for (augmenter, n_aug), cells in cells_of.items():
         block = blocks.setdefault(augmenter, [])
@@ -213,7 +213,7 @@ def _row(augmenter: str, n_aug: int, cells: list[Any], found: dict[str, Any], ta
 
 
 def _class_stats(records: list[Any], task: str) -> dict[str, dict[str, Stat]]:
-    """Every class that a record knows; records from before there were any know none."""
+    """Average the metrics of each class over the records; older records have none."""
     found = [record.per_class for record in records if record.per_class]
     names = sorted({name for classes in found for name in classes})
     return {
@@ -226,7 +226,7 @@ def _class_stats(records: list[Any], task: str) -> dict[str, dict[str, Stat]]:
 
 
 def _average(block: list[Row]) -> list[Row]:
-    """The average row of an augmenter with several N_aug > 0; else none."""
+    """Return the average row of an augmenter with several N_aug > 0, else no row."""
     parts = [row for row in block if row.n_aug]
     if len(parts) < 2:
         return []
@@ -236,7 +236,7 @@ def _average(block: list[Row]) -> list[Row]:
 
 
 def _outcomes(rows: list[Row], headline: str) -> dict[str, Outcome]:
-    """The headline metric of each augmenter over its rows with synthetic pictures."""
+    """Average the headline metric of each augmenter over its rows with synthetic images."""
     blocks: dict[str, list[Row]] = {}
     for row in rows:
         if row.n_aug:
@@ -252,7 +252,7 @@ def _outcomes(rows: list[Row], headline: str) -> dict[str, Outcome]:
 
 
 def _mark_best(rows: list[Row], headline: str) -> list[Row]:
-    """Mark the best of the complete rows, if there are several. Equal at the printed digits is equally good."""
+    """Mark the best complete row, if there are several. Rows that are equal at the printed digits tie."""
     complete = [row for row in rows if not row.is_average and not row.incomplete]
     if len(complete) < 2:
         return rows
@@ -261,7 +261,7 @@ def _mark_best(rows: list[Row], headline: str) -> list[Row]:
 
 
 def _mark_notes(rows: list[Row]) -> tuple[list[Row], list[str]]:
-    """The rows with marks that name their notes, the same for all rows of an augmenter; and the notes, marked."""
+    """Number the notes; return the rows with marks, the same for all rows of an augmenter, and the numbered notes."""
     of_block: dict[str, list[str]] = {}
     for row in rows:
         of_block.setdefault(row.augmenter, []).extend(row.notes)

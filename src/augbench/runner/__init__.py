@@ -1,1 +1,1 @@
-"""Ray around the jobs, and the same without Ray."""
+"""Run the work units of a plan, on Ray or inline in one process."""

@@ -1,4 +1,4 @@
-"""Blocks of cells, each under one lease: which are ours, and what other drivers have made of them."""
+"""Blocks of cells, each under one lease: which this driver holds, and what other drivers finished in them."""
 
 from __future__ import annotations
 
@@ -11,56 +11,56 @@ from augbench.storage.store import Store
 
 
 class Blocks:
-    """The blocks of the cells that are left, under the board's lock."""
+    """The blocks of the remaining cells. Callers hold the scheduler's lock."""
 
-    def __init__(self, cells: Iterable[Cell], store: Store, claims: LeaseCache) -> None:
-        self._store, self._claims = store, claims
-        self._left: dict[str, set[str]] = defaultdict(set)  # block -> keys of its cells that are left
-        self._put_off: dict[str, list[str]] = {}  # block that another driver has -> its cells that could start
-        self._made: set[str] = set()  # keys of cells that another driver had finished when we took their block
+    def __init__(self, cells: Iterable[Cell], store: Store, lease_cache: LeaseCache) -> None:
+        self._store, self._lease_cache = store, lease_cache
+        self._left: dict[str, set[str]] = defaultdict(set)  # block -> keys of its remaining cells
+        self._put_off: dict[str, list[str]] = {}  # block of another driver -> keys of its ready cells
+        self._made: set[str] = set()  # keys of cells that another driver had finished before we got their block
         for cell in cells:
             self._left[cell.block].add(cell.key)
 
-    def take(self, cell: Cell) -> bool:
-        """Whether the cell's block is ours now. If not, the cell is kept until `returned` gives it back.
+    def acquire(self, cell: Cell) -> bool:
+        """Try to acquire the block of a cell. If another driver has it, the cell waits until `returned` yields it.
 
-        When we get a block, what another driver finished of it is found out. From then on nobody else finishes any of
-        it, so no cell is asked for again: on a remote store each question is time in which no free slot gets its next
-        cell, and these go out side by side.
+        A new block is checked once for cells that another driver finished. From then on nobody else can finish any of
+        them, so no later check is needed: on a remote store each request delays the next cell of a free slot. The
+        requests of this one check run concurrently.
         """
         block = cell.block
-        if block in self._claims:
+        if block in self._lease_cache:
             return True
-        if not self._claims.obtain(block):
+        if not self._lease_cache.obtain(block):
             self._put_off.setdefault(block, []).append(cell.key)
             return False
         self._made |= committed(self._store, sorted(self._left[block]))
         return True
 
     def made_elsewhere(self, key: str) -> bool:
-        """Whether another driver had finished that cell when we took its block."""
+        """Whether another driver had finished that cell before we got its block."""
         return key in self._made
 
     def leave(self, cell: Cell) -> None:
-        """Nothing is left to do for the cell. With the last one the lease is given back."""
+        """Remove a cell that needs no more work. The last one of a block releases the lease."""
         self._left[cell.block].discard(cell.key)
         if not self._left[cell.block]:
-            self._claims.release(cell.block)
+            self._lease_cache.release(cell.block)
 
     def returned(self) -> list[str]:
-        """Keys of the cells whose block another driver no longer has."""
-        self._claims.look()
-        free = [block for block in self._put_off if not self._claims.refused(block)]
+        """Return the keys of the waiting cells whose block another driver has released."""
+        self._lease_cache.look()
+        free = [block for block in self._put_off if not self._lease_cache.refused(block)]
         return [key for block in free for key in self._put_off.pop(block)]
 
     @property
     def any_elsewhere(self) -> bool:
-        """Whether cells wait for what another driver does with their block."""
+        """Whether cells wait for a block that another driver has."""
         return bool(self._put_off)
 
 
 def committed(store: Store, keys: Iterable[str]) -> set[str]:
-    """Those of the cells that a planner would take for done: with a record, and scores."""
+    """Return the keys of the cells that the planner counts as done: they have a record and scores."""
     for kind in ("cells", "scores"):
         keys = list(keys)
         contents = store.files.read_many([store.name(kind, key) for key in keys])

@@ -1,4 +1,4 @@
-"""The one driver loop: plan, subtract, run what is left, and say what became of it."""
+"""The driver: plan a grid, subtract finished work, run the rest, and summarise the outcome."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ from augbench.storage.versions import discard_chunks, mark_version
 
 Executor = Literal["ray", "inline"]
 
-# Read by Ray when it starts: results go to the store alone, and nothing is reported to anyone.
+# Read by Ray when it starts: results go to the store only, and no usage statistics are sent.
 RAY_ENV = {
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
     "TUNE_GLOBAL_CHECKPOINT_S": "100000",
@@ -59,12 +59,12 @@ RAY_ENV = {
 }
 
 IN_A_JOB = "RAY_JOB_CONFIG_JSON_ENV_VAR"  # set by Ray where it runs the command of a job
-FOR_A_JOB = "runtime_resources"  # Ray's folder for what jobs bring along; deleted when they end
+FOR_A_JOB = "runtime_resources"  # Ray's directory for the files of jobs; deleted when they end
 
 
 @dataclass
 class Summary:
-    """What a run did."""
+    """The outcome of a run."""
 
     cells: int
     done: int
@@ -85,22 +85,22 @@ def run(
     job: Job = train_cell,
     track: Sequence[str] = (),
 ) -> Summary:
-    """Complete a grid in a store. What is there already is not done again.
+    """Complete a grid in a store. Finished work is not repeated.
 
     Args:
         grid: what to run.
-        store: what is done, and where results go.
-        executor: "ray", or "inline" for this process alone.
-        address: of a running Ray cluster ("auto" from one of its machines); None starts one here.
-        console: where progress goes.
-        job: what a training slot does; anything else than `train_cell` is for benchmarks.
-        track: trackers that hear of each training, each ``tool`` or ``tool=where``; see `runner.trackers`.
+        store: finished work, and where results go.
+        executor: "ray", or "inline" for this process only.
+        address: of a running Ray cluster ("auto" from one of its nodes); None starts one here.
+        console: where progress is printed.
+        job: the function that trains a cell; anything else than `train_cell` is for benchmarks.
+        track: experiment trackers, each ``tool`` or ``tool=where``; see `runner.trackers`.
 
     Raises:
-        UserError: something the user gave cannot be used; nothing was started.
+        UserError: an input cannot be used; nothing was started.
     """
     console = console or Console()
-    say = partial(console.print, markup=False, highlight=False, soft_wrap=True)
+    print_line = partial(console.print, markup=False, highlight=False, soft_wrap=True)
     trackers = trackers_of(track, executor)
     if executor == "ray" and store.files.one_process:
         raise UserError(f"store '{store.url}' is seen by one process only: use --executor inline, or another store")
@@ -113,7 +113,7 @@ def run(
     plan.require_runnable()
     remaining = subtract(plan, store)
     if earlier := ", ".join(mark_version(store)):
-        say(
+        print_line(
             f"store '{store.url}' has results of augbench {earlier}, this is {augbench.__version__}: what is finished "
             "stays, the rest is made by this version; equal keys give equal bytes within one version only"
         )
@@ -130,60 +130,67 @@ def run(
         leases.sweep()
         if remaining.begun_by_others:
             pools = len({pool.key for pool, _ in remaining.begun_by_others})
-            say(f"{pools} unfinished pools were begun by another version of augbench: they are made anew")
+            print_line(f"{pools} unfinished pools were begun by another version of augbench: they are generated again")
             discard_chunks(store, remaining.begun_by_others)
-        board = Scheduler(plan, remaining, store, leases)
+        scheduler = Scheduler(plan, remaining, store, leases)
         interrupted = False
         try:
-            with RunProgress(board, console):
+            with RunProgress(scheduler, console):
                 if executor == "inline":
-                    run_inline(plan, store, board)
+                    run_inline(plan, store, scheduler)
                 else:
-                    _run_on_ray(plan, store, board, address, job, say, trackers)
+                    _run_on_ray(plan, store, scheduler, address, job, print_line, trackers)
         except KeyboardInterrupt:
             interrupted = True
-            board.stop()
-        if board.fatal:
-            raise board.fatal
+            scheduler.stop()
+        if scheduler.fatal:
+            raise scheduler.fatal
         _discard_unfinished(store, _assemble(plan, store), leases)
     seconds = time.monotonic() - started
     return Summary(
-        board.total, board.done, board.trained, seconds, interrupted, board.failures, board.blocked, board.user_error
+        scheduler.total,
+        scheduler.done,
+        scheduler.trained,
+        seconds,
+        interrupted,
+        scheduler.failures,
+        scheduler.blocked,
+        scheduler.user_error,
     )
 
 
 def _run_on_ray(
     plan: Plan,
     store: Store,
-    board: Scheduler,
+    scheduler: Scheduler,
     address: str | None,
     job: Job,
-    say: Callable[[str], None],
+    print_line: Callable[[str], None],
     trackers: Sequence[Tracker],
 ) -> None:
-    with _ray(address) as nodes, contextlib.ExitStack() as meanwhile:
+    with _ray(address) as nodes, contextlib.ExitStack() as stack:
         import ray
 
         from augbench.runner.ray_data import Generation, quiet_ray_data
         from augbench.runner.ray_tune import run_training
         from augbench.runner.tune_tracking import Tracking
 
-        meanwhile.enter_context(quiet_ray_data())
+        stack.enter_context(quiet_ray_data())
         allotment = allot(plan, nodes)
         for note in allotment.notes:
-            say(note)
-        tracking = Tracking(trackers, plan, say) if trackers else None
-        generation = Generation(plan, store, board, allotment)
-        if board.pools_left:
+            print_line(note)
+        tracking = Tracking(trackers, plan, print_line) if trackers else None
+        generation = Generation(plan, store, scheduler, allotment)
+        if scheduler.pools_left:
             generation.start()
-        # Once per node: every worker maps the same read-only arrays.
+        # Once per node: all its workers map the same read-only arrays.
         real = {key: ray.put(array) for key, array in decode_all(plan).items()}
         try:
-            run_training(plan, store, board, allotment, real, job, tracking)
-            while generation.is_alive():  # what is measured or was surplus; in turns, so that Ctrl-C is heard
+            run_training(plan, store, scheduler, allotment, real, job, tracking)
+            while generation.is_alive():  # fidelity, unneeded chunks; short joins, so that Ctrl-C is handled
                 generation.join(0.2)
         except BaseException:
-            board.stop()
+            scheduler.stop()
             generation.come_to_rest()
             raise
         if generation.error:
@@ -192,9 +199,9 @@ def _run_on_ray(
 
 @contextlib.contextmanager
 def _ray(address: str | None) -> Iterator[list[Node]]:
-    """A Ray cluster: the machines it has. One that was started here is shut down here."""
-    # Ray turns RAY_AUTH_MODE on for a cluster that it starts, and would ask others for a token from then on.
-    # What these loggers call an error is the death of a worker, which the board is told of: no tracebacks on screen.
+    """Start or join a Ray cluster and yield its nodes. A cluster started here is shut down here."""
+    # Ray sets RAY_AUTH_MODE for a cluster that it starts, and would from then on require a token of other clusters.
+    # The errors of these loggers are dead workers, which the scheduler handles: no tracebacks on screen.
     quiet = log_levels(logging.CRITICAL, "ray", "ray._private.worker", "ray.tune", "ray.data", "ray.air")
     with default_variables(RAY_ENV, ["RAY_AUTH_MODE"]), quiet, _started_or_joined(address) as nodes:
         yield nodes
@@ -205,24 +212,24 @@ def _started_or_joined(address: str | None) -> Iterator[list[Node]]:
     import ray
 
     started_here = not ray.is_initialized()
-    # Not in the folder for temporary files of every system: Ray's sockets need a short path.
+    # Not in the system's default temporary directory: Ray's sockets need a short path.
     folder = tempfile.mkdtemp(prefix="augbench-ray-", dir="/tmp" if Path("/tmp").is_dir() else None)  # noqa: S108
     try:
         if started_here:
-            # By default Ray joins whatever cluster another program started on this machine, and ends with it.
+            # By default Ray would join a cluster that another program started on this machine, and end with it.
             _connect(address or os.environ.get("RAY_ADDRESS") or "local", folder)
         alive = [node["Resources"] for node in ray.nodes() if node["Alive"]]
         yield [Node.of(resources) for resources in alive]
     finally:
         if started_here:
-            with _deaf_to_ctrl_c():
+            with _ignore_ctrl_c():
                 ray.shutdown()
         shutil.rmtree(folder, ignore_errors=True)
 
 
 @contextlib.contextmanager
-def _deaf_to_ctrl_c() -> Iterator[None]:
-    """A second Ctrl-C while Ray shuts down would only leave its processes behind."""
+def _ignore_ctrl_c() -> Iterator[None]:
+    """Ignore Ctrl-C: a second one while Ray shuts down would only leave its processes behind."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -234,15 +241,18 @@ def _deaf_to_ctrl_c() -> Iterator[None]:
 
 
 def _connect(address: str, folder: str) -> None:
-    """Start Ray here ("local", with its files in ``folder``) or join a cluster. Raises UserError where none answers.
+    """Start Ray here ("local", with its files in ``folder``) or join a cluster.
 
-    A folder of its own keeps `--address auto` of another run from joining this one, which ends when this run ends.
+    The separate folder keeps another run with `--address auto` from joining this cluster, which ends with this run.
+
+    Raises:
+        UserError: no cluster answers at ``address``.
     """
     import ray
 
     host, _, port = address.rpartition(":")
     try:
-        if host and port.isdigit():  # ask first: Ray would try for two minutes and then end the process
+        if host and port.isdigit():  # probe first: Ray would retry for two minutes and then exit
             socket.create_connection((host, int(port)), timeout=5).close()
         ray.init(
             address=address,
@@ -259,10 +269,10 @@ def _connect(address: str, folder: str) -> None:
 
 
 def _runtime_env(address: str) -> dict[str, Any]:
-    """What workers get beside their machine's installation: on a cluster the code that runs here, its assets with it.
+    """Return Ray's runtime environment. On a cluster it ships the package that runs here, with its assets.
 
-    So a record's commit is the code that made it on every machine. A run that was sent with `ray job submit` has the
-    environment of its job, which brings code where it is to, and Ray refuses a second one.
+    So all nodes run the code whose commit is in the records. A run that was sent with `ray job submit` uses the
+    environment of its job; Ray refuses a second one.
     """
     environment: dict[str, Any] = {"env_vars": {k: v for k, v in RAY_ENV.items() if k.startswith("RAY_")}}
     if address == "local" or IN_A_JOB in os.environ:
@@ -271,10 +281,10 @@ def _runtime_env(address: str) -> dict[str, Any]:
 
 
 def _discard_unfinished(store: Store, pools: Sequence[PoolSpec], leases: Leases) -> None:
-    """Remove files that killed workers had begun, in these pools and in all rooms.
+    """Remove files that killed workers left unfinished, in these pools and in all directories of the store.
 
-    Not where another driver lives: they may be its workers'. They are listed before drivers are looked for, so none of
-    a driver that comes meanwhile is among them.
+    Nothing is removed while another driver is alive: the files may belong to its workers. The files are listed before
+    the drivers, so the list holds no file of a driver that starts in between.
     """
     unfinished = store.unfinished(pools)
     if unfinished and not any(driver.lives for driver in survey(store.files) if driver.owner != leases.owner):
@@ -282,9 +292,10 @@ def _discard_unfinished(store: Store, pools: Sequence[PoolSpec], leases: Leases)
 
 
 def _assemble(plan: Plan, store: Store) -> list[PoolSpec]:
-    """Make every pool that this plan touched a readable image folder; also after an earlier run was killed.
+    """Complete the image folder of every pool of this plan, also after an earlier run was killed.
 
-    Returns those that were none.
+    Returns:
+        The pools whose folder was incomplete.
     """
     context, begun = Context(store, plan.library), store.keys("pools")
     return [pool for key, pool in plan.pools.items() if key in begun and assemble_pool(context, pool)]

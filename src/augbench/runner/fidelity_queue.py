@@ -1,4 +1,4 @@
-"""What is to be measured of pools, and when it can be: once the chunks it is of are there."""
+"""A queue of fidelity measurements. Each becomes ready when its chunks are committed."""
 
 from __future__ import annotations
 
@@ -10,11 +10,15 @@ from augbench.core.specs import FidelitySpec
 
 
 class Measurements:
-    """By pool, so that a chunk costs the same however many pools there are. Under the board's lock."""
+    """Pending measurements by pool: a chunk costs the same for any number of pools. Callers hold a lock."""
 
     def __init__(self, specs: Iterable[FidelitySpec], chunks: Mapping[str, Collection[int]]) -> None:
-        """``chunks``: pool key -> chunks still to make."""
-        self._waiting: dict[str, list[FidelitySpec]] = defaultdict(list)  # pool key -> what waits for its chunks
+        """
+        Args:
+            specs: the pending measurements.
+            chunks: pool key -> its missing chunks.
+        """
+        self._waiting: dict[str, list[FidelitySpec]] = defaultdict(list)  # pool key -> specs that wait for its chunks
         self._ready: list[FidelitySpec] = []
         for spec in specs:
             self._waiting[spec.pool.key].append(spec)
@@ -22,17 +26,20 @@ class Measurements:
             self.note(pool, chunks.get(pool, ()))
 
     def note(self, pool: str, missing: Collection[int]) -> None:
-        """Of a pool, these chunks are still to be made."""
-        waiting, there = self._waiting.pop(pool, []), min(missing, default=inf)  # the first so many chunks
-        self._ready += [spec for spec in waiting if spec.chunks <= there]
-        if later := [spec for spec in waiting if spec.chunks > there]:
+        """Update the missing chunks of a pool."""
+        waiting, complete = (
+            self._waiting.pop(pool, []),
+            min(missing, default=inf),
+        )  # chunks before the first missing one
+        self._ready += [spec for spec in waiting if spec.chunks <= complete]
+        if later := [spec for spec in waiting if spec.chunks > complete]:
             self._waiting[pool] = later
 
     def drop(self, pool: str) -> list[str]:
-        """No more chunks of that pool are made: keys of what is never measured for that."""
+        """Drop the waiting measurements of a pool that gets no more chunks; return their keys."""
         return [spec.key for spec in self._waiting.pop(pool, [])]
 
-    def take(self) -> list[FidelitySpec]:
-        """What can be measured and was not taken before."""
+    def take_ready(self) -> list[FidelitySpec]:
+        """Return the ready measurements, each of them once."""
         ready, self._ready = self._ready, []
         return ready

@@ -1,4 +1,4 @@
-"""The same run in this process, one thing after the other: for a debugger, and to compare with Ray."""
+"""Run a plan sequentially in this process, for a debugger and for comparison with Ray."""
 
 from __future__ import annotations
 
@@ -21,80 +21,80 @@ from augbench.stages.train import headline, train_cell
 from augbench.storage.store import Store
 
 
-def run_inline(plan: Plan, store: Store, board: Scheduler) -> None:
-    """Search, adapt, generate, measure and train whatever the board hands out."""
+def run_inline(plan: Plan, store: Store, scheduler: Scheduler) -> None:
+    """Search, adapt, generate, measure and train everything that the scheduler hands out."""
     context = WorkerSetup.of(plan, store).context(use_gpu=True)
-    _until_done(lambda: bool(board.searches) and not board.stopped, lambda: _search_all(context, board))
-    _until_done(lambda: bool(board.adapters) and not board.stopped, lambda: _adapt_all(context, board))
-    _until_done(lambda: board.chunks_left, lambda: _generate_all(context, board))
-    _measure_all(context, board)
-    pictures = DecodedImages(store, decode_all(plan))
-    _until_done(lambda: board.cells_left, lambda: _train_all(context, pictures, board))
+    _until_done(lambda: bool(scheduler.searches) and not scheduler.stopped, lambda: _search_all(context, scheduler))
+    _until_done(lambda: bool(scheduler.adapters) and not scheduler.stopped, lambda: _adapt_all(context, scheduler))
+    _until_done(lambda: scheduler.chunks_left, lambda: _generate_all(context, scheduler))
+    _measure_all(context, scheduler)
+    images = DecodedImages(store, decode_all(plan))
+    _until_done(lambda: scheduler.cells_left, lambda: _train_all(context, images, scheduler))
 
 
 def _until_done(left: Callable[[], bool], work: Callable[[], bool]) -> None:
-    """Call ``work`` while something is left; where it found nothing to do, another driver is at it."""
+    """Call ``work`` while ``left`` is true. Where it found no work, another driver has it: wait."""
     while left():
         if not work():
             time.sleep(LOOK_AGAIN)
 
 
-def _search_all(context: Context, board: Scheduler) -> bool:
-    specs = board.next_searches()
+def _search_all(context: Context, scheduler: Scheduler) -> bool:
+    specs = scheduler.next_searches()
     for spec in specs:
-        if failure := attempt(context, spec, partial(_search, context, spec, board)):
-            board.search_failed(spec.key, failure)
+        if failure := attempt(context, spec, partial(_search, context, spec, scheduler)):
+            scheduler.search_failed(spec.key, failure)
         else:
-            board.search_done(spec.key)
+            scheduler.search_done(spec.key)
     return bool(specs)
 
 
-def _search(context: Context, spec: SearchSpec, board: Scheduler) -> None:
+def _search(context: Context, spec: SearchSpec, scheduler: Scheduler) -> None:
     for number in range(arms_to_run(context, spec)):
-        run_arm(context, spec, number, board.adapter_at)
+        run_arm(context, spec, number, scheduler.adapter_at)
     decide(context, spec)
 
 
-def _adapt_all(context: Context, board: Scheduler) -> bool:
-    specs = board.next_adapters()
+def _adapt_all(context: Context, scheduler: Scheduler) -> bool:
+    specs = scheduler.next_adapters()
     for spec in specs:
-        if failure := attempt(context, spec, partial(adapt, context, spec, board.adapter_at)):
-            board.adapter_failed(spec.key, failure)
+        if failure := attempt(context, spec, partial(adapt, context, spec, scheduler.adapter_at)):
+            scheduler.adapter_failed(spec.key, failure)
         else:
-            board.adapter_done(spec.key)
+            scheduler.adapter_done(spec.key)
     return bool(specs)
 
 
-def _generate_all(context: Context, board: Scheduler) -> bool:
-    units = board.next_chunks()
+def _generate_all(context: Context, scheduler: Scheduler) -> bool:
+    units = scheduler.next_chunks()
     for pool, chunk in units:
-        if pool.key in board.failures or board.stopped:
+        if pool.key in scheduler.failures or scheduler.stopped:
             continue
         if failure := attempt(context, pool, partial(generate_chunk, context, pool, chunk), part=chunk):
-            board.chunk_failed(pool.key, failure)
+            scheduler.chunk_failed(pool.key, failure)
         else:
-            board.chunk_done(pool.key, chunk)
+            scheduler.chunk_done(pool.key, chunk)
     return bool(units)
 
 
-def _measure_all(context: Context, board: Scheduler) -> None:
-    for spec in board.next_fidelity():
-        if board.stopped:
+def _measure_all(context: Context, scheduler: Scheduler) -> None:
+    for spec in scheduler.next_fidelity():
+        if scheduler.stopped:
             return
         if failure := attempt(context, spec, partial(measure, context, spec)):
-            board.fidelity_failed(spec.key, failure)
+            scheduler.fidelity_failed(spec.key, failure)
         else:
-            board.fidelity_done(spec.key)
+            scheduler.fidelity_done(spec.key)
 
 
-def _train_all(context: Context, pictures: DecodedImages, board: Scheduler) -> bool:
-    unit = board.next_cell()
+def _train_all(context: Context, images: DecodedImages, scheduler: Scheduler) -> bool:
+    unit = scheduler.next_cell()
     if unit is None:
         return False
-    cell, takes = unit
+    cell, slices = unit
     record: dict = {}
-    if failure := attempt(context, cell, lambda: record.update(train_cell(context, pictures, cell, takes))):
-        board.cell_failed(cell.key, failure)
+    if failure := attempt(context, cell, lambda: record.update(train_cell(context, images, cell, slices))):
+        scheduler.cell_failed(cell.key, failure)
     else:
-        board.cell_done(cell.key, headline(record))
+        scheduler.cell_done(cell.key, headline(record))
     return True

@@ -1,7 +1,7 @@
-"""Which leases of a run's work this driver has, and which others have: asked of the store as seldom as can be.
+"""A cache of the leases that this driver has and of those that others have, to save requests to the store.
 
-A driver asks again and again what it can do, and another driver may have hundreds of units for hours. So a lease that
-was refused is not asked for again until it was seen free, which two listings tell of all of them.
+A driver looks for work all the time, and another driver may hold hundreds of leases for hours. So a refused lease is
+not requested again until it was seen free. Two listings check all refused leases at once.
 """
 
 from __future__ import annotations
@@ -11,29 +11,29 @@ from collections.abc import Sequence
 
 from augbench.storage.leases import Leases
 
-LOOK_AGAIN = 2.0  # seconds between looks at what another driver does
+LOOK_AGAIN = 2.0  # seconds between checks of other drivers' work
 
 
 class LeaseCache:
-    """By keys of units, and of blocks of cells. What changes it is called under the board's lock, or is one step."""
+    """Leases by key of a unit or block. Callers hold the scheduler's lock, except for atomic operations."""
 
     def __init__(self, leases: Leases) -> None:
         self._leases = leases
         self._ours: set[str] = set()
-        self._refused: set[str] = set()  # another driver had them when we asked, and no look has found them free
-        self._looked: dict[str, float] = {}  # what of other drivers was looked at -> when
-        self._turn = 0  # how many units of others have had their turn
+        self._refused: set[str] = set()  # held by another driver when requested, and not seen free since
+        self._checked: dict[str, float] = {}  # kind of check -> time of the last one
+        self._turn = 0  # units that `in_turn` has returned so far
 
     def __contains__(self, key: str) -> bool:
-        """Whether we have that lease."""
+        """Whether this driver has that lease."""
         return key in self._ours
 
     def refused(self, key: str) -> bool:
-        """Whether another driver has that lease, as far as is known."""
+        """Whether another driver has that lease, as far as known."""
         return key in self._refused
 
     def obtain(self, key: str) -> bool:
-        """Whether the lease is ours now. Asks the store, unless it is known."""
+        """Acquire a lease unless it is cached; return whether this driver has it."""
         if key in self._ours or key in self._refused:
             return key in self._ours
         is_ours = self._leases.acquire(key)
@@ -41,17 +41,17 @@ class LeaseCache:
         return is_ours
 
     def release(self, key: str) -> None:
-        """Give a lease back; nothing where it is not ours."""
+        """Release a lease; no effect if this driver does not have it."""
         self._ours.discard(key)
         self._leases.release(key)
 
     def look(self) -> None:
-        """Every now and then, see which of the refused leases are free: by two listings, however many."""
+        """If due, check which refused leases are free: two listings for any number of them."""
         if self._refused and self.due("leases"):
             self._refused.difference_update(self._leases.to_be_had(sorted(self._refused)))
 
     def in_turn(self, keys: Sequence[str], most: int) -> list[str]:
-        """Every now and then, a few of the units that others have: all have their turn."""
+        """If due, return up to ``most`` of the keys that other drivers hold, cycling through all of them."""
         refused = [key for key in keys if key in self._refused]
         if not refused or not self.due("turn"):
             return []
@@ -60,9 +60,9 @@ class LeaseCache:
         return (refused[start:] + refused[:start])[:most]
 
     def due(self, what: str) -> bool:
-        """Whether it is time for another look at something of other drivers; if so, it is noted as done."""
+        """Whether a kind of check is due (throttled to one per `LOOK_AGAIN` seconds); if so, note its time."""
         now = time.monotonic()
-        if now - self._looked.get(what, -LOOK_AGAIN) < LOOK_AGAIN:
+        if now - self._checked.get(what, -LOOK_AGAIN) < LOOK_AGAIN:
             return False
-        self._looked[what] = now
+        self._checked[what] = now
         return True

@@ -1,6 +1,6 @@
-"""The cells of a plan as workers get them: some at a time, those that they are at.
+"""The cells of a plan for workers, which fetch them in parts.
 
-A worker that held them all would hold 2.8 kB for each cell of the grid, and there may be many cells and many workers.
+A worker that held all cells would need 2.8 kB for each, and there may be many cells and many workers.
 """
 
 from __future__ import annotations
@@ -13,27 +13,31 @@ import numpy as np
 from augbench.core.specs import Cell
 from augbench.planning.plan import Plan, PoolSlice
 
-TOGETHER = 500  # cells that are fetched at once
+TOGETHER = 500  # cells per part
 
 Unit = tuple[Cell, tuple[PoolSlice, ...]]
-"""A cell and the pools it takes from."""
+"""A cell and the pool slices it trains on."""
 
 
 class Work:
-    """Key of a cell -> what a worker needs of it. What grows with the cells is arrays, which Ray maps: no copies."""
+    """Map the key of a cell to its `Unit`. What grows with the cells is arrays, which Ray maps without copies."""
 
     def __init__(self, plan: Plan, put: Callable[[dict[str, Unit]], Any]) -> None:
-        """``put`` lays some cells into the object store, and returns a reference."""
+        """
+        Args:
+            plan: the grid.
+            put: puts a part of the cells into the object store and returns a reference.
+        """
         keys = np.array([cell.key.encode() for cell in plan.cells])  # N bytes
         order = np.argsort(keys)
         self._keys = keys[order]
-        self._parts = order // TOGETHER  # N int64: where the cell of each key is
+        self._parts = order // TOGETHER  # N int64: the part that holds the cell of each key
         parts = [plan.cells[start : start + TOGETHER] for start in range(0, len(keys), TOGETHER)]
         self._references = [put({cell.key: (cell, plan.needs[cell.key]) for cell in part}) for part in parts]
-        self._at: tuple[int, dict[str, Unit]] = (-1, {})  # the part asked for last
+        self._at: tuple[int, dict[str, Unit]] = (-1, {})  # the part fetched last
 
     def of(self, key: str, get: Callable[[Any], dict[str, Unit]]) -> Unit:
-        """The cell of that key, and the pools it takes from. The board hands cells out in their order, nearly."""
+        """Return the unit of a key. One cached part is enough: cells are handed out nearly in the order of the plan."""
         part = int(self._parts[np.searchsorted(self._keys, key.encode())])
         if self._at[0] != part:
             self._at = part, get(self._references[part])

@@ -1,4 +1,4 @@
-"""What `ps`, `top` and Ray's dashboard show of a worker: behind the name that Ray gives its process, what it is at."""
+"""Process titles: `ps`, `top` and Ray's dashboard show the current unit of a worker after its Ray name."""
 
 from __future__ import annotations
 
@@ -8,20 +8,20 @@ from contextlib import contextmanager
 
 @contextmanager
 def at_work_on(unit: str) -> Iterator[None]:
-    """Put the unit behind the title of this Ray worker, for as long as it is worked on.
+    """Append the unit to the process title of this Ray worker while it works on it.
 
-    Names that Ray gives are kept for what lives on from unit to unit, such as a training slot: it has no name that
-    changes. Ray sets titles by a function of its own, which another version may call otherwise; then there are none.
+    Ray names an actor once, so the name of a training slot cannot follow its cells. The title is set by a private
+    function of Ray; where another version of Ray lacks it, the title stays.
     """
     import ray
 
-    get, put = (getattr(ray._raylet, name, None) for name in ("getproctitle", "setproctitle"))
-    if get is None or put is None:
+    get_title, set_title = (getattr(ray._raylet, name, None) for name in ("getproctitle", "setproctitle"))
+    if get_title is None or set_title is None:
         yield
         return
-    before = get()
-    put(f"{before} {unit}")
+    before = get_title()
+    set_title(f"{before} {unit}")
     try:
         yield
     finally:
-        put(before)
+        set_title(before)

@@ -1,4 +1,4 @@
-"""What a person sees while a grid runs: phase, done/total, rate, time left, the cell that finished last."""
+"""Progress of a run on the console: phase, done/total, rate, time left, the cell that finished last."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn
 
 from augbench.runner.scheduler import Scheduler
 
-PLAIN_EVERY = 10.0  # seconds between lines where the output is no terminal
+PLAIN_EVERY = 10.0  # seconds between lines if the output is not a terminal
 
 
 class RunProgress:
-    """Follows a board; a context manager. On a terminal live bars, elsewhere a line now and then."""
+    """A context manager that reports the progress of a scheduler: live bars on a terminal, else a line at intervals."""
 
-    def __init__(self, board: Scheduler, console: Console) -> None:
-        self.board = board
+    def __init__(self, scheduler: Scheduler, console: Console) -> None:
+        self.scheduler = scheduler
         self.console = console
-        self.done_before = board.done
+        self.done_before = scheduler.done
         self.started = time.monotonic()
         self._printed = 0.0
         self._bars = Progress(
@@ -32,21 +32,21 @@ class RunProgress:
             disable=not console.is_terminal,
         )
         self._search = self._bars.add_task(
-            "search", total=board.searches_total, note="", visible=board.searches_total > 0
+            "search", total=scheduler.searches_total, note="", visible=scheduler.searches_total > 0
         )
         self._adapt = self._bars.add_task(
-            "adapt", total=board.adapters_total, note="", visible=board.adapters_total > 0
+            "adapt", total=scheduler.adapters_total, note="", visible=scheduler.adapters_total > 0
         )
         self._generate = self._bars.add_task(
-            "generate", total=board.chunks_total, note="", visible=board.chunks_total > 0
+            "generate", total=scheduler.chunks_total, note="", visible=scheduler.chunks_total > 0
         )
         self._fidelity = self._bars.add_task(
-            "fidelity", total=board.fidelity_total, note="pools", visible=board.fidelity_total > 0
+            "fidelity", total=scheduler.fidelity_total, note="pools", visible=scheduler.fidelity_total > 0
         )
-        self._train = self._bars.add_task("train", total=board.total, completed=board.done, note="")
+        self._train = self._bars.add_task("train", total=scheduler.total, completed=scheduler.done, note="")
 
     def __enter__(self) -> RunProgress:
-        self.board.on_change = self.update
+        self.scheduler.on_change = self.update
         self._bars.start()
         return self
 
@@ -55,24 +55,26 @@ class RunProgress:
         self._bars.stop()
 
     def update(self, final: bool = False) -> None:
-        """Read the board anew."""
-        board = self.board
-        adapted = board.adapters_total - len(board.adapters)
-        searched = board.searches_total - len(board.searches)
+        """Show the current state of the scheduler."""
+        scheduler = self.scheduler
+        adapted = scheduler.adapters_total - len(scheduler.adapters)
+        searched = scheduler.searches_total - len(scheduler.searches)
         self._bars.update(self._search, completed=searched)
         self._bars.update(self._adapt, completed=adapted, note=self._learning())
-        self._bars.update(self._fidelity, completed=board.fidelity_total - len(board.fidelity))
-        self._bars.update(self._generate, completed=board.chunks_done, note="chunks")
-        self._bars.update(self._train, completed=board.done, note=self._note())
+        self._bars.update(self._fidelity, completed=scheduler.fidelity_total - len(scheduler.fidelity))
+        self._bars.update(self._generate, completed=scheduler.chunks_done, note="chunks")
+        self._bars.update(self._train, completed=scheduler.done, note=self._note())
         due = time.monotonic() - self._printed > PLAIN_EVERY
         if not self.console.is_terminal and (due or final):
             self._printed = time.monotonic()
-            chunks = f"generate {board.chunks_done}/{board.chunks_total} chunks, " if board.chunks_total else ""
-            searches = f"search {searched}/{board.searches_total}, " if board.searches_total else ""
-            adapters = f"adapt {adapted}/{board.adapters_total}" if board.adapters_total else ""
+            chunks = (
+                f"generate {scheduler.chunks_done}/{scheduler.chunks_total} chunks, " if scheduler.chunks_total else ""
+            )
+            searches = f"search {searched}/{scheduler.searches_total}, " if scheduler.searches_total else ""
+            adapters = f"adapt {adapted}/{scheduler.adapters_total}" if scheduler.adapters_total else ""
             adapters = " ".join(filter(None, (adapters, self._learning()))) + ", " if adapters else ""
             self.console.print(
-                f"{searches}{adapters}{chunks}train {board.done}/{board.total} {self._note()}",
+                f"{searches}{adapters}{chunks}train {scheduler.done}/{scheduler.total} {self._note()}",
                 markup=False,
                 highlight=False,
                 soft_wrap=True,
@@ -81,20 +83,20 @@ class RunProgress:
     def _learning(self) -> str:
         return " · ".join(
             f"{key.rpartition('-')[0]} step {step}/{steps} loss {loss:.3f}"
-            for key, (step, steps, loss) in list(self.board.learning.items())
+            for key, (step, steps, loss) in list(self.scheduler.learning.items())
         )
 
     def _note(self) -> str:
-        parts = [f"{len(self.board.failures)} failed"] if self.board.failures else []
-        done = self.board.done - self.done_before
+        parts = [f"{len(self.scheduler.failures)} failed"] if self.scheduler.failures else []
+        done = self.scheduler.done - self.done_before
         if done:
             rate = done / (time.monotonic() - self.started)
-            blocked = sum(self.board.blocked.values())
-            left = max(self.board.total - self.board.done - blocked, 0) / rate
+            blocked = sum(self.scheduler.blocked.values())
+            left = max(self.scheduler.total - self.scheduler.done - blocked, 0) / rate
             parts.append(f"{rate:.2f} cells/s" if rate >= 0.1 else f"{1 / rate:.0f} s/cell")
             parts.append(f"{_clock(left)} left")
-        if self.board.last:
-            key, headline = self.board.last
+        if self.scheduler.last:
+            key, headline = self.scheduler.last
             parts.append(f"{key.rpartition('-')[0]} " + " ".join(f"{k.upper()} {v:.3f}" for k, v in headline.items()))
         return " · ".join(parts)
 

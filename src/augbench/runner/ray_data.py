@@ -1,4 +1,4 @@
-"""Adapters and measurements as Ray tasks, pools on Ray Data, in a thread beside the trainings that wait for them."""
+"""Adapters and fidelity as Ray tasks, pools on Ray Data, in a background thread beside the trainings."""
 
 from __future__ import annotations
 
@@ -33,130 +33,134 @@ REST_SECONDS = 10.0
 
 
 class Generation(threading.Thread):
-    """Makes every adapter and chunk the board asks for. What it could not do at all is in `error` afterwards."""
+    """A thread that makes all adapters and chunks of a scheduler. An exception that ends it is kept in `error`."""
 
-    def __init__(self, plan: Plan, store: Store, board: Scheduler, allotment: Allotment) -> None:
+    def __init__(self, plan: Plan, store: Store, scheduler: Scheduler, allotment: Allotment) -> None:
         super().__init__(name="generation", daemon=True)
-        self.board = board
+        self.scheduler = scheduler
         self.allotment = allotment
         self.setup = WorkerSetup.of(plan, store)
         self.error: BaseException | None = None
-        self._makings = [ChunkExecutor(lane, self.setup, board) for lane in allotment.generate]
-        self._beside = [BackgroundMaker(making) for making in self._makings[1:]]
+        self._executors = [ChunkExecutor(lane, self.setup, scheduler) for lane in allotment.generate]
+        self._background = [BackgroundMaker(executor) for executor in self._executors[1:]]
         self._adapting: dict[ray.ObjectRef, str] = {}
         self._measuring: dict[ray.ObjectRef, str] = {}
         self._to_measure: list[FidelitySpec] = []
         self._searching: SearchThread | None = None
-        self._heard: ray.actor.ActorHandle | None = None  # where adapters in work say how far they are
+        self._progress_mailbox: ray.actor.ActorHandle | None = None  # progress of running adaptations
 
     def run(self) -> None:
-        """Until nothing is left to search, learn, generate or measure."""
+        """Work until nothing is left to search, adapt, generate or measure."""
         try:
-            for thread in self._beside:
+            for thread in self._background:
                 thread.start()
-            while self.board.pools_left:
+            while self.scheduler.pools_left:
                 self._start_searches()
                 self._start_adapters()
                 self._meanwhile()
-                if not self._makings[0].make_what_can_be_made(self._meanwhile):
+                if not self._executors[0].execute_ready(self._meanwhile):
                     time.sleep(LOOK_AGAIN / 4)
-            for thread in self._beside:
+            for thread in self._background:
                 thread.join()
-            for thread in (self._searching, *self._beside):
+            for thread in (self._searching, *self._background):
                 if thread is not None and thread.error:
                     raise thread.error
-        except BaseException as error:  # the main thread raises it: a thread's own traceback helps nobody
+        except BaseException as error:  # the main thread raises it
             self.error = error
-            self.board.stop()
+            self.scheduler.stop()
 
     def come_to_rest(self) -> None:
-        """Wait a little for what was stopped: threads that talk to a Ray that has ended would complain on screen."""
-        for thread in (self, self._searching, *self._beside):
+        """Wait for the threads, at most `REST_SECONDS` each: after Ray's shutdown they would print errors."""
+        for thread in (self, self._searching, *self._background):
             if thread is not None and thread.is_alive():
                 thread.join(REST_SECONDS)
 
     def _meanwhile(self) -> None:
-        """What is done again and again, also while chunks are made."""
+        """Poll adapters and measurements; also called while chunks are made."""
         self._collect_adapters()
         self._measure()
 
     def _start_searches(self) -> None:
-        """In threads of their own: a search waits for Ray Tune, and what needs none must not wait with it."""
+        """Start searches in another thread: they wait for Ray Tune, and units without a search must not wait too."""
         if self._searching is not None and self._searching.is_alive():
             return
-        if specs := self.board.next_searches():
-            self._heard = self._heard or ProgressMailbox.remote()
-            self._searching = SearchThread(specs, self.setup, self.board, self.allotment, self._heard)
+        if specs := self.scheduler.next_searches():
+            self._progress_mailbox = self._progress_mailbox or ProgressMailbox.remote()
+            self._searching = SearchThread(specs, self.setup, self.scheduler, self.allotment, self._progress_mailbox)
             self._searching.start()
 
     def _start_adapters(self) -> None:
-        """As many at once as were allotted: on a CPU-only cluster they reserve nothing that would bound them."""
+        """Start at most the allotted number of adaptations: on a CPU-only cluster no reservation would limit them."""
         started = set(self._adapting.values())
         for lane in self.allotment.adapt:
             options = lane.share.options
-            for spec in self.board.next_adapters(lane.share.workers, lane.serves):
+            for spec in self.scheduler.next_adapters(lane.share.workers, lane.serves):
                 if spec.key not in started:
-                    self._heard = self._heard or ProgressMailbox.remote()
+                    self._progress_mailbox = self._progress_mailbox or ProgressMailbox.remote()
                     task = _adapt.options(name=f"adapt {spec.key}", **options)
-                    self._adapting[task.remote(self.setup, spec, self._heard)] = spec.key
+                    self._adapting[task.remote(self.setup, spec, self._progress_mailbox)] = spec.key
 
     def _collect_adapters(self) -> None:
-        if self._heard is None:
+        if self._progress_mailbox is None:
             return
-        for key, progress in ray.get(self._heard.take.remote()).items():
-            self.board.adapter_at(key, *progress)
+        for key, progress in ray.get(self._progress_mailbox.collect.remote()).items():
+            self.scheduler.adapter_at(key, *progress)
         for key, failure in _finished(self._adapting):
             if failure is None:
-                self.board.adapter_done(key)
+                self.scheduler.adapter_done(key)
             else:
-                self.board.adapter_failed(key, failure)
+                self.scheduler.adapter_failed(key, failure)
 
     def _measure(self) -> None:
-        """Start what can be measured, as many at once as were allotted; collect what has been."""
-        self._to_measure += self.board.next_fidelity()
+        """Start ready measurements, at most the allotted number; collect the finished ones."""
+        self._to_measure += self.scheduler.next_fidelity()
         while self._to_measure and len(self._measuring) < self.allotment.measure.workers:
             spec = self._to_measure.pop(0)
             task = _fidelity.options(name=f"fidelity {spec.key}", **self.allotment.measure.options)
             self._measuring[task.remote(self.setup, spec)] = spec.key
         for key, failure in _finished(self._measuring):
             if failure is None:
-                self.board.fidelity_done(key)
+                self.scheduler.fidelity_done(key)
             else:
-                self.board.fidelity_failed(key, failure)
+                self.scheduler.fidelity_failed(key, failure)
 
 
 class ChunkExecutor:
-    """Makes the chunks of one lane."""
+    """Makes the chunks of one worker lane."""
 
-    def __init__(self, lane: WorkerLane, setup: WorkerSetup, board: Scheduler) -> None:
-        self.lane, self.setup, self.board = lane, setup, board
+    def __init__(self, lane: WorkerLane, setup: WorkerSetup, scheduler: Scheduler) -> None:
+        self.lane, self.setup, self.scheduler = lane, setup, scheduler
         self._deaths = 0
 
-    def make_what_can_be_made(self, meanwhile: Callable[[], None] = lambda: None) -> bool:
-        """One execution of Ray Data over all chunks that can be made now; False if there are none.
+    def execute_ready(self, meanwhile: Callable[[], None] = lambda: None) -> bool:
+        """Run one Ray Data execution over all chunks that are ready.
 
-        ``meanwhile`` is called after each chunk.
+        Args:
+            meanwhile: called after each chunk.
+
+        Returns:
+            False if no chunk was ready.
 
         Raises:
             RayError: workers died `ATTEMPTS` times without any progress in between.
         """
-        units, made = self.board.next_chunks(self.lane.serves), 0
+        units, made = self.scheduler.next_chunks(self.lane.serves), 0
         try:
             for pool_key, chunk, failure in self._execute(units) if units else ():
                 self._note(pool_key, chunk, failure)
                 made += 1
                 meanwhile()
-        except ray.exceptions.RayError:  # a dead worker ends Ray Data's execution: begin another
+        except ray.exceptions.RayError:  # a dead worker ends the execution: the caller starts another
             self._deaths = 1 if made else self._deaths + 1
             if self._deaths == ATTEMPTS:
                 raise
         return bool(units)
 
     def _execute(self, units: list[tuple[PoolSpec, int]]) -> Iterator[tuple[str, int, Failure | None]]:
-        """One row is one chunk; yields (pool key, chunk, failure) as chunks are committed."""
+        """Make one chunk per row; yield (pool key, chunk, failure) as chunks are committed."""
         pools = {pool.key: pool for pool, _ in units}
         rows = [{"pool": pool.key, "chunk": chunk} for pool, chunk in units]
-        # Materialised in as many blocks as rows: each chunk is a task of its own, and no read task needs a CPU.
+        # Materialised with one block per row: each chunk is a task of its own, and no read task needs a CPU.
         dataset = ray.data.from_items(rows, override_num_blocks=len(rows)).materialize()
         made = dataset.map_batches(
             ChunkMaker,
@@ -172,38 +176,38 @@ class ChunkExecutor:
 
     def _note(self, pool_key: str, chunk: int, failure: Failure | None) -> None:
         if failure is None:
-            self.board.chunk_done(pool_key, chunk)
+            self.scheduler.chunk_done(pool_key, chunk)
         else:
-            self.board.chunk_failed(pool_key, failure)
+            self.scheduler.chunk_failed(pool_key, failure)
 
 
 class BackgroundMaker(threading.Thread):
-    """Makes the chunks of a further lane, so that neither waits for the other."""
+    """A background thread for a further lane, so that lanes do not wait for each other."""
 
-    def __init__(self, making: ChunkExecutor) -> None:
+    def __init__(self, executor: ChunkExecutor) -> None:
         super().__init__(name="generation-beside", daemon=True)
-        self.making = making
+        self.executor = executor
         self.error: BaseException | None = None
 
     def run(self) -> None:
-        """Until nothing of this lane is left."""
-        board, serves = self.making.board, self.making.lane.serves
+        """Work until no chunk of this lane is left."""
+        scheduler, serves = self.executor.scheduler, self.executor.lane.serves
         try:
-            while board.chunks_left_of(serves):
-                if not self.making.make_what_can_be_made():
+            while scheduler.chunks_left_of(serves):
+                if not self.executor.execute_ready():
                     time.sleep(LOOK_AGAIN / 4)
-        except BaseException as error:  # the generation thread hands it to the main thread
+        except BaseException as error:  # the generation thread passes it to the main thread
             self.error = error
-            board.stop()
+            scheduler.stop()
 
 
 def _without_restarts() -> dict[str, int]:
-    """A restarted actor may find its arguments gone from the object store; `Generation.run` begins anew instead."""
+    """Disable actor restarts: their arguments may be gone from the object store. `Generation.run` starts new actors."""
     return {"max_restarts": 0}
 
 
 class ChunkMaker:
-    """An actor that makes chunks; it loads a bundle once and keeps it while chunks of one pool follow each other."""
+    """An actor that makes chunks; it loads a pipeline once for consecutive chunks of one pool."""
 
     def __init__(self, setup: WorkerSetup, pools: dict[str, PoolSpec]) -> None:
         self.pools = pools
@@ -211,7 +215,7 @@ class ChunkMaker:
         self.contexts: dict[bool, Context] = {}
 
     def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, list]:
-        """One chunk. An exception comes back as a row; only a dying system is fatal."""
+        """Make one chunk. An exception is returned as a row; only a dying process is an error to Ray."""
         pool, chunk = self.pools[batch["pool"][0]], int(batch["chunk"][0])
         context = self._context(pool)
         with at_work_on(f"{pool.key}/{chunk:05d}"):
@@ -219,7 +223,7 @@ class ChunkMaker:
         return {"pool": [pool.key], "chunk": [chunk], "failure": [json.dumps(asdict(failure)) if failure else ""]}
 
     def _context(self, pool: PoolSpec) -> Context:
-        """With a GPU only for augmenters that use one: asking for it would load torch."""
+        """Return the context, with a GPU only if the augmenter uses one: a device query would load torch."""
         use_gpu = self.setup.uses_gpu(pool.augmenter)
         if use_gpu not in self.contexts:
             self.contexts[use_gpu] = self.setup.context(use_gpu)
@@ -228,37 +232,37 @@ class ChunkMaker:
 
 @ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)
 class ProgressMailbox:
-    """What adapters in work said last. It may die and begin anew: nothing but progress is lost."""
+    """An actor with the latest progress of running adaptations. If it restarts, only progress reports are lost."""
 
     def __init__(self) -> None:
-        self.said: dict[str, tuple[int, int, float]] = {}
+        self.reports: dict[str, tuple[int, int, float]] = {}
 
-    def say(self, key: str, step: int, steps: int, loss: float) -> None:
-        """Keep it until it is taken."""
-        self.said[key] = (step, steps, loss)
+    def report(self, key: str, step: int, steps: int, loss: float) -> None:
+        """Store the progress until it is collected."""
+        self.reports[key] = (step, steps, loss)
 
-    def take(self) -> dict[str, tuple[int, int, float]]:
-        """What was said since this was asked last: key -> step, steps, loss."""
-        said, self.said = self.said, {}
-        return said
+    def collect(self) -> dict[str, tuple[int, int, float]]:
+        """Return the progress since the last call: key -> step, steps, loss."""
+        reports, self.reports = self.reports, {}
+        return reports
 
 
 @ray.remote(max_retries=2)
-def _adapt(setup: WorkerSetup, spec: AdapterSpec, heard: ray.actor.ActorHandle) -> Failure | None:
-    """Make an adapter; None, or why it could not be made."""
+def _adapt(setup: WorkerSetup, spec: AdapterSpec, progress: ray.actor.ActorHandle) -> Failure | None:
+    """Make an adapter; return None or why it failed."""
     context = setup.context(setup.uses_gpu(spec.augmenter))
-    return attempt(context, spec, lambda: adapt(context, spec, heard.say.remote))
+    return attempt(context, spec, lambda: adapt(context, spec, progress.report.remote))
 
 
 @ray.remote(max_retries=2)
 def _fidelity(setup: WorkerSetup, spec: FidelitySpec) -> Failure | None:
-    """Measure a pool; None, or why it could not be measured."""
+    """Measure a pool; return None or why it failed."""
     context = setup.context(use_gpu=True)
     return attempt(context, spec, lambda: measure(context, spec))
 
 
 def _finished(work: dict[ray.ObjectRef, str]) -> Iterator[tuple[str, Failure | None]]:
-    """Take out the tasks that have ended: the key of each, and why it failed if it did."""
+    """Remove the finished tasks; yield the key of each and its failure or None."""
     done = ray.wait(list(work), num_returns=len(work), timeout=0)[0] if work else ()
     for reference in done:
         yield work.pop(reference), ray.get(reference)
@@ -266,13 +270,13 @@ def _finished(work: dict[ray.ObjectRef, str]) -> Iterator[tuple[str, Failure | N
 
 @contextmanager
 def quiet_ray_data() -> Iterator[None]:
-    """Keep Ray Data's bars, plans and log off the screen, where the run's own progress is; afterwards as before."""
+    """Silence Ray Data's progress bars, plans and log: the run prints its own progress."""
     context = ray.data.DataContext.get_current()
     before = context.enable_progress_bars, context.print_on_execution_start
     context.enable_progress_bars = context.print_on_execution_start = False
     try:
         with log_levels(logging.CRITICAL, "ray.data"), warnings.catch_warnings():
-            # For `_without_restarts`: the one way to say so that this Ray has; pyproject.toml bounds the version.
+            # For `_without_restarts`: this version of Ray has no other way; pyproject.toml bounds the version.
             warnings.filterwarnings("ignore", message="`ray_remote_args", category=DeprecationWarning)
             yield
     finally:

@@ -1,4 +1,4 @@
-"""Training on Ray Tune: one `Tuner.fit` fed by the board, workers that live on from cell to cell."""
+"""Training on Ray Tune: one `Tuner.fit` fed by the scheduler. Workers are reused from cell to cell."""
 
 from __future__ import annotations
 
@@ -26,40 +26,40 @@ from augbench.stages.decoded_images import DecodedImages, Geometry
 from augbench.stages.train import headline, numbers
 from augbench.storage.store import Store
 
-CELLS_PER_FIT = 5000  # the driver grows by some 20 kB per trial (bench/scale.py); a new fit gives that back
+CELLS_PER_FIT = 5000  # the driver needs some 20 kB per trial (bench/scale.py); a new fit frees them
 
 
 def run_training(
     plan: Plan,
     store: Store,
-    board: Scheduler,
+    scheduler: Scheduler,
     allotment: Allotment,
     real: Mapping[tuple[str, Geometry], Any],
     job: Job,
     tracking: Tracking | None = None,
 ) -> None:
-    """Train every cell that the board hands out; returns when none is left or the board was stopped.
+    """Train every cell that the scheduler hands out, until none is left or the scheduler is stopped.
 
     Args:
         plan: the grid.
-        store: where records go; workers write them themselves, at once.
-        board: what may start.
-        allotment: slots and what each reserves.
-        real: (dataset, geometry) -> reference to its decoded pictures in the object store.
-        job: what a slot does with a cell; `stages.train.train_cell` but in benchmarks.
-        tracking: what hears of each training; None: nobody does.
+        store: where workers write records.
+        scheduler: hands out the cells.
+        allotment: the number of slots and what each reserves.
+        real: (dataset, geometry) -> reference to its decoded images in the object store.
+        job: the function that trains a cell; `stages.train.train_cell` except in benchmarks.
+        tracking: reports trainings to experiment trackers; None: no tracking.
     """
     run_id = f"{plan.grid.name}-{time.time_ns()}"
-    work, dispatch = ray.put(Work(plan, ray.put)), Dispatch(board, tracking)
+    work, dispatch = ray.put(Work(plan, ray.put)), Dispatch(scheduler, tracking)
     try:
-        while board.cells_left:
-            _wait_until(board, lambda: board.ready_count or not board.cells_left)
+        while scheduler.cells_left:
+            _wait_until(scheduler, lambda: scheduler.ready_count or not scheduler.cells_left)
             shared = {
                 "setup": WorkerSetup.of(plan, store),
                 "use_gpu": allotment.train.gpu > 0,
-                "work": [work],  # in lists, references stay references until the worker asks for them
+                "work": [work],  # inside lists, Ray does not resolve references
                 "real": {key: [reference] for key, reference in real.items()},
-                "handout": dispatch.handout,
+                "mailbox": dispatch.mailbox,
                 "job": job,
                 "grid": plan.grid.name,
                 "tracked": tracking is not None,
@@ -71,8 +71,8 @@ def run_training(
             tracking.end()
 
 
-def _wait_until(board: Scheduler, condition: Callable[[], object]) -> None:
-    while not condition() and not board.stopped:
+def _wait_until(scheduler: Scheduler, condition: Callable[[], object]) -> None:
+    while not condition() and not scheduler.stopped:
         time.sleep(0.1)
 
 
@@ -92,7 +92,7 @@ def _fit(run_id: str, allotment: Allotment, shared: dict[str, Any]) -> None:
             ),
             run_config=tune.RunConfig(
                 name="cells",
-                storage_path=scratch,  # Tune's own files are not kept: the store has everything
+                storage_path=scratch,  # Tune's own files are not needed: the store has everything
                 verbose=0,
                 callbacks=[Workers(run_id)],
                 checkpoint_config=tune.CheckpointConfig(checkpoint_frequency=0, checkpoint_at_end=False),
@@ -107,50 +107,50 @@ def _trial_name(trial: tune.experiment.Trial) -> str:
 
 
 class CellTrainable(tune.Trainable):
-    """One slot: a step is a cell. It keeps its process, decoded pictures and GPU context from cell to cell."""
+    """A training slot; each step trains one cell. Process, decoded images and GPU context are reused."""
 
     def setup(self, config: dict[str, Any], shared: dict[str, Any]) -> None:
-        """Once per process."""
-        # A slot that reserves no GPU uses none, and need not load torch to see whether there is one.
+        """Set up the process, once."""
+        # A slot that reserves no GPU uses none: it need not load torch to look for one.
         self.context: Context = shared["setup"].context(shared["use_gpu"])
         self.work: Work = ray.get(shared["work"][0])
-        self.references = shared["real"]  # kept, so that the arrays below stay mapped
+        self.references = shared["real"]  # references keep the arrays below mapped
         real = {key: ray.get(reference[0]) for key, reference in self.references.items()}
-        self.pictures = DecodedImages(self.context.store, real)
+        self.images = DecodedImages(self.context.store, real)
         self.job: Job = shared["job"]
         self.grid: str = shared["grid"]
         self.tracked: bool = shared["tracked"]
-        self.handout: ray.actor.ActorHandle = shared["handout"]
-        self.key: str | None = config["key"]  # of the next cell; None: the handout knows it
+        self.mailbox: ray.actor.ActorHandle = shared["mailbox"]
+        self.key: str | None = config["key"]  # of the next cell; None: ask the mailbox
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
-        """Go on with another trial in this process."""
+        """Continue with another trial in this process."""
         self.config, self.key = new_config, new_config["key"]
         return True
 
     def step(self) -> dict[str, Any]:
-        """The whole cell. An exception is a result too; only a dying process is an error to Tune."""
-        key, self.key = self.key or ray.get(self.handout.take.remote(self.trial_id)), None
-        cell, takes = self.work.of(key, ray.get)
+        """Train a cell. An exception is returned as a result; only a dying process is an error to Tune."""
+        key, self.key = self.key or ray.get(self.mailbox.take.remote(self.trial_id)), None
+        cell, slices = self.work.of(key, ray.get)
         record: dict = {}
         with at_work_on(cell.key):
             failure = attempt(
-                self.context, cell, lambda: record.update(self.job(self.context, self.pictures, cell, takes))
+                self.context, cell, lambda: record.update(self.job(self.context, self.images, cell, slices))
             )
         _free_gpu(self.context.device)
-        # As text: Tune keeps the last result of every trial, and flattens what is nested.
+        # As JSON text: Tune stores the last result of every trial and flattens nested values.
         if failure:
             return {"failure": json.dumps(asdict(failure))}
-        shown = {"numbers": json.dumps(numbers(record))} if self.tracked else {}
-        return {"headline": json.dumps(headline(record)), **shown}
+        tracked = {"numbers": json.dumps(numbers(record))} if self.tracked else {}
+        return {"headline": json.dumps(headline(record)), **tracked}
 
     def __repr__(self) -> str:
-        # What Ray calls the slot, for good: its cells change. It may ask where nothing could be set up.
+        # Ray's permanent name of the slot, so without its cell. Ray may call this although `setup` failed.
         return f"CellTrainable({getattr(self, 'grid', '')})"
 
 
 def _free_gpu(device: str) -> None:
-    """Give the cell's GPU memory back: the process lives on, and others share the device."""
+    """Free the cell's GPU memory: the process stays alive, and others share the device."""
     if device != "cpu":
         import gc
 

@@ -1,4 +1,4 @@
-"""How a run is spread over a cluster: what an adaptation, a generator and a training reserve, and how many of each."""
+"""Resource allotment: what an adaptation, a generator and a training reserve on the cluster, and how many run."""
 
 from __future__ import annotations
 
@@ -14,26 +14,26 @@ from augbench.core.specs import AugmenterSpec
 from augbench.planning.grid import StageResources
 from augbench.planning.plan import Plan
 
-GPU_PER_TRAINING = 0.25  # a ResNet-50 at 224 x 632 and batch 32 leaves room for four on one GPU
-GPU_PER_GENERATOR = 0.5  # and of an adaptation: what one leaves, the trainings beside it may take
+GPU_PER_TRAINING = 0.25  # a ResNet-50 at 224 x 632 and batch 32 fits four times on one GPU
+GPU_PER_GENERATOR = 0.5  # also of an adaptation; trainings on the same GPU may use the rest
 ROUNDING = 1e-6  # Ray counts in ten-thousandths
-ANY = "any"  # kind of GPU
-KIND = "accelerator_type:"  # before the kind of its GPUs, a resource of each machine: Ray finds it out
-SOME = 0.001  # of that resource, as Ray's own option `accelerator_type` takes: it bounds nothing
+ANY = "any"  # setting: any kind of GPU
+KIND = "accelerator_type:"  # prefix of the resource by which Ray marks a node's kind of GPU
+SOME = 0.001  # amount of that resource, as in Ray's option `accelerator_type`: it limits nothing
 
 
 @dataclass(frozen=True)
 class Node:
-    """A machine of the cluster, as Ray counts it."""
+    """The resources of a cluster node, as Ray counts them."""
 
     cpus: float
     gpus: float = 0.0
     memory: float = inf  # bytes
-    kind: str = ""  # of its GPUs, as Ray calls it: A100, T4, ...; "" where Ray does not know
+    kind: str = ""  # of its GPUs, as named by Ray: A100, T4, ...; "" if unknown
 
     @classmethod
     def of(cls, resources: Mapping[str, float]) -> Node:
-        """From what Ray says of a machine."""
+        """Read a node from Ray's resource dict."""
         kinds = sorted(name.removeprefix(KIND) for name in resources if name.startswith(KIND))
         kind = kinds[0] if kinds else ""
         return cls(resources.get("CPU", 0.0), resources.get("GPU", 0.0), resources.get("memory", inf), kind)
@@ -41,23 +41,23 @@ class Node:
 
 @dataclass(frozen=True)
 class Share:
-    """What one worker of a stage reserves, and how many work at once."""
+    """What one worker of a stage reserves, and the number of workers."""
 
     cpu: float
     gpu: float
-    memory: int  # bytes; 0: no promise
+    memory: int  # bytes; 0: none reserved
     workers: int
-    kind: str = ""  # of GPU; "": whichever
+    kind: str = ""  # of GPU; "": any
 
     @property
     def bundle(self) -> dict[str, float]:
-        """As Ray Tune's placement takes it, without what is not reserved."""
+        """A resource bundle of a Ray placement group, without zero amounts."""
         named = {"CPU": self.cpu, "GPU": self.gpu, "memory": self.memory, **self._of_kind}
         return {name: amount for name, amount in named.items() if amount}
 
     @property
     def options(self) -> dict[str, Any]:
-        """As Ray's tasks and Ray Data's actors take it."""
+        """Options of Ray tasks and of Ray Data's actors."""
         custom = {"resources": self._of_kind} if self.kind else {}
         return {"num_cpus": self.cpu, "num_gpus": self.gpu, "memory": self.memory or None, **custom}
 
@@ -72,13 +72,13 @@ class Share:
 
 @dataclass(frozen=True)
 class WorkerLane:
-    """Workers that make adapters or pictures, and for which augmenters they do: those that use a GPU, or not."""
+    """Workers of a stage for augmenters that use a GPU, for those that do not, or for both."""
 
     share: Share
     kinds: frozenset[bool]  # of `Augmenter.uses_gpu`
 
     def serves(self, augmenter: AugmenterSpec) -> bool:
-        """Whether that augmenter's work is done here."""
+        """Whether this lane does the work of that augmenter."""
         return registry.get("augmenters", augmenter.name).uses_gpu in self.kinds
 
 
@@ -86,39 +86,38 @@ class WorkerLane:
 class Allotment:
     """What each stage reserves.
 
-    Augmenters that use no GPU have a lane of their own where the others reserve one: they never wait for it. On a
-    CPU-only cluster neither kind reserves anything by itself: they share the cores with trainings. A generator that
-    reserved whole CPUs could starve, or be starved by, the trainings that wait for its pictures.
+    Augmenters that use no GPU get a lane of their own where others reserve a GPU: they never wait for it. On a
+    CPU-only cluster generators reserve nothing by default and share the cores with trainings: a generator that
+    reserved whole CPUs could starve, or be starved by, the trainings that wait for its images.
     """
 
     train: Share
     adapt: tuple[WorkerLane, ...]  # searches too
     generate: tuple[WorkerLane, ...]
     measure: Share  # fidelity
-    notes: tuple[str, ...] = ()  # what was decided that a person should know
+    notes: tuple[str, ...] = ()  # decisions to print
 
 
 def allot(plan: Plan, nodes: Sequence[Node]) -> Allotment:
-    """From the grid's ``resources`` and the machines of the cluster.
+    """Compute the allotment from the grid's ``resources`` and the nodes of the cluster.
 
     Raises:
-        UserError: not even one training fits, or not one of the workers that it waits for.
+        UserError: not a single training fits, or not a single worker of a stage before it.
     """
     settings = plan.grid.resources
     kind, notes = _one_kind(settings.train, nodes)
-    # Machines in the order in which makers of pictures fill them: what needs no GPU goes where there is none, and the
-    # GPUs that trainings may use come last.
+    # Generators fill nodes in this order: those without a GPU first, and last the GPUs that trainings may use.
     nodes = sorted(nodes, key=lambda node: (node.gpus > 0 and node.kind == kind != "", int(node.gpus)))
     kinds = {key: plan.library.augmenter(pool.augmenter).uses_gpu for key, pool in plan.pools.items()}
     learning = {kinds[key] for key, pool in plan.pools.items() if plan.adapter(pool) or plan.search(pool)}
     generate, beside_generators = _fitted("generate", _lanes(settings.generate, nodes, kinds.values()), nodes)
     adapt, beside_adapters = _fitted("adapt", _lanes(settings.adapting, nodes, learning), nodes)
     train = _train_share(plan, any(node.gpus for node in nodes), kind)
-    slots = min(_place(rooms, train, train.workers) for rooms in (beside_generators, beside_adapters))
+    slots = min(_place(capacities, train, train.workers) for capacities in (beside_generators, beside_adapters))
     if slots < 1:
         raise UserError(
             f"no training fits: it reserves {train} beside {sum(lane.share.workers for lane in generate)} generators, "
-            f"and the machines of the cluster have {_all_words(nodes)}: lower resources.train or threads_per_cell"
+            f"and the machines of the cluster have {_describe_all(nodes)}: lower resources.train or threads_per_cell"
         )
     train = replace(train, workers=slots)
     measure = max((lane.share for lane in generate), key=lambda share: share.gpu, default=train)
@@ -126,9 +125,9 @@ def allot(plan: Plan, nodes: Sequence[Node]) -> Allotment:
 
 
 def _one_kind(settings: StageResources, nodes: Sequence[Node]) -> tuple[str, tuple[str, ...]]:
-    """The kind of GPU that trainings run on, and a note where that was decided here.
+    """Choose the kind of GPU for trainings; return it with a note if it was not set by the grid.
 
-    Kinds round differently, so cells that one table compares should not be spread over several.
+    Kinds of GPU round differently, so the cells of one table should run on a single kind.
     """
     if settings.accelerator or settings.gpu == 0:
         return ("" if settings.accelerator in (ANY, None) else settings.accelerator), ()
@@ -141,13 +140,13 @@ def _one_kind(settings: StageResources, nodes: Sequence[Node]) -> tuple[str, tup
     chosen = max(sorted(filter(None, gpus)), key=lambda kind: gpus[kind])
     others = ", ".join(f"{gpus[kind]} x {kind or 'others'}" for kind in sorted(gpus) if kind != chosen)
     return chosen, (
-        f"Trainings run on {chosen} alone, not on {others}: what a table compares is made on one kind of GPU "
+        f"Trainings run on {chosen} alone, not on {others}: all cells of a table use one kind of GPU "
         "(resources.train.accelerator names another, or 'any').",
     )
 
 
 def _train_share(plan: Plan, gpus: bool, kind: str) -> Share:
-    """Of a training, and the most that could go on at once."""
+    """Return the share of a training, with the maximum number of concurrent trainings."""
     settings = plan.grid.resources.train
     threads = max(protocol.threads_per_cell for protocol in plan.grid.protocols)
     cpu = threads if settings.cpu is None else settings.cpu
@@ -157,7 +156,7 @@ def _train_share(plan: Plan, gpus: bool, kind: str) -> Share:
 
 
 def _lanes(settings: StageResources, nodes: Sequence[Node], kinds: Iterable[bool]) -> list[WorkerLane]:
-    """A lane for each kind of augmenter that occurs; one for both where they reserve the same."""
+    """Return a lane per kind of augmenter (with or without a GPU), or a single one if both reserve the same."""
     shares = {uses_gpu: _maker_share(settings, nodes, uses_gpu) for uses_gpu in sorted(set(kinds), reverse=True)}
     if len(set(shares.values())) == 1:
         return [WorkerLane(share, frozenset(shares)) for share in set(shares.values())]
@@ -165,7 +164,7 @@ def _lanes(settings: StageResources, nodes: Sequence[Node], kinds: Iterable[bool
 
 
 def _maker_share(settings: StageResources, nodes: Sequence[Node], uses_gpu: bool) -> Share:
-    """Of a worker that adapts or generates, for augmenters of one kind."""
+    """Return the share of a worker that adapts or generates, for augmenters of one kind."""
     cpu = settings.cpu or 0.0
     kind = settings.accelerator if uses_gpu and settings.accelerator not in (ANY, None) else ""
     cpus = sum(node.cpus for node in nodes)
@@ -176,20 +175,20 @@ def _maker_share(settings: StageResources, nodes: Sequence[Node], uses_gpu: bool
     return Share(cpu, gpu, settings.memory or 0, workers, kind)
 
 
-# -- what fits
+# -- placement
 
 
 @dataclass
 class _Capacity:
-    """What is free on a machine."""
+    """The free resources of a node."""
 
     cpus: float
-    gpus: list[float]  # of each GPU: a share of one must lie on one
+    gpus: list[float]  # free part of each GPU: a fractional share must fit on one
     memory: float
     kind: str
 
-    def takes(self, share: Share) -> bool:
-        """Reserve it, if it fits."""
+    def reserve(self, share: Share) -> bool:
+        """Reserve a share if it fits; return whether it does."""
         whole = share.gpu >= 1
         fitting = [i for i, free in enumerate(self.gpus) if free >= min(share.gpu, 1) - ROUNDING] if share.gpu else []
         needed = round(share.gpu) if whole else int(share.gpu > 0)
@@ -197,7 +196,7 @@ class _Capacity:
             return False
         if share.cpu > self.cpus + ROUNDING or share.memory > self.memory or len(fitting) < needed:
             return False
-        for i in sorted(fitting, key=lambda i: self.gpus[i])[:needed]:  # the fullest that fits, as Ray packs
+        for i in sorted(fitting, key=lambda i: self.gpus[i])[:needed]:  # the fullest GPU that fits, as Ray packs
             self.gpus[i] -= min(share.gpu, 1)
         self.cpus -= share.cpu
         self.memory -= share.memory
@@ -207,40 +206,40 @@ class _Capacity:
 def _fitted(
     stage: str, lanes: Iterable[WorkerLane], nodes: Sequence[Node]
 ) -> tuple[tuple[WorkerLane, ...], list[_Capacity]]:
-    """Each lane with as many of its workers as fit, and what they leave.
+    """Limit each lane to the workers that fit; return the lanes and the remaining capacities.
 
     Raises:
-        UserError: not one worker of a lane fits; it would wait for ever.
+        UserError: not a single worker of a lane fits; it would wait forever.
     """
-    rooms = [_Capacity(node.cpus, [1.0] * int(node.gpus), node.memory, node.kind) for node in nodes]
+    capacities = [_Capacity(node.cpus, [1.0] * int(node.gpus), node.memory, node.kind) for node in nodes]
     fitted = []
     for lane in lanes:
-        placed = _place(rooms, lane.share, lane.share.workers)
+        placed = _place(capacities, lane.share, lane.share.workers)
         if not placed:
             raise UserError(
                 f"no worker that is to {stage} fits: it reserves {lane.share}, and the machines of the cluster have "
-                f"{_all_words(nodes)}: lower resources.{stage}"
+                f"{_describe_all(nodes)}: lower resources.{stage}"
             )
         fitted.append(replace(lane, share=replace(lane.share, workers=placed)))
-    return tuple(fitted), rooms
+    return tuple(fitted), capacities
 
 
-def _place(rooms: Sequence[_Capacity], share: Share, most: int) -> int:
-    """How many of at most ``most`` workers fit; they are reserved."""
+def _place(capacities: Sequence[_Capacity], share: Share, most: int) -> int:
+    """Reserve up to ``most`` workers; return how many fit."""
     if not share.bundle:
         return most
     placed = 0
-    for room in rooms:
-        while placed < most and room.takes(share):
+    for capacity in capacities:
+        while placed < most and capacity.reserve(share):
             placed += 1
     return placed
 
 
-def _all_words(nodes: Sequence[Node]) -> str:
-    each = Counter(_words(node) for node in nodes)
-    return "; ".join(f"{words} ({number} times)" if number > 1 else words for words, number in sorted(each.items()))
+def _describe_all(nodes: Sequence[Node]) -> str:
+    each = Counter(_describe(node) for node in nodes)
+    return "; ".join(f"{text} ({number} times)" if number > 1 else text for text, number in sorted(each.items()))
 
 
-def _words(node: Node) -> str:
+def _describe(node: Node) -> str:
     memory = "" if isinf(node.memory) else f", {node.memory / 1e9:.3g} GB"
     return f"{node.cpus:g} CPUs, {node.gpus:g} GPUs{f' ({node.kind})' if node.kind else ''}{memory}"

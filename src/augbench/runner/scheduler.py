@@ -1,7 +1,7 @@
-"""The board: what of a plan waits, may start, runs, is done. Shared by generation and training, without Ray.
+"""The scheduler: which units of a plan wait, are ready, run or are done. Generation and training share it, without Ray.
 
-A cell may start the moment the chunks it takes are committed. The board also holds the leases, so that a second driver
-on the same store works on other cells and pools, and its finished work is noticed.
+A cell is ready as soon as the chunks of its pool slices are committed. The scheduler also holds the leases: a second
+driver on the same store works on other cells and pools, and its finished work is noticed.
 """
 
 from __future__ import annotations
@@ -22,31 +22,31 @@ from augbench.runner.worker import Failure
 from augbench.storage.leases import Leases
 from augbench.storage.store import Store
 
-ATTEMPTS = 3  # times a cell is started when its worker dies under it, in one run
-LOOK_INTO = 16  # pools of another driver whose chunks are listed at each look: they take turns
+ATTEMPTS = 3  # starts of a cell per run, if its workers die
+LOOK_INTO = 16  # pools of other drivers whose chunks are listed per check, in rotation
 
 Of = Callable[[AugmenterSpec], bool]
-"""Which augmenters' work is asked for."""
+"""A filter of augmenters."""
 
 
 class Scheduler:
-    """Thread-safe. Methods named ``*_next`` hand out work, the others report what became of it."""
+    """Thread-safe state of a run. Methods ``next_*`` hand out work, the others report its outcome."""
 
     def __init__(self, plan: Plan, remaining: Remaining, store: Store, leases: Leases) -> None:
         self.plan = plan
         self.store = store
-        self._claims = LeaseCache(leases)
+        self._lease_cache = LeaseCache(leases)
         self.total = len(plan.cells)
         self.done = remaining.done
         self.trained = 0  # by this driver, in this run
         self.failures: dict[str, str] = {}  # key of a cell, pool or adapter -> one line
-        self.user_error = False  # a failure that the user can mend
-        self.blocked: Counter[str] = Counter()  # key of what failed -> cells that wait for it in vain
+        self.user_error = False  # whether the user can fix one of the failures
+        self.blocked: Counter[str] = Counter()  # key of a failed unit -> cells that it blocks
         self.chunks_total = len(remaining.chunks)
         self.chunks_done = 0
         self.last: tuple[str, dict] | None = None  # the cell finished last and its headline
         self.stopped = False
-        self.fatal: StoreError | None = None  # the store is out of reach: why, in one line
+        self.fatal: StoreError | None = None  # why the store is out of reach
         self.on_change: Callable[[], None] = lambda: None
         self._lock = threading.RLock()
         self._chunks: dict[str, list[int]] = defaultdict(list)  # pool key -> chunks still to make
@@ -55,7 +55,7 @@ class Scheduler:
             self._chunks[pool.key].append(chunk)
         self.adapters = {adapter.key: adapter for adapter in remaining.adapters}
         self.adapters_total = len(self.adapters)
-        self.learning: dict[str, tuple[int, int, float]] = {}  # key of an adapter or search in work: step, steps, loss
+        self.learning: dict[str, tuple[int, int, float]] = {}  # running adapter or search: step, steps, loss
         self.searches = {search.key: search for search in remaining.searches}
         self.searches_total = len(self.searches)
         learns = self.adapters or self.searches
@@ -68,17 +68,17 @@ class Scheduler:
         self._ready: deque[str] = deque()
         self._running: dict[str, int] = {}  # cell key -> attempt
         self._attempts: Counter[str] = Counter()
-        self._blocks = Blocks(remaining.cells, store, self._claims)
+        self._blocks = Blocks(remaining.cells, store, self._lease_cache)
         for cell in remaining.cells:
             self._place(cell)
 
     def _place(self, cell: Cell) -> None:
-        """Put a cell where it belongs: ready, or waiting for chunks."""
+        """Queue a cell as ready or as waiting for chunks."""
         missing = {
-            (take.pool.key, chunk)
-            for take in self.plan.needs[cell.key]
-            for chunk in self._chunks.get(take.pool.key, ())
-            if chunk < take.chunks
+            (pool_slice.pool.key, chunk)
+            for pool_slice in self.plan.needs[cell.key]
+            for chunk in self._chunks.get(pool_slice.pool.key, ())
+            if chunk < pool_slice.chunks
         }
         if missing:
             self._missing[cell.key] = missing
@@ -90,13 +90,13 @@ class Scheduler:
     # -- cells
 
     def next_cell(self) -> tuple[Cell, tuple[PoolSlice, ...]] | None:
-        """A cell that may start now, or None. Its block's lease is held from here until the block is done."""
+        """Return a ready cell or None. The lease of its block is held until the block is done."""
         with self._lock, self._or_stop():
             self._ready.extend(self._blocks.returned())
             while self._ready and not self.stopped:
                 key = self._ready.popleft()
                 cell = self.plan.by_key[key]
-                if not self._blocks.take(cell):
+                if not self._blocks.acquire(cell):
                     continue
                 if self._blocks.made_elsewhere(key):
                     self.done += 1
@@ -109,20 +109,20 @@ class Scheduler:
 
     @property
     def ready_count(self) -> int:
-        """Cells that could start now."""
+        """The number of ready cells."""
         with self._lock, self._or_stop():
             self._ready.extend(self._blocks.returned())
         return len(self._ready)
 
     @property
     def cells_left(self) -> bool:
-        """Whether any cell still waits, may start, runs, or is worked on elsewhere."""
+        """Whether any cell still waits, is ready, runs, or is held by another driver."""
         with self._lock:
             here = self._missing or self._ready or self._running
             return not self.stopped and bool(here or self._blocks.any_elsewhere)
 
     def cell_done(self, key: str, headline: dict) -> None:
-        """A cell's record is in the store."""
+        """Note that a cell's record is in the store."""
         with self._lock:
             self._running.pop(key, None)
             self.done += 1
@@ -132,7 +132,7 @@ class Scheduler:
         self.on_change()
 
     def cell_failed(self, key: str, failure: Failure) -> None:
-        """A cell raised; its failure record is in the store."""
+        """Note that a cell raised; its failure record is in the store."""
         with self._lock:
             self._running.pop(key, None)
             self._fail(key, failure)
@@ -140,7 +140,7 @@ class Scheduler:
         self.on_change()
 
     def cell_lost(self, key: str) -> None:
-        """The worker died under a cell. It starts again, unless that happened `ATTEMPTS` times."""
+        """Note that the worker of a cell died. The cell is queued again, at most `ATTEMPTS` times."""
         with self._lock, self._or_stop():
             self._running.pop(key, None)
             if committed(self.store, [key]):  # it died after its last write
@@ -159,7 +159,7 @@ class Scheduler:
         self._blocks.leave(self.plan.by_key[key])
 
     def _fail(self, key: str, failure: Failure) -> None:
-        if failure.fatal:  # the unit is not to blame
+        if failure.fatal:  # not the fault of the unit
             self._end(StoreError(failure.line))
             return
         self.failures[key] = failure.line
@@ -167,7 +167,7 @@ class Scheduler:
 
     @contextlib.contextmanager
     def _or_stop(self) -> Iterator[None]:
-        """Where the store is out of reach the run ends; the driver raises `fatal` when everything has come to rest."""
+        """End the run if the store is out of reach; the driver raises `fatal` once all workers have stopped."""
         try:
             yield
         except StoreError as error:
@@ -181,18 +181,18 @@ class Scheduler:
 
     @property
     def pools_left(self) -> bool:
-        """Whether anything is left to do for pools or with them."""
+        """Whether any search, adapter, chunk or measurement is left."""
         with self._lock:
             return not self.stopped and bool(self.searches or self.adapters or self._chunks or self.fidelity)
 
     def next_searches(self) -> list[SearchSpec]:
-        """Searches to make now; another driver's are left to it, and looked at again every `LOOK_AGAIN` seconds."""
+        """Return the searches that are ready. Those of other drivers are checked again every `LOOK_AGAIN` seconds."""
         with self._lock, self._or_stop():
-            self._claims.look()
+            self._lease_cache.look()
             ready = []
             for key, spec in list(self.searches.items()):
-                is_new = key not in self._claims
-                if self._claims.obtain(key):
+                is_new = key not in self._lease_cache
+                if self._lease_cache.obtain(key):
                     if is_new and self.store.has("searches", key):
                         self.search_done(key)
                     else:
@@ -201,35 +201,36 @@ class Scheduler:
         return []
 
     def search_done(self, key: str) -> None:
-        """What was searched for is decided: the adapter may be learned."""
+        """Note that a search is decided: its adapter is ready."""
         with self._lock:
             self.searches.pop(key, None)
             self.learning.pop(key, None)
-            self._claims.release(key)
+            self._lease_cache.release(key)
         self.on_change()
 
     def search_failed(self, key: str, failure: Failure) -> None:
-        """A search could not be made: its adapter, and the pools that need it, fail with it."""
+        """Note that a search failed, and with it its adapter and the pools that need it."""
         with self._lock:
             spec = self.searches.pop(key)
             self.learning.pop(key, None)
             self._fail(key, failure)
-            self._claims.release(key)
+            self._lease_cache.release(key)
             self.adapters.pop(spec.adapter.key, None)
             self._drop_pools_of(spec.adapter, key)
 
     def _searched_for(self) -> set[str]:
-        """Keys of the adapters, learned or not, whose settings are not chosen yet."""
+        """Return the keys of the adapters whose search is not decided yet."""
         return {search.adapter.key for search in self.searches.values()}
 
     def next_adapters(self, most: int | None = None, of: Of = lambda augmenter: True) -> list[AdapterSpec]:
-        """Adapters to make now; another driver's are left to it, and looked at again every `LOOK_AGAIN` seconds.
+        """Return the adapters that are ready. Those of other drivers are checked again every `LOOK_AGAIN` seconds.
 
-        No more than ``most`` at once, those in work among them: what is not begun is left to other drivers, too. Only
-        ``of`` some augmenters.
+        Args:
+            most: upper limit, running ones included: other drivers may start the rest.
+            of: a filter of augmenters.
         """
         with self._lock, self._or_stop():
-            self._claims.look()
+            self._lease_cache.look()
             self._take_over_adapters()
             waiting, ready = self._searched_for(), []
             for key, spec in list(self.adapters.items()):
@@ -237,8 +238,8 @@ class Scheduler:
                     continue
                 if len(ready) == most:
                     break
-                is_new = key not in self._claims
-                if self._claims.obtain(key):
+                is_new = key not in self._lease_cache
+                if self._lease_cache.obtain(key):
                     if is_new and self.store.has_adapter(spec):
                         self.adapter_done(key)
                     else:
@@ -247,86 +248,89 @@ class Scheduler:
         return []
 
     def _take_over_adapters(self) -> None:
-        """Every now and then, note which adapters that are not ours another driver has made: by one listing."""
-        theirs = {key for key in self.adapters if key not in self._claims}
-        if theirs and self._claims.due("adapters"):
+        """If due, note the adapters that other drivers have made, by one listing."""
+        theirs = {key for key in self.adapters if key not in self._lease_cache}
+        if theirs and self._lease_cache.due("adapters"):
             for key in self.store.keys("adapters") & theirs:
                 if self.store.has_adapter(self.adapters[key]):
                     self.adapter_done(key)
 
     def adapter_at(self, key: str, step: int, steps: int, loss: float) -> None:
-        """How far a learning adapter is, or the one that a search learns."""
+        """Note the progress of a running adapter or search."""
         with self._lock:
             if key in self.adapters or key in self.searches:
                 self.learning[key] = (step, steps, loss)
         self.on_change()
 
     def adapter_done(self, key: str) -> None:
-        """The adapter is in the store."""
+        """Note that an adapter is in the store."""
         with self._lock:
             self.adapters.pop(key, None)
             self.learning.pop(key, None)
-            self._claims.release(key)
+            self._lease_cache.release(key)
         self.on_change()
 
     def adapter_failed(self, key: str, failure: Failure) -> None:
-        """An adapter could not be made: the pools that need it fail with it."""
+        """Note that an adapter failed, and with it the pools that need it."""
         with self._lock:
             spec = self.adapters.pop(key)
             self.learning.pop(key, None)
             self._fail(key, failure)
-            self._claims.release(key)
+            self._lease_cache.release(key)
             self._drop_pools_of(spec, key)
 
     def next_chunks(self, of: Of = lambda augmenter: True) -> list[tuple[PoolSpec, int]]:
-        """All chunks that can be made now, oldest need first: adapter at hand, lease ours, not made elsewhere.
+        """Return all chunks that are ready, oldest need first: adapter made, lease acquired, not made elsewhere.
 
-        Only ``of`` some augmenters. Of pools that another driver has, only some are looked into, and not at each call.
+        Of the pools of other drivers only some are listed, and not at each call.
+
+        Args:
+            of: a filter of augmenters.
         """
         with self._or_stop():
             with self._lock:
-                self._claims.look()
+                self._lease_cache.look()
                 waiting = self._searched_for() | self.adapters.keys()
-                # Nobody makes chunks without the adapter.
+                # Chunks need the adapter.
                 keys = [key for key in self._chunks if self._adapter_keys.get(key) not in waiting]
                 pools = [pool for key in keys if of((pool := self._pools[key]).augmenter)]
-                elsewhere = self._claims.in_turn(keys, LOOK_INTO)
+                elsewhere = self._lease_cache.in_turn(keys, LOOK_INTO)
             for key in elsewhere:  # cells may wait for chunks that another driver makes
                 self._take_over_chunks(self._pools[key])
             units: list[tuple[PoolSpec, int]] = []
-            for pool in pools:  # without the lock: a question takes time on a remote store, and trainings go on
+            for pool in pools:  # without the lock: requests to a remote store are slow, and trainings go on
                 if self.stopped:
                     return []
-                if self._claims.obtain(pool.key):
-                    self._take_over_chunks(pool)  # what a driver before us committed since we planned
+                if self._lease_cache.obtain(pool.key):
+                    self._take_over_chunks(pool)  # committed by another driver since this run was planned
                     with self._lock:
                         units += [(pool, chunk) for chunk in self._chunks.get(pool.key, ())]
                         if pool.key not in self._chunks:  # all made, or dropped meanwhile
-                            self._claims.release(pool.key)
+                            self._lease_cache.release(pool.key)
             return units
         return []
 
     def _take_over_chunks(self, pool: PoolSpec) -> None:
-        there = self.store.chunks(pool)
+        committed_chunks = self.store.chunks(pool)
         with self._lock:
-            for chunk in there & set(self._chunks.get(pool.key, ())):
+            for chunk in committed_chunks & set(self._chunks.get(pool.key, ())):
                 self.chunk_done(pool.key, chunk)
 
     @property
     def chunks_left(self) -> bool:
-        """Whether any chunk is still to be made."""
+        """Whether any chunk is missing."""
         with self._lock:
             return not self.stopped and bool(self._chunks)
 
     def chunks_left_of(self, of: Of) -> bool:
-        """Whether any chunk of some augmenters is still to be made."""
+        """Return whether any chunk of these augmenters is missing."""
         with self._lock:
             return not self.stopped and any(of(self._pools[key].augmenter) for key in self._chunks)
 
     def chunk_done(self, pool_key: str, chunk: int) -> None:
-        """A chunk is committed: cells that waited for it alone may start."""
+        """Note that a chunk is committed: cells that waited only for it become ready."""
         with self._lock:
-            if chunk not in self._chunks.get(pool_key, ()):  # its pool failed meanwhile, or it was seen in the store
+            if chunk not in self._chunks.get(pool_key, ()):  # its pool has failed, or it was already seen in the store
                 return
             self.chunks_done += 1
             for key in self._waiting.pop((pool_key, chunk), ()):
@@ -340,12 +344,12 @@ class Scheduler:
             self._chunks[pool_key].remove(chunk)
             if not self._chunks[pool_key]:
                 del self._chunks[pool_key]
-                self._claims.release(pool_key)
+                self._lease_cache.release(pool_key)
             self._measurements.note(pool_key, self._chunks.get(pool_key, ()))
         self.on_change()
 
     def chunk_failed(self, pool_key: str, failure: Failure) -> None:
-        """A chunk could not be made: the cells that need the pool's missing chunks are blocked."""
+        """Note that a chunk failed: the cells that need missing chunks of its pool are blocked."""
         with self._lock:
             if pool_key in self._chunks:
                 self._fail(pool_key, failure)
@@ -364,16 +368,16 @@ class Scheduler:
                 if self._missing.pop(key, None) is not None:
                     self.blocked[culprit] += 1
                     self._leave_block(key)
-        self._claims.release(pool_key)
+        self._lease_cache.release(pool_key)
 
     # -- fidelity
 
     def next_fidelity(self) -> list[FidelitySpec]:
-        """Pools to compare with real defects now: those whose pictures are all there. Each is handed out once."""
+        """Return the measurements whose chunks are all committed, each of them once."""
         with self._lock, self._or_stop():
             found = []
-            for spec in self._measurements.take():
-                if self.store.has("fidelity", spec.key):  # by another driver; one more would have been harmless
+            for spec in self._measurements.take_ready():
+                if self.store.has("fidelity", spec.key):  # made by another driver
                     self.fidelity_done(spec.key)
                 else:
                     found.append(spec)
@@ -381,20 +385,20 @@ class Scheduler:
         return []
 
     def fidelity_done(self, key: str) -> None:
-        """The record is in the store."""
+        """Note that a measurement is in the store."""
         with self._lock:
             self.fidelity.pop(key, None)
         self.on_change()
 
     def fidelity_failed(self, key: str, failure: Failure) -> None:
-        """A pool could not be measured: no cell waits for that."""
+        """Note that a measurement failed; no cell waits for it."""
         with self._lock:
             self.fidelity.pop(key, None)
             self._fail(key, failure)
         self.on_change()
 
     def stop(self) -> None:
-        """Hand out nothing more."""
+        """Stop handing out work."""
         with self._lock:
             self.stopped = True
         self.on_change()

@@ -1,4 +1,4 @@
-"""`--track`: which experiment trackers a run reports its trainings to, checked before anything starts."""
+"""`--track`: the experiment trackers of a run, checked before anything starts."""
 
 from __future__ import annotations
 
@@ -14,32 +14,32 @@ LIBRARIES = {"tensorboard": "tensorboardX", "mlflow": "mlflow", "wandb": "wandb"
 
 @dataclass(frozen=True)
 class Tracker:
-    """One tool, and where its runs go."""
+    """An experiment tracker and its destination."""
 
     tool: str  # of `LIBRARIES`
     where: str | None = None  # tensorboard: a folder; mlflow: a URI; wandb: a project. None: see `runner.tune_tracking`
 
     @classmethod
     def of(cls, text: str) -> Tracker:
-        """From ``tool`` or ``tool=where``.
+        """Parse ``tool`` or ``tool=where``.
 
         Raises:
-            UserError: there is no such tool, or nothing stands behind the ``=``.
+            UserError: there is no such tool, or nothing follows the ``=``.
         """
         tool, given, where = text.partition("=")
         if tool not in LIBRARIES:
-            raise UserError(f"--track '{tool}' is none that is known{did_you_mean(tool, LIBRARIES)}")
+            raise UserError(f"--track '{tool}' is not known{did_you_mean(tool, LIBRARIES)}")
         if given and not where.strip():
-            raise UserError(f"--track '{text}' says no place: leave the = out, or say one")
+            raise UserError(f"--track '{text}' has no destination: leave the = out, or give one")
         return cls(tool, where.strip() or None)
 
 
 def trackers_of(texts: Sequence[str], executor: str) -> tuple[Tracker, ...]:
-    """The trackers of a run.
+    """Parse and check the trackers of a run.
 
     Raises:
-        UserError: one is not known or given twice, its library is missing, or the run is without Ray Tune, whose
-            callbacks they are.
+        UserError: a tracker is unknown or given twice, its library is missing, or the run does not use Ray Tune,
+            whose callbacks report to it.
     """
     trackers = tuple(map(Tracker.of, texts))
     for tool in {tracker.tool for tracker in trackers}:

@@ -1,5 +1,7 @@
-"""What Ray Tune runs, made known to it. Trainings and searches start in different threads, and its registry is not
-made for two at once."""
+"""Registration of trainables with Ray Tune.
+
+Trainings and searches start in different threads, and Tune's registry is not thread-safe.
+"""
 
 from __future__ import annotations
 
@@ -11,19 +13,19 @@ from ray import tune
 
 _lock = threading.Lock()
 _numbers = itertools.count()
-NOTHING = {"memory": 1}  # bytes: Tune wants a trial to reserve something, and CPUs may all be taken by others
+MINIMAL = {"memory": 1}  # bytes: Tune requires a trial to reserve something, and all CPUs may be in use
 
 
 def registered(trainable: Any, shared: dict[str, Any], bundle: dict[str, float]) -> str:
-    """The name by which a `tune.Tuner` finds the trainable.
+    """Register a trainable; return the name by which a `tune.Tuner` finds it.
 
     Args:
         trainable: a function of ``config`` and ``shared``, or a class whose ``setup`` takes them.
-        shared: what all trials get, through the object store.
-        bundle: what a trial reserves, as Ray calls it: ``CPU``, ``GPU``; {}: next to nothing.
+        shared: passed to all trials through the object store.
+        bundle: the resources that a trial reserves, such as ``CPU`` and ``GPU``; {}: `MINIMAL`.
     """
     with _lock:
         name = f"augbench-{next(_numbers)}"
         given = tune.with_parameters(trainable, shared=shared)
-        tune.register_trainable(name, tune.with_resources(given, tune.PlacementGroupFactory([bundle or NOTHING])))
+        tune.register_trainable(name, tune.with_resources(given, tune.PlacementGroupFactory([bundle or MINIMAL])))
     return name

@@ -1,9 +1,9 @@
-"""Which slot is at which cell: what Ray Tune asks the driver while it trains, and what it tells it.
+"""Assign cells to Tune trials, and report their results to the scheduler.
 
-To Tune a trial is a cell, and a trial that ends leaves its worker to the next. But if Tune is still starting a worker
-for that one, it kills it: a grid of short cells would run on the first worker alone, and no lost worker would ever be
-replaced. So while any worker comes up, a trial does not end with its cell but goes on with another, of which `Mailbox`
-tells its worker.
+A trial is one cell, and the worker of a finished trial is reused for the next one. But if Tune is still starting a
+worker for that trial, it kills the new worker: a grid of short cells would run on the first worker only, and lost
+workers would never be replaced. So while workers are still starting, a trial processes further cells instead of ending.
+Its worker gets their keys from `Mailbox`.
 """
 
 from __future__ import annotations
@@ -29,28 +29,28 @@ from augbench.runner.tune_tracking import Tracking
 from augbench.runner.worker import Failure
 from augbench.storage.unit_logs import UnitLog
 
-_open: dict[str, Dispatch] = {}  # by run id: Tune pickles what it calls back, and a board has locks
+_open: dict[str, Dispatch] = {}  # by run id: Tune pickles its callbacks, and a scheduler has locks
 
 
 class Dispatch:
-    """Hands the board's cells to trials, and tells the board, and trackers where there are any, what became of them."""
+    """Hands cells to trials and reports their results to the scheduler and to trackers, if any."""
 
-    def __init__(self, board: Scheduler, tracking: Tracking | None = None, handout: Any = None) -> None:
+    def __init__(self, scheduler: Scheduler, tracking: Tracking | None = None, mailbox: Any = None) -> None:
         """
         Args:
-            board: what may start.
-            tracking: what hears of each training; None: nobody does.
-            handout: the actor through which workers hear of further cells; None: a new one, on this machine.
+            scheduler: hands out the cells.
+            tracking: reports trainings to experiment trackers; None: no tracking.
+            mailbox: the actor that passes further cells to workers; None: a new one on this node.
         """
-        self.board, self.tracking = board, tracking
-        self.handout = _handout() if handout is None else handout
-        self._coming: set[str] = set()  # trials that have no worker yet
+        self.scheduler, self.tracking = scheduler, tracking
+        self.mailbox = _mailbox() if mailbox is None else mailbox
+        self._starting: set[str] = set()  # trials that have no worker yet
         self._at: dict[str, tuple[str, str]] = {}  # trial -> key of its cell, name of the attempt
         self._numbers = itertools.count()
 
     @contextlib.contextmanager
     def named(self, run_id: str) -> Iterator[None]:
-        """What Tune calls back finds it by that name within."""
+        """Register the dispatch under a run id, by which Tune's callbacks find it."""
         _open[run_id] = self
         try:
             yield
@@ -58,44 +58,44 @@ class Dispatch:
             del _open[run_id]
 
     def suggest(self, trial_id: str) -> str | None:
-        """The key of a new trial's cell; None: nothing is ready."""
-        unit = self.board.next_cell()
+        """Return the key of the cell of a new trial; None if no cell is ready."""
+        unit = self.scheduler.next_cell()
         if unit is None:
             return None
-        self._coming.add(trial_id)
+        self._starting.add(trial_id)
         return unit[0].key
 
     def started(self, trial: tune.experiment.Trial) -> None:
-        """A trial has a worker."""
-        self._coming.discard(trial.trial_id)
+        """Note that a trial has a worker."""
+        self._starting.discard(trial.trial_id)
         self._begin(trial.trial_id, trial.config["key"])
 
     def ended(self, trial_id: str, outcome: dict[str, Any]) -> None:
-        """A trial's cell is over, well or not."""
+        """Report the result or failure of a trial's cell."""
         key, attempt = self._at.pop(trial_id)
         if self.tracking is not None:
             self.tracking.ended(attempt, outcome.get("numbers"))
         if "failure" in outcome:
-            self.board.cell_failed(key, Failure(**json.loads(outcome["failure"])))
+            self.scheduler.cell_failed(key, Failure(**json.loads(outcome["failure"])))
         else:
-            self.board.cell_done(key, json.loads(outcome["headline"]))
+            self.scheduler.cell_done(key, json.loads(outcome["headline"]))
 
     def goes_on(self, trial_id: str) -> bool:
-        """Whether a trial whose cell is over goes on with another; if so its worker is told which."""
-        unit = self.board.next_cell() if self._coming else None
+        """Return whether a trial continues with another cell; if so, send its key to the worker."""
+        unit = self.scheduler.next_cell() if self._starting else None
         if unit is None:
             return False
         key = unit[0].key
         self._begin(trial_id, key)
-        self.handout.give.remote(trial_id, key)
+        self.mailbox.give.remote(trial_id, key)
         return True
 
     def lost(self, trial: tune.experiment.Trial) -> None:
-        """A trial's worker died, or could not be set up."""
-        self._coming.discard(trial.trial_id)
+        """Note that a trial's worker died or could not be set up."""
+        self._starting.discard(trial.trial_id)
         key, attempt = self._at.pop(trial.trial_id, (trial.config["key"], None))
-        _note_loss(self.board, key, trial)
-        self.board.cell_lost(key)
+        _note_loss(self.scheduler, key, trial)
+        self.scheduler.cell_lost(key)
         if self.tracking is not None and attempt:
             self.tracking.ended(attempt, None)
 
@@ -106,34 +106,34 @@ class Dispatch:
             self.tracking.started(attempt, key)
 
 
-def _handout() -> Any:
-    """An actor on this machine: with another one it could be lost."""
+def _mailbox() -> Any:
+    """Start the mailbox actor on this node: on another one it could be lost with the node."""
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
     return Mailbox.options(scheduling_strategy=here).remote()
 
 
-def _note_loss(board: Scheduler, key: str, trial: tune.experiment.Trial) -> None:
-    """In the cell's log: what Ray knows of it. On screen it would be a traceback for each death that does no harm."""
-    # Not by `trial.get_error()`: it reads a copy of this file, which Tune makes now and then.
-    told = Path(trial.error_file).read_text(encoding="utf-8") if trial.error_file else "Ray does not say why"
-    log = UnitLog(board.store.files, board.store.log_name(key))
-    log.say(f"=== the worker of this cell was lost:\n{told}")
+def _note_loss(scheduler: Scheduler, key: str, trial: tune.experiment.Trial) -> None:
+    """Write Ray's error to the cell's log. On the console it would be a traceback for each harmless loss."""
+    # Not by `trial.get_error()`: it reads a copy of this file that Tune makes only at intervals.
+    error = Path(trial.error_file).read_text(encoding="utf-8") if trial.error_file else "Ray gives no reason"
+    log = UnitLog(scheduler.store.files, scheduler.store.log_name(key))
+    log.say(f"=== the worker of this cell was lost:\n{error}")
     log.close()
 
 
 @ray.remote(num_cpus=0)
 class Mailbox:
-    """Tells the worker of a trial which cell to go on with."""
+    """An actor that passes further cells to the workers of trials."""
 
     def __init__(self) -> None:
         self._cells: dict[str, asyncio.Future[str]] = defaultdict(lambda: asyncio.get_running_loop().create_future())
 
     async def give(self, trial_id: str, key: str) -> None:
-        """The next cell of that trial."""
+        """Set the key of the next cell of a trial."""
         self._cells[trial_id].set_result(key)
 
     async def take(self, trial_id: str) -> str:
-        """Returns when there is one."""
+        """Wait for the key of the next cell of a trial."""
         try:
             return await self._cells[trial_id]
         finally:
@@ -141,53 +141,53 @@ class Mailbox:
 
 
 class ReadyCells(Searcher):
-    """Hands a cell to Tune the moment its pools are committed; None while nothing is ready."""
+    """A Tune searcher that suggests ready cells."""
 
     def __init__(self, run_id: str) -> None:
         super().__init__(metric="done", mode="max")
         self.run_id = run_id
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
-        """The next cell's key, None = ask again, FINISHED = nothing is left."""
+        """Return the key of the next cell; None: none is ready yet; FINISHED: none is left."""
         dispatch = _open[self.run_id]
         if key := dispatch.suggest(trial_id):
             return {"key": key}
-        return None if dispatch.board.cells_left else Searcher.FINISHED
+        return None if dispatch.scheduler.cells_left else Searcher.FINISHED
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
-        """Nothing to learn from: what became of a cell is told by `CellByCell`."""
+        """Do nothing: `CellByCell` reports results."""
 
     def save(self, checkpoint_path: str) -> None:
-        """Nothing to save: resuming is planning again."""
+        """Do nothing: a run resumes by planning again."""
 
     def restore(self, checkpoint_path: str) -> None:
-        """Nothing to restore."""
+        """Do nothing, see `save`."""
 
 
 class CellByCell(FIFOScheduler):
-    """Each result is that of a whole cell: tells it, and decides whether the trial ends."""
+    """A Tune scheduler that reports the result of each cell and decides whether the trial ends."""
 
     def __init__(self, run_id: str) -> None:
         super().__init__()
         self.run_id = run_id
 
     def on_trial_result(self, tune_controller: Any, trial: tune.experiment.Trial, result: dict[str, Any]) -> str:
-        """STOP: the worker is free for the next trial."""
+        """Report a cell's result; return STOP if the worker is free for the next trial."""
         dispatch = _open[self.run_id]
         dispatch.ended(trial.trial_id, result)
         return TrialScheduler.CONTINUE if dispatch.goes_on(trial.trial_id) else TrialScheduler.STOP
 
 
 class Workers(Callback):
-    """Tells of each worker that took up a trial, and of those that were lost."""
+    """A Tune callback that reports started trials and lost workers."""
 
     def __init__(self, run_id: str) -> None:
         self.run_id = run_id
 
     def on_trial_start(self, iteration: int, trials: list, trial: tune.experiment.Trial, **info: Any) -> None:
-        """A worker, new or free again, has the trial."""
+        """Report that a new or reused worker has the trial."""
         _open[self.run_id].started(trial)
 
     def on_trial_error(self, iteration: int, trials: list, trial: tune.experiment.Trial, **info: Any) -> None:
-        """A worker died, or could not be set up: an exception in a cell comes back as a result."""
+        """Report a worker that died or could not be set up; exceptions in a cell are results instead."""
         _open[self.run_id].lost(trial)

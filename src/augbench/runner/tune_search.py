@@ -21,49 +21,49 @@ from augbench.runner.worker import Failure, WorkerSetup, attempt
 from augbench.stages.context import Context
 from augbench.stages.search import arm_rows, arms_to_run, decide, run_arm
 
-_boards: dict[str, Scheduler] = {}  # by the store's URL: one driver fills it, and searches of one run follow each other
+_schedulers: dict[str, Scheduler] = {}  # by store URL: a run has one search thread at a time
 
 
 class SearchThread(threading.Thread):
-    """Makes these searches, and tells the board. What it could not do at all is in `error` afterwards."""
+    """A thread that runs searches for a scheduler. An exception that ends it is kept in `error`."""
 
     def __init__(
         self,
         specs: Sequence[SearchSpec],
         setup: WorkerSetup,
-        board: Scheduler,
+        scheduler: Scheduler,
         allotment: Allotment,
-        heard: ray.actor.ActorHandle,
+        progress: ray.actor.ActorHandle,
     ) -> None:
         super().__init__(name="searching", daemon=True)
         self.specs = {spec.key: spec for spec in specs}
-        self.setup, self.board, self.allotment, self.heard = setup, board, allotment, heard
+        self.setup, self.scheduler, self.allotment, self.progress = setup, scheduler, allotment, progress
         self.error: BaseException | None = None
 
     def run(self) -> None:
-        """All arms, then what they decide."""
-        _boards[self.setup.store] = self.board
+        """Run all arms, then decide each search."""
+        _schedulers[self.setup.store] = self.scheduler
         try:
             context = self.setup.context(use_gpu=False)
             failed = self._run_arms(context)
             for key, spec in self.specs.items():
-                if self.board.stopped:
+                if self.scheduler.stopped:
                     return
-                # In the driver's process, where others speak and print too.
+                # Not the whole process: other threads of the driver log and print too.
                 if failure := failed.get(key) or attempt(
                     context, spec, partial(decide, context, spec), whole_process=False
                 ):
-                    self.board.search_failed(key, failure)
+                    self.scheduler.search_failed(key, failure)
                 else:
-                    self.board.search_done(key)
-        except BaseException as error:  # the generation thread hands it to the main thread
+                    self.scheduler.search_done(key)
+        except BaseException as error:  # the generation thread passes it to the main thread
             self.error = error
-            self.board.stop()
+            self.scheduler.stop()
         finally:
-            del _boards[self.setup.store]
+            del _schedulers[self.setup.store]
 
     def _run_arms(self, context: Context) -> dict[str, Failure]:
-        """Every arm that is not in the store, as trials; returns why searches failed."""
+        """Run every arm that is not in the store as a trial; return the failures by search."""
         failed: dict[str, Failure] = {}
         for lane in self.allotment.adapt:
             specs = {key: spec for key, spec in self.specs.items() if lane.serves(spec.adapter.augmenter)}
@@ -79,7 +79,7 @@ class SearchThread(threading.Thread):
         ]
         if not arms:
             return {}
-        shared = {"setup": self.setup, "specs": self.specs, "heard": self.heard}
+        shared = {"setup": self.setup, "specs": self.specs, "progress": self.progress}
         trainable = registered(_arm, shared, share.bundle)
         with tempfile.TemporaryDirectory(prefix="augbench-tune-") as scratch:
             tuner = tune.Tuner(
@@ -103,7 +103,7 @@ class SearchThread(threading.Thread):
 
 
 def _failures(results: tune.ResultGrid) -> dict[str, Failure]:
-    """Search -> why an arm of it failed."""
+    """Return the first failure of an arm of each failed search."""
     found: dict[str, Failure] = {}
     for result in results:
         if result.error is not None:
@@ -115,18 +115,18 @@ def _failures(results: tune.ResultGrid) -> dict[str, Failure]:
 
 
 class _SchedulerStops(tune.Stopper):
-    """Ends the search where the run ends. Tune pickles it, and a board has locks, so it finds the board by a name."""
+    """Ends a search with the run. Finds the scheduler by name: Tune pickles the stopper, and a scheduler has locks."""
 
     def __init__(self, name: str) -> None:
         self.name = name
 
     def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
-        """No trial is stopped for its results."""
+        """Never stop a trial for its results."""
         return False
 
     def stop_all(self) -> bool:
-        """Asked all the time."""
-        return self.name in _boards and _boards[self.name].stopped
+        """Return whether the run was stopped."""
+        return self.name in _schedulers and _schedulers[self.name].stopped
 
 
 def _trial_name(trial: tune.experiment.Trial) -> str:
@@ -135,12 +135,12 @@ def _trial_name(trial: tune.experiment.Trial) -> str:
 
 
 def _arm(config: dict[str, Any], shared: dict[str, Any]) -> None:
-    """One trial. An exception is a result too; only a dying process is an error to Tune."""
+    """Run an arm as a trial. An exception is returned as a result; only a dying process is an error to Tune."""
     unit = config["unit"]
     spec, setup = shared["specs"][unit["search"]], shared["setup"]
     context: Context = setup.context(setup.uses_gpu(spec.adapter.augmenter))
     number = unit["arm"]
     with at_work_on(f"{spec.key}, arm {number}"):
-        work = partial(run_arm, context, spec, number, shared["heard"].say.remote)
+        work = partial(run_arm, context, spec, number, shared["progress"].report.remote)
         failure = attempt(context, spec, work, part=number)
     tune.report({"failure": asdict(failure)} if failure else {"done": True})

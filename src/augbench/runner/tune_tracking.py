@@ -1,7 +1,7 @@
-"""Reports trainings to experiment trackers by Ray Tune's own callbacks: one run for each cell, named by its key.
+"""Report trainings to experiment trackers through Ray Tune's callbacks: one run per cell, named by its key.
 
-What Tune knows of a trial is a key and a line of JSON, so that the driver stays small over many cells. The callbacks
-get something else in its place: what a cell is, as parameters, and what its record says, as numbers.
+To Tune a trial is only a key and a line of JSON, so that the driver stays small over many cells. The callbacks get a
+stand-in for the trial: the cell as parameters, and its record as numbers.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ from augbench.planning.plan import Plan
 from augbench.runner.trackers import Tracker
 
 PROJECT = "augbench"  # of W&B
-UPLOAD_SECONDS = 120  # that W&B may take when the run is over
-FOLDER = "runs/tensorboard"  # of TensorBoard; a folder for each grid is in it
+UPLOAD_SECONDS = 120  # W&B's time limit for uploads at the end of the run
+FOLDER = "runs/tensorboard"  # of TensorBoard; has a folder per grid
 BRIEF = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2", "MLFLOW_HTTP_REQUEST_TIMEOUT": "10"}
-"""Where they are not set: the run waits while a tracker is told something, and the library is patient for minutes."""
+"""Defaults: a run waits for each report, and MLflow would retry for minutes."""
 HELP = {
     "tensorboard": "give a folder that can be written, --track tensorboard=DIR",
     "mlflow": "check its URI, --track mlflow=URI or MLFLOW_TRACKING_URI",
@@ -35,7 +35,7 @@ HELP = {
 
 
 class Run:
-    """A training as a tracker's callback wants it: what it reads of a trial of Tune."""
+    """A training with the attributes of a Tune trial that the callbacks read."""
 
     def __init__(self, trial_id: str, cell: Cell, grid: str, folder: Path) -> None:
         self.trial_id = trial_id  # another for each attempt
@@ -45,7 +45,7 @@ class Run:
         self.local_path = str(folder)
 
     def init_local_path(self) -> None:
-        """Make the folder for the callback's files."""
+        """Create the folder for the callback's files."""
         Path(self.local_path).mkdir(parents=True, exist_ok=True)
 
     def __str__(self) -> str:
@@ -53,7 +53,7 @@ class Run:
 
 
 def params_of(cell: Cell, grid: str) -> dict[str, Any]:
-    """What a cell is, as flat values; what it has not, such as a fold where there is an official split, is absent."""
+    """Return a cell as flat values, without those that are None, such as the fold of an official split."""
     params = {
         "key": cell.key,
         "grid": grid,
@@ -73,75 +73,80 @@ def params_of(cell: Cell, grid: str) -> dict[str, Any]:
 
 
 class Tracking:
-    """The trackers of a run. One that fails on the way is left out from then on: no training is lost for it."""
+    """The trackers of a run. A tracker that fails is not used any more; no training fails for it."""
 
-    def __init__(self, trackers: Sequence[Tracker], plan: Plan, say: Callable[[str], None]) -> None:
-        """Begin with each tracker, so that wrong addresses and missing rights are known before anything is made.
+    def __init__(self, trackers: Sequence[Tracker], plan: Plan, report: Callable[[str], None]) -> None:
+        """Set up each tracker, so that wrong addresses and missing rights are found before any work starts.
 
         Raises:
             UserError: a tracker cannot be used.
         """
-        self._plan, self._say = plan, say
+        self._plan, self._report = plan, report
         self._loggers: dict[Tracker, LoggerCallback] = {}
-        self._runs: dict[str, dict[Tracker, Run]] = {}  # by attempt, those that go on
-        self._for_now = ExitStack()
-        # They would print into the run's progress.
-        self._for_now.enter_context(log_levels(logging.ERROR, "ray.air.integrations", "mlflow"))
-        self._for_now.enter_context(default_variables(BRIEF))
+        self._runs: dict[str, dict[Tracker, Run]] = {}  # running ones, by attempt
+        self._overrides = ExitStack()
+        # Their logs would disturb the progress bars.
+        self._overrides.enter_context(log_levels(logging.ERROR, "ray.air.integrations", "mlflow"))
+        self._overrides.enter_context(default_variables(BRIEF))
         for tracker in trackers:
             try:
                 self._loggers[tracker] = logger = _logger(tracker, plan.grid.name)
                 logger.setup()
-            except Exception as error:  # of three libraries, their clients and servers
-                self._for_now.close()
+            except Exception as error:  # three libraries raise many types
+                self._overrides.close()
                 raise UserError(f"--track {tracker.tool}: {_line(error)}: {HELP[tracker.tool]}") from error
 
     def started(self, attempt: str, key: str) -> None:
-        """A training of that cell began, under a name that no other attempt has."""
+        """Report the start of a training; ``attempt`` is a unique name."""
         cell, grid = self._plan.by_key[key], self._plan.grid.name
         runs = self._runs[attempt] = {}
         for tracker in self._loggers:
             folder = _folder(tracker, grid)
-            own = folder / cell.key if tracker.tool == "tensorboard" else folder  # it shows folders as runs
+            own = folder / cell.key if tracker.tool == "tensorboard" else folder  # TensorBoard shows folders as runs
             runs[tracker] = Run(attempt, cell, grid, own)
-        self._tell(attempt, lambda logger, run: logger.log_trial_start(run))
+        self._notify(attempt, lambda logger, run: logger.log_trial_start(run))
 
     def ended(self, attempt: str, numbers: str | None) -> None:
-        """A training is over; ``numbers``: what `stages.train.numbers` says of its record, as JSON. None: it failed."""
+        """Report the end of a training.
+
+        Args:
+            attempt: as in `started`.
+            numbers: `stages.train.numbers` of its record, as JSON; None: it failed.
+        """
         if numbers is not None:
             result = {**json.loads(numbers), "training_iteration": 1}
-            self._tell(attempt, lambda logger, run: logger.log_trial_result(1, run, result))
+            self._notify(attempt, lambda logger, run: logger.log_trial_result(1, run, result))
         self._end(attempt, failed=numbers is None)
 
     def end(self) -> None:
-        """The run is over: trainings that were broken off have failed; wait for what is on its way."""
+        """End the run: report interrupted trainings as failed, and wait for pending uploads."""
         for attempt in list(self._runs):
             self._end(attempt, failed=True)
         for tracker, logger in list(self._loggers.items()):
             self._attempt(tracker, lambda logger=logger: logger.on_experiment_end(trials=[]))
-        self._for_now.close()
+        self._overrides.close()
 
     def _end(self, attempt: str, failed: bool) -> None:
-        self._tell(attempt, lambda logger, run: logger.log_trial_end(run, failed=failed))
+        self._notify(attempt, lambda logger, run: logger.log_trial_end(run, failed=failed))
         self._runs.pop(attempt, None)
 
-    def _tell(self, attempt: str, what: Callable[[LoggerCallback, Any], None]) -> None:
+    def _notify(self, attempt: str, call: Callable[[LoggerCallback, Any], None]) -> None:
         for tracker, run in self._runs.get(attempt, {}).items():
             if logger := self._loggers.get(tracker):
-                self._attempt(tracker, lambda logger=logger, run=run: what(logger, run))
+                self._attempt(tracker, lambda logger=logger, run=run: call(logger, run))
 
     def _attempt(self, tracker: Tracker, action: Callable[[], None]) -> None:
         try:
             action()
-        except Exception as error:  # Tune would end the run
+        except Exception as error:  # if it were raised, Tune would end the run
             del self._loggers[tracker]
-            self._say(f"--track {tracker.tool}: {_line(error)}. Nothing more is reported there; the run goes on.")
+            self._report(f"--track {tracker.tool}: {_line(error)}. Nothing more is reported there; the run goes on.")
 
 
 def _logger(tracker: Tracker, grid: str) -> LoggerCallback:
-    """Ray's callback of that tool. Its module imports the tool, so it is imported here."""
+    """Create Ray's callback of a tool. Its module imports the tool, so it is imported here."""
     if tracker.tool == "tensorboard":
-        _folder(tracker, grid).mkdir(parents=True, exist_ok=True)  # or the first training would find that it cannot be
+        _folder(tracker, grid).mkdir(parents=True, exist_ok=True)  # fail now rather than at the first training
         return TBXLoggerCallback()
     if tracker.tool == "mlflow":
         from ray.air.integrations.mlflow import MLflowLoggerCallback
@@ -149,14 +154,14 @@ def _logger(tracker: Tracker, grid: str) -> LoggerCallback:
         return MLflowLoggerCallback(tracking_uri=tracker.where, experiment_name=grid)
     from ray.air.integrations.wandb import WandbLoggerCallback
 
-    # A process of its own on this machine talks to W&B for each training; it may have another environment.
+    # A separate process per training talks to W&B; its environment may differ.
     mode = {"mode": os.environ["WANDB_MODE"]} if os.environ.get("WANDB_MODE") else {}
     project = tracker.where or os.environ.get("WANDB_PROJECT") or PROJECT
     return WandbLoggerCallback(project=project, group=grid, upload_timeout=UPLOAD_SECONDS, **mode)
 
 
 def _folder(tracker: Tracker, grid: str) -> Path:
-    """Where the callback puts files of its own on this machine."""
+    """Return the folder for the callback's files on this machine."""
     if tracker.tool == "tensorboard":
         return Path(tracker.where or f"{FOLDER}/{grid}").absolute()
     return Path(os.environ.get("WANDB_DIR") or ".").absolute()

@@ -1,4 +1,4 @@
-"""What a worker process, anywhere in the cluster, is set up with: plain names, nothing pickled from a script."""
+"""Setup of a worker process anywhere in the cluster, from plain values only: nothing of a script is pickled."""
 
 from __future__ import annotations
 
@@ -23,46 +23,46 @@ from augbench.storage.store import Store
 
 Unit = SearchSpec | AdapterSpec | PoolSpec | FidelitySpec | Cell
 Job = Callable[[Context, DecodedImages, Cell, tuple[PoolSlice, ...]], dict]
-"""What a training slot does with a cell: `stages.train.train_cell`, but in benchmarks."""
+"""The function that trains a cell: `stages.train.train_cell`, except in benchmarks."""
 
 
 @dataclass(frozen=True)
 class WorkerSetup:
-    """Enough to make a `Context` in another process."""
+    """What another process needs to make a `Context`."""
 
     store: str
     datasets: Mapping[str, tuple[str, Mapping[str, Any]]]
-    plugin_files: Mapping[str, bytes]  # path on the driver's machine -> text: other machines may not have the file
+    plugin_files: Mapping[str, bytes]  # path on the driver's machine -> source: other machines may lack the file
     save_weights: bool
     git_sha: str | None
 
     @classmethod
     def of(cls, plan: Plan, store: Store) -> WorkerSetup:
-        """Of this run."""
+        """Create the setup of a run."""
         return cls(store.url, plan.library.settings, registry.loaded_files(), plan.grid.save_weights, git_sha())
 
     def uses_gpu(self, augmenter: AugmenterSpec) -> bool:
-        """Whether that augmenter can use a GPU."""
+        """Return whether an augmenter can use a GPU."""
         self._load_plugins()
         return registry.get("augmenters", augmenter.name).uses_gpu
 
     def context(self, use_gpu: bool) -> Context:
-        """The context in this process."""
+        """Create the context of this process."""
         self._load_plugins()
         device = best_device() if use_gpu else "cpu"
         if device == "cuda":
-            os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # repeatable matrix products
+            os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # reproducible matrix products
         store, library = Store(self.store, look=False), Library(self.datasets)
-        return Context(store, library, device, self.save_weights, self.git_sha, _place())
+        return Context(store, library, device, self.save_weights, self.git_sha, _ray_worker())
 
     def _load_plugins(self) -> None:
         for file, text in self.plugin_files.items():
             registry.load_text(file, text)
 
 
-def _place() -> str:
-    """This process as Ray calls it; "" without Ray."""
-    ray = sys.modules.get("ray")  # not imported for that: inline does without
+def _ray_worker() -> str:
+    """Return Ray's node and worker id of this process; "" without Ray."""
+    ray = sys.modules.get("ray")  # not imported here: inline runs do not need it
     if ray is None or not ray.is_initialized():
         return ""
     here = ray.get_runtime_context()
@@ -71,24 +71,27 @@ def _place() -> str:
 
 @dataclass(frozen=True)
 class Failure:
-    """What an exception becomes on its way to the driver: plain values, since not every exception can travel."""
+    """An exception as plain values for the driver: not every exception can be pickled."""
 
     line: str
-    by_user: bool  # the user can mend it
-    fatal: bool = False  # the store is out of reach: nothing could be committed any more
+    by_user: bool  # the user can fix it
+    fatal: bool = False  # the store is out of reach: nothing can be committed
 
     @classmethod
     def of(cls, error: BaseException) -> Failure:
-        """Of an exception."""
+        """Create the failure of an exception."""
         return cls(_one_line(error), isinstance(error, UserError), isinstance(error, StoreError))
 
 
 def attempt(
     context: Context, spec: Unit, work: Callable[[], object], part: int | None = None, whole_process: bool = True
 ) -> Failure | None:
-    """Do the work of one unit; None, or why it failed: one bad unit is recorded and never stops a sweep.
+    """Do the work of one unit and record its failure: a failed unit never stops a sweep.
 
-    What is said meanwhile goes into the unit's log, see `stages.log_capture`, which explains the other arguments.
+    Logging and output go into the unit's log; see `stages.log_capture` for ``part`` and ``whole_process``.
+
+    Returns:
+        None, or why the work failed.
     """
     try:
         with unit_log(context, spec.key, part, whole_process):
@@ -100,10 +103,10 @@ def attempt(
 
 
 def _one_line(error: BaseException) -> str:
-    """An exception as one line: a user's error as it is, any other with its type and the place it came from."""
+    """Format an exception as one line: a `UserError` as it is, others with type, file and line number."""
     text = " ".join(str(error).split())
     if isinstance(error, UserError):
         return text
     frames = traceback.extract_tb(error.__traceback__)
-    place = f" ({Path(frames[-1].filename).name}, line {frames[-1].lineno})" if frames else ""
-    return f"{type(error).__name__}: {text}{place}"
+    location = f" ({Path(frames[-1].filename).name}, line {frames[-1].lineno})" if frames else ""
+    return f"{type(error).__name__}: {text}{location}"

@@ -1,1 +1,1 @@
-"""Each job's whole story, top to bottom, without Ray."""
+"""The stages of a run (adapt, search, generate, fidelity, train), each readable top to bottom and free of Ray."""

@@ -1,4 +1,4 @@
-"""The adapt job: let an augmenter learn from what it may see, and commit its adapter."""
+"""The adapt stage: let an augmenter learn from its training view, and commit the adapter."""
 
 from __future__ import annotations
 
@@ -16,32 +16,32 @@ from augbench.stages.context import Context, chosen_augmenter, one_thread
 from augbench.stages.provenance import device_name, versions
 from augbench.storage.store import ADAPTER_MARKER, Store, json_bytes
 
-SAY_EVERY = 1.0  # seconds
-LOG_EVERY = 10.0  # seconds: a log is read later
-Say = Callable[[str, int, int, float], None]
-"""Told the adapter's key, the step, the number of steps and the loss."""
+REPORT_INTERVAL = 1.0  # seconds between progress reports
+LOG_INTERVAL = 10.0  # seconds between log lines
+ReportProgress = Callable[[str, int, int, float], None]
+"""Called with the adapter's key, the step, the number of steps and the loss."""
 log = logging.getLogger(__name__)
 
 
-def adapt(context: Context, spec: AdapterSpec, say: Say = lambda *progress: None) -> None:
-    """Make one adapter. Its folder appears in the store whole, with ``adapter.json`` in it, or not at all.
+def adapt(context: Context, spec: AdapterSpec, report_progress: ReportProgress = lambda *progress: None) -> None:
+    """Make one adapter. Its folder is committed atomically, with ``adapter.json`` in it.
 
-    ``say`` hears of its progress, at most every `SAY_EVERY` seconds and at the last step.
+    ``report_progress`` is called at most every `REPORT_INTERVAL` seconds, and at the last step.
 
     Raises:
-        UserError: the view cannot serve it.
+        UserError: the view lacks what the augmenter needs.
     """
     started = time.perf_counter()
     augmenter, search = chosen_augmenter(context, spec)
     view = context.library.view(spec.data, spec.shots, spec.draw, augmenter.reads(spec.shots or 0))
-    with tempfile.TemporaryDirectory(prefix="augbench-adapt-") as scratch:
-        made = Path(scratch) / "adapter"
-        made.mkdir()
+    with tempfile.TemporaryDirectory(prefix="augbench-adapt-") as temporary:
+        folder = Path(temporary) / "adapter"
+        folder.mkdir()
         scratch = context.store.files.scratch_folder(spec.key)
         shared = SharedParts(context.store)
-        room = AdaptContext(scratch, shared, context.device, Throttled(spec.key, say))
+        adapt_context = AdaptContext(scratch, shared, context.device, Throttled(spec.key, report_progress))
         with one_thread(augmenter.uses_gpu, context.device):
-            learned = augmenter.adapt(view, made, derive_seed("adapt", spec.augmenter.name), room)
+            learned = augmenter.adapt(view, folder, derive_seed("adapt", spec.augmenter.name), adapt_context)
         record = {
             "key": spec.key,
             "spec": spec.as_dict(),
@@ -55,22 +55,22 @@ def adapt(context: Context, spec: AdapterSpec, say: Say = lambda *progress: None
                 "versions": versions(),
             },
         }
-        (made / ADAPTER_MARKER).write_bytes(json_bytes(record))
-        context.store.files.commit_folder(made, context.store.name("adapters", spec.key), ADAPTER_MARKER)
+        (folder / ADAPTER_MARKER).write_bytes(json_bytes(record))
+        context.store.files.commit_folder(folder, context.store.name("adapters", spec.key), ADAPTER_MARKER)
     shutil.rmtree(scratch, ignore_errors=True)
     context.store.clear_failure(spec.key)
-    log.info("learned and committed in %.2f s", time.perf_counter() - started)
+    log.info("adapted and committed in %.2f s", time.perf_counter() - started)
 
 
 class SharedParts:
-    """The store's shared parts, and what making them took here: so much of an adapter's time serves others too."""
+    """Shared parts of the store, with the time spent making them here, which serves other adapters too."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
-        self.seconds: dict[str, float] = {}  # key -> seconds of making it here; 0 where it was there
+        self.seconds: dict[str, float] = {}  # key -> seconds spent making it here; 0 where it existed
 
     def __call__(self, key: str, make: Callable[[Path], None]) -> Path:
-        """As `Store.shared`."""
+        """Return the folder of a shared part, as `Store.shared` does."""
         self.seconds.setdefault(key, 0.0)
 
         def timed(folder: Path) -> None:
@@ -82,17 +82,17 @@ class SharedParts:
 
 
 class Throttled:
-    """Passes progress on, but not every step of it."""
+    """Report and log progress at most once per interval."""
 
-    def __init__(self, key: str, say: Say) -> None:
-        self.key, self.say, self.last, self.logged = key, say, 0.0, 0.0
+    def __init__(self, key: str, report_progress: ReportProgress) -> None:
+        self.key, self.report_progress, self.reported, self.logged = key, report_progress, 0.0, 0.0
 
     def __call__(self, step: int, steps: int, loss: float) -> None:
-        """Progress of a learning augmenter."""
+        """Receive the progress of an augmenter's `adapt`."""
         now = time.monotonic()
-        if now - self.last > SAY_EVERY or step == steps:
-            self.last = now
-            self.say(self.key, step, steps, loss)
-        if now - self.logged > LOG_EVERY or step == steps:
+        if now - self.reported > REPORT_INTERVAL or step == steps:
+            self.reported = now
+            self.report_progress(self.key, step, steps, loss)
+        if now - self.logged > LOG_INTERVAL or step == steps:
             self.logged = now
             log.info("step %d of %d: loss %.4f", step, steps, loss)

@@ -1,4 +1,4 @@
-"""What every job works with."""
+"""Context of a worker process, shared by all stages."""
 
 from __future__ import annotations
 
@@ -23,17 +23,19 @@ class Context:
     library: Library
     device: str = "cpu"  # a torch device
     save_weights: bool = False
-    git_sha: str | None = None  # of the code, read when the run started: the tree may change while it goes on
-    place: str = ""  # in a cluster, in words
-    loaded: dict = field(default_factory=dict)  # the augmenter that is loaded right now, see jobs.generate
-    extractors: dict = field(default_factory=dict)  # the feature extractor that is loaded right now
+    git_sha: str | None = None  # of the code when the run started: the tree may change during a run
+    place: str = ""  # description of the worker in a cluster, for logs
+    loaded: dict = field(default_factory=dict)  # the loaded augmenter, see `stages.generate`
+    extractors: dict = field(default_factory=dict)  # the loaded feature extractor
 
 
 def chosen_augmenter(context: Context, spec: AdapterSpec) -> tuple[Augmenter, dict[str, Any] | None]:
-    """The augmenter of an adapter or a pool, with the settings that its search chose; and the search's record.
+    """Return the augmenter of an adapter with the settings its quality search chose, and the search's record.
+
+    The record is None for an augmenter without a search.
 
     Raises:
-        UserError: it needs a search that has not been made.
+        UserError: the search it needs is not in the store.
     """
     augmenter = context.library.augmenter(spec.augmenter)
     if not augmenter.candidates():
@@ -47,10 +49,10 @@ def chosen_augmenter(context: Context, spec: AdapterSpec) -> tuple[Augmenter, di
 
 @contextmanager
 def one_thread(computes: bool, device: str) -> Iterator[None]:
-    """One thread for what computes with torch on a CPU: sums, and so pictures, depend on their number.
+    """Limit torch to one thread on a CPU, as rounding, and so images, depends on the number of threads.
 
-    It is what Ray gives to a worker that reserves no more; what is made inline must be the same. More generators, not
-    more threads, use more cores.
+    A Ray worker with one CPU has one thread; the inline executor must give the same result. Cores are used by more
+    workers, not by more threads.
     """
     if device != "cpu" or not computes:
         yield
@@ -66,10 +68,10 @@ def one_thread(computes: bool, device: str) -> Iterator[None]:
 
 
 def loaded_extractor(context: Context, name: str) -> Extractor:
-    """The feature extractor of that name, loaded once per process; only the last one stays.
+    """Return a feature extractor by name. Each process holds the last one.
 
     Raises:
-        UserError: there is none, or its weights cannot be had.
+        UserError: it is unknown, or its weights are not available.
     """
     if name not in context.extractors:
         context.extractors.clear()
@@ -78,7 +80,7 @@ def loaded_extractor(context: Context, name: str) -> Extractor:
 
 
 def best_device() -> str:
-    """``cuda`` where a GPU is visible to this process, else ``cpu``."""
+    """Return ``cuda`` where a GPU is visible to this process, else ``cpu``."""
     import torch
 
     return "cuda" if torch.cuda.is_available() else "cpu"

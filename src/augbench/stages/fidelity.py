@@ -1,7 +1,7 @@
-"""The fidelity job: how close a pool is to real defects, how varied it is, and whether it copies what it learned from.
+"""The fidelity stage: how close a pool is to real defects, how diverse it is, and whether it copies training images.
 
-Pictures are compared with the defective pictures of the test split: nothing is learned from them and nothing is chosen
-by them, whatever the augmenter. They enter no training, so this shows nothing to a classifier either.
+The reference are the defect images of the test split. No augmenter and no choice of settings sees them, and the
+measurement affects no classifier.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ log = logging.getLogger(__name__)
 
 
 def measure(context: Context, spec: FidelitySpec) -> dict[str, Any]:
-    """Measure the first pictures of a pool and commit the record. Returns it.
+    """Measure the first images of a pool and commit the record. Returns the record.
 
     Raises:
-        UserError: the extractor or the pictures cannot be had.
+        UserError: the extractor or the images are not available.
     """
     started = time.perf_counter()
     library, pool = context.library, spec.pool
@@ -41,7 +41,7 @@ def measure(context: Context, spec: FidelitySpec) -> dict[str, Any]:
     shots = library.shots(pool.data, pool.shots, pool.draw)
     real = images_of(library, pool.data, unseen)
     learned = images_of(library, pool.data, shots)
-    made = _pool_pictures(context, spec)
+    made = _pool_images(context, spec)
     with one_thread(True, context.device):
         extractor = loaded_extractor(context, spec.extractor)
         size = extractor.size(aspect_of(real))
@@ -64,7 +64,7 @@ def measure(context: Context, spec: FidelitySpec) -> dict[str, Any]:
         },
         "provenance": {
             "seconds": time.perf_counter() - started,
-            "seconds_per_picture": _seconds_per_picture(context, spec),
+            "seconds_per_picture": _seconds_per_image(context, spec),
             "device": device_name(context.device),
             "git_sha": context.git_sha,
             "versions": versions(),
@@ -72,13 +72,13 @@ def measure(context: Context, spec: FidelitySpec) -> dict[str, Any]:
     }
     context.store.write_json("fidelity", spec.key, record)
     context.store.clear_failure(spec.key)
-    counts = f"{len(made)} pictures against {len(real)} real defects, {len(learned)} shots"
+    counts = f"{len(made)} images against {len(real)} real defects, {len(learned)} shots"
     log.info("KID %s, FID %s by %s: %s", found["kid"], found["fid"], spec.extractor, counts)
     return record
 
 
 def compare(real: np.ndarray, made: np.ndarray, name: str) -> dict[str, Any]:
-    """The measures on features N,D, as JSON values; ``name`` seeds the bootstrap. What cannot be is None."""
+    """Return the measures of features N,D as JSON values; ``name`` seeds the bootstrap. Undefined ones are None."""
     return {
         "kid": measures.kid(real, made),
         "kid_interval": list(measures.kid_interval(real, made, rng("fidelity", name))),
@@ -91,7 +91,7 @@ def compare(real: np.ndarray, made: np.ndarray, name: str) -> dict[str, Any]:
 def kid_by_class(
     real: np.ndarray, real_labels: np.ndarray, made: np.ndarray, made_labels: np.ndarray
 ) -> dict[str, float]:
-    """KID within each class that has two pictures on both sides."""
+    """Return KID within each class that has at least two images on both sides."""
     found = {}
     for label in sorted(set(made_labels)):
         sides = real[real_labels == label], made[made_labels == label]
@@ -101,26 +101,26 @@ def kid_by_class(
 
 
 def images_of(library: Library, data: DataSpec, rows: pd.DataFrame) -> list[np.ndarray]:
-    """The real pictures of rows of a dataset's table, each H,W,3 uint8."""
+    """Read the images of rows of a dataset's table, each H,W,3 uint8."""
     dataset = library.dataset(data.alias)
     return [dataset.read_image(row) for row in rows.to_dict("records")]
 
 
-def _pool_pictures(context: Context, spec: FidelitySpec) -> list[np.ndarray]:
-    """The first pictures of the pool, each H,W,3 uint8."""
+def _pool_images(context: Context, spec: FidelitySpec) -> list[np.ndarray]:
+    """Read the first images of the pool, each H,W,3 uint8."""
     store, pool = context.store, spec.pool
     names: Sequence[str] = [store.image_name(pool, index) for index in range(spec.pictures)]
     found = []
     for name, data in zip(names, store.files.read_many(names), strict=True):
         if data is None:
-            raise UserError(f"pool picture '{store.files.where(name)}' is missing: {FIX_HINT}")
+            raise UserError(f"pool image '{store.files.where(name)}' is missing: {FIX_HINT}")
         found.append(decode_rgb(data, store.files.where(name)))
     return found
 
 
-def _seconds_per_picture(context: Context, spec: FidelitySpec) -> float:
-    """Of generating: what was learned before, and searched, is not in it."""
+def _seconds_per_image(context: Context, spec: FidelitySpec) -> float:
+    """Return the seconds of generation per image, without adaptation and search."""
     store = context.store
     names = [store.chunk_provenance_name(spec.pool, chunk) for chunk in range(spec.chunks)]
-    made = [store.parsed(name) for name in names]
-    return sum(one["seconds"] for one in made) / sum(one["pictures"] for one in made)
+    chunks = [store.parsed(name) for name in names]
+    return sum(chunk["seconds"] for chunk in chunks) / sum(chunk["pictures"] for chunk in chunks)

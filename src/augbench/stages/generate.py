@@ -1,4 +1,4 @@
-"""The generate job: make the pictures of one chunk of a pool, and commit them."""
+"""The generate stage: make the images of one chunk of a pool, and commit them."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from augbench.stages.context import Context, chosen_augmenter, one_thread
 from augbench.stages.provenance import device_name, versions
 from augbench.storage.store import Store, json_bytes, json_lines
 
-DEFECT = "defect"  # the label of synthetic pictures in detection
+DEFECT = "defect"  # the label of synthetic images in detection
 log = logging.getLogger(__name__)
 
 
 def generate_chunk(context: Context, pool: PoolSpec, chunk: int) -> float:
-    """Make one chunk and commit it: pictures and masks first, its metadata file last. Returns the seconds it took.
+    """Make one chunk and commit it: images and masks first, its metadata file last. Returns the seconds it took.
 
     Raises:
-        UserError: the view cannot serve it.
-        ValueError: the augmenter broke its contract.
+        UserError: the view lacks what the augmenter needs.
+        ValueError: the augmenter violates its contract.
     """
     started = time.perf_counter()
     augmenter = _loaded(context, pool)
@@ -33,13 +33,13 @@ def generate_chunk(context: Context, pool: PoolSpec, chunk: int) -> float:
     view = context.library.view(pool.data, pool.shots, pool.draw, reads)
     requests = [_request(pool, i) for i in range(chunk * pool.chunk_size, (chunk + 1) * pool.chunk_size)]
     with one_thread(augmenter.uses_gpu, context.device):
-        pictures = augmenter.generate(requests, view)
-    _check(augmenter, requests, pictures)
+        samples = augmenter.generate(requests, view)
+    _check(augmenter, requests, samples)
     seconds = time.perf_counter() - started
-    lines = [_write_picture(context, pool, r, p) for r, p in zip(requests, pictures, strict=True)]
+    lines = [_write_sample(context, pool, r, s) for r, s in zip(requests, samples, strict=True)]
     provenance = {
         "seconds": seconds,
-        "pictures": len(pictures),
+        "pictures": len(samples),
         "device": device_name(context.device),
         "git_sha": context.git_sha,
         "versions": versions(),
@@ -47,14 +47,12 @@ def generate_chunk(context: Context, pool: PoolSpec, chunk: int) -> float:
     context.store.files.write(context.store.chunk_provenance_name(pool, chunk), json_bytes(provenance))
     context.store.files.write(context.store.chunk_name(pool, chunk), json_lines(lines))
     context.store.clear_failure(pool.key)
-    log.info(
-        "%d pictures in %.2f s; committed in %.2f s", len(pictures), seconds, time.perf_counter() - started - seconds
-    )
+    log.info("%d images in %.2f s; committed in %.2f s", len(samples), seconds, time.perf_counter() - started - seconds)
     return seconds
 
 
 def assemble_pool(context: Context, pool: PoolSpec) -> bool:
-    """Write ``metadata.jsonl`` and ``pool.json`` from the committed chunks; False if they cover them already."""
+    """Write ``metadata.jsonl`` and ``pool.json`` from the committed chunks. Returns False if they are up to date."""
     store = context.store
     chunks = sorted(store.chunks(pool))
     folder = store.name("pools", pool.key)
@@ -80,16 +78,16 @@ _SAME_FOR_ALL = ("device", "git_sha", "versions")
 
 
 def _loaded(context: Context, pool: PoolSpec) -> Augmenter:
-    """The pool's augmenter with its adapter; only the last one stays loaded, since bundles are large."""
+    """Return the pool's augmenter with its adapter. Only the last one stays loaded, as pipelines are large."""
     learns = context.library.augmenter(pool.augmenter).learns
-    wanted = (pool.augmenter.digest, pool.adapter.key if learns else "")
-    if wanted not in context.loaded:
+    identity = (pool.augmenter.digest, pool.adapter.key if learns else "")
+    if identity not in context.loaded:
         context.loaded.clear()
         augmenter, _ = chosen_augmenter(context, pool.adapter)
         name = context.store.name("adapters", pool.adapter.key)
         augmenter.load(context.store.files.local_folder(name) if learns else None, context.device)
-        context.loaded[wanted] = augmenter
-    return context.loaded[wanted]
+        context.loaded[identity] = augmenter
+    return context.loaded[identity]
 
 
 def _request(pool: PoolSpec, index: int) -> Request:
@@ -98,40 +96,40 @@ def _request(pool: PoolSpec, index: int) -> Request:
     return Request(index, seed, classes[index % len(classes)])
 
 
-def _check(augmenter: Augmenter, requests: list[Request], pictures: list[Synthetic]) -> None:
-    """Hold an augmenter to its contract, whoever wrote it."""
-    if len(pictures) != len(requests):
-        raise ValueError(f"augmenter '{augmenter.name}' made {len(pictures)} pictures for {len(requests)} requests")
-    for request, picture in zip(requests, pictures, strict=True):
-        image, mask = picture.image, picture.mask
+def _check(augmenter: Augmenter, requests: list[Request], samples: list[Synthetic]) -> None:
+    """Check the output of an augmenter, which may be a third party's, against its contract."""
+    if len(samples) != len(requests):
+        raise ValueError(f"augmenter '{augmenter.name}' made {len(samples)} images for {len(requests)} requests")
+    for request, sample in zip(requests, samples, strict=True):
+        image, mask = sample.image, sample.mask
         if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
             found = f"{image.shape} {image.dtype}"
             raise ValueError(f"augmenter '{augmenter.name}': an image must be H,W,3 uint8, not {found}")
         if mask is not None and (mask.shape != image.shape[:2] or mask.dtype != bool):
             raise ValueError(f"augmenter '{augmenter.name}': a mask must be H,W bool like its image")
-        if picture.label != request.label:
-            raise ValueError(f"augmenter '{augmenter.name}' made '{picture.label}' where '{request.label}' was asked")
+        if sample.label != request.label:
+            raise ValueError(f"augmenter '{augmenter.name}' made '{sample.label}' where '{request.label}' was asked")
 
 
-def _write_picture(context: Context, pool: PoolSpec, request: Request, picture: Synthetic) -> dict:
-    """Write image and mask; returns the line for the metadata, with names relative to the pool's folder."""
+def _write_sample(context: Context, pool: PoolSpec, request: Request, sample: Synthetic) -> dict:
+    """Write image and mask. Returns the metadata line, with names relative to the pool's folder."""
     line = {
         "index": request.index,
         "seed": request.seed,
-        "label": picture.label,
-        "meta": picture.meta,
+        "label": sample.label,
+        "meta": sample.meta,
         "file_name": f"images/{request.index:05d}.png",
-        "sha256": _write_png(context.store, context.store.image_name(pool, request.index), picture.image),
+        "sha256": _write_png(context.store, context.store.image_name(pool, request.index), sample.image),
     }
-    if picture.mask is not None:
+    if sample.mask is not None:
         line["mask_file_name"] = f"masks/{request.index:05d}.png"
-        mask = picture.mask.astype(np.uint8) * 255
+        mask = sample.mask.astype(np.uint8) * 255
         line["mask_sha256"] = _write_png(context.store, context.store.mask_name(pool, request.index), mask)
     return line
 
 
 def _write_png(store: Store, name: str, array: np.ndarray) -> str:
-    """Write a picture; returns the digest by which the store finds damage (hex)."""
+    """Write a PNG file. Returns its SHA-256 (hex), by which the store detects damage."""
     data = _png(array)
     store.files.write(name, data)
     return hashlib.sha256(data).hexdigest()

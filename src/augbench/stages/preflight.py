@@ -1,4 +1,4 @@
-"""What is checked before anything starts: better one line now than a thousand failures later."""
+"""Checks before a run starts, so that an error is one message now and not a thousand failures later."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from augbench.planning.plan import Plan
 
 
 def preflight(plan: Plan) -> None:
-    """Make sure that every classifier of the plan can be built, and that every augmenter has what it needs.
+    """Check that every classifier of the plan can be built, and that every augmenter has what it needs.
 
     Raises:
-        UserError: an unknown backbone, weights that cannot be had, or pictures of a size that it cannot take.
+        UserError: a backbone is unknown, weights are not available, or a backbone does not support the image size.
     """
     import torch
 
@@ -30,13 +30,13 @@ def preflight(plan: Plan) -> None:
         except (AssertionError, RuntimeError, ValueError) as error:
             name = protocol.name.partition("+")[0]
             raise UserError(
-                f"backbone '{protocol.backbone}' cannot take {protocol.width} x {protocol.height} pictures ({error}): "
+                f"backbone '{protocol.backbone}' cannot take {protocol.width} x {protocol.height} images ({error}): "
                 f"change protocols.{name}.width and height, or the backbone"
             ) from None
 
 
 def _extractors(plan: Plan) -> set[str]:
-    """The feature extractors that fidelity and searches use."""
-    makers = [plan.library.augmenter(pool.augmenter) for pool in plan.pools.values()]
-    searched = {augmenter.scoring().extractor for augmenter in makers if augmenter.candidates()}
+    """Return the feature extractors of fidelity and quality searches."""
+    augmenters = [plan.library.augmenter(pool.augmenter) for pool in plan.pools.values()]
+    searched = {augmenter.scoring().extractor for augmenter in augmenters if augmenter.candidates()}
     return searched | {spec.extractor for spec in plan.fidelity.values()}

@@ -1,4 +1,4 @@
-"""What a result was made with: versions, device, git SHA."""
+"""Provenance of a result: versions, device, git SHA."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ PACKAGES = ("torch", "torchvision", "timm", "numpy", "scikit-learn", "diffusers"
 
 @cache
 def versions() -> dict[str, str]:
-    """Versions of Python, augbench and what decides numbers."""
+    """Return the versions of Python, augbench and the packages that affect results."""
     found = {"python": platform.python_version(), "augbench": augbench.__version__}
     return found | {name: importlib.metadata.version(name) for name in PACKAGES}
 
 
 @cache
 def git_sha() -> str | None:
-    """The commit augbench runs from, with ``-dirty`` if tracked files were changed; None outside a checkout."""
+    """Return the commit augbench runs from, with ``-dirty`` if tracked files changed; None outside a checkout."""
     here = Path(augbench.__file__).parent
     try:
         top = subprocess.run(["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"],
@@ -35,7 +35,7 @@ def git_sha() -> str | None:
 
 
 def device_name(device: str) -> str:
-    """The device's model: a GPU's name, or the processor."""
+    """Return the device's model: the GPU's name, or the processor."""
     if device.startswith("cuda"):
         import torch
 
@@ -45,12 +45,14 @@ def device_name(device: str) -> str:
 
 @cache
 def _processor() -> str:
-    """``AMD EPYC, family 25 model 17``: machines that are rented out call several generations by one name, and each may
-    round otherwise."""
+    """Return e.g. ``AMD EPYC, family 25 model 17``.
+
+    Cloud machines give several generations one name, and results of each may differ by rounding.
+    """
     info = Path("/proc/cpuinfo")
     lines = info.read_text().splitlines() if info.is_file() else []
-    told = {name.strip(): value.strip() for name, _, value in reversed([line.partition(":") for line in lines])}
-    if "model name" not in told:
+    fields = {name.strip(): value.strip() for name, _, value in reversed([line.partition(":") for line in lines])}
+    if "model name" not in fields:
         return platform.processor() or platform.machine()
-    parts = [f"{word} {told[key]}" for word, key in (("family", "cpu family"), ("model", "model")) if key in told]
-    return ", ".join([told["model name"], *([" ".join(parts)] if parts else [])])
+    parts = [f"{label} {fields[key]}" for label, key in (("family", "cpu family"), ("model", "model")) if key in fields]
+    return ", ".join([fields["model name"], *([" ".join(parts)] if parts else [])])

@@ -1,12 +1,13 @@
-"""The search job: which settings of an augmenter make pictures closest to real defects that it has not seen.
+"""The search stage: find the settings of an augmenter whose images are closest to real defects it has not seen.
 
-Step 4 of StableSDG (arXiv 2405.01872) repeats adaptation and generation over hyperparameters and keeps those of the
-lowest FID. Scored on the very shots that were learned from, whatever copies them best would win: a strength towards 0.
-So the shots are cut in halves, by groups and label by label. A candidate learns and starts from one half, is scored by
-KID (or FID, where pictures are many) to the other, and is refused where its pictures are copies. Test pictures take no
-part. With too few shots for two halves nothing is searched: the settings stay, and the record says so.
+Step 4 of StableSDG (arXiv 2405.01872) repeats adaptation and generation over hyperparameters and selects the lowest
+FID. If candidates were scored on the shots they were adapted to, copying would win: a strength near 0. So the shots are
+split in two halves, by groups and stratified by class. A candidate is adapted to one half, scored by KID (or FID, with
+many images) against the other half, and refused if its images are copies. Test images are never used. With too few
+shots for two halves there is no search: the settings stay as they are, and the record says so.
 
-An *arm* is one adaptation: what `adapt` reads, on one half. All that differs in generating alone is tried on it.
+An *arm* is one adaptation: settings that `adapt` reads, and one half. All candidates that differ only in settings of
+`generate` share it.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import logging
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,55 +33,55 @@ from augbench.core.specs import AdapterSpec, SearchSpec
 from augbench.features.extractor import Extractor, aspect_of, thumbnails
 from augbench.metrics.fidelity import fid, memorisation
 from augbench.planning.splits import grouped_folds
-from augbench.stages.adapt import Throttled
+from augbench.stages.adapt import ReportProgress, Throttled
 from augbench.stages.context import Context, loaded_extractor, one_thread
 from augbench.stages.fidelity import images_of, kid_by_class
 from augbench.stages.generate import DEFECT
 from augbench.stages.provenance import device_name, versions
 from augbench.storage.store import Store
 
-FEWEST = 2  # real pictures of a class that can be a half
-Say = Callable[[str, int, int, float], None]
+MIN_HALF = 2  # real images per class and half
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Arm:
-    """One adaptation and everything that is tried on it."""
+    """One adaptation and all candidates that share it."""
 
     adapting: Mapping[str, Any]
-    fold: int  # the half that is judged by
+    fold: int  # the half that candidates are evaluated on
     candidates: tuple[Candidate, ...]
 
 
 def arms_of(augmenter: Augmenter) -> list[Arm]:
-    """The arms of its search, in order."""
+    """Return the arms of an augmenter's search, in order."""
     by_adapting: dict[str, list[Candidate]] = {}
     for candidate in augmenter.candidates():
         by_adapting.setdefault(canonical_json(candidate.adapting), []).append(candidate)
     folds = range(augmenter.scoring().folds)
-    return [Arm(own[0].adapting, fold, tuple(own)) for own in by_adapting.values() for fold in folds]
+    return [Arm(group[0].adapting, fold, tuple(group)) for group in by_adapting.values() for fold in folds]
 
 
 def why_not(context: Context, spec: SearchSpec) -> str:
-    """Why the shots of a search cannot be cut in halves; "" if they can."""
+    """Return why the shots of a search cannot be split in halves; "" if they can."""
     _, labels, fold = _halves(context, spec)
     for label in sorted(set(labels)):
         for half in (0, 1):
             count = int(((labels == label) & (fold == half)).sum())
-            if count < FEWEST:
+            if count < MIN_HALF:
                 name = "the shots" if label == DEFECT else f"the shots of class '{label}'"
-                return f"{name} are too few for two halves of {FEWEST} pictures or more: the settings stay as they are"
+                few = f"{name} are too few for two halves of {MIN_HALF} pictures or more"  # stored in records
+                return f"{few}: the settings stay as they are"
     return ""
 
 
 def arms_to_run(context: Context, spec: SearchSpec) -> int:
-    """How many arms there are; 0 where the shots are too few."""
+    """Return the number of arms; 0 with too few shots."""
     return 0 if why_not(context, spec) else len(arms_of(context.library.augmenter(spec.adapter.augmenter)))
 
 
 def arm_rows(store: Store, spec: SearchSpec, number: int) -> list[dict] | None:
-    """Read what an arm has found; None where it is not committed, or by another version of augbench."""
+    """Read the rows of an arm; None if it is not committed, or was committed by another version of augbench."""
     try:
         found = store.parsed(store.arm_name(spec, number))
     except FileNotFoundError:
@@ -88,41 +89,45 @@ def arm_rows(store: Store, spec: SearchSpec, number: int) -> list[dict] | None:
     return found["rows"] if found.get("augbench") == augbench.__version__ else None
 
 
-def run_arm(context: Context, spec: SearchSpec, number: int, say: Say = lambda *progress: None) -> list[dict]:
-    """Adapt on one half, try all that this arm is for, and commit what was found. What is there is not done again.
+def run_arm(
+    context: Context, spec: SearchSpec, number: int, report_progress: ReportProgress = lambda *progress: None
+) -> list[dict]:
+    """Adapt to one half, evaluate the arm's candidates, and commit their rows. Returns the rows.
+
+    A committed arm is only read.
 
     Raises:
-        UserError: the augmenter cannot do it, or FID is asked for and pictures are too few.
+        UserError: the augmenter refuses, or there are too few images for FID.
     """
-    if (found := arm_rows(context.store, spec, number)) is not None:
-        return found
+    if (rows := arm_rows(context.store, spec, number)) is not None:
+        return rows
     augmenter = context.library.augmenter(spec.adapter.augmenter)
     arm = arms_of(augmenter)[number]
     shots, labels, fold = _halves(context, spec)
     view = _view(context, spec.adapter, augmenter)
-    learned = shots[fold != arm.fold]
-    own = view.with_shots(learned["id"])
-    judged = shots[fold == arm.fold]
+    seen, unseen = shots[fold != arm.fold], shots[fold == arm.fold]
+    half_view = view.with_shots(seen["id"])
     rows = []
     with tempfile.TemporaryDirectory(prefix="augbench-search-") as folder, one_thread(True, context.device):
-        judge = _HalfScorer(context, spec.adapter, augmenter.scoring(), learned, judged, labels[fold == arm.fold])
-        made = Path(folder)
+        score = _HalfScorer(context, spec.adapter, augmenter.scoring(), seen, unseen, labels[fold == arm.fold])
+        adapter = Path(folder)
         scratch = context.store.files.scratch_folder(f"{spec.key}-{number:03d}")
-        room = AdaptContext(scratch, context.store.shared, context.device, Throttled(spec.key, say))
+        progress = Throttled(spec.key, report_progress)
+        adapt_context = AdaptContext(scratch, context.store.shared, context.device, progress)
         started = time.perf_counter()
         if augmenter.learns:
             learner = augmenter.chosen(arm.adapting)
-            learner.adapt(own, made, derive_seed("adapt", spec.adapter.augmenter.name), room)
+            learner.adapt(half_view, adapter, derive_seed("adapt", spec.adapter.augmenter.name), adapt_context)
         adapting = time.perf_counter() - started
         for candidate in arm.candidates:
             started = time.perf_counter()
-            tried = augmenter.chosen(candidate.settings)
-            tried.load(made if augmenter.learns else None, context.device)
-            pictures, classes = _generated(tried, own, spec.adapter, augmenter.scoring().pictures)
-            found = judge(pictures, classes)
+            candidate_augmenter = augmenter.chosen(candidate.settings)
+            candidate_augmenter.load(adapter if augmenter.learns else None, context.device)
+            images, classes = _generated(candidate_augmenter, half_view, spec.adapter, augmenter.scoring().pictures)
+            scores = score(images, classes)
             seconds = {"adapting": adapting, "generating": time.perf_counter() - started}
-            rows.append({"settings": candidate.settings, "fold": arm.fold, **found, "seconds": seconds})
-            log.info("%s: %s, %s", *(canonical_json(part) for part in (candidate.settings, found, seconds)))
+            rows.append({"settings": candidate.settings, "fold": arm.fold, **scores, "seconds": seconds})
+            log.info("%s: %s, %s", *(canonical_json(part) for part in (candidate.settings, scores, seconds)))
     arm_name = context.store.arm_name(spec, number)
     context.store.write_json_at(arm_name, {"rows": rows, "augbench": augbench.__version__})
     shutil.rmtree(scratch, ignore_errors=True)
@@ -130,15 +135,15 @@ def run_arm(context: Context, spec: SearchSpec, number: int, say: Say = lambda *
 
 
 def decide(context: Context, spec: SearchSpec) -> dict[str, Any]:
-    """Choose by what all arms have found, and commit the search's record. Returns it.
+    """Choose the best candidate from the rows of all arms, and commit the search's record. Returns the record.
 
-    Of the candidates that do not copy, the one of the lowest score wins, averaged over the folds; where all copy, or
-    nothing could be tried, the settings stay as they are, and the record says why.
+    The lowest score, averaged over the folds, wins among candidates that do not copy. If all copy, or there was no
+    search, the settings stay as they are, and the record says why.
     """
     scoring, why = context.library.augmenter(spec.adapter.augmenter).scoring(), why_not(context, spec)
     names = [context.store.arm_name(spec, number) for number in range(arms_to_run(context, spec))]
-    found = [row for name in names for row in context.store.parsed(name)["rows"]]
-    table = _averaged(found, scoring)
+    rows = [row for name in names for row in context.store.parsed(name)["rows"]]
+    table = _averaged(rows, scoring)
     best = min((row for row in table if not row["refused"]), key=lambda row: row["score"], default=None)
     if table and best is None:
         why = "every candidate copies what it learned from: the settings stay as they are"
@@ -153,7 +158,7 @@ def decide(context: Context, spec: SearchSpec) -> dict[str, Any]:
             "table": table,
         },
         "provenance": {
-            "seconds": _seconds(found),
+            "seconds": _seconds(rows),
             "device": device_name(context.device),
             "git_sha": context.git_sha,
             "versions": versions(),
@@ -166,7 +171,7 @@ def decide(context: Context, spec: SearchSpec) -> dict[str, Any]:
 
 
 def line_of(record: Mapping[str, Any]) -> str:
-    """What a reader must know of a search, in a line."""
+    """Summarise a search in one line."""
     result = record["result"]
     if not result["chosen"]:
         return f"no quality search: {result['why']}"
@@ -177,44 +182,43 @@ def line_of(record: Mapping[str, Any]) -> str:
 
 
 class _HalfScorer:
-    """Scores pictures by the half of the shots that was not learned from."""
+    """Score images against the half of the shots that was not adapted to."""
 
     def __init__(
         self,
         context: Context,
         adapter: AdapterSpec,
         scoring: Scoring,
-        learned: pd.DataFrame,
-        judged: pd.DataFrame,
+        seen: pd.DataFrame,
+        unseen: pd.DataFrame,
         labels: np.ndarray,
     ) -> None:
-        """``labels`` are the classes of ``judged``, as they are asked for."""
-        seen, unseen = (images_of(context.library, adapter.data, rows) for rows in (learned, judged))
+        """``labels`` are the classes of the rows ``unseen``, as in requests."""
+        seen_images, unseen_images = (images_of(context.library, adapter.data, rows) for rows in (seen, unseen))
         self.scoring, self.labels = scoring, labels
         self.extractor: Extractor = loaded_extractor(context, scoring.extractor)
-        self.size = self.extractor.size(aspect_of(unseen))
-        self.unseen = self.extractor(unseen, self.size)
-        self.small = thumbnails(seen), thumbnails(unseen)
+        self.size = self.extractor.size(aspect_of(unseen_images))
+        self.unseen = self.extractor(unseen_images, self.size)
+        self.thumbnails = thumbnails(seen_images), thumbnails(unseen_images)
 
-    def __call__(self, pictures: Sequence[np.ndarray], classes: np.ndarray) -> dict[str, float]:
-        """``score`` (lower is better) and ``memorisation`` of pictures, each H,W,3 uint8, and their classes."""
-        made = self.extractor(pictures, self.size)
+    def __call__(self, images: Sequence[np.ndarray], classes: np.ndarray) -> dict[str, float]:
+        """Return ``score`` (lower is better) and ``memorisation`` of images, each H,W,3 uint8, with these classes."""
+        made = self.extractor(images, self.size)
         if self.scoring.metric == "fid":
             score = fid(self.unseen, made)
             if score is None:
                 need, have = made.shape[1] + 1, min(len(self.unseen), len(made))
-                raise UserError(f"FID needs {need} pictures on each side, there are {have}: score by kid")
+                raise UserError(f"FID needs {need} images on each side, there are {have}: score by kid")
         else:
             score = float(np.mean(list(kid_by_class(self.unseen, self.labels, made, classes).values())))
-        return {"score": score, "memorisation": memorisation(thumbnails(pictures), *self.small)}
+        return {"score": score, "memorisation": memorisation(thumbnails(images), *self.thumbnails)}
 
 
 def _halves(context: Context, spec: SearchSpec) -> tuple[pd.DataFrame, np.ndarray, np.ndarray]:
-    """The shots, the class each is asked for as, and the half that each is in."""
+    """Return the shots, the class of each in requests, and the half of each (0 or 1)."""
     adapter = spec.adapter
     shots = context.library.shots(adapter.data, adapter.shots, adapter.draw).reset_index(drop=True)
-    known = bool(adapter.data.classes)
-    labels = shots["label"].to_numpy() if known else np.full(len(shots), DEFECT, object)
+    labels = shots["label"].to_numpy() if adapter.data.classes else np.full(len(shots), DEFECT, object)
     table = shots.assign(label=labels)
     if table["group"].nunique() < 2:
         return shots, labels, np.zeros(len(shots), int)
@@ -228,7 +232,7 @@ def _view(context: Context, adapter: AdapterSpec, augmenter: Augmenter) -> Train
 def _generated(
     augmenter: Augmenter, view: TrainView, adapter: AdapterSpec, per_class: int
 ) -> tuple[list[np.ndarray], np.ndarray]:
-    """Pictures as a pool would hold them, chunk by chunk, and their classes."""
+    """Generate images in chunks, as for a pool, and return them with their classes."""
     classes = adapter.data.classes or (DEFECT,)
     requests = [
         Request(i, derive_seed("search", augmenter.name, i), classes[i % len(classes)])
@@ -240,20 +244,20 @@ def _generated(
 
 
 def _averaged(rows: Sequence[Mapping[str, Any]], scoring: Scoring) -> list[dict[str, Any]]:
-    """One row a candidate, best first, those that copy last: means over the folds, and the scores of each."""
+    """Return one row per candidate, best first and copies last: means over the folds, and the score of each fold."""
     by_settings: dict[str, list[Mapping[str, Any]]] = {}
     for row in rows:
         by_settings.setdefault(canonical_json(row["settings"]), []).append(row)
     table = []
-    for own in by_settings.values():
-        copies = float(np.mean([row["memorisation"] for row in own]))
-        scores = [row["score"] for row in sorted(own, key=lambda row: row["fold"])]
+    for fold_rows in by_settings.values():
+        copies = float(np.mean([row["memorisation"] for row in fold_rows]))
+        scores = [row["score"] for row in sorted(fold_rows, key=lambda row: row["fold"])]
         mean = {"score": float(np.mean(scores)), "scores": scores, "memorisation": copies}
-        table.append({"settings": own[0]["settings"], **mean, "refused": copies < scoring.least_distance})
+        table.append({"settings": fold_rows[0]["settings"], **mean, "refused": copies < scoring.least_distance})
     return sorted(table, key=lambda row: (row["refused"], row["score"]))
 
 
 def _seconds(rows: Sequence[Mapping[str, Any]]) -> float:
-    """Of all arms together: each adaptation counts once."""
+    """Sum the seconds of all arms; each adaptation counts once."""
     adaptations = {(row["fold"], row["seconds"]["adapting"]) for row in rows}
     return sum(seconds for _, seconds in adaptations) + sum(row["seconds"]["generating"] for row in rows)

@@ -1,4 +1,4 @@
-"""The train job: one cell's whole story, from its pictures to its record."""
+"""The train stage: train and evaluate the classifier of one cell, and commit its record."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ from augbench.storage.scores import scores_bytes
 
 log = logging.getLogger(__name__)
 
-SHOWN = ("ap", "auroc", "accuracy", "macro_f1")
-SHOWN_AT_THRESHOLD = {
+REPORTED = ("ap", "auroc", "accuracy", "macro_f1")
+REPORTED_AT_THRESHOLD = {
     "oracle": ("", ("precision", "recall", "f1")),
     "heldout": ("heldout_", ("precision", "recall", "false_alarm_rate")),
 }
@@ -38,123 +38,123 @@ SHOWN_AT_THRESHOLD = {
 
 @dataclass
 class CellData:
-    """What a cell trains and is judged on."""
+    """Training and evaluation data of a cell."""
 
     train: DeviceImages
-    train_labels: np.ndarray  # N int64: 0/1, or a class number
-    judge: DeviceImages
-    judged: pd.DataFrame  # rows of the judged pictures, test first, then held-out; column "part" says which
-    classes: tuple[str, ...]  # recognition: one output each; (): detection, one output
+    train_labels: np.ndarray  # N int64: 0/1, or class indices
+    judge: DeviceImages  # evaluation images
+    judged: pd.DataFrame  # their rows: test, then held-out, as the column "part" says
+    classes: tuple[str, ...]  # recognition: one output each; (): detection with one output
     counts: dict[str, int]
 
 
-def train_cell(context: Context, pictures: DecodedImages, cell: Cell, takes: Sequence[PoolSlice]) -> dict:
+def train_cell(context: Context, images: DecodedImages, cell: Cell, slices: Sequence[PoolSlice]) -> dict:
     """Train one classifier and commit its scores and record. Returns the record.
 
     Args:
         context: store, datasets, device.
-        pictures: decoded pictures.
+        images: decoded images.
         cell: what to train.
-        takes: the pools it uses and how many pictures of each.
+        slices: the pools it uses and how many images of each.
 
     Raises:
-        UserError: weights or pictures that cannot be had, or nothing to learn from.
+        UserError: weights or images are not available, or there is no defect image to train on.
     """
     import torch
 
     torch.set_num_threads(cell.protocol.threads_per_cell)
     started = time.perf_counter()
-    material = gather(context, pictures, cell, takes)
+    data = gather(context, images, cell, slices)
     gathered = time.perf_counter()
-    log.info("gathered in %.2f s: %s", gathered - started, ", ".join(f"{n} {v}" for n, v in material.counts.items()))
-    curve, judging, logits = [], 0.0, np.empty(0)
+    log.info("gathered in %.2f s: %s", gathered - started, ", ".join(f"{n} {v}" for n, v in data.counts.items()))
+    curve, evaluation_seconds, logits = [], 0.0, np.empty(0)
 
-    def judge(model: torch.nn.Module, epoch: int) -> None:
-        nonlocal judging, logits
+    def evaluate_epoch(model: torch.nn.Module, epoch: int) -> None:
+        nonlocal evaluation_seconds, logits
         if epoch % cell.protocol.eval_every == 0 or epoch == cell.protocol.epochs:
-            begun = time.perf_counter()
-            logits = predict(model, material.judge, cell.protocol)
-            curve.append({"epoch": epoch, score: headline_score(score_table(material, logits), cell.protocol)})
-            seconds = time.perf_counter() - begun
-            judging += seconds
+            evaluation_started = time.perf_counter()
+            logits = predict(model, data.judge, cell.protocol)
+            curve.append({"epoch": epoch, score: headline_score(score_table(data, logits), cell.protocol)})
+            seconds = time.perf_counter() - evaluation_started
+            evaluation_seconds += seconds
             log.info("epoch %d: %s %.4f on the test split, %.2f s", epoch, score, curve[-1][score], seconds)
 
-    score = "accuracy" if material.classes else "ap"
-    outputs = len(material.classes) or 1
-    # Of the cell's names, not of its key: a seed means the same start whatever the augmenter and its settings.
+    score = "accuracy" if data.classes else "ap"
+    outputs = len(data.classes) or 1
+    # From the cell's names, not its key: a seed gives the same initialisation for all augmenters and their settings.
     seed = derive_seed("cell", cell.data.name, cell.data.fold, cell.seed)
-    good = not material.classes or material.classes[0] == GOOD
-    fitted = fit(material.train, material.train_labels, outputs, cell.protocol, seed, judge, good)
-    scores = score_table(material, logits)
+    good = not data.classes or data.classes[0] == GOOD
+    fitted = fit(data.train, data.train_labels, outputs, cell.protocol, seed, evaluate_epoch, good)
+    scores = score_table(data, logits)
     result = {
         **evaluate(scores, cell.protocol),
-        "counts": material.counts,
+        "counts": data.counts,
         "curves": {"loss": fitted.losses, "test": curve},
         "best_epoch_oracle": max(curve, key=lambda point: (point[score], -point["epoch"])),
     }
     finished = time.perf_counter()
-    times = {"total": finished - started, "gather": gathered - started, "judge": judging}
+    times = {"total": finished - started, "gather": gathered - started, "judge": evaluation_seconds}
     times["fit"] = times["total"] - times["gather"] - times["judge"]
-    record = commit(context, cell, takes, scores, result, times, fitted.shown)
-    found = ", ".join(f"{name} {value:.4f}" for name, value in numbers(record).items())
-    log.info("%s; committed in %.2f s", found, time.perf_counter() - finished)
+    record = commit(context, cell, slices, scores, result, times, fitted.shown)
+    summary = ", ".join(f"{name} {value:.4f}" for name, value in numbers(record).items())
+    log.info("%s; committed in %.2f s", summary, time.perf_counter() - finished)
     if context.save_weights:
         _save_weights(context, cell, fitted)
     return record
 
 
 def headline(record: dict) -> dict[str, float]:
-    """The one number of a record that progress shows: AP, or accuracy in recognition."""
+    """Return the metric of a record that progress displays: AP, or accuracy in recognition."""
     result = record["result"]
     name = "ap" if "ap" in result else "accuracy"
     return {name: result[name]}
 
 
 def numbers(record: dict) -> dict[str, float]:
-    """What a tracker shows of a record, by the names of the reports' CSV files.
+    """Return the metrics of a record that trackers log, named as in the reports' CSV files.
 
-    In detection precision, recall and F1 are at the best F1 on the test split, an oracle's; those called ``heldout_``
-    are at the threshold that the held-out good pictures gave.
+    In detection, precision, recall and F1 are at the best F1 on the test split (an oracle threshold); those with the
+    prefix ``heldout_`` are at the threshold set on held-out normal images.
     """
     result = record["result"]
-    shown: dict[str, float | None] = {name: result[name] for name in SHOWN if name in result}
-    for part, (prefix, names) in SHOWN_AT_THRESHOLD.items():
+    metrics: dict[str, float | None] = {name: result[name] for name in REPORTED if name in result}
+    for part, (prefix, names) in REPORTED_AT_THRESHOLD.items():
         if result.get(part):
-            shown |= {f"{prefix}{name}": result[part][name] for name in names}
-    shown |= {"loss": result["curves"]["loss"][-1], "seconds": record["provenance"]["seconds"]["total"]}
-    return {name: value for name, value in shown.items() if value is not None}
+            metrics |= {f"{prefix}{name}": result[part][name] for name in names}
+    metrics |= {"loss": result["curves"]["loss"][-1], "seconds": record["provenance"]["seconds"]["total"]}
+    return {name: value for name, value in metrics.items() if value is not None}
 
 
-def gather(context: Context, pictures: DecodedImages, cell: Cell, takes: Sequence[PoolSlice]) -> CellData:
-    """The pictures of a cell: negatives, shots and synthetic ones to train on; test and held-out ones to judge."""
+def gather(context: Context, images: DecodedImages, cell: Cell, slices: Sequence[PoolSlice]) -> CellData:
+    """Gather a cell's data: negatives, shots and synthetic images to train on, test and held-out images to evaluate."""
     import torch
 
     device = torch.device(context.device)
     split = context.library.split(cell.data)
     shots = context.library.shots(cell.data, cell.shots, cell.draw)
     size = geometry(cell.protocol)
-    real = pictures.real[cell.data.alias, size]
-    pools = [pictures.pool(take, size) for take in takes]
+    real = images.real[cell.data.alias, size]
+    pools = [images.pool(pool_slice, size) for pool_slice in slices]
     classes = _outputs(cell, split)
-    judged = pd.concat([split.test.assign(part="test"), split.heldout.assign(part="heldout")], ignore_index=True)
+    evaluated = pd.concat([split.test.assign(part="test"), split.heldout.assign(part="heldout")], ignore_index=True)
     train = pd.concat([split.negatives, shots])
-    labels = [_labels(train["label"], classes), *(_pool_labels(take, cell, classes) for take in takes)]
+    labels = [_labels(train["label"], classes), *(_pool_labels(pool_slice, cell, classes) for pool_slice in slices)]
     if not classes and not any(part.any() for part in labels):
-        raise UserError(f"cell '{cell.key}' has no defective picture to learn from: use shots > 0 or an augmenter")
+        raise UserError(f"cell '{cell.key}' has no defect image to train on: use shots > 0 or an augmenter")
     row_of = context.library.row_of(cell.data.alias)
     synthetic_rows = np.arange(len(real), len(real) + sum(map(len, pools)))
-    parts = [pictures.tensor(array, device) for array in (real, *pools)]
+    parts = [images.tensor(array, device) for array in (real, *pools)]
     train_rows = np.concatenate([row_of[train["id"]].to_numpy(), synthetic_rows])
     return CellData(
         train=DeviceImages(parts, train_rows, cell.protocol, device),
         train_labels=np.concatenate(labels),
-        judge=DeviceImages(parts[:1], row_of[judged["id"]].to_numpy(), cell.protocol, device),
-        judged=judged,
+        judge=DeviceImages(parts[:1], row_of[evaluated["id"]].to_numpy(), cell.protocol, device),
+        judged=evaluated,
         classes=classes,
         counts={
             "train_negatives": len(split.negatives),
             "shots": len(shots),
-            "synthetic": sum(take.n for take in takes),
+            "synthetic": sum(pool_slice.n for pool_slice in slices),
             "heldout_negatives": len(split.heldout),
             "test_negatives": int((split.test["label"] == GOOD).sum()),
             "test_positives": int((split.test["label"] != GOOD).sum()),
@@ -163,7 +163,7 @@ def gather(context: Context, pictures: DecodedImages, cell: Cell, takes: Sequenc
 
 
 def _outputs(cell: Cell, split: Split) -> tuple[str, ...]:
-    """What each logit stands for: () in detection; in recognition the classes, `GOOD` among them if it occurs."""
+    """Return the class of each logit: () in detection; in recognition the classes, with `GOOD` first if it occurs."""
     good = (GOOD,) if cell.data.classes and len(split.negatives) else ()
     return good + cell.data.classes
 
@@ -174,18 +174,18 @@ def _labels(names: pd.Series, classes: tuple[str, ...]) -> np.ndarray:
     return names.map({name: number for number, name in enumerate(classes)}).to_numpy(np.int64)
 
 
-def _pool_labels(take: PoolSlice, cell: Cell, classes: tuple[str, ...]) -> np.ndarray:
-    """Pool pictures are interleaved by defect class; in detection all are positive."""
+def _pool_labels(pool_slice: PoolSlice, cell: Cell, classes: tuple[str, ...]) -> np.ndarray:
+    """Return the labels of a slice: pools cycle through the defect classes; in detection all are positive."""
     if not classes:
-        return np.ones(take.n, np.int64)
+        return np.ones(pool_slice.n, np.int64)
     numbers = np.array([classes.index(name) for name in cell.data.classes], np.int64)
-    return numbers[np.arange(take.n) % len(numbers)]
+    return numbers[np.arange(pool_slice.n) % len(numbers)]
 
 
-def score_table(material: CellData, logits: np.ndarray) -> pd.DataFrame:
-    """One row per judged picture: id, part, label, group, and a float32 column per logit, named for its class."""
-    table = material.judged[["id", "part", "label", "group"]].astype(str).reset_index(drop=True)
-    names = [f"logit_{name}" for name in material.classes] or ["logit"]
+def score_table(data: CellData, logits: np.ndarray) -> pd.DataFrame:
+    """Return one row per evaluated image: id, part, label, group, and a float32 column per logit, named by class."""
+    table = data.judged[["id", "part", "label", "group"]].astype(str).reset_index(drop=True)
+    names = [f"logit_{name}" for name in data.classes] or ["logit"]
     for column, name in enumerate(names):
         table[name] = logits[:, column].astype(np.float32)
     return table
@@ -194,7 +194,7 @@ def score_table(material: CellData, logits: np.ndarray) -> pd.DataFrame:
 def commit(
     context: Context,
     cell: Cell,
-    takes: Sequence[PoolSlice],
+    slices: Sequence[PoolSlice],
     scores: pd.DataFrame,
     result: dict,
     seconds: dict[str, float],
@@ -203,13 +203,13 @@ def commit(
     """Write the scores, then the record: the record is the commit marker.
 
     Args:
-        context: where to.
+        context: gives the store.
         cell: what was trained.
-        takes: the pools it used.
+        slices: the pool slices it used.
         scores: from `score_table`.
         result: from `evaluate`, with counts and curves.
-        seconds: total, gather, fit, judge.
-        shown: training pictures, repetitions counted.
+        seconds: keys total, gather, fit, judge.
+        shown: training samples seen, repetitions counted.
     """
     context.store.files.write(context.store.name("scores", cell.key), scores_bytes(scores))
     record = {
@@ -220,8 +220,8 @@ def commit(
         "provenance": {
             "seconds": seconds,
             "images_per_second": shown / seconds["fit"],
-            "embedded": _embedded(context.library, cell, takes),
-            "notes": [*notes_of(context.library, cell, takes), *_searches(context, takes)],
+            "embedded": _embedded(context.library, cell, slices),
+            "notes": [*notes_of(context.library, cell, slices), *_searches(context, slices)],
             "device": device_name(context.device),
             "git_sha": context.git_sha,
             "versions": versions(),
@@ -232,18 +232,19 @@ def commit(
     return record
 
 
-def _searches(context: Context, takes: Sequence[PoolSlice]) -> list[str]:
-    """What searches chose for the pools, or why they did not, a line each."""
-    found = [(take.pool.augmenter.name, chosen_augmenter(context, take.pool.adapter)[1]) for take in takes]
+def _searches(context: Context, slices: Sequence[PoolSlice]) -> list[str]:
+    """Return a line per quality search of the pools: its choice, or why there was none."""
+    pools = [pool_slice.pool for pool_slice in slices]
+    found = [(pool.augmenter.name, chosen_augmenter(context, pool.adapter)[1]) for pool in pools]
     return [f"{name}: {line_of(record)}" for name, record in found if record]
 
 
-def _embedded(library: Library, cell: Cell, takes: Sequence[PoolSlice]) -> list[str]:
-    """The parts that come with this package, for which a result shows mechanics and is no evidence."""
+def _embedded(library: Library, cell: Cell, slices: Sequence[PoolSlice]) -> list[str]:
+    """Return the parts shipped with the package: with smoke-test weights or data a result is not evidence."""
     found = [f"dataset {cell.data.name}"] if library.dataset(cell.data.alias).embedded else []
     if (cell.protocol.backbone, cell.protocol.weights) == (micro_resnet.NAME, "timm"):
         found.append(f"backbone {micro_resnet.NAME}")
-    augmenters = [take.pool.augmenter for take in takes]
+    augmenters = [pool_slice.pool.augmenter for pool_slice in slices]
     return found + [f"augmenter {spec.name}" for spec in augmenters if library.augmenter(spec).embedded()]
 
 

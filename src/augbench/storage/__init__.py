@@ -1,1 +1,1 @@
-"""What is kept and how: the store, its files, leases, records, scores, logs."""
+"""The store: its files, local or remote, leases, records, score tables, logs."""

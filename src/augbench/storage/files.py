@@ -1,7 +1,7 @@
-"""The files of a store: what it asks of a place, and the place it mostly has, a local folder.
+"""File access of a store: the interface `Files` and its implementation for a local folder.
 
-Names are relative to the store, with ``/`` between. A file is either whole or not there: it is written beside its
-place, flushed to disk and renamed.
+Names are paths relative to the store, separated by ``/``. Writes are atomic: a temporary file is flushed to disk and
+renamed.
 """
 
 from __future__ import annotations
@@ -20,98 +20,98 @@ from typing_extensions import override
 
 from augbench.core.errors import StoreError, UserError
 
-UNFINISHED = (".part", ".gone")  # how names end, beside a dot before them, until a file is whole, or has been removed
+UNFINISHED = (".part", ".gone")  # suffixes of temporary names, which also begin with a dot
 
 
 class Files(ABC):
-    """What a store asks of a place."""
+    """Interface for the files of a store."""
 
-    url: str  # opens the same place in another process
-    one_process: bool = False  # nothing outside this process sees it
-    folder: Path | None = None  # the local folder, where there is one
+    url: str  # opens the same files in another process
+    one_process: bool = False  # True: not visible to other processes
+    folder: Path | None = None  # the local folder; None: remote
 
     def where(self, name: str) -> str:
-        """The file in words that a user can paste."""
+        """Return the path or URL of a file, for messages."""
         return f"{self.url}/{name}"
 
     @abstractmethod
     def top(self) -> set[str]:
-        """Names of what lies at the top, empty where nothing was written yet. Raises UserError if it is no place."""
+        """List names at the top level; empty if nothing was written yet. Raises UserError if the URL is unusable."""
 
     @abstractmethod
     def names(self, folder: str) -> set[str]:
-        """Names of what lies directly in a folder, empty where there is none; unfinished files are left out."""
+        """List names directly in a folder, without unfinished files; empty if it does not exist."""
 
     def unfinished(self, folder: str) -> list[str]:
-        """Files and folders directly in a folder that somebody has begun: at work on them, or killed meanwhile."""
+        """List unfinished files and folders directly in a folder: being written, or left by a killed process."""
         return []
 
     def discard(self, unfinished: Sequence[str]) -> None:
-        """Remove what was begun and will not be finished. Raises StoreError."""
+        """Remove unfinished files and folders. Raises StoreError."""
         for name in unfinished:
             self.remove(name)
 
     @abstractmethod
     def exists(self, name: str) -> bool:
-        """Whether there is such a file."""
+        """Whether the file exists."""
 
     @abstractmethod
     def read(self, name: str) -> bytes:
-        """The content. Raises FileNotFoundError where there is none, StoreError where it cannot be had."""
+        """Return the content. Raises FileNotFoundError, or StoreError if the store cannot be read."""
 
     @abstractmethod
     def read_many(self, names: Sequence[str]) -> Iterator[bytes | None]:
-        """The contents in order, None where there is no such file; remote ones are asked for together."""
+        """Yield contents in order, None for missing files; remote files are requested concurrently."""
 
     @abstractmethod
     def write(self, name: str, data: bytes) -> None:
-        """Write a file, whole or not at all. Raises StoreError."""
+        """Write a file atomically. Raises StoreError."""
 
     def appending(self, name: str) -> BinaryIO | None:
-        """A file to add to, where the place can: for what is read while it is written. None: write it whole, and again.
+        """Open a file for appending. None: not supported, so rewrite the whole file instead.
 
         Raises:
-            StoreError: it cannot be written.
+            StoreError: the file cannot be written.
         """
         return None
 
     @abstractmethod
     def create(self, name: str, data: bytes) -> bool:
-        """Write a file unless it is there; False if it is. Of several callers one succeeds, where the place can."""
+        """Write a file unless it exists; return False if it does. Exclusive if the file system supports it."""
 
     @abstractmethod
     def remove(self, name: str) -> bool:
-        """Remove a file; False where it is gone already. Of several callers one gets True, where the place can."""
+        """Remove a file; False if it does not exist. Only one caller gets True, if the file system supports it."""
 
     @abstractmethod
     def age(self, name: str) -> float | None:
-        """Seconds since it was written, None where there is no such file."""
+        """Return the seconds since the file was written, None if it does not exist."""
 
     def ages(self, folder: str) -> dict[str, float | None]:
-        """Seconds since each file directly in a folder was written; None where the place does not say.
+        """Return the seconds since each file directly in a folder was written; None if unknown.
 
-        One listing, where the place tells times with its names.
+        Needs only one listing if listings contain times.
         """
         return {name: self.age(f"{folder}/{name}") for name in self.names(folder) if self.exists(f"{folder}/{name}")}
 
     @abstractmethod
     def commit_folder(self, made: Path, name: str, marker: str) -> None:
-        """Put a finished local folder there; the file ``marker`` comes last. What is there already may stay."""
+        """Move a finished local folder into the store, the file ``marker`` last. An existing folder may stay."""
 
     @abstractmethod
     def local_folder(self, name: str) -> Path:
-        """A committed folder as a local one, to be read only."""
+        """Return a local, read-only path of a committed folder."""
 
     @abstractmethod
     def scratch_folder(self, name: str) -> Path:
-        """A folder on a disk that outlives this process, for work that is not finished; the same for the same name."""
+        """Return a persistent folder for unfinished work, the same for the same name."""
 
 
 class LocalFiles(Files):
-    """A folder on a disk. Once it has been there it is not made again: its disk is gone, and may come back."""
+    """A local folder. Once it existed, it is never recreated: its disk may be unmounted temporarily."""
 
     def __init__(self, folder: Path, there: bool = False) -> None:
-        """``there``: somebody has made it, so it must be seen from here too."""
+        """``there``: the folder exists already, so it must be visible on this machine, too."""
         self.folder: Path = folder.expanduser().resolve()
         self.url = str(self.folder)
         self._there = there or self.folder.is_dir()
@@ -121,13 +121,13 @@ class LocalFiles(Files):
     def _require(self) -> None:
         if self._there and not self.folder.is_dir():
             raise StoreError(
-                f"store '{self.folder}' is not there: bring its disk back, or give --store a folder that all machines "
-                "see, and run the same command again"
+                f"store '{self.folder}' is not there: mount its disk, or set --store to a folder that all machines "
+                "share, and run the same command again"
             )
 
     @contextlib.contextmanager
     def _writing(self, path: Path) -> Iterator[None]:
-        """Write a file in here: its folders are made, but that of the store only once. Raises StoreError."""
+        """Create the parent folders and wrap errors of writing; creates the store's folder once. Raises StoreError."""
         try:
             if not self._there:
                 self.folder.mkdir(parents=True, exist_ok=True)
@@ -171,7 +171,7 @@ class LocalFiles(Files):
                     shutil.rmtree(path)
                 else:
                     path.unlink(missing_ok=True)
-            except FileNotFoundError:  # its writer lives after all, and was just done
+            except FileNotFoundError:  # its writer is alive and has just finished it
                 continue
             except OSError as error:
                 raise _cannot_write(path, error) from error
@@ -226,14 +226,14 @@ class LocalFiles(Files):
 
     @override
     def remove(self, name: str) -> bool:
-        # A rename decides between several callers: unlink alone could hit what one of them made anew.
+        # Rename first, so that only one caller wins: unlink could remove a file that another has just recreated.
         path = self.folder / name
-        grave = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.gone")
+        removed = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.gone")
         try:
-            path.rename(grave)
+            path.rename(removed)
         except FileNotFoundError:
             return False
-        grave.unlink(missing_ok=True)
+        removed.unlink(missing_ok=True)
         return True
 
     @override
@@ -250,7 +250,7 @@ class LocalFiles(Files):
         try:
             with os.scandir(self.folder / folder) as entries:
                 for entry in entries:
-                    with contextlib.suppress(FileNotFoundError):  # removed since it was listed
+                    with contextlib.suppress(FileNotFoundError):  # removed after the listing
                         if entry.name[0] != "." and entry.is_file():
                             found[entry.name] = now - entry.stat().st_mtime
         except (FileNotFoundError, NotADirectoryError):
@@ -261,16 +261,16 @@ class LocalFiles(Files):
 
     @override
     def commit_folder(self, made: Path, name: str, marker: str) -> None:
-        # A copy beside the place and one rename: it appears whole, also from another disk.
+        # Move next to the target, then rename: atomic even from another file system.
         target = self.folder / name
-        beside = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}.part")
+        temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}.part")
         with self._writing(target):
             try:
-                shutil.move(made, beside)
-                beside.rename(target)
+                shutil.move(made, temporary)
+                temporary.rename(target)
             except OSError:
-                shutil.rmtree(beside, ignore_errors=True)
-                if not target.is_dir():  # else it was made elsewhere meanwhile, from the same spec
+                shutil.rmtree(temporary, ignore_errors=True)
+                if not target.is_dir():  # else another process has committed the same unit
                     raise
 
     @override
@@ -285,10 +285,10 @@ class LocalFiles(Files):
 
 
 def made_folder(folder: Path) -> Path:
-    """The local folder, made where it is not there.
+    """Create a local folder if it does not exist, and return it.
 
     Raises:
-        StoreError: no room, or no rights.
+        StoreError: no space or no permission.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -298,10 +298,10 @@ def made_folder(folder: Path) -> Path:
 
 
 def write_atomic(path: Path, data: bytes) -> None:
-    """Write a local file so that it is whole or not there, also when the machine loses power in between.
+    """Write a local file atomically, even if the machine loses power.
 
     Raises:
-        StoreError: no room, or no rights.
+        StoreError: no space or no permission.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -311,22 +311,22 @@ def write_atomic(path: Path, data: bytes) -> None:
 
 
 def _write_whole(path: Path, data: bytes) -> None:
-    """Beside its place, to the disk, and then to its place. Raises OSError."""
-    beside = path.parent / f".{path.name}.{uuid.uuid4().hex[:8]}.part"  # with_name would stumble over '.' and '/'
+    """Write a temporary file, flush it to disk, and rename it. Raises OSError."""
+    temporary = path.parent / f".{path.name}.{uuid.uuid4().hex[:8]}.part"  # with_name fails for '.' and '/'
     try:
-        with beside.open("wb") as file:
+        with temporary.open("wb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        beside.replace(path)
+        temporary.replace(path)
     except OSError:
         with contextlib.suppress(OSError):
-            beside.unlink(missing_ok=True)
+            temporary.unlink(missing_ok=True)
         raise
 
 
 def _make_below(top: Path, folder: Path) -> None:
-    """Make a folder, and those that lead to it from ``top``, which is never made. Raises OSError."""
+    """Create a folder and its parents below ``top``, but not ``top`` itself. Raises OSError."""
     if folder == top:
         return
     try:
@@ -337,8 +337,8 @@ def _make_below(top: Path, folder: Path) -> None:
 
 
 def _cannot_read(path: Path, error: OSError) -> StoreError:
-    return StoreError(f"cannot read '{path}' ({error.strerror}): check its rights")
+    return StoreError(f"cannot read '{path}' ({error.strerror}): check its permissions")
 
 
 def _cannot_write(path: Path, error: OSError) -> StoreError:
-    return StoreError(f"cannot write '{path}' ({error.strerror}): make room or rights, or write elsewhere")
+    return StoreError(f"cannot write '{path}' ({error.strerror}): free space, check permissions, or write elsewhere")

@@ -1,9 +1,8 @@
-"""Leases: who works on what, so that two live drivers on one store share the work instead of doing it twice.
+"""Leases on work units, so that several drivers on one store share the work instead of duplicating it.
 
-They are advisory. Deleting them never changes a result: a unit made twice is the same unit, since the same key means
-the same bytes. A lease is a file made with an exclusive create that names its driver; a driver shows that it lives by
-one heartbeat file. A lease whose driver has been silent for `LIFETIME` seconds, or is a process of this machine that
-is gone, may be taken over.
+Leases are advisory. Deleting them never changes a result, since equal keys mean equal bytes. A lease is a file, created
+exclusively, that names its driver; each driver renews one heartbeat file. A lease may be taken over if its driver has
+sent no heartbeat for `LIFETIME` seconds, or if its process on this machine no longer exists.
 """
 
 from __future__ import annotations
@@ -24,86 +23,86 @@ from typing import Any
 from augbench.core.errors import StoreError
 from augbench.storage.files import Files
 
-LIFETIME = 60.0  # seconds of silence after which a driver counts as gone
-HEARTBEAT = 15.0  # seconds
+LIFETIME = 60.0  # seconds without heartbeat after which a driver counts as dead
+HEARTBEAT = 15.0  # seconds between heartbeats
 FOLDER = "leases"
 DRIVERS = f"{FOLDER}/drivers"
 
 
 def lease_name(key: str) -> str:
-    """The file that says who holds the unit ``key``."""
+    """Return the name of the lease file of the unit ``key``."""
     return f"{FOLDER}/{key}"
 
 
 def heartbeat_name(owner: str) -> str:
-    """The file that a driver writes anew every `HEARTBEAT` seconds: one, however many leases it holds."""
+    """Return the name of a driver's heartbeat file, which it rewrites every `HEARTBEAT` seconds."""
     return f"{DRIVERS}/{owner}"
 
 
 @dataclass(frozen=True)
 class Driver:
-    """A run at work in a store, or what one left behind."""
+    """A driver of a run in a store, alive or dead."""
 
     owner: str
     host: str
     pid: int | None  # on its host
-    since: float | None  # Unix seconds, by its clock; None: it does not say (an earlier version)
-    silence: float | None  # seconds since it last showed that it lives; None: no heartbeat file, or no times there
+    since: float | None  # start in Unix seconds, by its clock; None: unknown (older version)
+    silence: float | None  # seconds since its last heartbeat; None: no heartbeat file, or no file times
     lives: bool
-    holds: Mapping[str, float | None]  # keys whose leases it has -> seconds since it took each, None where unknown
+    holds: Mapping[str, float | None]  # keys of its leases -> age in seconds, None if unknown
 
     @property
     def seconds(self) -> float | None:
-        """For how long it has been at work, as far as is known."""
+        """Seconds since it started, or the age of its oldest lease; None if unknown."""
         known = [age for age in self.holds.values() if age is not None]
         return max(0.0, time.time() - self.since) if self.since is not None else max(known, default=None)
 
 
 class Leases:
-    """The leases one driver holds in a store; use it as a context manager, so that they are given back."""
+    """The leases of one driver in a store; a context manager that releases them on exit."""
 
     def __init__(self, files: Files) -> None:
         self.files = files
         self.owner = f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
         self._process = {"host": socket.gethostname(), "pid": os.getpid(), "pids": _pids()}
-        self._sign = json.dumps({**self._process, "since": time.time()}).encode()
+        self._heartbeat = json.dumps({**self._process, "since": time.time()}).encode()
         self._held: set[str] = set()
-        self._others: dict[str, dict[str, Any]] = {}  # leases of other drivers as they were when they were read last
+        self._others: dict[str, dict[str, Any]] = {}  # cached leases of other drivers
         self._lock = threading.Lock()
         self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._beat, name="lease-heartbeat", daemon=True)
+        self._thread = threading.Thread(target=self._send_heartbeats, name="lease-heartbeat", daemon=True)
 
     def __enter__(self) -> Leases:
-        self.files.write(heartbeat_name(self.owner), self._sign)
+        self.files.write(heartbeat_name(self.owner), self._heartbeat)
         self._thread.start()
         return self
 
     def __exit__(self, *exception: object) -> None:
         self._stop.set()
-        self._thread.join(timeout=HEARTBEAT)  # or a last heartbeat could come after the file was removed
+        self._thread.join(timeout=HEARTBEAT)  # else a last heartbeat could recreate the removed file
         for key in list(self._held):
             self.release(key)
         with contextlib.suppress(StoreError):
             self.files.remove(heartbeat_name(self.owner))
 
     def acquire(self, key: str) -> bool:
-        """Take the lease of that unit; False while a live driver elsewhere holds it. Holding it already is True."""
+        """Acquire the lease of a unit; False while another live driver holds it, True if already held."""
         with self._lock:
             if key in self._held:
                 return True
             if not self._create(key):
                 if not abandoned(self.files, key):
                     return False
-                self._bury(key)
+                self._remove_abandoned(key)
                 if not self._create(key):
                     return False
             self._held.add(key)
             return True
 
     def to_be_had(self, keys: Collection[str]) -> list[str]:
-        """Of the units that others held: those that `acquire` may get now. Two listings, however many units.
+        """Return those units whose leases `acquire` may get now, with two listings for any number of units.
 
-        Each lease that is there is read once; that its driver lives is told by the listing of heartbeats.
+        Each lease is read once and cached; the listing of heartbeats shows whether its driver is alive.
         """
         taken, beating = self.files.ages(FOLDER), self.files.ages(DRIVERS)
         self._others = {key: lease for key, lease in self._others.items() if key in taken}
@@ -114,17 +113,17 @@ class Leases:
         return [key for key in keys if key not in taken or self._looks_abandoned(key, taken[key], beating)]
 
     def _looks_abandoned(self, key: str, age: float | None, beating: Mapping[str, float | None]) -> bool:
-        """As `abandoned`, by what is known; another driver may have taken it over since it was read."""
+        """Decide as `abandoned`, but from cached leases, which may be outdated."""
         lease = self._others.get(key, {})
         silence = beating.get(lease.get("owner"), age)
         gone = {"host", "pid"} <= lease.keys() and _gone(lease["host"], lease["pid"], lease.get("pids"))
-        if silence is None or silence > LIFETIME or gone:  # None: the place tells no times here
-            self._others.pop(key, None)  # read it anew next time
+        if silence is None or silence > LIFETIME or gone:  # None: no file times
+            self._others.pop(key, None)  # read it again next time
             return True
         return False
 
     def release(self, key: str) -> None:
-        """Give the lease back, if it is still ours. With the store out of reach it lapses by itself."""
+        """Release the lease if it is still ours. If the store is unreachable, the lease expires."""
         with self._lock, contextlib.suppress(StoreError):
             if key not in self._held:
                 return
@@ -134,11 +133,11 @@ class Leases:
                 self.files.remove(lease_name(key))
 
     def sweep(self) -> None:
-        """Remove what dead drivers left: leases of units that were done meanwhile are asked for by nobody."""
+        """Remove leases and heartbeats of dead drivers; nobody else removes leases of finished units."""
         for driver in survey(self.files):
             if not driver.lives:
                 for key in driver.holds:
-                    if abandoned(self.files, key):  # it may have another holder by now
+                    if abandoned(self.files, key):  # another driver may hold it by now
                         self.files.remove(lease_name(key))
                 self.files.remove(heartbeat_name(driver.owner))
 
@@ -146,27 +145,27 @@ class Leases:
         lease = {"owner": self.owner, **self._process}
         if self.files.create(lease_name(key), json.dumps(lease).encode()):
             return True
-        # A remote create that was tried again may have found its own first attempt.
+        # A retried remote create may have found the file of its own first attempt.
         holder = _holder(self.files, key)
         return bool(holder and holder["owner"] == self.owner)
 
-    def _bury(self, key: str) -> None:
-        """Remove an abandoned lease and its driver's heartbeat, which a driver that lives after all writes again."""
+    def _remove_abandoned(self, key: str) -> None:
+        """Remove an abandoned lease and its driver's heartbeat, which a driver that is alive writes again."""
         holder = _holder(self.files, key)
         if holder:
             self.files.remove(heartbeat_name(holder["owner"]))
         self.files.remove(lease_name(key))
 
-    def _beat(self) -> None:
+    def _send_heartbeats(self) -> None:
         while not self._stop.wait(HEARTBEAT):
-            with contextlib.suppress(StoreError):  # the next beat may come through
-                self.files.write(heartbeat_name(self.owner), self._sign)
+            with contextlib.suppress(StoreError):  # the next heartbeat may succeed
+                self.files.write(heartbeat_name(self.owner), self._heartbeat)
 
 
 def survey(files: Files) -> list[Driver]:
-    """Every driver that shows itself in a store or holds a lease there, sorted by owner.
+    """List all drivers with a heartbeat or a lease in a store, sorted by owner.
 
-    Two listings, and every lease and heartbeat read once. Whether a driver lives is decided as in `abandoned`.
+    Uses two listings and reads every lease and heartbeat once. A driver is alive by the rules of `abandoned`.
     """
     taken, heartbeats = files.ages(FOLDER), files.ages(DRIVERS)
     keys, beating = sorted(taken), sorted(heartbeats)
@@ -176,7 +175,7 @@ def survey(files: Files) -> list[Driver]:
         signs[owner] = _parsed(data)
     for key, data in zip(keys, files.read_many([lease_name(key) for key in keys]), strict=True):
         lease = _parsed(data)
-        if isinstance(owner := lease.get("owner"), str):  # else it is being written, or gone
+        if isinstance(owner := lease.get("owner"), str):  # else it is being written, or was removed
             held.setdefault(owner, {})[key] = taken[key]
             signs.setdefault(owner, lease)
     return [_driver(owner, signs[owner], heartbeats, held[owner]) for owner in sorted(held)]
@@ -186,7 +185,7 @@ def _driver(
     owner: str, sign: Mapping[str, Any], heartbeats: Mapping[str, float | None], holds: Mapping[str, float | None]
 ) -> Driver:
     host, pid, since = sign.get("host"), sign.get("pid"), sign.get("since")
-    named = owner.rsplit("-", 2)  # heartbeats of earlier versions are empty, but their names tell
+    named = owner.rsplit("-", 2)  # heartbeats of older versions are empty, but named after the owner
     host = host if isinstance(host, str) else named[0]
     if pid is None and len(named) == 3 and named[1].isdecimal():
         pid = int(named[1])
@@ -202,7 +201,7 @@ def _driver(
 
 
 def _parsed(data: bytes | None) -> dict[str, Any]:
-    """A lease or a heartbeat; empty where it is not (yet) what it should be."""
+    """Parse a lease or a heartbeat; return {} if it is incomplete."""
     try:
         value = json.loads(data or b"null")
     except (json.JSONDecodeError, UnicodeDecodeError):
@@ -211,12 +210,12 @@ def _parsed(data: bytes | None) -> dict[str, Any]:
 
 
 def abandoned(files: Files, key: str) -> bool:
-    """Whether nobody alive seems to hold it: its driver is silent, or its process on this host is gone."""
+    """Whether no live driver holds the lease: no recent heartbeat, or its process on this host does not exist."""
     age = files.age(lease_name(key))
     if age is None:
         return True
     holder = _holder(files, key)
-    if holder is None:  # being written right now, or its driver died in that moment
+    if holder is None:  # being written, or its driver died while writing
         return age > LIFETIME
     if _gone(holder["host"], holder["pid"], holder.get("pids")):
         return True
@@ -225,15 +224,15 @@ def abandoned(files: Files, key: str) -> bool:
 
 
 def _gone(host: str, pid: int, pids: str | None) -> bool:
-    """Whether it is a process that could be seen from here, and there is none. Earlier versions do not say ``pids``."""
-    return host == socket.gethostname() and pids in (None, _pids()) and not _lives(pid)
+    """Whether the process should be visible here but does not exist. Leases of older versions lack ``pids``."""
+    return host == socket.gethostname() and pids in (None, _pids()) and not _is_alive(pid)
 
 
 @cache
 def _pids() -> str:
-    """What process ids are counted in: a machine since it booted, and a container in it; "" where nobody says.
+    """Identify the namespace of process ids: boot id and PID namespace; "" if unknown.
 
-    Containers of one machine may share its host name, and see none of each other's processes.
+    Containers of one machine may share its host name without seeing each other's processes.
     """
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
@@ -242,7 +241,7 @@ def _pids() -> str:
         return ""
 
 
-def _lives(pid: int) -> bool:
+def _is_alive(pid: int) -> bool:
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
@@ -253,7 +252,7 @@ def _lives(pid: int) -> bool:
 
 
 def _holder(files: Files, key: str) -> dict | None:
-    """What the lease says, or None while it is being written or gone."""
+    """Read the lease; None if it is being written or does not exist."""
     try:
         return json.loads(files.read(lease_name(key)))
     except (FileNotFoundError, json.JSONDecodeError):

@@ -1,7 +1,7 @@
-"""What records hold beside metrics, and the keys that their specs must give.
+"""Pydantic models of records, and the specs inside records.
 
-Metrics have no model here: `augbench.metrics.evaluate` says which there are, and each can be recomputed. Records of
-earlier versions lack what came later; such fields have defaults here.
+Metrics have no model here: `augbench.metrics.evaluate` defines them, and each can be recomputed. Fields that records of
+older versions lack have defaults.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class _Strict(BaseModel):
 
 
 class _Origin(BaseModel):
-    """How it was made. More may be said of that by later versions: it decides no number."""
+    """Provenance. Newer versions may add fields, since it affects no result."""
 
     model_config = ConfigDict(extra="allow", strict=True, frozen=True, allow_inf_nan=False)
 
@@ -58,21 +58,21 @@ class _Envelope(_Strict):
 
 
 class CellRecord(_Envelope):
-    """A cell's record, its metrics aside."""
+    """The record of a cell, without its metrics."""
 
     format: Literal[SCHEMA] = Field(alias="schema")  # type: ignore[valid-type]
     provenance: _CellOrigin
 
 
 class Curves(_Strict):
-    """Of a training: the loss of each epoch, and points of the test curve."""
+    """Training curves: the loss of each epoch, and points of the test curve."""
 
     loss: list[float]
     test: list[dict[str, float]]
 
 
 class Counts(_Strict):
-    """Pictures that a cell learned from and was judged by."""
+    """Numbers of images that a cell was trained and evaluated on."""
 
     train_negatives: Count
     shots: Count
@@ -88,7 +88,7 @@ class _FidelityOrigin(_Origin):
 
 
 class FidelityResult(_Strict):
-    """How close a pool is to real defects, see `augbench.metrics.fidelity`."""
+    """The fidelity of a pool, see `augbench.metrics.fidelity`."""
 
     extractor: str
     size: tuple[int, int] = Field(strict=False)
@@ -105,7 +105,7 @@ class FidelityResult(_Strict):
 
 
 class FidelityRecord(_Envelope):
-    """A pool against real defects."""
+    """The record of a pool's fidelity."""
 
     provenance: _FidelityOrigin
     result: FidelityResult
@@ -126,7 +126,7 @@ class SearchRow(_Strict):
 
 
 class SearchResult(_Strict):
-    """What a quality search chose, and its table, best first."""
+    """The choice of a quality search, and its table, best first."""
 
     chosen: dict[str, Any]
     why: str
@@ -136,7 +136,7 @@ class SearchResult(_Strict):
 
 
 class SearchRecord(_Envelope):
-    """A quality search that is decided."""
+    """The record of a finished quality search."""
 
     provenance: _SearchOrigin
     result: SearchResult
@@ -146,10 +146,10 @@ MODELS: dict[RecordKind, type[_Envelope]] = {"cells": CellRecord, "fidelity": Fi
 
 
 def read_as(model: type[BaseModel], value: object) -> Any:
-    """A JSON value as one of the models above.
+    """Validate a JSON value by one of the models above.
 
     Raises:
-        UserError: an unknown, missing or impossible value, named.
+        UserError: an unknown, missing or invalid value.
     """
     try:
         return model.model_validate(value)
@@ -158,41 +158,41 @@ def read_as(model: type[BaseModel], value: object) -> Any:
 
 
 def spec_of(kind: RecordKind, value: Mapping[str, Any]) -> Cell | FidelitySpec | SearchSpec:
-    """The spec in a record, the way back from its ``as_dict``.
+    """Create the spec of a record from the result of its ``as_dict``.
 
     Raises:
-        UserError: fields that are missing, unknown or impossible.
+        UserError: missing, unknown or invalid fields.
     """
     try:
-        canonical_json(value)  # refuses NaN, which JSON readers let pass
+        canonical_json(value)  # refuses NaN, which JSON readers accept
         if kind == "cells":
             spec = Cell.from_dict(value)
         elif kind == "searches":
             spec = SearchSpec(AdapterSpec.from_dict(value))
         else:
             spec = FidelitySpec(**{**value, "pool": PoolSpec.from_dict(value["pool"])})
-        _hold_to_types(spec)
+        _check_types(spec)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         what = f"lacks {error}" if isinstance(error, KeyError) else str(error)
-        raise UserError(f"its spec is not that of one of the {kind}: {what}") from None
+        raise UserError(f"its spec is not valid for {kind}: {what}") from None
     return spec
 
 
-def _hold_to_types(spec: Cell | FidelitySpec | SearchSpec) -> None:
-    """Raises TypeError where a name is no text, or settings are no mapping: keys would be made of them all the same."""
+def _check_types(spec: Cell | FidelitySpec | SearchSpec) -> None:
+    """Raise TypeError if a name is not a string or settings are not a mapping: dataclasses do not validate types."""
     owner = spec.adapter if isinstance(spec, SearchSpec) else spec.pool if isinstance(spec, FidelitySpec) else spec
     names = {"data.name": owner.data.name, "data.alias": owner.data.alias}
     names |= {"augmenter.name": owner.augmenter.name, "augmenter.alias": owner.augmenter.alias}
     for name, value in (*names.items(), *(("data.classes", one) for one in owner.data.classes)):
         if not isinstance(value, str):
-            raise TypeError(f"{name} is {value!r}, not a text")
+            raise TypeError(f"{name} is {value!r}, not a string")
     for name in ("settings", "key_settings"):
         if not isinstance(getattr(owner.augmenter, name), Mapping):
-            raise TypeError(f"augmenter.{name} are no mapping")
+            raise TypeError(f"augmenter.{name} are not a mapping")
 
 
 def weights_at_hand(spec: Cell | FidelitySpec | SearchSpec) -> bool:
-    """Whether the key can be recomputed here: that of a protocol with weights from a file needs the file."""
+    """Whether the key can be recomputed here: a protocol with weights from a file needs the file."""
     if not isinstance(spec, Cell):
         return True
     try:

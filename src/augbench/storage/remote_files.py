@@ -1,7 +1,6 @@
-"""The files of a store at a URL: anything that fsspec reaches (``s3://``, ``gs://``, ``az://``, ``memory://``, ...).
+"""Store files at a URL supported by fsspec (``s3://``, ``gs://``, ``az://``, ``memory://``, ...).
 
-An object store makes an object visible when it is complete, so a file is whole or not there by itself. What an object
-store adds are errors that pass: every call is tried again after those.
+Object stores show only complete objects, so writes are atomic. Calls are retried after transient errors.
 """
 
 from __future__ import annotations
@@ -30,16 +29,16 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-WAITS = (0.5, 1.0, 2.0, 4.0)  # seconds between the attempts at a file; then the place counts as out of reach
+WAITS = (0.5, 1.0, 2.0, 4.0)  # seconds between attempts; then the store counts as unreachable
 OBJECT_STORES = {"s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "adl", "oci", "oss", "obs", "tos", "memory"}
-"""Protocols of places that show an object when it is complete, and have no folders that must be made first."""
+"""Protocols of object stores: objects appear when complete, and there are no folders to create."""
 TIMES = ("LastModified", "last_modified", "mtime", "updated", "modified", "created")
-"""What fsspec's file systems call the time of a file in a listing, the surer names first."""
-READ_TOGETHER = 128  # files asked for at once: their waiting times overlap
+"""Names of the modification time in listings of fsspec's file systems, the most reliable first."""
+READ_TOGETHER = 128  # concurrent requests, to overlap latencies
 
 
 class RemoteFiles(Files):
-    """Anything fsspec reaches. Every call is tried again after an error that may pass."""
+    """Files at an fsspec URL. Every call is retried after transient errors."""
 
     def __init__(self, url: str, protocol: str) -> None:
         self.url = url
@@ -47,28 +46,28 @@ class RemoteFiles(Files):
         self._holds_objects = protocol in OBJECT_STORES
         self._fs, self._root = _file_system(url, protocol)
         self._scratch: tempfile.TemporaryDirectory | None = None
-        self._given_up = False  # patience was used up once: until the place answers, one attempt is enough
+        self._exhausted = False  # retries were exhausted: no more retries until the store answers
 
     @override
     def top(self) -> set[str]:
-        # Asked once, without patience: a wrong URL is known at once.
-        return self._listed("", patient=False)
+        # No retries, so that a wrong URL fails immediately.
+        return self._listed("", retry=False)
 
     @override
     def names(self, folder: str) -> set[str]:
-        return self._listed(folder, patient=True)
+        return self._listed(folder, retry=True)
 
-    def _listed(self, folder: str, patient: bool) -> set[str]:
+    def _listed(self, folder: str, retry: bool) -> set[str]:
         try:
-            found = self._try("list", folder, lambda: self._fs.ls(self._path(folder), detail=False), patient)
+            found = self._try("list", folder, lambda: self._fs.ls(self._path(folder), detail=False), retry)
         except FileNotFoundError:
             return set()
         return {name for path in found if (name := path.rstrip("/").rpartition("/")[2]) and name[0] != "."}
 
     @override
     def exists(self, name: str) -> bool:
-        # Not by fsspec's isfile, which takes any error for "there is none". Object stores are asked for the file, since
-        # what is asked for is small: after a plain "none" s3fs and gcsfs also list what might lie under such a name.
+        # Not fsspec's isfile, which treats any error as "missing". From object stores, read the (small) file: info() of
+        # s3fs and gcsfs also lists possible folder contents if the object is missing.
         try:
             if self._holds_objects:
                 self._try("look for", name, lambda: self._fs.cat_file(self._path(name)))
@@ -93,7 +92,7 @@ class RemoteFiles(Files):
                     yield content
                 elif isinstance(content, FileNotFoundError):
                     yield None
-                else:  # whatever befell this one: alone and with patience
+                else:  # any other error: retry this file alone
                     yield self._read_or_none(name)
 
     def _read_or_none(self, name: str) -> bytes | None:
@@ -104,7 +103,7 @@ class RemoteFiles(Files):
 
     @override
     def write(self, name: str, data: bytes) -> None:
-        put = self._put_object if self._holds_objects else self._put_beside
+        put = self._put_object if self._holds_objects else self._put_and_rename
         try:
             self._try("write", name, lambda: put(self._path(name), data))
         except FileNotFoundError as error:
@@ -112,7 +111,7 @@ class RemoteFiles(Files):
 
     @override
     def create(self, name: str, data: bytes) -> bool:
-        # S3 decides between several callers; elsewhere two may succeed, which is harmless.
+        # Exclusive on S3; elsewhere two callers may succeed, which is harmless.
         try:
             self._try("write", name, lambda: self._put_object(self._path(name), data, mode="create"))
         except FileExistsError:
@@ -131,7 +130,7 @@ class RemoteFiles(Files):
 
     @override
     def age(self, name: str) -> float | None:
-        # By the clock of the place and ours, which should agree within half a minute.
+        # Compares the clocks of server and client, which should agree within half a minute.
         try:
             return time.time() - self._try("look at", name, lambda: self._fs.modified(self._path(name))).timestamp()
         except FileNotFoundError:
@@ -157,62 +156,64 @@ class RemoteFiles(Files):
 
     @override
     def local_folder(self, name: str) -> Path:
-        # Copied once per process, into a folder that goes with it.
+        # Copied once per process, into a temporary folder.
         self._scratch = self._scratch or tempfile.TemporaryDirectory(prefix="augbench-")
         copy = Path(self._scratch.name) / name
         if not copy.is_dir():
-            beside = copy.with_name(f".{copy.name}.part")
+            temporary = copy.with_name(f".{copy.name}.part")
             for path in self._try("list", name, lambda: self._fs.find(self._path(name))):
                 relative = path.removeprefix(self._path(name)).lstrip("/")
-                target = beside / relative
+                target = temporary / relative
                 target.parent.mkdir(parents=True, exist_ok=True)
                 target.write_bytes(self.read(f"{name}/{relative}"))
-            beside.rename(copy)
+            temporary.rename(copy)
         return copy
 
     @override
     def scratch_folder(self, name: str) -> Path:
-        # On this machine: elsewhere the work begins anew. Not in /tmp, where others could put files under its name.
+        # Local to this machine: other machines restart the work. Not in /tmp, where other users could place files.
         cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-        place = hashlib.sha256(self.url.encode()).hexdigest()[:16]
-        return made_folder(cache / "augbench" / "scratch" / place / name)
+        digest = hashlib.sha256(self.url.encode()).hexdigest()[:16]
+        return made_folder(cache / "augbench" / "scratch" / digest / name)
 
     def _put_object(self, path: str, data: bytes, mode: str = "overwrite") -> None:
         if not self._holds_objects:
             self._fs.makedirs(path.rpartition("/")[0], exist_ok=True)
         self._fs.pipe_file(path, data, mode=mode)
 
-    def _put_beside(self, path: str, data: bytes) -> None:
-        """For places with real files (sftp, hdfs): one that is being written is seen, so it is written elsewhere."""
+    def _put_and_rename(self, path: str, data: bytes) -> None:
+        """Write a temporary file and rename it, for file systems that show incomplete files (sftp, hdfs)."""
         folder, _, file = path.rpartition("/")
-        beside = f"{folder}/.{file}.{uuid.uuid4().hex[:8]}.part"
-        self._put_object(beside, data)
-        self._fs.mv(beside, path)
+        temporary = f"{folder}/.{file}.{uuid.uuid4().hex[:8]}.part"
+        self._put_object(temporary, data)
+        self._fs.mv(temporary, path)
 
     def _path(self, name: str) -> str:
         return f"{self._root}/{name}" if name else self._root
 
-    def _try(self, verb: str, name: str, action: Callable[[], T], patient: bool = True) -> T:
-        """Call ``action``, again after errors that may pass. That a file is (not) there is an answer, no error."""
+    def _try(self, verb: str, name: str, action: Callable[[], T], retry: bool = True) -> T:
+        """Call ``action`` and retry after transient errors. FileNotFoundError and FileExistsError are not retried."""
         begun = time.monotonic()
-        waits = WAITS if patient and not self._given_up else ()
+        waits = WAITS if retry and not self._exhausted else ()
         for attempt in range(len(waits) + 1):
             try:
                 answer = action()
-                self._given_up = False
+                self._exhausted = False
                 return answer
             except (FileNotFoundError, FileExistsError):
-                self._given_up = False
+                self._exhausted = False
                 raise
-            except Exception as error:  # the libraries behind the URL have no common base
+            except Exception as error:  # fsspec's backends have no common base class
                 if not may_pass(error):
-                    raise self._end(verb, name, error, "check the URL, your credentials and your rights") from error
+                    raise self._end(
+                        verb, name, error, "check the URL, your credentials and your permissions"
+                    ) from error
                 if attempt == len(waits):
-                    self._given_up = True
+                    self._exhausted = True
                     spent = f"attempts: {attempt + 1}, in {time.monotonic() - begun:.0f} s"
                     way_out = f"run the same command again when it answers ({spent})"
                     raise self._end(verb, name, error, way_out) from error
-                time.sleep(waits[attempt] * random.uniform(0.75, 1.25))  # noqa: S311  not all workers at once
+                time.sleep(waits[attempt] * random.uniform(0.75, 1.25))  # noqa: S311  jitter between workers
         raise AssertionError("unreachable")
 
     def _end(self, verb: str, name: str, error: Exception, way_out: str) -> StoreError:
@@ -221,7 +222,7 @@ class RemoteFiles(Files):
 
 
 def _time_of(entry: Mapping[str, Any]) -> float | None:
-    """When a listed file was written, in Unix seconds; None where the listing does not say."""
+    """Return the modification time of a listed file in Unix seconds; None if the listing has none."""
     for name in TIMES:
         value = entry.get(name)
         if isinstance(value, str):
@@ -235,7 +236,7 @@ def _time_of(entry: Mapping[str, Any]) -> float | None:
 
 
 def _file_system(url: str, protocol: str) -> tuple[AbstractFileSystem, str]:
-    """The file system behind a URL and the path in it. Raises UserError."""
+    """Return the file system of a URL and the path in it. Raises UserError."""
     import fsspec
 
     if "::" in url:
@@ -244,8 +245,8 @@ def _file_system(url: str, protocol: str) -> tuple[AbstractFileSystem, str]:
         )
     try:
         fsspec.get_filesystem_class(protocol)
-        # Listings are never cached: other machines write to the same place. Without a concurrency of one s3fs asks for
-        # the size of every file that it is to read, in case that it is large enough for pieces side by side.
+        # No caching of listings, since other machines write to the same store. With max_concurrency > 1, s3fs requests
+        # the size of every file before it reads, to split large files.
         options = {"max_concurrency": 1} if protocol in ("s3", "s3a") else {}
         fs, root = fsspec.core.url_to_fs(url, use_listings_cache=False, **options)
     except ImportError as error:
@@ -259,7 +260,7 @@ def _file_system(url: str, protocol: str) -> tuple[AbstractFileSystem, str]:
     return fs, root
 
 
-PASSING = {
+TRANSIENT_ERRNOS = {
     getattr(errno, name)
     for name in (
         "EAGAIN",
@@ -278,7 +279,7 @@ PASSING = {
     )
     if hasattr(errno, name)
 }
-PASSING_TYPES = {  # of libraries that need not be installed; by name, and their subclasses
+TRANSIENT_TYPES = {  # names of base classes from optional libraries
     "botocore.exceptions.ConnectionError",
     "botocore.exceptions.HTTPClientError",
     "botocore.parsers.ResponseParserError",
@@ -291,9 +292,9 @@ PASSING_TYPES = {  # of libraries that need not be installed; by name, and their
 
 
 def may_pass(error: BaseException) -> bool:
-    """Whether an error of a remote place is worth another attempt: overload and network, not rights or a wrong name."""
+    """Whether an error of a remote store is transient: overload or network, not permissions or a wrong name."""
     if isinstance(error, (ConnectionError, TimeoutError)):
         return True
     if isinstance(error, OSError) and error.errno is not None:
-        return error.errno in PASSING
-    return any(f"{kind.__module__}.{kind.__qualname__}" in PASSING_TYPES for kind in type(error).__mro__)
+        return error.errno in TRANSIENT_ERRNOS
+    return any(f"{kind.__module__}.{kind.__qualname__}" in TRANSIENT_TYPES for kind in type(error).__mro__)

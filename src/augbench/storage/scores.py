@@ -1,4 +1,4 @@
-"""Score tables as bytes and back: a row per judged picture, as Parquet."""
+"""Serialise score tables, one row per evaluated image, as Parquet."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ if TYPE_CHECKING:
 
 
 def scores_bytes(scores: pd.DataFrame) -> bytes:
-    """A score table as a Parquet file: equal tables give equal bytes."""
+    """Serialise a score table to Parquet: equal tables give equal bytes."""
     buffer = io.BytesIO()
     scores.to_parquet(buffer, index=False, engine="pyarrow", compression="zstd")
     return buffer.getvalue()
 
 
 def scores_table(data: bytes) -> pyarrow.Table:
-    """What a Parquet file holds.
+    """Parse a Parquet file.
 
-    Read in this thread alone: the pools of threads that Arrow starts otherwise may end the process with SIGABRT when
-    Python leaves (apache/arrow#34314), after all work was done well. Tables of scores are small.
+    Uses no threads: Arrow's thread pools may abort the process at exit with SIGABRT (apache/arrow#34314), and score
+    tables are small.
 
     Raises:
-        ValueError: it is no whole Parquet file.
+        ValueError: not a complete Parquet file.
     """
     import pyarrow
     from pyarrow import parquet
@@ -36,5 +36,5 @@ def scores_table(data: bytes) -> pyarrow.Table:
 
 
 def scores_frame(data: bytes) -> pd.DataFrame:
-    """The same as a DataFrame. Raises ValueError as `scores_table`."""
+    """Parse a Parquet file to a DataFrame. Raises ValueError as `scores_table`."""
     return scores_table(data).to_pandas(use_threads=False)

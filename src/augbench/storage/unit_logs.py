@@ -1,8 +1,8 @@
-"""Logs of units: what was said while a cell, a chunk, an adapter, a search or a measurement was made.
+"""Logs of work units: cells, chunks, adapters, searches and fidelity computations.
 
-A log is no result: nothing reads it but a person, and deleting it changes nothing. Attempts follow one another in one
-file. In a folder it is written line by line, so that a worker that is killed leaves what it said; elsewhere, where
-nothing can be added to a file, it is written whole, every `PAUSE` seconds and at the end.
+No code reads a log, and deleting it changes nothing. All attempts at a unit share one file. In a local folder, lines
+are appended immediately, so that a killed worker leaves its log. Remote stores cannot append, so the whole file is
+rewritten every `PAUSE` seconds and at the end.
 """
 
 from __future__ import annotations
@@ -18,19 +18,19 @@ from augbench.core.errors import StoreError, UserError, did_you_mean, listed
 from augbench.storage.files import Files
 from augbench.storage.store import LOGS, Store
 
-PAUSE = 10.0  # seconds between the times that a log is written whole, as long as something new was said
-MOST_BEFORE = 64_000  # bytes that are kept of earlier attempts: the last ones
-MOST_FIRST = 128_000  # bytes of an attempt that are kept from its beginning
-MOST_LAST = 64_000  # and from its end; what is between is counted
+PAUSE = 10.0  # seconds between rewrites of a log with new lines
+MOST_BEFORE = 64_000  # bytes of earlier attempts that are kept, from the end
+MOST_FIRST = 128_000  # bytes of an attempt that are kept from its start
+MOST_LAST = 64_000  # and from its end; lines in between are counted
 MOST_OF_A_LINE = 4_000  # characters
 ENDING = ".log"
 
 
 class UnitLog:
-    """The log of one attempt at a unit. A place that cannot be written costs the log, never the unit."""
+    """The log of one attempt at a unit. Write errors affect only the log, never the unit."""
 
     def __init__(self, files: Files, name: str) -> None:
-        """Begin it behind what earlier attempts said."""
+        """Open the log after the lines of earlier attempts."""
         self._files, self._name = files, name
         self._first: list[bytes] = []
         self._first_size = 0
@@ -38,35 +38,35 @@ class UnitLog:
         self._last_size = 0
         self._left_out = 0
         self._unwritten = False
-        self._saying = threading.Lock()  # of what was said, above
-        self._before: bytes | None = None  # what the file held; None: not read yet
-        self._writing = threading.Lock()  # of the file as a whole
-        self._told = False
+        self._lines_lock = threading.Lock()  # guards the fields above
+        self._before: bytes | None = None  # previous content; None: not read yet
+        self._file_lock = threading.Lock()  # guards rewrites of the file
+        self._reported = False
         self._ended = threading.Event()
-        self._thread: threading.Thread | None = None  # writes the log whole
-        self._file: BinaryIO | None = None  # is added to
-        with self._or_tell():
+        self._thread: threading.Thread | None = None  # rewrites the file
+        self._file: BinaryIO | None = None  # open for appending
+        with self._report_errors():
             self._file = self._opened()
         if self._file is None:
-            self._write_now_and_then()
+            self._start_rewriting()
 
     def say(self, text: str) -> None:
-        """Add a line, or each line of a text."""
+        """Log a line, or each line of a text."""
         for line in text.splitlines() or [""]:
             cut = line if len(line) <= MOST_OF_A_LINE else f"{line[:MOST_OF_A_LINE]} [cut]"
             self._add(f"{cut}\n".encode(errors="backslashreplace"))
 
     def close(self) -> None:
-        """Write what is not written yet."""
+        """Write pending lines and close the file."""
         self._ended.set()
         if self._thread is not None:
             self._thread.join()
-            self._write_whole()
+            self._rewrite()
         if self._file is not None:
             self._file.close()
 
     def _opened(self) -> BinaryIO | None:
-        """The file to add to, not longer than it may be; None where nothing can be added to files."""
+        """Open the file for appending, truncated to its end; None if appending is not supported."""
         file = self._files.appending(self._name)
         if file is None or file.tell() <= MOST_BEFORE:
             return file
@@ -75,7 +75,7 @@ class UnitLog:
         return self._files.appending(self._name)
 
     def _add(self, line: bytes) -> None:
-        with self._saying:
+        with self._lines_lock:
             is_first = not self._last and self._first_size + len(line) <= MOST_FIRST
             if is_first:
                 self._first.append(line)
@@ -88,28 +88,28 @@ class UnitLog:
                 self._left_out += 1
             self._unwritten = True
             if is_first and self._file is not None:
-                with self._or_tell():
+                with self._report_errors():
                     self._file.write(line)
-            elif self._thread is None:  # in a folder, a log that has grown long is written like any other from now on
-                self._write_now_and_then()
+            elif self._thread is None:  # a long log in a local folder is rewritten from now on
+                self._start_rewriting()
 
-    def _write_now_and_then(self) -> None:
-        self._thread = threading.Thread(target=self._keep_writing, name="unit-log", daemon=True)
+    def _start_rewriting(self) -> None:
+        self._thread = threading.Thread(target=self._rewrite_periodically, name="unit-log", daemon=True)
         self._thread.start()
 
-    def _keep_writing(self) -> None:
-        with self._writing, self._or_tell():
-            self._read_before()  # beside the work, which need not wait for it
+    def _rewrite_periodically(self) -> None:
+        with self._file_lock, self._report_errors():
+            self._read_before()  # in this thread, so that the work need not wait
         while not self._ended.wait(PAUSE):
-            self._write_whole()
+            self._rewrite()
 
-    def _write_whole(self) -> None:
-        with self._writing, self._or_tell():
+    def _rewrite(self) -> None:
+        with self._file_lock, self._report_errors():
             self._read_before()
-            with self._saying:
+            with self._lines_lock:
                 is_new, self._unwritten = self._unwritten, False
                 gap = [f"[{self._left_out} lines left out]\n".encode()] if self._left_out else []
-                first = self._first if self._file is None else []  # else it is in the file already
+                first = self._first if self._file is None else []  # else the file has it already
                 text = b"".join([self._before or b"", *first, *gap, *self._last])
             if is_new:
                 self._files.write(self._name, text)
@@ -119,7 +119,7 @@ class UnitLog:
             self._before = self._end_of_file(MOST_BEFORE + (MOST_FIRST if self._file is not None else 0))
 
     def _end_of_file(self, most: int) -> bytes:
-        """The last bytes of what was written before, from the beginning of a line on."""
+        """Return the last bytes of the previous content, from the start of a line."""
         try:
             found = self._files.read(self._name)
         except FileNotFoundError:
@@ -127,35 +127,35 @@ class UnitLog:
         return found if len(found) <= most else b"[earlier lines left out]\n" + found[-most:].partition(b"\n")[2]
 
     @contextlib.contextmanager
-    def _or_tell(self) -> Iterator[None]:
-        """What becomes of the unit is said where its results are written. That its log has a gap is said here, once."""
+    def _report_errors(self) -> Iterator[None]:
+        """Report an error of writing the log once, and continue: only writing results may fail the unit."""
         try:
             yield
         except (StoreError, OSError) as error:
-            if not self._told and sys.__stderr__ is not None:
+            if not self._reported and sys.__stderr__ is not None:
                 print(f"augbench: the log '{self._files.where(self._name)}' has a gap: {error}", file=sys.__stderr__)
-            self._told = True
+            self._reported = True
 
 
 # -- reading
 
 
 def logs_of(store: Store, word: str) -> list[str]:
-    """The names of the logs that a person means: a unit's, or one for each chunk of a pool or arm of a search.
+    """Return the names of a unit's logs: one, or one for each chunk of a pool or arm of a search.
 
     Args:
-        store: where they lie.
-        word: a key or the beginning of one; behind it may stand ``/`` and the number of a chunk or an arm.
+        store: the store with the logs.
+        word: a key or a key prefix, optionally followed by ``/`` and the number of a chunk or an arm.
 
     Raises:
-        UserError: there is no such log, or the beginning is that of several keys.
+        UserError: there is no such log, or the prefix is ambiguous.
     """
-    beginning, has_part, part = word.partition("/")
+    prefix, has_part, part = word.partition("/")
     entries = store.files.names(LOGS)
     keys = {entry.removesuffix(ENDING) for entry in entries}
     if not keys:
         raise UserError(f"store '{store.url}' has no logs: they are written when a grid runs")
-    key = _the_key(keys, beginning, store)
+    key = _the_key(keys, prefix, store)
     parts = sorted(store.files.names(f"{LOGS}/{key}")) if key in entries else []
     if not has_part:
         own = [f"{key}{ENDING}"] if f"{key}{ENDING}" in entries else []
@@ -167,14 +167,14 @@ def logs_of(store: Store, word: str) -> list[str]:
     return [wanted]
 
 
-def _the_key(keys: set[str], beginning: str, store: Store) -> str:
-    if beginning in keys:
-        return beginning
-    found = sorted(key for key in keys if beginning and key.startswith(beginning))
+def _the_key(keys: set[str], prefix: str, store: Store) -> str:
+    if prefix in keys:
+        return prefix
+    found = sorted(key for key in keys if prefix and key.startswith(prefix))
     if not found:
-        near = did_you_mean(beginning, keys)
+        near = did_you_mean(prefix, keys)
         hint = near if near.startswith(" (did") else ": augbench status names what failed"  # there may be many
-        raise UserError(f"store '{store.url}' has no log of '{beginning}'{hint}")
+        raise UserError(f"store '{store.url}' has no log of '{prefix}'{hint}")
     if len(found) > 1:
-        raise UserError(f"'{beginning}' begins {len(found)} keys ({listed(found)}): give more of it")
+        raise UserError(f"'{prefix}' is a prefix of {len(found)} keys ({listed(found)}): give a longer one")
     return found[0]

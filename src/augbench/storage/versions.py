@@ -1,7 +1,7 @@
 """Versions of augbench in one store: equal keys mean equal bytes within a version, not across versions.
 
-What is finished stays and counts, whichever version made it: its record names that version. What another version began
-and did not finish is made anew, so that no pool and no adapter is a mixture of two.
+Finished units of any version stay valid; their records name the version. Units that another version left unfinished are
+regenerated, so that no pool or adapter mixes versions.
 """
 
 from __future__ import annotations
@@ -12,14 +12,14 @@ import augbench
 from augbench.core.specs import PoolSpec
 from augbench.storage.store import Store, parse_json
 
-FIRST = "0.1.0"  # the release that left no mark in a store
+FIRST = "0.1.0"  # the release that did not record its version
 
 
 def mark_version(store: Store) -> tuple[str, ...]:
-    """Note in the store that this version works on it.
+    """Record in the store that this version uses it.
 
     Returns:
-        The versions that did before, at the first time that this one does; else nothing.
+        On the first use by this version, the versions that used it before; else ().
     """
     there = store.keys("versions")
     if augbench.__version__ in there:
@@ -34,7 +34,7 @@ def made_by_others(store: Store, pool: PoolSpec, chunks: Iterable[int]) -> set[i
     """Find the committed chunks of a pool that another version made.
 
     Raises:
-        UserError: the file that says how a chunk was made is damaged.
+        UserError: the provenance of a chunk is damaged.
     """
     numbers = sorted(chunks)
     names = [store.chunk_provenance_name(pool, chunk) for chunk in numbers]
@@ -47,9 +47,9 @@ def made_by_others(store: Store, pool: PoolSpec, chunks: Iterable[int]) -> set[i
 
 
 def discard_chunks(store: Store, chunks: Sequence[tuple[PoolSpec, int]]) -> None:
-    """Take back that these chunks are committed, and what was measured of their pools.
+    """Remove the commit markers of these chunks, and the summaries and fidelity records of their pools.
 
-    Their images are written over when they are made anew.
+    Regeneration overwrites their images.
     """
     pools = {pool.key: pool for pool, _ in chunks}
     for key in sorted(store.keys("fidelity")):
@@ -57,6 +57,6 @@ def discard_chunks(store: Store, chunks: Sequence[tuple[PoolSpec, int]]) -> None
         if record and PoolSpec.from_dict(record["spec"]["pool"]).key in pools:
             store.files.remove(store.name("fidelity", key))
     for key in pools:
-        store.files.remove(store.pool_file(key))  # sums up what is committed: written again at the end of the run
+        store.files.remove(store.pool_file(key))  # lists committed chunks; rewritten at the end of a run
     for pool, chunk in chunks:
         store.files.remove(store.chunk_name(pool, chunk))

@@ -1,4 +1,4 @@
-"""The augmenter `ddpm` on the small bundle: what it learns from in each regime, and what it makes of it."""
+"""The augmenter `ddpm` on the small pipeline: fine-tuning and generation in each regime."""
 
 import json
 
@@ -16,7 +16,7 @@ from augbench.core import registry
 from augbench.core.contracts import TrainView
 from augbench.diffusion.pipelines import MODELS, find, load
 from augbench.diffusion.sampling import sample
-from augbench.testing import requests, workroom
+from augbench.testing import adapt_context, requests
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -33,8 +33,8 @@ def made(**changes):
 def seen(surfaces, augmenter, shots):
     """A view with two shots where there are any."""
     table = surfaces.samples()
-    good, bad = (table[(table["label"] == "good") == wanted] for wanted in (True, False))
-    return TrainView(surfaces, good.head(6), bad.head(2 if shots else 0), augmenter.reads(shots), shots)
+    normal, defects = (table[(table["label"] == "good") == wanted] for wanted in (True, False))
+    return TrainView(surfaces, normal.head(6), defects.head(2 if shots else 0), augmenter.reads(shots), shots)
 
 
 def adapted(surfaces, tmp_path, shots, **changes):
@@ -42,12 +42,12 @@ def adapted(surfaces, tmp_path, shots, **changes):
     view = seen(surfaces, augmenter, shots)
     out = tmp_path / "adapter"
     out.mkdir(parents=True)
-    learned = augmenter.adapt(view, out, 0, workroom(tmp_path))
+    learned = augmenter.adapt(view, out, 0, adapt_context(tmp_path))
     augmenter.load(out, "cpu")
     return augmenter, view, out, learned
 
 
-def test_the_defaults_are_those_of_the_paper():
+def test_defaults_are_those_of_the_paper():
     config = DDPM().config
     assert (config.zero.epochs, config.few.epochs, config.full.epochs) == (5, 49, 25)
     assert (config.zero.alpha, config.few.alpha, config.full.alpha) == (0.6, 0.95, 0.8)
@@ -60,38 +60,38 @@ def test_the_defaults_are_those_of_the_paper():
 
 
 @pytest.mark.parametrize(("shots", "alpha", "instances"), [(0, 0.6, 2), (2, 0.95, 2), ("all", 1.0, 2)])
-def test_each_regime_learns_from_its_own_and_asks_for_its_own(surfaces, tmp_path, shots, alpha, instances):
+def test_each_regime_has_its_own_instances_and_prompts(surfaces, tmp_path, shots, alpha, instances):
     augmenter, view, out, learned = adapted(surfaces, tmp_path, shots)
     assert (learned["instances"], learned["class_pictures"]) == (instances, 3)
-    told = json.loads((out / ddpm.GENERATION).read_text())
-    assert told["alpha"] == alpha
+    generation = json.loads((out / ddpm.GENERATION).read_text())
+    assert generation["alpha"] == alpha
     assert {path.suffix for path in out.rglob("*") if path.is_file()} == {".json", ".safetensors"}
-    pictures = augmenter.generate(requests(4), view)
-    asked = [picture.meta["prompt"] for picture in pictures]
+    images = augmenter.generate(requests(4), view)
+    asked = [image.meta["prompt"] for image in images]
     assert asked == (["skt background"] * 4 if shots else TINY_DDPM["zero"]["prompts"] * 2)
-    assert all(p.image.shape == (176, 64, 3) and p.image.dtype == np.uint8 and p.mask is None for p in pictures)
+    assert all(p.image.shape == (176, 64, 3) and p.image.dtype == np.uint8 and p.mask is None for p in images)
     again = augmenter.generate(requests(4), view)
-    assert all((a.image == b.image).all() for a, b in zip(pictures, again, strict=True))
+    assert all((a.image == b.image).all() for a, b in zip(images, again, strict=True))
 
 
-def test_a_regime_keeps_what_it_is_not_given():
+def test_a_partial_regime_keeps_its_other_defaults():
     few = made(few={"epochs": 3}).config.few
     assert (few.epochs, few.alpha, few.prompts) == (3, 0.95, ("skt background",))
     with pytest.raises(UserError, match=r"few\.epoch"):
         made(few={"epoch": 3})
 
 
-def test_alpha_zero_is_the_untouched_bundle_and_one_is_not(surfaces, tmp_path):
+def test_alpha_zero_is_the_untouched_pipeline_and_one_is_not(surfaces, tmp_path):
     options = {"steps": 2, "guidance": 7.5, "clip_skip": 2, "batch": 10}
     plain = sample(load(find("micro-sd")), find("micro-sd"), ["skt background"] * 2, seeds=[0, 1], **options)
     for alpha, equal in ((0.0, True), (1.0, False)):
         augmenter, view, *_ = adapted(surfaces, tmp_path / str(alpha), 2, few={"epochs": 2, "alpha": alpha}, lr=1e-2)
-        pictures = augmenter.generate(requests(2), view)
+        images = augmenter.generate(requests(2), view)
         squeezed = [np.asarray(Image.fromarray(one).resize((64, 176), Image.Resampling.LANCZOS)) for one in plain]
-        assert all((p.image == s).all() for p, s in zip(pictures, squeezed, strict=True)) == equal
+        assert all((p.image == s).all() for p, s in zip(images, squeezed, strict=True)) == equal
 
 
-def test_class_pictures_are_made_once_for_all_adapters(surfaces, tmp_path, monkeypatch):
+def test_class_images_are_made_once_for_all_adapters(surfaces, tmp_path, monkeypatch):
     made_so_far = []
     honest = ddpm.sample
 
@@ -100,7 +100,7 @@ def test_class_pictures_are_made_once_for_all_adapters(surfaces, tmp_path, monke
         return honest(pipeline, bundle, prompts, **options)
 
     monkeypatch.setattr(ddpm, "sample", counted)
-    place = workroom(tmp_path)
+    place = adapt_context(tmp_path)
     for number, changes in enumerate(({}, {"lr": 1e-2}, {"class_prompt": "wall"})):
         augmenter, out = made(**changes), tmp_path / str(number)
         out.mkdir()
@@ -112,7 +112,7 @@ def test_class_pictures_are_made_once_for_all_adapters(surfaces, tmp_path, monke
     assert none.adapt(seen(surfaces, none, 2), tmp_path / "none", 0, place)["class_pictures"] == 0
 
 
-def test_bf16_on_a_cpu_is_bf16_and_has_class_pictures_of_its_own(surfaces, tmp_path):
+def test_bf16_on_a_cpu_is_bf16_and_has_its_own_class_images(surfaces, tmp_path):
     augmenter, view, _, learned = adapted(surfaces, tmp_path, 2, precision="bf16")
     assert augmenter._pipeline.unet.dtype == augmenter._pipeline.vae.dtype == torch.bfloat16
     assert learned["recipe"]["precision"] == "bf16" and np.isfinite(learned["loss"]).all()
@@ -132,16 +132,16 @@ def test_fp16_without_a_gpu_is_refused(surfaces, tmp_path):
 
 def test_as_published_is_what_the_published_files_do(surfaces, tmp_path):
     augmenter, view, out, learned = adapted(surfaces, tmp_path, 2, as_published=True)
-    assert (learned["instances"], learned["class_pictures"]) == (2 * 2 + 3, 0)  # mirrored, and one folder for all
+    assert (learned["instances"], learned["class_pictures"]) == (2 * 2 + 3, 0)  # mirrored instances, joint training
     assert learned["recipe"]["shape"]["conv_rank"] is None
     assert learned["recipe"]["schedule_epochs"] == 50 and learned["recipe"]["epochs"] == 1
-    said = json.loads((out / "unet" / "adapter_config.json").read_text())
-    assert not [name for name in said["target_modules"] if "conv1" in name or "sampler" in name]
-    pictures = augmenter.generate(requests(1), view)
+    config = json.loads((out / "unet" / "adapter_config.json").read_text())
+    assert not [name for name in config["target_modules"] if "conv1" in name or "sampler" in name]
+    images = augmenter.generate(requests(1), view)
     options = {"seeds": [0], "steps": 2, "guidance": 7.5, "batch": 10}
     plain = sample(augmenter._pipeline, find("micro-sd"), ["skt background"], **options)  # without clip skip
     squeezed = Image.fromarray(plain[0]).resize((64, 176), Image.Resampling.LANCZOS)
-    assert (pictures[0].image == np.asarray(squeezed)).all()
+    assert (images[0].image == np.asarray(squeezed)).all()
 
 
 def test_aspect_can_be_kept(surfaces, tmp_path):
@@ -150,7 +150,7 @@ def test_aspect_can_be_kept(surfaces, tmp_path):
     assert augmenter.generate(requests(1), view)[0].image.shape == (176, 64, 3)
 
 
-def test_a_bundle_in_a_folder_counts_by_its_content(tmp_path):
+def test_a_pipeline_in_a_folder_enters_keys_by_its_content(tmp_path):
     import shutil
 
     for place in ("a", "b"):
@@ -162,7 +162,7 @@ def test_a_bundle_in_a_folder_counts_by_its_content(tmp_path):
     assert made(bundle=str(tmp_path / "b")).key_settings() != keys[0]
 
 
-def test_a_folder_that_is_no_bundle_is_refused_in_words(tmp_path):
+def test_a_folder_that_is_no_pipeline_is_refused(tmp_path):
     augmenter = made(bundle=str(tmp_path))
     augmenter.key_settings()  # planning comes first
     with pytest.raises(UserError, match=r"model_index\.json"):
@@ -170,16 +170,16 @@ def test_a_folder_that_is_no_bundle_is_refused_in_words(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("changes", "said"),
+    ("changes", "message"),
     [
-        ({"bundle": "micro-sdxl-inpaint"}, "take sd15 or micro-sd"),
+        ({"bundle": "micro-sdxl-inpaint"}, "set bundle to sd15 or micro-sd"),
         ({"bundle": "micro-sdd"}, "does not exist"),
         ({"instance_prompt": "word " * 90}, "tokens long"),
         ({"few": {"epochs": 1, "alpha": 1.0, "prompts": ["word " * 90]}}, "tokens long"),
     ],
 )
-def test_what_cannot_be_done_is_said_in_one_line(surfaces, tmp_path, changes, said):
-    with pytest.raises(UserError, match=said) as caught:
+def test_errors_are_one_line(surfaces, tmp_path, changes, message):
+    with pytest.raises(UserError, match=message) as caught:
         adapted(surfaces, tmp_path, 2, **changes)
     assert "\n" not in str(caught.value)
 
@@ -187,8 +187,8 @@ def test_what_cannot_be_done_is_said_in_one_line(surfaces, tmp_path, changes, sa
 def test_nothing_to_learn_from(surfaces, tmp_path):
     augmenter = made()
     table = surfaces.samples().head(0)
-    with pytest.raises(UserError, match="no picture to learn from"):
-        augmenter.adapt(TrainView(surfaces, table, table, augmenter.reads(2), 2), tmp_path, 0, workroom(tmp_path))
+    with pytest.raises(UserError, match="no image to learn from"):
+        augmenter.adapt(TrainView(surfaces, table, table, augmenter.reads(2), 2), tmp_path, 0, adapt_context(tmp_path))
 
 
 def test_too_little_memory_names_what_saves_some(surfaces, tmp_path, monkeypatch):
@@ -201,7 +201,6 @@ def test_too_little_memory_names_what_saves_some(surfaces, tmp_path, monkeypatch
         adapted(surfaces, tmp_path, 2)
 
 
-def test_the_view_of_helpers_reads_all(surfaces):
-    """A view that nobody told how many shots there are counts as full-shot."""
+def test_a_view_without_a_number_of_shots_is_full_shot(surfaces):
     view = view_of(surfaces, made().reads("all"))
     assert made()._regime(view) == made().config.full

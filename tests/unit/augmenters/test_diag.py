@@ -1,4 +1,4 @@
-"""The augmenter `diag` on the small bundle: its regions, prompts and keys, and what it leaves as it was."""
+"""The augmenter `diag` on the small pipeline: regions, prompts, keys, and pixels that stay unchanged."""
 
 import csv
 import io
@@ -57,8 +57,10 @@ def loaded(**changes):
 def seen(dataset, augmenter, shots, few=3):
     """A view with that many shots where there are any."""
     table = dataset.samples()
-    good, bad = table[table["label"] == "good"], table[table["label"] != "good"]
-    return TrainView(dataset, good.head(6), bad.head(few if shots else 0), augmenter.reads(shots), shots, bad.head(8))
+    normal, defects = table[table["label"] == "good"], table[table["label"] != "good"]
+    return TrainView(
+        dataset, normal.head(6), defects.head(few if shots else 0), augmenter.reads(shots), shots, defects.head(8)
+    )
 
 
 def folder_of_masks(tmp_path, count=2, shape=(30, 50)):
@@ -74,18 +76,18 @@ def folder_of_masks(tmp_path, count=2, shape=(30, 50)):
 # -- settings
 
 
-def test_the_defaults_are_those_of_the_paper_and_its_code():
+def test_defaults_are_those_of_the_paper_and_its_code():
     config = DIAG().config
     assert (config.bundle, config.masks, config.as_published) == ("sdxl-inpaint", "positives", False)
     assert (config.steps, config.guidance, config.strength, config.padding) == (30, 20.0, 0.99, 2)
-    words = read_prompts(config.prompts)
-    assert words.prompts == PAPER
-    assert words.negative_prompt == "smooth, plain, black, dark, shadow"
+    prompts = read_prompts(config.prompts)
+    assert prompts.prompts == PAPER
+    assert prompts.negative_prompt == "smooth, plain, black, dark, shadow"
     assert not DIAG().embedded() and made().embedded()
 
 
 @pytest.mark.parametrize(
-    ("changes", "said"),
+    ("changes", "message"),
     [
         ({"strength": 0}, "strength"),
         ({"strength": 1.01}, "strength"),
@@ -102,43 +104,45 @@ def test_the_defaults_are_those_of_the_paper_and_its_code():
         ({"promts": "diag"}, "did you mean 'prompts'"),
     ],
 )
-def test_settings_out_of_range_are_named(changes, said):
-    with pytest.raises(UserError, match=said) as caught:
+def test_settings_out_of_range_are_named(changes, message):
+    with pytest.raises(UserError, match=message) as caught:
         made(**changes)
     assert "\n" not in str(caught.value)
 
 
-def test_a_bundle_of_another_kind_is_refused():
+def test_a_pipeline_of_another_kind_is_refused():
     for method in (lambda a: a.ready(), lambda a: a.load(None, "cpu")):
-        with pytest.raises(UserError, match=r"'micro-sd' \(text to image\): take sdxl-inpaint or micro-sdxl-inpaint"):
+        with pytest.raises(
+            UserError, match=r"'micro-sd' \(text to image\): set bundle to sdxl-inpaint or micro-sdxl-inpaint"
+        ):
             method(made(bundle="micro-sd"))
 
 
-# -- pictures
+# -- images
 
 
 @pytest.mark.parametrize("shots", [0, 2, "all"])
-def test_pictures_are_the_good_ones_outside_the_region(surfaces, shots):
+def test_images_are_unchanged_outside_the_region(surfaces, shots):
     augmenter = loaded()
     view = seen(surfaces, augmenter, shots)
-    pictures = augmenter.generate(requests(8), view)
+    images = augmenter.generate(requests(8), view)
     rows = {row["id"]: row for row in surfaces.samples().to_dict("records")}
     sources, masks = set(), set()
-    for number, picture in enumerate(pictures):
-        assert picture.meta["prompt"] == augmenter._words.prompts[number % len(augmenter._words.prompts)]
-        source = view.image(picture.meta["source"])
-        outside = feathered(picture.mask) == 0
-        assert picture.image.shape == source.shape == (176, 64, 3) and picture.mask.shape == (176, 64)
-        assert (picture.image[outside] == source[outside]).all()
-        assert (picture.image[picture.mask] != source[picture.mask]).any()
-        assert (picture.mask == surfaces.read_mask(rows[picture.meta["mask"]])).all()
-        sources.add(picture.meta["source"])
-        masks.add(picture.meta["mask"])
+    for number, image in enumerate(images):
+        assert image.meta["prompt"] == augmenter._prompts.prompts[number % len(augmenter._prompts.prompts)]
+        source = view.image(image.meta["source"])
+        outside = feathered(image.mask) == 0
+        assert image.image.shape == source.shape == (176, 64, 3) and image.mask.shape == (176, 64)
+        assert (image.image[outside] == source[outside]).all()
+        assert (image.image[image.mask] != source[image.mask]).any()
+        assert (image.mask == surfaces.read_mask(rows[image.meta["mask"]])).all()
+        sources.add(image.meta["source"])
+        masks.add(image.meta["mask"])
     assert len(sources) > 1 and len(masks) > 1  # each drawn anew
     assert masks <= set(view.regions if shots in (0, "all") else view.shots["id"])
 
 
-def test_a_picture_depends_on_its_seed_and_its_chunk_alone(surfaces):
+def test_an_image_depends_on_its_seed_and_its_chunk_alone(surfaces):
     augmenter = loaded(batch=2)
     view = seen(surfaces, augmenter, 0)
     first, second = requests(4), [Request(index, 900 + index, "defect") for index in range(4, 8)]
@@ -150,16 +154,16 @@ def test_a_picture_depends_on_its_seed_and_its_chunk_alone(surfaces):
         assert (a.image == b.image).all() and a.meta == b.meta
 
 
-def test_as_published_the_whole_picture_goes_through_resizing(surfaces):
+def test_as_published_the_whole_image_is_resized(surfaces):
     augmenter = loaded(as_published=True)
     view = seen(surfaces, augmenter, 0)
-    for picture in augmenter.generate(requests(2), view):
-        source = view.image(picture.meta["source"])
+    for image in augmenter.generate(requests(2), view):
+        source = view.image(image.meta["source"])
         trip = Image.fromarray(source).resize((64, 64)).resize((64, 176))
-        far = feathered(feathered(feathered(picture.mask) > 0) > 0) == 0
-        far &= np.abs(picture.image.astype(int) - source).max(2) > 0  # the trip leaves its trace
+        far = feathered(feathered(feathered(image.mask) > 0) > 0) == 0
+        far &= np.abs(image.image.astype(int) - source).max(2) > 0  # resizing changes pixels
         assert far.mean() > 0.1
-        apart = np.abs(picture.image.astype(int) - np.asarray(trip)).max(2)
+        apart = np.abs(image.image.astype(int) - np.asarray(trip)).max(2)
         assert np.median(apart) == 0
 
 
@@ -168,27 +172,27 @@ def test_regions_by_rules_need_no_mask(surfaces):
     assert augmenter.reads(0) == augmenter.reads("all") == {"negatives"}
     table = surfaces.samples().query("label == 'good'").head(3)
     view = TrainView(surfaces, table, table.head(0), augmenter.reads(0))
-    for picture in augmenter.generate(requests(4), view):
-        assert (picture.meta["masks"], picture.meta["mask"]) == ("procedural", "blob")
-        assert abs(picture.mask.mean() - 0.05) < 0.001
+    for image in augmenter.generate(requests(4), view):
+        assert (image.meta["masks"], image.meta["mask"]) == ("procedural", "blob")
+        assert abs(image.mask.mean() - 0.05) < 0.001
 
 
 @pytest.mark.parametrize("as_published", [False, True])
-def test_grey_pictures_stay_grey_unless_as_published(surfaces, monkeypatch, as_published):
+def test_grey_images_stay_grey_unless_as_published(surfaces, monkeypatch, as_published):
     honest = surfaces.read_image
     monkeypatch.setattr(surfaces, "read_image", lambda row: np.repeat(honest(row)[..., :1], 3, 2))
     augmenter = loaded(as_published=as_published, guidance=20.0)
-    pictures = augmenter.generate(requests(4), seen(surfaces, augmenter, 0))
-    assert all((made.image == made.image[..., :1]).all() for made in pictures) == (not as_published)
+    images = augmenter.generate(requests(4), seen(surfaces, augmenter, 0))
+    assert all((made.image == made.image[..., :1]).all() for made in images) == (not as_published)
 
 
-def test_drawn_regions_fit_any_picture(surfaces, tmp_path):
+def test_drawn_regions_fit_any_image(surfaces, tmp_path):
     folder = folder_of_masks(tmp_path)
     augmenter = loaded(masks="drawn", mask_folder=str(folder))
     augmenter.ready()
-    pictures = augmenter.generate(requests(6), seen(surfaces, augmenter, 0))
-    assert {picture.meta["mask"] for picture in pictures} == {"0.png", "1.png"}
-    assert all(picture.mask.shape == (176, 64) and 0 < picture.mask.mean() < 0.2 for picture in pictures)
+    images = augmenter.generate(requests(6), seen(surfaces, augmenter, 0))
+    assert {image.meta["mask"] for image in images} == {"0.png", "1.png"}
+    assert all(image.mask.shape == (176, 64) and 0 < image.mask.mean() < 0.2 for image in images)
     Image.fromarray(np.zeros((9, 9), np.uint8)).save(folder / "2.png")
     with pytest.raises(UserError, match=r"2\.png' is empty"):
         made(masks="drawn", mask_folder=str(folder)).ready()
@@ -202,11 +206,11 @@ def test_a_mask_of_one_pixel_and_one_of_all(surfaces, tmp_path, all_of_it, as_pu
     (tmp_path / "masks").mkdir()
     Image.fromarray(mask).save(tmp_path / "masks" / "0.png")
     augmenter = loaded(masks="drawn", mask_folder=str(tmp_path / "masks"), as_published=as_published)
-    picture = augmenter.generate(requests(1), seen(surfaces, augmenter, 0))[0]
-    assert picture.mask.any() and picture.mask.all() == all_of_it
+    image = augmenter.generate(requests(1), seen(surfaces, augmenter, 0))[0]
+    assert image.mask.any() and image.mask.all() == all_of_it
 
 
-def test_masks_that_are_empty_are_passed_over(surfaces, monkeypatch):
+def test_empty_masks_are_skipped(surfaces, monkeypatch):
     augmenter = loaded()
     view = seen(surfaces, augmenter, 0)
     one = view.regions[3]
@@ -214,16 +218,16 @@ def test_masks_that_are_empty_are_passed_over(surfaces, monkeypatch):
     monkeypatch.setattr(
         surfaces, "read_mask", lambda row: honest(row) if row["id"] == one else np.zeros((176, 64), bool)
     )
-    assert {picture.meta["mask"] for picture in augmenter.generate(requests(4), view)} == {one}
+    assert {image.meta["mask"] for image in augmenter.generate(requests(4), view)} == {one}
     monkeypatch.setattr(surfaces, "read_mask", lambda row: np.zeros((176, 64), bool))
     with pytest.raises(UserError, match="none of 8 real defects has one: set its masks to procedural"):
         augmenter.generate(requests(1), view)
 
 
-def test_no_good_picture(surfaces):
+def test_no_normal_image(surfaces):
     augmenter = loaded(masks="procedural")
     nothing = surfaces.samples().head(0)
-    with pytest.raises(UserError, match="give the dataset good pictures"):
+    with pytest.raises(UserError, match="give the dataset normal images"):
         augmenter.generate(requests(1), TrainView(surfaces, nothing, nothing, augmenter.reads(0)))
 
 
@@ -233,7 +237,7 @@ def test_too_little_memory_names_what_saves_some(surfaces, monkeypatch):
     def burst(*_, **__):
         raise torch.OutOfMemoryError("CUDA out of memory")
 
-    monkeypatch.setattr(diag, "paint_around", burst)
+    monkeypatch.setattr(diag, "inpaint_around", burst)
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda: (2**30, 8 * 2**30))
     with pytest.raises(UserError, match=r"1.0 of 8.0 GiB free.*'batch' and 'precision'"):
         augmenter.generate(requests(1), seen(surfaces, augmenter, 0))
@@ -254,7 +258,7 @@ def test_every_set_of_prompts_says_what_it_is():
         assert found.about and found.source
 
 
-def test_prompts_count_by_their_content(tmp_path):
+def test_prompts_enter_keys_by_their_content(tmp_path):
     key = made(prompts="diag").key_settings()
     copy = tmp_path / "mine.yaml"
     shutil.copy(FOLDER / "diag.yaml", copy)
@@ -267,7 +271,7 @@ def test_prompts_count_by_their_content(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
         ("prompts: []", "'prompts' is missing or empty"),
         ("negative_prompt: dark", "'prompts' is missing or empty"),
@@ -277,12 +281,12 @@ def test_prompts_count_by_their_content(tmp_path):
         ("prompts: [a scratch", "not valid YAML"),
         ("- a scratch", "expected the keys"),
         ("", "expected the keys"),
-        ("prompts: [a scratch]\n1: 2", "no text"),
+        ("prompts: [a scratch]\n1: 2", "not a string"),
     ],
 )
-def test_a_file_of_prompts_that_cannot_be_used(tmp_path, text, said):
+def test_a_file_of_prompts_that_cannot_be_used(tmp_path, text, message):
     path = write(tmp_path / "bad.yaml", text)
-    with pytest.raises(UserError, match=said) as caught:
+    with pytest.raises(UserError, match=message) as caught:
         made(prompts=path).key_settings()
     assert "bad.yaml" in str(caught.value) and "\n" not in str(caught.value)
 
@@ -304,7 +308,7 @@ def test_a_prompt_that_is_too_long(tmp_path):
 # -- keys and plans
 
 
-def test_drawn_masks_and_bundles_in_folders_count_by_their_content(tmp_path):
+def test_drawn_masks_and_pipelines_in_folders_enter_keys_by_their_content(tmp_path):
     folder = folder_of_masks(tmp_path)
     drawn = {"masks": "drawn"}
     shutil.copytree(folder, tmp_path / "moved")
@@ -363,8 +367,8 @@ def test_a_training_side_without_defects_has_no_regions(surfaces):
 
 def test_plans_say_where_regions_come_from(store):
     plan = tiny_plan(augmenters=["none", "diag", "memseg"], shots=[0, 5])
-    said = {note for cell in plan.cells for note in notes_of(plan.library, cell, plan.needs[cell.key])}
-    assert said == {f"diag: {diag.LEAK}", "diag: regions are the masks of its real defects"}
+    notes = {note for cell in plan.cells for note in notes_of(plan.library, cell, plan.needs[cell.key])}
+    assert notes == {f"diag: {diag.LEAK}", "diag: regions are the masks of its real defects"}
     console = Console(width=300, record=True, file=io.StringIO())
     print_plan(plan, subtract(plan, store), store, console)
     text = console.export_text()

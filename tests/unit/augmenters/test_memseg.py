@@ -1,11 +1,11 @@
-"""MemSeg and CutPaste: what is special to them. The contract that all augmenters keep is tested elsewhere."""
+"""MemSeg and CutPaste beyond the contract of all augmenters, which tests/test_contracts.py tests."""
 
 import shutil
 
 import numpy as np
 import pandas as pd
 import pytest
-from helpers import library_of, same_picture, tiny_plan, view_of
+from helpers import library_of, same_image, tiny_plan, view_of
 from layouts import draw_neu
 from PIL import Image
 from pydantic import ValidationError
@@ -24,28 +24,28 @@ SIZES = [(176, 64), (64, 64), (61, 97), (300, 20), (8, 8), (5, 3), (1, 1)]  # H,
 
 
 class InMemory(Dataset):
-    """Three noisy pictures of one size."""
+    """Three noisy images of one size."""
 
     def __init__(self, shape, grey=False):
         super().__init__()
-        pictures = [rng("picture", *shape, i).integers(60, 180, (*shape, 3)).astype(np.uint8) for i in range(3)]
-        self.pictures = {f"n{i}": to_grey(p) if grey else p for i, p in enumerate(pictures)}
+        images = [rng("picture", *shape, i).integers(60, 180, (*shape, 3)).astype(np.uint8) for i in range(3)]
+        self.images = {f"n{i}": to_grey(p) if grey else p for i, p in enumerate(images)}
 
     def samples(self):
-        rows = [(name, name, "", "good", "train", name) for name in self.pictures]
+        rows = [(name, name, "", "good", "train", name) for name in self.images]
         return pd.DataFrame(rows, columns=list(SAMPLE_COLUMNS))
 
     def read_image(self, sample):
-        return self.pictures[sample["id"]]
+        return self.images[sample["id"]]
 
 
 def make(augmenter, shape=(60, 40), count=8, grey=False, first=0):
-    """The dataset's pictures by id, and ``count`` synthetic ones."""
+    """The dataset's images by id, and ``count`` synthetic ones."""
     dataset = InMemory(shape, grey)
     table = dataset.samples()
     view = TrainView(dataset, table, table.head(0), augmenter.reads(0))
     requests = [Request(i, derive_seed("test", i), "defect") for i in range(first, first + count)]
-    return dataset.pictures, augmenter.generate(requests, view)
+    return dataset.images, augmenter.generate(requests, view)
 
 
 def augmenters():
@@ -56,9 +56,9 @@ def augmenters():
 @pytest.mark.parametrize("shape", SIZES)
 @pytest.mark.parametrize("augmenter", augmenters(), ids=lambda a: f"{type(a).__name__}-{a.config}")
 def test_any_size_keeps_the_outside_and_fills_the_mask(augmenter, shape):
-    pictures, made = make(augmenter, shape)
+    images, made = make(augmenter, shape)
     for synthetic in made:
-        source = pictures[synthetic.meta["source"]]
+        source = images[synthetic.meta["source"]]
         assert synthetic.image.shape == source.shape
         assert synthetic.image.dtype == np.uint8
         assert synthetic.mask.shape == shape
@@ -67,7 +67,7 @@ def test_any_size_keeps_the_outside_and_fills_the_mask(augmenter, shape):
 
 
 @pytest.mark.parametrize("augmenter", augmenters(), ids=lambda a: f"{type(a).__name__}-{a.config}")
-def test_a_picture_depends_on_its_request_alone(augmenter):
+def test_an_image_depends_on_its_request_alone(augmenter):
     _, together = make(augmenter, count=6)
     for index in (4, 1):
         _, (alone,) = make(augmenter, count=1, first=index)
@@ -146,9 +146,9 @@ def test_foreground_is_the_object_whatever_its_brightness(bright):
 
 def test_foreground_setting_keeps_patches_on_the_object():
     dataset = InMemory((40, 30))
-    for picture in dataset.pictures.values():
-        picture[:, :10] = 250
-        picture[:4], picture[-4:], picture[:, -4:] = 250, 250, 250
+    for image in dataset.images.values():
+        image[:, :10] = 250
+        image[:4], image[-4:], image[:, -4:] = 250, 250, 250
     table = dataset.samples()
     view = TrainView(dataset, table, table.head(0), frozenset({"negatives"}))
     made = MemSeg(MemSeg.Config(foreground=True)).generate([Request(i, i, "defect") for i in range(10)], view)
@@ -193,7 +193,7 @@ def folder(tmp_path):
         path = tmp_path / "textures" / "below" / f"{i}.jpg"
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.new("RGB", (30, 20), colour).save(path)
-    (tmp_path / "textures" / "readme.txt").write_text("no picture")
+    (tmp_path / "textures" / "readme.txt").write_text("no image")
     return tmp_path / "textures"
 
 
@@ -277,7 +277,7 @@ def test_none_reads_nothing_and_makes_nothing():
         augmenter.generate([], None)
 
 
-# Onto real defect pictures
+# Onto real defect images
 
 
 def test_on_shots_a_patch_keeps_the_class(tmp_path):
@@ -291,7 +291,7 @@ def test_on_shots_a_patch_keeps_the_class(tmp_path):
     for request, made in zip(asked, augmenter.generate(asked, view), strict=True):
         assert made.label == request.label == labels[made.meta["source"]]
         real = view.image(made.meta["source"])
-        assert same_picture(np.where(made.mask[..., None], real, made.image), real)
+        assert same_image(np.where(made.mask[..., None], real, made.image), real)
     with pytest.raises(UserError, match="shot of class 'nothing'"):
         augmenter.generate([Request(0, 0, "nothing")], view)
 

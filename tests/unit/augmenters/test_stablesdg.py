@@ -1,4 +1,4 @@
-"""The augmenter `stablesdg` on the small bundle: classes apart from one another, what pictures start from, errors."""
+"""The augmenter `stablesdg` on the small pipeline: separate classes, start of generation, search, errors."""
 
 import json
 from collections import Counter
@@ -6,7 +6,7 @@ from collections import Counter
 import numpy as np
 import pytest
 import torch
-from helpers import library_of, same_picture, tiny_plan
+from helpers import library_of, same_image, tiny_plan
 from layouts import draw_neu, draw_surfaces
 from PIL import Image
 from safetensors.torch import load_file, save_file
@@ -24,7 +24,7 @@ from augbench.planning.grid import load_grid
 from augbench.planning.plan import make_plan
 from augbench.runner.worker import WorkerSetup
 from augbench.stages.search import decide, run_arm
-from augbench.testing import requests, workroom
+from augbench.testing import adapt_context, requests
 
 TINY = {"bundle": "micro-sd", "token_steps": 2, "lora_steps": 2, "batch": 2, "rank": 2, "steps": 2}
 STRONG = TINY | {"token_lr": 0.5, "lora_lr": 0.1}  # so that classes are far from one another
@@ -57,7 +57,7 @@ def shots_of(dataset, count=2, classes=None):
 def adapted(view, place, **changes):
     augmenter, out = made(**changes), place / "adapter"
     out.mkdir(parents=True)
-    learned = augmenter.adapt(view, out, 0, workroom(place))
+    learned = augmenter.adapt(view, out, 0, adapt_context(place))
     augmenter.load(out, "cpu")
     return augmenter, out, learned
 
@@ -77,10 +77,10 @@ def files_of(folder):
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
-# What it is
+# Settings
 
 
-def test_the_prompt_is_the_papers_and_the_word_stays_in_stage_two():
+def test_the_prompt_is_the_papers_and_the_token_is_frozen_in_stage_two():
     config = StableSDG().config
     assert (config.prompt, config.bundle) == ("A photo of <unknown>", "sd15")
     assert (config.stages, config.start) == ("both", "real")
@@ -99,38 +99,38 @@ def test_zero_shot_is_refused():
 
 
 @pytest.mark.parametrize(
-    ("changes", "said"),
+    ("changes", "message"),
     [
-        ({"prompt": "A photo of a defect"}, "does not hold the word '<unknown>'"),
-        ({"stages": "token", "token": "<other>"}, "does not hold the word '<other>'"),
+        ({"prompt": "A photo of a defect"}, "does not contain the learned token '<unknown>'"),
+        ({"stages": "token", "token": "<other>"}, "does not contain the learned token '<other>'"),
         ({"token": "unknown"}, "'token'"),
         ({"strength": -0.1}, "'strength'"),
         ({"stagse": "both"}, "did you mean 'stages'"),
     ],
 )
-def test_a_setting_that_does_not_fit_is_named(changes, said):
-    with pytest.raises(UserError, match=said) as caught:
+def test_a_setting_that_does_not_fit_is_named(changes, message):
+    with pytest.raises(UserError, match=message) as caught:
         made(**changes)
     assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize(
-    ("changes", "said"),
+    ("changes", "message"),
     [
-        ({"bundle": "micro-sdxl-inpaint"}, "take sd15 or micro-sd"),
+        ({"bundle": "micro-sdxl-inpaint"}, "set bundle to sd15 or micro-sd"),
         ({"bundle": "micro-sdd"}, "does not exist"),
         ({"prompt": "A photo of <unknown> " + "word " * 90}, "tokens long"),
         ({"init_word": " "}, "give a word"),
     ],
 )
-def test_what_cannot_be_done_is_said_in_one_line(surfaces, tmp_path, changes, said):
-    with pytest.raises(UserError, match=said) as caught:
+def test_errors_are_one_line(surfaces, tmp_path, changes, message):
+    with pytest.raises(UserError, match=message) as caught:
         adapted(shots_of(surfaces), tmp_path, **changes)
     assert "\n" not in str(caught.value)
 
 
 def test_nothing_to_learn_from(surfaces, tmp_path):
-    with pytest.raises(UserError, match="no picture to learn from"):
+    with pytest.raises(UserError, match="no image to learn from"):
         adapted(shots_of(surfaces, 0), tmp_path)
 
 
@@ -153,15 +153,19 @@ def test_in_detection_all_shots_are_one_class(surfaces, tmp_path):
     assert learned["classes"].keys() == {"defect"} and learned["classes"]["defect"]["instances"] == 3
     assert [len(stage["loss"]) for stage in learned["classes"]["defect"]["stages"]] == [2, 2]
     assert {path.suffix for path in out.rglob("*") if path.is_file()} == {".json", ".safetensors"}
-    told = json.loads((out / stablesdg.GENERATION).read_text())
-    assert told["classes"] == {"defect": {"folder": "00-defect", "shape": [64, 64]}}
-    assert (told["prompt"], told["token"], told["init_word"]) == ("A photo of <unknown>", "<unknown>", "defect")
-    pictures = augmenter.generate(requests(6), view)
-    assert Counter(picture.meta["source"] for picture in pictures) == dict.fromkeys(view.shots["id"], 2)
-    assert all(p.meta == {"prompt": told["prompt"], "strength": 0.5, "source": p.meta["source"]} for p in pictures)
-    assert all(p.image.shape == (176, 64, 3) and p.image.dtype == np.uint8 and p.mask is None for p in pictures)
+    generation = json.loads((out / stablesdg.GENERATION).read_text())
+    assert generation["classes"] == {"defect": {"folder": "00-defect", "shape": [64, 64]}}
+    assert (generation["prompt"], generation["token"], generation["init_word"]) == (
+        "A photo of <unknown>",
+        "<unknown>",
+        "defect",
+    )
+    images = augmenter.generate(requests(6), view)
+    assert Counter(image.meta["source"] for image in images) == dict.fromkeys(view.shots["id"], 2)
+    assert all(p.meta == {"prompt": generation["prompt"], "strength": 0.5, "source": p.meta["source"]} for p in images)
+    assert all(p.image.shape == (176, 64, 3) and p.image.dtype == np.uint8 and p.mask is None for p in images)
     again = augmenter.generate(requests(6), view)
-    assert all(same_picture(a.image, b.image) for a, b in zip(pictures, again, strict=True))
+    assert all(same_image(a.image, b.image) for a, b in zip(images, again, strict=True))
 
 
 def test_aspect_can_be_kept(surfaces, tmp_path):
@@ -174,18 +178,18 @@ def test_aspect_can_be_kept(surfaces, tmp_path):
 # Recognition
 
 
-def test_each_class_has_a_word_and_matrices_of_its_own(two_classes):
+def test_each_class_has_its_own_token_and_lora(two_classes):
     augmenter, view, out, learned = two_classes
     assert tuple(learned["classes"]) == CLASSES
     files = files_of(out)
     for own in ("learned_embeds.safetensors", "unet/adapter_model.safetensors", "text_encoder/adapter_config.json"):
         assert {f"00-crazing/{own}", f"01-scratches/{own}"} <= files.keys()
     assert files["00-crazing/learned_embeds.safetensors"] != files["01-scratches/learned_embeds.safetensors"]
-    pictures = augmenter.generate(asked(*CLASSES * 4), view)
-    assert [picture.label for picture in pictures] == [*CLASSES * 4]
+    images = augmenter.generate(asked(*CLASSES * 4), view)
+    assert [image.label for image in images] == [*CLASSES * 4]
     labels = dict(zip(view.shots["id"], view.shots["label"], strict=True))
-    assert all(labels[picture.meta["source"]] == picture.label for picture in pictures)
-    assert set(Counter(picture.meta["source"] for picture in pictures).values()) == {2}  # two shots each, in turn
+    assert all(labels[image.meta["source"]] == image.label for image in images)
+    assert set(Counter(image.meta["source"] for image in images).values()) == {2}  # two shots each, in turn
 
 
 def test_changing_classes_leaves_no_trace(two_classes):
@@ -196,20 +200,20 @@ def test_changing_classes_leaves_no_trace(two_classes):
     wanted = alone.generate(first, view)
     for request in (first, second, first):
         found = augmenter.generate(request, view)
-    assert all(same_picture(a.image, b.image) for a, b in zip(found, wanted, strict=True))
+    assert all(same_image(a.image, b.image) for a, b in zip(found, wanted, strict=True))
     as_other = alone.generate([Request(r.index, r.seed, "scratches") for r in first], view)
-    assert not any(same_picture(a.image, b.image) for a, b in zip(as_other, wanted, strict=True))
+    assert not any(same_image(a.image, b.image) for a, b in zip(as_other, wanted, strict=True))
 
 
-def test_a_picture_is_the_same_among_others_but_for_rounding(two_classes):
+def test_an_image_among_others_is_equal_up_to_rounding(two_classes):
     augmenter, view, *_ = two_classes
     mixed = asked(*CLASSES * 3)
     together = augmenter.generate(mixed, view)
-    assert all(same_picture(a.image, b.image) for a, b in zip(together, augmenter.generate(mixed, view), strict=True))
-    for request, picture in zip(mixed[:3], together, strict=False):
+    assert all(same_image(a.image, b.image) for a, b in zip(together, augmenter.generate(mixed, view), strict=True))
+    for request, image in zip(mixed[:3], together, strict=False):
         (alone,) = augmenter.generate([request], view)
-        assert alone.meta == picture.meta
-        assert abs(alone.image.astype(int) - picture.image.astype(int)).max() <= 3
+        assert alone.meta == image.meta
+        assert abs(alone.image.astype(int) - image.image.astype(int)).max() <= 3
 
 
 def test_a_class_without_shots_is_refused(two_classes):
@@ -228,20 +232,20 @@ def test_an_adaptation_cut_off_in_any_class_ends_the_same(two_classes, tmp_path,
             raise Cut
 
     _, view, whole, learned = two_classes
-    place, augmenter, said = workroom(tmp_path), made(STRONG), []
+    place, augmenter, reported = adapt_context(tmp_path), made(STRONG), []
     monkeypatch.setattr(dreambooth, "FLUSH", -1.0)
-    for number, say in enumerate((cut, lambda *progress: said.append(progress[0]))):
+    for number, say in enumerate((cut, lambda *progress: reported.append(progress[0]))):
         out = tmp_path / str(number)
         out.mkdir()
         try:
             found = augmenter.adapt(view, out, 0, AdaptContext(place.scratch, place.shared, "cpu", say))
         except Cut:
             assert number == 0
-    assert said == [7, 8]
+    assert reported == [7, 8]
     assert found == learned and files_of(out) == files_of(whole)
 
 
-# What pictures start from
+# Start of generation
 
 
 def test_the_less_strength_the_nearer_to_the_shot(two_classes):
@@ -250,12 +254,12 @@ def test_the_less_strength_the_nearer_to_the_shot(two_classes):
     pipeline, real, away = load(find("micro-sd")), view.image(name), []
     for strength in (0.25, 0.5, 1.0):
         options = {"seeds": [0], "steps": 4, "guidance": 1.0, "strength": strength, "shape": (64, 64)}
-        picture = img2img(pipeline, find("micro-sd"), ["defect"], [real], **options)[0]
-        away.append(abs(picture.astype(int) - fit_image(real, (64, 64))).mean())
+        image = img2img(pipeline, find("micro-sd"), ["defect"], [real], **options)[0]
+        away.append(abs(image.astype(int) - fit_image(real, (64, 64))).mean())
     assert away[0] < away[1] < away[2]
 
 
-def test_varying_is_what_diffusers_does(surfaces):
+def test_img2img_equals_diffusers(surfaces):
     from diffusers import StableDiffusionImg2ImgPipeline
 
     view, pipeline = shots_of(surfaces, 2), load(find("micro-sd"))
@@ -264,15 +268,15 @@ def test_varying_is_what_diffusers_does(surfaces):
     made_here = img2img(pipeline, find("micro-sd"), ["a crack"] * 2, images, seeds=[3, 4], **options)
     plain = StableDiffusionImg2ImgPipeline(**pipeline.components, requires_safety_checker=False)
     plain.set_progress_bar_config(disable=True)
-    for seed, image, picture in zip((3, 4), images, made_here, strict=True):
+    for seed, image, ours in zip((3, 4), images, made_here, strict=True):
         begin = Image.fromarray(image).resize((64, 64), Image.Resampling.LANCZOS)
         options = {"strength": 0.5, "num_inference_steps": 4, "guidance_scale": 3.0, "output_type": "np"}
         found = plain("a crack", begin, generator=torch.Generator().manual_seed(seed), **options).images[0]
-        assert abs((found * 255).round() - picture).max() <= 1
+        assert abs((found * 255).round() - ours).max() <= 1
 
 
 def test_no_strength_is_the_shot_through_the_vae(two_classes):
-    """And nothing else: no word, no guidance, no seed."""
+    """Independent of prompt, guidance and seed."""
     *_, view, _, _ = two_classes
     real, pipeline = view.image(view.shots["id"].iloc[0]), load(find("micro-sd"))
     options = {"steps": 4, "strength": 0.0, "shape": (64, 64)}
@@ -280,7 +284,7 @@ def test_no_strength_is_the_shot_through_the_vae(two_classes):
         img2img(pipeline, find("micro-sd"), [prompt], [real], seeds=[seed], guidance=guidance, **options)[0]
         for prompt, seed, guidance in (("defect", 0, 1.0), ("a crack", 5, 7.5))
     ]
-    assert same_picture(*made)
+    assert same_image(*made)
     pixels = torch.tensor(fit_image(real, (64, 64))).permute(2, 0, 1)[None].float() / 127.5 - 1
     with torch.inference_mode():
         back = pipeline.vae.decode(pipeline.vae.encode(pixels).latent_dist.mode()).sample[0]
@@ -290,15 +294,15 @@ def test_no_strength_is_the_shot_through_the_vae(two_classes):
 
 
 def test_full_strength_holds_nothing_of_the_shot():
-    """Image-to-image alone would leave some of it: the same seed from two shots makes two pictures there."""
+    """Image-to-image alone would leave some of it: the same seed from two shots makes two images there."""
     from diffusers import StableDiffusionImg2ImgPipeline
 
     pipeline, bundle = load(find("micro-sd")), find("micro-sd")
     images = [np.zeros((64, 64, 3), np.uint8), np.full((64, 64, 3), 255, np.uint8)]
     options = {"steps": 4, "guidance": 1.0, "shape": (64, 64)}
     made = [img2img(pipeline, bundle, ["defect"], [im], seeds=[3], strength=1.0, **options)[0] for im in images]
-    assert same_picture(*made)
-    assert same_picture(made[0], sample(pipeline, bundle, ["defect"], seeds=[3], **options)[0])
+    assert same_image(*made)
+    assert same_image(made[0], sample(pipeline, bundle, ["defect"], seeds=[3], **options)[0])
     plain = StableDiffusionImg2ImgPipeline(**pipeline.components, requires_safety_checker=False)
     plain.set_progress_bar_config(disable=True)
     asked_for = {"strength": 1.0, "num_inference_steps": 4, "guidance_scale": 1.0, "output_type": "np"}
@@ -310,22 +314,22 @@ def test_full_strength_holds_nothing_of_the_shot():
 
 
 @pytest.mark.parametrize(("start", "prompt"), [("noise", "A photo of <unknown>"), ("real", "steel surface defect")])
-def test_without_a_stage_it_is_the_untouched_bundle(surfaces, tmp_path, start, prompt):
-    """The new word is then the one that it would begin as; a prompt of its own need not hold it."""
+def test_without_a_stage_it_is_the_untouched_pipeline(surfaces, tmp_path, start, prompt):
+    """The token then has the embedding of init_word; the prompt need not contain it."""
     view = shots_of(surfaces, 1)
     augmenter, out, learned = adapted(view, tmp_path, stages="none", start=start, prompt=prompt)
     assert files_of(out).keys() == {stablesdg.GENERATION} and learned["classes"]["defect"]["stages"] == []
-    (picture,) = augmenter.generate(requests(1), view)
+    (image,) = augmenter.generate(requests(1), view)
     plain, bundle = load(find("micro-sd")), find("micro-sd")
     plain.scheduler = augmenter._pipeline.scheduler
     real = view.image(view.shots["id"].iloc[0])
     options = {"seeds": [0], "steps": 2, "guidance": 7.5, "shape": (64, 64)}
     if start == "noise":
         wanted = sample(plain, bundle, ["A photo of defect"], **options)[0]
-        assert picture.meta == {"prompt": prompt}
+        assert image.meta == {"prompt": prompt}
     else:
         wanted = img2img(plain, bundle, [prompt], [real], strength=0.5, **options)[0]
-    assert same_picture(picture.image, fit_image(wanted, real.shape[:2]))
+    assert same_image(image.image, fit_image(wanted, real.shape[:2]))
 
 
 @pytest.mark.parametrize(("stages", "holds"), [("token", {".safetensors"}), ("lora", {".safetensors", ".json"})])
@@ -337,8 +341,8 @@ def test_stages_can_be_left_out(surfaces, tmp_path, stages, holds):
     assert augmenter.generate(requests(1), view)[0].meta["source"] == view.shots["id"].iloc[0]
 
 
-def test_stage_two_begins_with_the_word_of_stage_one(surfaces, tmp_path, monkeypatch):
-    """What stage one learned is there when stage two begins, stays as it is, and is what pictures are made with."""
+def test_stage_two_starts_with_the_token_of_stage_one(surfaces, tmp_path, monkeypatch):
+    """Stage two starts with the embedding of stage one and freezes it; generation uses it."""
     seen, begin = [], textual_inversion.Stage.__init__
 
     def spy(self, pipeline, word, recipe, *rest):
@@ -349,14 +353,14 @@ def test_stage_two_begins_with_the_word_of_stage_one(surfaces, tmp_path, monkeyp
     monkeypatch.setattr(textual_inversion.Stage, "__init__", spy)
     view = shots_of(surfaces, 2)
     augmenter, out, _ = adapted(view, tmp_path, settings=STRONG)
-    (before, said_before), (after, said_after) = seen
-    assert not torch.equal(before, after) and not torch.allclose(said_before, said_after)
+    (before, encoded_before), (after, encoded_after) = seen
+    assert not torch.equal(before, after) and not torch.allclose(encoded_before, encoded_after)
     kept = load_file(out / "00-defect" / textual_inversion.EMBEDDING)["<unknown>"]
     assert torch.equal(kept, after)  # frozen in stage two
     with_word = augmenter.generate(requests(1), view)[0].image
     save_file({"<unknown>": before}, out / "00-defect" / textual_inversion.EMBEDDING)
     augmenter.load(out, "cpu")
-    assert not same_picture(augmenter.generate(requests(1), view)[0].image, with_word)
+    assert not same_image(augmenter.generate(requests(1), view)[0].image, with_word)
 
 
 # The search
@@ -372,7 +376,7 @@ def test_all_combinations_are_tried_and_those_that_share_an_adaptation_are_known
 
 
 @pytest.mark.parametrize(
-    ("search", "said"),
+    ("search", "message"),
     [
         ({"strengths": []}, "strengths"),
         ({"strengths": [1.5]}, "strengths"),
@@ -381,8 +385,8 @@ def test_all_combinations_are_tried_and_those_that_share_an_adaptation_are_known
         ({"strength": [0.5]}, "strength"),
     ],
 )
-def test_a_search_that_makes_no_sense_is_named(search, said):
-    with pytest.raises(UserError, match=said):
+def test_a_search_that_makes_no_sense_is_named(search, message):
+    with pytest.raises(UserError, match=message):
         made(quality_search=search)
 
 

@@ -1,4 +1,4 @@
-"""These tests are of scripts in bench/, or play machines with them."""
+"""Put the scripts of bench/ on the path: these tests cover them."""
 
 import sys
 

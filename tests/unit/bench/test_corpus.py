@@ -6,9 +6,9 @@ import sys
 import numpy as np
 import pytest
 from corpus import DEFECTS, MATERIALS, RESERVED, Item, captions, make, plan, render
-from corpus.defects import FLAWS, OVERLAP
+from corpus.defects import OVERLAP, SHAPES
+from corpus.images import DEFECT_WORDS, MATERIAL_WORDS, TRAINED, choose_colour, of_items, vague_captions
 from corpus.materials import COLOURS
-from corpus.pictures import DEFECT_WORDS, MATERIAL_WORDS, TRAINED, choose_colour, of_items, vague_captions
 from corpus.words import WORDS
 
 from augbench.core.seeds import rng
@@ -17,11 +17,11 @@ from augbench.datasets._surface_defects import DEFECTS as SURFACE_DEFECTS
 from augbench.datasets._surface_materials import MATERIALS as SURFACE_MATERIALS
 
 
-def item(material, defect, index=0):
+def make_item(material, defect, index=0):
     return Item(9, index, material, choose_colour(rng("test-corpus", material, index), material, defect), defect)
 
 
-def test_a_picture_depends_on_its_own_names_alone():
+def test_an_image_depends_on_its_own_item_only():
     some, later = make(6, seed=3, workers=1), make(3, seed=3, start=3, workers=1)
     assert (some.images[3:] == later.images).all()
     assert (some.masks[3:] == later.masks).all()
@@ -31,20 +31,20 @@ def test_a_picture_depends_on_its_own_names_alone():
 
 
 def test_the_number_of_workers_changes_nothing(monkeypatch):
-    monkeypatch.setattr("corpus.pictures.BLOCK", 4)
+    monkeypatch.setattr("corpus.images.BLOCK", 4)
     one, two = make(10, seed=5, workers=1), make(10, seed=5, workers=2)
     assert (one.images == two.images).all()
     assert (one.masks == two.masks).all()
 
 
-def test_arrays_say_what_is_shown():
+def test_arrays_match_the_items():
     corpus = make(40, seed=6, workers=1)
     assert corpus.images.shape == (40, 64, 64, 3) and corpus.images.dtype == np.uint8
     assert corpus.masks.shape == (40, 64, 64) and corpus.masks.dtype == bool
-    for number, shown in enumerate(corpus.items):
-        assert MATERIAL_WORDS[corpus.material[number]] == shown.material
-        assert DEFECT_WORDS[corpus.defect[number]] == shown.defect
-        assert corpus.masks[number].any() == bool(shown.defect)
+    for number, item in enumerate(corpus.items):
+        assert MATERIAL_WORDS[corpus.material[number]] == item.material
+        assert DEFECT_WORDS[corpus.defect[number]] == item.defect
+        assert corpus.masks[number].any() == bool(item.defect)
 
 
 @pytest.mark.parametrize("material", MATERIALS)
@@ -52,38 +52,38 @@ def test_every_defect_shows_on_every_material_and_nowhere_else(material):
     """The same piece without the defect differs clearly inside the mask, and hardly outside."""
     for defect in DEFECTS:
         for index in range(3):
-            shown = item(material, defect, index)
-            image, mask = render(shown)
-            good, nothing = render(dataclasses.replace(shown, defect=""))
-            assert not nothing.any()
+            defective = make_item(material, defect, index)
+            image, mask = render(defective)
+            normal, empty = render(dataclasses.replace(defective, defect=""))
+            assert not empty.any()
             assert 0.004 < mask.mean() < 0.5, (material, defect, mask.mean())
-            change = np.abs(image.astype(float) - good).mean(axis=2)
+            change = np.abs(image.astype(float) - normal).mean(axis=2)
             assert change[mask].mean() > 10, (material, defect, index)
             assert change[mask].mean() > 4 * change[~mask].mean(), (material, defect, index)
 
 
-def test_pictures_may_have_any_size():
-    image, mask = render(item("wood", "crack"), (40, 100))
+def test_images_may_have_any_size():
+    image, mask = render(make_item("wood", "crack"), (40, 100))
     assert image.shape == (40, 100, 3)
     assert mask.shape == (40, 100)
 
 
-def test_captions_hold_the_words():
+def test_captions_contain_their_terms():
     assert set(WORDS) == set(DEFECTS)
     coloured = 0
     for index in range(200):
-        shown = plan(7, index)
-        names = (shown.material, *MATERIALS[shown.material].names)
-        for text in captions(shown, 3):
+        item = plan(7, index)
+        names = (item.material, *MATERIALS[item.material].names)
+        for text in captions(item, 3):
             assert any(name in text for name in names), text
             found = [w for w in WORDS if any(word in text for word in (*WORDS[w].nouns, *WORDS[w].adjectives))]
-            assert (shown.defect in found) if shown.defect else not found, text
-            coloured += bool(shown.colour) and shown.colour in text
-        assert captions(shown, 3)[:2] == captions(shown, 2)
+            assert (item.defect in found) if item.defect else not found, text
+            coloured += bool(item.colour) and item.colour in text
+        assert captions(item, 3)[:2] == captions(item, 2)
     assert coloured > 100
 
 
-def test_captions_take_the_forms_of_published_prompts():
+def test_captions_resemble_published_prompts():
     texts = {text for index in range(3000) for text in captions(plan(8, index), 2)}
     assert any(text.endswith("background scratched") for text in texts)
     assert any(text.endswith("background cracked") for text in texts)
@@ -92,18 +92,18 @@ def test_captions_take_the_forms_of_published_prompts():
 
 
 def test_vague_captions_name_no_material_or_no_defect():
-    told = 0
+    named = 0
     for index in range(300):
-        shown = plan(9, index)
-        (text,) = vague_captions(shown)
-        assert text == vague_captions(shown, 2)[0]
-        names = (shown.material, *MATERIALS[shown.material].names)
+        item = plan(9, index)
+        (text,) = vague_captions(item)
+        assert text == vague_captions(item, 2)[0]
+        names = (item.material, *MATERIALS[item.material].names)
         if any(name in text for name in names):
-            told += 1
+            named += 1
             continue
-        if not shown.defect:
+        if not item.defect:
             assert not any(noun in text for words in WORDS.values() for noun in words.nouns if len(noun) > 5)
-    assert 60 < told < 180  # 40 %
+    assert 60 < named < 180  # 40 %
     texts = [vague_captions(plan(9, index))[0] for index in range(300)]
     assert sum("defect" in text and "defect free" not in text for text in texts) > 40
 
@@ -113,12 +113,12 @@ def test_white_marks_are_not_put_on_white():
     assert set(MATERIALS["wall"].colours) <= set(COLOURS)
 
 
-# What the benchmark's dataset shows is held out.
+# The benchmark's dataset `surfaces` is held out.
 
 
 def test_no_material_of_surfaces_is_in_the_corpus():
     for name, material in MATERIALS.items():
-        words = {word for said in (name, *material.names) for word in said.split()}
+        words = {word for text in (name, *material.names) for word in text.split()}
         for theirs, recipe in SURFACE_MATERIALS.items():
             assert theirs not in (name, *material.names)
             assert theirs.split()[-1] not in words, f"{name} is called by {theirs}'s noun"
@@ -130,16 +130,16 @@ def test_no_material_of_surfaces_is_in_the_corpus():
     assert not used & recipes
 
 
-def test_shared_flaws_have_disjoint_ranges():
-    """Of every shape that both draw with the same code, every number is apart, but for a few named ones."""
-    ours = {type(flaw): flaw for flaw in FLAWS.values()}
-    theirs = {type(defect.flaw): defect.flaw for defect in SURFACE_DEFECTS.values()}
-    assert set(ours) == set(theirs)  # five kinds of flaw
-    for kind, flaw in ours.items():
+def test_shared_shapes_have_disjoint_ranges():
+    """For shapes that both draw with the same code, all ranges are disjoint, except those in `OVERLAP`."""
+    ours = {type(shape): shape for shape in SHAPES.values()}
+    theirs = {type(defect.flaw): defect.shape for defect in SURFACE_DEFECTS.values()}
+    assert set(ours) == set(theirs)  # five kinds of shape
+    for kind, shape in ours.items():
         fields = [field.name for field in dataclasses.fields(kind) if field.name not in OVERLAP]
         assert fields
         for field in fields:
-            low, high = interval(getattr(flaw, field))
+            low, high = interval(getattr(shape, field))
             their_low, their_high = interval(getattr(theirs[kind], field))
             assert high < their_low or low > their_high, f"{kind.__name__}.{field}"
 

@@ -1,7 +1,7 @@
-"""The simulation of bench/estimate.py: no job before what it needs, no GPU idle while a job could run."""
+"""The simulation of bench/estimate.py: no job before its dependencies, no GPU idle while a job could run."""
 
 import pytest
-from estimate import Job, Rates, cell_pictures, jobs_of, longest_chain, picture_seconds, sd_passes, simulate
+from estimate import Job, Rates, cell_images, image_seconds, jobs_of, longest_chain, sd_passes, simulate
 from helpers import tiny_plan
 
 from augbench.planning.grid import make_grid
@@ -26,7 +26,7 @@ def test_jobs_are_placed(gpus, seconds):
     assert longest_chain(CHAIN) == 115 <= run.seconds + 1e-6
 
 
-def test_a_driver_hands_out_no_faster_than_it_can():
+def test_the_driver_rate_limits_dispatch():
     cells = {f"c{i}": Job("train", 1.0, ()) for i in range(100)} | {
         "a": Job("adapt", 1.0, ()),
         "p": Job("generate", 1.0, ()),
@@ -40,19 +40,19 @@ def test_work_follows_from_settings():
     grid = {"name": "g", "datasets": ["surfaces"], "augmenters": augmenters, "shots": [5], "n_aug": [20], "seeds": [0]}
     plan = make_plan(make_grid({**grid, "protocols": ["inout"]}))
     of = {pool.augmenter.name: pool for pool in plan.pools.values()}
-    assert sd_passes(plan, of["ddpm"].adapter) == 49 * 5 * 10 * 2 * 3  # epochs, shots, repeats, with class pictures
+    assert sd_passes(plan, of["ddpm"].adapter) == 49 * 5 * 10 * 2 * 3  # epochs, shots, repeats, with class images
     assert sd_passes(plan, of["stablesdg"].adapter) == 2000 * 4 * 3
-    assert picture_seconds(plan, of["ddpm"].augmenter, RATES) == pytest.approx(1.604)
-    assert picture_seconds(plan, of["stablesdg"].augmenter, RATES) == pytest.approx(0.802)
-    assert picture_seconds(plan, of["diag"].augmenter, RATES) == pytest.approx(5.932 * 0.6 * 0.99)
-    assert picture_seconds(plan, of["memseg"].augmenter, RATES) == 0
+    assert image_seconds(plan, of["ddpm"].augmenter, RATES) == pytest.approx(1.604)
+    assert image_seconds(plan, of["stablesdg"].augmenter, RATES) == pytest.approx(0.802)
+    assert image_seconds(plan, of["diag"].augmenter, RATES) == pytest.approx(5.932 * 0.6 * 0.99)
+    assert image_seconds(plan, of["memseg"].augmenter, RATES) == 0
     cell = plan.cells[0]
-    assert cell_pictures(cell, cell.protocol) == (50 * 2 * 25, 50 * 1004)
+    assert cell_images(cell, cell.protocol) == (50 * 2 * 25, 50 * 1004)
     jobs = jobs_of(plan, RATES)
     assert [job.stage for job in jobs.values()].count("train") == len(plan.cells) == 4
     assert all(need in jobs for job in jobs.values() for need in job.needs)
     memseg = next(cell.key for cell in plan.cells if cell.augmenter.name == "memseg")
-    assert jobs[memseg].needs == ()  # no GPU makes its pictures
+    assert jobs[memseg].needs == ()  # its images need no GPU
 
 
 def test_a_pool_without_gpu_is_no_job():

@@ -1,4 +1,4 @@
-"""The scripts that make the VAE and micro_resnet, and their evaluation: on a handful of images, for a few steps."""
+"""The training scripts of the VAE and micro_resnet, and their evaluation: on a handful of images, for a few steps."""
 
 import json
 import logging
@@ -16,7 +16,7 @@ import train_resnet
 import train_unet
 import train_vae
 import training
-from corpus.pictures import make
+from corpus.images import make
 from diffusers import AutoencoderKL
 from safetensors.torch import load_file
 from torch.utils.data import TensorDataset
@@ -69,11 +69,11 @@ def test_the_resnet_script_writes_weights_that_timm_loads_and_a_card(tmp_path):
     assert "3 steps of 4, AdamW" in card and "never seen" in card and "What it gains" not in card
 
 
-def test_baking_normalises_the_latents_and_changes_no_image(pixels):
+def test_baking_normalises_the_latents_and_preserves_images(pixels):
     torch.manual_seed(0)
     vae = bundle.vae().eval()
     with torch.no_grad():
-        vae.quant_conv.bias += torch.randn(8)  # a mean to take away
+        vae.quant_conv.bias += torch.randn(8)  # a mean to remove
     images = bundle.from_pixels(pixels)
     with torch.inference_mode():
         before, spread = vae(images).sample, vae.encode(images).latent_dist
@@ -88,7 +88,7 @@ def test_baking_normalises_the_latents_and_changes_no_image(pixels):
     assert torch.allclose(spread_after.std, shrunk, rtol=1e-4)
 
 
-def test_equal_images_look_equal_and_others_do_not(pixels):
+def test_the_perceptual_loss_is_zero_for_equal_images_only(pixels):
     micro_resnet.register()
     net = timm.create_model("micro_resnet", pretrained=True, features_only=True).eval()
     images = bundle.from_pixels(pixels[:4])
@@ -97,14 +97,14 @@ def test_equal_images_look_equal_and_others_do_not(pixels):
     assert train_vae.perceptual_loss(net, images, images.flip(0)).item() > 0.1
 
 
-def test_every_row_comes_up_once_before_any_comes_up_again():
+def test_every_row_is_drawn_once_per_epoch():
     loader = training.batches(TensorDataset(torch.arange(6)), 3, 4)
     rows = [batch.tolist() for (batch,) in loader]
     assert len(rows) == 4
     assert sorted(rows[0] + rows[1]) == sorted(rows[2] + rows[3]) == list(range(6))
 
 
-def test_the_probe_is_trained_once_and_judged_with(tmp_path, pixels):
+def test_the_probe_is_trained_once_and_reloaded(tmp_path, pixels):
     file = tmp_path / "probe.safetensors"
     first = probe.logits_of(probe.probe(file, images=16, epochs=1, batch=8), pixels)
     written = file.stat().st_mtime_ns
@@ -117,7 +117,7 @@ def test_the_probe_is_trained_once_and_judged_with(tmp_path, pixels):
     assert "good" in found["by_defect"]
 
 
-def test_round_trips_are_judged_part_by_part(vae, monkeypatch):
+def test_round_trips_are_evaluated_part_by_part(vae, monkeypatch):
     network = evaluate_bundles.fingerprint_network(vae, {"images": 8, "epochs": 1, "batch": 8, "lr": 1e-3})
     answers = iter([{"material": 0.8, "defect": 0.5}, {"material": 0.4, "defect": 0.5}] * 2)
     monkeypatch.setattr(evaluate_bundles, "scores", lambda *_: next(answers))
@@ -128,13 +128,13 @@ def test_round_trips_are_judged_part_by_part(vae, monkeypatch):
         assert 0 < part["fingerprint"] <= 1
 
 
-def test_a_fingerprint_is_found_only_where_there_is_one(pixels):
+def test_identical_images_have_no_fingerprint(pixels):
     torch.manual_seed(0)
     network = probe.Network(1).eval()
     assert evaluate_bundles.fingerprint(network, pixels, pixels) == pytest.approx(0.5, abs=0.1)
 
 
-def test_a_card_keeps_its_words_and_gets_other_settings_and_scores():
+def test_a_card_keeps_its_text_and_gets_other_settings_and_scores():
     card = cards.card("micro-sd", {"time": r"a \d moment"}, "| none |")
     assert r"| time | a \d moment |" in card and "Mechanics, not evidence" in card
     assert "## Scores\n| none |\n\n## Limits" in card and "87.8%" not in card

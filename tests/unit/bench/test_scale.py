@@ -1,4 +1,4 @@
-"""What a run costs as it grows: the arithmetic of bench/scale.py, and how often the driver asks the store, counted."""
+"""Scaling of a run: the figures of bench/scale.py, and counts of the driver's store accesses."""
 
 import pickle
 import sys
@@ -29,15 +29,15 @@ from augbench.storage.files import LocalFiles
 from augbench.storage.leases import Leases
 from augbench.storage.store import Store
 
-# -- the arithmetic of the bench
+# -- figures of the bench
 
-TWO_SLOTS = {  # began, slept, judged, committed, CPU seconds: two slots, three cells of one second
+TWO_SLOTS = {  # began, slept, evaluated, committed, CPU seconds: two slots, three cells of one second
     1: np.array([[100.0, 101.0, 101.1, 101.2, 1.5], [101.3, 102.3, 102.4, 102.5, 2.0]]),
     2: np.array([[100.5, 101.5, 101.6, 101.7, 1.7]]),
 }
 
 
-def test_figures_follow_from_what_was_noted():
+def test_figures_follow_from_the_times():
     seen = [Seen(90.0, 50.0, 0.0), Seen(101.2, 100.0, 1.0), Seen(102.5, 130.0, 2.0), Seen(104.0, 130.0, 3.0)]
     found = figures(TWO_SLOTS, seen, Driven(90.0, 104.5, {"make_plan": 0.5}, 3.5), 2, 1.0)
     assert found["cells"] == 3 and found["workers that worked"] == 2
@@ -53,7 +53,7 @@ def test_figures_follow_from_what_was_noted():
     assert found["metrics and store, median, seconds per cell"] == pytest.approx(0.2)
 
 
-def test_parts_of_the_arithmetic():
+def test_parts_of_the_figures():
     assert ideal(5000, 64, 10) == 790 and ideal(64, 64, 3) == 3 and ideal(65, 64, 3) == 6
     assert gaps({1: TWO_SLOTS[1], 2: TWO_SLOTS[2]}).tolist() == pytest.approx([0.1])
     assert per_cells(np.array([3.0, 1.0, 7.0, 0.0, 2.0]), 2) == [2.0, 5.0]
@@ -67,7 +67,7 @@ def test_parts_of_the_arithmetic():
 
 
 def test_the_grid_of_the_bench_has_its_pools(store):
-    """Nothing is left to generate, and nothing to sum up at the end of the run."""
+    """Nothing is left to generate, and no pool to assemble at the end of the run."""
     plan = make_plan(grid_of(360), store)
     assert len(plan.cells) == 360 and len({cell.block for cell in plan.cells}) == 60
     plant_pools(plan, store)
@@ -88,11 +88,11 @@ def test_the_sleeping_job_commits_a_cell(store, tmp_path):
     assert times.shape == (1, 5) and (np.diff(times[0, :4]) >= 0).all() and times[0, 1] - times[0, 0] >= 0.01
 
 
-# -- how often the store is asked
+# -- store accesses
 
 
 class Counted(LocalFiles):
-    """A folder that counts what it is asked, by name of the question; files read together are counted one by one."""
+    """A folder that counts its accesses by kind; files read together are counted one by one."""
 
     def __init__(self, folder):
         super().__init__(folder)
@@ -126,7 +126,7 @@ class Counted(LocalFiles):
         return super().age(name)
 
     def take(self):
-        """What was asked since this was called last."""
+        """Return the counts since the last call."""
         asked, self.asked = self.asked, Counter()
         return asked
 
@@ -140,7 +140,7 @@ def counted(tmp_path):
 
 @pytest.fixture
 def clock(monkeypatch):
-    """A clock that only this moves: ``clock[0] += seconds``."""
+    """A clock that tests move: ``clock[0] += seconds``."""
     now = [0.0]
     monkeypatch.setattr(lease_cache, "time", SimpleNamespace(monotonic=lambda: now[0]))
     return now
@@ -148,7 +148,7 @@ def clock(monkeypatch):
 
 @pytest.fixture
 def drivers(counted):
-    """Makes drivers on one store: a plan and a board each."""
+    """Make drivers on one store: a plan and a scheduler each."""
     with ExitStack() as stack:
 
         def another(**changes):
@@ -159,36 +159,36 @@ def drivers(counted):
 
 
 def test_subtracting_lists_each_pool_once(counted):
-    """Fidelity and gaps are told by the same listings; summaries are read together."""
+    """The same listings serve fidelity and gaps; summaries are read together."""
     plan = make_plan(tiny_grid(**{**MANY, "fidelity": {"extractor": "micro_resnet"}}))
     plant_pools(plan, counted)
     counted.files.take()
     remaining = subtract(plan, counted)
     assert not remaining.chunks and len(remaining.fidelity) == len(plan.pools) == 40
-    rooms = 5  # cells, scores, pools, fidelity, failures
-    assert counted.files.take() == {"list": rooms + len(plan.pools), "read": len(plan.pools)}
+    directories = 5  # cells, scores, pools, fidelity, failures
+    assert counted.files.take() == {"list": directories + len(plan.pools), "read": len(plan.pools)}
 
 
 MANY = {"augmenters": ["memseg"], "shots": [0], "seeds": list(range(40))}
 
 
-def test_another_drivers_pools_are_looked_at_seldom(counted, drivers, clock):
+def test_another_drivers_pools_are_polled_rarely(counted, drivers, clock):
     _, first = drivers(**MANY)
     units = first.next_chunks()
     _, second = drivers(**MANY)
-    assert len(units) == 40 and second.next_chunks() == []  # each is asked for
+    assert len(units) == 40 and second.next_chunks() == []  # the other driver holds every lease
     counted.files.take()
     assert second.next_chunks() == []
     assert counted.files.take() == {"list": 2 + LOOK_INTO, "read": 40}, "each lease is read once"
     for _ in range(10):
         assert second.next_chunks() == [] and second.next_cell() is None
-    assert not counted.files.take(), "nothing is asked between two looks"
+    assert not counted.files.take(), "no access between two polls"
     clock[0] += LOOK_AGAIN
     assert second.next_chunks() == []
     assert counted.files.take() == {"list": 2 + LOOK_INTO}
 
 
-def test_what_another_driver_makes_is_seen_in_turns(counted, drivers, clock):
+def test_pools_of_another_driver_are_polled_in_turns(counted, drivers, clock):
     _, first = drivers(**MANY)
     units = first.next_chunks()
     _, second = drivers(**MANY)
@@ -200,21 +200,21 @@ def test_what_another_driver_makes_is_seen_in_turns(counted, drivers, clock):
         second.next_chunks()
     assert second.ready_count == 39 and second.chunks_left
     for pool, chunk in units:
-        first.chunk_done(pool.key, chunk)  # gives the leases back
+        first.chunk_done(pool.key, chunk)  # releases the leases
     clock[0] += LOOK_AGAIN
-    assert second.next_chunks() == units[-1:], "the one that was not made is free now"
+    assert second.next_chunks() == units[-1:], "the one that was not generated is free now"
 
 
-def test_pools_that_wait_for_an_adapter_are_not_asked_for(counted, drivers, clock):
-    _, board = drivers(augmenters=["toy"], shots=[5], seeds=list(range(30)))
-    (adapter,) = board.next_adapters()
+def test_pools_that_wait_for_an_adapter_are_not_polled(counted, drivers, clock):
+    _, scheduler = drivers(augmenters=["toy"], shots=[5], seeds=list(range(30)))
+    (adapter,) = scheduler.next_adapters()
     counted.files.take()
     for _ in range(5):
         clock[0] += LOOK_AGAIN
-        assert board.next_chunks() == [] and board.next_adapters() == [adapter]
-    assert not counted.files.take(), "an adapter of ours is made by nobody else"
-    board.adapter_done(adapter.key)
-    assert len(board.next_chunks()) == 60, "two chunks of each"
+        assert scheduler.next_chunks() == [] and scheduler.next_adapters() == [adapter]
+    assert not counted.files.take(), "no other driver trains our adapter"
+    scheduler.adapter_done(adapter.key)
+    assert len(scheduler.next_chunks()) == 60, "two chunks of each"
 
 
 def test_adapters_of_others_are_found_by_one_listing(counted, drivers, clock):
@@ -229,12 +229,12 @@ def test_adapters_of_others_are_found_by_one_listing(counted, drivers, clock):
     clock[0] += LOOK_AGAIN
     assert second.next_adapters() == [] and specs[0].key not in second.adapters
     assert counted.files.take()["list"] == 3, "of adapters, leases and drivers"
-    first.adapter_done(specs[1].key)  # without a file: it shall be made again
+    first.adapter_done(specs[1].key)  # without a file: it must be trained again
     clock[0] += LOOK_AGAIN
     assert second.next_adapters() == [specs[1]]
 
 
-def test_a_dead_drivers_leases_are_to_be_had(counted, monkeypatch):
+def test_a_dead_drivers_leases_are_available(counted, monkeypatch):
     with Leases(counted.files) as living, Leases(counted.files) as dead, Leases(counted.files) as third:
         assert living.acquire("a") and dead.acquire("b") and dead.acquire("c")
         assert third.to_be_had(["a", "b", "c", "free"]) == ["free"]
@@ -250,8 +250,8 @@ def test_a_dead_drivers_leases_are_to_be_had(counted, monkeypatch):
 # -- blocks
 
 
-def test_a_block_is_asked_for_once(counted, drivers, clock):
-    """However many cells it has; its records are asked for together."""
+def test_a_block_is_leased_once(counted, drivers, clock):
+    """A block needs one lease for all its cells; its records are read together."""
     changes = {"augmenters": ["none"], "shots": [5], "seeds": list(range(20))}
     _, first = drivers(**changes)
     plan, second = drivers(**changes)
@@ -262,7 +262,7 @@ def test_a_block_is_asked_for_once(counted, drivers, clock):
     asked = counted.files.take()
     assert asked["create"] == 1 and sum(asked.values()) <= 6
     assert second.next_cell() is None
-    assert counted.files.take() == {"list": 2, "read": 1}, "looked at for the first time"
+    assert counted.files.take() == {"list": 2, "read": 1}, "the first poll"
     cells += [first.next_cell()[0] for _ in range(19)]
     assert first.next_cell() is None and second.next_cell() is None and not counted.files.take()
     for cell in cells[:12]:
@@ -270,40 +270,40 @@ def test_a_block_is_asked_for_once(counted, drivers, clock):
         counted.files.write(counted.name("scores", cell.key), b"")
     for cell in cells:
         first.cell_done(cell.key, {})
-    assert second.next_cell() is None, "it was not time to look again"
+    assert second.next_cell() is None, "not yet time to poll again"
     clock[0] += LOOK_AGAIN
-    handed = []
+    received = []
     while (unit := second.next_cell()) is not None:
-        handed.append(unit[0].key)
-    assert handed == [cell.key for cell in plan.cells[12:]] and second.done == 12
+        received.append(unit[0].key)
+    assert received == [cell.key for cell in plan.cells[12:]] and second.done == 12
 
 
 def test_a_cell_without_its_scores_is_trained_again(counted, drivers):
-    """The planner wants it, so the board must not take its record for a finished cell."""
+    """The plan contains it, so the scheduler must not count its record as a finished cell."""
     changes = {"augmenters": ["none"], "shots": [5], "seeds": [0, 1]}
     plan = make_plan(tiny_grid(**changes))
     for cell in plan.cells:
         counted.write_json("cells", cell.key, {"key": cell.key, "spec": {}, "result": {}, "provenance": {}})
     counted.files.write(counted.name("scores", plan.cells[0].key), b"")
-    _, board = drivers(**changes)
-    assert board.next_cell()[0].key == plan.cells[1].key and board.next_cell() is None
+    _, scheduler = drivers(**changes)
+    assert scheduler.next_cell()[0].key == plan.cells[1].key and scheduler.next_cell() is None
 
 
-def test_a_chunk_of_a_failed_pool_comes_too_late(drivers):
-    _, board = drivers(augmenters=["memseg"], shots=[0], n_aug=[6, 60])
-    units = board.next_chunks()
+def test_a_late_chunk_of_a_failed_pool_is_ignored(drivers):
+    _, scheduler = drivers(augmenters=["memseg"], shots=[0], n_aug=[6, 60])
+    units = scheduler.next_chunks()
     assert len(units) == 3
-    board.chunk_failed(units[1][0].key, Failure("it broke", by_user=False))
-    board.chunk_done(units[2][0].key, units[2][1])  # other workers were at it
-    assert not board.chunks_left and not board.cells_left and board.chunks_done == 0
-    assert sum(board.blocked.values()) == 2
+    scheduler.chunk_failed(units[1][0].key, Failure("it broke", by_user=False))
+    scheduler.chunk_done(units[2][0].key, units[2][1])  # another worker had it
+    assert not scheduler.chunks_left and not scheduler.cells_left and scheduler.chunks_done == 0
+    assert sum(scheduler.blocked.values()) == 2
 
 
 # -- growth
 
 
-def calls(board):
-    """Function calls until every chunk, measurement and cell is done, Python's and C's: a cost that never varies."""
+def calls(scheduler):
+    """Count Python and C calls until every chunk, measurement and cell is done: a deterministic cost."""
     count = 0
 
     def note(frame, event, argument):
@@ -312,42 +312,42 @@ def calls(board):
 
     sys.setprofile(note)
     try:
-        done = play(board)
+        done = play(scheduler)
     finally:
         sys.setprofile(None)
-    assert done == board.total and not board.pools_left and not board.cells_left
+    assert done == scheduler.total and not scheduler.pools_left and not scheduler.cells_left
     return count
 
 
-def test_the_board_costs_the_same_for_each_cell(counted, drivers):
-    """With pools, of which each is measured, in proportion to the cells."""
+def test_the_scheduler_has_constant_cost_per_cell(counted, drivers):
+    """The number of pools, each with a fidelity measurement, grows with the cells."""
     costs, asked = [], []
     for seeds in (20, 80):
         grid = {"augmenters": ["memseg"], "shots": [0], "n_aug": [3, 6], "seeds": list(range(seeds))}
-        _, board = drivers(**grid, fidelity={"extractor": "micro_resnet"}, name=f"of{seeds}")
-        assert board.fidelity_total == seeds and board.total == 2 * seeds
+        _, scheduler = drivers(**grid, fidelity={"extractor": "micro_resnet"}, name=f"of{seeds}")
+        assert scheduler.fidelity_total == seeds and scheduler.total == 2 * seeds
         counted.files.take()
-        costs.append(calls(board))
+        costs.append(calls(scheduler))
         asked.append(sum(counted.files.take().values()))
     assert costs[1] < 4.4 * costs[0]
     assert asked[1] < 4.4 * asked[0]
 
 
-def test_a_worker_holds_little_of_a_large_grid(monkeypatch):
-    """What Ray copies into each worker grows by a reference for many cells; arrays it maps."""
+def test_a_worker_copies_little_of_a_large_grid(monkeypatch):
+    """Ray copies one reference per batch of cells into each worker; arrays are memory-mapped."""
     monkeypatch.setattr("augbench.runner.mailbox.TOGETHER", 30)
     copied = []
     for seeds in (2, 100):
         plan = make_plan(tiny_grid(augmenters=["none", "memseg"], seeds=list(range(seeds))))
-        there, buffers, fetched = [], [], []
+        stored, buffers, fetched = [], [], []
 
-        def put(units, there=there):
-            there.append(units)
-            return len(there) - 1
+        def put(units, stored=stored):
+            stored.append(units)
+            return len(stored) - 1
 
-        def get(number, there=there, fetched=fetched):
+        def get(number, stored=stored, fetched=fetched):
             fetched.append(number)
-            return there[number]
+            return stored[number]
 
         copied.append(len(pickled := pickle.dumps(Work(plan, put), protocol=5, buffer_callback=buffers.append)))
         work = pickle.loads(pickled, buffers=buffers)
@@ -357,10 +357,10 @@ def test_a_worker_holds_little_of_a_large_grid(monkeypatch):
     assert copied[1] < copied[0] + 100
 
 
-# -- S3: what a question costs
+# -- S3 requests
 
 
-def test_a_question_to_s3_is_one_request(s3):
+def test_each_access_to_s3_is_one_request(s3):
     files = Store("s3://bucket/store").files
     files.write("cells/a.json", b"1")
 

@@ -1,4 +1,4 @@
-"""The shipped backbone: what the file is, that timm loads it, and that it holds more than a random start."""
+"""The shipped backbone: its file, loading by timm, and that its weights are not randomly initialised."""
 
 import hashlib
 from pathlib import Path
@@ -43,19 +43,19 @@ def test_registering_twice_is_once(recwarn):
 def test_timm_loads_it_with_and_without_a_head():
     features = timm.create_model("micro_resnet", pretrained=True).eval()
     headed = timm.create_model("micro_resnet", pretrained=True, num_classes=1).eval()
-    pictures = torch.rand(2, 3, 176, 64)
+    images = torch.rand(2, 3, 176, 64)
     with torch.inference_mode():
-        assert features(pictures).shape == (2, micro_resnet.FEATURES)
-        assert headed(pictures).shape == (2, 1)
-        assert torch.equal(features(pictures), headed.forward_head(headed.forward_features(pictures), pre_logits=True))
+        assert features(images).shape == (2, micro_resnet.FEATURES)
+        assert headed(images).shape == (2, 1)
+        assert torch.equal(features(images), headed.forward_head(headed.forward_features(images), pre_logits=True))
 
 
-def test_its_features_are_not_those_of_a_random_start():
+def test_its_features_differ_from_random_initialisation():
     torch.manual_seed(0)
-    shipped, scratch = (timm.create_model("micro_resnet", pretrained=given).eval() for given in (True, False))
-    pictures = torch.rand(4, 3, 64, 64)
+    shipped, scratch = (timm.create_model("micro_resnet", pretrained=pretrained).eval() for pretrained in (True, False))
+    images = torch.rand(4, 3, 64, 64)
     with torch.inference_mode():
-        assert not torch.allclose(shipped(pictures), scratch(pictures), atol=1e-2)
+        assert not torch.allclose(shipped(images), scratch(images), atol=1e-2)
     for name, tensor in shipped.state_dict().items():
         if name.endswith("running_mean"):
             assert tensor.abs().max() > 0.01, name

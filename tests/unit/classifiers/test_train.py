@@ -25,28 +25,28 @@ def protocol(**changes):
 
 
 @pytest.mark.parametrize(("positives", "negatives"), [(4, 10), (3, 7), (5, 5), (6, 20), (1, 3)])
-def test_balanced_sampler_shows_positives_once_and_negatives_in_turn(positives, negatives):
+def test_balanced_sampler_draws_positives_once_and_cycles_through_negatives(positives, negatives):
     labels = np.array([1] * positives + [0] * negatives)
     sampler = BalancedSampler(labels, np.random.default_rng(0))
     seen = np.zeros(len(labels), int)
     orders = []
-    for number in range(1, 2 * negatives + 1):  # twice as many epochs as there are negatives: all rounds end evenly
+    for number in range(1, 2 * negatives + 1):  # twice as many epochs as negatives: all cycles are complete
         epoch = sampler.epoch()
         assert sorted(epoch[labels[epoch] == 1]) == list(range(positives))
         assert (labels[epoch] == 0).sum() == positives and len(set(epoch)) == 2 * positives
         np.add.at(seen, epoch, 1)
-        assert np.ptp(seen[positives:]) <= 1  # no negative again before all were shown
+        assert np.ptp(seen[positives:]) <= 1  # no negative repeats before all were drawn
         assert seen[positives:].sum() == number * positives
         orders.append(tuple(epoch))
     assert (seen == 2 * negatives * np.where(labels, 1, positives / negatives)).all()
     assert len(set(orders)) > 1
 
 
-def test_balanced_among_defects_alone_means_all_classes_alike():
-    """Without good pictures label 0 is a class as the others; it must not fill half of an epoch."""
+def test_balanced_among_defect_classes_alone_is_class_balanced():
+    """Without normal images label 0 is a class like the others; it must not fill half of an epoch."""
     labels = np.repeat([0, 1, 2, 3], [9, 4, 6, 2])
-    for pictures, each in ((None, 9), (21, 5)):
-        p = protocol(sampler="balanced", epoch_pictures=pictures)
+    for samples, each in ((None, 9), (21, 5)):
+        p = protocol(sampler="balanced", epoch_pictures=samples)
         sampler = make_sampler(p, labels, np.random.default_rng(0), good=False)
         seen = np.zeros(len(labels), int)
         for _ in range(6):
@@ -65,7 +65,7 @@ def test_balanced_sampler_repeats_negatives_where_there_are_fewer():
 @pytest.mark.parametrize("positives", [2, 40])
 def test_fixed_epochs_are_equally_long_and_fair(positives):
     labels = np.array([1] * positives + [0] * 30)
-    sampler = BalancedSampler(labels, np.random.default_rng(0), pictures=24)
+    sampler = BalancedSampler(labels, np.random.default_rng(0), samples=24)
     seen = np.zeros(len(labels), int)
     for _ in range(10):
         epoch = sampler.epoch()
@@ -74,20 +74,20 @@ def test_fixed_epochs_are_equally_long_and_fair(positives):
     assert np.ptp(seen[labels == 1]) <= 1 and np.ptp(seen[labels == 0]) <= 1
 
 
-def test_shuffle_sampler_shows_all_once():
+def test_shuffle_sampler_draws_all_once():
     assert sorted(ShuffleSampler(np.zeros(9), np.random.default_rng(0)).epoch()) == list(range(9))
 
 
 @pytest.mark.parametrize(
     ("count", "size", "lengths"), [(10, 4, [4, 4, 2]), (9, 4, [4, 5]), (1, 4, [1]), (8, 4, [4, 4])]
 )
-def test_no_batch_of_one_after_another(count, size, lengths):
+def test_no_last_batch_of_one(count, size, lengths):
     made = list(batches(np.arange(count), size))
     assert [len(b) for b in made] == lengths
     assert np.array_equal(np.concatenate(made), np.arange(count))
 
 
-def test_resident_gives_normalised_channels_last_pictures():
+def test_device_images_are_normalised_and_channels_last():
     first, second = (np.random.default_rng(i).integers(0, 256, (3, 5, 4, 3), np.uint8) for i in (0, 1))
     p = protocol()
     data = DeviceImages(
@@ -109,7 +109,7 @@ def test_centre_crop_keeps_the_aspect_and_none_stretches():
         assert (abs(int(rows) - int(columns)) <= 1) is square
 
 
-def test_unknown_and_unreachable_weights_are_named(tmp_path):
+def test_unknown_and_unavailable_weights_are_named(tmp_path):
     with pytest.raises(UserError, match="did you mean 'resnet50'"):
         build(protocol(backbone="resnet5O"), 1, 0)
     with pytest.raises(UserError, match=r"no pretrained weights of 'resnet18' at hand.*scratch"):
@@ -121,7 +121,7 @@ def test_unknown_and_unreachable_weights_are_named(tmp_path):
         build(protocol(weights=str(tmp_path / "x.safetensors")), 1, 0)
 
 
-def test_local_weights_are_loaded_but_for_the_head(tmp_path):
+def test_local_weights_are_loaded_except_the_head(tmp_path):
     from safetensors.torch import save_file
 
     donor = build(protocol(), 7, 1)
@@ -149,7 +149,7 @@ def test_key_follows_the_weights_content(tmp_path):
 
 
 def test_golden_cell(store):
-    """Same seed, same numbers. Loose enough for another processor, tight enough for a change of method."""
+    """Same seed, same numbers. The tolerance allows for other processors and detects changes of the method."""
     plan_cells = tiny_plan(augmenters=["memseg"], shots=[5]).cells
     run(tiny_grid(augmenters=["memseg"], shots=[5]), store, executor="inline")
     result = store.read_record(plan_cells[0].key)["result"]
@@ -160,7 +160,7 @@ def test_golden_cell(store):
 
 
 def test_result_follows_from_the_scores(store):
-    """What is published can be recomputed from the scores alone."""
+    """Published results can be recomputed from the scores alone."""
     grid = tiny_grid(shots=[5], augmenters=["none"])
     run(grid, store, executor="inline")
     (key,) = store.keys("cells")
@@ -206,8 +206,8 @@ def scored(label, logits, part="test"):
     return pd.DataFrame({"part": part, "label": label, "logit": np.asarray(logits, np.float32)})
 
 
-def test_which_kind_of_defect_is_found():
-    """Worked out by hand: scratches lie over all good pictures, stains among them, dents below."""
+def test_metrics_per_defect_class():
+    """Computed by hand: scratches score above all normal images, stains among them, dents below."""
     scores = pd.concat(
         [
             scored("good", [0.0, 1.0, 2.0, 3.0]),
@@ -218,28 +218,28 @@ def test_which_kind_of_defect_is_found():
         ]
     )
     result = evaluate(scores, protocol())
-    # At the best F1 the threshold is 2.5: calls both scratches, the stain and one good picture (F1 = 6/8).
+    # At the best F1 the threshold is 2.5: true positives are both scratches and the stain, one false positive (6/8).
     assert result["oracle"]["threshold"] == 2.5 and result["oracle"]["f1"] == 0.75
     assert result["per_class"] == {
         "dent": {"support": 1, "ap": 1 / 5, "recall": 0.0, "heldout_recall": 0.0},
         "scratch": {"support": 2, "ap": 1.0, "recall": 1.0, "heldout_recall": 1.0},
         "stain": {"support": 1, "ap": 1 / 2, "recall": 1.0, "heldout_recall": 0.0},
     }
-    assert result["recall_at_1pct_false_alarms"] == 2 / 4  # of four good pictures none may be called
+    assert result["recall_at_1pct_false_alarms"] == 2 / 4  # of four normal images none may be a false positive
     without = evaluate(scores[scores["part"] == "test"], protocol(ap="trapezoidal"))
     assert {c["heldout_recall"] for c in without["per_class"].values()} == {None}
     assert without["per_class"]["stain"]["ap"] == pytest.approx(1 / 4)  # from (0, 1) over (0, 0) to (1, 1/2)
 
 
 @pytest.mark.parametrize("ap", ["step", "trapezoidal"])
-def test_a_point_of_the_curve_is_what_the_record_would_say(ap):
+def test_points_of_the_curve_equal_the_record(ap):
     rng = np.random.default_rng(0)
     scores = pd.concat([scored("good", rng.normal(0, 1, 40)), scored("dent", rng.normal(1, 1, 20))])
     p = protocol(ap=ap)
     assert headline_score(scores, p) == evaluate(scores, p)["ap"] == evaluate(scores, p)[f"ap_{ap}"]
-    for judged in (evaluate, headline_score):
+    for metric in (evaluate, headline_score):
         with pytest.raises(UserError, match="training diverged"):
-            judged(pd.concat([scores, scored("good", [np.nan])]), p)
+            metric(pd.concat([scores, scored("good", [np.nan])]), p)
 
 
 def test_bf16_differs_and_scores_stay_fp32(store):

@@ -1,4 +1,4 @@
-"""`augbench pool show`: a sheet of a pool, and what may go wrong."""
+"""`augbench pool show`: a contact sheet of a pool, and user errors."""
 
 import json
 
@@ -12,7 +12,7 @@ from PIL import Image
 @pytest.fixture(scope="module")
 def store(tmp_path_factory):
     """A store with two pools of `memseg`."""
-    folder = tmp_path_factory.mktemp("shown")
+    folder = tmp_path_factory.mktemp("pools")
     grid = folder / "g.yaml"
     grid.write_text(yaml.safe_dump(tiny(augmenters=["memseg"], shots=[0], seeds=[0, 1])))
     ran = cli("run", grid, "--store", folder / "s", "--executor", "inline")
@@ -24,36 +24,36 @@ def pools(store):
     return sorted(path.name for path in (store / "pools").iterdir())
 
 
-def test_the_sheet_shows_the_pool_and_real_defects(store, tmp_path):
+def test_the_sheet_has_the_pool_and_real_defects(store, tmp_path):
     key = pools(store)[0]
-    shown = cli("pool", "show", key, "--store", store, "--out", tmp_path / "a.png", "--count", "6")
-    assert shown.returncode == 0, shown.stderr
-    assert key in shown.stdout and "a.png" in shown.stdout
+    sheet = cli("pool", "show", key, "--store", store, "--out", tmp_path / "a.png", "--count", "6")
+    assert sheet.returncode == 0, sheet.stderr
+    assert key in sheet.stdout and "a.png" in sheet.stdout
     whole = Image.open(tmp_path / "a.png")
     assert cli("pool", "show", key, "--store", store, "--out", tmp_path / "b.png", "--count", "1").returncode == 0
     assert Image.open(tmp_path / "b.png").width < whole.width
 
 
-def test_the_beginning_of_a_key_is_enough_if_it_is_the_only_one(store, tmp_path):
+def test_a_unique_key_prefix_is_enough(store, tmp_path):
     key = pools(store)[1]
     assert cli("pool", "show", key[:-4], "--store", store, "--out", tmp_path / "a.png").returncode == 0
     assert_one_line(cli("pool", "show", "surfaces", "--store", store), "begins 2 keys", key)
 
 
-def test_real_defects_of_files_are_where_the_run_found_them(tmp_path):
-    """In the folder that `AUGBENCH_DATA` names, or where `--root` says."""
+def test_real_defects_are_read_from_the_dataset_of_the_run(tmp_path):
+    """From the folder of `AUGBENCH_DATA`, or of `--root`."""
     draw_folder(tmp_path / "data" / "folder")
     grid, store = tmp_path / "g.yaml", tmp_path / "s"
     grid.write_text(yaml.safe_dump(tiny(datasets=["folder"], augmenters=["memseg"], shots=[0])))
-    there = {"AUGBENCH_DATA": str(tmp_path / "data")}
-    ran = cli("run", grid, "--store", store, "--executor", "inline", env=there)
+    environment = {"AUGBENCH_DATA": str(tmp_path / "data")}
+    ran = cli("run", grid, "--store", store, "--executor", "inline", env=environment)
     assert ran.returncode == 0, ran.stderr
     show = ("pool", "show", pools(store)[0], "--store", store, "--out")
-    shown = [
-        cli(*show, tmp_path / "a.png", env=there),
+    sheets = [
+        cli(*show, tmp_path / "a.png", env=environment),
         cli(*show, tmp_path / "b.png", "--root", tmp_path / "data" / "folder"),
     ]
-    assert [each.returncode for each in shown] == [0, 0], shown
+    assert [each.returncode for each in sheets] == [0, 0], sheets
     assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
     assert_one_line(cli(*show, tmp_path / "c.png"), "has no root", "AUGBENCH_DATA")
 
@@ -68,4 +68,4 @@ def test_mistakes(store, tmp_path):
     assert_one_line(cli("pool", "show", "mine", "--store", unfinished), "not finished")
     record = json.loads((store / "pools" / key / "pool.json").read_text())
     (unfinished / "pools" / "mine" / "pool.json").write_text(json.dumps(record))
-    assert_one_line(cli("pool", "show", "mine", "--store", unfinished), "no picture yet")
+    assert_one_line(cli("pool", "show", "mine", "--store", unfinished), "no image yet")

@@ -1,4 +1,4 @@
-"""Protocols: every number has a source, and what the papers' presets say is what is trained."""
+"""Protocols: every number has a source, and training follows the presets of the papers."""
 
 import itertools
 import typing
@@ -24,7 +24,7 @@ from augbench.stages.context import Context
 from augbench.stages.decoded_images import DecodedImages, decode_all
 from augbench.stages.train import gather, score_table
 
-PAPERS = {  # what the texts and the published code state; the rest of a preset is our choice, and says so
+PAPERS = {  # values from the papers and their code; sources mark all other values as our choice
     "inout": {"width": 200, "height": 600, "crop": "centre", "backbone": "resnet50", "optimiser": "sgd", "lr": 0.01,
               "momentum": 0, "weight_decay": 0, "batch": 5, "epochs": 50, "sampler": "balanced", "epoch_pictures": None,
               "ap": "trapezoidal", "holdout": 0, "flip": False, "batchnorm": "train"},
@@ -63,7 +63,7 @@ def test_every_number_has_a_source(name):
         assert "NOT STATED" not in text or "our choice" in text or "later paper" in text
 
 
-def test_every_field_is_shown_and_every_switch_explained():
+def test_every_field_is_printed_and_every_switch_explained():
     assert sorted(field for fields in GROUPS.values() for field in fields) == sorted(PROTOCOL_NUMBERS)
     hints = typing.get_type_hints(Protocol)
     named = {field: set(typing.get_args(hints[field])) for field in PROTOCOL_NUMBERS if "Literal" in str(hints[field])}
@@ -125,8 +125,8 @@ BACKBONE = "test_byobnet"  # convolutions and BatchNorm; with ResNet-50 a step w
 QUARTER = {"width": 256 // 4, "height": 704 // 4, "resize_first": (224 // 4, 632 // 4)}  # for the same reason
 
 
-def published_pictures(root, split, width, height, resize_first):
-    """Good pictures, then defective ones, as the published loader makes them; and labels, of the unscaled masks."""
+def published_images(root, split, width, height, resize_first):
+    """Load normal, then defect images as the published loader does; and labels from the unscaled masks."""
     import torchvision.transforms as T
 
     sizes = [T.Resize(resize_first[::-1]), T.Resize((height, width))]
@@ -136,11 +136,11 @@ def published_pictures(root, split, width, height, resize_first):
         defective = np.asarray(Image.open(path.with_name(f"{path.stem}_GT.png"))).any()
         found.append((int(defective), path.stem, normalise(transform(Image.open(path)))))
     found.sort(key=lambda entry: entry[:2])
-    return torch.stack([picture for *_, picture in found]), torch.tensor([label for label, *_ in found])
+    return torch.stack([image for *_, image in found]), torch.tensor([label for label, *_ in found])
 
 
 def published_training(model, train, test, orders, batch):
-    """The published loop: the loss of every step, the AP after every epoch, the last logits."""
+    """Run the published loop: the loss of every step, the AP after every epoch, the last logits."""
     (x, y), (x_test, y_test) = train, test
     criterion = torch.nn.BCEWithLogitsLoss(reduction="mean")
     optimiser = torch.optim.Adam(model.parameters(), lr=1e-4)
@@ -153,7 +153,7 @@ def published_training(model, train, test, orders, batch):
             loss.backward()
             optimiser.step()
             losses.append(loss.item())
-        model.eval()  # as the evaluation does; nothing calls train() again
+        model.eval()  # as the published evaluation does; nothing calls train() again
         with torch.no_grad():
             logits = model(x_test).squeeze(1).numpy()
         aps.append(average_precision_score(y_test.numpy(), logits))
@@ -176,34 +176,34 @@ def small(**changes):
 
 
 def trained(protocol, material):
-    """Our loss of every step, AP after every epoch, last logits: good pictures first."""
+    """Run our training: the loss of every step, the AP after every epoch, the last logits, normal images first."""
     aps, logits = [], []
 
-    def judge(model, epoch):
+    def evaluate(model, epoch):
         logits[:] = [predict(model, material.judge, protocol)]
         aps.append(headline_score(score_table(material, logits[0]), protocol))
 
-    losses = fit(material.train, material.train_labels, 1, protocol, SEED, judge).step_losses
+    losses = fit(material.train, material.train_labels, 1, protocol, SEED, evaluate).step_losses
     return losses, aps, logits[0][np.argsort(material.judged["label"] != "good", kind="stable"), 0]
 
 
-def test_pictures_are_those_of_the_published_loader(ksdd2, store):
-    """At the published size. The orders of scaling and normalising differ, so the last digit may."""
+def test_images_equal_those_of_the_published_loader(ksdd2, store):
+    """At the published size. Scaling and normalising are in a different order, so rounding may differ."""
     size = {"width": 256, "height": 704, "resize_first": (224, 632)}
     data = material_of(ksdd2, store, small(**size)).train
-    theirs, _ = published_pictures(ksdd2["root"], "train", **size)
+    theirs, _ = published_images(ksdd2["root"], "train", **size)
     some = np.array([0, 1, TRAIN // 2, TRAIN - 1])
     assert np.abs(data.batch(some) - theirs[some]).max() < 2e-6
 
 
 def test_training_is_that_of_the_published_loop(ksdd2, store):
-    """Equal weights, order and pictures: equal losses and AP.
+    """Equal weights, order and images give equal losses and AP.
 
-    Not bit for bit: our memory is channels_last, which sums in another order, and we normalise in another. Losses
-    differed by 4e-7 at most when this was written, APs not at all; 1e-5 leaves room for other processors. Training
-    with BatchNorm in train mode throughout is a thousand times further off, so the quirk is there.
+    They are equal up to rounding, since channels_last and our order of normalising change the order of sums. Losses
+    differed by at most 4e-7 and APs not at all when this was written; 1e-5 allows for other processors. Training with
+    BatchNorm always in train mode differs a thousand times more, so the test detects the switch.
     """
-    train, test = (published_pictures(ksdd2["root"], split, **QUARTER) for split in ("train", "test"))
+    train, test = (published_images(ksdd2["root"], split, **QUARTER) for split in ("train", "test"))
     model = build(small(), 1, derive_seed("weights", SEED) % 2**31)
     sampler = ShuffleSampler(np.zeros(TRAIN), np.random.default_rng(derive_seed("order", SEED)))
     their_losses, their_aps, their_logits = published_training(
@@ -227,31 +227,31 @@ def test_training_is_that_of_the_published_loop(ksdd2, store):
 def random_data(protocol, count=24):
     rng = np.random.default_rng(0)
     labels = np.arange(count) % 3 == 0
-    pictures = rng.integers(0, 200, (count, protocol.height, protocol.width, 3)) + 40 * labels[:, None, None, None]
-    parts = [torch.from_numpy(pictures.astype(np.uint8))]
+    images = rng.integers(0, 200, (count, protocol.height, protocol.width, 3)) + 40 * labels[:, None, None, None]
+    parts = [torch.from_numpy(images.astype(np.uint8))]
     return DeviceImages(parts, np.arange(count), protocol, torch.device("cpu")), labels.astype(np.int64)
 
 
 def run(batchnorm, evaluates=True) -> tuple[Fitted, list[dict]]:
-    """A fit of four epochs, and the state after each."""
+    """Fit four epochs; return the fit and the state after each epoch."""
     protocol = make_protocol({"name": "t", **TINY, "epochs": 4, "batchnorm": batchnorm})
     data, labels = random_data(protocol)
     states = []
 
-    def look(model, epoch):
+    def record(model, epoch):
         states.append({name: tensor.clone() for name, tensor in model.state_dict().items()})
         if evaluates:
             model.eval()
 
-    return fit(data, labels, 1, protocol, 0, look), states
+    return fit(data, labels, 1, protocol, 0, record), states
 
 
 def parts_equal(a, b, running):
-    """Whether the running statistics (or all the rest) of two states are equal, each tensor."""
+    """Return for each running statistic (or each other tensor) whether it is equal in two states."""
     return [torch.equal(a[name], b[name]) for name in a if ("running" in name or "num_batches" in name) is running]
 
 
-def test_the_batchnorm_switch_changes_what_it_says():
+def test_the_batchnorm_switch_freezes_statistics():
     (still, frozen), (usual, moving) = run("eval_after_first_epoch"), run("train")
     assert all(parts_equal(frozen[0], moving[0], True) + parts_equal(frozen[0], moving[0], False))
     steps = len(still.step_losses) // 4
@@ -263,11 +263,11 @@ def test_the_batchnorm_switch_changes_what_it_says():
 
 
 @pytest.mark.parametrize("batchnorm", ["train", "eval_after_first_epoch"])
-def test_the_batchnorm_switch_does_not_depend_on_when_is_judged(batchnorm):
+def test_the_batchnorm_switch_does_not_depend_on_evaluation(batchnorm):
     assert run(batchnorm)[0].step_losses == run(batchnorm, evaluates=False)[0].step_losses
 
 
-def test_step_losses_are_those_behind_the_epochs_means():
+def test_step_losses_average_to_the_epoch_losses():
     fitted, _ = run("train")
     sizes = np.array([8, 8] * 4)  # 8 positives and as many negatives, in batches of 8
     means = (np.array(fitted.step_losses) * sizes).reshape(4, 2).sum(axis=1) / 16

@@ -1,4 +1,4 @@
-"""Every official layout is read as it is meant, and `datasets check` names every planted defect at once."""
+"""Tests of every official layout, of image files, and of `datasets check`, which reports all planted errors at once."""
 
 import io
 import os
@@ -29,7 +29,7 @@ from augbench.storage.store import Store
 
 
 def check(name, root, *changes, store=None):
-    """What is printed, and the problems."""
+    """Run `datasets check`; return its output and the problems."""
     text = io.StringIO()
     problems = check_dataset(name, Path(root), changes, store, Console(file=text, width=120))
     return text.getvalue(), problems
@@ -39,11 +39,11 @@ def open_drawn(name, settings):
     return library_of(name, settings).dataset(name)
 
 
-# -- pictures
+# -- image files
 
 
 def deep_png(path, channels):
-    """A PNG with 16 bits a channel: 1 grey, 3 RGB, 4 RGBA. Pillow cannot write these."""
+    """Write a PNG with 16 bits per channel: 1 grey, 3 RGB, 4 RGBA. Pillow cannot write these."""
     kind = {1: 0, 3: 2, 4: 6}[channels]
     lines = b"".join(b"\0" + bytes(8 * channels * 2) for _ in range(6))
 
@@ -56,7 +56,7 @@ def deep_png(path, channels):
 
 
 def deep_tiff(path, order):
-    """An RGB TIFF with 16 bits a channel, little ("<") or big (">") endian. Pillow cannot write these."""
+    """Write an RGB TIFF with 16 bits per channel, little ("<") or big (">") endian. Pillow cannot write these."""
     pixels = bytes(4 * 4 * 6)
     tags = [  # number, type (3 short, 4 long), count, value
         (256, 3, 1, 4), (257, 3, 1, 4), (258, 3, 3, 8 + len(pixels)), (259, 3, 1, 1), (262, 3, 1, 2), (273, 4, 1, 8),
@@ -73,15 +73,15 @@ def deep_tiff(path, order):
     path.write_bytes(header + pixels + struct.pack(order + "HHH", 16, 16, 16) + directory + bytes(4))
 
 
-def test_deep_pictures_are_refused_and_not_cut_to_8_bits(tmp_path):
+def test_deep_images_are_refused_and_not_cut_to_8_bits(tmp_path):
     for channels in (1, 3, 4):
         deep_png(tmp_path / f"{channels}.png", channels)
     for name, order in (("little.tif", "<"), ("big.tif", ">")):
         deep_tiff(tmp_path / name, order)
     (tmp_path / "deep.ppm").write_bytes(b"P6\n4 4\n65535\n" + bytes(96))
     for name in ("1.png", "3.png", "4.png", "little.tif", "big.tif", "deep.ppm"):
-        with Image.open(tmp_path / name) as picture:
-            picture.load()  # a whole file: it is its depth that is refused
+        with Image.open(tmp_path / name) as image:
+            image.load()  # the file is complete: it is refused for its depth
         for read in (read_rgb, read_grey):
             with pytest.raises(UserError, match=rf"{name}.*16.*convert it to 8 bits per channel"):
                 read(tmp_path / name)
@@ -98,13 +98,13 @@ def test_transparent_masks_are_refused_and_opaque_ones_read(tmp_path):
     assert np.array_equal(read_grey(tmp_path / "opaque.png"), rgba[..., 0])
 
 
-def test_odd_but_sound_files_are_read_right(tmp_path):
+def test_unusual_but_valid_files_are_read_correctly(tmp_path):
     mask = np.zeros((6, 5), np.uint8)
     mask[2:4, 1:3] = 255
     Image.fromarray(mask).convert("1").save(tmp_path / "bit.png")
     Image.fromarray(mask).save(tmp_path / "grey.bmp")
     palette = Image.fromarray((mask > 0).astype(np.uint8), mode="P")
-    palette.putpalette([0, 0, 0, 0, 0, 3])  # class 1 is painted in a blue whose luminance is 0
+    palette.putpalette([0, 0, 0, 0, 0, 3])  # class 1 is a blue whose luminance rounds to 0
     palette.save(tmp_path / "palette.png")
     for name, value in (("bit.png", 255), ("grey.bmp", 255), ("palette.png", 3)):
         assert np.array_equal(read_grey(tmp_path / name), np.where(mask, value, 0)), name
@@ -115,13 +115,13 @@ def test_odd_but_sound_files_are_read_right(tmp_path):
     assert look((tmp_path / "ink.jpg").read_bytes(), "ink").kind == "CMYK"
 
 
-def test_files_that_hold_more_or_other_than_one_picture(tmp_path):
+def test_files_that_are_not_one_image(tmp_path):
     pages = [Image.new("L", (4, 4), value) for value in (0, 9)]
     pages[0].save(tmp_path / "pages.tif", save_all=True, append_images=pages[1:])
     Image.new("RGB", (16, 16)).save(tmp_path / "deep.jp2")
     (tmp_path / "text.png").write_text("hello")
-    for name, words in (("pages.tif", "holds 2 pictures"), ("deep.jp2", "JPEG2000"), ("text.png", "no picture")):
-        with pytest.raises(UserError, match=words) as error:
+    for name, message in (("pages.tif", "holds 2 images"), ("deep.jp2", "JPEG2000"), ("text.png", "not an image")):
+        with pytest.raises(UserError, match=message) as error:
             read_rgb(tmp_path / name)
         assert name in str(error.value)
     with pytest.raises(UserError, match="cannot be read"):
@@ -129,7 +129,7 @@ def test_files_that_hold_more_or_other_than_one_picture(tmp_path):
 
 
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "BMP", "TIFF", "WEBP"])
-def test_a_truncated_picture_is_never_read(kind):
+def test_a_truncated_image_is_never_read(kind):
     buffer = io.BytesIO()
     noise = np.random.default_rng(0).integers(0, 255, (40, 32, 3)).astype(np.uint8)
     Image.fromarray(noise).save(buffer, kind)
@@ -141,7 +141,7 @@ def test_a_truncated_picture_is_never_read(kind):
 
 
 def test_flipped_bits_in_a_png_never_pass():
-    """Without a look at its checksums, a quarter of such masks are read as something else."""
+    """Without checking the CRC, a quarter of such masks would decode to other pixels."""
     buffer, rng = io.BytesIO(), np.random.default_rng(1)
     mask = (np.arange(40 * 320).reshape(40, 320) % 97 < 7).astype(np.uint8) * 255
     Image.fromarray(mask).save(buffer, "PNG")
@@ -184,19 +184,19 @@ def test_neu_masks_are_the_boxes_of_the_class(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("text", "words"),
+    ("text", "message"),
     [
         ('<!DOCTYPE a [<!ENTITY b "c">]><annotation>&b;</annotation>', "DOCTYPE"),
         ("<annotation><size>", "no XML"),
         ("<annotation/>", "size/width is '', not a number"),
         ("<annotation><size><width>x</width><height>9</height></size></annotation>", "'x', not a number"),
         ("<annotation><size><width>99999999</width><height>9</height></size></annotation>", "99999999 x 9"),
-        ((1, 1, 33, 2), "box 1 1 33 2 leaves the picture"),
-        ((0, 1, 2, 2), "leaves the picture"),
-        ((5, 1, 2, 2), "leaves the picture"),
+        ((1, 1, 33, 2), "box 1 1 33 2 leaves the image"),
+        ((0, 1, 2, 2), "leaves the image"),
+        ((5, 1, 2, 2), "leaves the image"),
     ],
 )
-def test_neu_damaged_annotations_are_named(tmp_path, text, words):
+def test_neu_damaged_annotations_are_named(tmp_path, text, message):
     layouts.draw_neu(tmp_path)
     path = tmp_path / "ANNOTATIONS/scratches_99.xml"
     if isinstance(text, str):
@@ -204,7 +204,7 @@ def test_neu_damaged_annotations_are_named(tmp_path, text, words):
     else:
         layouts.write_boxes(path, (40, 32), [("scratches", text)])
     problems = [problem for problem in check("neu", tmp_path)[1] if "official" not in problem]
-    assert len(problems) == 1 and "scratches_99.xml" in problems[0] and words in problems[0]
+    assert len(problems) == 1 and "scratches_99.xml" in problems[0] and message in problems[0]
 
 
 def test_neu_twice_below_the_root(tmp_path):
@@ -248,9 +248,9 @@ def test_mvtec_layout(tmp_path):
     )
     assert set(table.loc[table["label"] == GOOD, "mask"]) == {""}
     assert dataset.check() == [
-        "train good: 20 pictures, the official number is 209",
-        "test good: 10 pictures, the official number is 20",
-        "test defective: 14 pictures, the official number is 63",
+        "train good: 20 images, the official number is 209",
+        "test good: 10 images, the official number is 20",
+        "test defective: 14 images, the official number is 63",
     ]
     inside = open_drawn("mvtec", {"root": str(tmp_path / "bottle")})  # the root is the category's folder
     assert list(inside.samples()["id"]) == list(table.index) and not inside.check()
@@ -266,22 +266,22 @@ def test_btech_layout(tmp_path):
     masks = table.loc[table["label"] == "defect", "mask"]
     assert masks["test/ko/0001"] == "01/ground_truth/ko/0001.bmp" and masks["test/ko/0002"].endswith("0002.png")
     assert all(dataset.read_mask(row).sum() == 64 for _, row in table[table["label"] == "defect"].iterrows())
-    assert "test defective: 5 pictures, the official number is 49" in dataset.check()
+    assert "test defective: 5 images, the official number is 49" in dataset.check()
 
 
 def test_visa_layout_and_its_splits(tmp_path):
     settings = layouts.draw_visa(tmp_path)
     expected = {"official": (9, 0), "2cls_fewshot": (3, 2), "2cls_highshot": (7, 4)}
-    for split, (good, bad) in expected.items():
+    for split, (normal, defective) in expected.items():
         dataset = open_drawn("mvtec", {**settings, "split": split})
         table = dataset.samples()
         train = table[table["split"] == "train"]
-        assert (sum(train["label"] == GOOD), sum(train["label"] == "defect")) == (good, bad)
+        assert (sum(train["label"] == GOOD), sum(train["label"] == "defect")) == (normal, defective)
         assert len(table) == 18 and dataset.folds == 0
     defects = table[table["label"] == "defect"].to_dict("records")
     assert all(dataset.read_mask(row).sum() == 64 for row in defects), "masks hold 1, 2 or 3"
-    assert "train good: 7 pictures, the official number is 600" in dataset.check()
-    assert "test defective: 2 pictures, the official number is 40" in dataset.check()
+    assert "train good: 7 images, the official number is 600" in dataset.check()
+    assert "test defective: 2 images, the official number is 40" in dataset.check()
     (tmp_path / "candle/Data/Images/Anomaly/002.JPG").unlink()  # named by the CSV
     assert any("002.JPG' is missing" in problem for problem in check("mvtec", tmp_path, "category=candle")[1])
 
@@ -294,16 +294,16 @@ def test_visa_without_its_csv(tmp_path):
     pooled = open_drawn("mvtec", {**settings, "split": "folds"})
     assert pooled.folds == 5 and set(pooled.samples()["split"]) == {""} and len(pooled.samples()) == 18
     assert pooled.check() == [
-        "good: 12 pictures, the official number is 1000",
-        "defective: 6 pictures, the official number is 100",
+        "good: 12 images, the official number is 1000",
+        "defective: 6 images, the official number is 100",
     ]
 
 
 def test_mvtec_mistakes_are_one_line(tmp_path):
     layouts.draw_mvtec_ad(tmp_path)
 
-    def refused(words, **settings):
-        with pytest.raises(UserError, match=words) as error:
+    def refused(message, **settings):
+        with pytest.raises(UserError, match=message) as error:
             open_drawn("mvtec", {"root": str(tmp_path), **settings}).samples()
         assert "\n" not in str(error.value)
 
@@ -345,7 +345,7 @@ def test_unreadable_masks_are_one_error_and_check_goes_on(tmp_path, name, mask, 
     dataset = open_dataset(name, {"root": str(tmp_path)})
     image = tmp_path / dataset.samples()["image"].iloc[-1]
     image.write_bytes(image.read_bytes()[:200])
-    cut, gone = (tmp_path / place for place in broken)
+    cut, gone = (tmp_path / path for path in broken)
     cut.write_bytes(cut.read_bytes()[:60])
     gone.unlink()
     fresh = open_dataset(name, {"root": str(tmp_path)})
@@ -361,9 +361,9 @@ def test_unreadable_masks_are_one_error_and_check_goes_on(tmp_path, name, mask, 
     assert cli("datasets", "check", name, "--root", tmp_path).returncode == 2
 
 
-def test_strays_are_reported_as_left_out(tmp_path):
+def test_unused_files_are_reported_as_left_out(tmp_path):
     layouts.draw_ksdd2(tmp_path)
-    (tmp_path / "train" / "._10000.png").write_bytes(b"what a Mac leaves behind")
+    (tmp_path / "train" / "._10000.png").write_bytes(b"a macOS resource fork")
     text, problems = check("ksdd2", tmp_path)
     assert "left out  'train/10301 (copy).png', 'train/10301_GT (copy).png'" in text
     assert all("official number" in problem for problem in problems)
@@ -373,17 +373,17 @@ def test_strays_are_reported_as_left_out(tmp_path):
 
 
 def odd_folder(root):
-    """A folder with a CSV and one of each mistake: name -> the words that must name it."""
+    """Write a folder with a CSV and one of each error in `PLANTED`; return its settings."""
     settings = layouts.draw_folder_csv(root)
     table = pd.read_csv(root / "table.csv", dtype=str, keep_default_na=False).set_index("image", drop=False)
-    images, masks = root / "pictures", root / "masks"
+    images, masks = root / "images", root / "masks"
     rng = np.random.default_rng(0)
 
     def cut(path):
         path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
 
     cut(images / "good_000.png")
-    (images / "good_001.png").write_text("no picture at all")
+    (images / "good_001.png").write_text("not an image")
     deep_png(images / "good_004.png", 1)
     deep_png(images / "good_005.png", 3)
     clear = np.full((40, 32, 4), 200, np.uint8)
@@ -393,15 +393,15 @@ def odd_folder(root):
     cut(masks / "scratch_000.png")
     layouts.save(np.full((20, 20), 255, np.uint8), masks / "scratch_001.png")
     layouts.save(np.zeros((40, 32), np.uint8), masks / "scratch_002.png")
-    table.loc["pictures/scratch_003.png", "mask"] = ""
+    table.loc["images/scratch_003.png", "mask"] = ""
     (masks / "scratch_004.png").unlink()
-    shutil.copy(images / "good_012.png", images / "good_002.png")  # training and test
-    shutil.copy(images / "good_006.png", images / "good_010.png")  # both in test, different groups
-    shutil.copy(images / "good_014.png", images / "good_015.png")  # one group
+    shutil.copy(images / "good_012.png", images / "good_002.png")  # in training and test
+    shutil.copy(images / "good_006.png", images / "good_010.png")  # both in test, in different groups
+    shutil.copy(images / "good_014.png", images / "good_015.png")  # in one group
     shutil.copy(images / "good_003.png", images / "scratch_007.png")
-    table.loc["pictures/scratch_006.png", "group"] = "scratch2"  # of number 4 and 5, which are in training
-    layouts.save(layouts.picture(rng)[0], images / "not_listed.png")
-    # sound, but odd
+    table.loc["images/scratch_006.png", "group"] = "scratch2"  # the group of 4 and 5, which are in training
+    layouts.save(layouts.noise_image(rng)[0], images / "not_listed.png")
+    # valid, but unusual
     Image.open(images / "good_013.png").convert("P").save(images / "good_013.png")
     turned = Image.open(images / "good_007.png").rotate(90, expand=True)
     exif = turned.getexif()
@@ -414,49 +414,49 @@ def odd_folder(root):
 
 PLANTED = {
     "good_000.png": "cannot be read",
-    "good_001.png": "no picture",
+    "good_001.png": "not an image",
     "good_004.png": "I;16 pixels",
     "good_005.png": "16-bit RGB",
     "good_008.png": "transparent",
     "good_009.png": "is missing",
     "masks/scratch_000.png": "cannot be read",
-    "masks/scratch_001.png": "is 20 x 20, its picture 32 x 40",
-    "mask of 'pictures/scratch_002.png'": "is empty",
-    "pictures/scratch_003.png": "has no mask",
+    "masks/scratch_001.png": "is 20 x 20, its image 32 x 40",
+    "mask of 'images/scratch_002.png'": "is empty",
+    "images/scratch_003.png": "has no mask",
     "masks/scratch_004.png": "is missing",
-    "'pictures/good_002.png' and 'pictures/good_012.png'": "on both sides of the split",
-    "'pictures/good_006.png' and 'pictures/good_010.png'": "in different groups ('good3' and 'good5'):",
-    "'pictures/good_003.png' and 'pictures/scratch_007.png'": "labelled good and scratch",
-    "group 'scratch2' is in training": "'pictures/scratch_004.png' and 'pictures/scratch_005.png'",
+    "'images/good_002.png' and 'images/good_012.png'": "on both sides of the split",
+    "'images/good_006.png' and 'images/good_010.png'": "in different groups ('good3' and 'good5'):",
+    "'images/good_003.png' and 'images/scratch_007.png'": "labelled good and scratch",
+    "group 'scratch2' is in training": "'images/scratch_004.png' and 'images/scratch_005.png'",
 }
 
 
-def test_check_names_every_planted_defect_at_once(tmp_path):
+def test_check_reports_every_planted_error_at_once(tmp_path):
     odd_folder(tmp_path)
     text, problems = check("folder", tmp_path, "csv=table.csv")
-    for what, words in PLANTED.items():
-        assert sum(what in problem and words in problem for problem in problems) == 1, (what, problems)
+    for subject, message in PLANTED.items():
+        assert sum(subject in problem and message in problem for problem in problems) == 1, (subject, problems)
     assert len(problems) == len(PLANTED), problems
     assert all("\n" not in problem for problem in problems)
-    assert "left out  'pictures/not_listed.png'" in text
-    assert "'pictures/good_014.png' and 'pictures/good_015.png' are pixel-identical; they are in one group" in text
+    assert "left out  'images/not_listed.png'" in text
+    assert "'images/good_014.png' and 'images/good_015.png' are pixel-identical; they are in one group" in text
     assert "turned    1 marked as rotated or mirrored" in text and "1 PNG, palette" in text and "1 PNG, 1-bit" in text
     result = cli("datasets", "check", "folder", "--root", tmp_path, "--set", "csv=table.csv")
     assert result.returncode == 2 and not result.stderr
     assert result.stdout.count("problem: ") == len(PLANTED) and f"{len(PLANTED)} problems" in result.stdout
 
 
-def test_odd_but_sound_pictures_of_a_dataset_are_read_right(tmp_path):
+def test_unusual_but_valid_images_of_a_dataset_are_read_correctly(tmp_path):
     whole, odd = tmp_path / "whole", tmp_path / "odd"
     plain, strange = open_drawn("folder", layouts.draw_folder_csv(whole)), open_drawn("folder", odd_folder(odd))
     rows = plain.samples().set_index("id", drop=False)
-    for name in ("pictures/good_007.png", "pictures/good_013.png"):
+    for name in ("images/good_007.png", "images/good_013.png"):
         assert np.array_equal(strange.read_image(rows.loc[name]), plain.read_image(rows.loc[name])), name
-    row = rows.loc["pictures/scratch_005.png"]
+    row = rows.loc["images/scratch_005.png"]
     assert np.array_equal(strange.read_mask(row), plain.read_mask(row)) and plain.read_mask(row).any()
 
 
-def test_marked_good_pictures_and_one_sided_splits(tmp_path):
+def test_normal_images_with_a_mask_and_one_sided_splits(tmp_path):
     settings = layouts.draw_folder_csv(tmp_path)
     table = pd.read_csv(tmp_path / "table.csv", dtype=str, keep_default_na=False)
     table.loc[0, "mask"] = "masks/scratch_000.png"
@@ -464,24 +464,24 @@ def test_marked_good_pictures_and_one_sided_splits(tmp_path):
     table.to_csv(tmp_path / "table.csv", index=False)
     _, problems = check("folder", tmp_path, f"csv={settings['csv']}")
     assert len(problems) == 2
-    assert "test side has no defective pictures" in problems[0]
-    assert "mask of 'pictures/good_000.png' marks a defect, its label is good" in problems[1]
+    assert "test side has no defect images" in problems[0]
+    assert "mask of 'images/good_000.png' marks a defect, its label is good" in problems[1]
 
 
-def test_folds_that_cannot_be_judged(tmp_path):
+def test_folds_that_cannot_be_evaluated(tmp_path):
     layouts.draw_folder(tmp_path, good=12, bad=2)
     shutil.rmtree(tmp_path / "stain")
     _, problems = check("folder", tmp_path)
-    assert len(problems) == 3, "two defective pictures lie in two of five folds"
+    assert len(problems) == 3, "two defect images lie in two of five folds"
     assert len({problem.split("of fold ")[1][0] for problem in problems}) == 3
-    assert all("has no defective pictures" in problem for problem in problems)
+    assert all("has no defect images" in problem for problem in problems)
 
 
-def test_missing_pictures_show_in_the_counts(tmp_path):
+def test_missing_images_show_in_the_counts(tmp_path):
     settings = layouts.draw_magnetic_tile(tmp_path)
     text, problems = check("magnetic_tile", settings["root"])
     found = sum(1 for _ in (tmp_path / "MT_Break/Imgs").glob("*.jpg"))
-    assert f"break: {found} pictures, the official number is 85" in problems
+    assert f"break: {found} images, the official number is 85" in problems
     assert len(problems) == 6 and all("official number" in problem for problem in problems)
     assert "groups    " in text
 
@@ -501,7 +501,7 @@ def test_known_empty_masks_are_no_problem_and_others_are(tmp_path, monkeypatch):
     assert f"{known}: its mask is empty (found)" in text
 
 
-def test_fingerprint_is_kept_and_files_are_read_once(tmp_path, monkeypatch):
+def test_fingerprint_is_stored_and_files_are_read_once(tmp_path, monkeypatch):
     settings = layouts.draw_folder_csv(tmp_path / "data")
     read = []
 
@@ -539,20 +539,20 @@ def test_a_changed_file_is_read_again(tmp_path):
 
 
 @pytest.mark.parametrize("name", sorted(registry.find("datasets")))
-def test_show_says_all_there_is(name):
+def test_show_prints_all_metadata(name):
     plugin, text = registry.get("datasets", name), io.StringIO()
     show_dataset(name, (), Console(file=text, width=120))
-    shown = text.getvalue()
+    printed = text.getvalue()
     for fact in (plugin.title, plugin.licence, plugin.citation, plugin.homepage, plugin.task, *plugin.known.values()):
-        assert fact in shown
-    assert all(f"  {key} (" in shown for key in plugin.Config.model_fields)
-    assert all(f"{what} {number:,}" in shown for what, number in plugin.official_counts.items())
-    assert plugin.embedded or "AUGBENCH_DATA" in shown
+        assert fact in printed
+    assert all(f"  {key} (" in printed for key in plugin.Config.model_fields)
+    assert all(f"{what} {number:,}" in printed for what, number in plugin.official_counts.items())
+    assert plugin.embedded or "AUGBENCH_DATA" in printed
 
 
 def test_show_takes_settings_and_lists_agree():
-    shown = cli("datasets", "show", "mvtec", "--set", "category=screw").stdout
-    assert "train good 320, train defective 0, test good 41, test defective 119" in shown
+    printed = cli("datasets", "show", "mvtec", "--set", "category=screw").stdout
+    assert "train good 320, train defective 0, test good 41, test defective 119" in printed
     assert cli("datasets", "list").stdout == cli("list", "datasets").stdout
     assert_one_line(cli("datasets", "show", "neo"), "neo", "did you mean 'neu'")
     assert_one_line(cli("datasets", "show", "neu", "--set", "size=3"), "size")
@@ -582,7 +582,7 @@ def test_sample_of_a_damaged_dataset_is_one_line(tmp_path):
     assert not (tmp_path / "x.png").exists()
 
 
-# -- the real files, where they are at hand
+# -- the real files, where they are available
 
 
 def real(name):
@@ -594,8 +594,8 @@ def real(name):
 
 def test_real_neu():
     text, problems = check("neu", real("neu_det"))
-    assert not problems and "1,800 pictures: all is well" in text
-    assert "1,799 of 1-2 pictures" in text and "patches_101, patches_105: these two are pixel-identical" in text
+    assert not problems and "1,800 images: all is well" in text
+    assert "1,799 of 1-2 images" in text and "patches_101, patches_105: these two are pixel-identical" in text
     dataset = open_dataset("neu", {"root": str(real("neu_det"))})
     areas = [dataset.read_mask(row).sum() for row in dataset.samples().to_dict("records")]
     assert min(areas) > 0, "every file has a box of its own class"
@@ -603,16 +603,16 @@ def test_real_neu():
 
 def test_real_magnetic_tile():
     text, problems = check("magnetic_tile", real("magnetic_tile"))
-    assert not problems and "1,344 pictures: all is well" in text
-    assert "196 of 1-24 pictures (median 6); 66 with a defect; 16 mix classes" in text
+    assert not problems and "1,344 images: all is well" in text
+    assert "196 of 1-24 images (median 6); 66 with a defect; 16 mix classes" in text
     assert "1,344 JPEG, 8-bit grey" in text and "103-632 x 222-403" in text
     known = registry.get("datasets", "magnetic_tile").known
     assert f"{', '.join(known)}: its mask holds no value above 127 (found)" in text
 
 
 def test_library_is_shared_by_name(tmp_path):
-    """`check` keeps the fingerprint under the name that a grid without an alias uses."""
+    """`check` stores the fingerprint under the name that a grid without an alias uses."""
     settings = layouts.draw_folder(tmp_path / "data")
     check("folder", tmp_path / "data", store=str(tmp_path / "store"))
-    kept = Store(tmp_path / "store").read_json("fingerprints", "folder")
-    assert kept["fingerprint"] == Library({"folder": ("folder", settings)}).fingerprint("folder", None)
+    stored = Store(tmp_path / "store").read_json("fingerprints", "folder")
+    assert stored["fingerprint"] == Library({"folder": ("folder", settings)}).fingerprint("folder", None)

@@ -1,4 +1,4 @@
-"""The embedded dataset: counts, groups, rendering, masks. The contract that all datasets keep is tested elsewhere."""
+"""Tests of the embedded dataset: counts, groups, rendering, masks. The common contract: tests/test_contracts.py."""
 
 import numpy as np
 import pytest
@@ -45,7 +45,7 @@ def test_groups_have_one_or_two_exposures_of_one_label_in_one_split(small):
     assert (table.groupby("group")[["split", "label"]].nunique() == 1).all(axis=None)
 
 
-def test_two_exposures_show_the_same_piece_under_other_light(small):
+def test_two_exposures_show_the_same_item_under_other_light(small):
     dataset, table = small
     twice = table[table.duplicated("group", keep=False) & (table["label"] != "good")]
     for _, pair in twice.groupby("group"):
@@ -54,7 +54,7 @@ def test_two_exposures_show_the_same_piece_under_other_light(small):
         assert (dataset.read_image(first) != dataset.read_image(second)).mean() > 0.5
 
 
-def test_pictures_and_masks(small):
+def test_images_and_masks(small):
     dataset, table = small
     for sample in table.to_dict("records"):
         image, mask = dataset.read_image(sample), dataset.read_mask(sample)
@@ -67,16 +67,16 @@ def test_pictures_and_masks(small):
 
 
 def test_a_defect_is_visible_inside_its_mask():
-    """The piece with and without its defect differ inside the mask, and hardly outside."""
+    """An item with and without its defect differs inside the mask, and hardly outside."""
     for label in DEFECTS:
-        good, bad = (make_surface(rng("piece", label), (HEIGHT, WIDTH)) for _ in range(2))
-        mask = add_defect(rng("damage", label), bad, label)
-        change = np.abs(bad.albedo - good.albedo).mean(axis=2)
+        normal, damaged = (make_surface(rng("piece", label), (HEIGHT, WIDTH)) for _ in range(2))
+        mask = add_defect(rng("damage", label), damaged, label)
+        change = np.abs(damaged.albedo - normal.albedo).mean(axis=2)
         assert change[mask].mean() > 0.02
         assert change[~mask].mean() < 0.01
 
 
-def test_any_picture_renders_alone_and_growing_changes_none(small):
+def test_any_image_renders_alone_and_larger_counts_change_none(small):
     dataset, table = small
     sample = table.iloc[7].to_dict()
     before = dataset.read_image(sample)
@@ -86,7 +86,7 @@ def test_any_picture_renders_alone_and_growing_changes_none(small):
     assert (larger.read_image(sample) == before).all()
 
 
-def test_another_seed_is_another_world(small):
+def test_another_seed_gives_other_images(small):
     dataset, table = small
     other = Surfaces(SMALL.model_copy(update={"seed": 1}))
     sample = table.iloc[0].to_dict()
@@ -94,7 +94,7 @@ def test_another_seed_is_another_world(small):
     assert other.fingerprint() != dataset.fingerprint()
 
 
-def test_a_read_picture_is_the_readers_own(small):
+def test_a_read_image_is_a_copy(small):
     dataset, table = small
     sample = table.iloc[3].to_dict()
     dataset.read_image(sample)[:] = 0
@@ -147,5 +147,5 @@ def test_perlin_is_smooth_and_turns_with_its_angle():
         assert np.abs(field).max() <= 1.01
         assert field.std() > 0.1
     steps = [np.abs(np.diff(field, axis=axis)).mean() for field in (level, upright) for axis in (0, 1)]
-    assert steps[0] > 4 * steps[1]  # 32 rows of cells: it changes quickly downwards
+    assert steps[0] > 4 * steps[1]  # 32 rows of cells: it varies faster along axis 0
     assert steps[3] > 4 * steps[2]

@@ -1,4 +1,4 @@
-"""DreamBooth: the same loss as a loop that keeps nothing, the paper's numbers of steps, and interruptions."""
+"""DreamBooth: the loss equals a loop without caching, the paper's numbers of steps, and interruptions."""
 
 import math
 from collections import Counter
@@ -24,16 +24,16 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")
-def pictures():
+def images():
     draw = np.random.default_rng(0)
     return [draw.integers(0, 255, (64, 64, 3), dtype=np.uint8) for _ in range(8)]
 
 
-def training(pictures, seed=0, prompts=PROMPTS, **changes):
-    """With 3 instances and 5 class pictures."""
+def training(images, seed=0, prompts=PROMPTS, **changes):
+    """With 3 instances and 5 class images."""
     pipeline = load(BUNDLE)
     recipe = Recipe(**{"epochs": 2, "repeats": 2, "batch": 4, "lr": 1e-3, "shape": SMALL} | changes)
-    own, others = (dreambooth.encode(pipeline, (64, 64), part) for part in (pictures[:3], pictures[3:]))
+    own, others = (dreambooth.encode(pipeline, (64, 64), part) for part in (images[:3], images[3:]))
     return Training(pipeline, BUNDLE, recipe, prompts, own, others, seed)
 
 
@@ -45,56 +45,56 @@ def blank(count):
 
 
 @pytest.mark.parametrize(("instances", "epochs", "steps"), [(50, 5, 420), (5, 49, 441), (246, 25, 10_250)])
-def test_the_regimes_of_the_paper_make_so_many_steps(instances, epochs, steps):
-    """Zero-, few- and full-shot: each instance ten times an epoch, as many class pictures, batches of 12."""
+def test_regimes_of_the_paper_have_its_numbers_of_steps(instances, epochs, steps):
+    """Zero-, few- and full-shot: each instance ten times an epoch, as many class images, batches of 12."""
     assert epochs * Recipe(epochs).steps_per_epoch(instances, 200) == steps
 
 
-def test_the_rate_falls_and_begins_again_three_times(pictures):
-    made = training(pictures, epochs=20)
+def test_learning_rate_restarts_three_times(images):
+    made = training(images, epochs=20)
     assert made.steps == 60
     rates = [made.rate(step) for step in range(60)]
     assert [step for step in range(60) if rates[step] == max(rates)] == [0, 20, 40]
     assert rates[0] == 1e-3 and rates[10] == pytest.approx(5e-4) and rates[19] < 1e-5
-    longer = training(pictures, epochs=10, schedule_epochs=50)
+    longer = training(images, epochs=10, schedule_epochs=50)
     assert (longer.steps, longer.per_epoch) == (30, 3)
     assert longer.rate(29) == pytest.approx(1e-3 * 0.5 * (1 + math.cos(math.pi * 3 * 29 / 150)))
 
 
-def test_min_snr_weights(pictures):
-    made = training(pictures)
-    times = torch.tensor([0, 300, 700, 999])
-    kept = made.kept[times]
-    snr = kept / (1 - kept)
+def test_min_snr_weights(images):
+    made = training(images)
+    timesteps = torch.tensor([0, 300, 700, 999])
+    alphas_cumprod = made.alphas_cumprod[timesteps]
+    snr = alphas_cumprod / (1 - alphas_cumprod)
     assert made.predicts_v
-    assert torch.allclose(made.weights(times), torch.minimum(snr, torch.tensor(5.0)) / (snr + 1))
+    assert torch.allclose(made.weights(timesteps), torch.minimum(snr, torch.tensor(5.0)) / (snr + 1))
     made.predicts_v = False
-    assert torch.allclose(made.weights(times), torch.minimum(snr, torch.tensor(5.0)) / snr)
+    assert torch.allclose(made.weights(timesteps), torch.minimum(snr, torch.tensor(5.0)) / snr)
 
 
-def test_an_epoch_shows_every_instance_as_often_and_as_many_class_pictures(pictures):
-    made = training(pictures)
+def test_an_epoch_balances_instances_and_class_images(images):
+    made = training(images)
     for epoch in range(2):
-        shown = Counter()
+        counts = Counter()
         for step in range(epoch * made.per_epoch, (epoch + 1) * made.per_epoch):
-            shown.update(zip(*(part.tolist() for part in made.rows(step)), strict=True))
-        assert all(shown[0, i] == 2 for i in range(3))
-        assert sum(count for (kind, _), count in shown.items() if kind == 1) == 6
-        assert max(shown[1, i] for i in range(5)) - min(shown[1, i] for i in range(5)) <= 1
+            counts.update(zip(*(part.tolist() for part in made.rows(step)), strict=True))
+        assert all(counts[0, i] == 2 for i in range(3))
+        assert sum(count for (kind, _), count in counts.items() if kind == 1) == 6
+        assert max(counts[1, i] for i in range(5)) - min(counts[1, i] for i in range(5)) <= 1
     assert made.rows(0)[1].tolist() != made.rows(made.per_epoch)[1].tolist()
 
 
 # The loop
 
 
-def plain_loss(made, pictures, step):
-    """As a script does that encodes text and picture for every sample of every step."""
+def plain_loss(made, images, step):
+    """Compute the loss as a script that encodes prompt and image of every sample in every step."""
     from diffusers import DDPMScheduler
 
     pipeline, recipe = made.pipeline, made.recipe
     scheduler = DDPMScheduler.from_config(pipeline.scheduler.config)
     kinds, which = made.rows(step)
-    chosen = [pictures[i] if kind == 0 else pictures[3 + i] for kind, i in zip(kinds, which, strict=True)]
+    chosen = [images[i] if kind == 0 else images[3 + i] for kind, i in zip(kinds, which, strict=True)]
     batch = torch.from_numpy(np.stack(chosen)).permute(0, 3, 1, 2).float() / 127.5 - 1
     found = pipeline.vae.encode(batch).latent_dist
     draw = torch.Generator().manual_seed(derive_seed("dreambooth-step", made.seed, step))
@@ -105,41 +105,41 @@ def plain_loss(made, pictures, step):
     ids = pipeline.tokenizer(texts, padding="max_length", max_length=77, return_tensors="pt").input_ids
     states = pipeline.text_encoder(ids, output_hidden_states=True).hidden_states[-2]
     hidden = pipeline.text_encoder.final_layer_norm(states)
-    made_of = pipeline.unet(scheduler.add_noise(latents, noise, times), times, hidden).sample
-    error = (made_of - scheduler.get_velocity(latents, noise, times)) ** 2
-    kept = scheduler.alphas_cumprod[times]
-    snr = kept / (1 - kept)
+    predicted = pipeline.unet(scheduler.add_noise(latents, noise, times), times, hidden).sample
+    error = (predicted - scheduler.get_velocity(latents, noise, times)) ** 2
+    alphas_cumprod = scheduler.alphas_cumprod[times]
+    snr = alphas_cumprod / (1 - alphas_cumprod)
     weighted = error.mean((1, 2, 3)) * snr.clamp(max=5) / (snr + 1)
     own, prior = (weighted[torch.from_numpy(kinds) == kind].sum() for kind in (0, 1))
     return (own + recipe.prior_weight * prior) / len(batch)
 
 
-def test_the_loss_is_that_of_a_loop_that_keeps_nothing(pictures):
-    made = training(pictures, prior_weight=0.5)
+def test_the_loss_equals_a_loop_without_caching(images):
+    made = training(images, prior_weight=0.5)
     for step in range(3):
-        made.step(step)  # so that the matrices are not zero
+        made.step(step)  # so that the LoRA weights are not zero
     for step in (3, 4):
         with torch.no_grad():
-            assert made.loss(step).item() == pytest.approx(plain_loss(made, pictures, step).item(), rel=1e-5)
+            assert made.loss(step).item() == pytest.approx(plain_loss(made, images, step).item(), rel=1e-5)
 
 
-def test_it_learns_its_pictures_and_touches_nothing_else(pictures):
-    made = training(pictures, epochs=12, cycles=1)
+def test_training_reduces_the_loss_and_changes_lora_alone(images):
+    made = training(images, epochs=12, cycles=1)
     own = made.pipeline.unet.conv_in.weight.clone()
     with torch.no_grad():
         before = np.mean([made.loss(step).item() for step in range(6)])
-    said = []
-    about = made.run(say=lambda step, total, loss: said.append((step, total)))
+    progress = []
+    record = made.run(report_progress=lambda step, total, loss: progress.append((step, total)))
     with torch.no_grad():
         after = np.mean([made.loss(step).item() for step in range(6)])
     assert after < before
     assert torch.equal(made.pipeline.unet.conv_in.weight, own)
-    assert said[0] == (1, 36) and said[-1] == (36, 36)
-    assert about["optimiser"] == "AdamW" and about["steps"] == 36
-    assert about["trained_parameters"] == sum(p.numel() for p in made.parameters)
+    assert progress[0] == (1, 36) and progress[-1] == (36, 36)
+    assert record["optimiser"] == "AdamW" and record["steps"] == 36
+    assert record["trained_parameters"] == sum(p.numel() for p in made.parameters)
 
 
-def test_an_interrupted_training_ends_as_one_that_was_not(pictures, tmp_path, monkeypatch):
+def test_an_interrupted_training_has_the_same_result(images, tmp_path, monkeypatch):
     class Cut(Exception):
         pass
 
@@ -151,37 +151,37 @@ def test_an_interrupted_training_ends_as_one_that_was_not(pictures, tmp_path, mo
         lora.save(made.pipeline, folder)
         return [load_file(folder / part / lora.WEIGHTS) for part in lora.MODELS]
 
-    whole = training(pictures)
+    whole = training(images)
     learned = whole.run()
-    assert len(learned["loss"]) == whole.steps  # a point for each of so few
+    assert len(learned["loss"]) == whole.steps  # a point for each step
     assert learned["loss"][-1] == pytest.approx(whole.losses[-1].item(), rel=1e-3)
     monkeypatch.setattr(dreambooth, "FLUSH", -1.0)
     with pytest.raises(Cut):
-        training(pictures).run(tmp_path, cut)
+        training(images).run(tmp_path, cut)
     rest = []
-    resumed = training(pictures)
+    resumed = training(images)
     assert resumed.run(tmp_path, lambda step, total, loss: rest.append(step)) == learned
     assert rest == list(range(4, whole.steps + 1))  # the fourth was lost with its checkpoint
     for a, b in zip(weights(whole, tmp_path / "a"), weights(resumed, tmp_path / "b"), strict=True):
         assert all(torch.equal(a[name], b[name]) for name in a)
-    again = training(pictures, seed=1)
+    again = training(images, seed=1)
     assert dreambooth.Checkpoint(tmp_path / "dreambooth.safetensors", again).load() == 0  # of another training
     monkeypatch.setattr("augbench.__version__", "9.0.0")
-    by_another_version = dreambooth.Checkpoint(tmp_path / "dreambooth.safetensors", training(pictures))
+    by_another_version = dreambooth.Checkpoint(tmp_path / "dreambooth.safetensors", training(images))
     assert by_another_version.load() == 0
 
 
-def test_options_change_the_way_not_the_aim(pictures):
-    plain, saving = training(pictures), training(pictures, gradient_checkpointing=True)
-    half = training(pictures, precision="bf16")
+def test_memory_and_precision_options_hardly_change_the_loss(images):
+    plain, saving = training(images), training(images, gradient_checkpointing=True)
+    half = training(images, precision="bf16")
     losses = [made.step(0) for made in (plain, saving, half)]
     assert losses[1] == pytest.approx(losses[0], rel=1e-5)
     assert losses[2] == pytest.approx(losses[0], rel=0.05)
 
 
-def test_a_prompt_that_is_too_long_is_refused(pictures):
+def test_a_prompt_that_is_too_long_is_refused(images):
     with pytest.raises(UserError, match="tokens long"):
-        training(pictures, prompts=("word " * 90, "background"))
+        training(images, prompts=("word " * 90, "background"))
 
 
 def test_without_class_pictures_there_is_no_prior():

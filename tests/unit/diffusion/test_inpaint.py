@@ -28,17 +28,17 @@ def pipeline(bundle):
 
 
 @pytest.fixture(scope="module")
-def pictures():
-    """Four smooth pictures; masks small and large, at edges, sharp (even) and with grey edges (odd)."""
+def images():
+    """Four smooth images with masks: small and large, at edges, sharp (even) and with grey edges (odd)."""
     draw = np.random.default_rng(0)
     coarse = [Image.fromarray(draw.integers(0, 255, (8, 8, 3), dtype=np.uint8)) for _ in range(4)]
-    images = [np.asarray(picture.resize((SIZE, SIZE))) for picture in coarse]
+    smooth = [np.asarray(image.resize((SIZE, SIZE))) for image in coarse]
     masks = []
     for number, (top, left) in enumerate([(0, 40), (30, 10), (20, 20), (57, 3)]):
         mask = np.zeros((SIZE, SIZE), np.uint8)
         mask[top : top + 6 * (number + 1), left : left + 20] = 255
         masks.append(np.asarray(Image.fromarray(mask).resize((47, 31)).resize((SIZE, SIZE))) if number % 2 else mask)
-    return images, masks
+    return smooth, masks
 
 
 def by_diffusers(pipeline, prompt, image, mask, seed):
@@ -59,15 +59,15 @@ def by_diffusers(pipeline, prompt, image, mask, seed):
 
 
 @pytest.mark.parametrize(("batch", "apart"), [(1, 0), (4, 2)])
-def test_a_batch_gives_what_diffusers_gives_one_by_one(bundle, pipeline, pictures, batch, apart):
-    """With one picture at a time to the last bit; in a batch up to rounding, in grey levels of 255."""
+def test_a_batch_gives_what_diffusers_gives_one_by_one(bundle, pipeline, images, batch, apart):
+    """Bit-identical with one image at a time; in a batch equal up to rounding, in grey levels of 255."""
     options = {"seeds": range(4), "padding": 2, "batch": batch, **AMOUNT}
-    made = inpaint_around(pipeline, bundle, PROMPTS, *pictures, **options)
-    for seed, (prompt, image, mask, painted) in enumerate(zip(PROMPTS, *pictures, made, strict=True)):
-        ours = overlaid(image, mask, painted).astype(int)
+    made = inpaint_around(pipeline, bundle, PROMPTS, *images, **options)
+    for seed, (prompt, image, mask, inpainted) in enumerate(zip(PROMPTS, *images, made, strict=True)):
+        ours = overlaid(image, mask, inpainted).astype(int)
         theirs = by_diffusers(pipeline, prompt, image, mask, seed)
         assert np.abs(ours - theirs).max() <= apart
-        assert np.abs(theirs.astype(int) - image).max() > 5  # something was painted at all
+        assert np.abs(theirs.astype(int) - image).max() > 5  # something was inpainted
 
 
 def test_boxes_are_those_of_diffusers(pipeline):
@@ -84,17 +84,17 @@ def test_boxes_are_those_of_diffusers(pipeline):
 def test_overlays_are_those_of_diffusers(pipeline):
     draw = np.random.default_rng(2)
     for _ in range(20):
-        image, painted = draw.integers(0, 256, (2, SIZE, SIZE, 3), dtype=np.uint8)
+        image, inpainted = draw.integers(0, 256, (2, SIZE, SIZE, 3), dtype=np.uint8)
         mask = np.zeros((SIZE, SIZE), np.uint8)
         mask[10:30, 40:] = draw.integers(0, 256, (20, 24))
         box = box_around(mask, 2)
-        one, two, three = map(Image.fromarray, (mask, image, painted))
+        one, two, three = map(Image.fromarray, (mask, image, inpainted))
         theirs = np.asarray(pipeline.image_processor.apply_overlay(one, two, three, box))
-        assert (overlaid(image, mask, Inpainted(painted, box)) == theirs).all()
+        assert (overlaid(image, mask, Inpainted(inpainted, box)) == theirs).all()
 
 
 @pytest.mark.parametrize("shape", [(176, 64), (40, 100), (64, 64), (300, 201)])
-def test_pasting_leaves_the_rest_alone(shape):
+def test_compositing_leaves_other_pixels_unchanged(shape):
     draw = np.random.default_rng(3)
     source = draw.integers(0, 256, (*shape, 3), dtype=np.uint8)
     region = np.zeros(shape, bool)
@@ -116,8 +116,8 @@ def test_pasting_leaves_the_rest_alone(shape):
 def test_procedural_regions_have_the_size_that_is_asked_for(kind, shape):
     shares = []
     for seed in range(20):
-        region, said = procedural_region(np.random.default_rng(seed), shape, (kind,), (0.02, 0.1))
-        assert said == kind and region.shape == shape and region.dtype == bool and region.any()
+        region, drawn_kind = procedural_region(np.random.default_rng(seed), shape, (kind,), (0.02, 0.1))
+        assert drawn_kind == kind and region.shape == shape and region.dtype == bool and region.any()
         again, _ = procedural_region(np.random.default_rng(seed), shape, (kind,), (0.02, 0.1))
         assert (region == again).all()
         shares.append(region.mean())
@@ -136,11 +136,11 @@ def test_drawn_masks_are_read_right_or_refused_by_name(tmp_path):
     white[3:9, 4:12] = 255
     grey = Image.fromarray(white)
     kinds = {"grey": grey, "bit": grey.convert("1"), "rgb": grey.convert("RGB"), "opaque": grey.convert("RGBA")}
-    for name, picture in kinds.items():
-        picture.save(tmp_path / f"{name}.png")
+    for name, image in kinds.items():
+        image.save(tmp_path / f"{name}.png")
         assert (read_drawn(tmp_path / f"{name}.png") == (white > 0)).all()
-    (tmp_path / "notes.txt").write_text("no picture")
-    (tmp_path / "._bit.png").write_text("what an archive of a Mac leaves")
+    (tmp_path / "notes.txt").write_text("no image")
+    (tmp_path / "._bit.png").write_text("a file in an archive from macOS")
     assert [path.stem for path in drawn_files(tmp_path, "")] == ["bit", "grey", "opaque", "rgb"]
     hole = np.dstack([np.stack([white] * 3, 2), white])
     refused = {
@@ -148,14 +148,14 @@ def test_drawn_masks_are_read_right_or_refused_by_name(tmp_path):
         "transparent": Image.fromarray(hole),
         "empty": Image.fromarray(white // 10),
     }
-    for said, picture in refused.items():
-        picture.save(tmp_path / "bad.png")
-        with pytest.raises(UserError, match=said) as caught:
+    for message, image in refused.items():
+        image.save(tmp_path / "bad.png")
+        with pytest.raises(UserError, match=message) as caught:
             read_drawn(tmp_path / "bad.png")
         assert "bad.png" in str(caught.value) and "\n" not in str(caught.value)
 
 
 def test_a_folder_without_masks_is_refused(tmp_path):
-    for folder, said in ((tmp_path / "nowhere", "not a folder"), (tmp_path, "holds no pictures")):
-        with pytest.raises(UserError, match=f"{said}.*: draw some"):
+    for folder, message in ((tmp_path / "nowhere", "not a folder"), (tmp_path, "holds no images")):
+        with pytest.raises(UserError, match=f"{message}.*: draw some"):
             drawn_files(folder, "draw some")

@@ -35,7 +35,7 @@ def sd15():
 
 
 def trainable(model, names, rank):
-    """By hand: in * rank + rank * out, with the area of the kernel on the way down."""
+    """Count by hand: in * rank + rank * out, with the kernel area in the down projection."""
     total = 0
     for name in names:
         weight = model.get_submodule(name).weight
@@ -47,15 +47,16 @@ def trainable(model, names, rank):
 def test_c3lier_wraps_in_sd15_what_kohyas_script_does(sd15):
     unet, encoder = sd15
     assert round(sum(p.numel() for p in unet.parameters()) / 1e6) == 860
-    main, three = lora.unet_layers(unet, LoraShape())
-    assert len(main) + len(three) == 278
+    main, convolutions = lora.unet_layers(unet, LoraShape())
+    assert len(main) + len(convolutions) == 278
     # 22 residual blocks with two convolutions each, three samplers down, three up
-    assert len(three) == 22 * 2 + 6
-    # 16 transformers of 12 layers; in each residual block the projection of time, in 14 the shortcut
+    assert len(convolutions) == 22 * 2 + 6
+    # 16 transformers of 12 layers; in each residual block the time projection, in 14 the shortcut
     assert len(main) == 16 * 12 + 22 + 14
-    assert not [n for n in (*main, *three) if n.startswith(("conv_in", "conv_out", "time_embedding", "conv_norm_out"))]
-    words = lora.text_layers(encoder)
-    assert len(words) == 12 * 6
+    never = ("conv_in", "conv_out", "time_embedding", "conv_norm_out")
+    assert not [name for name in (*main, *convolutions) if name.startswith(never)]
+    text_layers = lora.text_layers(encoder)
+    assert len(text_layers) == 12 * 6
     assert len(lora.unet_layers(unet, LoraShape(conv_rank=None))[0]) == 192  # LierLa
     assert lora.unet_layers(unet, LoraShape(conv_rank=None))[1] == []
 
@@ -65,58 +66,58 @@ def test_the_number_of_trained_parameters_is_that_of_the_formula(sd15):
 
     shape = LoraShape()
     for part, model in zip(lora.MODELS, sd15, strict=True):
-        main, three = lora.unet_layers(model, shape) if part == "unet" else (lora.text_layers(model), [])
-        wanted = trainable(model, main, 32) + trainable(model, three, 4)
+        main, convolutions = lora.unet_layers(model, shape) if part == "unet" else (lora.text_layers(model), [])
+        wanted = trainable(model, main, 32) + trainable(model, convolutions, 4)
         with torch.device("meta"):
             inject_adapter_in_model(lora.config(part, model, shape), model, lora.ADAPTER)
         assert sum(p.numel() for n, p in model.named_parameters() if f".{lora.ADAPTER}." in n) == wanted
 
 
-def drawn(pipeline):
+def sampled(pipeline):
     return sample(pipeline, find("micro-sd"), ["wood with a crack"] * 2, seeds=[0, 1], steps=3, guidance=2.0)
 
 
 @pytest.fixture(scope="module")
 def adapted(tmp_path_factory):
-    """A folder with an update of every layer, the pictures before, and those with the unmerged update."""
+    """A folder with an adapter of every layer, images without it, and images with the unmerged adapter."""
     folder = tmp_path_factory.mktemp("adapter")
     pipeline = load(find("micro-sd"))
-    before = drawn(pipeline)
+    before = sampled(pipeline)
     parameters = lora.wrap(pipeline, LoraShape(rank=8, alpha=4.0), seed=0)
-    assert (drawn(pipeline) == before).all()  # up is zero
+    assert (sampled(pipeline) == before).all()  # up is zero
     torch.manual_seed(1)
     with torch.no_grad():
         for parameter in parameters:
             parameter += 0.1 * torch.randn_like(parameter)
     lora.save(pipeline, folder)
-    return folder, before, drawn(pipeline)
+    return folder, before, sampled(pipeline)
 
 
-def test_only_the_matrices_are_trained_and_all_of_them():
+def test_exactly_the_lora_weights_are_trained():
     pipeline = load(find("micro-sd"))
     parameters = lora.wrap(pipeline, LoraShape(), seed=0)
     images = torch.randn(2, 4, 32, 32)
-    told = pipeline.text_encoder(torch.randint(0, 900, (2, 77)))[0]
-    pipeline.unet(images, torch.tensor([10, 500]), told).sample.square().mean().backward()
+    states = pipeline.text_encoder(torch.randint(0, 900, (2, 77)))[0]
+    pipeline.unet(images, torch.tensor([10, 500]), states).sample.square().mean().backward()
     assert all(parameter.grad is not None for parameter in parameters)
     others = [p for part in lora.MODELS for p in getattr(pipeline, part).parameters() if not p.requires_grad]
     assert others and all(p.grad is None for p in others)
     assert {p.dtype for p in parameters} == {torch.float32}
 
 
-def test_every_layer_is_saved_with_its_rank_and_comes_back(adapted):
+def test_every_layer_is_saved_with_its_rank_and_loaded(adapted):
     folder, before, unmerged = adapted
     pipeline = load(find("micro-sd"))
-    main, three = lora.unet_layers(pipeline.unet, LoraShape())
+    main, convolutions = lora.unet_layers(pipeline.unet, LoraShape())
     tensors = load_file(folder / "unet" / lora.WEIGHTS)
-    assert len(tensors) == 2 * (len(main) + len(three))
+    assert len(tensors) == 2 * (len(main) + len(convolutions))
     ranks = {tensor.shape[0] for name, tensor in tensors.items() if "lora_A" in name}
     assert ranks == {8, 4}
-    said = json.loads((folder / "unet" / "adapter_config.json").read_text())
-    assert said["r"] == 8 and set(said["rank_pattern"].values()) == {4}
+    config = json.loads((folder / "unet" / "adapter_config.json").read_text())
+    assert config["r"] == 8 and set(config["rank_pattern"].values()) == {4}
     lora.merge(pipeline, folder, 1.0)
     assert not [n for n, _ in pipeline.unet.named_parameters() if "lora" in n]
-    made = drawn(pipeline).astype(int)
+    made = sampled(pipeline).astype(int)
     assert abs(made - unmerged).max() <= 2 and abs(made - before).mean() > 1
 
 
@@ -127,7 +128,7 @@ def test_peft_itself_reads_it(adapted):
     pipeline.unet = PeftModel.from_pretrained(pipeline.unet, adapted[0] / "unet").get_base_model()
     pipeline.text_encoder = PeftModel.from_pretrained(pipeline.text_encoder, adapted[0] / "text_encoder")
     pipeline.text_encoder = pipeline.text_encoder.get_base_model()
-    assert abs(drawn(pipeline).astype(int) - adapted[2]).max() <= 1
+    assert abs(sampled(pipeline).astype(int) - adapted[2]).max() <= 1
 
 
 def test_alpha_scales_the_update_and_zero_changes_nothing(adapted):
@@ -136,7 +137,7 @@ def test_alpha_scales_the_update_and_zero_changes_nothing(adapted):
     own = pipelines[0.0].unet.mid_block.resnets[0].conv1.weight.clone()
     for alpha, pipeline in pipelines.items():
         lora.merge(pipeline, folder, alpha)
-    assert (drawn(pipelines[0.0]) == before).all()
+    assert (sampled(pipelines[0.0]) == before).all()
     half, whole = (pipelines[a].unet.mid_block.resnets[0].conv1.weight - own for a in (0.5, 1.0))
     assert whole.abs().max() > 0 and torch.allclose(2 * half, whole, atol=1e-6)
     tensors = load_file(folder / "unet" / lora.WEIGHTS)
@@ -166,19 +167,19 @@ def test_an_adapter_of_other_layers_is_refused(adapted, tmp_path):
 def test_attention_alone_wraps_in_sd15_what_the_first_lora_wraps(sd15):
     """16 transformers with two attentions of four layers; 12 layers of the text encoder with one."""
     unet, encoder = sd15
-    main, three = AttentionShape().layers("unet", unet)
-    assert len(main) == 16 * 2 * 4 and three == []
+    main, convolutions = AttentionShape().layers("unet", unet)
+    assert len(main) == 16 * 2 * 4 and convolutions == []
     assert {name.rpartition(".attn")[2][2:] for name in main} == {"to_q", "to_k", "to_v", "to_out.0"}
-    words, none = AttentionShape().layers("text_encoder", encoder)
-    assert len(words) == 12 * 4 and none == []
-    assert {name.rpartition(".")[2] for name in words} == {"q_proj", "k_proj", "v_proj", "out_proj"}
+    text_layers, none = AttentionShape().layers("text_encoder", encoder)
+    assert len(text_layers) == 12 * 4 and none == []
+    assert {name.rpartition(".")[2] for name in text_layers} == {"q_proj", "k_proj", "v_proj", "out_proj"}
     assert LoraShape().layers("unet", unet) == lora.unet_layers(unet, LoraShape())
     assert LoraShape().layers("text_encoder", encoder) == (lora.text_layers(encoder), [])
 
 
 @pytest.fixture(scope="module")
 def two(tmp_path_factory):
-    """Folders of two updates of the attention layers."""
+    """Folders of two adapters of the attention layers."""
     folders = [tmp_path_factory.mktemp(name) for name in "ab"]
     for number, folder in enumerate(folders):
         pipeline = load(find("micro-sd"))
@@ -199,22 +200,22 @@ def equal(a, b):
     return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
 
 
-def test_an_exchange_leaves_nothing_of_the_update_before(two):
+def test_switching_leaves_nothing_of_the_adapter_before(two):
     pipeline = load(find("micro-sd"))
-    untouched = everything(pipeline)
-    exchange = lora.LoraSwitcher(pipeline)
+    original = everything(pipeline)
+    switcher = lora.LoraSwitcher(pipeline)
     seen = []
     for folder in (two[0], two[1], two[0], None):
-        exchange.merge(folder, 0.7)
+        switcher.merge(folder, 0.7)
         seen.append(everything(pipeline))
     fresh = load(find("micro-sd"))
     lora.merge(fresh, two[0], 0.7)
-    assert equal(seen[0], everything(fresh)) and equal(seen[2], seen[0]) and equal(seen[3], untouched)
+    assert equal(seen[0], everything(fresh)) and equal(seen[2], seen[0]) and equal(seen[3], original)
     assert not equal(seen[1], seen[0])
-    changed = {name for name in untouched if not torch.equal(untouched[name], seen[1][name])}
+    changed = {name for name in original if not torch.equal(original[name], seen[1][name])}
     assert changed and all(".attn" in name or "self_attn" in name for name in changed)
 
 
-def test_an_exchange_refuses_what_does_not_fit(two, tmp_path):
+def test_switching_refuses_an_adapter_that_does_not_fit(two, tmp_path):
     with pytest.raises(UserError, match="does not fit"):
         lora.LoraSwitcher(load(find("micro-sd"))).merge(tmp_path, 1.0)

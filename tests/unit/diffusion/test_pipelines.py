@@ -1,6 +1,6 @@
-"""`augbench models` and the bundles behind it: what is shipped, what is loaded and refused, and what seeds decide.
+"""Pipelines and `augbench models`: shipped files, loading and refusals, reproducible sampling.
 
-Nothing here asks whether the weights are good.
+The quality of the weights is not tested here.
 """
 
 import filecmp
@@ -44,13 +44,13 @@ def pipelines():
 
 @pytest.fixture
 def folder(tmp_path):
-    """A copy of the small bundle, to be damaged."""
+    """A copy of the small pipeline, to be damaged."""
     return shutil.copytree(MODELS / SD, tmp_path / "mine")
 
 
 @pytest.fixture
 def augbench_here(tmp_path, monkeypatch, capsys):
-    """Runs a command in this process and an empty folder: (exit status, output, error output)."""
+    """Run a command in this process and an empty folder: (exit status, output, error output)."""
     monkeypatch.chdir(tmp_path)
 
     def call(*arguments):
@@ -63,7 +63,7 @@ def augbench_here(tmp_path, monkeypatch, capsys):
 
 
 def refused(outcome, *words):
-    """As `assert_one_line`, of a command in this process."""
+    """Check as `assert_one_line`, for a command in this process."""
     status, _, error = outcome
     assert status == 2
     assert error.startswith("augbench: ") and error.count("\n") == 1, error
@@ -71,20 +71,20 @@ def refused(outcome, *words):
         assert str(word) in error, error
 
 
-def painted(pipelines, name=SD, prompts=("metal", "wood", "a crack"), **options):
-    places = {}
+def sampled(pipelines, name=SD, prompts=("metal", "wood", "a crack"), **options):
+    inputs = {}
     if name == SDXL:
-        places["image"] = np.full((64, 64, 3), 90, np.uint8)
-        places["mask"] = np.zeros((64, 64), bool)
-        places["mask"][20:40, 10:50] = True
-    options = {"seeds": range(len(prompts)), "steps": 2, "guidance": 3.0, **places, **options}
+        inputs["image"] = np.full((64, 64, 3), 90, np.uint8)
+        inputs["mask"] = np.zeros((64, 64), bool)
+        inputs["mask"][20:40, 10:50] = True
+    options = {"seeds": range(len(prompts)), "steps": 2, "guidance": 3.0, **inputs, **options}
     return sample(pipelines[name], find(name), prompts, **options)
 
 
 # -- what is shipped
 
 
-def test_the_folders_hold_no_pickles_and_are_small():
+def test_shipped_folders_hold_no_pickles_and_are_small():
     files = [path for path in MODELS.rglob("*") if path.is_file()]
     assert {path.suffix for path in files} <= {".safetensors", ".json", ".txt", ".md", ".png"}
     assert sum(path.stat().st_size for path in files) <= 16 * 10**6
@@ -93,7 +93,7 @@ def test_the_folders_hold_no_pickles_and_are_small():
             assert parameters(path) == sum(tensor.numel() for tensor in load_file(path).values())
 
 
-def test_the_registry_says_what_the_folders_say():
+def test_the_registry_matches_the_folders():
     assert {path.parent.name for path in MODELS.glob("*/model_index.json")} == set(SHIPPED)
     for name, bundle in SHIPPED.items():
         assert find(name) is bundle and embedded(name)
@@ -139,7 +139,7 @@ def test_loading_is_silent_offline_and_leaves_the_libraries_as_they_were(monkeyp
     assert pipeline.unet.conv_in.weight.is_contiguous(memory_format=torch.channels_last)
 
 
-def test_a_folder_is_a_bundle(folder):
+def test_a_folder_is_a_pipeline(folder):
     bundle = find(folder)
     assert (bundle.name, bundle.kind, bundle.size) == ("mine", "sd", 64)
     assert load(bundle).unet.config.in_channels == 4
@@ -180,14 +180,17 @@ DAMAGES = {
     "a tensor is gone": (lambda f: drop_a_tensor(f / ENCODER), ["text_encoder", "do not fit"]),
     "no vae": (lambda f: shutil.rmtree(f / "vae"), ["vae", "missing"]),
     "no scheduler": (lambda f: shutil.rmtree(f / "scheduler"), ["'scheduler'", "restore"]),
-    "no words": (lambda f: [path.unlink() for path in (f / "tokenizer").glob("*o*.json")], ["token", "missing"]),
-    "bad words": (lambda f: (f / "tokenizer/tokenizer.json").write_text("{"), ["tokenizer.json", "no JSON"]),
-    "few words": (lambda f: replaced(f / "text_encoder/config.json", '"vocab_size": ', '"vocab_size": 9'), ["mine"]),
+    "no tokens": (lambda f: [path.unlink() for path in (f / "tokenizer").glob("*o*.json")], ["token", "missing"]),
+    "bad tokens": (lambda f: (f / "tokenizer/tokenizer.json").write_text("{"), ["tokenizer.json", "not JSON"]),
+    "few tokens": (
+        lambda f: replaced(f / "text_encoder/config.json", '"vocab_size": ', '"vocab_size": 9'),
+        ["mine"],
+    ),
     "bad config": (lambda f: (f / "unet/config.json").write_text("[]"), ["unet/config.json", "damaged"]),
     "no size": (lambda f: replaced(f / "unet/config.json", '"sample_size"', '"size"'), ["sample_size"]),
     "no stages": (lambda f: (f / "vae/config.json").write_text("{}"), ["block_out_channels"]),
     "foreign code": (lambda f: replaced(f / "model_index.json", '"diffusers"', '"os"'), ["model_index.json", "'vae'"]),
-    "another pipeline": (lambda f: replaced(f / "model_index.json", "DiffusionPip", "FluxPip"), ["none of ours"]),
+    "another pipeline": (lambda f: replaced(f / "model_index.json", "DiffusionPip", "FluxPip"), ["not supported"]),
     "no index": (lambda f: (f / "model_index.json").unlink(), ["no model_index.json"]),
 }
 
@@ -223,24 +226,24 @@ def test_unknown_names():
 
 
 @pytest.mark.parametrize("name", [SD, SDXL])
-def test_seeds_decide(pipelines, name):
-    first = painted(pipelines, name)
+def test_images_depend_on_seeds_alone(pipelines, name):
+    first = sampled(pipelines, name)
     assert first.shape == (3, 64, 64, 3) and first.dtype == np.uint8
-    assert np.array_equal(first, painted(pipelines, name))
-    others = painted(pipelines, name, seeds=[7, 8, 9])
-    same_prompt = painted(pipelines, name, prompts=["metal"] * 2)
+    assert np.array_equal(first, sampled(pipelines, name))
+    others = sampled(pipelines, name, seeds=[7, 8, 9])
+    same_prompt = sampled(pipelines, name, prompts=["metal"] * 2)
     assert all(not np.array_equal(a, b) for a, b in [*zip(first, others, strict=True), same_prompt])
 
 
 @pytest.mark.parametrize("name", [SD, SDXL])
-def test_the_batch_changes_nothing_but_rounding(pipelines, name):
-    together, alone = painted(pipelines, name).astype(int), painted(pipelines, name, batch=1).astype(int)
+def test_batch_sizes_are_equal_up_to_rounding(pipelines, name):
+    together, alone = sampled(pipelines, name).astype(int), sampled(pipelines, name, batch=1).astype(int)
     assert np.abs(together - alone).mean() <= 2
 
 
 def test_prompt_negative_image_mask_and_strength_are_read(pipelines):
     def one(name, prompt="metal", **options):
-        return painted(pipelines, name, [prompt], **options)[0]
+        return sampled(pipelines, name, [prompt], **options)[0]
 
     grey, other = one(SD), np.full((64, 64, 3), 200, np.uint8)
     for changed in (one(SD, "wood"), one(SD, ""), one(SD, negative="wood"), one(SD, guidance=1.0), one(SD, steps=3)):
@@ -259,7 +262,7 @@ def test_any_number_of_steps_with_any_strength_is_at_least_one_step(pipelines, m
     done = []
     forward = pipelines[SDXL].unet.forward
     monkeypatch.setattr(pipelines[SDXL].unet, "forward", lambda *a, **k: done.append(1) or forward(*a, **k))
-    painted(pipelines, SDXL, ["a"], steps=steps, strength=0.001)
+    sampled(pipelines, SDXL, ["a"], steps=steps, strength=0.001)
     assert len(done) == 1
 
 
@@ -268,17 +271,17 @@ def test_other_sizes_are_fitted_and_thin_masks_stay(pipelines):
     mask[150, 20:180] = True
     assert fit_mask(mask, 64).any()
     image = np.zeros((300, 200, 3), np.uint8)
-    assert painted(pipelines, SDXL, ["a"], image=image, mask=mask).shape == (1, 64, 64, 3)
-    each = painted(pipelines, SDXL, ["a", "a"], image=np.stack([image, image + 90]), mask=np.stack([mask, mask]))
+    assert sampled(pipelines, SDXL, ["a"], image=image, mask=mask).shape == (1, 64, 64, 3)
+    each = sampled(pipelines, SDXL, ["a", "a"], image=np.stack([image, image + 90]), mask=np.stack([mask, mask]))
     assert not np.array_equal(*each)
 
 
-def test_long_prompts_are_never_cut(pipelines):
+def test_long_prompts_are_never_truncated(pipelines):
     fits = " ".join(["a"] * 75)
-    assert len(painted(pipelines, SD, [fits], negative=fits)) == 1
+    assert len(sampled(pipelines, SD, [fits], negative=fits)) == 1
     for prompts, negative in (([f"{fits} a"], None), (["a"], LONG)):
-        with pytest.raises(UserError, match=r"prompt '.*\.\.\.' is \d+ tokens long and 'micro-sd' reads 77"):
-            painted(pipelines, SD, prompts, negative=negative)
+        with pytest.raises(UserError, match=r"prompt '.*\.\.\.' is \d+ tokens long and 'micro-sd' supports 77"):
+            sampled(pipelines, SD, prompts, negative=negative)
 
 
 def test_misuse_is_a_value_error(pipelines):
@@ -292,14 +295,14 @@ def test_misuse_is_a_value_error(pipelines):
         (SDXL, {"mask": np.stack([mask, mask])}),
     ):
         with pytest.raises(ValueError, match=r"prompts|text alone|needs an image|mask"):
-            painted(pipelines, name, **options)
+            sampled(pipelines, name, **options)
 
 
-def test_nan_is_no_picture(pipelines, monkeypatch):
+def test_nan_is_refused(pipelines, monkeypatch):
     forward = pipelines[SD].vae.decode
     monkeypatch.setattr(pipelines[SD].vae, "decode", lambda z, **k: forward(z * float("nan"), **k))
     with pytest.raises(UserError, match="NaN"):
-        painted(pipelines, SD, ["a"])
+        sampled(pipelines, SD, ["a"])
 
 
 # -- the commands
@@ -350,15 +353,15 @@ def test_sample_writes_a_sheet(augbench_here, tmp_path, name):
 
 
 def test_sample_of_a_folder_is_not_called_embedded(augbench_here, folder):
-    for name in ("mine", SD):  # its own name, then ours
+    for name in ("mine", SD):  # its own name, then that of a shipped pipeline
         folder = folder.rename(folder.with_name(name))
         status, out, _ = augbench_here("models", "sample", f"./{name}", "--count", 1, "--steps", 1, "--prompt", "a")
-        assert status == 0 and "1 picture, " in out and "mechanics" not in out and f"{name}.png" in out
+        assert status == 0 and "1 image, " in out and "mechanics" not in out and f"{name}.png" in out
 
 
 @pytest.fixture
-def pictures(tmp_path):
-    """Files by name: a picture, a mask of it, and what cannot be used."""
+def files(tmp_path):
+    """Files by name: an image, a mask of it, and unusable ones."""
     draw = np.random.default_rng(0)
     mask = np.zeros((40, 60), np.uint8)
     mask[10:20, 30:50] = 255
@@ -371,12 +374,12 @@ def pictures(tmp_path):
     return {name: tmp_path / f"{name}.png" for name in (*arrays, "cut", "none")}
 
 
-def test_sample_paints_in_a_given_picture(augbench_here, pictures):
-    given = ("--image", pictures["image"], "--mask", pictures["mask"])
+def test_sample_inpaints_a_given_image(augbench_here, files):
+    given = ("--image", files["image"], "--mask", files["mask"])
     status, out, _ = augbench_here(
         "models", "sample", SDXL, "--prompt", "a", "--count", 2, "--steps", 2, *given, "--out", "given.png"
     )
-    assert status == 0 and "2 pictures" in out
+    assert status == 0 and "2 images" in out
     assert np.asarray(Image.open("given.png")).any()
 
 
@@ -394,8 +397,8 @@ def test_sample_paints_in_a_given_picture(augbench_here, pictures):
         ("image", "deep", ["deep.png", "8 bits"]),
     ],
 )
-def test_pictures_that_do_not_fit(augbench_here, pictures, image, mask, words):
-    given = [*(("--image", pictures[image]) if image else ()), *(("--mask", pictures[mask]) if mask else ())]
+def test_images_that_do_not_fit(augbench_here, files, image, mask, words):
+    given = [*(("--image", files[image]) if image else ()), *(("--mask", files[mask]) if mask else ())]
     refused(augbench_here("models", "sample", SDXL, *given), *words)
 
 
@@ -429,7 +432,7 @@ def test_a_mistake_in_a_process_of_its_own():
 
 @pytest.fixture
 def hub(tmp_path, monkeypatch):
-    """A hub that holds `sd15` in the shape of the small bundle; what was asked of it is noted."""
+    """A hub that holds `sd15` in the shape of the small pipeline, and its recorded requests."""
     cached = shutil.copytree(MODELS / SD, tmp_path / "cached")
     for path in list(cached.rglob("*.safetensors")):
         path.rename(path.with_name(f"{path.stem}.fp16.safetensors"))
@@ -443,7 +446,7 @@ def hub(tmp_path, monkeypatch):
     return cached, asked
 
 
-def test_a_bundle_of_the_hub_is_loaded_at_its_revision_without_the_network(hub):
+def test_a_pipeline_of_the_hub_is_loaded_at_its_revision_without_the_network(hub):
     pipeline = load(find("sd15"))
     assert sum(p.numel() for p in pipeline.unet.parameters()) > 1e6
     ((repository, options),) = hub[1]
@@ -454,9 +457,9 @@ def test_a_bundle_of_the_hub_is_loaded_at_its_revision_without_the_network(hub):
     assert not [pattern for pattern in wanted if "safety" in pattern or pattern.endswith(".bin")]
 
 
-def test_a_bundle_that_cannot_be_had_is_one_line_with_both_ways_out(monkeypatch, hub, caplog):
+def test_an_unavailable_pipeline_is_one_line_with_both_ways_out(monkeypatch, hub, caplog):
     (hub[0] / "unet" / "diffusion_pytorch_model.fp16.safetensors").unlink()  # a cache that was not filled
-    with pytest.raises(UserError, match="Hugging Face cache, or give a local diffusers folder"):
+    with pytest.raises(UserError, match="Hugging Face cache, or set `bundle` to a local diffusers folder"):
         load(find("sd15"))
     assert [options["local_files_only"] for _, options in hub[1]] == [True, False]
 
@@ -470,22 +473,22 @@ def test_a_bundle_that_cannot_be_had_is_one_line_with_both_ways_out(monkeypatch,
     assert "\n" not in str(caught.value) and not caplog.messages
     with pytest.raises(OSError):
         unreachable()
-    assert len(caplog.messages) == 1  # outside it the hub speaks as before
+    assert len(caplog.messages) == 1  # outside it the hub logs as before
 
 
-def test_show_says_where_a_bundle_of_the_hub_is(capsys):
+def test_show_prints_the_hub_repository(capsys):
     from rich.console import Console
 
     show_model("sdxl-inpaint", Console())
-    said = capsys.readouterr().out
-    assert "1024 x 1024" in said and "huggingface.co/diffusers/" in said
+    out = capsys.readouterr().out
+    assert "1024 x 1024" in out and "huggingface.co/diffusers/" in out
 
 
-# -- what is told
+# -- prompts
 
 
-def test_texts_are_encoded_as_the_pipeline_would(pipelines):
-    """Unless a layer is skipped, the pictures are those of an ordinary call."""
+def test_prompts_are_encoded_as_diffusers_does(pipelines):
+    """Without clip skip, the images are those of diffusers."""
     pipeline, prompts = pipelines[SD], ["copper metal scratches", "wood", "wood"]
     generators = [torch.Generator().manual_seed(seed) for seed in (3, 4, 5)]
     options = {"num_inference_steps": 2, "guidance_scale": 3.0, "height": 64, "width": 64, "output_type": "np"}
@@ -500,7 +503,7 @@ def test_texts_are_encoded_as_the_pipeline_would(pipelines):
     assert (ours[0] != ours[1]).any()
 
 
-def test_pictures_of_another_shape(pipelines):
+def test_images_of_another_shape(pipelines):
     bundle = find(SD)
     shape = canvas(bundle, aspect=64 / 176)
     assert shape == (104, 40)

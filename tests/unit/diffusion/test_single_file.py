@@ -1,4 +1,4 @@
-"""Checkpoints: one safetensors file in the names of the original code, told by its header, loaded and refused.
+"""Single-file checkpoints: kind detection, loading and refusals.
 
 The pipelines are tiny and untrained, in the structure of Stable Diffusion 1.5 and of SDXL inpainting.
 """
@@ -40,11 +40,11 @@ def pipelines():
 
 @pytest.fixture(scope="module")
 def written(pipelines, tmp_path_factory):
-    """Kind -> its checkpoint; the folder of configurations lies beside it."""
-    place = tmp_path_factory.mktemp("written")
+    """Kind -> its checkpoint, with the folder of configurations next to it."""
+    folder = tmp_path_factory.mktemp("written")
     for kind, pipeline in pipelines.items():
-        original.write(pipeline, place / f"{kind}.safetensors")
-    return {kind: place / f"{kind}.safetensors" for kind in pipelines}
+        original.write(pipeline, folder / f"{kind}.safetensors")
+    return {kind: folder / f"{kind}.safetensors" for kind in pipelines}
 
 
 @pytest.fixture
@@ -56,7 +56,7 @@ def file(written, tmp_path):
 
 @pytest.fixture
 def hub(written, tmp_path, monkeypatch):
-    """Puts the configurations of a kind into a hub; gives what was asked of it."""
+    """Put the configurations of a kind into a hub. Returns the recorded requests."""
     asked = []
 
     def filled(kind):
@@ -74,15 +74,15 @@ def hub(written, tmp_path, monkeypatch):
 
 
 def changed(path, change):
-    """Write a checkpoint anew with other tensors."""
+    """Rewrite a checkpoint with other tensors."""
     tensors = load_file(path)
     change(tensors)
     save_file(tensors, path, {"format": "pt"})
     return path
 
 
-def said(call):
-    """The one line of a refusal."""
+def refusal(call):
+    """Return the one line of a refusal."""
     with pytest.raises(UserError) as caught:
         call()
     line = str(caught.value)
@@ -90,23 +90,23 @@ def said(call):
     return line
 
 
-def painted(pipeline, bundle):
-    places = {}
+def sampled(pipeline, bundle):
+    inputs = {}
     if bundle.kind == "sdxl-inpaint":
-        places = {"image": np.full((64, 64, 3), 90, np.uint8), "mask": np.eye(64, dtype=bool)}
-    options = {"seeds": [1, 2], "steps": 2, "guidance": 3.0, **places}
+        inputs = {"image": np.full((64, 64, 3), 90, np.uint8), "mask": np.eye(64, dtype=bool)}
+    options = {"seeds": [1, 2], "steps": 2, "guidance": 3.0, **inputs}
     return sample(pipeline, bundle, ["scratch on metal", "wood"], **options)
 
 
-# -- what is loaded
+# -- loading
 
 
-def test_the_names_are_those_that_diffusers_knows(pipelines):
+def test_diffusers_detects_the_same_kind(pipelines):
     assert infer_diffusers_model_type(original.original(pipelines["sd"])) == "v1"
 
 
 @pytest.mark.parametrize("kind", MAKERS)
-def test_a_checkpoint_is_the_pipeline_it_was_made_of(pipelines, written, tmp_path, kind):
+def test_a_checkpoint_equals_its_pipeline(pipelines, written, tmp_path, kind):
     bundle, pipeline = find(written[kind]), pipelines[kind]
     assert (bundle.name, bundle.kind, bundle.size) == (kind, kind, 64)
     loaded = load(bundle)
@@ -118,8 +118,8 @@ def test_a_checkpoint_is_the_pipeline_it_was_made_of(pipelines, written, tmp_pat
     assert schedules[0].to_json_string() == schedules[1].to_json_string()
     assert loaded.tokenizer("scratch on metal").input_ids == pipeline.tokenizer("scratch on metal").input_ids
     pipeline.save_pretrained(tmp_path)
-    pictures, others = (painted(load(each), each) for each in (bundle, find(tmp_path)))
-    assert np.array_equal(pictures, others) and not np.array_equal(*pictures)
+    images, others = (sampled(load(each), each) for each in (bundle, find(tmp_path)))
+    assert np.array_equal(images, others) and not np.array_equal(*images)
 
 
 def test_loading_is_silent_and_offline(written, monkeypatch, capfd):
@@ -138,7 +138,7 @@ def test_loading_is_silent_and_offline(written, monkeypatch, capfd):
     assert half.safety_checker is None and half.unet.conv_in.weight.is_contiguous(memory_format=torch.channels_last)
 
 
-def test_what_training_left_in_the_file_is_passed_over(file):
+def test_leftovers_of_training_are_ignored(file):
     def add(tensors):
         tensors.update({f"model_ema.x{index}": torch.ones(1) for index in range(150)})
         tensors.update({"betas": torch.ones(3), "cond_stage_model.logit_scale": torch.ones(())})
@@ -161,7 +161,7 @@ def test_a_link_in_the_working_folder(file, monkeypatch, tmp_path):
 
 
 @pytest.mark.parametrize(("kind", "name"), [("sd", "sd15"), ("sdxl-inpaint", "sdxl-inpaint")])
-def test_without_a_folder_the_pinned_configurations_are_taken(written, hub, tmp_path, kind, name):
+def test_without_a_folder_the_pinned_configurations_are_used(written, hub, tmp_path, kind, name):
     asked, alone = hub(kind), shutil.copy(written[kind], tmp_path / "alone.safetensors")
     bundle = find(alone)
     assert (bundle.size, bundle.revision) == (BUNDLES[name].size, BUNDLES[name].revision) and not asked
@@ -172,11 +172,11 @@ def test_without_a_folder_the_pinned_configurations_are_taken(written, hub, tmp_
     assert {Path(pattern).suffix for pattern in options["allow_patterns"]} == {".json", ".txt"}
 
 
-def test_configurations_that_cannot_be_had(file, hub, monkeypatch):
+def test_unavailable_configurations(file, hub, monkeypatch):
     asked = hub("sd")
     shutil.rmtree(file.with_suffix(""))
     (file.parent / "cached" / "unet" / "config.json").unlink()  # a cache that was not filled
-    line = said(lambda: load(find(file)))
+    line = refusal(lambda: load(find(file)))
     assert f"'{file}'" in line and BUNDLES["sd15"].source in line
     assert "go online once" in line and f"into '{file.with_suffix('')}'" in line
     assert [options["local_files_only"] for _, options in asked] == [True, False]
@@ -204,7 +204,7 @@ def test_keys_hold_content(file, written, tmp_path, monkeypatch):
     assert key(file)["bundle"]["checkpoint"] != first["bundle"]["checkpoint"]
     missing = tmp_path / "none.safetensors"
     assert key(missing)["bundle"] == str(missing)
-    save_file({"lora_unet_x": torch.ones(1)}, missing)  # planning comes first
+    save_file({"lora_unet_x": torch.ones(1)}, missing)  # planning goes on
     assert set(key(missing)["bundle"]) == {"checkpoint"}
 
 
@@ -217,14 +217,14 @@ def test_an_unchanged_file_is_read_once(tmp_path, monkeypatch):
     path.write_bytes(b"another")
     digest(path)
     assert len(read) == 2
-    assert "missing" in said(lambda: digest(tmp_path / "none"))
+    assert "missing" in refusal(lambda: digest(tmp_path / "none"))
 
 
-def test_ddpm_takes_one(file, written):
+def test_ddpm_accepts_one(file, written):
     made = [registry.make("augmenters", "ddpm", {"bundle": str(path)}) for path in (file, *written.values())]
     made[0].ready()
     assert made[0].key_settings() == made[1].key_settings() and not made[0].embedded()
-    assert "sdxl-inpaint" in said(made[2].ready)
+    assert "sdxl-inpaint" in refusal(made[2].ready)
 
 
 # -- the command
@@ -235,18 +235,18 @@ def test_show(file, capsys, alone):
     if alone:
         shutil.rmtree(file.with_suffix(""))
     show_model(str(file), Console())
-    told = capsys.readouterr().out
+    out = capsys.readouterr().out
     number = sum(tensor.numel() for name, tensor in load_file(file).items() if not name.endswith("position_ids"))
     for word in (str(file), "text to image", "512 x 512" if alone else "64 x 64", f"{number / 1e6:.2f} M"):
-        assert word in told
-    assert (BUNDLES["sd15"].revision in told) == alone
+        assert word in out
+    assert (BUNDLES["sd15"].revision in out) == alone
 
 
-# -- what is refused
+# -- refusals
 
 
 def header(path, *names, channels=None):
-    """A file that has these tensors, each with one number."""
+    """Write a file that has these tensors, each with one number."""
     tensors = {name: torch.ones(1) for name in names}
     if channels:
         tensors[FIRST] = torch.ones(1, channels, 1, 1)
@@ -275,26 +275,26 @@ TEXT, OPEN = "cond_stage_model.transformer.text_model.x", "conditioner.embedders
         (["down_blocks.0.resnets.0.conv1.weight"], None, "one part of a diffusers folder"),
         (["text_model.encoder.x"], None, "a text encoder alone"),
         (["encoder.down.0.block.0.x"], None, "a VAE alone"),
-        (["x"], None, "no model that is known"),
-        ([], None, "no model that is known"),
+        (["x"], None, "no known model"),
+        ([], None, "no known model"),
     ],
 )
-def test_other_models_are_told_by_their_header(tmp_path, names, channels, seems):
+def test_other_models_are_detected_by_their_header(tmp_path, names, channels, seems):
     path = header(tmp_path / "other.safetensors", *names, channels=channels)
-    line = said(lambda: find(path))
+    line = refusal(lambda: find(path))
     assert line.startswith(f"'{path}' seems to be {seems}") and "SDXL inpainting" in line
 
 
 def test_a_part_that_is_not_in_the_file(tmp_path):
     path = header(tmp_path / "no_vae.safetensors", TEXT, channels=4)
-    assert "lacks its vae ('first_stage_model.*')" in said(lambda: find(path))
+    assert "lacks its vae ('first_stage_model.*')" in refusal(lambda: find(path))
 
 
 @pytest.mark.parametrize("suffix", [".ckpt", ".bin", ".pt", ".CKPT"])
 def test_pickles_are_refused_by_name(tmp_path, suffix):
     path = tmp_path / f"model{suffix}"
     for _ in range(2):  # whether it is there or not
-        line = said(lambda: find(path))
+        line = refusal(lambda: find(path))
         assert f"'{path}'" in line and "pickle" in line and "convert it to .safetensors" in line
         path.touch()
 
@@ -302,7 +302,7 @@ def test_pickles_are_refused_by_name(tmp_path, suffix):
 def test_files_of_other_names(tmp_path, file):
     for name in ("model.gguf", "model", "model.SAFETENSORS"):
         path = shutil.copy(file, tmp_path / name)
-        assert f"'{path}' does not end in .safetensors" in said(lambda path=path: find(path))
+        assert f"'{path}' does not end in .safetensors" in refusal(lambda path=path: find(path))
 
 
 def replaced(path, old, new):
@@ -321,25 +321,31 @@ DAMAGES = {
     "junk": (lambda f, d: f.write_bytes(b"junk"), ["damaged"]),
     "one fewer in the U-Net": (lambda f, d: changed(f, lambda t: t.pop(NORM)), ["lacks weights"]),
     "one fewer in the VAE": (lambda f, d: changed(f, lambda t: t.pop(f"{VAE}quant_conv.weight")), ["lacks weights"]),
-    "one fewer in the words": (lambda f, d: changed(f, lambda t: t.pop(f"{ENCODER}final_layer_norm.bias")), ["fit"]),
+    "one fewer in the texts": (
+        lambda f, d: changed(f, lambda t: t.pop(f"{ENCODER}final_layer_norm.bias")),
+        ["fit"],
+    ),
     "one more": (lambda f, d: changed(f, lambda t: t.update({NORM + "es": torch.ones(1)})), ["do not fit", "unet"]),
     "another name": (lambda f, d: changed(f, lambda t: t.update({NORM + "es": t.pop(NORM)})), ["lacks weights"]),
     "other widths": (lambda f, d: replaced(part(d, "unet"), 'attention_dim": 32', 'attention_dim": 48'), ["48", "32"]),
     "other depth": (lambda f, d: replaced(part(d, "unet"), '"layers_per_block": 2', '"layers_per_block": 1'), ["down"]),
-    "other words": (lambda f, d: replaced(part(d, "text_encoder"), '_size": 32', '_size": 64'), ["64", "32"]),
+    "other text width": (lambda f, d: replaced(part(d, "text_encoder"), '_size": 32', '_size": 64'), ["64", "32"]),
     "gone": (lambda f, d: part(d, "vae").unlink(), ["vae", "missing"]),
-    "bad": (lambda f, d: part(d, "unet").write_text("{"), ["unet", "no JSON"]),
+    "bad": (lambda f, d: part(d, "unet").write_text("{"), ["unet", "not JSON"]),
     "no index": (lambda f, d: (d / "model_index.json").unlink(), ["has no model_index.json", "rename"]),
     "foreign code": (lambda f, d: replaced(d / "model_index.json", '"transformers"', '"os"'), ["'text_encoder'"]),
-    "no words": (lambda f, d: [path.unlink() for path in (d / "tokenizer").glob("*o*.json")], ["token", "missing"]),
+    "no tokens": (
+        lambda f, d: [path.unlink() for path in (d / "tokenizer").glob("*o*.json")],
+        ["token", "missing"],
+    ),
 }
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
-def test_what_does_not_fit_is_named_in_one_line(file, damage):
+def test_mismatches_are_named_in_one_line(file, damage):
     harm, words = DAMAGES[damage]
     harm(file, file.with_suffix(""))
-    line = said(lambda: load(find(file)))
+    line = refusal(lambda: load(find(file)))
     for word in [*words, str(file.with_suffix(""))]:
         assert word in line
 
@@ -347,15 +353,15 @@ def test_what_does_not_fit_is_named_in_one_line(file, damage):
 def test_configurations_of_another_kind(file, written):
     shutil.rmtree(file.with_suffix(""))
     shutil.copytree(written["sdxl-inpaint"].with_suffix(""), file.with_suffix(""))
-    line = said(lambda: find(file))
+    line = refusal(lambda: find(file))
     assert str(file) in line and "of kind 'sd'" in line and "'sdxl-inpaint'" in line
 
 
 def test_weights_of_the_folder_never_fill_gaps(file, pipelines):
-    """diffusers would take a text encoder from there."""
+    """diffusers would load the text encoder from there."""
     pipelines["sd"].save_pretrained(file.with_suffix(""))
     changed(file, lambda tensors: [tensors.pop(name) for name in list(tensors) if name.startswith(ENCODER)])
-    assert "without its text encoder" in said(lambda: load(find(file)))
+    assert "without its text encoder" in refusal(lambda: load(find(file)))
 
 
 def test_the_schedule_is_that_of_the_folder(file):

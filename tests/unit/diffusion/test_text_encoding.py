@@ -1,4 +1,4 @@
-"""What a U-Net is told."""
+"""Encoding prompts with clip skip."""
 
 import pytest
 import torch
@@ -8,7 +8,7 @@ from augbench.diffusion.text_encoding import encode_tokens, tokens
 
 
 @pytest.mark.parametrize("clip_skip", [1, 2, 3])
-def test_layers_that_are_not_read_are_not_computed(clip_skip):
+def test_unused_layers_are_not_computed(clip_skip):
     pipeline = load(find("micro-sd"))
     encoder, ids = pipeline.text_encoder, tokens(pipeline, ["wood with a crack", "metal"])
     ran = []

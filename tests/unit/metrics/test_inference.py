@@ -1,4 +1,4 @@
-"""Intervals, tests, ranks and variance components against numbers that are known."""
+"""Intervals, tests, ranks and variance components against known values."""
 
 import math
 
@@ -39,7 +39,7 @@ def seeds_of(count, resamples=500, seed=0):
 
 @pytest.mark.parametrize("trapezoidal", [False, True])
 @pytest.mark.parametrize("case", range(40))
-def test_ap_under_weights_is_ap_of_pictures_that_are_there_so_often(case, trapezoidal):
+def test_weighted_ap_equals_ap_of_repeated_images(case, trapezoidal):
     rng = np.random.default_rng(case)
     n = int(rng.integers(4, 60))
     labels = np.append([True, False], rng.random(n - 2) < 0.4)
@@ -56,7 +56,7 @@ def test_ap_under_weights_is_ap_of_pictures_that_are_there_so_often(case, trapez
     assert whole == pytest.approx(AP[trapezoidal](labels, scores), abs=1e-12)
 
 
-def test_ap_does_not_depend_on_how_many_resamples_are_worked_on_at_a_time(monkeypatch):
+def test_ap_does_not_depend_on_the_resamples_per_step(monkeypatch):
     rng = np.random.default_rng(0)
     labels, scores, units = rng.random(50) < 0.3, rng.normal(size=50), np.arange(50)
     weights = unit_weights(labels.astype(int), 30, rng)
@@ -66,7 +66,7 @@ def test_ap_does_not_depend_on_how_many_resamples_are_worked_on_at_a_time(monkey
 
 
 @pytest.mark.parametrize("case", range(20))
-def test_recognition_under_weights_is_that_of_pictures_that_are_there_so_often(case):
+def test_weighted_recognition_metrics_equal_those_of_repeated_images(case):
     rng = np.random.default_rng(case)
     labels, predicted, units = rng.integers(0, 4, 30), rng.integers(0, 4, 30), rng.integers(0, 9, 30)
     weights = rng.integers(0, 3, (9, 5)) + (np.arange(9) == 0)[:, None]
@@ -80,10 +80,10 @@ def test_recognition_under_weights_is_that_of_pictures_that_are_there_so_often(c
             assert f1[column] == pytest.approx(recognition.macro_f1(matrix), abs=1e-12)
 
 
-# -- drawing units again
+# -- resampling units
 
 
-def test_weights_keep_the_size_of_each_stratum_and_leave_what_is_alone():
+def test_weights_preserve_the_size_of_each_stratum_and_single_units():
     weights = unit_weights(np.array([0, 0, 0, 1, 1, 7]), 200, np.random.default_rng(0))
     assert weights.shape == (6, 200)
     for rows in ([0, 1, 2], [3, 4], [5]):
@@ -119,7 +119,7 @@ def test_runs_are_drawn_by_draw_and_seed_crossed_within_their_fold():
         ([(f, -1, s) for f in range(5) for s in range(3)], True, {"seed", "fold"}),  # random splits are not
     ],
 )
-def test_what_is_drawn_again(runs, folds, factors):
+def test_resampled_factors(runs, folds, factors):
     assert set(run_weights(runs, 50, np.random.default_rng(0), folds).by_factor) == factors
 
 
@@ -164,8 +164,8 @@ def test_intervals_that_hold_together_are_wider_and_all_stay_in_bounds():
     assert many.low < one.low < one.estimate < one.high <= many.high == 1
 
 
-def world(rng, defective, good, size, seeds):
-    """Scores of test items that differ by item, run, and picture in a run."""
+def random_scores(rng, defective, good, size, seeds):
+    """Draw scores of test items with effects of item, run, and image in a run."""
     units = np.repeat(np.arange(defective + good), size)
     labels = units < defective
     items = rng.normal(size=defective + good) * 0.7
@@ -176,12 +176,12 @@ def world(rng, defective, good, size, seeds):
 
 
 @pytest.mark.parametrize("seeds", [3, 5])
-def test_95_of_100_intervals_hold_the_ap_that_other_items_and_runs_would_have(seeds):
-    truth, wrong = 0.6793, 0.5793  # the mean of 6,000 runs on 25 times as many items, and what it is not
+def test_95_of_100_intervals_cover_the_true_ap(seeds):
+    truth, wrong = 0.6793, 0.5793  # mean of 6,000 runs on 25 times as many items; a wrong value
     rng, found, worlds = np.random.default_rng(seeds), [], 200
     strata = np.repeat([1, 0], [20, 40])
     for _ in range(worlds):
-        labels, units, scores = world(rng, 20, 40, 2, seeds)
+        labels, units, scores = random_scores(rng, 20, 40, 2, seeds)
         weights = unit_weights(strata, 300, rng)
         values = np.array([average_precision(labels, one) for one in scores])
         sampled = np.array([ap_under_weights(labels, one, units, weights) for one in scores])
@@ -191,11 +191,11 @@ def test_95_of_100_intervals_hold_the_ap_that_other_items_and_runs_would_have(se
     assert sum(one.low <= wrong <= one.high for one in found) / worlds < 0.85
 
 
-def test_of_differences_that_are_none_few_are_called_one():
+def test_false_positive_rate_of_differences():
     """Two augmenters of equal worth, four paired seeds: at most about 5 in 100 intervals exclude 0."""
     rng, wrong = np.random.default_rng(0), 0
     for _ in range(200):
-        labels, units, scores = world(rng, 20, 40, 2, 8)
+        labels, units, scores = random_scores(rng, 20, 40, 2, 8)
         weights = unit_weights(np.repeat([1, 0], [20, 40]), 300, rng)
         values = np.array([average_precision(labels, one) for one in scores])
         sampled = np.array([ap_under_weights(labels, one, units, weights) for one in scores])
@@ -205,7 +205,7 @@ def test_of_differences_that_are_none_few_are_called_one():
     assert wrong / 200 <= 0.09
 
 
-# -- words and tests
+# -- verdicts and tests
 
 
 @pytest.mark.parametrize(
@@ -219,7 +219,7 @@ def test_of_differences_that_are_none_few_are_called_one():
         (0.5, 0.6, 2, "too few runs to say"),
     ],
 )
-def test_the_words_of_a_difference(low, high, runs, word):
+def test_the_verdict_on_a_difference(low, high, runs, word):
     assert verdict(low, high, runs) == word
 
 
@@ -272,7 +272,7 @@ fourth number equal as printed, but ranked 2 and 3: so one has another digit her
 def test_average_ranks_are_those_of_demsar():
     found = average_ranks(np.array(DEMSAR.split(), float).reshape(14, 4))
     assert found.average == pytest.approx([3.143, 2.000, 2.893, 1.964], abs=5e-4)
-    assert found.critical_difference == pytest.approx(1.25, abs=0.005)  # as the paper has it
+    assert found.critical_difference == pytest.approx(1.25, abs=0.005)  # value of the paper
     assert found.p == pytest.approx(0.0197, abs=5e-4)  # F = 3.69 with 3 and 39 degrees of freedom
     assert found.cliques == ((3, 1, 2, 0),)  # 3.143 - 1.964 < 1.25
 
@@ -284,7 +284,7 @@ def test_critical_values_are_those_of_nemenyis_table(augmenters, q):
     )
 
 
-def test_cliques_join_what_is_not_told_apart():
+def test_cliques_join_ranks_without_a_significant_difference():
     values = np.tile([0.9, 0.8, 0.7, 0.1], (12, 1))
     found = average_ranks(values)
     assert found.average == (1, 2, 3, 4) and found.p < 1e-6
@@ -299,7 +299,7 @@ def test_few_datasets_have_no_average_ranks():
 # -- variance
 
 
-def test_components_of_variance_are_found_again():
+def test_components_of_variance_are_recovered():
     rng = np.random.default_rng(0)
     runs = [(f, d, s) for f in range(5) for d in range(4) for s in range(3)]
     squares = []

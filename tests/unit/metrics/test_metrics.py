@@ -1,4 +1,4 @@
-"""Metrics: against scikit-learn where it has the metric, against cases worked out by hand elsewhere."""
+"""Metrics against scikit-learn if it has the metric, else against cases calculated by hand."""
 
 import numpy as np
 import pytest
@@ -50,7 +50,7 @@ def test_best_f1_threshold_is_the_best_of_all(seed, levels):
 
 
 def test_the_two_definitions_of_ap_by_hand():
-    # By falling score: defective, good, defective. Points (recall, precision): (1/2, 1), (1/2, 1/2), (1, 2/3).
+    # By decreasing score: defect, normal, defect. Points (recall, precision): (1/2, 1), (1/2, 1/2), (1, 2/3).
     labels, scores = np.array([1, 0, 1]), np.array([3.0, 2.0, 1.0])
     assert detection.average_precision(labels, scores) == pytest.approx(1 / 2 * 1 + 1 / 2 * 2 / 3)
     assert detection.average_precision_trapezoidal(labels, scores) == pytest.approx(1 / 2 + 1 / 2 * (1 / 2 + 2 / 3) / 2)
@@ -65,12 +65,12 @@ def test_all_scores_tied():
 
 
 def test_of_equally_good_thresholds_the_highest():
-    # Calling 1 of 2 (precision 1, recall 1/2) and calling 4 (1/2, 1) both give F1 = 2/3.
+    # 1 predicted positive (precision 1, recall 1/2) and 4 (1/2, 1) both give F1 = 2/3.
     labels, scores = np.array([1, 0, 0, 1]), np.array([4.0, 3.0, 2.0, 1.0])
     assert detection.best_f1_threshold(labels, scores) == 4
 
 
-def test_nothing_called_defective():
+def test_no_predicted_positives():
     found = detection.at_threshold(np.array([1, 0]), np.array([0.2, 0.1]), 0.5)
     assert (found["precision"], found["recall"], found["f1"], found["false_alarm_rate"]) == (1, 0, 0, 0)
     assert found["accuracy"] == 0.5
@@ -79,18 +79,18 @@ def test_nothing_called_defective():
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("levels", [None, 1, 3])
 @pytest.mark.parametrize("rate", [0.001, 0.01, 0.1, 0.29, 0.5, 0.99])
-def test_false_alarms_never_exceed_the_rate(dtype, levels, rate):
+def test_fpr_never_exceeds_the_rate(dtype, levels, rate):
     for seed in SEEDS:
         _, scores = drawn(seed, n=100, levels=levels)
         scores = scores.astype(dtype)
         threshold = detection.threshold_for_false_alarms(scores, rate)
-        labels = np.append(np.zeros(len(scores), bool), True)  # at_threshold asks for both classes
-        judged = np.append(scores, dtype(9))
-        assert detection.at_threshold(labels, judged, threshold)["false_alarm_rate"] <= rate
+        labels = np.append(np.zeros(len(scores), bool), True)  # at_threshold needs both classes
+        tested = np.append(scores, dtype(9))
+        assert detection.at_threshold(labels, tested, threshold)["false_alarm_rate"] <= rate
 
 
-def test_a_float32_score_equal_to_the_highest_negative_is_no_alarm():
-    # The threshold is one float64 step above the score. Rounded to float32 it would be the score, and would alarm.
+def test_a_float32_score_equal_to_the_highest_negative_is_negative():
+    # The threshold is one float64 step above the score. Rounded to float32 it would equal the score.
     heldout = np.array([0.1, 0.7], np.float32)
     threshold = detection.threshold_for_false_alarms(heldout, 0.01)
     assert threshold > float(heldout[1])
@@ -98,7 +98,7 @@ def test_a_float32_score_equal_to_the_highest_negative_is_no_alarm():
     assert (found["false_alarm_rate"], found["recall"]) == (0, 1)
 
 
-def test_the_threshold_is_the_lowest_that_keeps_the_rate():
+def test_the_threshold_is_the_lowest_within_the_rate():
     scores = np.arange(100, dtype=np.float32)
     for rate, called in ((0.0, 0), (0.01, 1), (0.07, 7), (0.29, 29), (0.295, 29)):
         assert (scores.astype(float) >= detection.threshold_for_false_alarms(scores, rate)).sum() == called
@@ -106,13 +106,13 @@ def test_the_threshold_is_the_lowest_that_keeps_the_rate():
 
 def test_with_ties_the_threshold_stays_above_them():
     threshold = detection.threshold_for_false_alarms(np.array([0.0, 1.0, 1.0, 1.0], np.float32), 0.5)
-    assert threshold > 1  # three share the place of the second alarm that would be allowed: none may alarm
+    assert threshold > 1  # three scores tie for the second allowed false positive: none may be positive
 
 
 @pytest.mark.parametrize("seed", SEEDS)
 def test_recognition_agrees_with_scikit_learn(seed):
     rng = np.random.default_rng(seed)
-    labels, predicted = rng.integers(0, 4, 50), rng.integers(1, 5, 50)  # class 0 never predicted, 4 never there
+    labels, predicted = rng.integers(0, 4, 50), rng.integers(1, 5, 50)  # class 0 never predicted, 4 never occurs
     matrix = recognition.confusion_matrix(labels, predicted, 6)  # class 5 neither
     assert np.array_equal(matrix, sk.confusion_matrix(labels, predicted, labels=range(6)))
     assert recognition.accuracy(matrix) == pytest.approx(sk.accuracy_score(labels, predicted))
@@ -130,7 +130,7 @@ def test_macro_f1_by_hand():
 @pytest.mark.parametrize("seed", SEEDS)
 def test_each_class_agrees_with_scikit_learn(seed):
     rng = np.random.default_rng(seed)
-    labels, predicted = rng.integers(0, 4, 50), rng.integers(1, 5, 50)  # class 0 never predicted, 4 and 5 never there
+    labels, predicted = rng.integers(0, 4, 50), rng.integers(1, 5, 50)  # class 0 never predicted, 4 and 5 never occur
     found = recognition.by_class(recognition.confusion_matrix(labels, predicted, 6))
     theirs = sk.precision_recall_fscore_support(labels, predicted, labels=range(6), zero_division=0)
     for metric, values in zip(("precision", "recall", "f1", "support"), theirs, strict=True):
@@ -141,7 +141,7 @@ def test_each_class_agrees_with_scikit_learn(seed):
 
 
 def test_each_class_by_hand():
-    # Class 0: found 2 of 2, and 1 of class 1 taken for it. Class 2 occurs nowhere.
+    # Class 0: found 2 of 2, and 1 of class 1 predicted as it. Class 2 never occurs.
     matrix = recognition.confusion_matrix(np.array([0, 0, 1, 1]), np.array([0, 0, 0, 1]), 3)
     assert recognition.by_class(matrix) == [
         {"precision": 2 / 3, "recall": 1.0, "f1": 4 / 5, "support": 2},
@@ -161,15 +161,17 @@ def test_recall_at_false_alarms_is_the_best_point_of_the_roc_curve(levels, rate)
 
 
 def test_recall_at_false_alarms_by_hand():
-    good = np.arange(100, dtype=np.float32)  # one of them may be called: the one with 99
+    good = np.arange(100, dtype=np.float32)  # one may be a false positive: the score 99
     labels = np.append(np.zeros(100, bool), np.ones(4, bool))
     for defective, recall in (([98.5, 98, 97, 120], 2 / 4), ([99, 99, 98, 98], 2 / 4), ([0, 1, 2, 98], 0)):
         scores = np.append(good, np.array(defective, np.float32))
         assert detection.recall_at_false_alarms(labels, scores) == recall
     tied = np.append(np.minimum(good, 98), np.array([98, 98, 98, 98.5], np.float32))
-    assert detection.recall_at_false_alarms(labels, tied) == 1 / 4  # two good ones share the top: neither may be called
+    assert (
+        detection.recall_at_false_alarms(labels, tied) == 1 / 4
+    )  # two normal images tie at the top: neither may be a false positive
     few = np.append(good[:50], np.array([49, 50, 51, 52], np.float32))
-    assert detection.recall_at_false_alarms(labels[50:], few) == 3 / 4  # of 50 none may be called
+    assert detection.recall_at_false_alarms(labels[50:], few) == 3 / 4  # of 50 none may be a false positive
 
 
 @pytest.mark.parametrize("levels", [None, 1, 3])
@@ -183,8 +185,8 @@ def test_scores_of_each_defect_class(levels):
         assert list(found) == sorted(set(names) - {"good"}) and found["stain"]["support"] == 1
         assert sum(one["support"] for one in found.values()) == labels.sum()
         for name, one in found.items():
-            judged = np.isin(names, (name, "good"))
-            assert one["ap"] == sk.average_precision_score(names[judged] == name, scores[judged])
+            used = np.isin(names, (name, "good"))
+            assert one["ap"] == sk.average_precision_score(names[used] == name, scores[used])
         for threshold in (float(scores[3]), 0.2):
             recalls = detection.recall_by_class(names, scores, "good", threshold)
             called = scores.astype(np.float64) >= threshold

@@ -1,4 +1,4 @@
-"""`augbench status`: how far a store is, told from what lies in it."""
+"""`augbench status`: the progress of a store, from its contents."""
 
 import io
 import json
@@ -44,13 +44,13 @@ def plan():
 
 @pytest.fixture
 def planned(store, plan):
-    """A store that a driver has just planned the grid into."""
+    """A store after planning, before any work."""
     store.write_json("grids", "tiny", grids_json(plan))
     return store
 
 
 def finish(store, cells):
-    """What the planner takes for done cells, as far as names go."""
+    """Write files by which the planner counts these cells as done."""
     for cell in cells:
         store.files.write(store.name("scores", cell.key), b"")
         store.write_json("cells", cell.key, {})
@@ -66,10 +66,10 @@ def fail(store, spec, error="RuntimeError: it broke", attempts=1):
 
 
 def driver_elsewhere(store, *keys, name="a1", pid=4711, since=None):
-    """A heartbeat and leases as `Leases` writes them, of a run on another machine."""
+    """Write a heartbeat and leases, as `Leases` does, of a run on another machine."""
     owner = f"{ELSEWHERE}-{pid}-{name}"
-    sign = {"host": ELSEWHERE, "pid": pid, "since": time.time() - 1000 if since is None else since}
-    store.files.write(heartbeat_name(owner), json.dumps(sign).encode())
+    heartbeat = {"host": ELSEWHERE, "pid": pid, "since": time.time() - 1000 if since is None else since}
+    store.files.write(heartbeat_name(owner), json.dumps(heartbeat).encode())
     for key in keys:
         store.files.write(lease_name(key), json.dumps({"owner": owner, "host": ELSEWHERE, "pid": pid}).encode())
     return owner
@@ -123,7 +123,7 @@ def test_a_file_is_planned_into_a_store_that_is_not_there(store, tmp_path):
     assert grid["planned"] == "file" and grid["name"].startswith("tiny+")
     assert grid["stages"]["cells"] == {"done": 0, "running": 0, "failed": 0, "missing": 6, "total": 6}
     assert grid["again"] == f"augbench run {path} --set 'seeds=[0,1]' --store {store.url}"
-    assert not store.exists()  # looking makes nothing
+    assert not store.exists()  # status creates no files
 
 
 def test_user_errors(store, planned, tmp_path):
@@ -151,8 +151,8 @@ def test_a_grid_of_an_earlier_version_has_cells_alone(store, plan):
     assert "earlier version" in printed(found)
 
 
-def test_what_a_store_knows_of_a_grid_is_a_grid_file(tmp_path, plan, planned):
-    """So the command that tries again is exact, also where --set changed the grid."""
+def test_a_stored_grid_is_a_grid_file(tmp_path, plan, planned):
+    """The retry command is exact, also after --set."""
     changed = load_grid(path_of(planned, "grids", "tiny"))
     assert make_plan(changed).by_key.keys() == plan.by_key.keys() and changed.name == "tiny"
     planned.write_json("grids", "tiny+0a1b2c", grids_json(tiny_plan(**GRID, name="tiny+0a1b2c")))
@@ -163,7 +163,7 @@ def test_what_a_store_knows_of_a_grid_is_a_grid_file(tmp_path, plan, planned):
         load_grid(broken)
 
 
-# -- what is done
+# -- counts
 
 
 def test_fresh_store(planned, plan):
@@ -175,7 +175,7 @@ def test_fresh_store(planned, plan):
 
 
 def test_half_done_store(planned, plan):
-    """Every count against the planner's own subtraction."""
+    """Compare every count with the planner's subtraction."""
     memseg = [cell for cell in plan.cells if cell.augmenter.name == "memseg"]
     finish(planned, [cell for cell in plan.cells if cell.augmenter.name == "none"] + memseg[:3])
     planned.files.remove(planned.name("scores", memseg[0].key))  # without its scores it is trained again
@@ -223,7 +223,7 @@ def test_fidelity_counts_what_a_run_would_measure(store):
     assert counts(status_of(store), "fidelity") == (1, 0, 0, 1) and not status_of(store).done
 
 
-# -- who works
+# -- drivers
 
 
 def test_a_live_driver_elsewhere(planned, plan):
@@ -254,14 +254,14 @@ def test_a_dead_process_of_this_machine(planned, plan):
     gone.wait()
     owner = f"{socket.gethostname()}-{gone.pid}-0a"
     lease = {"owner": owner, "host": socket.gethostname(), "pid": gone.pid}
-    planned.files.write(heartbeat_name(owner), b"")  # as earlier versions wrote it: its name tells
+    planned.files.write(heartbeat_name(owner), b"")  # as earlier versions wrote it: the name has the process
     planned.files.write(lease_name(plan.cells[0].block), json.dumps(lease).encode())
     (driver,) = survey(planned.files)
     assert (driver.pid, driver.lives, driver.since) == (gone.pid, False, None)
 
 
 def test_another_container_of_this_machine(planned, plan):
-    """It may share the host's name, and none of its processes is seen: only silence tells."""
+    """It may share the host name, and its processes are invisible: only the heartbeat's age counts."""
     block, owner = plan.cells[0].block, f"{socket.gethostname()}-{2**22 + 1}-0a"  # above every process id
     process = {"host": socket.gethostname(), "pid": 2**22 + 1, "pids": "a boot pid:[1]"}
     planned.files.write(heartbeat_name(owner), json.dumps({**process, "since": time.time()}).encode())
@@ -271,8 +271,8 @@ def test_another_container_of_this_machine(planned, plan):
     assert not survey(planned.files)[0].lives and abandoned(planned.files, block)
 
 
-def test_a_run_sweeps_up_after_the_dead(store):
-    """Also leases of units that are done, which nobody would ask for again."""
+def test_sweep_removes_leases_of_dead_drivers(store):
+    """Also leases of done units, which no driver would request again."""
     dead, _ = driver_elsewhere(store, "done-pool", name="dead"), driver_elsewhere(store, "pool", name="alive")
     age(store, heartbeat_name(dead), 90)
     with Leases(store.files) as leases:
@@ -300,7 +300,7 @@ def test_a_lease_without_heartbeat_lapses(store, monkeypatch):
     assert not survey(store.files)[0].lives
 
 
-def test_survey_takes_no_harm_from_odd_files(store):
+def test_survey_tolerates_odd_files(store):
     for number, content in enumerate([b"", b"{", b"[]", b"\xff", b'{"owner": 3}', b'{"owner": "a", "pid": "x"}']):
         store.files.write(lease_name(f"k{number}"), content)
     store.files.write(heartbeat_name("b"), json.dumps({"host": 1, "pid": 10**30, "since": "now"}).encode())
@@ -309,7 +309,7 @@ def test_survey_takes_no_harm_from_odd_files(store):
     assert (found["b"].host, found["b"].pid, found["b"].since) == ("b", None, None)
 
 
-# -- what failed
+# -- failures
 
 
 def test_a_failed_cell(planned, plan):
@@ -324,12 +324,12 @@ def test_a_failed_cell(planned, plan):
     text = printed(found)
     assert "1 cell: RuntimeError: it broke" in text and "attempts: 3" in text
     assert f"Try again: augbench --plugin {TOY}" in text and f"--store {planned.url}" in text
-    finish(planned, none[:1])  # it succeeded later, whatever the note says
+    finish(planned, none[:1])  # it succeeded later, despite the failure record
     assert counts(status_of(planned)) == (1, 0, 0, 17) and not status_of(planned).failures
 
 
-def test_a_cell_that_is_tried_again_is_in_work(planned, plan):
-    """A failure from before the lease was taken is being mended; a later one is the outcome."""
+def test_a_cell_that_is_tried_again_is_running(planned, plan):
+    """A failure from before the lease is being retried; a later one is the outcome."""
     cell = plan.cells[0]
     fail(planned, cell)
     driver_elsewhere(planned, cell.block)
@@ -340,7 +340,7 @@ def test_a_cell_that_is_tried_again_is_in_work(planned, plan):
 
 
 @pytest.mark.parametrize("what", ["pool", "adapter"])
-def test_cells_wait_in_vain_for_what_failed(planned, plan, what):
+def test_failed_units_block_cells(planned, plan, what):
     pool = pool_of(plan, "toy", shots=5)
     make_chunk(planned, pool, 0)
     make_chunk(planned, pool, 1)
@@ -364,17 +364,17 @@ def test_hostile_texts_stay_in_their_line(planned, plan):
     found = look(planned, known_from_store(planned))
     text = printed(found)
     assert not set(text) & set("\x1b\x07\r\u202e") and "[bold red]x[/] </script>" in text
-    assert "the note of its failure is damaged" in text
+    assert "the record of its failure is damaged" in text
     assert len(found.grids[0].failures[0].error) == 300
     line = to_json(found)
     assert line.isascii() and line.isprintable() and json.loads(line)["store"] == planned.url
 
 
-# -- how fast
+# -- rates
 
 
 def test_rate_and_end(planned, plan):
-    """Ten cells in the last 500 s of a driver that came 500 s ago: those before it do not count."""
+    """Ten cells in the 500 s since the driver began: earlier ones do not count."""
     finish(planned, plan.cells[:12])
     for number, cell in enumerate(plan.cells[:12]):
         age(planned, planned.name("cells", cell.key), 40 * number if number < 10 else 5000)
@@ -386,8 +386,8 @@ def test_rate_and_end(planned, plan):
     assert grid.eta_seconds is None  # chunks are left, and none was finished
 
 
-def test_slow_cells_are_looked_back_for(planned, plan):
-    """Cells of half an hour: ten minutes would show none or one."""
+def test_slow_cells_extend_the_window(planned, plan):
+    """Cells of half an hour: a window of ten minutes would have none or one."""
     finish(planned, plan.cells[:8])
     for number, cell in enumerate(plan.cells[:8]):
         age(planned, planned.name("cells", cell.key), 1800 * (number + 1))
@@ -403,13 +403,13 @@ def test_no_rate_without_times(planned, plan, monkeypatch):
     monkeypatch.setattr(type(planned.files), "ages", lambda self, folder: dict.fromkeys(real(self, folder)))
     found = look(planned, known_from_store(planned))
     assert found.grids[0].rates["cells"].per_minute is None
-    assert "this store tells no times" in printed(found)
+    assert "this store has no file times" in printed(found)
 
 
-# -- places, JSON, watching
+# -- storage, JSON, watching
 
 
-def test_every_place_tells_the_same(any_store, plan):
+def test_all_storages_give_the_same_status(any_store, plan):
     any_store.write_json("grids", "tiny", grids_json(plan))
     finish(any_store, plan.cells[:5])
     make_chunk(any_store, pool_of(plan, "toy", shots=5), 0)
@@ -424,7 +424,7 @@ def test_every_place_tells_the_same(any_store, plan):
     assert by_name.stages == grid.stages and (by_name.again is None) == (any_store.files.folder is None)
 
 
-def test_it_reads_no_records_and_lists_each_room_once(planned, plan, monkeypatch):
+def test_it_reads_no_records_and_lists_each_directory_once(planned, plan, monkeypatch):
     finish(planned, plan.cells[:4])
     listed, read = [], []
     files = type(planned.files)
@@ -498,10 +498,10 @@ def test_json_keeps_its_schema(planned, plan):
     fail(planned, plan.cells[6])
     driver_elsewhere(planned, plan.cells[-1].block)
     planned.write_json("grids", "older", {"grid": {}, "cells": expected_of(plan)})
-    said = json.loads(to_json(look(planned, known_from_store(planned))))
-    jsonschema.validate(said, SCHEMA)
-    assert [grid["name"] for grid in said["grids"]] == ["older", "tiny"]
-    assert said["grids"][1]["failures"] and said["drivers"]
+    found = json.loads(to_json(look(planned, known_from_store(planned))))
+    jsonschema.validate(found, SCHEMA)
+    assert [grid["name"] for grid in found["grids"]] == ["older", "tiny"]
+    assert found["grids"][1]["failures"] and found["drivers"]
 
 
 def test_watch_ends_when_all_is_done(planned, plan, monkeypatch, capsys):
@@ -536,8 +536,8 @@ def test_the_command_loads_neither_ray_nor_torch(planned):
     assert "tiny: 0 of 18 cells done (0.0 %)" in done.stdout
 
 
-def test_a_run_leaves_what_status_needs(store):
-    """One real run, with a pool that breaks: what is said is what happened."""
+def test_status_of_a_real_run(store):
+    """A run with a pool that fails: the status agrees with its summary."""
     broken = {"name": "toy", "as": "broken", "settings": {"broken_from": 4}}
     summary = run(tiny_grid(augmenters=["none", broken], shots=[5], n_aug=[3, 8]), store, executor="inline")
     grid = status_of(store)

@@ -1,4 +1,4 @@
-"""Grid to plan: what a grid means, what shares a key, what is left out, what is refused."""
+"""Plans of grids: cells and pools, shared keys, dropped cells, refused grids."""
 
 import layouts
 import pytest
@@ -17,7 +17,7 @@ def pools_by(plan, name):
     return [pool for pool in plan.pools.values() if pool.augmenter.name == name]
 
 
-def test_inout_tables_need_1920_pictures():
+def test_inout_tables_need_1920_images():
     plan = make_plan(load_grid(CONFIGS / "inout_ksdd2.yaml"))
     assert len(pools_by(plan, "memseg")) == 4
     assert len(pools_by(plan, "ddpm")) == 12
@@ -31,7 +31,7 @@ def test_inout_tables_need_1920_pictures():
 
 def test_plan_prints_that_arithmetic():
     out = " ".join(cli("plan", CONFIGS / "inout_ksdd2.yaml").stdout.split())
-    assert "4 memseg pools x 120 + 12 ddpm pools x 120 = 1,920 pictures" in out
+    assert "4 memseg pools x 120 + 12 ddpm pools x 120 = 1,920 images" in out
     assert "10,800" in out
 
 
@@ -62,18 +62,18 @@ def test_settings_change_keys_and_aliases_do_not_change_pools():
     assert len({cell.key for cell in plan.cells}) == 3
 
 
-def test_fresh_pools_make_new_pictures_for_each_n_aug():
+def test_fresh_pools_make_new_images_for_each_n_aug():
     plan = tiny_plan(augmenters=["memseg"], shots=[0], n_aug=[4, 6], fresh_pools=True)
     assert sorted(plan.pool_sizes.values()) == [4, 6]
     assert plan.images == plan.naive_images == 10
 
 
-def test_mixture_takes_shares_of_its_parts_pools():
+def test_mixture_uses_slices_of_its_parts_pools():
     parts = [{"name": "memseg", "share": 0.5}, {"name": "cutpaste", "share": 0.5}]
     mixture = {"name": "mixture", "as": "half", "settings": {"parts": parts}}
     plan = tiny_plan(augmenters=["memseg", mixture], shots=[0], n_aug=[7])
     by_name = {cell.augmenter.alias: plan.needs[cell.key] for cell in plan.cells}
-    assert [(take.pool.augmenter.name, take.n) for take in by_name["half"]] == [("memseg", 4), ("cutpaste", 3)]
+    assert [(part.pool.augmenter.name, part.n) for part in by_name["half"]] == [("memseg", 4), ("cutpaste", 3)]
     assert by_name["half"][0].pool.key == by_name["memseg"][0].pool.key
     assert not pools_by(plan, "mixture")
 
@@ -90,10 +90,10 @@ def test_mixture_key_follows_the_content_of_its_parts(tmp_path):
     assert make_plan(grid).cells[0].key != before
 
 
-def test_what_cannot_be_is_left_out_and_said():
+def test_impossible_cells_are_dropped_with_a_reason():
     plan = tiny_plan(shots=[0, 5], n_aug=[0, 6])
     assert {cell.augmenter.alias for cell in plan.cells if cell.shots == 0} == {"memseg"}
-    assert any("no defective picture to learn from" in reason for reason in plan.dropped)
+    assert any("no defect image to learn from" in reason for reason in plan.dropped)
     assert any("that is the augmenter 'none'" in reason for reason in plan.dropped)
 
 
@@ -107,7 +107,7 @@ def test_specs_survive_json():
 
 
 def test_keys_are_frozen():
-    """A key that changes orphans every store in the world: bump SCHEMA on purpose, then change these lines."""
+    """Changed keys orphan all existing stores: bump SCHEMA deliberately, then change these lines."""
     plan = make_plan(load_grid(CONFIGS / "inout_ksdd2.yaml"))
     keys = [cell.key for cell in plan.cells]
     assert keys[0] == "ksdd2-none-full-n0-s0-cb77f2d3"
@@ -137,7 +137,7 @@ def test_subtract_knows_chunks(store):
 
 
 @pytest.mark.parametrize(
-    ("change", "words"),
+    ("change", "text"),
     [
         ({"datsets": ["surfaces"]}, "unknown key 'datsets' (did you mean 'datasets'?)"),
         ({"datasets": ["surfcaes"]}, "did you mean 'surfaces'?"),
@@ -152,16 +152,16 @@ def test_subtract_knows_chunks(store):
         ({"augmenters": [{"name": "mixture"}]}, "parts"),
         ({"protocols": [{"name": "demo", "epocs": 3}]}, "did you mean 'epochs'?"),
         ({"protocols": [{"name": "demo", "epochs": 0}]}, "epochs"),
-        ({"shots": [500]}, "8 defective training pictures"),
+        ({"shots": [500]}, "8 defective training images"),
         ({"augmenters": ["none"], "shots": [0]}, "no cell that can be trained"),
-        ({"augmenters": [{"name": "toy", "settings": {"limit": 5}}]}, "can make 5 pictures"),
+        ({"augmenters": [{"name": "toy", "settings": {"limit": 5}}]}, "can make 5 images"),
         ({"name": "../x"}, "name"),
     ],
 )
-def test_mistakes_end_in_one_line(change, words):
+def test_mistakes_end_in_one_line(change, text):
     with pytest.raises(UserError) as error:
         make_plan(make_grid(tiny(**change)))
-    assert words in str(error.value) and "\n" not in str(error.value)
+    assert text in str(error.value) and "\n" not in str(error.value)
 
 
 def test_missing_fold_and_masks_are_named(tmp_path):

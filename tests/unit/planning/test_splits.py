@@ -1,4 +1,4 @@
-"""Who may see which sample, on tables drawn here: shares, items that all have a defect, training without defects."""
+"""Splits of synthetic tables: random shares, items that all have a defect, training without defects."""
 
 import layouts
 import numpy as np
@@ -16,7 +16,7 @@ SHARE = {**TINY, "test_share": 0.3}
 
 
 class Table(Dataset):
-    """A dataset that is a table of (label, group, split) and nothing else."""
+    """A dataset that consists of a table of (label, group, split) only."""
 
     name = "table"
 
@@ -36,14 +36,14 @@ def spec(fold=0, holdout=0.0, test_share=None):
 
 
 def neu():
-    """6 x 300, each picture its own group but for one pair."""
+    """Build 6 x 300 samples, each its own group except for one pair."""
     rows = [(f"class{c}", f"{c}-{i}", "") for c in range(6) for i in range(300)]
     rows[301] = ("class1", "1-0", "")
     return Table(rows, task="recognition")
 
 
 def items(count=30, good=7, folds=3):
-    """Items of which each has one defective picture and several good ones, as in KolektorSDD."""
+    """Build items that each have one defect image and several normal images, as in KolektorSDD."""
     return Table([(label, f"item{i:02d}", "") for i in range(count) for label in ["defect"] + [GOOD] * good], folds)
 
 
@@ -67,7 +67,7 @@ def test_the_pair_of_neu_moves_together():
         frozenset(make_split(neu(), spec(fold, test_share=0.3)).test.query("group == '1-0'")["id"])
         for fold in range(12)
     }
-    assert {len(side) for side in sides} == {0, 2}  # in some draws trained on, in others tested on, never parted
+    assert {len(side) for side in sides} == {0, 2}  # in training or in test, never split
 
 
 @pytest.mark.parametrize("share", [0.2, 0.3, 0.5])
@@ -115,32 +115,34 @@ def test_draws_of_a_share_have_no_end_and_folds_have(tmp_path):
 
 def test_where_every_item_has_a_defect_whole_items_are_held_out():
     for fold in range(3):
-        whole = make_split(items(), spec(fold))
+        full = make_split(items(), spec(fold))
         split = make_split(items(), spec(fold, holdout=0.1))
         held = set(split.heldout["group"])
         assert set(split.heldout["label"]) == {GOOD} and len(split.heldout) == 7 * len(held)
-        assert len(split.heldout) == pytest.approx(0.1 * len(whole.negatives), abs=7 / 2)
+        assert len(split.heldout) == pytest.approx(0.1 * len(full.negatives), abs=7 / 2)
         trained = set(split.negatives["group"]) | set(split.positives["group"])
         assert trained and not held & trained and not set(split.test["group"]) & (held | trained)
-        assert held | trained == set(whole.positives["group"])
-        kept = pd.concat([split.negatives, split.positives, split.heldout, split.test])["id"]
+        assert held | trained == set(full.positives["group"])
+        used = pd.concat([split.negatives, split.positives, split.heldout, split.test])["id"]
         table = items().samples()
-        left_out = table[~table["id"].isin(kept)]
-        assert set(left_out["group"]) == held and set(left_out["label"]) == {"defect"}  # neither trained on nor judged
-        pd.testing.assert_frame_equal(split.test, whole.test)
+        left_out = table[~table["id"].isin(used)]
+        assert set(left_out["group"]) == held and set(left_out["label"]) == {
+            "defect"
+        }  # neither trained on nor evaluated
+        pd.testing.assert_frame_equal(split.test, full.test)
 
 
 def test_items_are_left_alone_where_one_group_has_no_defect():
     dataset = items()
     dataset.table.loc[dataset.table["group"].isin(("item00", "item01", "item02")), "label"] = GOOD
     for fold in range(3):
-        whole, split = make_split(dataset, spec(fold)), make_split(dataset, spec(fold, holdout=0.1))
+        full, split = make_split(dataset, spec(fold)), make_split(dataset, spec(fold, holdout=0.1))
         assert set(split.heldout["group"]) <= {"item00", "item01", "item02"}
-        pd.testing.assert_frame_equal(split.positives, whole.positives)
+        pd.testing.assert_frame_equal(split.positives, full.positives)
 
 
 def test_hold_out_of_one_large_item_is_refused():
-    with pytest.raises(UserError, match="no group of good pictures small enough to hold out 20%"):
+    with pytest.raises(UserError, match="no group of normal images small enough to hold out 20%"):
         make_split(items(count=2, good=20, folds=2), spec(holdout=0.2))
 
 
@@ -162,26 +164,26 @@ def test_training_without_defects_serves_zero_shot_only():
     assert (len(split.negatives), len(split.positives), len(split.heldout), len(split.test)) == (16, 0, 4, 13)
     assert choose_shots(split, spec(None), 0, None, False).empty
     for shots in (1, 5, "all"):
-        with pytest.raises(UserError, match=rf"no defective training pictures.*asks for {shots}: only shots: \[0\]"):
+        with pytest.raises(UserError, match=rf"no defect images for training.*asks for {shots}: only shots: \[0\]"):
             choose_shots(split, spec(None), shots, 0, False)
 
 
 @pytest.mark.parametrize("label", [GOOD, "dent"])
-def test_both_kinds_are_needed_to_judge_by(label):
+def test_both_kinds_are_needed_for_evaluation(label):
     dataset = mvtec(train_defects=3)
     dataset.table = dataset.table[(dataset.table["split"] == "train") | (dataset.table["label"] == label)]
-    with pytest.raises(UserError, match=r"the test side has no (good|defective) pictures"):
+    with pytest.raises(UserError, match=r"the test side has no (normal|defect) images"):
         make_split(dataset, spec(None))
 
 
 def test_recognition_needs_defects_to_train_on():
     dataset = mvtec()
     dataset.task = "recognition"
-    with pytest.raises(UserError, match="the training side has no defective pictures"):
+    with pytest.raises(UserError, match="the training side has no defect images"):
         make_split(dataset, spec(None))
 
 
-def test_plan_refuses_shots_that_cannot_be_had(tmp_path):
+def test_plan_refuses_unavailable_shots(tmp_path):
     settings = layouts.draw_folder_csv(tmp_path)
     table = pd.read_csv(tmp_path / "table.csv")
     table[(table["label"] == "good") | (table["split"] == "test")].to_csv(tmp_path / "table.csv", index=False)
@@ -189,7 +191,7 @@ def test_plan_refuses_shots_that_cannot_be_had(tmp_path):
     zero = make_plan(tiny_grid(**changes, shots=[0]))
     assert [(cell.augmenter.alias, cell.shots) for cell in zero.cells] == [("memseg", 0)]
     for shots in ([0, 2], ["all"]):
-        with pytest.raises(UserError, match=r"dataset 'folder' has no defective training pictures"):
+        with pytest.raises(UserError, match=r"dataset 'folder' has no defect images for training"):
             make_plan(tiny_grid(**changes, shots=shots))
 
 

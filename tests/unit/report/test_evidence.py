@@ -31,15 +31,15 @@ from augbench.storage.store import Store
 BASE = {"width": 32, "height": 32, "lr": 0.01, "batch": 5, "epochs": 1, "ap": "step"}
 CLASSES = ("crack", "stain")
 SKILL = {"none": 0.4, "memseg": 1.6, "cutpaste": 1.6, "worse": -0.6}  # how far defects stand out of the noise
-ITEMS = (60, 20)  # good and defective test items, of two pictures each
+ITEMS = (60, 20)  # normal and defect test items, of two images each
 
 
 def cell(augmenter="none", seed=0, n_aug=None, dataset="ksdd2", shots="all", draw=None, fold=None, **protocol):
-    judged = make_protocol({"name": "small", **BASE, **protocol})
+    settings = make_protocol({"name": "small", **BASE, **protocol})
     classes = CLASSES if dataset == "neu" else ()
-    data = DataSpec(dataset, dataset, {}, digest(dataset), fold, judged.holdout, classes, judged.test_share)
+    data = DataSpec(dataset, dataset, {}, digest(dataset), fold, settings.holdout, classes, settings.test_share)
     n_aug = (0 if augmenter == "none" else 80) if n_aug is None else n_aug
-    return Cell(data, AugmenterSpec(augmenter, augmenter, {}, {}), shots, draw, n_aug, seed, judged)
+    return Cell(data, AugmenterSpec(augmenter, augmenter, {}, {}), shots, draw, n_aug, seed, settings)
 
 
 def write(store, one, skill=None, items=ITEMS, own_noise=0.5):
@@ -134,7 +134,7 @@ def test_the_trapezoidal_ap_is_resampled_where_the_protocol_has_it(store):
     )
 
 
-def test_pairing_takes_out_how_hard_the_items_are(store):
+def test_pairing_removes_the_difficulty_of_the_items(store):
     """Both rows are wrong on the same items: what they differ by is known better than either."""
     for name in ("none", "memseg"):
         for seed in range(4):
@@ -145,8 +145,8 @@ def test_pairing_takes_out_how_hard_the_items_are(store):
     assert difference.alone.high - difference.alone.low < 0.5 * min(width.values())
 
 
-def test_pictures_of_one_item_are_drawn_together(store):
-    """Two pictures of one item are alike: counted as items of their own they would look surer than they are."""
+def test_images_of_one_item_are_resampled_together(store):
+    """Images of one item are correlated: resampled separately, they would give intervals that are too narrow."""
     for seed in range(3):
         write(store, cell("none", seed))
     (together,) = evidence_of(store)
@@ -173,9 +173,9 @@ def test_one_run_has_the_interval_of_other_items_alone(store):
     filled(store, ("none",), seeds=1)
     (one,) = evidence_of(store)
     assert set(one.rows[0].intervals["ap"].parts) == {"items"}
-    words = printed(store)
-    assert "One run: the interval covers other test items alone, not other seeds." in words
-    assert "One run a row: nothing is known of the variance between runs." in words
+    text = printed(store)
+    assert "One run: the interval covers other test items alone, not other seeds." in text
+    assert "One run per row: the variance between runs is unknown." in text
 
 
 def test_recognition_has_accuracy_and_macro_f1(store):
@@ -219,7 +219,7 @@ def test_random_splits_are_drawn_again(store):
 # -- against
 
 
-def test_without_a_row_of_real_pictures_memseg_is_the_baseline(store):
+def test_without_a_row_of_real_images_memseg_is_the_baseline(store):
     filled(store, ("memseg", "cutpaste"), shots=0)
     (one,) = evidence_of(store)
     assert one.baseline == "memseg" and [c.augmenter for c in one.against] == ["cutpaste"] and not one.pairs
@@ -263,12 +263,12 @@ def test_from_seven_seeds_on_p_is_exact_and_holds_for_all(store):
     (one,) = evidence_of(store)
     assert [c.p for c in one.against[:2]] == [2 / 128, 2 / 128]  # all seeds agree
     assert one.against[0].p_holm == pytest.approx(3 * 2 / 128)
-    words = printed(store)
-    assert "exact two-sided sign-flip test" in words and "after Holm over 3 comparisons" in words
+    text = printed(store)
+    assert "exact two-sided sign-flip test" in text and "after Holm over 3 comparisons" in text
     assert str(one.against[2].verdict) == "worse"
 
 
-def test_too_many_comparisons_for_so_few_seeds_are_told(store):
+def test_too_many_comparisons_for_so_few_seeds_are_reported(store):
     filled(store, ("none", "memseg", "cutpaste", "a", "b"), seeds=7)
     assert "With 7 seeds and 4 comparisons no p can be below .062: it takes 8 seeds to reach .050." in printed(store)
 
@@ -276,22 +276,22 @@ def test_too_many_comparisons_for_so_few_seeds_are_told(store):
 # -- variance
 
 
-def test_draws_and_seeds_are_told_apart_where_there_are_several_of_both(store):
+def test_draws_and_seeds_are_separated_where_there_are_several_of_both(store):
     for draw in range(3):
         filled(store, ("none", "memseg"), seeds=3, shots=5, draw=draw)
     (one,) = evidence_of(store)
     assert all(row.variance.is_split for row in one.rows) and isnan(one.rows[0].variance.fold)
     assert {"items", "draw", "seed"} == set(one.rows[0].intervals["ap"].parts)
-    words = printed(store)
-    assert "Where the variance of AP comes from" in words and "draw of shots" in words
-    assert "The seed of a cell is that of its pool and that of its classifier at once" in words
+    text = printed(store)
+    assert "Where the variance of AP comes from" in text and "draw of shots" in text
+    assert "The seed of a cell is both that of its pool and that of its classifier" in text
 
 
 def test_seeds_alone_are_not_split_into_pool_and_classifier(store):
     filled(store)
-    words = printed(store)
-    assert "Runs differ in their seed alone: no variance to split." in words
-    assert "a row without synthetic pictures has no pool, so its spread is the classifier's." in words
+    text = printed(store)
+    assert "Runs differ in their seed alone: no variance to split." in text
+    assert "a row without synthetic images has no pool, so its variance is the classifier's." in text
 
 
 # -- what is wrong with a store
@@ -336,9 +336,9 @@ def put_pool(store, one, seconds=16.0, pictures=80, learns=None, device="cpu one
 
 def put_adapter(store, adapter, seconds, shared=None):
     provenance = {"seconds": seconds, "device": "cpu one", "git_sha": None, "versions": {}}
-    told = {} if shared is None else {"shared_seconds": shared}
+    extra = {} if shared is None else {"shared_seconds": shared}
     store.write_json_at(f"{store.name('adapters', adapter.key)}/adapter.json",
-                        {"key": adapter.key, "spec": adapter.as_dict(), "provenance": provenance | told})  # fmt: skip
+                        {"key": adapter.key, "spec": adapter.as_dict(), "provenance": provenance | extra})  # fmt: skip
 
 
 def learner(store, name="ddpm", **axes):
@@ -350,7 +350,7 @@ def learner(store, name="ddpm", **axes):
     return cells
 
 
-def test_the_cost_of_a_row_is_what_one_classifier_of_it_takes(store):
+def test_the_cost_of_a_row_is_what_one_classifier_of_it_needs(store):
     cells = learner(store)
     adapter = AdapterSpec(cells[0].data, cells[0].augmenter, 5, 0)
     put_adapter(store, adapter, 100.0, {"class-x": 30.0})
@@ -361,30 +361,30 @@ def test_the_cost_of_a_row_is_what_one_classifier_of_it_takes(store):
     assert cost.total == 109 and cost.told_apart and cost.devices == ("cpu one",)
 
 
-def test_an_adapter_that_found_class_pictures_there_pays_for_them_too(store):
+def test_an_adapter_that_reused_class_images_pays_for_them_too(store):
     cells = learner(store)
     put_adapter(store, AdapterSpec(cells[0].data, cells[0].augmenter, 5, 0), 70.0, {"class-x": 0.0})
     store.write_json_at("shared/class-x/shared.json", {"key": "class-x", "seconds": 31.0})
     assert evidence_of(store)[0].rows[0].cost.total == 109
 
 
-def test_older_records_do_not_tell_class_pictures_apart(store):
+def test_older_records_do_not_record_class_images_separately(store):
     cells = learner(store)
     put_adapter(store, AdapterSpec(cells[0].data, cells[0].augmenter, 5, 0), 100.0)
     cost = evidence_of(store)[0].rows[0].cost
     assert (cost.class_pictures, cost.adapting, cost.told_apart) == (0, 100, False)
-    assert "do not tell class pictures apart" in printed(store)
+    assert "do not record class images separately" in printed(store)
 
 
-def test_what_is_not_on_record_is_not_taken_for_nothing(store):
+def test_what_is_not_on_record_does_not_count_as_free(store):
     learner(store)  # no adapter
     filled(store, ("none",), shots=5, draw=0)
     (one,) = evidence_of(store)
     assert one.rows[0].cost == RowCost() and one.rows[1].cost is None
-    assert "What the pictures cost is not on record" in printed(store)
+    assert "The cost of the images is not on record" in printed(store)
 
 
-def test_a_pool_for_all_regimes_is_not_taken_for_one_of_these_shots(store):
+def test_a_pool_for_all_regimes_is_not_mistaken_for_one_of_these_shots(store):
     """DDPM reads no shots at zero-shot: that pool is another one than that of the five."""
     one = cell("ddpm", 0, n_aug=40, shots=5, draw=0)
     write(store, one)
@@ -423,18 +423,18 @@ def test_costs_of_a_store_are_read_where_its_parts_are_gone(store, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("content", "words"),
+    ("content", "text"),
     [
         ({"schema": 2, "costs": {}}, "is not a list of costs of schema 1"),
         ({"schema": 1, "costs": {"k": {"kind": "pools", "seconds": 1.0}}}, "is damaged at 'k'"),
-        ({"schema": 1, "costs": {"k": {"kind": "adapters", "seconds": -1}}}, "tells -1 seconds"),
+        ({"schema": 1, "costs": {"k": {"kind": "adapters", "seconds": -1}}}, "has -1 seconds"),
         ({"schema": 1, "costs": {"k": {"kind": "other", "seconds": 1}}}, "is damaged at 'k'"),
         ({"schema": 1, "costs": {"k": {"kind": "shared", "what": 1}}}, "is damaged at 'k'"),
     ],
 )
-def test_damaged_costs_are_named(store, content, words):
+def test_damaged_costs_are_named(store, content, text):
     store.write_json_at(COSTS, content)
-    with pytest.raises(UserError, match=words):
+    with pytest.raises(UserError, match=text):
         read_costs(store)
 
 
@@ -555,7 +555,7 @@ def test_what_stands_in_other_tables_changes_nothing(store):
     assert beside.against == alone.against
 
 
-def test_embedded_parts_are_told(store):
+def test_smoke_test_parts_are_reported(store):
     (one, *_) = filled(store)
     record = store.read_record(one.key)
     record["provenance"]["embedded"] = ["dataset surfaces"]
@@ -575,7 +575,7 @@ def test_the_command_writes_into_the_store_and_prints(store):
 
 
 @pytest.mark.parametrize(
-    ("options", "words"),
+    ("options", "text"),
     [
         (["--grid", "nothing"], ["knows no grid 'nothing'"]),
         (["--set", "seeds=[0]"], ["--set changes a grid: give --grid FILE too"]),
@@ -583,9 +583,9 @@ def test_the_command_writes_into_the_store_and_prints(store):
         (["--resamples", "3"], ["--resamples", "greater than or equal to 200"]),
     ],
 )
-def test_mistakes_end_in_one_line(store, options, words):
+def test_mistakes_end_in_one_line(store, options, text):
     filled(store, ("none",), seeds=1)
-    assert_one_line(cli("compare", store.url, *options), *words)
+    assert_one_line(cli("compare", store.url, *options), *text)
 
 
 def test_an_empty_store_is_named(tmp_path):
@@ -597,10 +597,10 @@ def test_a_long_list_is_cut_to_what_is_decided_in_the_terminal_alone(store, tmp_
     for name in names:
         for seed in range(3):
             write(store, cell(name, seed), skill=0.0 if name == "a8" else 1.5)
-    words = printed(store, out=tmp_path)
+    text = printed(store, out=tmp_path)
     decided = [c for c in evidence_of(store)[0].pairs if c.verdict in ("better", "worse")]
     assert 0 < len(decided) < 36
-    assert f"{36 - len(decided)} of 36 differences are neither better nor worse: they are in compare.md." in words
+    assert f"{36 - len(decided)} of 36 differences are neither better nor worse: they are in compare.md." in text
     whole = (tmp_path / "compare.md").read_text().split("### Between augmenters")[1]
     assert whole.count("no detectable difference |") == 36 - len(decided)
 

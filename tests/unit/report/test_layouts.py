@@ -214,7 +214,7 @@ def test_the_papers_tables_come_out_digit_for_digit(store, name):
         ("diag_table2", "precision", ".978", ".912"),
         ("diag_table2", "ap", ".924", ".911"),
         ("inout_table3", "ap", ".593 (.044)", ".582 (.018)"),  # over both halves
-        ("inout_table5", "ap", ".782 (.030)", ".775 (.013)"),  # no average takes part
+        ("inout_table5", "ap", ".782 (.030)", ".775 (.013)"),  # averages do not count
     ],
 )
 def test_best_and_second_best_of_both_sides(store, name, metric, best, second):
@@ -269,7 +269,7 @@ def test_rows_that_diag_copied_are_marked_and_have_no_difference(store):
     assert any(text.startswith("protocol is diag, theirs is inout") for text in comparison.mismatches)
     (note,) = [note for note in comparison.notes if note.startswith("† MemSeg")]
     assert "from In&Out (VISAPP 2024), Table 1, so obtained under protocol inout, not diag" in note
-    assert any("nothing of ours can be this row" in note for note in comparison_of_nothing("inout_table5", store).notes)
+    assert any("it has no counterpart here" in note for note in comparison_of_nothing("inout_table5", store).notes)
 
 
 def comparison_of_nothing(name, store):
@@ -289,11 +289,11 @@ def ddpm(**settings):
     [
         ("inout_table2", lambda: one_changed("inout"), []),
         ("inout_table1", lambda: one_changed(ddpm(bundle="micro-sd")),
-         ["bundle is micro-sd, theirs is Stable Diffusion 1.5"]),
+         ["pipeline is micro-sd, theirs is Stable Diffusion 1.5"]),
         ("inout_table2", lambda: one_changed({"name": "inout", "settings": {"ddpm": {"bundle": "micro-sd"}}}),
-         ["bundle is micro-sd, theirs is Stable Diffusion 1.5"]),
+         ["pipeline is micro-sd, theirs is Stable Diffusion 1.5"]),
         ("inout_table1", lambda: one_changed(ddpm(bundle="/home/me/stock")),
-         ["bundle is 'stock', a local folder or file, theirs is Stable Diffusion 1.5"]),
+         ["pipeline is 'stock', a local folder or file, theirs is Stable Diffusion 1.5"]),
         ("inout_table1", lambda: one_changed(ddpm(zero={"alpha": 0.7})), ["ddpm: zero.alpha is 0.7, theirs is 0.6"]),
         ("inout_table1", lambda: one_changed(ddpm(few={"epochs": 3})), []),  # of another regime
         ("inout_table3", lambda: one_changed(ddpm(few={"epochs": 3}), 5), ["ddpm: few.epochs is 3, theirs is 49"]),
@@ -313,7 +313,7 @@ def ddpm(**settings):
         ("inout_table2", lambda: one_changed("inout", protocols=[{"name": "inout", "ap": "step"}]),
          ["AP is step-wise, theirs is trapezoidal"]),
         ("inout_table2", lambda: one_changed("inout", protocols=[{"name": "inout", "weights": "scratch"}]),
-         ["classifier is resnet50 (from a random start), theirs is resnet50 (ImageNet weights)"]),
+         ["classifier is resnet50 (randomly initialised), theirs is resnet50 (ImageNet weights)"]),
         ("inout_table2", lambda: one_changed("inout", protocols=[{"name": "inout", "backbone": "resnet50.tv_in1k"}]),
          []),
         ("inout_table2", lambda: one_changed("inout", protocols=[{"name": "inout", "threads_per_cell": 2}]), []),
@@ -341,12 +341,12 @@ def test_another_dataset_has_no_difference_though_all_else_is_theirs(store):
 @pytest.mark.parametrize(
     ("counts", "mismatch"),
     [
-        ({"test_positives": 4}, "4 defective test pictures, theirs 110"),
-        ({"train_negatives": 2000}, "2000 good training pictures, theirs 2085"),
+        ({"test_positives": 4}, "4 defect test images, theirs 110"),
+        ({"train_negatives": 2000}, "2000 normal training images, theirs 2085"),
         ({"shots": 3}, "3 real defects in training, theirs 0"),
     ],
 )
-def test_a_folder_of_that_name_with_other_pictures_is_not_the_dataset(store, counts, mismatch):
+def test_a_folder_of_that_name_with_other_images_is_not_the_dataset(store, counts, mismatch):
     assert filled(store, one_changed("inout"), "inout_table2", counts=counts).mismatches == (mismatch,)
 
 
@@ -369,7 +369,7 @@ def test_a_reason_names_its_rows_where_it_does_not_hold_for_all(store):
              if cell.augmenter.name == "ddpm" or cell.n_aug != 100 or cell.seed < 2]  # fmt: skip
     comparison = filled(store, cells, "inout_table1")
     assert comparison.mismatches == (
-        "bundle is micro-sd, theirs is Stable Diffusion 1.5 (DDPM)",
+        "pipeline is micro-sd, theirs is Stable Diffusion 1.5 (DDPM)",
         "2 seeds, theirs 4 (MemSeg 100)",
     )
     differs = {(line.label, line.n_aug): line.differs for line in comparison.lines if not line.average}
@@ -393,7 +393,8 @@ def test_what_is_missing_is_marked_and_has_no_difference(store):
     assert printed_lines(comparison, "ours")[2] == "MemSeg * 120 – – – DDPM * 120 – – –"
     assert printed_lines(comparison, "ours")[3].startswith("Average *")
     assert comparison.notes[0] == (
-        "* incomplete: 10 of 20 cells are there; 1 of 6 rows are in no grid of the store. Such a row has no difference."
+        "* incomplete: 10 of 20 cells have a record; 1 of 6 rows are in no grid of the store. Such a row has no "
+        "difference."
     )
 
 
@@ -405,7 +406,7 @@ def test_a_store_without_any_row_shows_theirs(store):
     assert "MixSegDec" in terminal(comparison)
 
 
-def test_what_records_say_of_their_pictures_is_told(store):
+def test_notes_of_records_on_their_images_are_reported(store):
     comparison = filled(store, one_changed("inout"), "inout_table2", notes=["ddpm: something to know"])
     assert comparison.notes[-1] == "ddpm: something to know"
     assert any("variant of MemSeg" in note for note in comparison.notes)
@@ -423,7 +424,7 @@ def several(store):
     return planned(cells), planned(other)
 
 
-def test_the_papers_dataset_and_protocol_are_taken_where_they_are(store):
+def test_the_papers_dataset_and_protocol_are_the_default(store):
     own, other = several(store)
     chosen = [comparison_of(store, name, other + own) for name in ("inout_table1", "diag_table1")]
     assert [(one.dataset, one.protocol) for one in chosen] == [("ksdd2", "inout"), ("ksdd2", "diag")]
@@ -548,7 +549,7 @@ def test_files_are_equal_each_time_and_hold_the_numbers(store, tmp_path):
     assert content["rows"][5]["is_average"] and content["rows"][5]["theirs"]["ap"]["mean"] == pytest.approx(0.768)
 
 
-def test_several_grids_are_taken_together_and_no_grid_means_all_records(store, tmp_path):
+def test_several_grids_are_merged_and_no_grid_means_all_records(store, tmp_path):
     reproduce(store, {**INOUT_GRID, "name": "one", "augmenters": ["memseg"]}, "inout_table1")
     reproduce(store, {**INOUT_GRID, "name": "two", "augmenters": ["ddpm"]}, "inout_table1")
     files = [Path(file) for file in report_layout(store, "inout_table1")]

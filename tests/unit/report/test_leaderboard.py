@@ -1,4 +1,4 @@
-"""The leaderboard: what it says, that every number has its record, and that nothing of a record can act on the page."""
+"""The leaderboard: its content, that every number links to its records, and that no record can run code on the page."""
 
 import base64
 import hashlib
@@ -33,7 +33,7 @@ from augbench.storage.store import Store
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
-    """A store with two settings of three augmenters, and its leaderboard."""
+    """A store with two shot regimes of three augmenters, and its leaderboard."""
     folder = tmp_path_factory.mktemp("board")
     store = Store(folder / "store")
     cells = [*grid_cells(), *grid_cells(shots=5)]
@@ -61,16 +61,16 @@ class Tags(HTMLParser):
         self.found.append((tag, dict(attributes)))
 
 
-# -- what it says
+# -- content
 
 
 def test_numbers_are_those_of_the_report(made):
     store, _ = made
     gathered = gather([store])
     board = board_of(gathered)
-    for table, shown in zip(build_tables(gathered.expected, gathered.records), board.content["tables"], strict=True):
-        assert shown["title"] == table.title
-        for row, entry in zip(table.rows, shown["rows"], strict=True):
+    for table, content in zip(build_tables(gathered.expected, gathered.records), board.content["tables"], strict=True):
+        assert content["title"] == table.title
+        for row, entry in zip(table.rows, content["rows"], strict=True):
             for column in table.columns[1:]:
                 assert entry["values"][column.key]["text"] == row.text(column)
 
@@ -94,7 +94,7 @@ def test_gains_and_verdicts_are_those_of_the_evidence(made):
     assert {row.verdict for row in found.values()} >= {"better"}  # ddpm is made to be
 
 
-def test_without_scores_there_are_means_and_no_verdicts(store):
+def test_without_scores_means_have_no_verdicts(store):
     for one in grid_cells():
         write(store, one, scored=one.seed > 0)
     (table,) = board_of(gather([store])).content["tables"]
@@ -103,10 +103,10 @@ def test_without_scores_there_are_means_and_no_verdicts(store):
     rows = {(row["augmenter"], row["n_aug"]): row["values"] for row in table["rows"]}
     gain = rows["ddpm", 80]["ap"]["value"] - rows["none", 0]["ap"]["value"]
     assert rows["ddpm", 80]["gain"]["text"] == gain_text(gain)
-    assert any("nothing is said of chance" in note for note in table["notes"])
+    assert any("no interval, no verdict" in note for note in table["notes"])
 
 
-def test_without_none_rows_are_compared_with_memseg_of_as_many_pictures(store):
+def test_without_none_the_baseline_is_memseg_with_as_many_images(store):
     for one in grid_cells(shots=0):
         if one.n_aug:
             write(store, one)
@@ -128,7 +128,7 @@ def test_missing_cells_are_marked(store, tmp_path):
     assert "2/3 \\*" in (tmp_path / "out" / "leaderboard.md").read_text(encoding="utf-8")
 
 
-def test_embedded_parts_are_said_to_be_no_evidence(store, tmp_path):
+def test_embedded_parts_are_labelled_as_no_evidence(store, tmp_path):
     write(store, cell(), embedded=["dataset tiles"])
     write_leaderboard([store], tmp_path / "out", say=lambda line: None)
     for file in ("index.html", "leaderboard.md"):
@@ -141,7 +141,7 @@ def test_precision_at_recalls_by_hand():
     assert found[RECALLS <= 0.5] == pytest.approx(1.0)
     assert found[RECALLS > 0.5] == pytest.approx(2 / 3)
     tied = pd.DataFrame({"label": ["bad", "good", "bad", "good"], "logit": [1.0, 1.0, 0.0, 0.0]})
-    assert precision_at_recalls(tied) == pytest.approx(0.5)  # equal scores are called together
+    assert precision_at_recalls(tied) == pytest.approx(0.5)  # equal scores share a threshold
 
 
 @pytest.mark.parametrize(
@@ -151,7 +151,7 @@ def test_precision_at_recalls_by_hand():
      (shots_text, 0, "zero-shot"), (shots_text, 1, "1 shot"), (shots_text, "all", "full-shot"),
      (minus, "[-.137, .041]", "[\N{MINUS SIGN}.137, .041]"), (minus, "rolled-in 1-2", "rolled-in 1-2")],
 )  # fmt: skip
-def test_words(function, value, text):
+def test_formatting(function, value, text):
     assert function(value) == text
 
 
@@ -191,10 +191,10 @@ def test_a_key_that_needs_quoting_is_linked(store, tmp_path):
     assert not set(run["file"]) & set(" #&\"'<>")
 
 
-# -- nothing acts
+# -- nothing of a record runs
 
 
-def test_text_of_records_is_text(store, tmp_path):
+def test_text_of_records_is_escaped(store, tmp_path):
     augmenter = {"name": "memseg", "alias": HOSTILE + BREAKING, "settings": {}, "key_settings": {}}
     for seed in range(3):
         one = cell("none", 0, seed, protocol=judged_by(HOSTILE))
@@ -218,7 +218,7 @@ def test_json_in_a_script_cannot_end_it():
     assert not set(text) & set("<>&\u2028") and json.loads(text) == value
 
 
-def test_the_page_loads_nothing_and_runs_its_own_alone(made):
+def test_the_page_loads_nothing_and_runs_only_its_own_script(made):
     _, folder = made
     text = (folder / "index.html").read_text(encoding="utf-8")
     assert set(re.findall(r"https?://[^\s\"'<)]+", text)) <= {"http://www.w3.org/2000/svg"}
@@ -272,7 +272,7 @@ def test_two_results_of_one_cell_are_refused(tmp_path):
     assert all(str(path_of(store, "cells", cell().key)) in str(error.value) for store in stores)
 
 
-def test_where_another_device_gave_another_result_the_first_store_is_shown_and_the_page_says_so(tmp_path):
+def test_results_of_another_device_are_noted_and_the_first_store_counts(tmp_path):
     stores = [Store(tmp_path / name) for name in ("a", "b")]
     for store, device in zip(stores, ("cpu one", "cpu two"), strict=True):
         write(store, cell(), device=device)
@@ -296,7 +296,7 @@ def test_other_seconds_are_no_other_result(tmp_path):
     assert gather(stores).records["seconds"].tolist() == [2.5]
 
 
-def test_one_name_for_several_settings_is_told_apart(tmp_path):
+def test_one_name_for_several_settings_gets_a_digest(tmp_path):
     stores = [Store(tmp_path / name) for name in ("a", "b")]
     for store, settings in zip(stores, ({}, {"source": "shots"}), strict=True):
         cells = [cell("none", 0), cell(settings=settings)]
@@ -308,7 +308,7 @@ def test_one_name_for_several_settings_is_told_apart(tmp_path):
     assert all(re.fullmatch(r"memseg #[0-9a-f]{6}", name) for name in names[1:])
 
 
-# -- pictures, costs, command
+# -- images, costs, command
 
 
 @pytest.fixture(scope="module")
@@ -324,10 +324,10 @@ def run(tmp_path_factory):
     return folder / "s"
 
 
-def test_pictures_are_small_kept_once_and_their_licence_is_said(run, tmp_path):
+def test_images_are_small_and_unique_and_their_licence_is_printed(run, tmp_path):
     done = cli("leaderboard", run, "--out", tmp_path)
     assert done.returncode == 0, done.stderr
-    assert "Pictures of surfaces are embedded in the page; licence: Apache-2.0" in done.stdout
+    assert "Images of surfaces are embedded in the page; licence: Apache-2.0" in done.stdout
     text = (tmp_path / "index.html").read_text(encoding="utf-8")
     urls = re.findall(r'href="data:image/webp;base64,([^"]+)"', text)
     assert len(urls) == len(set(urls)) > 20
@@ -337,27 +337,27 @@ def test_pictures_are_small_kept_once_and_their_licence_is_said(run, tmp_path):
         assert max(Image.open(tmp_path / "one.webp").size) <= 96
     ids = set(re.findall(r'<symbol id="(p\d+)"', text))
     assert set(re.findall(r'<use href="#(p\d+)"', text)) == ids
-    sheet = text[text.index('<section id="pictures"') :]
+    sheet = text[text.index('<section id="images"') :]
     rows = re.findall(r'<th scope="row">([^<]+)', sheet)
-    assert rows == ["good", "real defect", "memseg", "cutpaste"]
-    assert "Which defects are found" in text and "False alarms" in text and "Misses" in text
+    assert rows == ["normal", "real defect", "memseg", "cutpaste"]
+    assert "Recall by size and contrast" in text and "False positives" in text and "False negatives" in text
     assert len(text) < 5_000_000
 
 
-def test_without_pictures_there_are_none(run, tmp_path):
+def test_pictures_none_embeds_no_images(run, tmp_path):
     done = cli("leaderboard", run, "--out", tmp_path, "--pictures", "none")
     assert done.returncode == 0 and "licence" not in done.stdout
     assert "data:image" not in (tmp_path / "index.html").read_text(encoding="utf-8")
 
 
-def test_pictures_that_are_not_at_hand_are_said_to_be_missing(made):
+def test_unavailable_images_are_reported(made):
     _, folder = made
     text = (folder / "index.html").read_text(encoding="utf-8")
-    assert "Of tiles not everything is shown: its files were not at hand when this page was made" in text
+    assert "tiles is not shown in full: its files were not available when this page was made" in text
 
 
-def test_scores_of_other_pictures_show_no_errors(run, tmp_path):
-    """Ids that the dataset at hand does not have are of other files."""
+def test_scores_of_other_images_show_no_errors(run, tmp_path):
+    """Ids unknown to the dataset belong to other files."""
     store = Store(tmp_path / "s")
     shutil.copytree(run, tmp_path / "s")
     for key in store.keys("scores"):
@@ -365,7 +365,7 @@ def test_scores_of_other_pictures_show_no_errors(run, tmp_path):
         table = pd.read_parquet(path)
         table.assign(id="x" + table["id"]).to_parquet(path, index=False)
     write_leaderboard([store], tmp_path / "out", say=lambda line: None)
-    assert "False alarms" not in (tmp_path / "out" / "index.html").read_text(encoding="utf-8")
+    assert "False positives" not in (tmp_path / "out" / "index.html").read_text(encoding="utf-8")
 
 
 def test_costs_are_those_of_the_comparison(run):
@@ -381,7 +381,7 @@ def test_costs_are_those_of_the_comparison(run):
     assert seen == {("none", 0), ("memseg", 1), ("cutpaste", 1), ("both", 2)}
 
 
-def test_mistakes(made, tmp_path):
+def test_usage_errors(made, tmp_path):
     store, _ = made
     assert_one_line(cli("leaderboard", tmp_path / "none", "--out", tmp_path / "o"), "does not exist", "none")
     (tmp_path / "file").write_text("x")

@@ -75,7 +75,7 @@ def test_the_results_folder_shows_the_same_files():
         ("0.514", "x", r"line 2: could not convert string to float: 'x'"),
         ("paper,table", "table,paper", r"must have the columns paper, table, dataset"),
         ("memseg,0,80", "memseg,5,80", r"line 3: shots 0, others of its table have another number"),
-        ("memseg,0,100", "memseg,0,80", r"line 3: memseg with N_aug 80 stands there twice"),
+        ("memseg,0,100", "memseg,0,80", r"line 3: memseg with N_aug 80 occurs twice"),
         ("inout_visapp2024,1", "diag_italia2024,1", "line 2: paper 'diag_italia2024' in the file of 'inout_"),
         ("trapezoidal", "square", r"line 2: ap_definition 'square .* begins with none of trapezoidal, step-wise"),
         ("ksdd2,memseg", "ksdd2,segmem", r"'printed_as' lacks \['segmem'\]"),

@@ -43,10 +43,10 @@ def protocol(name="inout", **fields):
     return make_protocol({"name": name, **base, **fields})
 
 
-def cell(augmenter="memseg", n_aug=100, seed=0, shots="all", draw=None, fold=None, judged=None, settings=None):
-    judged, settings = judged or protocol(), settings or {}
-    data = DataSpec("ksdd2", "ksdd2", {}, "f" * 64, fold, judged.holdout)
-    return Cell(data, AugmenterSpec(augmenter, augmenter, settings, settings), shots, draw, n_aug, seed, judged)
+def cell(augmenter="memseg", n_aug=100, seed=0, shots="all", draw=None, fold=None, preset=None, settings=None):
+    preset, settings = preset or protocol(), settings or {}
+    data = DataSpec("ksdd2", "ksdd2", {}, "f" * 64, fold, preset.holdout)
+    return Cell(data, AugmenterSpec(augmenter, augmenter, settings, settings), shots, draw, n_aug, seed, preset)
 
 
 def expected_cell(cell, task="detection"):
@@ -66,17 +66,17 @@ def expected_cell(cell, task="detection"):
     }
 
 
-def judged_at(precision, recall):
+def metrics_at(precision, recall):
     return {"threshold": 0.0, "precision": precision, "recall": recall, "f1": 0.5, "accuracy": 0.9,
             "false_alarm_rate": 0.02}  # fmt: skip
 
 
 def write(store, cell, ap=0.6, precision=0.7, recall=0.5, embedded=(), device="cpu one", sha="a" * 40, result=None):
     if result is None:
-        heldout = judged_at(0.8, 0.4) if cell.data.holdout else None
+        heldout = metrics_at(0.8, 0.4) if cell.data.holdout else None
         curves = {"loss": [1.0], "test": []}
         result = {"ap": ap, "ap_step": ap / 2, "ap_trapezoidal": ap, "auroc": 0.9, "heldout": heldout,
-                  "oracle": judged_at(precision, recall), "counts": {}, "curves": curves}  # fmt: skip
+                  "oracle": metrics_at(precision, recall), "counts": {}, "curves": curves}  # fmt: skip
     provenance = {"seconds": {"total": 2.5}, "images_per_second": 10.0, "embedded": list(embedded), "device": device,
                   "git_sha": sha, "versions": {}}  # fmt: skip
     record = {"schema": 1, "key": cell.key, "spec": cell.as_dict(), "result": result, "provenance": provenance}
@@ -186,8 +186,8 @@ def test_the_best_of_the_complete_rows_is_marked(store):
 
 def test_one_table_per_protocol_folds_and_shots_in_order(store):
     strict = protocol("strict", ap="step", holdout=0.1)
-    cells = [cell(shots=shots, draw=draw, judged=judged)
-             for judged in (protocol(), strict) for shots, draw in (("all", None), (0, None), (5, 0))]  # fmt: skip
+    cells = [cell(shots=shots, draw=draw, preset=preset)
+             for preset in (protocol(), strict) for shots, draw in (("all", None), (0, None), (5, 0))]  # fmt: skip
     for one in cells:
         write(store, one)
     tables = tables_of(store, cells)
@@ -198,11 +198,11 @@ def test_one_table_per_protocol_folds_and_shots_in_order(store):
     assert [column.group for column in tables[3].columns[2:-1]] == [
         "step-wise", *["at best F1 on test (oracle)"] * 2, *["at held-out threshold"] * 2]  # fmt: skip
     assert texts(tables[3], tables[3].rows[0])[5:7] == [".400 (–)", ".020 (–)"]
-    assert any("at most 1 % of the held-out good" in note for note in tables[3].notes)
+    assert any("at most 1 % on the held-out normal" in note for note in tables[3].notes)
     assert tables[4].title == "ksdd2, few-shot (5 real defects), protocol strict"
 
 
-def test_draws_and_folds_are_pooled_and_said_so(store):
+def test_draws_and_folds_are_pooled_and_captions_state_it(store):
     cells = [cell(shots=5, draw=draw, fold=fold, seed=seed) for draw in (0, 1) for fold in (0, 1, 2) for seed in (0, 1)]
     for place, one in enumerate(cells):
         write(store, one, ap=place / 12)
@@ -241,15 +241,15 @@ def test_recognition_has_its_own_columns(store):
 
 
 def test_the_terminal_table_fits_100_columns(store):
-    judged = protocol(holdout=0.1)
-    cells = [cell("a_rather_long_name_for_it", n, seed, judged=judged) for n in (80, 100) for seed in range(4)]
+    preset = protocol(holdout=0.1)
+    cells = [cell("a_rather_long_name_for_it", n, seed, preset=preset) for n in (80, 100) for seed in range(4)]
     write(store, cells[0])
     console = Console(width=100, record=True, file=io.StringIO())
     print_report(tables_of(store, cells), console)
     printed = console.export_text()
     assert max(map(len, printed.splitlines())) <= 100
     assert "…" not in printed
-    assert ".600 (–)" in printed and "1/4 *" in printed and "false-alarm" in printed
+    assert ".600 (–)" in printed and "1/4 *" in printed and "FPR" in printed
 
 
 # -- escaping
@@ -257,7 +257,7 @@ def test_the_terminal_table_fits_100_columns(store):
 
 def test_text_from_configs_cannot_break_a_table(store):
     awkward = protocol("a_b|c\\d*e%f&g#h{i}\n~^$<x>[y](z)")
-    one = cell("mem_seg", judged=awkward)
+    one = cell("mem_seg", preset=awkward)
     write(store, one, device="cpu")
     (table,) = tables_of(store, [one])
     markdown, latex = to_markdown("x", [table]), to_latex("x", [table])
@@ -321,9 +321,9 @@ def test_a_planned_grid_needs_no_file_about_it(store):
 
 def test_a_pipe_gets_the_full_width(store, monkeypatch, capsys):
     monkeypatch.setenv("COLUMNS", "80")
-    judged = protocol(holdout=0.1)
-    write(store, cell("a_rather_long_name", judged=judged))
-    print_report(tables_of(store, [cell("a_rather_long_name", judged=judged)]), standard_output())
+    preset = protocol(holdout=0.1)
+    write(store, cell("a_rather_long_name", preset=preset))
+    print_report(tables_of(store, [cell("a_rather_long_name", preset=preset)]), standard_output())
     assert "a_rather_long_name  100 " in capsys.readouterr().out
 
 

@@ -5,13 +5,13 @@ import io
 import json
 
 import pytest
-from test_report import cell, expected_cell, judged_at, protocol, tables_of, write
+from test_report import cell, expected_cell, metrics_at, protocol, tables_of, write
 
 from augbench.report import build_tables, expected_frame, load_records
 from augbench.report.frame import expected_from_records
 from augbench.report.table_exports import to_csv, to_json
 
-DETECTION = {"ap": 0.6, "ap_step": 0.6, "ap_trapezoidal": 0.6, "auroc": 0.9, "oracle": judged_at(0.7, 0.5),
+DETECTION = {"ap": 0.6, "ap_step": 0.6, "ap_trapezoidal": 0.6, "auroc": 0.9, "oracle": metrics_at(0.7, 0.5),
              "heldout": None, "recall_at_1pct_false_alarms": 0.25}  # fmt: skip
 
 
@@ -90,7 +90,7 @@ def test_records_from_before_a_field_was_there_are_of_the_same_protocol(store):
         del record["spec"]["protocol"][field]
     store.write_json("cells", old.key, record)
     assert set(expected_from_records(load_records(store))["protocol"]) == {"inout"}
-    other = cell(n_aug=120, judged=protocol(batchnorm="eval_after_first_epoch"))
+    other = cell(n_aug=120, preset=protocol(batchnorm="eval_after_first_epoch"))
     write(store, other)
     assert expected_from_records(load_records(store))["protocol"].str.startswith("inout #").all()
 

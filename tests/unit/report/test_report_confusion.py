@@ -53,7 +53,7 @@ def rows_of(table):
 
 
 def two_runs(store):
-    """Shares of b: 3/4 and 1/2 right; of a: 1 and 4/5. Not those of the summed pictures, 5/8 and 8/9."""
+    """Shares of b: 3/4 and 1/2 right; of a: 1 and 4/5. Not those of the summed matrices, 5/8 and 8/9."""
     return recognised(store, [cell(seed=seed) for seed in (0, 1)], [result([[3, 1], [0, 4]]), result([[2, 2], [1, 4]])])
 
 
@@ -92,7 +92,7 @@ def test_one_run_has_no_standard_deviation(store):
     assert csv_of(table)["share_std"].isna().all()
 
 
-def test_a_class_without_test_pictures_has_no_shares(store):
+def test_a_class_without_test_images_has_no_shares(store):
     cells = [cell(seed=seed) for seed in (0, 1)]
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -104,15 +104,15 @@ def test_a_class_without_test_pictures_has_no_shares(store):
         (row,) = rows_of(table)
     assert row["confusion_mean"]["matrix"][1] == [None, None] and row["confusion"]["matrix"][1] == [0, 0]
     assert "| a | – | – |" in to_markdown("x", [table]) and "a & -- & -- \\\\" in to_latex("x", [table])
-    said = "A run without test pictures of a class"
-    assert all(said in words for words in (printed(table), to_markdown("x", [table]), to_latex("x", [table])))
-    assert said not in to_markdown("x", [two_runs(store)])
+    note = "A run without test images of a class"
+    assert all(note in text for text in (printed(table), to_markdown("x", [table]), to_latex("x", [table])))
+    assert note not in to_markdown("x", [two_runs(store)])
     lines = csv_of(table).query("row == 'confusion'")
     assert lines["share_mean"].isna().tolist() == [False, False, True, True]
 
 
 def test_runs_that_order_or_know_classes_otherwise_are_matched_by_name(store):
-    """A fold may be without good pictures, so that it has no such output."""
+    """A fold may have no normal images, so that the classifier has no such output."""
     cells = [cell(seed=seed) for seed in (0, 1)]
     found = [result([[4, 0], [1, 3]], ("b", "a")), result([[2, 0, 0], [1, 1, 0], [0, 2, 2]], ("good", "a", "b"))]
     (row,) = rows_of(recognised(store, cells, found))
@@ -131,9 +131,9 @@ def several(store, accuracies, runs=2):
     return recognised(store, cells, [result([[n, 100 - n], [0, 1]], accuracy=n / 100) for n in shares])
 
 
-def test_files_have_all_rows_and_terminal_and_latex_the_best_and_the_one_without_pictures(store):
+def test_files_have_all_rows_and_terminal_and_latex_the_best_and_the_one_without_images(store):
     table = several(store, [0.5, 0.5, 0.6, 0.6, 0.9, 0.9, 0.7])
-    names = ["none, N_aug 0 (no synthetic pictures)", "memseg, N_aug 80", "memseg, N_aug 100 (best accuracy)",
+    names = ["none, N_aug 0 (no synthetic images)", "memseg, N_aug 80", "memseg, N_aug 100 (best accuracy)",
              "ant, N_aug 80 (incomplete: 1 of 2 runs)"]  # fmt: skip
     assert re.findall("<summary>(.*)</summary>", to_markdown("x", [table])) == names
     text, latex = printed(table), to_latex("x", [table])
@@ -152,23 +152,23 @@ def test_files_have_all_rows_and_terminal_and_latex_the_best_and_the_one_without
 @pytest.mark.parametrize(
     ("accuracies", "chosen"),
     [
-        ([0.9, 0.9, 0.6, 0.6, 0.5, 0.5], ["none, N_aug 0 (best accuracy; no synthetic pictures)"]),
+        ([0.9, 0.9, 0.6, 0.6, 0.5, 0.5], ["none, N_aug 0 (best accuracy; no synthetic images)"]),
         (
-            [0.9, 0.9, 0.6, 0.6, 0.9, 0.9],  # equally good: one with pictures tells more than one table
-            ["none, N_aug 0 (best accuracy; no synthetic pictures)", "memseg, N_aug 100 (best accuracy)"],
+            [0.9, 0.9, 0.6, 0.6, 0.9, 0.9],  # a tie: the row with synthetic images is the other one to print
+            ["none, N_aug 0 (best accuracy; no synthetic images)", "memseg, N_aug 100 (best accuracy)"],
         ),
         (
             [0.5, 0.5, 0.9],  # nothing is best where one row is complete
-            ["none, N_aug 0 (no synthetic pictures)"],
+            ["none, N_aug 0 (no synthetic images)"],
         ),
-        ([0.5], ["none, N_aug 0 (no synthetic pictures; incomplete: 1 of 2 runs)"]),
+        ([0.5], ["none, N_aug 0 (no synthetic images; incomplete: 1 of 2 runs)"]),
     ],
 )
 def test_which_are_chosen(store, accuracies, chosen):
     assert [one.name for one in several(store, accuracies).confusions.chosen] == chosen
 
 
-def test_without_a_row_of_no_pictures_the_best_is_alone(store):
+def test_without_a_row_of_no_images_the_best_is_alone(store):
     table = recognised(store, [cell("memseg"), cell("ant")], [result(identity(2)), result(identity(2), accuracy=0.9)])
     assert [one.name for one in table.confusions.chosen] == ["ant, N_aug 100 (best accuracy)"]
 
@@ -180,7 +180,7 @@ def test_rows_without_records_have_none(store):
     assert rows_of(table)[1]["confusion"] is rows_of(table)[1]["confusion_std"] is None
 
 
-def test_nothing_is_said_in_detection_and_without_records(store):
+def test_nothing_is_printed_in_detection_and_without_records(store):
     one = cell()
     (empty,) = tables_of(store, [one], task="recognition")
     write(store, one)

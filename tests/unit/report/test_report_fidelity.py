@@ -1,4 +1,4 @@
-"""Reports: fidelity of the pictures beside what they did for the classifier, from records written by hand."""
+"""Reports: fidelity of the synthetic images next to their effect on the classifier, from records written by hand."""
 
 # ruff: noqa: RUF001 - the dash is what is printed
 
@@ -81,7 +81,7 @@ def test_a_row_pools_the_pools_of_an_augmenter(store):
     measure(store, "b", kid=0.0121, fid=14.34, diversity=5.0, memorisation=0.7, seconds=1.5)
     (table,) = tables_of(store, [takes(one, ("memseg", "ab"[one.seed])) for one in cells])  # both N_aug: one pool each
     assert [column.title for column in table.fidelity.columns] == [
-        "augmenter", "pictures", "KID", "95 % interval", "FID", "diversity", "nearest shot", "s per picture", "AP",
+        "augmenter", "images", "KID", "95 % interval", "FID", "diversity", "nearest shot", "s per image", "AP",
         "pools"]  # fmt: skip
     assert rows_of(table) == [
         ["memseg", "100", ".004 (.011)", "-.006, .024", "13.3", "4.50", "0.60", "1.2", ".700", "2"]]  # fmt: skip
@@ -107,7 +107,7 @@ def test_seconds_have_two_significant_digits(value, text):
     assert seconds_text(value) == text
 
 
-def test_what_could_not_be_measured_is_a_dash_and_said_why(store):
+def test_what_could_not_be_measured_is_a_dash_with_a_note(store):
     cells = [cell(seed=seed, shots=5, draw=0) for seed in (0, 1)]
     for one in cells:
         write(store, one)
@@ -136,7 +136,7 @@ def test_missing_records_are_marked(store):
     assert rows_of(table) == [
         ["memseg", "100", ".100 (–)", ".090, .120", "–", "4.00", "–", "0.50", ".600", "1/2 *"],
         ["ant", "–", "–", "–", "–", "–", "–", "–", ".600 *", "0/2 *"]]  # fmt: skip
-    assert table.fidelity.notes[:2] == ["* incomplete: 1 of 4 pools are measured", "* at AP: cells are missing"]
+    assert table.fidelity.notes[:2] == ["* incomplete: 1 of 4 pools have a record", "* at AP: cells are missing"]
     row = json.loads(to_json("x", [table]))["tables"][0]["fidelity"]["rows"][1]
     assert row["incomplete"] and row["metrics"]["kid"] == {"mean": None, "std": None, "n": 0} and row["pictures"] == []
 
@@ -163,17 +163,17 @@ def test_rows_of_different_extractors_or_counts_say_so(store):
     measure(store, "b", "ant", extractor="resnet18.a1_in1k", made=80, diversity_of_real=9.0)
     (table,) = tables_of(store, [takes(cells[0], ("memseg", "a")), takes(cells[1], ("ant", "b"))])
     assert table.fidelity.label == (
-        "rows must not be compared: extractors (inception_v3, resnet18.a1_in1k) and numbers of made pictures (80, 100) "
-        "differ"
+        "rows must not be compared: extractors (inception_v3, resnet18.a1_in1k) and numbers of synthetic images (80, "
+        "100) differ"
     )
     assert [row[:3] for row in rows_of(table)] == [["memseg", "inception_v3", "100"], ["ant", "resnet18.a1_in1k", "80"]]
-    assert table.fidelity.captions[0].startswith("The first 80 to 100 pictures of each pool")
+    assert table.fidelity.captions[0].startswith("The first 80 to 100 images of each pool")
     assert any("of the real ones 5.00 (inception_v3), 9.00 (resnet18.a1_in1k)" in note for note in table.fidelity.notes)
     for words in everywhere([table]):
         assert "rows must not be compared" in words
     measure(store, "b", "ant", real=59)  # an incomplete row of folds, say
     (table,) = tables_of(store, [takes(cells[0], ("memseg", "a")), takes(cells[1], ("ant", "b"))])
-    assert table.fidelity.label == "rows must not be compared: numbers of real pictures (59, 60) differ"
+    assert table.fidelity.label == "rows must not be compared: numbers of real images (59, 60) differ"
 
 
 def test_extractors_are_never_averaged(store):
@@ -189,12 +189,12 @@ def test_extractors_are_never_averaged(store):
 
 def test_captions_say_by_what_and_against_what(store):
     table = one_pool(store, real=54)
-    assert table.fidelity.label == "" and table.fidelity.title == f"{table.title}: fidelity of the pictures"
+    assert table.fidelity.label == "" and table.fidelity.title == f"{table.title}: fidelity of the synthetic images"
     assert table.fidelity.captions == [
-        "The first 100 pictures of each pool against the 54 defective pictures of the test split, which no augmenter "
-        "and no choice sees, by features of inception_v3.",
+        "The first 100 images of each pool against the 54 defect images of the test split, which neither augmenters "
+        "nor searches use, by features of inception_v3.",
         "One pool each: no standard deviation.",
-        "Numbers of other extractors or of other counts of pictures must not be compared with these.",
+        "Numbers of other extractors or of other image counts must not be compared with these.",
     ]
 
 
@@ -221,7 +221,9 @@ def test_parts_of_a_mixture_go_by_their_own_names(store):
     measure(store, "b", "ddpm")
     (table,) = tables_of(store, [takes(cells[0], ("memseg", "a")), takes(cells[1], ("memseg", "a"), ("ddpm", "b"))])
     assert [(row[0], *row[-2:]) for row in rows_of(table)] == [("memseg", ".600", "1"), ("ddpm", "–", "1")]
-    assert table.fidelity.notes[-1].endswith("a dash for parts of a mixture, which are not trained with alone.")
+    assert table.fidelity.notes[-1].endswith(
+        "a dash for parts of a mixture, with which no classifier is trained alone."
+    )
 
 
 def test_a_part_with_other_settings_is_not_averaged_with_its_namesake(store):
@@ -236,7 +238,7 @@ def test_a_part_with_other_settings_is_not_averaged_with_its_namesake(store):
     assert [row[2] for row in rows] == [".800 (–)", ".200 (–)"]
     assert rows[0][0] == "memseg" and rows[0][-2:] == [".600", "1/3 *"]  # what is not known is counted here
     assert rows[1][0].startswith("memseg #") and rows[1][-2:] == ["–", "1"]
-    assert any(note.startswith("#: the start of a digest") for note in table.fidelity.notes)
+    assert any(note.startswith("#: start of the digest") for note in table.fidelity.notes)
 
 
 def test_an_augmenter_that_is_not_measured_does_not_go_by_a_part_of_its_name(store):
@@ -304,7 +306,7 @@ def test_text_of_records_cannot_break_a_table(store):
     markdown, latex = to_markdown("x", [table]), to_latex("x", [table])
     assert r"| a\_b | x\|y\_z\&\* | 100 |" in markdown and r"a\_b & x\textbar{}y\_z\&* & 100 &" in latex
     assert r"95 \% interval" in latex and r"\begin{tabular}{llrrrrrrrrr}" in latex
-    assert "### Fidelity of the pictures" in markdown
+    assert "### Fidelity of the synthetic images" in markdown
 
 
 @pytest.mark.parametrize("extractor", ["inception_v3", "a_rather_long_name_too.tv_in1k"])
@@ -318,9 +320,9 @@ def test_names_are_folded_so_that_numbers_are_not(store, extractor):
     keys = {"a_rather_long_name_for_it": "abc", "ant": "d"}
     expected = [takes(one, *((one.augmenter.alias, key) for key in keys[one.augmenter.alias])) for one in cells]
     text = printed(tables_of(store, expected))
-    below = text[text.index("Fidelity of the pictures") :]
+    below = text[text.index("Fidelity of the synthetic images") :]
     assert max(map(len, text.splitlines())) <= 100 and "…" not in text
-    for entry in (".000 (.141)", "-.010, .020", ".090, .120", "123.4", "4.00", "0.50", ".600 *", "2/3 *", "pictures"):
+    for entry in (".000 (.141)", "-.010, .020", ".090, .120", "123.4", "4.00", "0.50", ".600 *", "2/3 *", "images"):
         assert entry in below
 
 
@@ -369,7 +371,7 @@ def test_a_store_from_before_there_was_fidelity(store):
 
 
 @pytest.mark.parametrize(
-    ("damage", "said"),
+    ("damage", "message"),
     [
         (lambda record: "", "is damaged"),
         (lambda record: json.dumps(record)[:-5], "is damaged"),
@@ -380,14 +382,14 @@ def test_a_store_from_before_there_was_fidelity(store):
         (lambda record: json.dumps({**record, "result": record["result"] | {"kid_interval": [1]}}), "(ValueError"),
     ],
 )
-def test_a_damaged_record_is_named_in_one_line(store, damage, said):
+def test_a_damaged_record_is_named_in_one_line(store, damage, message):
     one = cell()
     write(store, one)
     record = measure(store, "a")
     path_of(store, "fidelity", "a").write_text(damage(record))
     with pytest.raises(UserError, match=r"fidelity.a\.json'") as caught:
         tables_of(store, [takes(one, ("memseg", "a"))])
-    assert said in str(caught.value) and "\n" not in str(caught.value)
+    assert message in str(caught.value) and "\n" not in str(caught.value)
 
 
 def test_records_of_other_grids_are_not_read(store):

@@ -1,4 +1,4 @@
-"""Published results: what follows from its scores passes, and what does not is refused by name."""
+"""Published results: records that follow from their scores pass, others are refused by name."""
 
 import io
 import json
@@ -31,7 +31,7 @@ def neu(tmp_path):
 
 @pytest.fixture
 def tiles(tmp_path):
-    """Detection, with held-out pictures and fidelity."""
+    """Detection, with held-out images and fidelity."""
     skipped = shutil.ignore_patterns("fingerprints", "leases")
     return shutil.copytree(RESULTS / "magnetic_tile_diag", tmp_path / "tiles", ignore=skipped)
 
@@ -138,14 +138,14 @@ def test_every_number_of_recognition_is_recomputed(neu, field, change):
         ("gives the key", lambda record: record["spec"]["protocol"].update(epochs=41)),
         ("gives the key", lambda record: record["spec"]["data"].update(fingerprint="0" * 64)),
         ("gives the key", lambda record: record["spec"]["augmenter"]["key_settings"].update(steps=50)),
-        ("its spec is not that of one of the cells", lambda record: record["spec"].pop("seed")),
+        ("its spec is not valid for cells", lambda record: record["spec"].pop("seed")),
         ("unknown key 'epoch'", lambda record: record["spec"]["protocol"].update(epoch=3)),
         ("says that it is 'other'", lambda record: record.update(key="other")),
         ("'provenance.device' is missing", lambda record: record["provenance"].pop("device")),
         ("'provenance.seconds.total'", lambda record: record["provenance"]["seconds"].update(total=-1.0)),
         ("its parts add up to", lambda record: record["provenance"]["seconds"].update(total=1.0)),
         ("not JSON compliant", lambda record: record["spec"]["augmenter"]["settings"].update(steps=float("nan"))),
-        ("settings are no mapping", lambda record: record["spec"]["augmenter"].update(settings=True)),
+        ("settings are not a mapping", lambda record: record["spec"]["augmenter"].update(settings=True)),
         ("'schema'", lambda record: record.update(schema=2)),
         ("unknown key 'note'", lambda record: record.update(note="better")),
         ("embedded does not name 'augmenter diag'", lambda record: record["provenance"].update(embedded=[])),
@@ -178,7 +178,7 @@ def test_scores_are_there_and_belong_to_a_record(tiles):
     path.rename(path.with_name("other.parquet"))
     assert check_results(tiles).refused == [
         f"cell '{path.stem}': its scores are missing",
-        "scores 'other': no record has them",
+        "scores 'other': they belong to no record",
     ]
 
 
@@ -199,8 +199,8 @@ def test_better_logits_do_not_fit_the_record(tiles):
         ("have the column 'extra'", lambda table: table.assign(extra=1)),
         ("lack label", lambda table: table.drop(columns="label")),
         ("not finite", lambda table: table.assign(logit=table["logit"].where(table.index > 0, float("inf")))),
-        ("judge '", lambda table: pd.concat([table, table.head(1)])),
-        ("no good or no defective", lambda table: table[(table["label"] == "good") | (table["part"] == "heldout")]),
+        ("contain '", lambda table: pd.concat([table, table.head(1)])),
+        ("no normal or no defect", lambda table: table[(table["label"] == "good") | (table["part"] == "heldout")]),
         ("held-out scores", lambda table: table[table["part"] == "test"]),
         ("the part 'train'", lambda table: table.assign(part=table["part"].where(table.index > 0, "train"))),
         ("logits none", lambda table: table.drop(columns="logit")),
@@ -218,20 +218,20 @@ def test_damaged_scores_are_named(tiles):
 
 
 @pytest.mark.parametrize("column", ["id", "group"])
-def test_cells_of_one_data_spec_are_judged_on_the_same_pictures(tiles, column):
+def test_cells_of_one_data_spec_are_evaluated_on_the_same_images(tiles, column):
     def other(table):
         table.loc[3, column] = "elsewhere"
         return table
 
     key = edit_scores(first(tiles, "scores"), other)
     line = only(check_results(tiles))
-    assert key in line and "pictures are not those of" in line and "differ in id, label or group" in line
+    assert key in line and "images are not those of" in line and "differ in id, label or group" in line
 
 
 # -- grids, fidelity, searches
 
 
-def test_missing_cells_are_said(neu):
+def test_missing_cells_are_noted(neu):
     path = first(neu, "cells")
     path.unlink()
     (neu / "scores" / f"{path.stem}.parquet").unlink()
@@ -310,7 +310,7 @@ def test_a_grid_cannot_take_the_fidelity_of_another_augmenter(neu):
         own["fidelity"] = other["fidelity"]
 
     edit(first(neu, "grids"), borrow)
-    assert "did not take from the pool of" in only(check_results(neu))
+    assert "did not use the pool of" in only(check_results(neu))
 
 
 @pytest.mark.parametrize(
@@ -333,7 +333,7 @@ def test_fidelity_and_searches_are_held_to_what_is_known(neu, kind, what, change
     assert any(key in line and what in line for line in refused), refused
 
 
-def test_reports_of_other_numbers_are_said(neu):
+def test_reports_of_other_numbers_are_noted(neu):
     path = neu / "reports" / "neu_small" / "report.md"
     path.write_text(path.read_text().replace(".928", ".998"))
     verdict = check_results(neu)
@@ -348,7 +348,7 @@ def test_reports_of_other_numbers_are_said(neu):
     [
         ("pools/x/images/00000.png", "'pools/' (1 files) is not published"),
         ("fingerprints/neu.json", "'fingerprints/' (1 files) is not published"),
-        ("cells/sample.png", "is a picture"),
+        ("cells/sample.png", "is an image"),
         ("scores/model.safetensors", "is weights"),
         ("cells/x.pkl", "is a pickle"),
         ("notes.txt", "is no part of a published store"),
@@ -381,7 +381,7 @@ def test_large_files_links_and_a_missing_readme_are_refused(neu):
     assert "'README.md' is missing" in text and "'notes.txt' is a link" in text and "20,000,000 are the most" in text
 
 
-def test_how_it_was_made_is_said(tiles):
+def test_provenance_is_noted(tiles):
     paths = sorted((tiles / "cells").iterdir())
     edit(paths[0], lambda record: record["provenance"].update(git_sha=None))
     edit(paths[1], lambda record: record["provenance"].update(git_sha="a" * 40 + "-dirty"))
@@ -391,7 +391,7 @@ def test_how_it_was_made_is_said(tiles):
     assert "1 cell made at an unknown commit" in text
     assert "1 cell made at a commit with changes" in text
     assert "more than one device" in text and "other (1 cells)" in text
-    assert "paths of a machine: '/home/me/masks'" in text
+    assert "absolute paths: '/home/me/masks'" in text
     assert "mechanics, not evidence (augmenter diag, backbone micro_resnet)" in text
 
 

@@ -109,7 +109,7 @@ def test_labels_do_not_cover_one_another():
     assert len(set(places)) == 4
 
 
-def test_a_legend_stands_where_series_must_be_told_apart_and_makes_room_for_itself():
+def test_several_named_series_get_a_legend_with_its_own_space():
     one = drawn([Series("alone", [0, 1], [0, 1])])
     many = drawn([Series(f"a series with a long name {i}", [0, 1], [0, i]) for i in range(9)])
     assert "alone" not in words(one)
@@ -130,7 +130,7 @@ def test_what_cannot_be_drawn_is_refused():
         drawn([Series("a", [0, 1], [0])])
     with pytest.raises(ValueError, match="no finite value"):
         drawn([Series("a", [0, -1], [0, 1])], x=Axis("seconds", log=True))
-    with pytest.raises(ValueError, match="or before"):
+    with pytest.raises(ValueError, match="not above its beginning"):
         drawn([Series("a", [0, 1], [0, 1])], y=Axis("y", low=1, high=1))
 
 

@@ -1,4 +1,4 @@
-"""These tests are of scripts in bench/, or play machines with them."""
+"""Put bench/ on the path: these tests check its scripts or use them to simulate machines."""
 
 import sys
 

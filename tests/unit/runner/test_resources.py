@@ -1,4 +1,4 @@
-"""How a run is spread over a cluster: what is reserved, by whom, and that nothing waits for what it does not use."""
+"""Resource allotment: what each stage reserves, and that nothing waits for resources it does not use."""
 
 import pytest
 import yaml
@@ -17,11 +17,11 @@ CPU_16, GPU_1, GPU_2 = Node(16), Node(16, 1), Node(16, 2)
 
 
 def lanes_of(lanes):
-    """Reserved GPUs and workers by kind."""
+    """Return reserved GPUs and workers by kind of augmenter."""
     return {kind: (lane.share.gpu, lane.share.workers) for lane in lanes for kind in lane.kinds}
 
 
-# -- what a grid may say
+# -- settings of a grid
 
 
 @pytest.mark.parametrize(
@@ -35,7 +35,7 @@ def test_memory_is_bytes_or_has_a_unit(text, found):
 
 
 @pytest.mark.parametrize(
-    ("stage", "word"),
+    ("stage", "message"),
     [
         ({"memory": "8 potatoes"}, "memory"),
         ({"memory": 0}, "memory"),
@@ -50,8 +50,8 @@ def test_memory_is_bytes_or_has_a_unit(text, found):
     ],
 )
 @pytest.mark.parametrize("name", ["adapt", "train"])
-def test_resources_are_checked(stage, word, name):
-    with pytest.raises(UserError, match=word):
+def test_resources_are_checked(stage, message, name):
+    with pytest.raises(UserError, match=message):
         tiny_grid(resources={name: stage})
 
 
@@ -72,7 +72,7 @@ def test_resources_never_enter_keys_nor_names(tmp_path):
     assert load_grid(path, ["resources.adapt.memory=8GB", "resources.train.gpu=0.5"]).name == "tiny"
 
 
-# -- what is reserved
+# -- reservations
 
 
 def test_a_laptop_reserves_cpus_for_trainings_alone():
@@ -87,7 +87,7 @@ def test_a_laptop_reserves_cpus_for_trainings_alone():
 def test_trainings_fit_the_cluster():
     many = {"seeds": list(range(200))}
     assert allot(tiny_plan(**many), [CPU_16]).train.workers == 16
-    assert allot(tiny_plan(**many), [GPU_2]).train == Share(1, 0.25, 0, 8)  # MemSeg takes nothing of the GPUs
+    assert allot(tiny_plan(**many), [GPU_2]).train == Share(1, 0.25, 0, 8)  # MemSeg reserves no GPU
     assert allot(tiny_plan(**many, resources={"train": {"workers": 3}}), [CPU_16]).train.workers == 3
     assert allot(tiny_plan(seeds=[0, 1], augmenters=["none"], shots=[5]), [CPU_16]).train.workers == 2
     with pytest.raises(UserError, match="no training fits"):
@@ -99,13 +99,13 @@ def test_trainings_fit_the_cluster():
 @pytest.mark.parametrize(
     ("train", "nodes", "slots"),
     [
-        ({"gpu": 0.6}, [GPU_2], 2),  # a share lies on one GPU: 2 / 0.6 is 3, and the third would wait for ever
+        ({"gpu": 0.6}, [GPU_2], 2),  # a share must fit on one GPU: 2 / 0.6 is 3, and the third would wait forever
         ({"gpu": 0.3}, [GPU_2], 6),
         ({"gpu": 1}, [GPU_1, GPU_1], 2),
         ({"gpu": 2}, [GPU_2, GPU_1], 1),
         ({"gpu": 0.25, "memory": "30GB"}, [Node(16, 1, memory=64e9)], 2),
         ({"gpu": 0, "cpu": 10}, [CPU_16, CPU_16, Node(8)], 2),
-        ({"gpu": 0, "cpu": 0}, [Node(0)], 40),  # whatever is asked for: nothing is reserved
+        ({"gpu": 0, "cpu": 0}, [Node(0)], 40),  # no limit: nothing is reserved
     ],
 )
 def test_trainings_are_counted_machine_by_machine(train, nodes, slots):
@@ -114,10 +114,10 @@ def test_trainings_are_counted_machine_by_machine(train, nodes, slots):
 
 
 def test_an_augmenter_without_gpu_reserves_none_where_others_do():
-    """Head and two machines of CPUs, one of GPUs: MemSeg on the former, DDPM on the latter."""
+    """A head and a machine with CPUs, one with GPUs: MemSeg runs on the former, DDPM on the latter."""
     found = allot(tiny_plan(**BOTH, seeds=list(range(40))), [Node(4), CPU_16, GPU_2])
     assert lanes_of(found.generate) == {True: (0.5, 2), False: (0, 18)}
-    assert lanes_of(found.adapt) == {True: (0.5, 2)}  # MemSeg learns nothing
+    assert lanes_of(found.adapt) == {True: (0.5, 2)}  # MemSeg has no adapter
     assert found.train == Share(1, 0.25, 0, 4)  # beside two generators
     assert found.measure.gpu == 0.5
 
@@ -125,11 +125,11 @@ def test_an_augmenter_without_gpu_reserves_none_where_others_do():
 def test_generators_with_cpus_of_their_own_leave_gpu_machines_alone():
     plan = tiny_plan(**BOTH, seeds=list(range(40)), resources={"generate": {"cpu": 4, "gpu": 0.25, "workers": 2}})
     found = allot(plan, [GPU_1, Node(8)])
-    assert found.train.workers == 2  # beside two generators on the GPU; those of MemSeg lie on the other machine
+    assert found.train.workers == 2  # beside two generators on the GPU; those of MemSeg are on the other machine
     assert lanes_of(found.generate) == {True: (0.25, 2), False: (0, 2)}
 
 
-def test_what_would_wait_for_ever_is_refused():
+def test_a_worker_that_would_wait_forever_is_refused():
     for stage, settings, nodes in (
         ("generate", {"gpu": 1}, [CPU_16]),
         ("generate", {"memory": "100GB"}, [Node(16, 1, memory=64e9)]),
@@ -147,9 +147,9 @@ A100, T4, L4 = Node(16, 4, kind="A100"), Node(16, 4, kind="T4"), Node(16, 2, kin
 @pytest.mark.parametrize(
     ("train", "nodes", "kind", "slots"),
     [
-        ({}, [A100, A100], "", 32),  # one kind: nothing to decide
+        ({}, [A100, A100], "", 32),  # one kind only
         ({}, [T4, A100, T4, L4], "T4", 32),  # the kind with most GPUs, whatever the order
-        ({}, [Node(16, 8), A100], "A100", 16),  # Ray tells the kind of some alone: those can be asked for
+        ({}, [Node(16, 8), A100], "A100", 16),  # Ray knows the kind of some nodes only: those can be requested
         ({"accelerator": "A100"}, [T4, A100, T4], "A100", 16),
         ({"accelerator": "any"}, [T4, A100, T4], "", 48),
         ({"gpu": 0, "cpu": 4}, [T4, A100], "", 8),
@@ -174,12 +174,12 @@ def test_a_kind_of_gpu_that_is_not_there_is_refused():
     assert {lane.share.kind for lane in found.generate if False in lane.kinds} == {""}  # MemSeg uses none
 
 
-def test_what_ray_says_of_a_machine():
+def test_node_from_rays_resources():
     assert Node.of({"CPU": 8.0, "GPU": 2.0, "accelerator_type:T4": 1.0, "node:10.0.0.1": 1.0}) == Node(8, 2, kind="T4")
     assert Node.of({"memory": 5.0}) == Node(0, 0, 5.0)
 
 
-def test_as_ray_takes_it():
+def test_bundle_and_options_of_a_share():
     of_kind = Share(1, 0.5, 0, 3, "T4")
     assert of_kind.bundle == {"CPU": 1, "GPU": 0.5, "accelerator_type:T4": 0.001}
     assert of_kind.options["resources"] == {"accelerator_type:T4": 0.001}
@@ -189,19 +189,19 @@ def test_as_ray_takes_it():
     assert Share(0, 0, 0, 1).bundle == {} and Share(0, 0, 0, 1).options["memory"] is None
 
 
-# -- who does what
+# -- lanes
 
 
 def test_a_lane_serves_its_kind_alone(store):
     plan = tiny_plan(**BOTH)
     gpu, plain = sorted(allot(plan, [GPU_2]).generate, key=lambda lane: lane.kinds != {True})
     with Leases(store.files) as leases:
-        board = Scheduler(plan, subtract(plan, store), store, leases)
-        assert {pool.augmenter.name for pool, _ in board.next_chunks(plain.serves)} == {"memseg"}
-        assert board.next_chunks(gpu.serves) == []  # its adapter is not learned yet
-        assert board.chunks_left_of(gpu.serves) and board.chunks_left_of(plain.serves)
-        assert [a.augmenter.name for a in board.next_adapters(1, gpu.serves)] == ["ddpm"]
-        assert board.next_adapters(1, plain.serves) == []
+        scheduler = Scheduler(plan, subtract(plan, store), store, leases)
+        assert {pool.augmenter.name for pool, _ in scheduler.next_chunks(plain.serves)} == {"memseg"}
+        assert scheduler.next_chunks(gpu.serves) == []  # its adapter is not learned yet
+        assert scheduler.chunks_left_of(gpu.serves) and scheduler.chunks_left_of(plain.serves)
+        assert [a.augmenter.name for a in scheduler.next_adapters(1, gpu.serves)] == ["ddpm"]
+        assert scheduler.next_adapters(1, plain.serves) == []
         (pool,) = [pool for pool in plan.pools.values() if pool.augmenter.name == "memseg"]
-        board.chunk_done(pool.key, 0)
-        assert not board.chunks_left_of(plain.serves) and board.chunks_left_of(gpu.serves)
+        scheduler.chunk_done(pool.key, 0)
+        assert not scheduler.chunks_left_of(plain.serves) and scheduler.chunks_left_of(gpu.serves)

@@ -1,4 +1,4 @@
-"""What a run on Ray shows elsewhere: experiment trackers, and the names by which Ray knows its workers."""
+"""Experiment trackers of a run on Ray, and the names of its Ray workers."""
 
 import json
 import struct
@@ -32,7 +32,7 @@ def _talker():
 
 @pytest.fixture(scope="module")
 def tracked(tmp_path_factory):
-    """A store where one training was done before and the others were tracked; and the folder of TensorBoard's files."""
+    """A store where one training was done before and the others were tracked, and the folder of TensorBoard's files."""
     store, folder = Store(tmp_path_factory.mktemp("store")), tmp_path_factory.mktemp("tensorboard")
     first = {**GRID, "augmenters": ["none"], "protocols": GRID["protocols"][:1]}
     assert run(tiny_grid(**first), store, executor="inline").trained == 1
@@ -47,7 +47,7 @@ def cells(augmenter, protocol, plan=None):
 
 
 def summaries_of(folder):
-    """The summaries in TensorBoard's files of a folder, in order."""
+    """Yield the summaries in the TensorBoard files of a folder, in order."""
     from tensorboardX.proto.event_pb2 import Event
 
     for file in sorted(Path(folder).iterdir()):
@@ -73,9 +73,9 @@ def test_tensorboard_has_a_run_for_each_training_of_this_run(tracked):
     for name, value in expected.items():
         assert found[f"ray/tune/{name}"] == pytest.approx(value, rel=1e-6), name
     hparams = " ".join(value.metadata.plugin_data.content.decode(errors="replace") for value in values)
-    for word in (cell.key, "surfaces", "talker", "tiny", "n_aug"):
-        assert word in hparams
-    for augmenter in ("none", "talker"):  # failed: there is nothing to say of it
+    for text in (cell.key, "surfaces", "talker", "tiny", "n_aug"):
+        assert text in hparams
+    for augmenter in ("none", "talker"):  # failed: no values are reported
         failed = summaries_of(folder / cells(augmenter, "diverges").key)
         assert not [value for summary in failed for value in summary.value]
 
@@ -88,8 +88,8 @@ def test_ray_workers_write_logs(tracked):
     assert "=== augbench.core.errors.UserError: training diverged" in failed and "Traceback" in failed
 
 
-def test_workers_are_called_after_what_they_are_at(tracked):
-    """What `ps` shows, which is what the plug-in printed of itself."""
+def test_workers_are_named_after_their_current_unit(tracked):
+    """The title that `ps` shows, which the plug-in printed of its own process."""
     store, _ = tracked
     (pool,) = tiny_plan(**GRID).pools.values()
     adapting = store.files.read(store.log_name(pool.adapter.key)).decode()
@@ -102,8 +102,8 @@ def test_workers_are_called_after_what_they_are_at(tracked):
 # -- without it
 
 
-class Heard:
-    """Stands in for a callback of Ray Tune."""
+class FakeLogger:
+    """Stands in for a logger callback of Ray Tune."""
 
     def __init__(self, broken_at=""):
         self.broken_at, self.calls = broken_at, []
@@ -130,22 +130,22 @@ class Heard:
 
 
 @pytest.fixture
-def heard(monkeypatch):
-    """Makes a `Tracking` of stand-ins; returns it, and the lines it says."""
+def make_tracking(monkeypatch):
+    """Return a function that makes a `Tracking` with fake loggers and a list of the lines it reports."""
     from augbench.runner import tune_tracking
 
-    def make(plan, **stand_ins):
+    def make(plan, **loggers):
         lines = []
-        monkeypatch.setattr(tune_tracking, "_logger", lambda tracker, grid: stand_ins[tracker.tool])
-        return tune_tracking.Tracking([Tracker(tool) for tool in stand_ins], plan, lines.append), lines
+        monkeypatch.setattr(tune_tracking, "_logger", lambda tracker, grid: loggers[tracker.tool])
+        return tune_tracking.Tracking([Tracker(tool) for tool in loggers], plan, lines.append), lines
 
     return make
 
 
-def test_a_run_is_what_the_cell_is(heard):
-    plan, tool = tiny_plan(**GRID), Heard()
+def test_a_run_has_the_parameters_of_its_cell(make_tracking):
+    plan, tool = tiny_plan(**GRID), FakeLogger()
     cell = cells("talker", "tiny", plan)
-    tracking, lines = heard(plan, mlflow=tool)
+    tracking, lines = make_tracking(plan, mlflow=tool)
     tracking.started("first", cell.key)
     tracking.ended("first", json.dumps({"ap": 0.5}))
     tracking.started("second", cell.key)
@@ -160,16 +160,16 @@ def test_a_run_is_what_the_cell_is(heard):
         ("result", cell.key, {"ap": 0.5, "training_iteration": 1}),
         ("end", cell.key, False),
         ("start", cell.key, params),
-        ("end", cell.key, True),  # broken off
+        ("end", cell.key, True),  # interrupted
         ("over",),
     ]
     assert not lines
 
 
 @pytest.mark.parametrize("broken_at", ["start", "result", "end", "over"])
-def test_a_tracker_that_fails_costs_no_training(heard, broken_at):
-    plan, broken, sound = tiny_plan(**GRID), Heard(broken_at), Heard()
-    tracking, lines = heard(plan, mlflow=broken, wandb=sound)
+def test_a_tracker_that_fails_costs_no_training(make_tracking, broken_at):
+    plan, broken, sound = tiny_plan(**GRID), FakeLogger(broken_at), FakeLogger()
+    tracking, lines = make_tracking(plan, mlflow=broken, wandb=sound)
     for number, cell in enumerate(plan.cells[:2]):
         tracking.started(str(number), cell.key)
         tracking.ended(str(number), "{}")
@@ -178,12 +178,12 @@ def test_a_tracker_that_fails_costs_no_training(heard, broken_at):
     assert [call[0] for call in sound.calls] == ["setup", *["start", "result", "end"] * 2, "over"]
 
 
-def test_a_tracker_that_cannot_begin_stops_the_run_in_a_line(heard):
+def test_a_tracker_that_cannot_be_set_up_ends_the_run_with_one_line(make_tracking):
     with pytest.raises(UserError, match=r"^--track wandb: ConnectionError: no route: run `wandb login`, set"):
-        heard(tiny_plan(**GRID), wandb=Heard("setup"))
+        make_tracking(tiny_plan(**GRID), wandb=FakeLogger("setup"))
 
 
-def test_a_folder_that_cannot_be_is_known_at_once(tmp_path):
+def test_an_unusable_folder_is_found_at_once(tmp_path):
     from augbench.runner.tune_tracking import Tracking
 
     (tmp_path / "file").write_text("")
@@ -210,8 +210,8 @@ def test_mlflow_really(tmp_path):
 @pytest.mark.parametrize(
     ("texts", "message"),
     [
-        (["tensorbord"], "--track 'tensorbord' is none that is known (did you mean 'tensorboard'?)"),
-        (["mlflow="], "--track 'mlflow=' says no place: leave the = out, or say one"),
+        (["tensorbord"], "--track 'tensorbord' is not known (did you mean 'tensorboard'?)"),
+        (["mlflow="], "--track 'mlflow=' has no destination: leave the = out, or give one"),
         (["tensorboard=a", "tensorboard=b"], "--track tensorboard is given twice: give it once"),
     ],
 )
@@ -230,7 +230,7 @@ def test_a_missing_library_is_one_line(monkeypatch, tool):
     assert str(caught.value) == f"--track {tool} needs the package {package}: pip install 'augbench[{tool}]'"
 
 
-def test_places_may_hold_an_equals_sign():
+def test_destinations_may_contain_an_equals_sign():
     monitored = trackers_of(["tensorboard=/tmp/a=b"], "ray")
     assert monitored == (Tracker("tensorboard", "/tmp/a=b"),)
 

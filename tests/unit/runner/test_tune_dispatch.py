@@ -1,4 +1,4 @@
-"""Which slot is at which cell: what the driver says to Ray Tune, without Ray and on a few workers."""
+"""Assignment of cells to Tune trials, without Ray and on a few workers."""
 
 import asyncio
 import json
@@ -21,8 +21,8 @@ MANY = {"augmenters": ["none"], "shots": [5], "seeds": list(range(12))}
 DONE = {"headline": json.dumps({"ap": 0.5}), "numbers": json.dumps({"ap": 0.5})}
 
 
-class Told(list):
-    """Stands in for the handout actor, and for trackers: a list of what they were told."""
+class Calls(list):
+    """Stands in for the mailbox actor and for trackers: a list of the calls."""
 
     def __init__(self):
         super().__init__()
@@ -35,15 +35,15 @@ class Told(list):
         self.append(("ended", attempt, numbers))
 
 
-class Tune:
-    """Plays Ray Tune: trials are started, have results, and are lost."""
+class FakeTune:
+    """Simulates Ray Tune: trials are started, report results, and are lost."""
 
     def __init__(self, dispatch):
         self.dispatch, self.trials = dispatch, {}
         self.searcher, self.scheduler, self.callback = ReadyCells("run"), CellByCell("run"), Workers("run")
 
     def ask(self, *trial_ids):
-        """New trials; their cells."""
+        """Create trials; return the keys of their cells."""
         with self.dispatch.named("run"):
             for trial_id in trial_ids:
                 config = self.searcher.suggest(trial_id)
@@ -68,24 +68,24 @@ class Tune:
 def played(tmp_path):
     store, plan = Store(tmp_path), tiny_plan(**MANY)
     with Leases(store.files) as leases:
-        board = Scheduler(plan, subtract(plan, store), store, leases)
-        yield board, Tune(Dispatch(board, Told(), Told()))
+        scheduler = Scheduler(plan, subtract(plan, store), store, leases)
+        yield scheduler, FakeTune(Dispatch(scheduler, Calls(), Calls()))
 
 
-def test_nobody_waits_for_workers_that_still_come(played):
-    board, tune = played
+def test_trials_continue_while_workers_are_starting(played):
+    scheduler, tune = played
     keys = tune.ask("a", "b", "c")
     tune.start("a")
     assert tune.result("a") == "CONTINUE"
-    ((trial_id, another),) = tune.dispatch.handout
+    ((trial_id, another),) = tune.dispatch.mailbox
     assert trial_id == "a" and another not in keys
     tune.start("b")
-    assert tune.result("a") == "CONTINUE", "one has still to come"
+    assert tune.result("a") == "CONTINUE", "one is still starting"
     tune.start("c")
-    assert tune.result("a") == tune.result("b") == "STOP", "all are there: Tune gives workers their next trials"
-    assert board.done == board.trained == 4
+    assert tune.result("a") == tune.result("b") == "STOP", "all have started: Tune gives workers their next trials"
+    assert scheduler.done == scheduler.trained == 4
     (key,) = tune.ask("d")
-    assert key not in {*keys, *(key for _, key in tune.dispatch.handout)}
+    assert key not in {*keys, *(key for _, key in tune.dispatch.mailbox)}
 
 
 def test_a_lost_worker_is_replaced_however_short_cells_are(played):
@@ -94,52 +94,54 @@ def test_a_lost_worker_is_replaced_however_short_cells_are(played):
     tune.start("a", "b")
     tune.lose("b")
     tune.ask("c")  # Tune starts a worker for it
-    assert [tune.result("a") for _ in range(3)] == ["CONTINUE"] * 3, "or it would take this one, and kill the other"
+    assert [tune.result("a") for _ in range(3)] == ["CONTINUE"] * 3, (
+        "or it would reuse this worker and kill the new one"
+    )
     tune.start("c")
     assert tune.result("a") == "STOP"
 
 
-def test_where_no_cell_is_ready_a_trial_ends_though_workers_come(played):
-    board, tune = played
+def test_without_a_ready_cell_a_trial_ends_although_workers_are_starting(played):
+    scheduler, tune = played
     tune.ask("a", "b")
     tune.start("a")
     assert [tune.result("a") for _ in range(11)] == ["CONTINUE"] * 10 + ["STOP"]
     tune.start("b")  # by the worker of the other
-    assert tune.result("b") == "STOP" and board.done == 12
+    assert tune.result("b") == "STOP" and scheduler.done == 12
     with tune.dispatch.named("run"):
         assert tune.searcher.suggest("c") == "FINISHED"
 
 
-def test_a_lost_worker_costs_the_cell_it_was_at(played):
-    board, tune = played
+def test_a_lost_worker_loses_only_its_current_cell(played):
+    scheduler, tune = played
     first, _ = tune.ask("a", "b")
     tune.start("a")
     tune.result("a")
-    ((_, second),) = tune.dispatch.handout
+    ((_, second),) = tune.dispatch.mailbox
     tune.lose("a")
-    assert board.done == 1 and board.next_cell()[0].key == second, "the first is done, the second comes anew"
-    assert b"worker of this cell was lost" in board.store.files.read(board.store.log_name(second))
-    assert not board.store.files.exists(board.store.log_name(first))
+    assert scheduler.done == 1 and scheduler.next_cell()[0].key == second, "the first is done, the second queued again"
+    assert b"worker of this cell was lost" in scheduler.store.files.read(scheduler.store.log_name(second))
+    assert not scheduler.store.files.exists(scheduler.store.log_name(first))
 
 
-def test_a_worker_that_could_not_be_set_up_costs_the_cell_of_its_trial(played):
-    board, tune = played
+def test_a_worker_that_could_not_be_set_up_loses_the_cell_of_its_trial(played):
+    scheduler, tune = played
     lost, _ = tune.ask("a", "b")
     tune.lose("a")  # before it started
     tune.start("b")
-    assert tune.result("b") == "STOP", "nobody is coming any more"
-    assert board.next_cell()[0].key == lost
+    assert tune.result("b") == "STOP", "no worker is starting any more"
+    assert scheduler.next_cell()[0].key == lost
     assert [what for what, *_ in tune.dispatch.tracking] == ["started", "ended"]  # of the other
 
 
-def test_trackers_hear_of_each_cell_of_a_trial(played):
+def test_trackers_get_each_cell_of_a_trial(played):
     _, tune = played
     first, _ = tune.ask("a", "b")
     tune.start("a")
     tune.result("a")
     tune.result("a", {"failure": json.dumps(asdict(Failure("broken", by_user=False)))})
     tune.lose("a")
-    (_, second), (_, third) = tune.dispatch.handout
+    (_, second), (_, third) = tune.dispatch.mailbox
     assert tune.dispatch.tracking == [
         ("started", "a-0", first),
         ("ended", "a-0", DONE["numbers"]),
@@ -148,26 +150,26 @@ def test_trackers_hear_of_each_cell_of_a_trial(played):
         ("started", "a-2", third),
         ("ended", "a-2", None),
     ]
-    assert tune.dispatch.board.failures == {second: "broken"}
+    assert tune.dispatch.scheduler.failures == {second: "broken"}
 
 
-def test_a_worker_hears_of_its_own_cell_whoever_comes_first():
-    handout = Mailbox.__ray_metadata__.modified_class()
+def test_a_worker_gets_its_own_cell_in_any_order():
+    mailbox = Mailbox.__ray_metadata__.modified_class()
 
     async def meet():
-        early = asyncio.create_task(handout.take("a"))
+        early = asyncio.create_task(mailbox.take("a"))
         await asyncio.sleep(0)
-        await handout.give("b", "cell of b")
-        await handout.give("a", "cell of a")
-        told = [await early, await handout.take("b")]
-        await handout.give("a", "another")
-        return [*told, await handout.take("a")]
+        await mailbox.give("b", "cell of b")
+        await mailbox.give("a", "cell of a")
+        keys = [await early, await mailbox.take("b")]
+        await mailbox.give("a", "another")
+        return [*keys, await mailbox.take("a")]
 
     assert asyncio.run(meet()) == ["cell of a", "cell of b", "another"]
 
 
-def test_short_cells_are_done_by_all_workers_while_these_come_up(tmp_path, monkeypatch):
-    """Cells as short as nothing, more workers than cores: each comes up and works, and none is killed for that."""
+def test_short_cells_run_on_all_workers_while_these_start(tmp_path, monkeypatch):
+    """Very short cells, more workers than cores: each worker starts and works, and none is killed."""
     grid = tiny_grid(**{**MANY, "seeds": list(range(60))}, resources={"train": {"cpu": 0.25, "workers": 4}})
     monkeypatch.setenv("PYTHONPATH", str(ROOT / "bench"))  # workers need the job, too
     notes = tmp_path / "notes"
@@ -175,4 +177,4 @@ def test_short_cells_are_done_by_all_workers_while_these_come_up(tmp_path, monke
     store = Store(tmp_path / "store")
     assert run(grid, store, job=SleepingJob(0.5, notes)).done == 60
     shares = [len(times) for times in noted(notes).values()]
-    assert len(shares) == 4 and min(shares) >= 5, "all four came up, and stayed"
+    assert len(shares) == 4 and min(shares) >= 5, "all four started, and stayed"

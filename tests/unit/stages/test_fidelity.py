@@ -1,4 +1,4 @@
-"""Fidelity: the measures against others' and by hand, the extractor, and the job that measures pools."""
+"""Fidelity: measures against reference implementations and by hand, the extractor, and the stage."""
 
 import numpy as np
 import pytest
@@ -13,7 +13,7 @@ from augbench.planning import extractor_choice as names
 from augbench.planning.plan import make_plan
 from augbench.planning.remaining import subtract
 from augbench.runner.driver import run
-from augbench.stages import fidelity as job
+from augbench.stages import fidelity as stage
 
 ON = {"extractor": "micro_resnet"}
 
@@ -30,7 +30,7 @@ def slow_kid(real, made):
     return within(real) + within(made) - 2 * sum(across) / len(across)
 
 
-def test_kid_is_that_of_the_definition():
+def test_kid_follows_its_definition():
     draw = np.random.default_rng(0)
     real, made = draw.normal(size=(7, 5)), draw.normal(1, 2, size=(9, 5))
     assert kid(real, made) == pytest.approx(slow_kid(real, made), rel=1e-12)
@@ -77,14 +77,14 @@ def test_fid_agrees_with_scipy():
     assert fid(real.astype(np.float32), made.astype(np.float32)) == pytest.approx(expected, rel=1e-3)
 
 
-def test_fid_is_not_given_where_pictures_are_too_few():
+def test_fid_is_undefined_with_too_few_images():
     draw = np.random.default_rng(4)
     assert fid(draw.normal(size=(12, 12)), draw.normal(size=(50, 12))) is None
     assert fid(draw.normal(size=(50, 12)), draw.normal(size=(12, 12))) is None
 
 
-def test_the_interval_of_kid_covers_what_more_pictures_show():
-    """Of many small samples the interval holds the true value about as often as it says, and it repeats."""
+def test_the_kid_interval_covers_the_value_of_large_samples():
+    """The coverage over many small samples is about the nominal one, and the interval is reproducible."""
     draw = np.random.default_rng(5)
     truth = kid(draw.normal(size=(2000, 4)), draw.normal(0.6, 1, size=(2000, 4)))
     inside = 0
@@ -97,8 +97,8 @@ def test_the_interval_of_kid_covers_what_more_pictures_show():
     assert inside >= 33
 
 
-def test_the_interval_is_not_moved_by_pictures_that_are_drawn_twice():
-    """A bootstrap that compares a picture with its copy would lie far above: within a set all would look alike."""
+def test_the_interval_is_not_biased_by_repeated_draws():
+    """A bootstrap that compares an image with its copy would be biased upwards: images of a set would look alike."""
     draw = np.random.default_rng(6)
     real, same = draw.normal(size=(2, 25, 6))
     low, high = kid_interval(real, same, draw)
@@ -111,7 +111,7 @@ def test_diversity_is_the_mean_distance():
         diversity(np.zeros((1, 3)))
 
 
-def test_memorisation_tells_copies_from_news():
+def test_memorisation_separates_copies_from_new_images():
     draw = np.random.default_rng(7)
     shots, unseen, new = draw.normal(size=(5, 6)), draw.normal(size=(60, 6)), draw.normal(size=(60, 6))
     assert memorisation(np.repeat(shots, 4, 0), shots, unseen) == pytest.approx(0, abs=1e-6)
@@ -122,31 +122,33 @@ def test_memorisation_tells_copies_from_news():
 # The extractor
 
 
-def test_features_are_of_the_picture_alone(one_thread):
+def test_features_depend_on_the_image_alone(one_thread):
     draw = np.random.default_rng(8)
-    pictures = [draw.integers(0, 255, (40 + i, 20, 3), dtype=np.uint8) for i in range(3)]
+    images = [draw.integers(0, 255, (40 + i, 20, 3), dtype=np.uint8) for i in range(3)]
     extractor = Extractor("micro_resnet", "cpu")
-    size = extractor.size(aspect_of(pictures))
+    size = extractor.size(aspect_of(images))
     assert size == (184, 88)  # about 128 x 128 pixels at their aspect, in steps of 8
-    found = extractor(pictures, size)
+    found = extractor(images, size)
     assert found.shape == (3, 160) and found.dtype == np.float32
-    assert np.allclose(extractor(pictures[1:2], size), found[1:2], atol=1e-4)
+    assert np.allclose(extractor(images[1:2], size), found[1:2], atol=1e-4)
 
 
-@pytest.mark.parametrize(("name", "said"), [("resnet5", "unknown to timm"), ("resnet18", "no weights of the feature")])
-def test_an_extractor_that_cannot_be_had_is_named(name, said):
-    with pytest.raises(UserError, match=said):
+@pytest.mark.parametrize(
+    ("name", "problem"), [("resnet5", "unknown to timm"), ("resnet18", "no weights of the feature")]
+)
+def test_an_extractor_that_is_unavailable_is_named(name, problem):
+    with pytest.raises(UserError, match=problem):
         Extractor(name, "cpu")
 
 
-def test_auto_takes_inception_where_it_is(monkeypatch):
+def test_auto_selects_inception_where_it_is_cached(monkeypatch):
     assert names.resolve("auto") == names.EMBEDDED
     assert names.resolve("resnet18") == "resnet18"
     monkeypatch.setattr("huggingface_hub.try_to_load_from_cache", lambda *_: "/somewhere/model.safetensors")
     assert names.resolve("auto") == names.INCEPTION
 
 
-# The job
+# The stage
 
 
 @pytest.fixture(scope="module")
@@ -175,30 +177,30 @@ def test_every_pool_is_measured_at_equal_counts(measured):
     assert subtract(plan, store).nothing
 
 
-def test_real_pictures_are_those_of_the_test_split(measured, monkeypatch):
-    """Training positives would flatter what learned from them; held-out choices would no longer be blind."""
+def test_reference_images_are_those_of_the_test_split(measured, monkeypatch):
+    """Training positives would favour augmenters adapted to them, and held-out images are for thresholds."""
     grid, store = measured
     plan, asked = make_plan(grid, store), []
-    context = job_context(plan, store)
+    context = stage_context(plan, store)
     read = type(context.library.dataset("surfaces")).read_image
     monkeypatch.setattr(
         type(context.library.dataset("surfaces")), "read_image", lambda self, row: asked.append(row) or read(self, row)
     )
     spec = next(spec for spec in plan.fidelity.values() if spec.pool.augmenter.name == "toy")
-    job.measure(context, spec)
+    stage.measure(context, spec)
     split = context.library.split(spec.pool.data)
     test, shots = set(split.test["id"]), set(context.library.shots(spec.pool.data, 5, 0)["id"])
     assert {row["id"] for row in asked if row["id"] in test} == set(split.test.query("label != 'good'")["id"])
     assert {row["id"] for row in asked} - test == shots
 
 
-def job_context(plan, store):
+def stage_context(plan, store):
     from augbench.runner.worker import WorkerSetup
 
     return WorkerSetup.of(plan, store).context(use_gpu=False)
 
 
-def test_what_is_there_is_not_measured_again_and_nothing_is_made_for_it(measured):
+def test_existing_records_are_not_measured_again(measured):
     grid, store = measured
     plan = make_plan(grid, store)
     spec = next(iter(plan.fidelity.values()))
@@ -213,7 +215,7 @@ def test_what_is_there_is_not_measured_again_and_nothing_is_made_for_it(measured
     assert json.loads(path.read_bytes())["result"] == json.loads(before)["result"]
 
 
-def test_pools_that_are_gone_are_not_made_again(measured, tmp_path):
+def test_deleted_pools_are_not_made_again(measured, tmp_path):
     import shutil
 
     from augbench.storage.store import Store
@@ -227,7 +229,7 @@ def test_a_pool_that_cannot_be_measured_stops_no_cell(measured, tmp_path, monkey
     from augbench.storage.store import Store
 
     grid, _ = measured
-    monkeypatch.setattr(job, "compare", lambda *_: 1 / 0)
+    monkeypatch.setattr(stage, "compare", lambda *_: 1 / 0)
     store = Store(tmp_path / "store")
     summary = run(grid, store, executor="inline")
     assert summary.done == summary.cells and len(summary.failures) == 2
@@ -243,7 +245,7 @@ def test_fidelity_is_no_part_of_keys_and_can_be_left_out():
     assert not keys[0] & keys[1] and {spec.pictures for spec in changed.values()} == {3}
 
 
-def test_one_real_defect_to_judge_by_is_too_few_and_no_failure(store):
+def test_one_real_defect_is_too_few_and_no_failure(store):
     few = {"name": "surfaces", "settings": SMALL_SURFACES | {"test_defective": 1}}
     grid = tiny_grid(datasets=[few], augmenters=["memseg"], shots=[0], fidelity=ON)
     assert not make_plan(grid).fidelity
@@ -251,10 +253,10 @@ def test_one_real_defect_to_judge_by_is_too_few_and_no_failure(store):
     assert not summary.failures and summary.done == 1
 
 
-def test_recognition_knows_each_class():
+def test_recognition_has_kid_per_class():
     draw = np.random.default_rng(9)
     real, made = draw.normal(size=(9, 4)), draw.normal(size=(8, 4))
     labels = np.array(list("aaaabbbbc"))
-    found = job.kid_by_class(real, labels, made, np.array(list("aabbccdd")))
+    found = stage.kid_by_class(real, labels, made, np.array(list("aabbccdd")))
     assert found.keys() == {"a", "b"}
     assert found["a"] == pytest.approx(kid(real[:4], made[:2]))

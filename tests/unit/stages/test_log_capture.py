@@ -1,4 +1,4 @@
-"""What is said while something is made stays in the store, whatever becomes of it, and is no result."""
+"""Logs of work units are captured in the store, also of failed ones, and are no part of results."""
 
 import logging
 import shutil
@@ -49,8 +49,8 @@ def log_of(store, key, part=None):
     return store.files.read(store.log_name(key, part)).decode()
 
 
-def said(text):
-    """The lines of a log without its header and end."""
+def body(text):
+    """Return the lines of a log without header and end."""
     return [line for line in text.splitlines() if not line.startswith("=== ")]
 
 
@@ -66,7 +66,7 @@ def test_every_unit_has_a_log(finished):
     assert {path.relative_to(folder).as_posix() for path in (folder / "logs").rglob("*.log")} == units
 
 
-def test_the_log_of_a_training_tells_its_story(finished):
+def test_the_log_of_a_training(finished):
     cell = next(cell for cell in tiny_plan(**GRID).cells if cell.augmenter.name == "none")
     lines = log_of(finished, cell.key).splitlines()
     assert lines[0].startswith(f"=== {cell.key}: begun 20")
@@ -81,11 +81,11 @@ def test_the_log_of_a_training_tells_its_story(finished):
     assert f"ap {result['ap']:.4f}" in lines[-2] and lines[-1].startswith("=== done after ")
 
 
-def test_what_plugins_and_libraries_say_is_kept_and_what_ended_it(finished):
+def test_output_of_plugins_and_libraries_and_tracebacks_are_logged(finished):
     (pool,) = [pool for pool in tiny_plan(**GRID).pools.values() if pool.augmenter.alias == "hoarse"]
     adapting = log_of(finished, pool.adapter.key)
     assert "adapting as no worker of Ray" in adapting and "adapt: step 1 of 1: loss 0.2500" in adapting
-    assert "generate: 4 pictures in " in log_of(finished, pool.key, 0)
+    assert "generate: 4 images in " in log_of(finished, pool.key, 0)
     text = log_of(finished, pool.key, 1)
     assert "part 1: begun" in text and "generating as no worker of Ray" in text
     assert text.count("WARNING some.library: the lamp is old") == text.count("the lamp is old") == 1
@@ -94,7 +94,7 @@ def test_what_plugins_and_libraries_say_is_kept_and_what_ended_it(finished):
     assert text.splitlines()[-1].startswith("=== failed after ")
 
 
-def test_a_log_is_no_result(finished, tmp_path):
+def test_logs_are_no_results(finished, tmp_path):
     folder = shutil.copytree(finished.files.folder, tmp_path / "copy")
     store, before = Store(folder), results_of(finished)
     assert not store.check()
@@ -110,11 +110,11 @@ def test_a_log_is_no_result(finished, tmp_path):
 # -- one log
 
 
-def test_all_ways_of_saying_something(store, capsys, monkeypatch):
+def test_all_kinds_of_output(store, capsys, monkeypatch):
     monkeypatch.setenv("SOME_API_KEY", "hunter2hunter2")
     library = logging.getLogger("with.a.handler")
     library.propagate = False
-    handler = logging.StreamHandler(sys.stderr)  # made before: it knows nothing of us
+    handler = logging.StreamHandler(sys.stderr)  # created before the capture begins
     library.addHandler(handler)
     with unit_log(context_of(store), "unit"):
         print("printed", "twice\nover")
@@ -127,15 +127,15 @@ def test_all_ways_of_saying_something(store, capsys, monkeypatch):
         logging.getLogger("other").info("not ours")
         print("the key is hunter2hunter2.")
     library.removeHandler(handler)
-    lines = [line[9:] for line in said(log_of(store, "unit"))]  # without the time
+    lines = [line[9:] for line in body(log_of(store, "unit"))]  # without the time
     assert lines[:3] == ["printed twice", "over", "bar 4"]
     assert lines[3:] == ["WARNING with.a.handler: for the handler", "some: ours, 3", "halfthe key is [SOME_API_KEY]."]
-    shown = capsys.readouterr()
-    assert shown.out == "printed twice\nover\nhalfthe key is hunter2hunter2.\n"
-    assert "\rbar 4\n" in shown.err and "for the handler" in shown.err and "ours, 3" not in shown.err
+    passed_on = capsys.readouterr()
+    assert passed_on.out == "printed twice\nover\nhalfthe key is hunter2hunter2.\n"
+    assert "\rbar 4\n" in passed_on.err and "for the handler" in passed_on.err and "ours, 3" not in passed_on.err
 
 
-def test_nothing_is_heard_when_the_unit_is_over(store):
+def test_the_capture_ends_with_the_unit(store):
     before = sys.stdout, sys.stderr, logging.getLogRecordFactory()
     with pytest.raises(KeyboardInterrupt), unit_log(context_of(store), "unit"):
         raise KeyboardInterrupt
@@ -144,25 +144,25 @@ def test_nothing_is_heard_when_the_unit_is_over(store):
 
 
 def test_one_thread_beside_others(store, capsys):
-    """A decision is made in the driver's process, which draws the run's progress."""
+    """The decision of a search runs in the driver's process, which also prints the run's progress."""
     with unit_log(context_of(store), "unit", whole_process=False):
         print("progress")
         logging.getLogger("augbench.x").info("mine")
         sender = threading.Thread(target=logging.getLogger("augbench.x").warning, args=("theirs",))
         sender.start()
         sender.join()
-    assert [line[9:] for line in said(log_of(store, "unit"))] == ["x: mine"]
+    assert [line[9:] for line in body(log_of(store, "unit"))] == ["x: mine"]
     assert capsys.readouterr().out == "progress\n"
 
 
-def test_a_console_of_rich_goes_by(store, capsys):
-    """What it draws is made for a terminal: the run's own bars would fill every log."""
+def test_rich_consoles_bypass_the_log(store, capsys):
+    """They draw for a terminal: the run's progress bars would fill every log."""
     from rich.console import Console
 
     console = Console()
     with unit_log(context_of(store), "unit"):
         console.print("bars")
-    assert not said(log_of(store, "unit")) and "bars" in capsys.readouterr().out
+    assert not body(log_of(store, "unit")) and "bars" in capsys.readouterr().out
 
 
 KILLED = """
@@ -178,7 +178,7 @@ with unit_log(Context(Store(sys.argv[1]), Library({})), "unit"):
 """
 
 
-def test_a_killed_worker_leaves_what_it_said_and_the_next_attempt_too(store):
+def test_a_killed_worker_leaves_its_log_and_attempts_are_appended(store):
     for _ in range(2):
         process = subprocess.run([sys.executable, "-c", KILLED, store.url], check=False)
         assert process.returncode == -signal.SIGKILL
@@ -190,7 +190,7 @@ def test_a_killed_worker_leaves_what_it_said_and_the_next_attempt_too(store):
     assert text.index("last words") < text.index("lives") and text.count("=== done") == 1
 
 
-def test_attempts_follow_each_other_everywhere(any_store, monkeypatch):
+def test_attempts_are_appended_in_every_store(any_store, monkeypatch):
     for number in range(3):
         log = UnitLog(any_store.files, "logs/unit.log")
         log.say(f"attempt {number}")
@@ -248,7 +248,7 @@ def test_a_long_unit_is_written_on_its_way(s3, monkeypatch):
             time.sleep(0.02)
         settled = len(puts(s3))
         time.sleep(0.3)
-        assert len(puts(s3)) == settled  # nothing new is said, nothing is written
+        assert len(puts(s3)) == settled  # no new line, no write
     assert "=== done" in log_of(store, "unit")
 
 
@@ -269,14 +269,14 @@ def test_a_folder_that_cannot_be_written_fails_no_unit_by_its_log(store, capfd):
     store.files.write("logs", b"a file where a folder should be")
     with unit_log(context_of(store), "unit"):
         print("goes on")
-    shown = capfd.readouterr()
-    assert "has a gap" in shown.err and "goes on" in shown.out
+    passed_on = capfd.readouterr()
+    assert "has a gap" in passed_on.err and "goes on" in passed_on.out
 
 
 # -- reading
 
 
-def test_the_command_prints_it(finished):
+def test_the_command_prints_the_log(finished):
     cell = next(cell for cell in tiny_plan(**GRID).cells if cell.augmenter.name == "none")
     found = cli("log", finished.url, cell.key[:-3])
     assert found.returncode == 0 and found.stdout == log_of(finished, cell.key)
@@ -296,7 +296,7 @@ def test_the_command_prints_no_control_characters(store):
     [
         (
             "surfaces",
-            "'surfaces' begins 3 keys ('surfaces-a-1', 'surfaces-a-2' and 'surfaces-pool-1'): give more of it",
+            "'surfaces' is a prefix of 3 keys ('surfaces-a-1', 'surfaces-a-2' and 'surfaces-pool-1'): give",
         ),
         ("surfaces-b-1", "(did you mean 'surfaces-a-1'?)"),
         ("xyz", "has no log of 'xyz': augbench status names what failed"),
@@ -315,23 +315,23 @@ def test_keys_that_mean_no_log(store, word, message):
     assert message in str(caught.value)
 
 
-def test_mistakes_end_in_a_line(store, tmp_path):
+def test_mistakes_are_one_line(store, tmp_path):
     store.write_json("cells", "x", {})
     assert_one_line(cli("log", store.url, "x"), "has no logs", store.url)
 
 
 def test_reading_loads_nothing_heavy(store):
-    store.files.write("logs/unit.log", b"said\n")
+    store.files.write("logs/unit.log", b"logged\n")
     code = (
         "import sys; from augbench.cli import app; sys.argv = ['augbench', 'log', *sys.argv[1:]]\n"
         "try: app.main()\n"
         "finally: print([name for name in ('torch', 'ray', 'sklearn', 'scipy') if name in sys.modules])"
     )
     found = subprocess.run([sys.executable, "-c", code, store.url, "unit"], capture_output=True, text=True, check=True)
-    assert found.stdout == "said\n[]\n"
+    assert found.stdout == "logged\n[]\n"
 
 
 def test_status_names_the_log_of_what_failed(finished):
     (pool,) = [pool for pool in tiny_plan(**GRID).pools.values() if pool.augmenter.alias == "hoarse"]
-    assert f"what was said: augbench log {finished.url} {pool.key}" in cli("status", finished.url).stdout
+    assert f"log: augbench log {finished.url} {pool.key}" in cli("status", finished.url).stdout
     assert f'"log": "logs/{pool.key}"' in cli("status", finished.url, "--json").stdout

@@ -1,4 +1,4 @@
-"""Stores in a folder, in memory and on S3: the same files, the same results, and a clear end where a place is lost."""
+"""Stores in a folder, in memory and on S3: equal files and results, and clear errors if a store becomes unreachable."""
 
 import subprocess
 import sys
@@ -43,7 +43,7 @@ def test_files_behave_alike_everywhere(any_store, tmp_path):
     assert any_store.keys("adapters") == {"k"}
 
 
-def test_a_folder_committed_twice_stays_whole(any_store, tmp_path):
+def test_a_folder_committed_twice_stays_intact(any_store, tmp_path):
     for _ in range(2):
         made = tmp_path / "made"
         made.mkdir()
@@ -61,22 +61,22 @@ def test_many_files_are_read_in_order(any_store, monkeypatch):
     assert [data.decode() for data in any_store.files.read_many(names[::-1])] == names[::-1]
 
 
-def test_what_is_missing_is_none_also_behind_errors_that_pass(s3, monkeypatch):
+def test_missing_files_are_none_also_after_transient_errors(s3, monkeypatch):
     quick(monkeypatch)
     store = Store("s3://bucket")
     store.files.write("cells/a.json", b"a")
     names = ["cells/a.json", "cells/b.json"]
-    s3.failures_left = 2  # both are asked for once more, each alone
+    s3.failures_left = 2  # both are retried, each alone
     assert list(store.files.read_many(names)) == [b"a", None] and s3.failures_left == 0
 
 
-def test_a_folder_that_is_gone_is_no_new_store(tmp_path):
+def test_a_missing_folder_is_not_a_new_store(tmp_path):
     folder = tmp_path / "store"
     store = Store(folder)
-    assert store.keys("cells") == set()  # it may yet be made
+    assert store.keys("cells") == set()  # not created yet
     store.files.write("cells/a.json", b"{}")
     folder.rename(tmp_path / "away")
-    for opened in (store, Store(folder, look=False)):  # of a worker: its driver has made the store
+    for opened in (store, Store(folder, look=False)):  # as in a worker, whose driver has created the store
         for act in (
             lambda files: files.write("cells/b.json", b"{}"),
             lambda files: files.create("leases/b", b"{}"),
@@ -86,7 +86,7 @@ def test_a_folder_that_is_gone_is_no_new_store(tmp_path):
             lambda files: files.names("cells"),
             lambda files: files.scratch_folder("b"),
         ):
-            with pytest.raises(StoreError, match="is not there: bring its disk back"):
+            with pytest.raises(StoreError, match="is not there: mount its disk"):
                 act(opened.files)
     assert not folder.exists(), "what is written there now would be lost"
     (tmp_path / "away").rename(folder)
@@ -94,7 +94,7 @@ def test_a_folder_that_is_gone_is_no_new_store(tmp_path):
     assert store.keys("cells") == {"a", "b"}
 
 
-def test_what_was_begun_is_found_and_discarded(tmp_path):
+def test_unfinished_files_are_found_and_discarded(tmp_path):
     store = Store(tmp_path)
     store.files.write("cells/a.json", b"{}")
     for name in ("cells/.b.json.1234.part", "cells/.c.json.1234.gone", "adapters/.d.1234.part/e/f"):
@@ -102,11 +102,11 @@ def test_what_was_begun_is_found_and_discarded(tmp_path):
     found = store.unfinished([])
     assert sorted(found) == ["adapters/.d.1234.part", "cells/.b.json.1234.part", "cells/.c.json.1234.gone"]
     store.files.discard(found)
-    store.files.discard(found)  # gone already
+    store.files.discard(found)  # removed already
     assert store.unfinished([]) == [] and store.keys("cells") == {"a"}
 
 
-def test_a_grid_gives_equal_bytes_wherever_it_is_kept(any_store, tmp_path):
+def test_a_grid_gives_equal_bytes_in_every_store(any_store, tmp_path):
     expected = Store(tmp_path / "expected")
     for store in (expected, any_store):
         summary = run(tiny_grid(**GRID), store, executor="inline")
@@ -121,14 +121,14 @@ def test_a_grid_gives_equal_bytes_wherever_it_is_kept(any_store, tmp_path):
     assert len(any_store.check()) == 2
 
 
-def test_an_adapter_is_learned_and_used_wherever_it_is_kept(any_store):
+def test_an_adapter_is_trained_and_used_in_every_store(any_store):
     grid = tiny_grid(augmenters=["toy"], shots=[5], n_aug=[4])
     summary = run(grid, any_store, executor="inline")
     assert summary.done == 1 and not summary.failures
     assert len(any_store.keys("adapters")) == 1
 
 
-def test_a_place_with_real_files_never_shows_half_a_file(tmp_path, monkeypatch):
+def test_a_remote_file_system_never_shows_an_incomplete_file(tmp_path, monkeypatch):
     import fsspec
     from fsspec.implementations.local import LocalFileSystem
 
@@ -155,21 +155,21 @@ def test_memory_cannot_be_shared_with_workers():
         run(tiny_grid(), Store("memory://x"), executor="ray")
 
 
-def test_a_store_on_s3_refuses_a_bucket_with_other_things(s3):
+def test_a_store_on_s3_refuses_a_bucket_with_other_contents(s3):
     Store("s3://bucket").files.write("photos/1.jpg", b"")
-    with pytest.raises(UserError, match="other things in it"):
+    with pytest.raises(UserError, match="with other contents"):
         Store("s3://bucket")
     assert not Store("s3://bucket/new").exists()
 
 
-# -- errors that pass, and errors that stay
+# -- transient and permanent errors
 
 
 def quick(monkeypatch):
     monkeypatch.setattr(remote_files, "WAITS", (0.01,) * 4)
 
 
-def test_a_busy_s3_is_asked_again(s3, monkeypatch):
+def test_a_busy_s3_is_retried(s3, monkeypatch):
     quick(monkeypatch)
     store = Store("s3://bucket")
     store.files.write("cells/a.json", b"{}")
@@ -181,7 +181,7 @@ def test_a_busy_s3_is_asked_again(s3, monkeypatch):
         "create": lambda: store.files.create("leases/a", b""),
     }
     for name, action in actions.items():
-        # The client itself asks five times, but only once for what has no body that says "slow down".
+        # The client retries five times, but not responses without a body that says "slow down".
         s3.failures_left = 3 if name in ("read", "many") else 8
         assert action(), name
         assert s3.failures_left == 0, name
@@ -198,15 +198,15 @@ def test_a_grid_survives_a_busy_s3(s3, monkeypatch, tmp_path):
     assert results_of(Store("s3://bucket")) == results_of(expected)
 
 
-def test_a_store_that_goes_away_ends_the_run_and_nothing_is_lost(s3, monkeypatch):
+def test_an_unreachable_store_ends_the_run_without_loss(s3, monkeypatch):
     quick(monkeypatch)
     store, grid = Store("s3://bucket"), tiny_grid(shots=[5], n_aug=[6], seeds=[0, 1])
     seen = []
 
-    def away_after_the_first(context, pictures, cell, takes):
+    def away_after_the_first(context, images, cell, slices):
         from augbench.stages.train import train_cell
 
-        record = train_cell(context, pictures, cell, takes)
+        record = train_cell(context, images, cell, slices)
         seen.append(cell.key)
         s3.down = True
         return record
@@ -220,7 +220,7 @@ def test_a_store_that_goes_away_ends_the_run_and_nothing_is_lost(s3, monkeypatch
         monkeypatch.setenv(name, value)
     s3.reset()
     assert store.keys("cells") == set(seen) and not store.keys("failures")
-    monkeypatch.setattr(leases_module, "LIFETIME", 0)  # its leases could not be given back, and its process lives
+    monkeypatch.setattr(leases_module, "LIFETIME", 0)  # its leases were not released, and its process is alive
     summary = run(grid, Store("s3://bucket"), executor="inline")
     assert summary.done == 4 and summary.trained == 3
 
@@ -231,7 +231,7 @@ def test_permanent_errors_end_at_once(s3, monkeypatch):
         Store("s3://nowhere/x").write_json("cells", "a", {})
     s3.denied = True
     begun = len(s3.requests)
-    with pytest.raises(StoreError, match="check the URL, your credentials and your rights"):
+    with pytest.raises(StoreError, match="check the URL, your credentials and your permissions"):
         store.write_json("cells", "a", {})
     assert len(s3.requests) - begun <= 2, "asked again though it was forbidden"
 
@@ -256,7 +256,7 @@ def test_a_library_that_is_not_installed_is_named(monkeypatch):
         Store("gs://b/x")
 
 
-def test_what_may_pass():
+def test_transient_errors():
     assert may_pass(ConnectionResetError()) and may_pass(TimeoutError()) and may_pass(OSError(5, "EIO"))
     assert not may_pass(PermissionError(13, "no")) and not may_pass(OSError(28, "full")) and not may_pass(ValueError())
 

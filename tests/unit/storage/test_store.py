@@ -1,4 +1,4 @@
-"""The store: whole files or none, damaged ones named, leases advisory; in a folder, in memory and on S3 alike."""
+"""The store: atomic writes, errors that name damaged files, advisory leases; in a folder, in memory and on S3."""
 
 import hashlib
 import json
@@ -20,7 +20,7 @@ from augbench.storage.leases import Leases, abandoned, heartbeat_name, lease_nam
 from augbench.storage.store import Store, json_bytes, json_lines
 
 
-def test_write_is_whole_or_nothing(store, monkeypatch):
+def test_write_is_atomic(store, monkeypatch):
     store.write_json("cells", "a", {"x": 1})
 
     def broken(self, target):
@@ -33,7 +33,7 @@ def test_write_is_whole_or_nothing(store, monkeypatch):
     assert [path.name for path in path_of(store, "cells", "a").parent.iterdir()] == ["a.json"]
 
 
-def test_unfinished_files_are_no_keys(store):
+def test_unfinished_files_are_not_keys(store):
     store.write_json("cells", "a", {"x": 1})
     (store.files.folder / "cells" / ".b.json.1234.part").write_text("{")
     assert store.keys("cells") == {"a"}
@@ -66,7 +66,7 @@ def test_equal_values_give_equal_bytes():
         json_bytes({"a": float("nan")})
 
 
-def test_store_refuses_what_it_cannot_be(tmp_path):
+def test_store_refuses_unusable_locations(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="is a file"):
         Store(tmp_path / "file")
@@ -130,7 +130,7 @@ def test_the_lease_of_a_dead_process_is_taken_over(any_store):
         one.acquire("a")
         assert not abandoned(files, "a")
         files.write(lease_name("a"), json.dumps({**json.loads(files.read(lease_name("a"))), "pid": 2**22 + 1}).encode())
-        assert abandoned(files, "a")  # no process has such a number
+        assert abandoned(files, "a")  # no process has this id
         with Leases(files) as two:
             assert two.acquire("a")
 
@@ -141,18 +141,18 @@ def test_the_lease_of_a_silent_driver_is_taken_over(any_store, monkeypatch):
     with Leases(files) as one, Leases(files) as two:
         one.acquire("a")
         assert not two.acquire("a")
-        monkeypatch.setattr(leases_module, "LIFETIME", -60)  # as if a minute had gone by
+        monkeypatch.setattr(leases_module, "LIFETIME", -60)  # as if a minute had passed
         assert two.acquire("a")
 
 
-def test_a_lease_that_was_never_written_lapses(store, monkeypatch):
+def test_an_empty_lease_expires(store, monkeypatch):
     store.files.create(lease_name("a"), b"")  # its driver died between creating and writing
     assert not abandoned(store.files, "a")
     monkeypatch.setattr(leases_module, "LIFETIME", -1)
     assert abandoned(store.files, "a")
 
 
-def test_one_heartbeat_keeps_all_leases_young(store, monkeypatch):
+def test_one_heartbeat_renews_all_leases(store, monkeypatch):
     monkeypatch.setattr(leases_module, "HEARTBEAT", 0.05)
     with Leases(store.files) as one:
         one.acquire("a")
@@ -185,7 +185,7 @@ def test_pool_paths_follow_the_spec(store):
 
 
 def test_reading_scores_starts_no_threads():
-    """Arrow's threads may end a process with SIGABRT when it leaves, after its work was done well."""
+    """Arrow's threads may abort a process at exit with SIGABRT."""
     code = """
 import os, pyarrow, pandas
 from augbench.storage.scores import scores_bytes, scores_frame

@@ -1,4 +1,4 @@
-"""A store that several versions of augbench work on: who did is told once, and nothing becomes a mixture of two."""
+"""A store used by several versions of augbench: reported once, and no unit mixes versions."""
 
 import io
 import json
@@ -18,7 +18,7 @@ HERE = augbench.__version__
 GRID = {"augmenters": ["memseg"], "shots": [0], "n_aug": [70], "fidelity": {"extractor": "micro_resnet", "pictures": 8}}
 
 
-def test_earlier_versions_are_told_once(tmp_path, monkeypatch):
+def test_earlier_versions_are_reported_once(tmp_path, monkeypatch):
     store = Store(tmp_path / "new")
     assert mark_version(store) == () == mark_version(store)
     monkeypatch.setattr(augbench, "__version__", "9.0.0")
@@ -28,13 +28,13 @@ def test_earlier_versions_are_told_once(tmp_path, monkeypatch):
     assert mark_version(store) == (HERE, "9.0.0")
 
 
-def test_a_run_tells_of_the_first_version_which_left_no_mark(tmp_path, capsys):
-    grid, told = tiny_grid(augmenters=["none"], shots=[5]), []
+def test_a_run_reports_the_first_version_which_left_no_mark(tmp_path, capsys):
+    grid, reported = tiny_grid(augmenters=["none"], shots=[5]), []
     Store(tmp_path / "store").write_json("grids", "older", {})
     for folder in ("store", "store", "fresh"):
         run(grid, Store(tmp_path / folder), executor="inline")
-        told.append(f"has results of augbench {FIRST}, this is {HERE}" in " ".join(capsys.readouterr().out.split()))
-    assert told == [True, False, False]
+        reported.append(f"has results of augbench {FIRST}, this is {HERE}" in " ".join(capsys.readouterr().out.split()))
+    assert reported == [True, False, False]
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +46,7 @@ def finished(tmp_path_factory):
 
 @pytest.fixture
 def begun(finished, tmp_path):
-    """A pool of three chunks whose last one is missing, and its cell; the others are of another version."""
+    """Create a pool of three chunks without the last one, and its cell; another version made the other chunks."""
     store = Store(tmp_path / "store")
     for path in finished.files.folder.rglob("*"):
         if path.is_file():
@@ -62,7 +62,7 @@ def begun(finished, tmp_path):
     return store, plan, pool, cell, chunks
 
 
-def test_a_finished_pool_stays_whoever_made_it(begun):
+def test_a_finished_pool_of_another_version_stays(begun):
     store, plan, _, cell, _ = begun
     store.files.remove(store.name("cells", cell.key))
     remaining = subtract(plan, store)
@@ -70,7 +70,7 @@ def test_a_finished_pool_stays_whoever_made_it(begun):
     assert not remaining.chunks and not remaining.begun_by_others and not remaining.fidelity
 
 
-def test_an_unfinished_pool_is_made_anew(begun, finished, capsys):
+def test_an_unfinished_pool_is_regenerated(begun, finished, capsys):
     store, plan, pool, cell, chunks = begun
     store.files.remove(store.name("cells", cell.key))
     store.files.remove(store.chunk_name(pool, chunks[-1]))
@@ -90,16 +90,16 @@ def test_an_unfinished_pool_is_made_anew(begun, finished, capsys):
     assert results_of(store) == results_of(finished)
 
 
-def test_what_is_left_of_an_unfinished_pool_is_measured_again_after_a_kill(begun):
+def test_fidelity_of_an_unfinished_pool_is_recomputed_after_a_kill(begun):
     store, plan, pool, cell, chunks = begun
     store.files.remove(store.name("cells", cell.key))
     store.files.remove(store.chunk_name(pool, chunks[-1]))
     discard_chunks(store, subtract(plan, store).begun_by_others)
-    remaining = subtract(plan, store)  # of the run after the one that was killed
+    remaining = subtract(plan, store)  # of the run after the killed one
     assert not remaining.begun_by_others and len(remaining.chunks) == len(chunks) and len(remaining.fidelity) == 1
 
 
-def test_a_plan_tells_of_chunks_by_others(begun):
+def test_a_plan_reports_chunks_of_other_versions(begun):
     store, plan, pool, cell, chunks = begun
     store.files.remove(store.name("cells", cell.key))
     store.files.remove(store.chunk_name(pool, chunks[-1]))

@@ -9,7 +9,7 @@
     return element;
   };
 
-  // Theme: as the system has it until the reader chooses.
+  // Theme: follows the system until the reader chooses.
   const root = document.documentElement;
   const theme = document.getElementById("theme");
   const system = matchMedia("(prefers-color-scheme: dark)");
@@ -20,12 +20,12 @@
   theme.hidden = false;
   nameTheme();
 
-  // Sorting: numbers begin with the largest, words with the first; a third click restores the order of the grid.
-  const sort = (table, place, direction) => {
+  // Sorting: numbers start descending, text ascending; a third click restores the order of the grid.
+  const sort = (table, column, direction) => {
     const body = table.tBodies[0];
     const rows = Array.from(body.rows).sort((a, b) => a.dataset.order - b.dataset.order);
-    const value = (row) => row.cells[place].dataset.v;
-    const isNumber = table.tHead.rows[0].cells[place].classList.contains("number") || place === 1;
+    const value = (row) => row.cells[column].dataset.v;
+    const isNumber = table.tHead.rows[0].cells[column].classList.contains("number") || column === 1;
     const compare = (a, b) => (isNumber ? Number(a) - Number(b) : a.localeCompare(b, "en"));
     if (direction !== "none") {
       const sign = direction === "ascending" ? 1 : -1;
@@ -38,16 +38,16 @@
     body.append(...rows);
     table.classList.toggle("sorted", direction !== "none");
     Array.from(table.tHead.rows[0].cells).forEach((cell, i) => {
-      cell.setAttribute("aria-sort", i === place ? direction : "none");
+      cell.setAttribute("aria-sort", i === column ? direction : "none");
     });
   };
   for (const table of all("table.board")) {
     Array.from(table.tBodies[0].rows).forEach((row, i) => { row.dataset.order = i; });
-    Array.from(table.tHead.rows[0].cells).forEach((cell, place) => {
+    Array.from(table.tHead.rows[0].cells).forEach((cell, column) => {
       cell.firstElementChild.addEventListener("click", () => {
         const order = cell.classList.contains("number") ? ["descending", "ascending", "none"] : ["ascending", "descending", "none"];
         const next = order[(order.indexOf(cell.getAttribute("aria-sort")) + 1) % 3];
-        sort(table, place, next);
+        sort(table, column, next);
       });
     });
   }
@@ -95,10 +95,10 @@
     return value < 0 ? `\u2212${text}` : text;
   };
   const keyOf = (url) => decodeURIComponent(url.replace(/^records\//, "").replace(/\.json$/, ""));
-  const runsOf = (row, metric, who) => data.rows[row].runs.map((place) => {
-    const run = data.runs[place];
+  const runsOf = (row, metric, prefix) => data.rows[row].runs.map((index) => {
+    const run = data.runs[index];
     const value = run.values[metric];
-    return { name: who + run.label, note: keyOf(run.file), value: value === undefined ? "" : metric === "training" ? `${value.toFixed(1)} s` : number(value), url: run.file };
+    return { name: prefix + run.label, note: keyOf(run.file), value: value === undefined ? "" : metric === "training" ? `${value.toFixed(1)} s` : number(value), url: run.file };
   });
   const compared = new Set(["interval", "gain", "gain_interval", "verdict"]);
   const entries = (id, column) => {
@@ -112,16 +112,16 @@
     const row = button.closest("tr");
     const list = panel.querySelector("ul");
     list.replaceChildren();
-    const who = data.rows[row.id].augmenter;
-    document.getElementById("sources-title").textContent = `${who}, ${data.titles[button.dataset.k]}: ${button.textContent}`;
+    const augmenter = data.rows[row.id].augmenter;
+    document.getElementById("sources-title").textContent = `${augmenter}, ${data.titles[button.dataset.k]}: ${button.textContent}`;
     for (const entry of entries(row.id, button.dataset.k)) {
       const item = make("li");
       const link = make("a", entry.name);
       link.href = entry.url;
-      const words = make("div");
-      words.append(link);
-      if (entry.note) words.append(make("small", entry.note));
-      item.append(words, make("span", entry.value, "amount"));
+      const source = make("div");
+      source.append(link);
+      if (entry.note) source.append(make("small", entry.note));
+      item.append(source, make("span", entry.value, "amount"));
       list.append(item);
     }
     panel.hidden = false;

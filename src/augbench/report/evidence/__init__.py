@@ -1,1 +1,1 @@
-"""What may be said of the differences in a table, and what they cost."""
+"""Statistical evidence for the rows of a table: intervals, comparisons, variance, cost."""

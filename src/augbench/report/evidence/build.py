@@ -1,7 +1,7 @@
-"""Records and scores -> what may be said of a table: intervals, comparisons, where variance comes from, what it cost.
+"""Records and scores -> the evidence of a table: intervals, comparisons, sources of variance, cost.
 
-One `Evidence` for each table of `tables.build_tables`. Nothing is trained: test items and runs are drawn again from
-what the store holds, the same for all rows of a table, so that differences are paired.
+There is one `Evidence` per table of `tables.build_tables`. Test items and runs are resampled from the scores in the
+store, with the same resamples for all rows of a table, so that differences are paired.
 """
 
 from __future__ import annotations
@@ -44,15 +44,15 @@ from augbench.report.evidence.predictions import Predictions, check_against, loa
 from augbench.report.tables import HEADLINE, Row, Table, build_tables
 from augbench.storage.store import Store
 
-BASELINES = ("none", "memseg")  # what rows are compared with where nothing else is asked for: the first that is there
+BASELINES = ("none", "memseg")  # default baselines; the first that a table has is used
 METRICS = {"detection": ("ap",), "recognition": ("accuracy", "macro_f1")}
 Run = tuple[int, int, int]
-"""Fold, draw of the shots and seed; -1 where there is no such axis."""
+"""Fold, draw of the shots and seed of a cell; -1 for an axis that it does not have."""
 
 
 @dataclass(frozen=True)
 class RowEvidence:
-    """One row of a table."""
+    """The evidence of one row of a table."""
 
     augmenter: str
     n_aug: int
@@ -61,8 +61,8 @@ class RowEvidence:
     found: int  # cells with a record
     expected: int
     cost: RowCost | None  # None: not on record
-    training_seconds: float  # mean of a cell; NaN without one
-    efficient: bool = False  # no other complete row is at least as good and as cheap, and better in one of them
+    training_seconds: float  # mean over cells; NaN without cells
+    efficient: bool = False  # Pareto-optimal in metric and cost among complete rows
 
     @property
     def name(self) -> tuple[str, int]:
@@ -72,37 +72,37 @@ class RowEvidence:
 
 @dataclass(frozen=True)
 class Comparison:
-    """One row minus another, over the runs that both have."""
+    """The difference of two rows, over the runs that both have."""
 
     augmenter: str
     n_aug: int
     versus: str
     versus_n_aug: int
-    alone: Interval  # as if it were the only comparison
-    together: Interval  # all of the same list hold at once, at the same confidence
+    alone: Interval  # not corrected for other comparisons
+    together: Interval  # simultaneous with the others of the same list (Bonferroni)
     verdict: Verdict
-    seeds: int  # paired
-    p: float = nan  # exact, over seeds; NaN where they are fewer than `FEWEST_SEEDS`
+    seeds: int  # number of paired seeds
+    p: float = nan  # exact test over seeds; NaN below `FEWEST_SEEDS`
     p_holm: float = nan
 
 
 @dataclass(frozen=True)
 class Evidence:
-    """What may be said of one table."""
+    """The evidence of one table."""
 
     table: Table
     rows: list[RowEvidence]
-    baseline: str  # "": the table has none of `wanted`
+    baseline: str  # augmenter; "": the table has none of `wanted`
     against: list[Comparison]  # rows minus the baseline
     pairs: list[Comparison]  # augmenters at the same N_aug
-    groups: int  # test items, of all folds
-    defective_groups: int  # those that hold a defective picture
-    smallest: int  # test items of the smallest stratum that was drawn from
-    folds_drawn: bool  # folds count as draws, not as parts
+    groups: int  # number of test items over all folds
+    defective_groups: int  # number of test items with a defect image
+    smallest: int  # number of test items in the smallest stratum
+    folds_drawn: bool  # folds are random splits and not a partition
     resamples: int
-    seeds: int = 0  # paired seeds: the most of any comparison
+    seeds: int = 0  # largest number of paired seeds of a comparison
     metrics: tuple[str, ...] = ()
-    wanted: tuple[str, ...] = BASELINES  # the baselines that were looked for
+    wanted: tuple[str, ...] = BASELINES  # candidate baselines
 
     @property
     def headline(self) -> str:
@@ -117,17 +117,17 @@ def build_evidence(
     against: str | None = None,
     resamples: int = RESAMPLES,
 ) -> list[Evidence]:
-    """The evidence of every table, in the order of `build_tables`. Equal stores give equal numbers.
+    """Build the evidence of every table, in the order of `build_tables`. Equal stores give equal numbers.
 
     Args:
-        store: where scores and costs lie.
-        expected: the cells that there should be, see `frame.load_expected`.
-        records: the cells that there are, see `frame.load_records`.
-        against: the augmenter that rows are compared with; None = the first of `BASELINES` that a table has.
-        resamples: of the bootstrap.
+        store: the store with scores and costs.
+        expected: the expected cells, see `frame.load_expected`.
+        records: the cell records, see `frame.load_records`.
+        against: the baseline augmenter; None = the first of `BASELINES` that a table has.
+        resamples: number of bootstrap resamples.
 
     Raises:
-        UserError: scores that are missing, damaged or of another run; ``against`` is in no table.
+        UserError: scores are missing, damaged or of another run; ``against`` is in no table.
     """
     names = set(expected["augmenter"])
     if against is not None and against not in names:
@@ -148,7 +148,7 @@ def build_evidence(
 
 
 def run_of(cell: Any) -> Run:
-    """Where a cell stands in its row."""
+    """Return fold, draw and seed of a cell."""
     return (-1 if cell.fold is None else int(cell.fold), -1 if cell.draw is None else int(cell.draw), int(cell.seed))
 
 
@@ -156,40 +156,43 @@ Have = list[tuple[Run, Any]]  # the runs of a row with their records
 
 
 class _Resampled:
-    """The cells of one table under the same resamples of test items."""
+    """The metrics of one table's cells under the same bootstrap resamples of test items."""
 
     def __init__(self, store: Store, table: Table, have: list[Have], resamples: int) -> None:
         self.table, self.resamples = table, resamples
         self.metrics = METRICS[table.task]
         self.by_run = {record.key: run for own in have for run, record in own}
         records = {record.key: record for own in have for _, record in own}
-        self._judged = load_predictions(store, sorted(records))
-        self._place, self._strata = self._units()
+        self._predictions = load_predictions(store, sorted(records))
+        self._unit_index, self._strata = self._units()
         drawn = rng("compare-items", table.dataset, *table.folds)
         weights = unit_weights(np.array([number for number, _ in self._strata]), resamples, drawn)
         ones = np.ones((len(weights), 1))
         self.values: dict[tuple[str, str], float] = {}  # (key, metric)
         self.sampled: dict[tuple[str, str], np.ndarray] = {}  # B floats
-        for key, judged in self._judged.items():
-            units = np.array([self._place[self.by_run[key][0], group] for group in judged.groups])
+        for key, predictions in self._predictions.items():
+            units = np.array([self._unit_index[self.by_run[key][0], group] for group in predictions.groups])
             for metric in self.metrics:
                 function = _FUNCTIONS[metric]
-                value = float(function(table, judged, units, ones)[0])
+                value = float(function(table, predictions, units, ones)[0])
                 check_against(getattr(records[key], metric), value, metric, store.where("scores", key))
                 self.values[key, metric] = value
-                self.sampled[key, metric] = function(table, judged, units, weights)
+                self.sampled[key, metric] = function(table, predictions, units, weights)
         self._runs: dict[tuple[Run, ...], RunWeights] = {}
 
     def _units(self) -> tuple[dict[tuple[int, str], int], list[tuple[int, bool]]]:
-        """(fold, group) -> its unit; and of each unit the number of its stratum and whether it holds a defect.
+        """Assign test items to resampling units.
 
-        Folds of a partition share no item and are drawn from apart; random splits do, and an item that is drawn twice
-        counts twice in all of them.
+        Folds of a partition share no item, so each is resampled on its own. Random splits share items: an item that is
+        drawn twice counts twice in all of them.
+
+        Returns:
+            (fold, group) -> index of its unit; and for each unit the index of its stratum and whether it has a defect.
         """
         groups: dict[tuple[int, str], bool] = {}
-        for key, judged in self._judged.items():
+        for key, predictions in self._predictions.items():
             fold = self.by_run[key][0]
-            for group, defective in zip(judged.groups.tolist(), judged.defective.tolist(), strict=True):
+            for group, defective in zip(predictions.groups.tolist(), predictions.defective.tolist(), strict=True):
                 groups[fold, group] = groups.get((fold, group), False) or defective
         apart = len({group for _, group in groups}) == len(groups)
         kinds: dict[tuple[int, str], bool] = {}
@@ -197,27 +200,27 @@ class _Resampled:
             name = (fold if apart else -1, group)
             kinds[name] = kinds.get(name, False) or defective
         numbers = {stratum: n for n, stratum in enumerate(sorted({(fold, kind) for (fold, _), kind in kinds.items()}))}
-        order = {name: place for place, name in enumerate(sorted(kinds))}
+        order = {name: index for index, name in enumerate(sorted(kinds))}
         strata = [(numbers[name[0], kinds[name]], kinds[name]) for name in order]
         return {(fold, group): order[fold if apart else -1, group] for fold, group in groups}, strata
 
     @cached_property
     def stratum_sizes(self) -> list[int]:
-        """Test items of each stratum."""
+        """The number of test items in each stratum."""
         return np.bincount([number for number, _ in self._strata]).tolist()
 
     @property
     def items(self) -> tuple[int, int]:
-        """Test items, and those that hold a defective picture."""
+        """The number of test items, and of those with a defect image."""
         return len(self._strata), sum(kind for _, kind in self._strata)
 
     @property
     def folds_drawn(self) -> bool:
-        """Folds are random splits."""
+        """Whether folds are random splits."""
         return self.table.test_share is not None
 
     def runs(self, runs: Sequence[Run]) -> RunWeights:
-        """The same for the same runs, whatever the row."""
+        """Return the bootstrap weights of these runs: equal for equal runs, whatever the row."""
         key = tuple(runs)
         if key not in self._runs:
             drawn = rng("compare-runs", *(number for run in key for number in run))
@@ -225,26 +228,26 @@ class _Resampled:
         return self._runs[key]
 
     def of(self, keys: Sequence[str], metric: str) -> tuple[np.ndarray, np.ndarray]:
-        """R values and R,B resampled ones."""
+        """Return the metric of R cells: R values, and R,B values under the resamples."""
         values = np.array([self.values[key, metric] for key in keys])
         return values, np.stack([self.sampled[key, metric] for key in keys])
 
     @property
     def item_freedom(self) -> int:
-        """Of the smallest stratum: what test items add comes mostly from the rare defective ones."""
+        """Degrees of freedom of the smallest stratum: the rare defect items dominate the variance over items."""
         return min(self.stratum_sizes) - 1
 
 
-def _ap(table: Table, judged: Predictions, units: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    return ap_under_weights(judged.labels, judged.answers, units, weights, table.ap_definition == "trapezoidal")
+def _ap(table: Table, found: Predictions, units: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    return ap_under_weights(found.labels, found.answers, units, weights, table.ap_definition == "trapezoidal")
 
 
-def _accuracy(table: Table, judged: Predictions, units: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    return accuracy_under_weights(judged.labels, judged.answers, units, weights)
+def _accuracy(table: Table, found: Predictions, units: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    return accuracy_under_weights(found.labels, found.answers, units, weights)
 
 
-def _macro_f1(table: Table, judged: Predictions, units: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    return macro_f1_under_weights(judged.labels, judged.answers, units, weights)
+def _macro_f1(table: Table, found: Predictions, units: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    return macro_f1_under_weights(found.labels, found.answers, units, weights)
 
 
 _FUNCTIONS: dict[str, Callable[[Table, Predictions, np.ndarray, np.ndarray], np.ndarray]] = {
@@ -311,14 +314,14 @@ Keys = Mapping[tuple[str, int], dict[Run, str]]  # row -> its runs
 
 
 def _baseline(keys: Keys, against: str | None) -> str:
-    """The augmenter that rows are compared with; "" where the table does not have it."""
+    """Return the baseline augmenter; "" where the table does not have it."""
     return baseline_among({augmenter for (augmenter, _), runs in keys.items() if runs}, against)
 
 
 def baseline_among(names: Collection[str], against: str | None = None) -> str:
-    """``against``, or the first of `BASELINES` that is among the augmenters of a table; "" where none is.
+    """Return ``against``, or the first of `BASELINES` among the augmenters of a table; "" where there is none.
 
-    Where a name stands for several things in the stores of a page, it has the start of a digest behind it.
+    On pages of several stores a name with several settings has the start of a digest appended, which is accepted too.
     """
     for wanted in (against,) if against else BASELINES:
         found = [name for name in sorted(names) if name == wanted or name.startswith(f"{wanted} #")]
@@ -328,7 +331,7 @@ def baseline_among(names: Collection[str], against: str | None = None) -> str:
 
 
 def _partner(name: tuple[str, int], baseline: str, keys: Keys) -> tuple[str, int] | None:
-    """The row of the baseline that this one is compared with: without synthetic pictures, else with as many."""
+    """Return the baseline row to compare a row with: that without synthetic images, else that with the same N_aug."""
     if not baseline or name[0] == baseline:
         return None
     return next((other for other in ((baseline, 0), (baseline, name[1])) if other in keys), None)
@@ -337,13 +340,13 @@ def _partner(name: tuple[str, int], baseline: str, keys: Keys) -> tuple[str, int
 def _compared(
     drawn: _Resampled, keys: Keys, wanted: Sequence[tuple[tuple[str, int], tuple[str, int]]]
 ) -> list[Comparison]:
-    """These comparisons, corrected for one another."""
+    """Compare these pairs of rows, corrected for multiple comparisons."""
     shared = [[run for run in keys[a] if run in keys[b]] for a, b in wanted]
     decided = sum(len(runs) >= FEWEST_RUNS for runs in shared)
     made = [_one(drawn, keys, a, b, runs, decided) for (a, b), runs in zip(wanted, shared, strict=True)]
-    tested = [place for place, one in enumerate(made) if one.p == one.p]
-    for place, p in zip(tested, holm([made[place].p for place in tested]), strict=True):
-        made[place] = replace(made[place], p_holm=p)
+    tested = [index for index, one in enumerate(made) if one.p == one.p]
+    for index, p in zip(tested, holm([made[index].p for index in tested]), strict=True):
+        made[index] = replace(made[index], p_holm=p)
     return made
 
 
@@ -365,5 +368,5 @@ def _one(
     if len(by_seed) >= FEWEST_SEEDS:
         means = np.array([np.mean(by_seed[seed]) for seed in sorted(by_seed)])
         p = sign_flip_p(means, rng("compare-signs", drawn.table.dataset, *a, *b))
-    word = verdict(together.low, together.high, len(runs))
-    return Comparison(*a, *b, alone, together, word, len(by_seed), p)
+    decision = verdict(together.low, together.high, len(runs))
+    return Comparison(*a, *b, alone, together, decision, len(by_seed), p)

@@ -1,4 +1,4 @@
-"""A store's comparison: print it, and write it as Markdown, LaTeX, CSV, JSON and plots."""
+"""Comparisons of a store's rows: print them and write them as Markdown, LaTeX, CSV, JSON and plots."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from augbench.metrics.resampling import RESAMPLES
 from augbench.report.evidence.build import build_evidence
 from augbench.report.evidence.evidence_plots import cd_svg, pareto_svg
 from augbench.report.evidence.exports import to_csv, to_json
-from augbench.report.evidence.ranking import rankings, words_of
+from augbench.report.evidence.ranking import missing_ranks_note, rankings
 from augbench.report.evidence.sheets import (
     chapter_of,
     method_chapter,
@@ -39,22 +39,22 @@ def compare(
     out: Path | None = None,
     console: Console | None = None,
 ) -> list[str]:
-    """Compare the rows of one grid of a store, or of every grid it knows, or, where it knows none, of all its records.
+    """Compare the rows of one grid of a store, or of every grid it knows; where it knows none, of all its records.
 
     Writes ``compare.md``, ``.tex``, ``.csv``, ``.json``, ``pareto.svg`` where costs are known, and ``cd.svg`` from
     eight datasets on. Equal stores give equal bytes.
 
     Args:
-        store: what a run filled.
+        store: the store of a run.
         grid_name: the grid's name; None = each grid that has a record.
-        expected: the grid's cells, where the caller planned it; None = as the store knows them.
-        against: the augmenter that rows are compared with; None = ``none`` where it is there, else ``memseg``.
-        resamples: of the bootstrap.
-        out: where the files go; None = ``STORE/reports/<grid>/``. Of several grids, each gets a folder in it.
-        console: prints the comparison too, if given.
+        expected: the grid's cells, where the caller planned it; None = load them from the store.
+        against: the baseline augmenter; None = ``none`` if a table has it, else ``memseg``.
+        resamples: number of bootstrap resamples.
+        out: output folder; None = ``STORE/reports/<grid>/``. With several grids, each gets a folder in it.
+        console: also print the comparison to it.
 
     Returns:
-        The files written: paths, or URLs where the store is at one.
+        The files written: paths, or URLs for a remote store.
 
     Raises:
         UserError: no store, no record, an unknown grid or augmenter, damaged records or scores.
@@ -69,12 +69,12 @@ def compare(
     if not names:
         records = load_records(store)
         found.append((ALL, expected_from_records(records), records))
-    there = [one for one in found if len(one[2])]
-    if not there:
+    with_records = [one for one in found if len(one[2])]
+    if not with_records:
         raise UserError(f"store '{store.url}' holds no record of grid '{', '.join(names)}': {WAY_OUT}")
     files: list[str] = []
-    for name, cells, records in there:
-        folder = out / name if out and len(there) > 1 else out
+    for name, cells, records in with_records:
+        folder = out / name if out and len(with_records) > 1 else out
         files += write_files(store, name, _contents(store, name, cells, records, against, resamples, console), folder)
     return files
 
@@ -88,20 +88,20 @@ def _contents(
     resamples: int,
     console: Console | None,
 ) -> dict[str, bytes]:
-    """Every file of one comparison; prints it."""
+    """Build every file of one comparison, and print it."""
     evidence = build_evidence(store, cells, records, against, resamples)
     ranked = rankings(evidence)
     chapters = [chapter_of(one) for one in evidence]
-    every = [method_chapter(evidence), *chapters, ranking_chapter(ranked, words_of(ranked))]
+    every = [method_chapter(evidence), *chapters, ranking_chapter(ranked, missing_ranks_note(ranked))]
     if console is not None:
         console.print(f"[bold]{name}[/]", highlight=False)
         for chapter in every:
             console.print(to_terminal(chapter))
     drawn = {PARETO: ("Metric against cost", pareto_svg(evidence)), CD: ("Critical differences", cd_svg(ranked))}
     plots = {file: (title, svg) for file, (title, svg) in drawn.items() if svg is not None}
-    pictures = [(title, file) for file, (title, _) in plots.items()]
+    images = [(title, file) for file, (title, _) in plots.items()]
     return {
-        "compare.md": to_markdown(name, every, pictures).encode(),
+        "compare.md": to_markdown(name, every, images).encode(),
         "compare.tex": to_latex(name, every).encode(),
         "compare.csv": to_csv(evidence).encode(),
         "compare.json": to_json(name, evidence, chapters, ranked),

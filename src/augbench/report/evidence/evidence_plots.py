@@ -7,18 +7,18 @@ from math import isnan
 
 from augbench.report.evidence.build import Evidence, RowEvidence
 from augbench.report.evidence.ranking import Ranking
-from augbench.report.evidence.sheets import NAMES, p_words, regime_words
+from augbench.report.evidence.sheets import NAMES, p_value_text, regime_text
 from augbench.report.numbers import seconds_text, share
 from augbench.report.svg import Axis, Guide, Series, plot
 from augbench.report.svg_parts import FONT, document, line, stacked, text, text_width
 
 WIDTH = 720.0
-STEP = 22.0  # between names of a critical-difference diagram
+STEP = 22.0  # line distance of the names in a critical-difference diagram
 
 
 def pareto_svg(evidence: Sequence[Evidence]) -> str | None:
-    """The metric against cost, one plot a table, for those where a cost is known; None where there is none."""
-    known = [one for one in evidence if any(_is_placed(one, row) for row in one.rows)]
+    """Plot the metric against cost, once per table with a known cost; None where there is none."""
+    known = [one for one in evidence if any(_has_position(one, row) for row in one.rows)]
     if not known:
         return None
     about = (
@@ -27,13 +27,13 @@ def pareto_svg(evidence: Sequence[Evidence]) -> str | None:
     return stacked([_pareto(one) for one in known], "Metric against cost", about, WIDTH)
 
 
-def _is_placed(evidence: Evidence, row: RowEvidence) -> bool:
-    """What costs nothing has no place on a logarithmic axis: it is a line across."""
+def _has_position(evidence: Evidence, row: RowEvidence) -> bool:
+    """Whether a row can be drawn on the logarithmic axis; rows without cost become a horizontal line instead."""
     return row.cost is not None and row.cost.total > 0 and not isnan(row.intervals[evidence.headline].estimate)
 
 
 def _pareto(evidence: Evidence) -> str:
-    rows = [row for row in evidence.rows if _is_placed(evidence, row)]
+    rows = [row for row in evidence.rows if _has_position(evidence, row)]
     free = [row for row in evidence.rows if row.cost is not None and not row.cost.total and row.found]
     front = sorted((row for row in rows if row.efficient), key=_total)
     name = NAMES[evidence.headline]
@@ -43,7 +43,7 @@ def _pareto(evidence: Evidence) -> str:
     ]
     path = [row.intervals[evidence.headline].estimate for row in front]
     steps = Series("", list(map(_total, front)), path, line="post", colour=0, dashed=True)
-    told = "; ".join(
+    points = "; ".join(
         f"{_label(row)}: {share(row.intervals[evidence.headline].estimate)} for {seconds_text(_total(row))} s"
         for row in rows
     )
@@ -52,7 +52,7 @@ def _pareto(evidence: Evidence) -> str:
         Axis("cost: seconds of one worker before training (logarithmic)", log=True),
         Axis(name),
         evidence.table.title,
-        f"{name} against cost. {told}.",
+        f"{name} against cost. {points}.",
         guides=[Guide(row.intervals[evidence.headline].estimate, f"{row.augmenter} (costs nothing)") for row in free],
         style=False,
         width=WIDTH,
@@ -91,13 +91,11 @@ def _total(row: RowEvidence) -> float:
 
 
 def cd_svg(rankings: Sequence[Ranking]) -> str | None:
-    """Critical-difference diagrams (Demsar, JMLR 2006), one below the other; None where there are no ranks."""
+    """Draw critical-difference diagrams (Demsar, JMLR 2006), stacked; None where there are no ranks."""
     ranked = [one for one in rankings if one.ranks]
     if not ranked:
         return None
-    about = (
-        "Average ranks over datasets, 1 is best. A bar joins augmenters that are not told apart (Nemenyi test, .05)."
-    )
+    about = "Average ranks over datasets, 1 is best. A bar joins augmenters that do not differ (Nemenyi test, .05)."
     return stacked([_diagram(one) for one in ranked], "Critical differences of average ranks", about, WIDTH)
 
 
@@ -105,15 +103,15 @@ def _diagram(ranking: Ranking) -> str:
     ranks = ranking.ranks
     assert ranks is not None
     count = len(ranking.augmenters)
-    order = sorted(range(count), key=lambda place: ranks.average[place])
+    order = sorted(range(count), key=lambda index: ranks.average[index])
     side = max(text_width(name) for name in ranking.augmenters) + 24
     left, right, axis = side, WIDTH - side, 74.0
 
     def at(rank: float) -> float:
         return left + (rank - 1) / (count - 1) * (right - left)
 
-    where = f"{ranking.protocol}, {regime_words(ranking.shots)}, {len(ranking.datasets)} datasets"
-    title = f"{where} (Friedman: {p_words(ranks.p)})"
+    where = f"{ranking.protocol}, {regime_text(ranking.shots)}, {len(ranking.datasets)} datasets"
+    title = f"{where} (Friedman: {p_value_text(ranks.p)})"
     wide = min(ranks.critical_difference, count - 1)
     parts = [
         text(WIDTH / 2, FONT * 1.4, title, size=FONT * 1.1, anchor="middle", bold=True),
@@ -125,16 +123,16 @@ def _diagram(ranking: Ranking) -> str:
         parts += [line([(at(rank), axis - 5), (at(rank), axis)]), text(at(rank), axis - 9, str(rank), anchor="middle")]
     bars = axis + 12 + 8 * len(ranks.cliques)
     for number, clique in enumerate(ranks.cliques):
-        ends = [ranks.average[place] for place in clique]
+        ends = [ranks.average[index] for index in clique]
         y = axis + 12 + 8 * number
         parts.append(line([(at(min(ends)) - 4, y), (at(max(ends)) + 4, y)], "c1", 4.0))
     half = (count + 1) // 2
-    for number, place in enumerate(order):
+    for number, index in enumerate(order):
         on_left = number < half
         y = bars + STEP * ((number if on_left else count - 1 - number) + 0.5)
-        x, end = at(ranks.average[place]), left - 8 if on_left else right + 8
+        x, end = at(ranks.average[index]), left - 8 if on_left else right + 8
         parts.append(line([(x, axis), (x, y), (end, y)], "muted"))
-        words, anchor = f"{ranking.augmenters[place]}", "end" if on_left else "start"
-        parts.append(text(end + (-4 if on_left else 4), y + 4, words, anchor=anchor))
-    told = "; ".join(f"{ranking.augmenters[place]} {ranks.average[place]:.2f}" for place in order)
-    return document(parts, title, f"Average ranks: {told}.", WIDTH, bars + STEP * (half + 0.5), style=False)
+        name, anchor = ranking.augmenters[index], "end" if on_left else "start"
+        parts.append(text(end + (-4 if on_left else 4), y + 4, name, anchor=anchor))
+    points = "; ".join(f"{ranking.augmenters[index]} {ranks.average[index]:.2f}" for index in order)
+    return document(parts, title, f"Average ranks: {points}.", WIDTH, bars + STEP * (half + 0.5), style=False)

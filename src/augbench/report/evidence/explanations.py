@@ -1,4 +1,4 @@
-"""What a reader must know to read the evidence right: how intervals were made, and what they do not say."""
+"""Captions and notes of the evidence: how intervals are computed and what they do not cover."""
 
 from __future__ import annotations
 
@@ -10,29 +10,29 @@ from augbench.report.evidence.build import Comparison, Evidence
 from augbench.report.evidence.pareto import DEFINITION
 from augbench.report.numbers import share
 
-FEW_ITEMS = 20  # below which a percentile bootstrap is known to be too sure of itself
+FEW_ITEMS = 20  # below it a percentile bootstrap gives intervals that are too narrow
 PERCENT = f"{100 * CONFIDENCE:g} %"
 SEED = (
-    "The seed of a cell is that of its pool and that of its classifier at once, so what the one adds and what the "
-    "other adds cannot be told apart"
+    "The seed of a cell is both that of its pool and that of its classifier, so the variance of the two cannot be "
+    "separated"
 )
-EFFICIENT = "Efficient: no other row is as good for no more. That goes by means, which chance moves: see the intervals."
+EFFICIENT = "Efficient: no other row is as good at no higher cost. This compares means: see their intervals."
 
 
 def plural(number: int, word: str) -> str:
-    """``1 seed``, ``3 seeds``."""
+    """Format a count: ``1 seed``, ``3 seeds``."""
     return f"{number} {word}{'' if number == 1 else 's'}"
 
 
 def method(evidence: Sequence[Evidence]) -> list[str]:
-    """How everything here is made and meant: once, before all tables."""
+    """Explain how the numbers are computed; printed once, before all tables."""
     resamples = max((one.resamples for one in evidence), default=0)
     sentences = [
         f"{PERCENT} intervals are for other test items and other runs like these, by a two-level bootstrap of "
-        f"{resamples:,} resamples: of test items (all pictures of a physical item together, good and defective ones "
-        "apart, the same items for all rows of a table), then of the draws of shots and the seeds; widened by "
+        f"{resamples:,} resamples: of test items (all images of a physical item together, normal and defect ones "
+        "separately, the same items for all rows of a table), then of the draws of shots and the seeds; widened by "
         "Student's t where either are few. Other data sets, classifiers and folds than those named are not covered.",
-        "s.e. items, s.e. runs: the standard error of the mean that test items add, and that draws and seeds add.",
+        "s.e. items, s.e. runs: standard error of the mean due to test items, and due to draws and seeds.",
     ]
     if any(one.against or one.pairs for one in evidence):
         sentences += [
@@ -40,39 +40,39 @@ def method(evidence: Sequence[Evidence]) -> list[str]:
             "differ though their own intervals overlap. The intervals of one list hold all at once (Bonferroni); lists "
             "and tables are not corrected for one another.",
             "Better, worse: the interval of the difference excludes 0. No detectable difference: it includes 0, which "
-            "is no proof of equality; the interval tells how large a difference may still be. Too few runs to say: "
+            "is no proof of equality; the interval shows how large a difference may still be. Too few runs to say: "
             f"fewer than {FEWEST_RUNS} pairs, whatever the interval.",
         ]
     return sentences
 
 
 def interval_captions(evidence: Evidence) -> list[str]:
-    """What the intervals of rows rest on."""
+    """Return what the intervals of rows are based on."""
     defective = "" if evidence.table.task == "recognition" else f", {evidence.defective_groups} of them with a defect"
     most = max(row.found for row in evidence.rows)
     return [
-        f"{PERCENT} intervals from {plural(evidence.groups, 'test item')}{defective}, and {plural(most, 'run')} a row."
+        f"{PERCENT} intervals from {plural(evidence.groups, 'test item')}{defective}, with {plural(most, 'run')} a row."
     ]
 
 
 def interval_notes(evidence: Evidence) -> list[str]:
-    """What makes the intervals less than they seem."""
+    """Return the limitations of the intervals."""
     notes = []
     if any(row.found < row.expected for row in evidence.rows):
         notes.append("* incomplete: some cells have no record.")
     if any(row.found == 1 for row in evidence.rows):
         notes.append("One run: the interval covers other test items alone, not other seeds.")
     if evidence.smallest < FEW_ITEMS:
-        both = "" if evidence.table.task == "recognition" else " of one kind (good or defective) in a fold"
+        kind = "" if evidence.table.task == "recognition" else " of one kind (normal or defect) in a fold"
         notes.append(
-            f"Only {plural(evidence.smallest, 'test item')}{both}: from fewer than {FEW_ITEMS}, intervals tend to be "
+            f"Only {plural(evidence.smallest, 'test item')}{kind}: from fewer than {FEW_ITEMS}, intervals tend to be "
             "too narrow. Where items add the larger s.e., more test items would help more than more seeds."
         )
     return notes
 
 
 def why_not_against(evidence: Evidence) -> str:
-    """Why rows are compared with no baseline."""
+    """Explain why no row is compared with a baseline."""
     name = evidence.baseline
     if not name:
         return f"No row of {' or '.join(evidence.wanted)} to compare the others with: --against names another."
@@ -82,7 +82,7 @@ def why_not_against(evidence: Evidence) -> str:
 
 
 def comparison_captions(evidence: Evidence, compared: list[Comparison]) -> list[str]:
-    """How many hold at once."""
+    """Return for how many comparisons the intervals hold at once."""
     decided = sum(one.together.runs >= FEWEST_RUNS for one in compared)
     if decided < 2:
         return [f"Paired difference with its {PERCENT} interval."]
@@ -90,7 +90,7 @@ def comparison_captions(evidence: Evidence, compared: list[Comparison]) -> list[
 
 
 def comparison_notes(evidence: Evidence, compared: list[Comparison]) -> list[str]:
-    """Why there is no test, or what the test is."""
+    """Describe the test, or explain why there is none."""
     tested = [one for one in compared if one.p == one.p]
     seeds = max((one.seeds for one in compared), default=0)
     if not tested:
@@ -100,7 +100,7 @@ def comparison_notes(evidence: Evidence, compared: list[Comparison]) -> list[str
         ]
     notes = [
         "p: exact two-sided sign-flip test of the mean difference over paired seeds, after Holm over "
-        f"{plural(len(tested), 'comparison')}. It takes the test items as given, so it may be small where the "
+        f"{plural(len(tested), 'comparison')}. It treats the test items as fixed, so it may be small where the "
         "interval, which does not, includes 0."
     ]
     least = min(1.0, smallest_p(seeds) * len(tested))
@@ -113,34 +113,34 @@ def comparison_notes(evidence: Evidence, compared: list[Comparison]) -> list[str
 
 
 def variance_captions() -> list[str]:
-    """What the components are."""
+    """Describe the variance components."""
     return [
         "Standard deviations that each source adds to one run, by analysis of variance (random effects, method of "
-        "moments; negative estimates are given as 0). A dash: the design does not show it.",
+        "moments; negative estimates are given as 0). A dash: it cannot be estimated from these runs.",
         f"{SEED}.",
     ]
 
 
-def variance_words(evidence: Evidence) -> str:
-    """In a sentence or two, where nothing can be split; "" where it can."""
+def no_variance_split(evidence: Evidence) -> str:
+    """Explain why the variance cannot be split; "" where it can."""
     if any(row.variance.is_split for row in evidence.rows):
         return ""
     if not any(row.found > 1 for row in evidence.rows):
-        return "One run a row: nothing is known of the variance between runs."
+        return "One run per row: the variance between runs is unknown."
     if any(not row.variance.balanced for row in evidence.rows):
         return "Runs are missing, so the variance between runs is not split."
     none = any(not row.n_aug and row.found > 1 for row in evidence.rows)
-    pool = "; a row without synthetic pictures has no pool, so its spread is the classifier's" if none else ""
+    pool = "; a row without synthetic images has no pool, so its variance is the classifier's" if none else ""
     return f"Runs differ in their seed alone: no variance to split. {SEED}{pool}."
 
 
 def cost_captions() -> list[str]:
-    """What a cost is."""
+    """Define cost and efficiency."""
     return [DEFINITION, EFFICIENT]
 
 
 def cost_notes(evidence: Evidence) -> list[str]:
-    """What forbids to compare costs."""
+    """Return why costs are missing or cannot be compared."""
     notes = []
     unknown = dict.fromkeys(row.augmenter for row in evidence.rows if row.cost is None and row.n_aug)
     if unknown:
@@ -150,15 +150,15 @@ def cost_notes(evidence: Evidence) -> list[str]:
     if len(devices) > 1:
         notes.append(f"Made on different devices, so seconds must not be compared: {', '.join(devices)}.")
     if any("" in cost.devices for cost in costs):
-        notes.append("Seconds of some pools are known from their fidelity, which does not say on which device.")
+        notes.append("Seconds of some pools are known from their fidelity records, which do not name the device.")
     if any(not cost.told_apart for cost in costs):
         notes.append(
-            "Adapters of an older version do not tell class pictures apart: where there are any, the adapter that "
-            "needed them first has them within its seconds, and others do not."
+            "Adapters of an older version do not record class images separately: where there are any, their seconds "
+            "are part of those of the adapter that needed them first."
         )
     return notes
 
 
 def _p(value: float) -> str:
-    """``.016``; below a thousandth ``0.0005``."""
+    """Format a p-value: ``.016``; below a thousandth ``0.0005``."""
     return share(value) if value >= 0.001 else f"{value:.1g}"

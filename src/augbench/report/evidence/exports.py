@@ -1,6 +1,6 @@
-"""Evidence -> numbers for other programs: CSV and JSON. What is not there is empty, or null.
+"""Evidence -> CSV and JSON for other programs. Missing values are empty or null.
 
-Numbers have `DIGITS` significant digits: resampling is far less exact, and more would differ between processors.
+Numbers have `DIGITS` significant digits: resampling is far less exact, and more digits would differ between processors.
 """
 
 from __future__ import annotations
@@ -64,10 +64,11 @@ FIELDS = (
 
 
 def to_csv(evidence: Sequence[Evidence]) -> str:
-    """One line for each interval and comparison: column ``line`` says which, ``interval``, ``against`` or ``pair``.
+    """Write one line per interval and comparison; column ``line`` is ``interval``, ``against`` or ``pair``.
 
-    ``low`` to ``high`` hold by themselves, ``low_together`` to ``high_together`` with all others of the same list; the
-    verdict is by the latter. Lines of the headline metric have variance and cost too.
+    ``low`` to ``high`` is the interval of one comparison alone. ``low_together`` to ``high_together`` holds
+    simultaneously with the others of the same list and decides the verdict. Lines of the headline metric also have
+    variance and cost.
     """
     buffer = io.StringIO()
     writer = csv.DictWriter(buffer, fieldnames=FIELDS, lineterminator="\n", restval="")
@@ -128,7 +129,7 @@ def _short(value: float) -> float:
 
 
 def to_json(name: str, evidence: Sequence[Evidence], chapters: Sequence[Chapter], rankings: Sequence[Ranking]) -> bytes:
-    """The same numbers with the words around them; ``chapters`` are those of ``evidence``, in its order."""
+    """Write the same numbers with captions and notes; ``chapters`` are those of ``evidence``, in its order."""
     tables = [_json_table(one, chapter) for one, chapter in zip(evidence, chapters, strict=True)]
     return json_bytes(
         {"report": name, "confidence": CONFIDENCE, "tables": tables, "rankings": [_ranking(r) for r in rankings]}
@@ -136,7 +137,7 @@ def to_json(name: str, evidence: Sequence[Evidence], chapters: Sequence[Chapter]
 
 
 def _json_table(evidence: Evidence, chapter: Chapter) -> dict[str, Any]:
-    words = {sheet.title: [*sheet.captions, *sheet.notes] for sheet in chapter.sheets}
+    texts = {sheet.title: [*sheet.captions, *sheet.notes] for sheet in chapter.sheets}
     return about_table(evidence.table) | {
         "headline": evidence.headline,
         "baseline": evidence.baseline or None,
@@ -147,7 +148,7 @@ def _json_table(evidence: Evidence, chapter: Chapter) -> dict[str, Any]:
         "against": [_json_comparison(one) for one in evidence.against],
         "pairs": [_json_comparison(one) for one in evidence.pairs],
         "sentences": chapter.sentences,
-        "words": words,
+        "words": texts,
     }
 
 

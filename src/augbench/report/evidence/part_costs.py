@@ -1,13 +1,13 @@
-"""What it cost to make the parts of a store: class pictures, adapters, searches, pools; seconds, and on which device.
+"""The cost of a store's parts (class images, adapters, searches, pools): seconds, and on which device.
 
-A published store comes without pools and adapters, so it brings these numbers along in ``costs.json`` at its top::
+A published store has no pools and adapters, so it keeps these numbers in ``costs.json`` in its top folder::
 
     {"schema": 1, "costs": {KEY: {"kind": "pools", "seconds": 12.5, "pictures": 80, "device": ..., "spec": ...}, ...}}
 
-``kind`` is the folder that KEY stands in: ``pools``, ``adapters``, ``searches`` or ``shared``. ``seconds`` is the time
-of one worker on that device, null where an older store does not tell. ``pictures`` and ``spec`` are those of a pool,
-null elsewhere. An adapter has ``shared`` too: what it uses of the shared parts, key -> the seconds that making it took
-within the adapter's own, 0 where it was there; null where it is not told.
+``kind`` is the folder of KEY: ``pools``, ``adapters``, ``searches`` or ``shared``. ``seconds`` is the time of one
+worker on that device, null where an older store does not record it. ``pictures`` (the number of images) and ``spec``
+are those of a pool, null elsewhere. An adapter also has ``shared``: key of each shared part that it uses -> how many of
+the adapter's seconds went into making this part, 0 where it existed already; null where this is not recorded.
 """
 
 from __future__ import annotations
@@ -24,28 +24,28 @@ from augbench.storage.store import ADAPTER_MARKER, FIX_HINT, SHARED_MARKER, Kind
 COSTS = "costs.json"
 SCHEMA = 1
 KINDS: tuple[Kind, ...] = ("shared", "searches", "adapters", "pools")
-"""In the order in which they are made."""
+"""The kinds of parts, in the order in which they are made."""
 
 
 @dataclass(frozen=True)
 class MadePart:
-    """What one part of a store cost."""
+    """The cost of one part of a store."""
 
     kind: Kind
     seconds: float | None  # None: not on record
-    pictures: int | None = None  # of a pool
+    pictures: int | None = None  # number of images of a pool
     device: str = ""
     spec: Mapping[str, Any] | None = None  # of a pool, see `PoolSpec.as_dict`
-    shared: Mapping[str, float] | None = field(default=None)  # of an adapter; None: not told
+    shared: Mapping[str, float] | None = field(default=None)  # of an adapter; None: not on record
 
     @property
     def own_seconds(self) -> float | None:
-        """Without the shared parts that were made on the way."""
+        """Seconds without those of shared parts that were made on the way."""
         return None if self.seconds is None else self.seconds - sum((self.shared or {}).values())
 
 
 def costs_of(store: Store) -> dict[str, Any]:
-    """The content of ``costs.json``: what the store's own parts tell, and what such a file in it tells of others.
+    """Return the content of ``costs.json``, from the store's parts and from such a file in the store.
 
     Raises:
         UserError: a damaged file, named.
@@ -54,7 +54,7 @@ def costs_of(store: Store) -> dict[str, Any]:
 
 
 def read_costs(store: Store) -> dict[str, MadePart]:
-    """What every part cost, by key: as the part itself says, else ``costs.json``, else the fidelity of a pool.
+    """Return the cost of every part by key: as the part itself records it, else ``costs.json``, else its fidelity.
 
     Raises:
         UserError: a damaged file, named.
@@ -72,13 +72,13 @@ def _found(store: Store) -> Iterator[tuple[str, MadePart]]:
         keys = sorted(store.keys(kind))
         names = [marker_of(store, kind, key) for key in keys]
         for key, name, data in zip(keys, names, store.files.read_many(names), strict=True):
-            if data is not None:  # else it is not finished
+            if data is not None:  # else the part is not finished
                 place = store.files.where(name)
                 yield key, _part(kind, parse_json(data, place), place)
 
 
 def marker_of(store: Store, kind: Kind, key: str) -> str:
-    """The file, relative to the store, in which a part itself tells what it cost."""
+    """Return the file, relative to the store, in which a part records its own cost."""
     if kind == "pools":
         return store.pool_file(key)
     file = {"adapters": f"/{ADAPTER_MARKER}", "shared": f"/{SHARED_MARKER}"}.get(kind, "")
@@ -100,7 +100,7 @@ def _part(kind: Kind, record: Mapping[str, Any], place: str) -> MadePart:
 
 
 def _measured(store: Store) -> Iterator[tuple[str, MadePart]]:
-    """Pools whose fidelity is on record, be they there or gone. On which device they were made it does not say."""
+    """Yield the pools with a fidelity record, whether they still exist or not; their device is unknown."""
     keys = sorted(store.keys("fidelity"))
     names = [store.name("fidelity", key) for key in keys]
     for name, data in zip(names, store.files.read_many(names), strict=True):
@@ -115,7 +115,7 @@ def _measured(store: Store) -> Iterator[tuple[str, MadePart]]:
 
 
 def _written(store: Store) -> Iterator[tuple[str, MadePart]]:
-    """What the store's ``costs.json`` tells."""
+    """Yield the entries of the store's ``costs.json``."""
     try:
         place, content = store.files.where(COSTS), store.parsed(COSTS)
     except FileNotFoundError:
@@ -141,5 +141,5 @@ def _seconds(value: Any, place: str) -> float | None:
     if value is None:
         return None
     if isinstance(value, bool) or not isinstance(value, int | float) or not (isfinite(value) and value >= 0):
-        raise UserError(f"'{place}' tells {value!r} seconds: {FIX_HINT}")
+        raise UserError(f"'{place}' has {value!r} seconds: {FIX_HINT}")
     return float(value)

@@ -1,4 +1,4 @@
-"""Which pools a cell takes its pictures from, as its spec and what a store tells of pools say."""
+"""The pools that a cell uses, found from its spec and from what a store records about pools."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ T = TypeVar("T")
 
 
 class PoolIndex(Generic[T]):
-    """What is known of pools, found by the cells that take from them."""
+    """Index of pools with a value each, looked up by the cells that use them."""
 
     def __init__(self, pools: Iterable[tuple[PoolSpec, T]]) -> None:
         self._pools: dict[tuple[str, str, int, int | None], list[tuple[PoolSpec, T]]] = {}
@@ -24,11 +24,13 @@ class PoolIndex(Generic[T]):
             self._pools.setdefault(where, []).append((pool, known))
 
     def find(self, spec: Mapping[str, Any], augmenter: str) -> T | None:
-        """Of the pool that a cell takes from: of its shots where the augmenter reads them, else the one for all.
+        """Return the value of the pool that a cell uses; None where it is unknown.
+
+        The pool is that of the cell's shots where the augmenter reads them, else the one for all shots.
 
         Args:
-            spec: of the cell, as its record has it.
-            augmenter: a digest of `slices_of`.
+            spec: the cell's spec, as in its record.
+            augmenter: a digest from `slices_of`.
         """
         fresh = spec["n_aug"] if spec["fresh_pools"] else None
         found = self._pools.get((DataSpec.from_dict(spec["data"]).digest, augmenter, spec["seed"], fresh), [])
@@ -38,7 +40,7 @@ class PoolIndex(Generic[T]):
 
 
 def slices_of(augmenter: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
-    """(digest of an augmenter, share of the pictures): of a mixture its parts, else the augmenter itself."""
+    """Yield (digest of an augmenter, fraction of the images): the parts of a mixture, else the augmenter itself."""
     settings = augmenter["key_settings"]
     parts = settings.get("parts") if list(settings) == ["parts"] else None
     if isinstance(parts, list) and parts and all(isinstance(part, list) and len(part) == 2 for part in parts):
@@ -48,7 +50,7 @@ def slices_of(augmenter: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
 
 
 def plugin_of(pool: PoolSpec) -> Augmenter | None:
-    """The augmenter of a pool; None where it is not at hand."""
+    """Build the augmenter of a pool; None where it is not installed or rejects the settings."""
     try:
         return registry.make("augmenters", pool.augmenter.name, dict(pool.augmenter.settings))
     except UserError:
@@ -56,6 +58,6 @@ def plugin_of(pool: PoolSpec) -> Augmenter | None:
 
 
 def _reads_shots(pool: PoolSpec, shots: int | str) -> bool:
-    """Whether its augmenter would have a pool of its own for these shots; False where nobody can be asked."""
+    """Whether the augmenter reads these shots, so that it needs a pool for them; False where it is not installed."""
     plugin = plugin_of(pool)
     return plugin is not None and "shots" in plugin.reads(shots)

@@ -1,4 +1,4 @@
-"""Scores of cells as arrays: what each test picture is, what the classifier said, and which physical item it shows."""
+"""Test scores of cells as arrays: label, prediction and physical item of each test image."""
 
 from __future__ import annotations
 
@@ -12,30 +12,30 @@ from augbench.core.errors import UserError
 from augbench.storage.scores import scores_frame
 from augbench.storage.store import FIX_HINT, Store
 
-TOLERANCE = 1e-6  # between a record's metric and that of its scores: sums in another order differ by far less
+TOLERANCE = 1e-6  # between a record's metric and that of its scores; rounding differs by far less
 
 
 @dataclass(frozen=True)
 class Predictions:
-    """The test pictures of one cell."""
+    """Labels and predictions of one cell's N test images."""
 
-    labels: np.ndarray  # N: in detection bool, True = defective; in recognition ints, the classes
-    answers: np.ndarray  # N: in detection logits, float32; in recognition the predicted classes, ints
-    groups: np.ndarray  # N str: pictures of one physical item share it
+    labels: np.ndarray  # N: in detection bool, True = defect; in recognition int64 class indices
+    answers: np.ndarray  # N: in detection logits, float32; in recognition int64 predicted class indices
+    groups: np.ndarray  # N str: images of one physical item share a group
     defective: np.ndarray  # N bool
 
 
 def load_predictions(store: Store, keys: Sequence[str]) -> dict[str, Predictions]:
-    """The test scores of these cells, by key.
+    """Load the test scores of these cells, by key.
 
     Raises:
         UserError: scores are missing, damaged, or not scores.
     """
     contents = store.files.read_many([store.name("scores", key) for key in keys])
-    return {key: _judged(data, store.where("scores", key)) for key, data in zip(keys, contents, strict=True)}
+    return {key: _predictions_of(data, store.where("scores", key)) for key, data in zip(keys, contents, strict=True)}
 
 
-def _judged(data: bytes | None, place: str) -> Predictions:
+def _predictions_of(data: bytes | None, place: str) -> Predictions:
     if data is None:
         raise UserError(f"scores '{place}' are missing: run the grid again to make them anew")
     try:
@@ -53,6 +53,6 @@ def _judged(data: bytes | None, place: str) -> Predictions:
 
 
 def check_against(stated: float, found: float, metric: str, place: str) -> None:
-    """Raises UserError where a record's metric does not follow from its scores: one of the two is of another run."""
+    """Raise UserError where a record's metric does not follow from its scores: one of the two is of another run."""
     if not abs(stated - found) <= TOLERANCE:
         raise UserError(f"scores '{place}' give {metric} {found:.6f}, their record says {stated:.6f}: {FIX_HINT}")

@@ -1,4 +1,4 @@
-"""Tables of many datasets -> average ranks of augmenters. Below `FEWEST_DATASETS` there are none, and words say why."""
+"""Tables of many datasets -> average ranks of augmenters, from `FEWEST_DATASETS` datasets on."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ Means = dict[str, dict[str, list[float]]]  # dataset -> augmenter -> mean of the
 
 @dataclass(frozen=True)
 class Ranking:
-    """Augmenters under one protocol in one regime."""
+    """The ranking of augmenters under one protocol and shots."""
 
     protocol: str
     shots: int | str
     metric: str
-    datasets: tuple[str, ...]  # that have all of the augmenters
+    datasets: tuple[str, ...]  # datasets that have all of the augmenters
     augmenters: tuple[str, ...]
-    ranks: Ranks | None  # None: too few datasets, or nothing to rank
+    ranks: Ranks | None  # None: too few datasets or augmenters
 
 
 def rankings(evidence: Sequence[Evidence]) -> list[Ranking]:
-    """One for each protocol and regime, in the order of the tables.
+    """Rank augmenters for each protocol and shots, in the order of the tables.
 
-    A dataset counts once, by the mean over its rows with N_aug > 0 (of ``none``, its only row) and over its folds. Only
-    complete rows count, and only augmenters that most datasets have; datasets that lack one of those are left out.
+    A dataset counts once, with the mean over its rows with N_aug > 0 (for ``none``, its only row) and over its folds.
+    Only complete rows count, and only augmenters that most datasets have. Datasets that lack one of these are left out.
     """
     found: dict[tuple[str, int | str, str], Means] = {}
     for one in evidence:
@@ -54,8 +54,8 @@ def _ranking(protocol: str, shots: int | str, metric: str, means: Means) -> Rank
     return Ranking(protocol, shots, metric, datasets, augmenters, ranks)
 
 
-def words_of(found: Sequence[Ranking]) -> str:
-    """Why there are no average ranks; "" where there are some."""
+def missing_ranks_note(found: Sequence[Ranking]) -> str:
+    """Explain why there are no average ranks; "" where there are some."""
     if any(one.ranks for one in found):
         return ""
     most = max((len(one.datasets) for one in found), default=0)

@@ -1,4 +1,4 @@
-"""Evidence -> sheets -> terminal, Markdown, LaTeX. Every renderer reads the same sheets, so they cannot disagree."""
+"""Evidence -> sheets -> terminal, Markdown, LaTeX. All renderers read the same sheets, so that they agree."""
 
 from __future__ import annotations
 
@@ -14,23 +14,23 @@ from rich.text import Text
 
 from augbench.metrics.inference import Verdict
 from augbench.metrics.resampling import Interval
-from augbench.report.evidence import explanations as words
+from augbench.report.evidence import explanations
 from augbench.report.evidence.build import Comparison, Evidence, RowEvidence
 from augbench.report.evidence.ranking import Ranking
 from augbench.report.numbers import DASH, INCOMPLETE, Column, seconds_text, share
 from augbench.report.table_latex import environment, escape_latex
-from augbench.report.table_notes import AP_WORDS
+from augbench.report.table_notes import AP_SENTENCES
 from augbench.report.table_text import escape_markdown
 from augbench.report.tables import AP_NAMES
 
 NAMES = {"ap": "AP", "accuracy": "accuracy", "macro_f1": "macro-F1"}
 DECIDED = (Verdict.BETTER, Verdict.WORSE)
-SHOWN = 30  # rows of a list of comparisons that a terminal gets; of a longer one those that are decided
+MAX_ROWS = 30  # rows of a list of comparisons in the terminal; of a longer list only the decided ones
 
 
 @dataclass(frozen=True)
 class Sheet:
-    """One table of words and numbers."""
+    """One table of texts and numbers."""
 
     title: str
     columns: list[Column]
@@ -42,7 +42,7 @@ class Sheet:
 
 @dataclass(frozen=True)
 class Chapter:
-    """What stands under one heading: the sheets of a table, and sentences in place of those that cannot be."""
+    """A section: the sheets of one table, and sentences in place of sheets that cannot be built."""
 
     title: str
     label: str  # "mechanics, not evidence (...)", or ""
@@ -51,18 +51,18 @@ class Chapter:
 
 
 def chapter_of(evidence: Evidence) -> Chapter:
-    """The sheets of one table."""
+    """Build the section of one table."""
     table = evidence.table
     sheets, sentences = [_intervals(evidence)], []
     if table.task == "detection":
-        sentences.append(AP_WORDS[table.ap_definition])
+        sentences.append(AP_SENTENCES[table.ap_definition])
     if evidence.against:
         sheets.append(_against(evidence))
     elif len(evidence.rows) > 1:
-        sentences.append(words.why_not_against(evidence))
+        sentences.append(explanations.why_not_against(evidence))
     if evidence.pairs:
         sheets.append(_pairs(evidence))
-    sentence = words.variance_words(evidence)
+    sentence = explanations.no_variance_split(evidence)
     if sentence:
         sentences.append(sentence)
     else:
@@ -70,17 +70,17 @@ def chapter_of(evidence: Evidence) -> Chapter:
     if any(row.cost is not None and row.n_aug for row in evidence.rows):
         sheets.append(_costs(evidence))
     elif any(row.n_aug for row in evidence.rows):
-        sentences.append("What the pictures cost is not on record: this store has no pools and no costs.json.")
+        sentences.append("The cost of the images is not on record: this store has no pools and no costs.json.")
     return Chapter(table.title, table.label, sheets, sentences)
 
 
 def method_chapter(evidence: Sequence[Evidence]) -> Chapter:
-    """How to read the others: the first of all."""
-    return Chapter("How to read this", "", [], words.method(evidence))
+    """Build the first section, which explains the others."""
+    return Chapter("How to read this", "", [], explanations.method(evidence))
 
 
 def ranking_chapter(rankings: Sequence[Ranking], sentence: str) -> Chapter:
-    """Average ranks over datasets, or why there are none."""
+    """Build the section of average ranks over datasets, or of why there are none."""
     return Chapter(
         "Ranks over datasets", "", [_ranks(one) for one in rankings if one.ranks], [sentence] if sentence else []
     )
@@ -105,11 +105,13 @@ def _intervals(evidence: Evidence) -> Sheet:
         between = sum(value**2 for value in parts.values()) ** 0.5 if parts else float("nan")
         runs = str(row.found) if row.found == row.expected else f"{row.found}/{row.expected} {INCOMPLETE}"
         rows.append((row.augmenter, str(row.n_aug), *texts, share(items), share(between), runs))
-    return Sheet("Intervals", columns, rows, words.interval_captions(evidence), words.interval_notes(evidence))
+    return Sheet(
+        "Intervals", columns, rows, explanations.interval_captions(evidence), explanations.interval_notes(evidence)
+    )
 
 
 def _against(evidence: Evidence) -> Sheet:
-    """Rows minus the baseline."""
+    """Build the sheet of all rows minus the baseline."""
     return _comparisons(evidence, evidence.against, f"Against {evidence.baseline}", names_both=False)
 
 
@@ -130,7 +132,7 @@ def _comparisons(evidence: Evidence, compared: list[Comparison], title: str, nam
         Column("class", "verdict"),
     ]
     rows, bold = [], set()
-    for place, one in enumerate(compared):
+    for index, one in enumerate(compared):
         n_aug = (
             str(one.n_aug)
             if one.n_aug == one.versus_n_aug or not one.versus_n_aug
@@ -147,16 +149,16 @@ def _comparisons(evidence: Evidence, compared: list[Comparison], title: str, nam
             str(one.verdict),
         ))  # fmt: skip
         if one.verdict in DECIDED:
-            bold.add((place, len(columns) - 1))
+            bold.add((index, len(columns) - 1))
     captions, notes = (
-        words.comparison_captions(evidence, compared),
-        words.comparison_notes(evidence, compared),
+        explanations.comparison_captions(evidence, compared),
+        explanations.comparison_notes(evidence, compared),
     )
     return Sheet(title, columns, rows, captions, notes, frozenset(bold))
 
 
 def _variance(evidence: Evidence) -> Sheet:
-    shown = [
+    sources = [
         n
         for n in ("fold", "draw", "seed", "rest")
         if any(getattr(r.variance, n) == getattr(r.variance, n) for r in evidence.rows)
@@ -165,24 +167,24 @@ def _variance(evidence: Evidence) -> Sheet:
     columns = [
         Column("augmenter", "augmenter"),
         Column("n_aug", "N_aug"),
-        *(Column(name, titles[name]) for name in shown),
+        *(Column(name, titles[name]) for name in sources),
     ]
     columns.append(Column("runs", "runs"))
     rows = [
-        (row.augmenter, str(row.n_aug), *(share(getattr(row.variance, name)) for name in shown), str(row.found))
+        (row.augmenter, str(row.n_aug), *(share(getattr(row.variance, name)) for name in sources), str(row.found))
         for row in evidence.rows
     ]
     notes = ["A row with missing runs is not split."] if any(not row.variance.balanced for row in evidence.rows) else []
     title = f"Where the variance of {NAMES[evidence.headline]} comes from"
-    return Sheet(title, columns, rows, words.variance_captions(), notes)
+    return Sheet(title, columns, rows, explanations.variance_captions(), notes)
 
 
 def _costs(evidence: Evidence) -> Sheet:
     titles = {
         "search": "search",
-        "class_pictures": "class pictures",
-        "adapting": "adapting",
-        "generating": "generating",
+        "class_pictures": "class images",
+        "adapting": "adaptation",
+        "generating": "generation",
     }
     costs = [row.cost for row in evidence.rows if row.cost is not None]
     parts = [name for name in titles if any(getattr(cost, name) for cost in costs)]
@@ -199,10 +201,10 @@ def _costs(evidence: Evidence) -> Sheet:
     rows = [(row.augmenter, str(row.n_aug), *_cost_texts(row, parts), seconds_text(row.training_seconds),
              share(row.intervals[evidence.headline].estimate), "yes" if row.efficient else "")
             for row in evidence.rows]  # fmt: skip
-    bold = frozenset((place, 0) for place, row in enumerate(evidence.rows) if row.efficient)
+    bold = frozenset((index, 0) for index, row in enumerate(evidence.rows) if row.efficient)
     name = NAMES[evidence.headline]
     title = f"{name[0].upper()}{name[1:]} against cost"
-    return Sheet(title, columns, rows, words.cost_captions(), words.cost_notes(evidence), bold)
+    return Sheet(title, columns, rows, explanations.cost_captions(), explanations.cost_notes(evidence), bold)
 
 
 def _cost_texts(row: RowEvidence, parts: list[str]) -> list[str]:
@@ -212,16 +214,16 @@ def _cost_texts(row: RowEvidence, parts: list[str]) -> list[str]:
 def _ranks(ranking: Ranking) -> Sheet:
     ranks = ranking.ranks
     assert ranks is not None
-    order = sorted(range(len(ranking.augmenters)), key=lambda place: ranks.average[place])
-    rows = [(ranking.augmenters[place], f"{ranks.average[place]:.2f}") for place in order]
+    order = sorted(range(len(ranking.augmenters)), key=lambda index: ranks.average[index])
+    rows = [(ranking.augmenters[index], f"{ranks.average[index]:.2f}") for index in order]
     captions = [
         f"Average ranks by {NAMES[ranking.metric]} over {len(ranking.datasets)} datasets (1 is best): "
         f"{', '.join(ranking.datasets)}.",
-        f"Friedman's test (Iman and Davenport): {p_words(ranks.p)}. Ranks closer than "
-        f"{ranks.critical_difference:.2f} are not told apart (Nemenyi, .05).",
+        f"Friedman's test (Iman and Davenport): {p_value_text(ranks.p)}. Ranks closer than "
+        f"{ranks.critical_difference:.2f} do not differ significantly (Nemenyi, .05).",
     ]
     return Sheet(
-        f"{ranking.protocol}, {regime_words(ranking.shots)}",
+        f"{ranking.protocol}, {regime_text(ranking.shots)}",
         [Column("augmenter", "augmenter"), Column("rank", "average rank")],
         rows,
         captions,
@@ -232,29 +234,29 @@ def _ranks(ranking: Ranking) -> Sheet:
 
 
 def signed(value: float) -> str:
-    """``+.053``, ``-.004``, ``.000``."""
+    """Format a difference: ``+.053``, ``-.004``, ``.000``."""
     text = share(value)
     return text if isnan(value) or text.startswith("-") or text == ".000" else f"+{text}"
 
 
 def span(found: Interval, text: object = share) -> str:
-    """``.412 to .655``; a dash where there is none."""
+    """Format an interval: ``.412 to .655``; a dash for none."""
     assert callable(text)
     return DASH if isnan(found.low) else f"{text(found.low)} to {text(found.high)}"
 
 
 def p_text(value: float) -> str:
-    """``.016``; below a thousandth ``<.001``; a dash where there is none."""
+    """Format a p-value: ``.016``; below a thousandth ``<.001``; a dash for NaN."""
     return DASH if isnan(value) else "<.001" if value < 0.0005 else share(value)
 
 
-def p_words(value: float) -> str:
-    """``p = .016``, or ``p < .001``."""
+def p_value_text(value: float) -> str:
+    """Format a p-value with its name: ``p = .016``, or ``p < .001``."""
     return f"p {p_text(value).replace('<', '< ')}" if value < 0.0005 else f"p = {p_text(value)}"
 
 
-def regime_words(shots: int | str) -> str:
-    """``zero-shot``, ``5 shots``, ``full-shot``."""
+def regime_text(shots: int | str) -> str:
+    """Format a regime: ``zero-shot``, ``5 shots``, ``full-shot``."""
     return {0: "zero-shot", 1: "1 shot", "all": "full-shot"}.get(shots, f"{shots} shots")
 
 
@@ -262,7 +264,7 @@ def regime_words(shots: int | str) -> str:
 
 
 def to_terminal(chapter: Chapter) -> RenderableType:
-    """A chapter for ``rich.console.Console.print``."""
+    """Render a section for ``rich.console.Console.print``."""
     label = [Text(chapter.label, style="yellow")] if chapter.label else []
     sentences = [Text(sentence, style="dim") for sentence in chapter.sentences]
     below = [part for sheet in chapter.sheets for part in _terminal(sheet)]
@@ -273,29 +275,29 @@ def _terminal(sheet: Sheet) -> list[RenderableType]:
     grid = rich.table.Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1), collapse_padding=True)
     for column in sheet.columns:
         heading = f"{column.title}\n{column.group}" if column.group else column.title
-        whole = column.is_number or column.title == "verdict"  # names give way where a line is too long
+        whole = column.is_number or column.title == "verdict"  # names wrap where a line is too long
         side = "right" if column.is_number else "left"
         grid.add_column(heading, justify=side, vertical="bottom", overflow="fold", no_wrap=whole)
-    decided = {place for place, _ in sheet.bold}
-    is_long = len(sheet.rows) > SHOWN and sheet.columns[-1].title == "verdict"
-    for place, row in enumerate(sheet.rows):
-        if not is_long or place in decided:
-            grid.add_row(*(Text(text, style="bold" if (place, c) in sheet.bold else "") for c, text in enumerate(row)))
+    decided = {index for index, _ in sheet.bold}
+    is_long = len(sheet.rows) > MAX_ROWS and sheet.columns[-1].title == "verdict"
+    for index, row in enumerate(sheet.rows):
+        if not is_long or index in decided:
+            grid.add_row(*(Text(text, style="bold" if (index, c) in sheet.bold else "") for c, text in enumerate(row)))
     if is_long:
         rest = len(sheet.rows) - len(decided)
-        shown = [f"{rest} of {len(sheet.rows)} differences are neither better nor worse: they are in compare.md."]
+        omitted = [f"{rest} of {len(sheet.rows)} differences are neither better nor worse: they are in compare.md."]
     else:
-        shown = []
+        omitted = []
     captions = [Text(sentence, style="dim") for sentence in sheet.captions]
-    notes = [Text(note, style="dim") for note in (*shown, *sheet.notes)]
+    notes = [Text(note, style="dim") for note in (*omitted, *sheet.notes)]
     table = [Padding(grid, (1, 0))] if grid.row_count else []
     return [Text(), Text(sheet.title, style="bold"), *captions, *table, *notes]
 
 
-def to_markdown(name: str, chapters: Sequence[Chapter], pictures: Sequence[tuple[str, str]] = ()) -> str:
-    """All chapters in GitHub's Markdown; ``pictures`` are (title, file) of plots beside it."""
+def to_markdown(name: str, chapters: Sequence[Chapter], images: Sequence[tuple[str, str]] = ()) -> str:
+    """Render all sections in GitHub's Markdown; ``images`` are (title, file) of plots in the same folder."""
     lines = [f"# {escape_markdown(name)}: comparison", ""]
-    for title, file in pictures:
+    for title, file in images:
         lines += [f"![{escape_markdown(title)}]({file})", ""]
     for chapter in chapters:
         lines += [f"## {escape_markdown(chapter.title)}", ""]
@@ -323,7 +325,7 @@ def _markdown(sheet: Sheet) -> list[str]:
 
 
 def to_latex(name: str, chapters: Sequence[Chapter]) -> str:
-    """All sheets as ``table`` environments, to be read in with ``\\input``; sentences between them as comments."""
+    """Render all sheets as ``table`` environments, for use with ``\\input``; sentences become comments."""
     lines = [f"% {' '.join(name.split())}: needs \\usepackage{{booktabs}}", ""]
     for chapter in chapters:
         lines += [f"% {' '.join(text.split())}" for text in (chapter.title, *chapter.sentences)]

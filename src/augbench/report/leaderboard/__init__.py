@@ -1,1 +1,1 @@
-"""The leaderboard: one self-contained page of one or several stores, a Markdown table, and the records behind them."""
+"""The leaderboard of one or several stores: a self-contained page, a Markdown file and copies of the records."""

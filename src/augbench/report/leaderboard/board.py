@@ -1,6 +1,6 @@
-"""What the page and its Markdown say, as plain JSON values: tables, rows, runs, and where each number comes from.
+"""The content of the page and of its Markdown as JSON values: tables, rows, runs, and the sources of each number.
 
-Numbers, words and marks are those of `report.tables`; the reports of a store and its leaderboard cannot disagree.
+Numbers, labels and marks come from `report.tables`, so a store's reports and its leaderboard cannot disagree.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from urllib.parse import quote
 
 from augbench.report.evidence.build import BASELINES, Evidence
 from augbench.report.frame import METRICS
-from augbench.report.leaderboard.gains import evidence_of, name_of, notes_of, summed_up, with_gains
-from augbench.report.leaderboard.headings import COLUMN_WORDS, DIGITS, entry, run_label, shots_text, span_text
+from augbench.report.leaderboard.gains import evidence_of, name_of, notes_of, verdict_summary, with_gains
+from augbench.report.leaderboard.headings import COLUMN_HELP, DIGITS, entry, run_label, shots_text, span_text
 from augbench.report.leaderboard.merge import Gathered
 from augbench.report.leaderboard.row_costs import Costs, Source
 from augbench.report.numbers import DASH, Column, Stat, seconds_text, share, stat_of
@@ -27,55 +27,55 @@ AT_LEAST = "\N{GREATER-THAN OR EQUAL TO}"
 
 @dataclass(frozen=True)
 class Board:
-    """Everything but plots and pictures. ``content`` holds JSON values alone."""
+    """Everything on the page except plots and images. ``content`` holds JSON values only."""
 
     content: dict[str, Any]
     tables: list[Table]  # in the order of ``content["tables"]``
     cells: list[dict[tuple[str, int], list[str]]]  # of each table: (augmenter, N_aug) -> keys of its records
-    files: dict[str, Source]  # place under the page's folder -> the file to be copied there
+    files: dict[str, Source]  # path relative to the page -> the file to copy there
 
 
 def board_of(gathered: Gathered) -> Board:
-    """The leaderboard of these stores, with what may be said of chance.
+    """Build the leaderboard of these stores, with confidence intervals and verdicts where scores allow them.
 
     Raises:
-        UserError: a damaged file, named.
+        UserError: a file is damaged; the message names it.
     """
     tables = build_tables(gathered.expected, gathered.records, gathered.measured)
     records = {record.key: record for record in gathered.records.itertuples(index=False)}
-    of_rows = _cells_by_row(gathered)
-    maker = _Maker(gathered, records, Costs(gathered))
+    by_row = _cells_by_row(gathered)
+    builder = _TableBuilder(gathered, records, Costs(gathered))
     evidence = evidence_of(gathered)
-    shown, cells = [], []
+    built, cells = [], []
     for number, table in enumerate(tables, 1):
         mine = {
-            (row.augmenter, row.n_aug): of_rows[table.dataset, table.protocol, table.shots, row.augmenter, row.n_aug]
+            (row.augmenter, row.n_aug): by_row[table.dataset, table.protocol, table.shots, row.augmenter, row.n_aug]
             for row in table.rows
             if not row.is_average
         }
-        shown.append(maker.table(f"t{number}", table, mine, evidence.get(name_of(table))))
+        built.append(builder.table(f"t{number}", table, mine, evidence.get(name_of(table))))
         cells.append({row: [cell.key for cell in found if cell.key in records] for row, found in mine.items()})
     content = {
         "totals": _totals(gathered, tables),
-        "tables": shown,
-        "filters": _filters(tables, shown),
-        "overview": _overview(shown),
+        "tables": built,
+        "filters": _filters(tables, built),
+        "overview": _overview(built),
         "colours": _colours(tables),
         "embedded": sorted({part for table in tables for part in table.embedded}),
-        "runs": list(maker.runs.values()),
+        "runs": list(builder.runs.values()),
     }
-    return Board(content, tables, cells, maker.files)
+    return Board(content, tables, cells, builder.files)
 
 
-def place_of(source: Source) -> str:
-    """Where the page keeps its copy of a file, relative to the page."""
+def path_of(source: Source) -> str:
+    """Return the path of the page's copy of a file, relative to the page."""
     folder = "records" if source.kind == "cells" else f"records/{source.kind}"
     return f"{folder}/{source.key}.json"
 
 
-def link_to(place: str) -> str:
-    """The place as a relative URL."""
-    return quote(place)
+def link_to(path: str) -> str:
+    """Return the path as a relative URL."""
+    return quote(path)
 
 
 def _cells_by_row(gathered: Gathered) -> dict[tuple[Any, ...], list[Any]]:
@@ -85,8 +85,8 @@ def _cells_by_row(gathered: Gathered) -> dict[tuple[Any, ...], list[Any]]:
     return rows
 
 
-class _Maker:
-    """Makes tables, and gathers the runs and files that they name."""
+class _TableBuilder:
+    """Builds tables, and collects the runs and files that they refer to."""
 
     def __init__(self, gathered: Gathered, records: Mapping[str, Any], costs: Costs) -> None:
         self.differing = gathered.differing
@@ -94,13 +94,13 @@ class _Maker:
         self.records = records
         self.costs = costs
         self.runs: dict[str, dict[str, Any]] = {}
-        self.places: dict[str, int] = {}
+        self.run_indices: dict[str, int] = {}
         self.files: dict[str, Source] = {}
 
     def table(
         self, name: str, table: Table, cells: Mapping[tuple[str, int], list[Any]], evidence: Evidence | None
     ) -> dict[str, Any]:
-        """A table with what its entries come from."""
+        """Build a table whose entries list their sources."""
         rows: list[dict[str, Any]] = []
         for number, row in enumerate(table.rows):
             found = [cell for key in _members(table, row) for cell in cells[key]]
@@ -127,14 +127,14 @@ class _Maker:
         }
 
     def _differing(self, cells: Mapping[tuple[str, int], list[Any]]) -> list[str]:
-        """What is said where stores do not agree."""
+        """Return a note on cells whose results differ between stores."""
         apart = [self.differing[cell.key] for found in cells.values() for cell in found if cell.key in self.differing]
         if not apart:
             return []
         which = f"{len(apart)} cells are" if len(apart) > 1 else "One cell is"
         return [
             f"{which} in several stores with different results (up to {share(max(apart))} apart), made on another "
-            "device, with other versions or at another commit: the first store's are shown."
+            "device, with other versions or at another commit; the table uses those of the first store."
         ]
 
     def _row(self, name: str, table: Table, row: Row, cells: list[Any]) -> dict[str, Any]:
@@ -157,19 +157,19 @@ class _Maker:
         }
 
     def _run(self, table: Table, cell: Any) -> int:
-        """The place of a cell's record among the runs."""
+        """Return the index of a cell's record in ``runs``; add the record if it is new."""
         if cell.key not in self.runs:
             record = self.records[cell.key]
             source = Source("cells", cell.key, self.gathered.home[cell.key], "")
-            given = {metric: getattr(record, metric) for metric in METRICS[table.task]}
-            values = {metric: round(value, DIGITS) for metric, value in given.items() if not isnan(value)}
+            metrics = {metric: getattr(record, metric) for metric in METRICS[table.task]}
+            values = {metric: round(value, DIGITS) for metric, value in metrics.items() if not isnan(value)}
             values["training"] = round(record.seconds, 3)
-            self.places[cell.key] = len(self.runs)
+            self.run_indices[cell.key] = len(self.runs)
             self.runs[cell.key] = {"file": self._file(source), "label": run_label(cell), "values": values}
-        return self.places[cell.key]
+        return self.run_indices[cell.key]
 
     def _fidelity(self, row: Row, cells: list[Any]) -> dict[str, Any]:
-        """KID over the augmenter's own pools; nothing where they were looked at in different ways."""
+        """Average KID over the augmenter's own pools; none if their extractors or image counts differ."""
         keys = dict.fromkeys(key for cell in cells for name, key in cell.fidelity if name == row.augmenter)
         found = {key: self.gathered.measured[key] for key in keys if key in self.gathered.measured}
         if not found or row.is_average or len({(one.extractor, one.made) for one in found.values()}) > 1:
@@ -183,7 +183,7 @@ class _Maker:
         return {"kid": entry(stat.text, stat.mean, self._linked(sources))}
 
     def _seconds(self, row: Row, keys: Sequence[str]) -> dict[str, Any]:
-        """Seconds of a picture, of all that comes before a training, and of a training."""
+        """Return the seconds per image, of everything before a training, and of a training."""
         if row.is_average or not keys:
             return dict.fromkeys(("seconds_per_picture", "cost", "training"), entry(DASH, nan))
         pools = {pool.source: pool.seconds_per_picture for key in keys if (pool := self.costs.pool(key))}
@@ -202,17 +202,17 @@ class _Maker:
         }
 
     def _linked(self, sources: Iterable[tuple[str, Source]]) -> list[list[str]]:
-        """(name, value, URL) of each file, which will be copied."""
+        """Return (name, value, URL) of each file, and mark the files for copying."""
         return [[source.key, value, self._file(source)] for value, source in sources]
 
     def _file(self, source: Source) -> str:
-        place = place_of(source)
-        self.files.setdefault(place, source)
-        return link_to(place)
+        path = path_of(source)
+        self.files.setdefault(path, source)
+        return link_to(path)
 
 
 def _members(table: Table, row: Row) -> list[tuple[str, int]]:
-    """The rows that a row is made of: itself, or those that it averages."""
+    """Return the rows behind a row: itself, or those that it averages."""
     if not row.is_average:
         return [(row.augmenter, row.n_aug)]
     return [(one.augmenter, one.n_aug) for one in table.rows if one.augmenter == row.augmenter and one.n_aug]
@@ -230,39 +230,38 @@ def _value(row: Row, column: Column) -> dict[str, Any]:
 
 
 def _columns(table: Table, against: str) -> list[Column]:
-    """The columns of the report's table, with what else is known about a row before the number of runs."""
-    own = [column for column in table.columns if column.key != "runs"]
-    place = next(i for i, column in enumerate(own) if column.key == table.headline) + 1
+    """Return the columns of the report's table; gains follow the headline, KID and costs stand before the runs."""
+    reported = [column for column in table.columns if column.key != "runs"]
+    split = next(i for i, column in enumerate(reported) if column.key == table.headline) + 1
     more = [
         Column("kid", "KID"),
-        Column("seconds_per_picture", "s per picture"),
+        Column("seconds_per_picture", "s per image"),
         Column("cost", "cost"),
         Column("training", "training"),
         next(column for column in table.columns if column.key == "runs"),
     ]
-    gained = [
+    gains = [
         Column("interval", "95 % interval"),
-        Column("gain", "gain", f"on {against}"),
+        Column("gain", "gain", f"over {against}"),
         Column("gain_interval", "95 % interval", "of the gain"),
         Column("verdict", "verdict"),
     ]
-    return [*own[:place], *gained, *own[place:], *more]
+    return [*reported[:split], *gains, *reported[split:], *more]
 
 
 def _is_filled(column: Column, rows: Iterable[Mapping[str, Any]]) -> bool:
-    """Whether any row has something there."""
+    """Return whether any row has an entry in this column."""
     return any(row["values"][column.key]["text"] not in (DASH, "") for row in rows)
 
 
 def _column(column: Column, headline: str) -> dict[str, Any]:
-    """``under`` names the column of the page that shows its entries too."""
-    words = COLUMN_WORDS.get(column.key, "")
+    """Describe a column. The page prints its entries below those of the column ``under``, if that is not ""."""
     group = {HELDOUT: "held out", ORACLE: "oracle"}.get(column.group, column.group)
     return {
         "key": column.key,
         "title": column.title,
         "group": group,
-        "about": words,
+        "about": COLUMN_HELP.get(column.key, ""),
         "is_number": column.is_number and column.key != "verdict",
         "under": {"interval": headline, "gain_interval": "gain"}.get(column.key, ""),
     }
@@ -273,31 +272,31 @@ def _cost_notes(rows: Iterable[Mapping[str, Any]]) -> list[str]:
     if all(text == DASH for text in texts):
         return []
     notes = [
-        "Cost: time of one worker, on the devices of the records, for what one classifier needs before it is trained: "
-        "search, class pictures and adaptation, each whole though other classifiers may share it, and generating N_aug "
-        "pictures; mean over runs."
+        "Cost: time of one worker, on the devices of the records, for what one classifier needs before its training: "
+        "search, class images and adaptation, each counted in full even if other classifiers share it, and generating "
+        "N_aug images; mean over runs."
     ]
     if any(text.startswith(AT_LEAST) for text in texts):
-        notes.append(f"{AT_LEAST} at cost: a part of it is not on record.")
+        notes.append(f"{AT_LEAST} in the cost column: some part of the cost is not recorded.")
     return notes
 
 
-def _filters(tables: Sequence[Table], shown: Sequence[Mapping[str, Any]]) -> dict[str, list[str]]:
-    """The values that can be chosen, in the order of the tables."""
+def _filters(tables: Sequence[Table], built: Sequence[Mapping[str, Any]]) -> dict[str, list[str]]:
+    """Return the values of each filter, in the order of the tables."""
     return {
         "dataset": list(dict.fromkeys(table.dataset for table in tables)),
         "shots": list(dict.fromkeys(shots_text(table.shots) for table in tables)),
         "protocol": list(dict.fromkeys(table.protocol for table in tables)),
-        "augmenter": _baselines_first(row for table in shown for row in table["rows"]),
+        "augmenter": _baselines_first(row for table in built for row in table["rows"]),
     }
 
 
 def _colours(tables: Sequence[Table]) -> dict[str, int]:
-    """Augmenter -> its place in the palette and among the markers, the same everywhere. Without pictures: grey."""
+    """Map each augmenter to its index in the palette and among the markers; without synthetic images: grey."""
     rows = [row for table in tables for row in table.rows]
-    places = [place for place in range(len(rows) + len(PALETTE)) if place % len(PALETTE) != GREY]
-    made = dict.fromkeys(row.augmenter for row in rows if row.n_aug)
-    return dict.fromkeys((row.augmenter for row in rows), GREY) | dict(zip(made, places, strict=False))
+    indices = [index for index in range(len(rows) + len(PALETTE)) if index % len(PALETTE) != GREY]
+    synthetic = dict.fromkeys(row.augmenter for row in rows if row.n_aug)
+    return dict.fromkeys((row.augmenter for row in rows), GREY) | dict(zip(synthetic, indices, strict=False))
 
 
 def _totals(gathered: Gathered, tables: Sequence[Table]) -> dict[str, Any]:
@@ -316,42 +315,42 @@ def _totals(gathered: Gathered, tables: Sequence[Table]) -> dict[str, Any]:
 
 
 def _overview(tables: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Augmenter x table: the headline metric over the rows with synthetic pictures, and its gain."""
+    """Tabulate augmenters x tables: the headline metric over the rows with synthetic images, and its gain."""
     names = _baselines_first(row for table in tables for row in table["rows"])
     rows = [{"augmenter": name, "entries": [_summary(table, name) for table in tables]} for name in names]
-    for place in range(len(tables)):
-        found = [row["entries"][place] for row in rows if row["entries"][place]]
-        whole = [one for one in found if one["is_whole"]]
-        best = share(max((one["value"] for one in whole), default=nan))
-        for one in whole:
-            one["is_best"] = len(whole) > 1 and one["text"] == best
-    notes = ["Bold: the best of a column, though the difference to the next may be chance."]
+    for index in range(len(tables)):
+        found = [row["entries"][index] for row in rows if row["entries"][index]]
+        complete = [one for one in found if one["is_whole"]]
+        best = share(max((one["value"] for one in complete), default=nan))
+        for one in complete:
+            one["is_best"] = len(complete) > 1 and one["text"] == best
+    notes = ["Bold: the best of a column; its lead may be chance."]
     if any("#" in name for name in names):
-        notes.append("#: the start of a digest of settings, where one name stands for several.")
+        notes.append("#: a digest prefix of the settings, where several settings share one name.")
     if any(one and not one["is_whole"] for row in rows for one in row["entries"]):
         notes.append("* incomplete.")
     return {"rows": rows, "note": " ".join(notes)}
 
 
 def _baselines_first(rows: Iterable[Mapping[str, Any]]) -> list[str]:
-    """The augmenters, those without synthetic pictures before all others."""
+    """Return the augmenters, those without synthetic images first."""
     names = {row["augmenter"]: row["is_baseline"] for row in rows}
     return sorted(names, key=lambda name: not names[name])
 
 
 def _summary(table: Mapping[str, Any], augmenter: str) -> dict[str, Any] | None:
-    """An augmenter in a table: its average row, else its only one."""
+    """Summarise an augmenter in a table by its average row, else by its only one."""
     mine = [row for row in table["rows"] if row["augmenter"] == augmenter]
     row = next((row for row in mine if row["is_average"]), mine[0] if mine else None)
     if row is None or row["values"][table["headline"]]["value"] is None:
         return None
     value, gain = row["values"][table["headline"]]["value"], row["values"]["gain"]
-    verdict, tone = summed_up([one for one in mine if not one["is_average"]])
-    on = f" on {table['against']}" if table["against"] != BASELINES[0] else ""
+    verdict, tone = verdict_summary([one for one in mine if not one["is_average"]])
+    over = f" over {table['against']}" if table["against"] != BASELINES[0] else ""
     return {
         "value": value,
         "text": share(value),
-        "under": "baseline" if row["is_reference"] else "no baseline" if gain["value"] is None else gain["text"] + on,
+        "under": "baseline" if row["is_reference"] else "no baseline" if gain["value"] is None else gain["text"] + over,
         "verdict": verdict,
         "tone": tone,
         "is_whole": not row["is_incomplete"],

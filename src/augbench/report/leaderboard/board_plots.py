@@ -1,4 +1,4 @@
-"""The plots of a table: metrics over N_aug, precision-recall curves, and what a gain costs."""
+"""The plots of a table: metrics over N_aug, precision-recall curves, and the headline metric against cost."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 
 from augbench.report.leaderboard.board import AT_LEAST, Board
 from augbench.report.leaderboard.headings import span_text
-from augbench.report.leaderboard.score_tables import RECALLS, Scores, precision_at_recalls, shown_rows
+from augbench.report.leaderboard.score_tables import RECALLS, Scores, plotted_rows, precision_at_recalls
 from augbench.report.numbers import DASH, share
 from augbench.report.svg import Axis, Guide, Series, plot
 
@@ -27,7 +27,11 @@ TIME_TICKS = (0.1, 0.3, 1, 3, 10, 30, 60, 180, 600, 1800, 3600, 3 * 3600, 10 * 3
 
 
 def plots_of(board: Board, scores: Scores) -> dict[str, list[str]]:
-    """Id of a table -> its plots as ``<svg>`` elements without style; none of a table without synthetic pictures."""
+    """Draw the plots of each table as unstyled ``<svg>`` elements; none for a table without synthetic images.
+
+    Returns:
+        Id of a table -> its plots.
+    """
     colours = board.content["colours"]
     return {
         table["id"]: _plots(table, cells, colours, scores)
@@ -56,7 +60,7 @@ def _mean(row: Mapping[str, Any], metric: str) -> float | None:
 
 
 def _ends(rows: Sequence[Mapping[str, Any]], metric: str) -> tuple[list[float], list[float]]:
-    """Mean less and plus one standard deviation, within [0, 1]."""
+    """Return mean minus and plus one standard deviation, clipped to [0, 1]."""
     pairs = [(_mean(row, metric), row["values"][metric]["std"] or 0.0) for row in rows]
     return [max(mean - std, 0.0) for mean, std in pairs], [min(mean + std, 1.0) for mean, std in pairs]
 
@@ -64,7 +68,7 @@ def _ends(rows: Sequence[Mapping[str, Any]], metric: str) -> tuple[list[float], 
 def _over_n_aug(
     table: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], metric: str, colours: Mapping[str, int]
 ) -> str:
-    """As Figures 6 and 7 of the In&Out paper have precision and recall."""
+    """Plot a metric over N_aug, as Figures 6 and 7 of the In&Out paper plot precision and recall."""
     series = []
     for name in dict.fromkeys(row["augmenter"] for row in rows if row["n_aug"]):
         mine = sorted((row for row in rows if row["augmenter"] == name), key=lambda row: row["n_aug"])
@@ -98,23 +102,23 @@ def _over_n_aug(
 def _by_augmenter(
     table: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], metric: str, colours: Mapping[str, int]
 ) -> str:
-    """Where there is one N_aug alone: a point for each augmenter."""
+    """Plot one point per augmenter, for tables with a single N_aug."""
     low, high = _ends(rows, metric)
     series = [
         Series(
             "",
-            [float(place)],
+            [float(i)],
             [_mean(row, metric)],
             line="none",
             markers=True,
-            y_bars=([low[place]], [high[place]]),
+            y_bars=([low[i]], [high[i]]),
             tips=[f"{row['augmenter']}: {row['values'][metric]['text']}"],
             colour=colours[row["augmenter"]],
         )
-        for place, row in enumerate(rows)
+        for i, row in enumerate(rows)
     ]
     (n_aug,) = {row["n_aug"] for row in rows if row["n_aug"]}
-    names = [(float(place), _short(row["augmenter"], len(rows))) for place, row in enumerate(rows)]
+    names = [(float(i), _short(row["augmenter"], len(rows))) for i, row in enumerate(rows)]
     return plot(
         series,
         Axis("augmenter", low=-0.5, high=len(rows) - 0.5, ticks=names),
@@ -129,7 +133,7 @@ def _by_augmenter(
 
 
 def _short(name: str, among: int) -> str:
-    """A name that has room on an axis with so many."""
+    """Shorten a name to fit on an axis with ``among`` names."""
     most = max(4, 62 // among)
     return name if len(name) <= most else f"{name[: most - 1]}\N{HORIZONTAL ELLIPSIS}"
 
@@ -144,16 +148,16 @@ def _curves(
     colours: Mapping[str, int],
     scores: Scores,
 ) -> str:
-    """Precision-recall curves, mean over runs at each recall; "" where no scores are stored."""
+    """Plot precision-recall curves, mean over runs at each recall; "" if no scores are stored."""
     series = []
-    for shown in shown_rows(table, cells):
-        tables = [found for key in shown.keys if (found := scores.of(key)) is not None]
+    for plotted in plotted_rows(table, cells):
+        tables = [found for key in plotted.keys if (found := scores.of(key)) is not None]
         if not tables:
             continue
         curves = np.stack([precision_at_recalls(found) for found in tables])
         mean, std = curves.mean(axis=0), curves.std(axis=0, ddof=1) if len(curves) > 1 else np.zeros(len(RECALLS))
         band = np.maximum(mean - std, 0).tolist(), np.minimum(mean + std, 1).tolist()
-        name = f"{shown.augmenter}, {shown.n_aug}" if shown.n_aug else shown.augmenter
+        name = f"{plotted.augmenter}, {plotted.n_aug}" if plotted.n_aug else plotted.augmenter
         series.append(
             Series(
                 name,
@@ -161,8 +165,8 @@ def _curves(
                 mean.tolist(),
                 line="pre",
                 band=band if len(curves) > 1 else None,
-                colour=colours[shown.augmenter],
-                dashed=not shown.n_aug,
+                colour=colours[plotted.augmenter],
+                dashed=not plotted.n_aug,
             )
         )
     if not series:
@@ -172,8 +176,8 @@ def _curves(
         Axis("Recall", low=0, high=1),
         Axis("Precision", low=0, high=1.02, ticks=[(v / 5, f"{v / 5:g}") for v in range(6)]),
         "Precision-recall curves",
-        f"{table['title']}: from the scores of the test pictures, mean over runs at each recall, with one standard "
-        "deviation either way; of each augmenter its largest N_aug.",
+        f"{table['title']}: from the scores of the test images, mean over runs at each recall, with one standard "
+        "deviation either way; for each augmenter its largest N_aug.",
         (),
         WIDTH,
         HEIGHT,
@@ -182,7 +186,7 @@ def _curves(
 
 
 def _costs(table: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], colours: Mapping[str, int]) -> str:
-    """What is gained for the seconds of one classifier; the dashed line joins what no other row betters in both."""
+    """Plot the headline metric against the seconds of one classifier; the dashed line is the Pareto front."""
     metric = table["headline"]
     placed = [row for row in rows if _seconds(row) is not None]
     if len(placed) < 2:
@@ -191,19 +195,18 @@ def _costs(table: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], colours:
     series = [
         Series(
             name,
-            *zip(*(points[place] for place in mine), strict=True),
+            *zip(*(points[i] for i in mine), strict=True),
             line="none",
             markers=True,
-            labels=[str(placed[place]["n_aug"]) if placed[place]["n_aug"] else "" for place in mine],
+            labels=[str(placed[i]["n_aug"]) if placed[i]["n_aug"] else "" for i in mine],
             tips=[
-                f"{name}, N_aug {placed[place]['n_aug']}: {share(points[place][1])}, {span_text(points[place][0])}"
-                for place in mine
+                f"{name}, N_aug {placed[i]['n_aug']}: {share(points[i][1])}, {span_text(points[i][0])}" for i in mine
             ],
             colour=colours[name],
-            hollow=any(placed[place]["values"]["cost"]["text"].startswith(AT_LEAST) for place in mine),
+            hollow=any(placed[i]["values"]["cost"]["text"].startswith(AT_LEAST) for i in mine),
         )
         for name in dict.fromkeys(row["augmenter"] for row in placed)
-        for mine in [[place for place, row in enumerate(placed) if row["augmenter"] == name]]
+        for mine in [[i for i, row in enumerate(placed) if row["augmenter"] == name]]
     ]
     front = _front(points)
     if len(front) > 1:
@@ -213,8 +216,8 @@ def _costs(table: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], colours:
         _time_axis([cost for cost, _ in points]),
         Axis(NAMES[metric]),
         f"{NAMES[metric]} against cost",
-        f"{table['title']}: mean {NAMES[metric]} against the seconds that one classifier takes with everything made "
-        "for it; numbers are N_aug. The dashed line is the Pareto front. Outlined points cost more than is on record.",
+        f"{table['title']}: mean {NAMES[metric]} against the time of one classifier, with everything generated for "
+        "it; numbers are N_aug. The dashed line is the Pareto front. Hollow points: some cost is not recorded.",
         (),
         WIDTH,
         HEIGHT,
@@ -223,13 +226,13 @@ def _costs(table: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], colours:
 
 
 def _seconds(row: Mapping[str, Any]) -> float | None:
-    """Of one classifier with everything made for it; None where what was made is not on record at all."""
+    """Return the seconds of one classifier with everything generated for it; None if no cost is recorded."""
     cost, training = row["values"]["cost"], row["values"]["training"]
     return None if cost["text"] == DASH or training["value"] is None else cost["value"] + training["value"]
 
 
 def _front(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
-    """Those that no cheaper or equally cheap point reaches, by ascending cost."""
+    """Return the Pareto front of (cost, value) points, by ascending cost."""
     best, front = -float("inf"), []
     for cost, value in sorted(points, key=lambda point: (point[0], -point[1])):
         if value > best:
@@ -239,7 +242,7 @@ def _front(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
 
 
 def _time_axis(values: Sequence[float]) -> Axis:
-    """Of spans of time: by factors, unless they are too close together for that."""
+    """Make an axis of durations: logarithmic, unless fewer than three ticks fall inside their range."""
     low, high = min(values) / 1.2, max(values) * 1.2
     ticks = [(float(tick), span_text(tick)) for tick in TIME_TICKS if low <= tick <= high]
     if len(ticks) < 3:

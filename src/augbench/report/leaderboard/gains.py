@@ -1,4 +1,4 @@
-"""What a row gains on the baseline, and whether that is more than chance: from `report.evidence` where scores allow."""
+"""Gains over the baseline with their significance: from `report.evidence` where scores are stored."""
 
 from __future__ import annotations
 
@@ -21,36 +21,36 @@ TONES = {Verdict.BETTER: "up", Verdict.WORSE: "down"}
 
 
 def name_of(table: Table) -> TableName:
-    """What tells a table from the others."""
+    """Return what identifies a table among the others."""
     return table.dataset, table.protocol, table.shots, table.folds
 
 
 def evidence_of(gathered: Gathered) -> dict[TableName, Evidence]:
-    """The evidence of every table all of whose records have their scores.
+    """Build the evidence of every table whose records all have scores.
 
     Raises:
-        UserError: damaged scores, or scores of another run than their record.
+        UserError: scores are damaged, or belong to another run than their record.
     """
     store = MergedStore(gathered.stores)
-    judged = store.keys("scores")
-    lacking = gathered.expected["key"].isin(set(gathered.records["key"]) - judged)
+    scored = store.keys("scores")
+    lacking = gathered.expected["key"].isin(set(gathered.records["key"]) - scored)
     axes = ["dataset", "protocol", "shots"]
-    whole = ~lacking.groupby([gathered.expected[axis] for axis in axes]).transform("any")
-    expected = gathered.expected[whole]
+    complete = ~lacking.groupby([gathered.expected[axis] for axis in axes]).transform("any")
+    expected = gathered.expected[complete]
     if expected.empty:
         return {}
     return {name_of(one.table): one for one in build_evidence(store, expected, gathered.records)}
 
 
 def with_gains(table: Table, rows: list[dict[str, Any]], evidence: Evidence | None) -> str:
-    """Put intervals, gains and verdicts into the rows of a table.
+    """Add intervals, gains and verdicts to the rows of a table.
 
     Returns:
-        The augmenter that rows are compared with; "" where the table has none.
+        The augmenter that rows are compared with; "" if the table has none.
     """
     single = [row for row in rows if not row["is_average"]]
-    there = {row["augmenter"] for row in single if row["found"]}
-    against = evidence.baseline if evidence else baseline_among(there)
+    present = {row["augmenter"] for row in single if row["found"]}
+    against = evidence.baseline if evidence else baseline_among(present)
     intervals = {one.name: one.intervals[table.headline] for one in evidence.rows} if evidence else {}
     compared = {(one.augmenter, one.n_aug): one for one in evidence.against} if evidence else {}
     for row in single:
@@ -59,7 +59,7 @@ def with_gains(table: Table, rows: list[dict[str, Any]], evidence: Evidence | No
         row["partner"] = partner["id"] if partner else None
         row["is_reference"] = row["augmenter"] == against
         found = intervals.get(name)
-        row["values"]["interval"] = _interval(found.low, found.high) if found else _nothing()
+        row["values"]["interval"] = _interval(found.low, found.high) if found else _empty()
         row["values"] |= _of_comparison(compared[name]) if name in compared else _of_means(table, row, partner)
     for row in rows:
         if row["is_average"]:
@@ -68,41 +68,39 @@ def with_gains(table: Table, rows: list[dict[str, Any]], evidence: Evidence | No
 
 
 def notes_of(table: Table, against: str, evidence: Evidence | None) -> list[str]:
-    """What gains and intervals of a table are."""
+    """Explain the gains and intervals of a table."""
     if not against:
-        return [f"Gain: none, since neither {' nor '.join(BASELINES)} is among these cells to compare with."]
+        return [f"Gain: none, since these cells have no baseline ({' or '.join(BASELINES)})."]
     if evidence is None:
-        return [
-            f"Gain: difference of means to {against}. Not every record has its scores, so nothing is said of chance."
-        ]
+        return [f"Gain: difference of means to {against}. Some records have no scores: no interval, no verdict."]
     items = f"{evidence.groups:,} test items ({evidence.defective_groups:,} with defects)"
     return [
-        f"95 % interval: test items and runs are both drawn anew, {evidence.resamples:,} times, from {items} and the "
-        "runs of the row.",
-        f"Gain: difference to {against} over the runs that both have, with an interval that holds for all rows of the "
-        f"table at once. Better or worse is said where it leaves out 0, nothing of fewer than {FEWEST_RUNS} runs.",
+        f"95 % interval: bootstrap over test items and runs, {evidence.resamples:,} resamples of {items} and of "
+        "the runs of the row.",
+        f"Gain: difference to {against} over the runs that both have. Its interval holds for all rows of the table at "
+        f"once. The verdict is better or worse if the interval excludes 0; it needs at least {FEWEST_RUNS} runs.",
     ]
 
 
-def summed_up(rows: Sequence[Mapping[str, Any]]) -> tuple[str, str]:
-    """The verdicts of an augmenter's rows in a few words, and their tone."""
-    words = [row["values"]["verdict"]["text"] for row in rows if row["values"]["verdict"]["text"] != DASH]
-    if not words:
+def verdict_summary(rows: Sequence[Mapping[str, Any]]) -> tuple[str, str]:
+    """Summarise the verdicts of an augmenter's rows in a few words, with their tone."""
+    verdicts = [row["values"]["verdict"]["text"] for row in rows if row["values"]["verdict"]["text"] != DASH]
+    if not verdicts:
         return "", ""
-    counts = Counter(words)
+    counts = Counter(verdicts)
     if len(counts) == 1:
-        return words[0], TONES.get(words[0], "")
+        return verdicts[0], TONES.get(verdicts[0], "")
     better, worse = counts[Verdict.BETTER], counts[Verdict.WORSE]
     if better and worse:
-        return f"better at {better}, worse at {worse} of {len(words)} N_aug", ""
+        return f"better at {better}, worse at {worse} of {len(verdicts)} N_aug", ""
     if better or worse:
-        word = Verdict.BETTER if better else Verdict.WORSE
-        return f"{word} at {counts[word]} of {len(words)} N_aug", ""
+        verdict = Verdict.BETTER if better else Verdict.WORSE
+        return f"{verdict} at {counts[verdict]} of {len(verdicts)} N_aug", ""
     return Verdict.NONE.value, ""
 
 
 def _partner(row: Mapping[str, Any], rows: Sequence[dict[str, Any]], against: str) -> dict[str, Any] | None:
-    """The row that it is compared with, as evidence has it: without synthetic pictures, else with as many."""
+    """Return the row to compare with, as evidence does: without synthetic images, else with as many."""
     if not against or row["augmenter"] == against:
         return None
     by_name = {(one["augmenter"], one["n_aug"]): one for one in rows}
@@ -121,26 +119,26 @@ def _of_comparison(one: Comparison) -> dict[str, Any]:
 
 
 def _of_means(table: Table, row: Mapping[str, Any], partner: Mapping[str, Any] | None) -> dict[str, Any]:
-    """Where nothing is known but means."""
+    """Compare means only, for tables without evidence."""
     values = [one["values"][table.headline]["value"] if one else None for one in (row, partner)]
     gain = nan if None in values else values[0] - values[1]
-    return {"gain": entry(gain_text(gain), gain), "gain_interval": _nothing(), "verdict": _nothing()}
+    return {"gain": entry(gain_text(gain), gain), "gain_interval": _empty(), "verdict": _empty()}
 
 
 def _average(row: dict[str, Any], members: Sequence[Mapping[str, Any]], against: str) -> None:
-    """The mean of the gains, where all members have one; of chance nothing is said of it."""
+    """Average the gains, if all members have one; an average gets no interval and no verdict."""
     gains = [one["values"]["gain"]["value"] for one in members]
     mean = nan if None in gains else average_of([stat_of([gain]) for gain in gains]).mean
     row["partner"], row["is_reference"] = None, row["augmenter"] == against
-    row["values"] |= {"interval": _nothing(), "gain_interval": _nothing(), "verdict": _nothing()}
+    row["values"] |= {"interval": _empty(), "gain_interval": _empty(), "verdict": _empty()}
     row["values"]["gain"] = entry(gain_text(mean), mean)
 
 
 def _interval(low: float, high: float) -> dict[str, Any]:
     if isnan(low) or isnan(high):
-        return _nothing()
+        return _empty()
     return entry(f"[{share(float(low))}, {share(float(high))}]", float(low))
 
 
-def _nothing() -> dict[str, Any]:
+def _empty() -> dict[str, Any]:
     return entry(DASH, nan)

@@ -1,4 +1,4 @@
-"""Words of the leaderboard: headings explained, regimes, runs, spans of time."""
+"""Texts of the leaderboard: help of the columns, shot regimes, labels of runs, durations."""
 
 from __future__ import annotations
 
@@ -8,59 +8,65 @@ from typing import Any
 
 from augbench.report.numbers import DASH, share
 
-COLUMN_WORDS = {
-    "augmenter": "the way of making synthetic defects",
-    "n_aug": "synthetic pictures that a training takes",
+COLUMN_HELP = {
+    "augmenter": "the method that generates synthetic defects",
+    "n_aug": "synthetic images in a training",
     "ap": "average precision, mean (sample standard deviation) over runs",
     "accuracy": "mean (sample standard deviation) over runs",
-    "macro_f1": "mean over classes of F1",
+    "macro_f1": "F1, mean over classes",
     "interval": "of the headline metric, over test items and runs",
-    "gain": "difference to the baseline: to training without synthetic pictures, else to memseg with as many",
+    "gain": "difference to the baseline: training without synthetic images, else memseg with as many",
     "gain_interval": "of the gain; it holds for all rows of a table at once",
-    "verdict": "whether the gain is more than chance: what is said where its interval leaves out 0",
-    "precision": "at the threshold with the best F1, chosen on the test pictures",
-    "recall": "at the threshold with the best F1, chosen on the test pictures",
-    "heldout_recall": "at the threshold chosen on held-out good training pictures",
-    "heldout_false_alarm_rate": "good test pictures called defective, at the threshold chosen on held-out ones",
-    "kid": "Kernel Inception Distance of its pictures to real defects: smaller is closer",
-    "seconds_per_picture": "seconds of generating one picture",
-    "cost": "time for what one classifier needs before it is trained: learning, and generating N_aug pictures",
+    "verdict": "whether the gain is significant: its interval excludes 0",
+    "precision": "at the threshold with the best F1, chosen on the test images",
+    "recall": "at the threshold with the best F1, chosen on the test images",
+    "heldout_recall": "at the threshold chosen on held-out normal training images",
+    "heldout_false_alarm_rate": "false positive rate: normal test images above the threshold chosen on held-out ones",
+    "kid": "Kernel Inception Distance of its images to real defect images: smaller is closer",
+    "seconds_per_picture": "seconds to generate one image",
+    "cost": "time before the training of one classifier: learning, and generating N_aug images",
     "training": "time of one training",
     "runs": "trainings behind the row",
 }
-"""Column -> what it holds, said where the pointer rests on its heading and in a list under the tables."""
-
+"""Column -> what it holds: the tooltip of its heading, and an entry of the list under the tables."""
 
 DIGITS = 6  # of numbers in the page's data
 
 
 def entry(text: str, value: float, files: Sequence[Sequence[str]] = (), *, tone: str = "") -> dict[str, Any]:
-    """What stands in a table, what it is sorted by, where it is from, and whether it says better or worse."""
+    """Make a table entry.
+
+    Args:
+        text: what the table prints.
+        value: the sort key; NaN: none.
+        files: (name, value, URL) of each source.
+        tone: "up" (better), "down" (worse) or "".
+    """
     number = None if isnan(value) else round(value, DIGITS)
     return {"text": text, "value": number, "files": [list(file) for file in files], "tone": tone}
 
 
 def shots_text(shots: int | str) -> str:
-    """``zero-shot``, ``5 shots``, ``1 shot``, ``full-shot``."""
+    """Format a shot regime: ``zero-shot``, ``5 shots``, ``1 shot``, ``full-shot``."""
     if shots == "all":
         return "full-shot"
     return "zero-shot" if not shots else f"{shots} shot{'s' * (shots != 1)}"
 
 
 def run_label(cell: Any) -> str:
-    """``N_aug 80, seed 0``, with draw and fold where there are any."""
+    """Label a run: ``N_aug 80, seed 0``, with draw and fold if it has them."""
     parts = [("N_aug", cell.n_aug or None), ("fold", cell.fold), ("draw", cell.draw), ("seed", cell.seed)]
     return ", ".join(f"{name} {int(value)}" for name, value in parts if value is not None)
 
 
 def gain_text(value: float) -> str:
-    """``+.034``, ``-.012``, ``.000``."""
+    """Format a gain: ``+.034``, ``-.012``, ``.000``."""
     text = share(value)
     return f"+{text}" if value > 0 and text != ".000" else text
 
 
 def span_text(seconds: float) -> str:
-    """``0.4 s``, ``12 s``, ``3 min``, ``3.4 min``, ``5.6 h``."""
+    """Format a duration: ``0.4 s``, ``12 s``, ``3 min``, ``3.4 min``, ``5.6 h``."""
     if isnan(seconds):
         return DASH
     for limit, unit, name in ((100, 1, "s"), (100 * 60, 60, "min")):

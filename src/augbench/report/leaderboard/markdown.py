@@ -1,4 +1,4 @@
-"""The leaderboard as Markdown: the same tables, with a link to the record of every run."""
+"""The leaderboard as Markdown: the tables of the page, with a link to the record of every run."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from augbench.report.table_text import escape_markdown
 
 
 def markdown_of(board: Board) -> str:
-    """``leaderboard.md`` in GitHub's Markdown."""
+    """Return ``leaderboard.md`` in GitHub's Markdown."""
     content = board.content
     lines = ["# Leaderboard", "", *_overview(content)]
     for table in content["tables"]:
@@ -19,22 +19,22 @@ def markdown_of(board: Board) -> str:
 
 
 def _overview(content: Mapping[str, Any]) -> list[str]:
-    """The headline metric of each augmenter in each setting, and its gain."""
+    """Format the headline metric and gain of each augmenter in each setting."""
     tables, overview = content["tables"], content["overview"]
     heads = [escape_markdown(f"{t['dataset']}, {t['shots_text']}, {t['protocol']}") for t in tables]
     rows = [[escape_markdown(row["augmenter"]), *map(_summary, row["entries"])] for row in overview["rows"]]
-    words = (
-        "The headline metric of each augmenter in each setting, mean over its N_aug, the gain on the baseline, and "
-        f"whether that is more than chance. {overview['note']}"
+    caption = (
+        "The headline metric of each augmenter in each setting, mean over its N_aug, the gain over the baseline, "
+        f"and whether it is significant. {overview['note']}"
     )
-    return ["## Overview", "", escape_markdown(words), "", *_grid(["augmenter", *heads], rows, 1), ""]
+    return ["## Overview", "", escape_markdown(caption), "", *_grid(["augmenter", *heads], rows, 1), ""]
 
 
 def _summary(entry: Mapping[str, Any] | None) -> str:
     if entry is None:
         return "\N{EN DASH}"
     text = escape_markdown(entry["text"] + ("" if entry["is_whole"] else " *"))
-    under = [escape_markdown(words) for words in (entry["under"], entry["verdict"]) if words]
+    under = [escape_markdown(text) for text in (entry["under"], entry["verdict"]) if text]
     return "<br>".join([f"**{text}**" if entry["is_best"] else text, *under])
 
 
@@ -60,13 +60,13 @@ def _entry(table: Mapping[str, Any], row: Mapping[str, Any], key: str) -> str:
 
 
 def _links(row: Mapping[str, Any], runs: list[dict[str, Any]]) -> str:
-    """A number for each run; of averages none, since their rows have them."""
+    """Link each run by its number; average rows have no links, since their rows do."""
     if row["is_average"]:
         return ""
-    return " ".join(f"[{number}]({runs[place]['file']})" for number, place in enumerate(row["runs"], 1))
+    return " ".join(f"[{number}]({runs[run]['file']})" for number, run in enumerate(row["runs"], 1))
 
 
-def _grid(heads: list[str], rows: list[list[str]], words: int) -> list[str]:
-    """A table whose first columns are words and set flush left."""
-    rules = [":---"] * words + ["---:"] * (len(heads) - words)
+def _grid(heads: list[str], rows: list[list[str]], left: int) -> list[str]:
+    """Format a table; its first ``left`` columns are left-aligned, the others right-aligned."""
+    rules = [":---"] * left + ["---:"] * (len(heads) - left)
     return [f"| {' | '.join(line)} |" for line in (heads, rules, *rows)]

@@ -1,4 +1,4 @@
-"""Several stores as one: records by key, names that mean one thing each, and where everything lies."""
+"""Merge several stores: records by key, unambiguous names, and the store of each record."""
 
 from __future__ import annotations
 
@@ -27,38 +27,35 @@ from augbench.storage.store import Store, parse_json
 
 @dataclass(frozen=True)
 class Gathered:
-    """What the stores hold together. Equal stores in equal order give an equal one."""
+    """The merged content of several stores. Equal stores in equal order give equal content."""
 
-    expected: pd.DataFrame  # as `frame.expected_frame` gives it; a name means one thing
-    records: pd.DataFrame  # as `frame.load_records` gives it, of every expected cell that has one
+    expected: pd.DataFrame  # as `frame.expected_frame` returns it, with unambiguous names
+    records: pd.DataFrame  # as `frame.load_records` returns it, of every expected cell with a record
     measured: dict[str, Measured]  # fidelity records by key
-    raw: dict[str, bytes]  # key of a cell -> its record, as it was written
+    raw: dict[str, bytes]  # key of a cell -> the bytes of its record
     specs: dict[str, dict[str, Any]]  # key of a cell -> the spec in its record
-    home: dict[str, Store]  # key of a cell or of a fidelity record -> the store that it is read from
+    home: dict[str, Store]  # key of a cell or of a fidelity record -> the store it is read from
     stores: tuple[Store, ...]
-    differing: Mapping[
-        str, float
-    ]  # key of a cell that a later store has another result of -> how far its headline is off
+    differing: Mapping[str, float]  # key of a cell with different results -> largest difference of its headline
 
 
-MADE_ALIKE = ("device", "versions", "git_sha")
-"""Parts of provenance by which equal cells have equal results: another processor rounds otherwise."""
+ORIGIN = ("device", "versions", "git_sha")
+"""Parts of provenance that determine a cell's result: other devices and versions round differently."""
 
 
 def gather(stores: Sequence[Store]) -> Gathered:
-    """The cells of all stores, each once.
+    """Merge the cells of all stores by key.
 
-    Equal keys are the same cell. Where another device, other versions or another commit gave another result, the first
-    store's is taken, and that it is so is kept in ``differing``. A name of a dataset, augmenter or protocol that stands
-    for several things gets the start of a digest behind it, as in reports of stores without a grid, so that numbers of
-    different settings are never averaged.
+    If another device, other versions or another commit gave another result of a cell, the first store's result counts,
+    and ``differing`` lists the cell. A name of a dataset, augmenter or protocol that has several settings gets a digest
+    prefix appended, as in reports of stores without a grid, so that numbers of different settings are never averaged.
 
     Args:
-        stores: in the order that tables follow; within a store, grids come by name and cells in the order of the grid.
+        stores: in the order of the tables' rows; within a store, grids come by name and cells in the grid's order.
 
     Raises:
-        UserError: a store without records, a damaged record, or one key with two results though device, versions and
-            commit are the same, named.
+        UserError: a store has no records, a record is damaged, or one key has two results of the same device, versions
+            and commit; the message names the store or file.
     """
     raw: dict[str, bytes] = {}
     specs: dict[str, dict[str, Any]] = {}
@@ -69,7 +66,7 @@ def gather(stores: Sequence[Store]) -> Gathered:
         keys = sorted(store.keys("cells"))
         if not keys:
             raise UserError(f"store '{store.url}' does not exist or holds no records: {WAY_OUT}, or give another")
-        new = list(_take(store, keys, raw, specs, home, differing))
+        new = list(_add_records(store, keys, raw, specs, home, differing))
         frames.append(load_records(store, new))
         for block in _blocks(store, load_records(store, keys) if len(new) < len(keys) else frames[-1]):
             blocks.append(block)
@@ -77,10 +74,10 @@ def gather(stores: Sequence[Store]) -> Gathered:
             home.update((key, store) for key in found if key not in measured)
             measured |= {key: one for key, one in found.items() if key not in measured}
     records = pd.concat(frames, ignore_index=True).sort_values("key", ignore_index=True)
-    return Gathered(_told_apart(blocks, records), records, measured, raw, specs, home, tuple(stores), differing)
+    return Gathered(_unambiguous(blocks, records), records, measured, raw, specs, home, tuple(stores), differing)
 
 
-def _take(
+def _add_records(
     store: Store,
     keys: Sequence[str],
     raw: dict[str, bytes],
@@ -88,11 +85,11 @@ def _take(
     home: dict[str, Store],
     differing: dict[str, float],
 ) -> Iterator[str]:
-    """Put the store's records to those that are there; yields the keys that are new."""
+    """Add the store's records to ``raw``, ``specs`` and ``home``; yield the keys that are new."""
     contents = store.files.read_many([store.name("cells", key) for key in keys])
     for key, data in zip(keys, contents, strict=True):
         if data is None:
-            continue  # removed since the listing: its readers would not miss it either
+            continue  # removed since the listing
         record = parse_json(data, store.where("cells", key))
         if key not in raw:
             raw[key], specs[key], home[key] = data, record.get("spec") or {}, store
@@ -104,20 +101,24 @@ def _take(
                 differing[key] = max(apart, differing.get(key, 0.0))
 
 
-def _apart(first: Mapping[str, Any], second: Mapping[str, Any], place: str, other: str) -> float:
-    """How far the headline metrics of two results of one cell are apart. Raises UserError where nothing explains it."""
-    origins = [[(record.get("provenance") or {}).get(part) for part in MADE_ALIKE] for record in (first, second)]
+def _apart(first: Mapping[str, Any], second: Mapping[str, Any], path: str, other: str) -> float:
+    """Return the largest difference of the headline metrics of two results of one cell.
+
+    Raises:
+        UserError: device, versions and commit are the same, so the results should be.
+    """
+    origins = [[(record.get("provenance") or {}).get(part) for part in ORIGIN] for record in (first, second)]
     if origins[0] == origins[1]:
         raise UserError(
-            f"'{other}' and '{place}' hold different results of one cell, made alike: leave one store out, or delete "
-            "the record that is wrong"
+            f"'{other}' and '{path}' hold different results of one cell from the same device, versions and commit: "
+            "leave one store out, or delete the wrong record"
         )
     values = [record.get("result") or {} for record in (first, second)]
     return max(abs(values[0].get(m, 0.0) - values[1].get(m, 0.0)) for m in HEADLINE.values())
 
 
 def _blocks(store: Store, records: pd.DataFrame) -> Iterator[pd.DataFrame]:
-    """The expected cells of a store: of every grid with a record, then records that no grid expects."""
+    """Yield the expected cells of a store: of every grid with a record, then of records that no grid expects."""
     rest = set(records["key"])
     for name in sorted(store.keys("grids")):
         cells = load_expected(store, name)
@@ -129,14 +130,14 @@ def _blocks(store: Store, records: pd.DataFrame) -> Iterator[pd.DataFrame]:
 
 
 def _plain_names(records: pd.DataFrame) -> dict[str, Any]:
-    """Nothing is told apart here: `_told_apart` does it for all stores at once."""
+    """Return empty suffixes: `_unambiguous` adds digests for all stores at once."""
     return dict.fromkeys(IDENTITIES.values(), "")
 
 
-def _told_apart(blocks: list[pd.DataFrame], records: pd.DataFrame) -> pd.DataFrame:
-    """One table of all blocks, each cell once, under names that mean one thing.
+def _unambiguous(blocks: list[pd.DataFrame], records: pd.DataFrame) -> pd.DataFrame:
+    """Join all blocks into one table without duplicate cells, under unambiguous names.
 
-    A cell without a record has the settings that its name has in its own grid, if any record of the grid tells.
+    A cell without a record gets the settings that its name has in its own grid, if the grid has such a record.
     """
     known = records.set_index("key")[list(IDENTITIES.values())]
     parts = []
@@ -149,8 +150,8 @@ def _told_apart(blocks: list[pd.DataFrame], records: pd.DataFrame) -> pd.DataFra
     cells = pd.concat(parts, ignore_index=True).drop_duplicates("key", ignore_index=True)
     for name, identity in IDENTITIES.items():
         several = cells.groupby(name)[identity].transform("nunique") > 1
-        told = several & cells[identity].notna()
-        plain, cells[name] = cells[name], cells[name].where(~told, cells[name] + " #" + cells[identity].str[:6])
+        ambiguous = several & cells[identity].notna()
+        plain, cells[name] = cells[name], cells[name].where(~ambiguous, cells[name] + " #" + cells[identity].str[:6])
         if name == "augmenter":
             cells["fidelity"] = [
                 [(new if part == old else part, key) for part, key in pairs]
@@ -161,10 +162,10 @@ def _told_apart(blocks: list[pd.DataFrame], records: pd.DataFrame) -> pd.DataFra
 
 
 def augmenter_identity(spec: dict[str, Any], fresh: bool = False) -> str:
-    """The digest by which `frame.load_records` knows an augmenter with its settings."""
+    """Return the digest that `frame.load_records` gives an augmenter with its settings."""
     return digest([spec["name"], spec["key_settings"], fresh])
 
 
 def embedded_parts(records: pd.DataFrame) -> tuple[str, ...]:
-    """The embedded parts behind any of these records, sorted."""
+    """Return the embedded parts behind any of these records, sorted."""
     return tuple(sorted(set(chain.from_iterable(records["embedded"]))))

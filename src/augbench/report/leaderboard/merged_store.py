@@ -1,4 +1,4 @@
-"""Several stores seen as one that can only be read: what evidence is drawn from."""
+"""A read-only view of several stores as one, for `report.evidence`."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from augbench.storage.store import Store
 
 
 class MergedStore(Store):
-    """The units of all stores; of one that several hold, that of the first."""
+    """The units of all stores; the first store wins."""
 
     def __init__(self, stores: Sequence[Store]) -> None:
         self.files = MergedFiles([store.files for store in stores])
 
 
 class MergedFiles(Files):
-    """The files of several places by name. Nothing is ever written."""
+    """The files of several stores by name, read-only."""
 
-    def __init__(self, places: Sequence[Files]) -> None:
-        self._places = places
-        self.url = ", ".join(place.url for place in places)
+    def __init__(self, parts: Sequence[Files]) -> None:
+        self._parts = parts
+        self.url = ", ".join(part.url for part in parts)
 
     @override
     def where(self, name: str) -> str:
@@ -32,15 +32,15 @@ class MergedFiles(Files):
 
     @override
     def top(self) -> set[str]:
-        return set().union(*(place.top() for place in self._places))
+        return set().union(*(part.top() for part in self._parts))
 
     @override
     def names(self, folder: str) -> set[str]:
-        return set().union(*(place.names(folder) for place in self._places))
+        return set().union(*(part.names(folder) for part in self._parts))
 
     @override
     def exists(self, name: str) -> bool:
-        return any(place.exists(name) for place in self._places)
+        return any(part.exists(name) for part in self._parts)
 
     @override
     def read(self, name: str) -> bytes:
@@ -48,13 +48,13 @@ class MergedFiles(Files):
 
     @override
     def read_many(self, names: Sequence[str]) -> Iterator[bytes | None]:
-        if len(self._places) == 1:
-            yield from self._places[0].read_many(names)
+        if len(self._parts) == 1:
+            yield from self._parts[0].read_many(names)
             return
-        for name in names:  # each place is asked only for what those before it lack
+        for name in names:  # ask each store only for what those before it lack
             found = None
-            for place in self._places:
-                (found,) = place.read_many([name])
+            for part in self._parts:
+                (found,) = part.read_many([name])
                 if found is not None:
                     break
             yield found
@@ -88,9 +88,9 @@ class MergedFiles(Files):
         _refuse()
 
     def _holder(self, name: str) -> Files:
-        """The first place with that file; the first of all where none has it, whose error says so."""
-        return next((place for place in self._places if place.exists(name)), self._places[0])
+        """Return the first store with that file; without any, the first store, whose error reports it."""
+        return next((part for part in self._parts if part.exists(name)), self._parts[0])
 
 
 def _refuse() -> NoReturn:
-    raise AssertionError("united stores are for reading")
+    raise AssertionError("merged stores are read-only")

@@ -1,4 +1,4 @@
-"""The page: board, plots and pictures through one template. Everything it shows or runs is in the file itself."""
+"""Render the page from board, plots and images with one template. The file is self-contained."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from markupsafe import Markup
 
 from augbench.report.leaderboard.board import Board
 from augbench.report.leaderboard.gallery import GalleryImages
-from augbench.report.leaderboard.headings import COLUMN_WORDS
+from augbench.report.leaderboard.headings import COLUMN_HELP
 from augbench.report.numbers import DASH
 from augbench.report.svg_parts import CLASS, PALETTE, SHAPES, STYLE, marker, shape_of
 
@@ -29,13 +29,13 @@ NAME = Markup(f'<span class="who">{MARKER}<span>{{}}</span></span>')  # noqa: S7
 THUMB = Markup('<svg class="thumb" width="{}" height="{}" role="img" aria-label="{}"><use href="#{}"/></svg>')
 
 
-def page_of(board: Board, plots: Mapping[str, Sequence[str]], pictures: GalleryImages) -> bytes:
-    """``index.html`` in UTF-8. Text of records and plug-ins is escaped by the template, and the data by `script_json`.
+def page_of(board: Board, plots: Mapping[str, Sequence[str]], images: GalleryImages) -> bytes:
+    """Render ``index.html`` in UTF-8. The template escapes text of records and plug-ins, `script_json` the data.
 
     Args:
-        board: what it says.
-        plots: id of a table -> its plots, see `plots.plots_of`.
-        pictures: what it shows.
+        board: tables, runs and notes.
+        plots: id of a table -> its plots, see `board_plots.plots_of`.
+        images: thumbnails of datasets, pools and errors.
     """
     content = board.content
     style = f"{_asset('style.css')}\n{STYLE}"
@@ -51,15 +51,15 @@ def page_of(board: Board, plots: Mapping[str, Sequence[str]], pictures: GalleryI
     environment.filters["minus"] = minus
     environment.globals |= {"name": partial(_name, colours), "cell": _cell, "thumb": _thumb}
     extra = {
-        table["id"]: {"plots": list(map(_own, plots[table["id"]])), "errors": pictures.errors.get(table["id"])}
+        table["id"]: {"plots": list(map(_markup, plots[table["id"]])), "errors": images.errors.get(table["id"])}
         for table in content["tables"]
     }
     text = environment.get_template("index.html").render(
         title=TITLE,
         policy=_policy(style, script),
-        style=_own(style),
-        script=_own(script),
-        data=_own(script_json(_data(content))),
+        style=_markup(style),
+        script=_markup(script),
+        data=_markup(script_json(_data(content))),
         facts=_facts(content["totals"]),
         embedded=", ".join(content["embedded"]),
         filters=[{"key": k, "choices": v} for k, v in content["filters"].items() if k != "augmenter" and len(v) > 1],
@@ -69,20 +69,20 @@ def page_of(board: Board, plots: Mapping[str, Sequence[str]], pictures: GalleryI
             table | extra[table["id"]] | {"rows": _rows(table), "columns": _columns(table)}
             for table in content["tables"]
         ],
-        words=_words(content["tables"]),
+        glossary=_glossary(content["tables"]),
         markers=[_symbol(shape) for shape in range(SHAPES)],
-        pictures=pictures,
+        images=images,
     )
     return text.encode()
 
 
-def _own(text: str) -> Markup:
-    """Text that is markup already: files of this package, drawings of `svg`, which escapes, and escaped JSON."""
+def _markup(text: str) -> Markup:
+    """Mark text as safe markup: files of this package, plots of `svg`, which escapes, and escaped JSON."""
     return Markup(text)  # noqa: S704
 
 
 def script_json(value: object) -> str:
-    """JSON that can stand in a ``<script>``: nothing in it ends the element or begins a comment."""
+    """Dump JSON for a ``<script>``: nothing in it ends the element or begins a comment."""
     text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"), sort_keys=True)
     for sign in "<>&\u2028\u2029":
         text = text.replace(sign, f"\\u{ord(sign):04x}")
@@ -90,7 +90,7 @@ def script_json(value: object) -> str:
 
 
 def minus(text: str) -> str:
-    """Hyphens before numbers as the minus signs that they mean."""
+    """Replace hyphens before numbers by minus signs."""
     return _SIGN.sub("\N{MINUS SIGN}", text)
 
 
@@ -99,7 +99,7 @@ def _asset(name: str) -> str:
 
 
 def _policy(style: str, script: str) -> str:
-    """Nothing is loaded, and of scripts and styles only these two run."""
+    """Build the Content-Security-Policy: nothing is loaded, and only this script and this style run."""
     hashes = [base64.b64encode(hashlib.sha256(text.encode()).digest()).decode() for text in (style, script)]
     return (
         f"default-src 'none'; style-src 'sha256-{hashes[0]}'; script-src 'sha256-{hashes[1]}'; img-src data:; "
@@ -108,22 +108,22 @@ def _policy(style: str, script: str) -> str:
 
 
 def _symbol(shape: int) -> Markup:
-    """A marker in the colour of the element that uses it."""
-    return _own(f'<symbol id="s{shape}" viewBox="0 0 12 12">{marker(6, 6, shape)}</symbol>')
+    """Define a marker in the colour of the element that uses it."""
+    return _markup(f'<symbol id="s{shape}" viewBox="0 0 12 12">{marker(6, 6, shape)}</symbol>')
 
 
 def _name(colours: Mapping[str, int], augmenter: str) -> Markup:
-    """An augmenter after the mark that it has in the plots."""
-    place = colours[augmenter]
-    words = Markup("_<wbr>").join(augmenter.split("_"))  # a long name may be broken there
-    return NAME.format(CLASS, place % len(PALETTE) + 1, shape_of(place), words)
+    """Format an augmenter's name after its marker in the plots."""
+    index = colours[augmenter]
+    name = Markup("_<wbr>").join(augmenter.split("_"))  # allows line breaks in long names
+    return NAME.format(CLASS, index % len(PALETTE) + 1, shape_of(index), name)
 
 
 def _cell(row: Mapping[str, Any], column: Mapping[str, Any]) -> Markup:
-    """An entry over what stands under it; one that is made of records is a button that opens their list."""
-    shown = _button(row, column["key"])
+    """Format an entry and those below it; an entry with records is a button that opens their list."""
+    entry = _button(row, column["key"])
     below = [_button(row, key) for key in column["below"] if row["values"][key]["text"] != DASH]
-    return shown + Markup("").join(Markup('<span class="under">{}</span>').format(one) for one in below)
+    return entry + Markup("").join(Markup('<span class="under">{}</span>').format(one) for one in below)
 
 
 def _button(row: Mapping[str, Any], key: str) -> Markup:
@@ -131,33 +131,31 @@ def _button(row: Mapping[str, Any], key: str) -> Markup:
     if text in (DASH, "", "*") or key == "n_aug" or not row["runs"]:
         return Markup("{}").format(text)
     mean, bracket, std = text.partition(" (")
-    words = Markup('{} <span class="std">({}</span>').format(mean, std) if bracket else text
-    return Markup('<button type="button" class="n" data-k="{}">{}</button>').format(key, words)
+    content = Markup('{} <span class="std">({}</span>').format(mean, std) if bracket else text
+    return Markup('<button type="button" class="n" data-k="{}">{}</button>').format(key, content)
 
 
-def _thumb(picture: Mapping[str, Any]) -> Markup:
-    return Markup(
-        '<svg class="thumb" width="{}" height="{}" role="img" aria-label="{}"><use href="#{}"/></svg>'
-    ).format(picture["width"], picture["height"], picture["alt"], picture["id"])
+def _thumb(image: Mapping[str, Any]) -> Markup:
+    return THUMB.format(image["width"], image["height"], image["alt"], image["id"])
 
 
 def _columns(table: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Those that have a place of their own, with the keys of those that stand under them."""
+    """Return the columns of the page, each with the keys of the entries printed below its own."""
     every = table["columns"]
     below = {column["key"]: [one for one in every if one["under"] == column["key"]] for column in every}
-    shown = []
+    columns = []
     for column in every:
         if not column["under"]:
-            words = [column["group"], *(one["title"] for one in below[column["key"]])]
+            lines = [column["group"], *(one["title"] for one in below[column["key"]])]
             keys = [one["key"] for one in below[column["key"]]]
-            shown.append(column | {"below": keys, "group": ", ".join(word for word in words if word)})
-    return shown
+            columns.append(column | {"below": keys, "group": ", ".join(line for line in lines if line)})
+    return columns
 
 
 def _rows(table: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Rows with the classes that set them."""
+    """Return the rows with their CSS classes."""
     names = [row["augmenter"] for row in table["rows"]]
-    firsts = [place == 0 or names[place - 1] != name for place, name in enumerate(names)]
+    firsts = [i == 0 or names[i - 1] != name for i, name in enumerate(names)]
     kinds = ("is_average", "is_incomplete")
     return [
         row | {"classes": " ".join([*(["first"] if first else []), *(k.removeprefix("is_") for k in kinds if row[k])])}
@@ -166,7 +164,7 @@ def _rows(table: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def _data(content: Mapping[str, Any]) -> dict[str, Any]:
-    """What the script needs: which runs and files an entry is made of."""
+    """Return the data of the script: the runs and files behind each entry."""
     rows = {}
     for table in content["tables"]:
         for row in table["rows"]:
@@ -183,7 +181,7 @@ def _data(content: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _title(column: Mapping[str, Any]) -> str:
-    return " ".join(words for words in (column["title"], column["group"]) if words)
+    return " ".join(text for text in (column["title"], column["group"]) if text)
 
 
 def _facts(totals: Mapping[str, Any]) -> list[dict[str, str]]:
@@ -198,11 +196,11 @@ def _facts(totals: Mapping[str, Any]) -> list[dict[str, str]]:
     return [{"name": name, "text": text} for name, text in named.items()]
 
 
-def _words(tables: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
-    """The columns that any table has, each explained once."""
+def _glossary(tables: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
+    """Explain each column of the tables once."""
     titles = {column["key"]: column for table in tables for column in table["columns"]}
     found = []
     for key, column in titles.items():
-        if COLUMN_WORDS.get(key):
-            found.append({"name": _title(column), "text": COLUMN_WORDS[key]})
+        if COLUMN_HELP.get(key):
+            found.append({"name": _title(column), "text": COLUMN_HELP[key]})
     return found

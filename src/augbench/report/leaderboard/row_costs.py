@@ -1,4 +1,4 @@
-"""What one classifier costs: seconds of learning, of generating and of training, and the records that say so."""
+"""The cost of one classifier: seconds of learning and generating, and the records they come from."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from augbench.storage.store import Kind, Store
 
 @dataclass(frozen=True)
 class Source:
-    """A file of a store that a number comes from."""
+    """The file of a store that a number comes from."""
 
     kind: str  # "cells", "fidelity", "pools", "adapters", "searches", "shared" or "costs": its folder under records/
     key: str
@@ -24,22 +24,22 @@ class Source:
 
 @dataclass(frozen=True)
 class Cost:
-    """Seconds of one worker for what one classifier needs before it is trained, as `evidence.pareto` has them."""
+    """Seconds of one worker for what one classifier needs before its training, as in `evidence.pareto`."""
 
-    generating: float = 0.0  # of its N_aug pictures
-    learning: float = 0.0  # its adapters, class pictures and searches, whole, though other classifiers may share them
-    is_whole: bool = True  # False: some part is not on record, so it costs more than this
+    generating: float = 0.0  # of its N_aug images
+    learning: float = 0.0  # adapters, class images and searches, counted in full even if other classifiers share them
+    is_whole: bool = True  # False: some part is not recorded, so the true cost is higher
     sources: tuple[tuple[Source, float], ...] = ()  # with the seconds of each
 
     @property
     def total(self) -> float:
-        """All of it."""
+        """Generating and learning together."""
         return self.generating + self.learning
 
 
 @dataclass(frozen=True)
 class Pool:
-    """A pool that a store knows, its pictures there or gone."""
+    """A recorded pool, whether or not its images still exist."""
 
     spec: PoolSpec
     seconds_per_picture: float
@@ -47,15 +47,15 @@ class Pool:
 
 
 class Costs:
-    """Finds what cells cost in what stores tell of their parts, see `augbench.report.evidence.part_costs`."""
+    """Looks up the costs of cells in the recorded costs of their parts, see `augbench.report.evidence.part_costs`."""
 
     def __init__(self, gathered: Gathered) -> None:
         self._gathered = gathered
         self._parts: dict[str, tuple[MadePart, Source]] = {}
-        for place, store in enumerate(gathered.stores):
-            said = _told_elsewhere(gathered, store, place)
+        for number, store in enumerate(gathered.stores):
+            fallback = _fallback_sources(gathered, store, number)
             for key, part in sorted(read_costs(store).items()):
-                source = _own_file(store, part.kind, key) or said(key)
+                source = _own_file(store, part.kind, key) or fallback(key)
                 self._parts.setdefault(key, (part, source))
         pools = [
             Pool(PoolSpec.from_dict(part.spec), part.seconds / part.pictures, source)
@@ -65,11 +65,11 @@ class Costs:
         self._pools = PoolIndex((pool.spec, pool) for pool in pools)
 
     def of(self, key: str) -> Cost:
-        """The cost of a cell."""
+        """Return the cost of a cell."""
         spec = self._gathered.specs[key]
         if not spec["n_aug"]:
             return Cost()
-        pictures = spec["n_aug"] * max(len(spec["data"]["classes"]), 1)
+        images = spec["n_aug"] * max(len(spec["data"]["classes"]), 1)
         generating, learning, is_whole = 0.0, 0.0, True
         sources: dict[Source, float] = {}
         for augmenter, share in slices_of(spec["augmenter"]):
@@ -78,19 +78,19 @@ class Costs:
                 is_whole = False
                 continue
             learned, known = self._learning(pool.spec)
-            seconds = share * pictures * pool.seconds_per_picture
+            seconds = share * images * pool.seconds_per_picture
             generating, learning, is_whole = generating + seconds, learning + sum(learned.values()), is_whole and known
             sources |= {pool.source: seconds} | learned
         return Cost(generating, learning, is_whole, tuple(sources.items()))
 
     def pool(self, key: str) -> Pool | None:
-        """The pool of a cell that takes from one alone; None for mixtures, and where nothing is on record."""
+        """Return the pool of a cell that uses only one; None for mixtures and unrecorded pools."""
         spec = self._gathered.specs[key]
-        takes = list(slices_of(spec["augmenter"]))
-        return self._pools.find(spec, takes[0][0]) if spec["n_aug"] and len(takes) == 1 else None
+        slices = list(slices_of(spec["augmenter"]))
+        return self._pools.find(spec, slices[0][0]) if spec["n_aug"] and len(slices) == 1 else None
 
     def _learning(self, pool: PoolSpec) -> tuple[dict[Source, float], bool]:
-        """Seconds of its adapter, of what that shares with others, and of its search; and whether that is all."""
+        """Return the seconds of its adapter, of shared parts and of its search; and whether nothing is missing."""
         adapter, search = (self._parts.get(key) for key in (pool.adapter.key, SearchSpec(pool.adapter).key))
         found = {search[1]: search[0].seconds or 0.0} if search else {}
         if adapter is None or adapter[0].seconds is None:
@@ -105,23 +105,23 @@ class Costs:
 
 
 def _own_file(store: Store, kind: Kind, key: str) -> Source | None:
-    """The file in which a part tells what it cost, if the part is there."""
+    """Return the file in which a part records its cost, if the part exists."""
     name = marker_of(store, kind, key)
     return Source(kind, key, store, name) if store.files.exists(name) else None
 
 
-def _told_elsewhere(gathered: Gathered, store: Store, place: int) -> Callable[[str], Source]:
-    """Who tells of a part that is gone: the fidelity of a pool, else the store's list of costs."""
+def _fallback_sources(gathered: Gathered, store: Store, number: int) -> Callable[[str], Source]:
+    """Return a lookup of the cost source of a deleted part: the pool's fidelity record, else the store's cost list."""
     fidelity = {}
     for key in sorted(key for key in gathered.measured if gathered.home[key] is store):
         record = store.read_json("fidelity", key) or {}
         pool = PoolSpec.from_dict(record["spec"]["pool"])
         fidelity[pool.key] = Source("fidelity", key, store, store.name("fidelity", key))
-    costs = Source("costs", f"costs-{place}", store, COSTS)
+    costs = Source("costs", f"costs-{number}", store, COSTS)
     return lambda key: fidelity.get(key, costs)
 
 
 def _learns(pool: PoolSpec) -> bool:
-    """Whether its augmenter learns before it generates; True where nobody can be asked."""
+    """Return whether its augmenter learns before it generates; True if its plug-in is not available."""
     plugin = plugin_of(pool)
     return plugin is None or plugin.learns

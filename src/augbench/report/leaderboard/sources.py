@@ -1,4 +1,4 @@
-"""The datasets and pools behind a leaderboard, as far as their pictures are at hand."""
+"""The datasets and pools behind a leaderboard whose images can be read."""
 
 from __future__ import annotations
 
@@ -22,20 +22,20 @@ from augbench.report.frame import shots_rank
 from augbench.report.leaderboard.merge import Gathered, augmenter_identity
 from augbench.storage.store import Store
 
-SMALLEST_RING = 8  # pixels around a defect that its contrast is measured against, at least
+SMALLEST_RING = 8  # minimum width in pixels of the surroundings that a defect's contrast is measured against
 
 
 class OpenDataset:
-    """A dataset of the leaderboard."""
+    """A dataset of the leaderboard, opened on first use."""
 
     def __init__(self, label: str, specs: list[DataSpec]) -> None:
         self.label = label
-        self.specs = specs  # of its folds and hold-outs; the first stands for it
+        self.specs = specs  # one per fold and hold-out; the first is opened
         self._shapes: dict[str, tuple[float, float] | None] = {}
 
     @cached_property
     def dataset(self) -> Dataset | None:
-        """The plug-in, its files at hand; None where they, or it, are not."""
+        """The plug-in; None if it, or its files, are not available."""
         spec = self.specs[0]
         try:
             own = {k: v for k, v in spec.settings.items() if k not in registry.version("datasets", spec.name)}
@@ -47,44 +47,44 @@ class OpenDataset:
 
     @property
     def licence(self) -> str:
-        """As its plug-in states it."""
+        """The licence that the plug-in states."""
         try:
             return registry.get("datasets", self.specs[0].name).licence or "not stated"
         except UserError:
-            return "not known here, since its plug-in is not at hand"
+            return "unknown, since its plug-in is not available here"
 
     @property
     def split(self) -> Split:
-        """The parts of its first fold. Only where the dataset is at hand."""
+        """The split of its first fold; needs the dataset's files."""
         assert self.dataset is not None
         return make_split(self.dataset, self.specs[0])
 
     @cached_property
     def rows(self) -> dict[str, dict[str, str]]:
-        """Id -> row of its table; empty where it is not at hand."""
+        """Id -> row of its table; empty if the dataset is not available."""
         if self.dataset is None:
             return {}
         return {row["id"]: row for row in checked_samples(self.dataset).to_dict("records")}
 
-    def holds(self, judged: pd.DataFrame) -> bool:
-        """Whether the files at hand are of the pictures that were judged, by ids and labels."""
-        labels = judged["id"].map({name: row["label"] for name, row in self.rows.items()})
-        return bool(len(self.rows)) and bool((labels == judged["label"]).all())
+    def holds(self, scores: pd.DataFrame) -> bool:
+        """Return whether the files here match the scored images by ids and labels."""
+        labels = scores["id"].map({name: row["label"] for name, row in self.rows.items()})
+        return bool(len(self.rows)) and bool((labels == scores["label"]).all())
 
-    def picture(self, name: str) -> tuple[np.ndarray, np.ndarray | None]:
-        """H,W,3 uint8, and H,W bool or None."""
+    def load(self, name: str) -> tuple[np.ndarray, np.ndarray | None]:
+        """Read an image by its id: H,W,3 uint8; and its mask: H,W bool, or None for normal images."""
         assert self.dataset is not None
         row = self.rows[name]
         return self.dataset.read_image(row), None if row["label"] == GOOD else self.dataset.read_mask(row)
 
     def shape(self, name: str) -> tuple[float, float] | None:
-        """A defect's share of the picture's area and its contrast, both in [0, 1]; None where there is no mask.
+        """Return a defect's share of the image area and its contrast, both in [0, 1]; None without a mask.
 
-        Contrast is the difference of mean grey levels inside the mask and around it: in its bounding box, widened by
-        half of it on each side.
+        Contrast is the difference of mean grey levels inside and outside the mask, within its bounding box widened by
+        half its size on each side.
         """
         if name not in self._shapes:
-            image, mask = self.picture(name)
+            image, mask = self.load(name)
             self._shapes[name] = None if mask is None or not mask.any() or mask.all() else _shape(image, mask)
         return self._shapes[name]
 
@@ -92,16 +92,16 @@ class OpenDataset:
 def _shape(image: np.ndarray, mask: np.ndarray) -> tuple[float, float]:
     rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
     box = []
-    for places in (rows, columns):
-        beyond = max((places[-1] - places[0] + 1) // 2, SMALLEST_RING)
-        box.append(slice(max(places[0] - beyond, 0), places[-1] + 1 + beyond))
+    for pixels in (rows, columns):
+        margin = max((pixels[-1] - pixels[0] + 1) // 2, SMALLEST_RING)
+        box.append(slice(max(pixels[0] - margin, 0), pixels[-1] + 1 + margin))
     grey, inside = image[tuple(box)].mean(axis=2), mask[tuple(box)]
     around = grey[~inside] if (~inside).any() else image.mean(axis=2)[~mask]
     return float(mask.mean()), float(abs(grey[inside].mean() - around.mean()) / 255)
 
 
 def sources_of(gathered: Gathered) -> dict[str, OpenDataset]:
-    """Name of a dataset in the tables -> the dataset, in the order of the tables."""
+    """Map the name of each dataset in the tables to the dataset, in the order of the tables."""
     labels = dict(zip(gathered.expected["key"], gathered.expected["dataset"], strict=True))
     specs: dict[str, dict[str, DataSpec]] = {}
     for key, label in labels.items():
@@ -114,16 +114,16 @@ def sources_of(gathered: Gathered) -> dict[str, OpenDataset]:
 
 @dataclass(frozen=True)
 class Pool:
-    """A pool whose pictures are at hand."""
+    """A pool whose images can be read."""
 
     spec: PoolSpec
     store: Store
-    augmenter: str  # as tables name it; of a part of a mixture without rows of its own, its plug-in
+    augmenter: str  # its name in the tables; the plug-in's if only mixtures use the pool
     lines: list[dict[str, Any]]  # of its metadata
 
-    def picture(self, place: int) -> tuple[np.ndarray, np.ndarray | None]:
-        """H,W,3 uint8, and H,W bool or None, of the picture in that place."""
-        line = self.lines[place]
+    def load(self, index: int) -> tuple[np.ndarray, np.ndarray | None]:
+        """Read the image of a line: H,W,3 uint8; and its mask: H,W bool, or None if it has none."""
+        line = self.lines[index]
         image = _decoded(self.store.files.read(self.store.image_name(self.spec, line["index"])))
         if "mask_file_name" not in line:
             return image, None
@@ -137,7 +137,7 @@ def _decoded(data: bytes) -> np.ndarray:
 
 
 def pools_of(gathered: Gathered) -> dict[str, list[Pool]]:
-    """Name of a dataset -> its pools, one for each augmenter and regime: the first fold, draw and seed of them."""
+    """Map each dataset to its pools, one per augmenter and shot regime: that of the first fold, draw and seed."""
     datasets, augmenters = _names(gathered)
     first: dict[tuple[Any, ...], tuple[tuple[Any, ...], PoolSpec, Store]] = {}
     for store in gathered.stores:
@@ -173,7 +173,7 @@ def _order(where: tuple[Any, ...], order: list[str]) -> tuple[Any, ...]:
 
 
 def _names(gathered: Gathered) -> tuple[dict[str, str], dict[str, str]]:
-    """Digests of datasets and of augmenters -> what the tables call them."""
+    """Map digests of datasets and of augmenters to their names in the tables."""
     known = gathered.records.set_index("key")
     rows = gathered.expected[gathered.expected["key"].isin(known.index)]
     ids = known.loc[rows["key"]]

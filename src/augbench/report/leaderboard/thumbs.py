@@ -1,4 +1,4 @@
-"""Small pictures for the page: shrunk, outlined, encoded, and each kept once."""
+"""Thumbnails for the page: resized, with outlined masks, encoded and deduplicated."""
 
 from __future__ import annotations
 
@@ -16,20 +16,23 @@ QUALITY = 78  # of WebP
 
 
 class Thumbs:
-    """Pictures by their content. What `add` gives is what the template shows; `library` holds the bytes."""
+    """Thumbnails by content. The template refers to what `add` returns; `library` holds the bytes."""
 
     def __init__(self) -> None:
         self.library: list[dict[str, Any]] = []
         self._ids: dict[bytes, dict[str, Any]] = {}
 
     def add(self, image: np.ndarray, alt: str, caption: str = "", mask: np.ndarray | None = None) -> dict[str, Any]:
-        """A picture to be shown.
+        """Add an image.
 
         Args:
             image: H,W,3 uint8.
-            alt: what it shows, for who does not see it.
-            caption: words under it.
-            mask: H,W bool: what is outlined.
+            alt: alternative text.
+            caption: text below it.
+            mask: H,W bool: its outline is drawn.
+
+        Returns:
+            Id, width, height, alt and caption.
         """
         small = _small(image, mask)
         data = _webp(small)
@@ -43,7 +46,7 @@ class Thumbs:
 
 
 def _small(image: np.ndarray, mask: np.ndarray | None) -> Image.Image:
-    """At most `SIDE` pixels long, never enlarged."""
+    """Shrink the image to at most `SIDE` pixels; never enlarge it."""
     height, width = image.shape[:2]
     factor = min(1.0, SIDE / max(height, width))
     size = max(1, round(width * factor)), max(1, round(height * factor))

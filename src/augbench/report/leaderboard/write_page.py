@@ -1,4 +1,4 @@
-"""Write a leaderboard: page, Markdown, and the records behind them."""
+"""Write a leaderboard: page, Markdown and copies of the records."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from augbench.report.leaderboard.score_tables import Scores
 from augbench.storage.files import write_atomic
 from augbench.storage.store import Store
 
-AT_ONCE = 16  # files that are written: each waits for the disk
+WRITERS = 16  # threads, since each write waits for the disk
 PAGE, MARKDOWN = "index.html", "leaderboard.md"
 
 
@@ -28,39 +28,40 @@ def write_leaderboard(
     """Write the leaderboard of these stores. Equal stores give equal bytes.
 
     Args:
-        stores: cells of equal key are one cell.
-        out: the folder for ``index.html``, ``leaderboard.md`` and ``records/``; made where it is not there. Other files
-            in it stay.
-        pictures: embed pictures of pools and datasets where they are at hand.
-        say: hears a line for each dataset whose pictures are embedded, with its licence.
+        stores: where the records are; equal keys are one cell.
+        out: the folder for ``index.html``, ``leaderboard.md`` and ``records/``; created if needed. Other files in it
+            stay.
+        pictures: embed images of pools and datasets where they can be read.
+        say: prints a line for each dataset whose images are embedded, with its licence.
 
     Returns:
-        The page and the Markdown.
+        The paths of the page and of the Markdown.
 
     Raises:
-        UserError: no records, damaged ones, one key with two results made alike, or a folder that cannot be written to.
+        UserError: a store has no records or damaged ones, one key has two results of the same origin, or the folder is
+            not writable.
     """
     if out.exists() and not out.is_dir():
         raise UserError(f"--out '{out}' is a file: give a folder")
     gathered = gather(stores)
     board, scores = board_of(gathered), Scores(gathered)
-    shown = images_of(gathered, board, scores, say) if pictures else GalleryImages()
-    page = page_of(board, plots_of(board, scores), shown)
+    images = images_of(gathered, board, scores, say) if pictures else GalleryImages()
+    page = page_of(board, plots_of(board, scores), images)
     _write_records(gathered, board, out)
     write_atomic(out / MARKDOWN, markdown_of(board).encode())
-    write_atomic(out / PAGE, page)  # last: what it links to is there
+    write_atomic(out / PAGE, page)  # last: its links resolve as soon as it exists
     return [out / PAGE, out / MARKDOWN]
 
 
 def _write_records(gathered: Gathered, board: Board, out: Path) -> None:
-    """Copies of the files behind the numbers; one that is there already with the same bytes is left as it is."""
+    """Copy the files behind the numbers; a copy with the same bytes is left alone."""
 
     def copy(item: tuple[str, Source]) -> None:
-        place, source = item
+        name, source = item
         data = gathered.raw[source.key] if source.kind == "cells" else source.store.files.read(source.name)
-        path = out / place
+        path = out / name
         if not (path.is_file() and path.read_bytes() == data):
             write_atomic(path, data)
 
-    with ThreadPoolExecutor(AT_ONCE) as pool:
-        list(pool.map(copy, board.files.items()))  # the list brings errors back
+    with ThreadPoolExecutor(WRITERS) as pool:
+        list(pool.map(copy, board.files.items()))  # the list re-raises their errors

@@ -1,1 +1,1 @@
-"""Tables that papers print, with ours beside them."""
+"""Tables of papers next to our results."""

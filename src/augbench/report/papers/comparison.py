@@ -1,7 +1,7 @@
-"""Ours beside theirs: the rows of a layout with what a store has of them.
+"""Comparison of a paper's table with the results of a store.
 
-The difference of a row is given only where `matching` finds nothing that does not match; else the reasons are numbered.
-What is missing is marked, never left out.
+A row has a difference only where `matching` finds no mismatch; otherwise the mismatches are numbered. Missing results
+are marked, never left out.
 """
 
 from __future__ import annotations
@@ -22,24 +22,24 @@ from augbench.report.table_notes import captions
 
 MARKS = "Bold is the best of a column, underlined the second best; of ours, among complete rows."
 ORACLE = (
-    "Precision and recall are those at the best F1 on the test pictures, whose labels so chose the threshold; that "
-    "theirs are, too, is read from published code."
+    "Precision and recall are those at the best F1 on the test images, so test labels chose the threshold; that theirs "
+    "are, too, is read from published code."
 )
-LAST = len(CHECKS)  # what the mean goes over is listed after all that `matching` finds
+LAST = len(CHECKS)  # mismatches of seeds and draws are listed after all that `matching` finds
 
 
 def compare(
     layout: Layout, cells: pd.DataFrame, records: pd.DataFrame, contents: Mapping[str, Mapping[str, Any]],
     where: Callable[[str], str] = str,
 ) -> Comparison:  # fmt: skip
-    """Ours beside theirs.
+    """Compare a paper's table with ours.
 
     Args:
         layout: the paper's table.
         cells: the expected cells of its rows, see `choose`.
-        records: the cells that there are, see `frame.load_records`.
+        records: the cell records, see `frame.load_records`.
         contents: key -> the whole record, for each of ``records``.
-        where: key -> the place of its record in words, for errors.
+        where: key -> name of its record in error messages.
 
     Raises:
         UserError: one augmenter stands for several settings, or a record is damaged.
@@ -54,24 +54,22 @@ def compare(
     lines = [replace(line, elsewhere=_elsewhere(line, protocol)) for line in lines]
     lines, mismatches = _matched(layout, lines, contents, where)
     marked = _with_averages(layout, _ranked(_ranked(lines, "theirs"), "ours"))
-    taken = [
-        record for record in found.values() if any(record.key == cell.key for line in lines for cell in line.cells)
-    ]
+    used = [record for record in found.values() if any(record.key == cell.key for line in lines for cell in line.cells)]
     first = next((cell for line in lines for cell in line.cells), None)
     return Comparison(
         layout=layout,
         dataset=first.dataset if first else "",
         protocol=protocol,
         lines=tuple(marked),
-        captions=(_their_words(layout), *_our_words(protocol, lines, taken)),
+        captions=(_their_caption(layout), *_our_captions(protocol, lines, used)),
         mismatches=mismatches,
-        notes=tuple(_notes(layout, marked, taken)),
-        embedded=tuple(sorted({part for record in taken for part in record.embedded})),
+        notes=tuple(_notes(layout, marked, used)),
+        embedded=tuple(sorted({part for record in used for part in record.embedded})),
     )
 
 
 def _check_one_meaning(layout: Layout, records: pd.DataFrame) -> None:
-    """Numbers of different settings are never averaged under one name."""
+    """Raise UserError where one name stands for several settings, since their numbers must not be averaged."""
     names = ("dataset", "protocol")
     several = [name for name in names if (records.groupby(name)[f"{name}_id"].nunique() > 1).any()]
     by_augmenter = records.groupby("augmenter")["augmenter_id"]
@@ -82,13 +80,13 @@ def _check_one_meaning(layout: Layout, records: pd.DataFrame) -> None:
 
 
 def _settings_of(records: pd.DataFrame, index: Any) -> int:
-    """How many settings an augmenter has; with fresh pools its N_aug = 0 counts apart, since it has no pool."""
+    """Count the settings of an augmenter; rows with N_aug = 0 count separately, since they have no pool."""
     rows = records.loc[index]
     return max((len(set(ids)) for _, ids in rows.groupby(rows["n_aug"] > 0)["augmenter_id"]), default=0)
 
 
 def _main_protocol(layout: Layout, cells: pd.DataFrame) -> str:
-    """That of the rows but copied ones; "" without any cell."""
+    """Return the protocol of the rows that are not copied; "" without cells."""
     names = list(dict.fromkeys(cells["protocol"]))
     theirs = layout.paper.about.protocol
     return theirs if theirs in names or not names else names[0]
@@ -117,7 +115,7 @@ def _line(paper: Paper, row: Reference, cells: list[Any], found: Mapping[str, An
 def _matched(
     layout: Layout, lines: Sequence[Line], contents: Mapping[str, Mapping[str, Any]], where: Callable[[str], str]
 ) -> tuple[list[Line], tuple[str, ...]]:
-    """The lines with the numbers of what does not match; and that, in words, with the rows it holds for."""
+    """Return the lines with the numbers of their mismatches; and the mismatches, with the rows that they apply to."""
     about = layout.paper.about
     reasons: list[list[tuple[int, str]]] = []
     for line in lines:
@@ -137,7 +135,7 @@ def _matched(
 
 
 def _spread(line: Line, seeds: int | None) -> Iterator[str]:
-    """What the mean goes over, where the paper says it; of planned cells, since missing ones are marked anyway."""
+    """Yield mismatches in seeds and draws, of expected cells, since missing ones are marked anyway."""
     counts = {axis: len({getattr(cell, axis) for cell in line.cells}) for axis in ("seed", "draw")}
     if seeds is not None and counts["seed"] != seeds:
         yield f"{counts['seed']} seed{'s' * (counts['seed'] > 1)}, theirs {seeds}"
@@ -146,22 +144,22 @@ def _spread(line: Line, seeds: int | None) -> Iterator[str]:
 
 
 def _scope(lines: Sequence[Line], number: int) -> str:
-    """`` (DDPM, In&Out 80)``: the rows that a reason holds for, where these are not all that have records."""
+    """Name the rows that a mismatch applies to, `` (DDPM, In&Out 80)``; "" where it applies to all with records."""
     held = [line for line in lines if line.found]
     if all(number in line.differs for line in held):
         return ""
-    words = []
+    labels = []
     for name in dict.fromkeys(line.augmenter for line in held):
         block = [line for line in held if line.augmenter == name]
         hit = [line for line in block if number in line.differs]
-        words += [block[0].label] if len(hit) == len(block) else [f"{line.label} {line.n_aug}" for line in hit]
-    return f" ({', '.join(words)})"
+        labels += [block[0].label] if len(hit) == len(block) else [f"{line.label} {line.n_aug}" for line in hit]
+    return f" ({', '.join(labels)})"
 
 
 def _ranked(lines: Sequence[Line], side: str) -> list[Line]:
-    """The lines with the best and the second best of each metric marked, if several are complete.
+    """Mark the best and the second best of each metric, if several lines are complete.
 
-    Equal at the printed digits is equally good.
+    Values that are equal at the printed digits tie.
     """
     marks: list[dict[str, str]] = [{} for _ in lines]
     for metric in METRICS:
@@ -170,22 +168,22 @@ def _ranked(lines: Sequence[Line], side: str) -> list[Line]:
                 for value, line in zip(values, lines, strict=True)]  # fmt: skip
         if sum(held) < 2:
             continue
-        shown = [share(value) if there else "" for value, there in zip(values, held, strict=True)]
-        order = sorted({text for text in shown if text}, key=float, reverse=True)[:2]
-        for mark, text in zip(marks, shown, strict=True):
+        texts = [share(value) if complete else "" for value, complete in zip(values, held, strict=True)]
+        order = sorted({text for text in texts if text}, key=float, reverse=True)[:2]
+        for mark, text in zip(marks, texts, strict=True):
             if text in order:
                 mark[metric] = ("best", "second")[order.index(text)]
     return [replace(line, best={**line.best, side: mark}) for line, mark in zip(lines, marks, strict=True)]
 
 
 def _with_averages(layout: Layout, lines: Sequence[Line]) -> list[Line]:
-    """The lines, each augmenter's followed by its average where the paper prints one."""
+    """Add the average of each augmenter after its lines, where the paper prints averages."""
     if not layout.paper.about.tables[layout.number].average:
         return list(lines)
     result: list[Line] = []
-    for place, line in enumerate(lines):
+    for index, line in enumerate(lines):
         result.append(line)
-        last = place + 1 == len(lines) or lines[place + 1].augmenter != line.augmenter
+        last = index + 1 == len(lines) or lines[index + 1].augmenter != line.augmenter
         block = [one for one in lines if one.augmenter == line.augmenter and one.n_aug]
         if last and len(block) > 1:
             result.append(_average(block))
@@ -193,7 +191,7 @@ def _with_averages(layout: Layout, lines: Sequence[Line]) -> list[Line]:
 
 
 def _average(block: Sequence[Line]) -> Line:
-    """As the papers do: the mean of the means and the mean of the standard deviations over N_aug > 0."""
+    """Average over N_aug > 0 as the papers do: mean of the means and mean of the standard deviations."""
     return Line(
         augmenter=block[0].augmenter,
         label="Average",
@@ -207,14 +205,14 @@ def _average(block: Sequence[Line]) -> Line:
     )
 
 
-def _their_words(layout: Layout) -> str:
+def _their_caption(layout: Layout) -> str:
     about, row = layout.paper.about, next(row for row in layout.rows if not row.copied_from)
     spread = "mean (standard deviation)" if about.prints_std else "mean, without standard deviation"
     seeds = f"over {about.seeds} seeds" if about.seeds else "of seeds whose number is not stated"
     return f"Theirs: {row.dataset}, protocol {row.protocol}; {spread} {seeds}; AP is {row.ap_words}."
 
 
-def _our_words(protocol: str, lines: Sequence[Line], records: list[Any]) -> list[str]:
+def _our_captions(protocol: str, lines: Sequence[Line], records: list[Any]) -> list[str]:
     planned = [list(line.cells) for line in sorted(lines, key=lambda line: bool(line.elsewhere)) if line.cells]
     if not planned:
         return ["Ours: no grid of this store has any of these rows."]
@@ -240,36 +238,36 @@ def _missing(rows: Sequence[Line]) -> list[str]:
         return []
     found, expected = sum(line.found for line in rows), sum(line.expected for line in rows)
     unplanned = sum(not line.expected for line in open_rows)
-    words = [f"{found} of {expected} cells are there"] if found < expected else []
-    words += [f"{unplanned} of {sum(line.comparable for line in rows)} rows are in no grid of the store"] * bool(
+    parts = [f"{found} of {expected} cells have a record"] if found < expected else []
+    parts += [f"{unplanned} of {sum(line.comparable for line in rows)} rows are in no grid of the store"] * bool(
         unplanned
     )
-    return [f"* incomplete: {'; '.join(words)}. Such a row has no difference."]
+    return [f"* incomplete: {'; '.join(parts)}. Such a row has no difference."]
 
 
 def _copied(layout: Layout, rows: Sequence[Line]) -> list[str]:
-    """Rows that the paper took from elsewhere, so from another protocol than those beside them."""
+    """Return notes on rows that the paper copied from elsewhere, so from another protocol than its other rows."""
     of = [line.reference for line in rows if line.reference.copied_from]
-    return [f"\N{DAGGER} {text}" for text in dict.fromkeys(_copied_words(layout, row) for row in of)]
+    return [f"\N{DAGGER} {text}" for text in dict.fromkeys(_copied_text(layout, row) for row in of)]
 
 
 def _from_elsewhere(rows: Sequence[Line]) -> list[str]:
-    """Rows of ours under another protocol than those beside them."""
+    """Return notes on our rows under another protocol than our other rows."""
     found: dict[tuple[str, str], None] = {}
     for line in rows:
         if line.elsewhere:
             found[line.label, line.elsewhere] = None
     labels = {one: ", ".join(label for label, name in found if name == one) for _, one in found}
-    words = "as theirs are: they compare with theirs, and not with the rows beside them"
-    return [f"{names}: ours are under protocol {protocol}, {words}." for protocol, names in labels.items()]
+    reason = "as theirs are: they compare with theirs, and not with our other rows"
+    return [f"{names}: ours are under protocol {protocol}, {reason}." for protocol, names in labels.items()]
 
 
-def _copied_words(layout: Layout, row: Reference) -> str:
+def _copied_text(layout: Layout, row: Reference) -> str:
     about = layout.paper.about
     source, _, table = row.copied_from.partition(" table ")
     where = about.sources.get(source, source) + (f", Table {table}" if table else "")
     name = about.printed_as[row.augmenter]
     what = f"{name}: copied by the paper from {where}"
     if row.augmenter in about.baselines:
-        return f"{what}: {about.baselines[row.augmenter]}; nothing of ours can be this row."
+        return f"{what}: {about.baselines[row.augmenter]}; it has no counterpart here."
     return f"{what}, so obtained under protocol {row.protocol}, not {about.protocol}; AP is {row.ap_words}."

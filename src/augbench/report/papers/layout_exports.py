@@ -1,4 +1,4 @@
-"""Comparisons -> numbers for other programs: CSV and JSON, at full precision."""
+"""Comparisons with papers -> CSV and JSON for other programs, at full precision."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ SIDES = ("theirs", "ours")
 
 
 def to_csv(comparison: Comparison) -> str:
-    """One line per row of the paper's table, averages included.
+    """Write one line per row of the paper's table, averages included.
 
-    A number is written so that reading it gives the same float64; what is not there is empty. ``difference_`` is ours
-    minus theirs, where it says something; ``mismatches`` says why it is not given, in words set apart by "; ".
+    Numbers are written so that reading them gives the same float64. Missing values are empty. ``difference_`` is ours
+    minus theirs, for rows without mismatches; ``mismatches`` lists the others' mismatches, separated by "; ".
     """
     buffer = io.StringIO()
     lines = [_csv_line(comparison, line) for line in comparison.lines]
@@ -59,7 +59,7 @@ def _number(value: float) -> str:
 
 
 def to_json(comparison: Comparison) -> bytes:
-    """The same with the words around it. What is not there is null."""
+    """Write the same numbers with captions and notes. Missing values are null."""
     layout, about = comparison.layout, comparison.layout.paper.about
     return json_bytes(
         {
@@ -80,7 +80,7 @@ def to_json(comparison: Comparison) -> bytes:
 
 
 def _json_row(comparison: Comparison, line: Line) -> dict[str, Any]:
-    """``mismatches`` are places in the list above, from 1 on."""
+    """Convert a row; ``mismatches`` are positions in the list of the table, from 1 on."""
     return {
         "augmenter": line.augmenter,
         "label": line.label,

@@ -1,4 +1,4 @@
-"""A store in the layout of a paper's table: print it, and write it as Markdown, LaTeX, CSV, JSON and HTML."""
+"""Results of a store in the layout of a paper's table: as Markdown, LaTeX, CSV, JSON and HTML."""
 
 from __future__ import annotations
 
@@ -29,21 +29,21 @@ def report_layout(
     out: Path | None = None,
     console: Console | None = None,
 ) -> list[str]:
-    """Lay what a store holds beside a paper's table.
+    """Report the results of a store next to a paper's table.
 
     Args:
-        store: what runs filled.
-        name: of the layout, e.g. ``inout_table5``.
+        store: the store of a run.
+        name: name of the layout, e.g. ``inout_table5``.
         grid_name: only the cells of this grid; None = those of all grids the store knows, or all its records where it
             knows none.
-        expected: the grid's cells, where the caller planned it; None = as the store knows them.
-        dataset: by its name in the grid; None = the paper's, or the only one.
-        protocol: likewise.
-        out: where the files go; None = ``STORE/reports/<grid>/``, with ``all`` for several grids or none.
-        console: prints the table too, if given.
+        expected: the grid's cells, where the caller planned it; None = load them from the store.
+        dataset: name of the dataset in the grid; None = the paper's, or the only one.
+        protocol: name of the protocol; None = the paper's, or the only one.
+        out: output folder; None = ``STORE/reports/<grid>/``, with ``all`` for several grids or none.
+        console: also print the table to it.
 
     Returns:
-        The files written: paths, or URLs where the store is at one.
+        The files written: paths, or URLs for a remote store.
 
     Raises:
         UserError: no such layout, grid, dataset or protocol; no store; a damaged record; one name for several settings.
@@ -62,7 +62,7 @@ def report_layout(
 
 
 def _expected(store: Store, grids: list[str], given: Iterable[Mapping[str, Any]] | None) -> pd.DataFrame:
-    """Every cell that these grids plan, once; of a store that knows no grid every record."""
+    """Return the expected cells of these grids without duplicates; without a grid, all records."""
     if given is not None:
         return expected_frame(given)
     if not grids:

@@ -1,7 +1,7 @@
-"""Comparisons -> sheets: a table as rows of entries, which every renderer draws.
+"""Comparisons with papers -> sheets: tables as rows of entries, which all renderers print.
 
-The first sheet has theirs, ours and the difference beside each other. The second has ours alone in the very form of the
-paper's table, two augmenters side by side where the paper sets them so.
+The first sheet has theirs, ours and the difference next to each other. The second has ours alone in the form of the
+paper's table, with two augmenters side by side where the paper prints them so.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ PRINTED = "Ours, in the form of the paper's table"
 
 @dataclass(frozen=True)
 class Entry:
-    """What stands in one place of a sheet."""
+    """One entry of a sheet."""
 
     text: str
-    mark: Mark = ""  # of its column: the best, or the second best
+    mark: Mark = ""  # whether it is the best or the second best of its column
 
 
 @dataclass(frozen=True)
@@ -37,34 +37,34 @@ class Row:
 
     entries: tuple[Entry, ...]
     average: bool = False
-    first: bool = False  # of its augmenters: set apart from the rows above
+    first: bool = False  # first row of an augmenter, with a rule above
 
 
 @dataclass(frozen=True)
 class Sheet:
-    """A table as it is drawn."""
+    """A table as renderers print it."""
 
     title: str
-    columns: tuple[Column, ...]  # keys: "label", "n_aug", "runs", or a side or "difference" and a metric
+    columns: tuple[Column, ...]  # keys: "label", "n_aug", "runs", or "theirs", "ours" or "difference" with a metric
     rows: tuple[Row, ...]
 
     def only(self, keep: Iterable[bool]) -> Sheet:
-        """The sheet with some of its columns."""
-        kept = [place for place, there in enumerate(keep) if there]
-        rows = [replace(row, entries=tuple(row.entries[place] for place in kept)) for row in self.rows]
-        return replace(self, columns=tuple(self.columns[place] for place in kept), rows=tuple(rows))
+        """Return the sheet with only the columns where ``keep`` is True."""
+        indices = [index for index, is_kept in enumerate(keep) if is_kept]
+        rows = [replace(row, entries=tuple(row.entries[index] for index in indices)) for row in self.rows]
+        return replace(self, columns=tuple(self.columns[index] for index in indices), rows=tuple(rows))
 
     def width(self, gap: int) -> int:
-        """Characters of a line in which columns are ``gap`` apart, each as wide as its widest entry or heading."""
+        """Return the characters of a line with ``gap`` between columns, each as wide as its widest entry or heading."""
         widest = (
-            max(len(text) for text in (column.title, column.group, *(row.entries[place].text for row in self.rows)))
-            for place, column in enumerate(self.columns)
+            max(len(text) for text in (column.title, column.group, *(row.entries[index].text for row in self.rows)))
+            for index, column in enumerate(self.columns)
         )
         return sum(widest) + gap * (len(self.columns) - 1)
 
 
 def compared(comparison: Comparison) -> Sheet:
-    """Theirs, ours, how many runs stand behind ours, and the difference where there is any."""
+    """Build the sheet of theirs, ours, our number of runs, and the difference where there is any."""
     headings = comparison.layout.paper.about.headings
     groups = ["theirs", "ours", *(["difference"] if comparison.has_differences else [])]
     numbers = [Column(f"{group} {metric}", title, group)
@@ -82,7 +82,7 @@ def compared(comparison: Comparison) -> Sheet:
 
 
 def printed(comparison: Comparison, side: Side) -> Sheet:
-    """One side alone, in the form of the paper's table."""
+    """Build the sheet of one side alone, in the form of the paper's table."""
     about = comparison.layout.paper.about
     blocks: dict[str, list[Line]] = {}
     for line in comparison.lines:
@@ -105,13 +105,13 @@ def printed(comparison: Comparison, side: Side) -> Sheet:
 
 
 def signed(value: float) -> str:
-    """A difference with its sign: ``+.012``, ``-.004``, ``.000``; a dash for none."""
+    """Format a difference with its sign: ``+.012``, ``-.004``, ``.000``; a dash for NaN."""
     text = share(value)
     return f"+{text}" if value > 0 and text != ".000" else text
 
 
 def _block(comparison: Comparison, line: Line) -> str:
-    """What rows stand together: those that the paper prints under one name, and their average."""
+    """Return the block of a row: rows of one name in the paper, and their average."""
     return comparison.layout.paper.about.printed_as[line.augmenter]
 
 
@@ -126,7 +126,7 @@ def _label(line: Line) -> str:
 
 
 def _n_aug(line: Line) -> str:
-    """Nothing in an average, and of methods that add no pictures."""
+    """Format N_aug; empty in an average and for methods that add no images."""
     return str(line.n_aug) if line.n_aug is not None and line.comparable else ""
 
 
@@ -137,14 +137,14 @@ def _numbers(comparison: Comparison, line: Line, side: Side) -> list[Entry]:
 
 
 def _text(stat: Stat, std: bool, side: Side) -> str:
-    """``.626 (.059)``, or ``.769`` where the paper prints no std. A paper's dash comes with one for its std."""
+    """Format ``.626 (.059)``, or ``.769`` where the paper prints no std; where the paper prints a dash, two."""
     if isnan(stat.mean) and side == "ours":
         return DASH
     return f"{share(stat.mean)} ({share(stat.std)})" if std else share(stat.mean)
 
 
 def _runs(line: Line) -> str:
-    """How many cells stand behind ours: ``4``, ``2/4 *``, or ``*`` where no grid has the row."""
+    """Format our number of cells: ``4``, ``2/4 *``, or ``*`` where no grid has the row."""
     if not line.comparable:
         return ""
     if line.average or not line.expected:
@@ -153,7 +153,7 @@ def _runs(line: Line) -> str:
 
 
 def blocks_of(columns: Sequence[Column]) -> list[tuple[str, int]]:
-    """Group headings with the number of columns under each; "" over columns without one."""
+    """Return group headings with their number of columns; "" for columns without a group."""
     found: list[tuple[str, int]] = []
     for column in columns:
         if found and column.group and found[-1][0] == column.group:

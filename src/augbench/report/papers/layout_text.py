@@ -1,4 +1,4 @@
-"""Comparisons -> terminal, Markdown, LaTeX, HTML. Numbers for other programs are in `layout_data`."""
+"""Comparisons with papers -> terminal, Markdown, LaTeX, HTML. CSV and JSON are in `layout_exports`."""
 
 from __future__ import annotations
 
@@ -42,24 +42,24 @@ tr.average td { font-style: italic; }
 
 
 def to_terminal(comparison: Comparison) -> RenderableType:
-    """Theirs beside ours for ``rich.console.Console.print``, made for `WIDTH` columns.
+    """Render theirs next to ours for `WIDTH` columns of a terminal.
 
-    Where the differences do not fit beside them they follow as a table of their own.
+    Where the differences do not fit, they follow as a separate table.
     """
     whole = compared(comparison)
     parts = [whole]
     if whole.width(1) > WIDTH:
         names = [not column.group for column in whole.columns[:-1]] + [False]
-        apart = [column.group == "difference" for column in whole.columns]
-        parts = [whole.only(not there for there in apart)]
-        if any(apart):
-            parts.append(whole.only(name or there for name, there in zip(names, apart, strict=True)))
+        is_difference = [column.group == "difference" for column in whole.columns]
+        parts = [whole.only(not one for one in is_difference)]
+        if any(is_difference):
+            parts.append(whole.only(name or one for name, one in zip(names, is_difference, strict=True)))
     label = [Text(comparison.label, style="yellow")] if comparison.label else []
-    words = [Text(sentence, style="dim") for sentence in comparison.captions]
+    captions = [Text(sentence, style="dim") for sentence in comparison.captions]
     reasons = [NO_DIFFERENCE, *_numbered(comparison)] if comparison.mismatches else []
     notes = [Text(sentence, style="dim") for sentence in (*reasons, *comparison.notes)]
     grids = [Padding(_terminal_grid(part), (1, 0, 0, 0)) for part in parts]
-    return Group(Text(whole.title, style="bold"), *label, *words, *grids, Text(), *notes, Text())
+    return Group(Text(whole.title, style="bold"), *label, *captions, *grids, Text(), *notes, Text())
 
 
 def _terminal_grid(sheet: Sheet) -> rich.table.Table:
@@ -89,7 +89,7 @@ def _is_text(column: Column) -> bool:
 
 
 def to_markdown(comparison: Comparison) -> str:
-    """GitHub's Markdown."""
+    """Render as GitHub's Markdown."""
     about = comparison.layout.paper.about
     label = [f"**{escape_markdown(comparison.label)}**", ""] if comparison.label else []
     lines = [f"# {escape_markdown(comparison.layout.title)}", "", *label]
@@ -120,20 +120,20 @@ def _markdown_entry(entry: Entry, row: Row) -> str:
 
 
 def to_latex(comparison: Comparison) -> str:
-    """Two ``table`` environments, to be read in with ``\\input``."""
+    """Render as two ``table`` environments, for use with ``\\input``."""
     label = rf"\textbf{{{escape_latex(comparison.label)}}}. " if comparison.label else ""
-    words = f"{label}{_latex_text(' '.join(comparison.captions))}"
+    caption = f"{label}{_latex_text(' '.join(comparison.captions))}"
     reasons = [NO_DIFFERENCE, *_numbered(comparison)] if comparison.mismatches else []
     tables = [
-        _latex_table(compared(comparison), words, (*reasons, *comparison.notes)),
-        _latex_table(printed(comparison, "ours"), f"{_latex_text(comparison.layout.title)}. {words}", ()),
+        _latex_table(compared(comparison), caption, (*reasons, *comparison.notes)),
+        _latex_table(printed(comparison, "ours"), f"{_latex_text(comparison.layout.title)}. {caption}", ()),
     ]
     return f"% {comparison.layout.name}: needs \\usepackage{{booktabs}}\n\n" + "\n".join(tables)
 
 
-def _latex_table(sheet: Sheet, words: str, notes: tuple[str, ...]) -> str:
+def _latex_table(sheet: Sheet, text: str, notes: tuple[str, ...]) -> str:
     sides = "".join("l" if _is_text(column) else "r" for column in sheet.columns)
-    caption = f"{_latex_text(sheet.title)}. {words}"
+    caption = f"{_latex_text(sheet.title)}. {text}"
     return environment(caption, sides, _latex_headings(sheet), _latex_body(sheet), map(_latex_text, notes))
 
 
@@ -165,7 +165,7 @@ def _latex_text(text: str) -> str:
 
 
 def _latex_number(text: str) -> str:
-    """With a minus or plus in place of a hyphen, where it has a sign."""
+    """Escape an entry and set the sign of a number in math mode."""
     return f"${text[0]}${text[1:]}" if text[:1] in ("-", "+") else _latex_text(text)
 
 
@@ -177,7 +177,7 @@ def _latex_line(entries: list[str]) -> str:
 
 
 def to_html(comparison: Comparison) -> str:
-    """One page that needs nothing else; what comes from configurations is escaped."""
+    """Render as a self-contained HTML page; text from configurations is escaped."""
     about, title = comparison.layout.paper.about, html.escape(comparison.layout.title)
     ours = printed(comparison, "ours")
     label = [f'<p class="label">{html.escape(comparison.label)}</p>'] if comparison.label else []

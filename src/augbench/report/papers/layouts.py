@@ -1,7 +1,7 @@
-"""Layouts: the tables of papers, row by row as they print them, to be filled with ours.
+"""Layouts: the tables of papers, row by row as printed, to be compared with ours.
 
-A layout is a paper and the number of a table; `papers` has both, so nothing about a table is written here. Our cells
-are found by the name of the augmenter, shots and N_aug; `comparison` lays them beside theirs.
+A layout is a paper and a table number; the content comes from `printed`. Our cells are found by augmenter, shots and
+N_aug; `comparison` compares them with the paper's rows.
 """
 
 from __future__ import annotations
@@ -16,97 +16,97 @@ from augbench.core.errors import UserError, did_you_mean
 from augbench.report.numbers import Stat
 from augbench.report.papers.printed import Paper, Reference, load_paper, paper_names
 
-TASK = "detection"  # what the papers' tables are about
+TASK = "detection"  # the task of all papers' tables
 
 
 @dataclass(frozen=True)
 class Layout:
     """A table of a paper."""
 
-    name: str  # inout_table1
+    name: str  # e.g. "inout_table1"
     paper: Paper
     number: int
 
     @property
     def rows(self) -> tuple[Reference, ...]:
-        """As the paper prints them, averages apart."""
+        """The rows in printed order, without averages."""
         return self.paper.rows[self.number]
 
     @property
     def title(self) -> str:
-        """``In&Out (VISAPP 2024), Table 1: Results between ...``."""
+        """The title: ``In&Out (VISAPP 2024), Table 1: Results between ...``."""
         return f"{self.paper.about.name}, Table {self.number}: {self.paper.about.tables[self.number].title}"
 
 
 @dataclass(frozen=True)
 class Line:
-    """A row of a layout: theirs, ours, and how far apart they are."""
+    """A row of a layout with the paper's numbers (theirs) and ours."""
 
-    augmenter: str  # by its name here
-    label: str  # as the paper prints it; "Average"
+    augmenter: str  # name in augbench
+    label: str  # name in the paper; "Average"
     n_aug: int | None  # None in an average
-    theirs: Mapping[str, Stat]  # of each of `METRICS`, as are the following two
+    theirs: Mapping[str, Stat]  # each of `METRICS`
     ours: Mapping[str, Stat]
     reference: Reference | None = None  # None in an average
-    cells: tuple[Any, ...] = ()  # the expected ones
-    found: int = 0  # how many of them have a record
+    cells: tuple[Any, ...] = ()  # expected cells
+    found: int = 0  # number of cells with a record
     expected: int = 0
-    comparable: bool = True  # whether anything of ours could be this row
-    differs: tuple[int, ...] = ()  # numbers, from 1 on, of what does not match
-    elsewhere: str = ""  # the protocol of ours, where it is that of a copied row and not that of the rows beside it
+    comparable: bool = True  # whether the row can be reproduced here
+    differs: tuple[int, ...] = ()  # numbers of its mismatches, from 1 on
+    elsewhere: str = ""  # protocol of our row, where it follows a copied row and differs from our other rows
     average: bool = False
     best: Mapping[str, Mapping[str, str]] = field(default_factory=dict)  # side -> metric -> "best" or "second"
 
     @property
     def incomplete(self) -> bool:
-        """Whether a cell is missing, or all are, since no grid of the store has this row."""
+        """Whether a cell is missing, or no grid of the store has this row."""
         return self.comparable and (self.found < self.expected or not self.expected)
 
     @property
     def matches(self) -> bool:
-        """Whether theirs and ours are of the same making, so that their difference says something."""
+        """Whether both rows have the same settings, so that their difference is meaningful."""
         return self.comparable and not self.incomplete and not self.differs
 
     def difference(self, metric: str) -> float:
-        """Ours minus theirs; NaN where it would say nothing."""
+        """Return ours minus theirs; NaN where the rows do not match."""
         return self.ours[metric].mean - self.theirs[metric].mean if self.matches else float("nan")
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """What every renderer prints."""
+    """A paper's table with ours, as all renderers print it."""
 
     layout: Layout
-    dataset: str  # of ours; "" where the store has no cell of the layout
-    protocol: str  # of all rows but `Line.elsewhere`
+    dataset: str  # our dataset; "" where the store has no cell of the layout
+    protocol: str  # protocol of our rows, except those with `Line.elsewhere`
     lines: tuple[Line, ...]
-    captions: tuple[str, ...]  # sentences over the table
-    mismatches: tuple[str, ...]  # what `Line.differs` counts, from 1 on
+    captions: tuple[str, ...]  # sentences above the table
+    mismatches: tuple[str, ...]  # `Line.differs` refers to them, from 1 on
     notes: tuple[str, ...]  # footnotes
-    embedded: tuple[str, ...]  # embedded parts behind ours: then they show mechanics and are no evidence
+    embedded: tuple[str, ...]  # smoke-test parts (dataset, weights) behind ours: these are not evidence
 
     @property
     def label(self) -> str:
-        """``ours: mechanics, not evidence (dataset surfaces)``, or ""."""
+        """``ours: mechanics, not evidence (dataset surfaces)`` where smoke-test parts are behind ours; else ""."""
         return f"ours: mechanics, not evidence ({', '.join(self.embedded)})" if self.embedded else ""
 
     @property
     def has_differences(self) -> bool:
-        """Whether any row has one."""
+        """Whether any row has a difference."""
         return any(line.matches for line in self.lines)
 
 
 def layouts() -> dict[str, Layout]:
-    """Every layout by its name."""
+    """Return every layout by name."""
     papers = [load_paper(key) for key in paper_names()]
     return {name: Layout(name, paper, number) for paper in papers for name, number in paper.layouts.items()}
 
 
 def find_layout(name: str) -> Layout:
-    """The layout of that name.
+    """Return the layout of that name.
 
     Raises:
-        UserError: there is none; the message names those that there are, or the one that was meant.
+        UserError: there is none; the message names the known ones, or the closest.
     """
     known = layouts()
     if name not in known:
@@ -115,19 +115,19 @@ def find_layout(name: str) -> Layout:
 
 
 def choose(layout: Layout, expected: pd.DataFrame, dataset: str | None, protocol: str | None) -> pd.DataFrame:
-    """The expected cells of the layout's rows, of one dataset and one protocol.
+    """Select the expected cells of the layout's rows, of one dataset and one protocol.
 
-    Rows that the paper copied from another protocol come from that one where the store has them there alone, unless a
-    protocol is asked for: so did the paper.
+    For a row that the paper copied from another protocol, the cell of that protocol is used where the store has no
+    other and no protocol is given.
 
     Args:
-        layout: says which are the paper's: they are taken where they are there and no other is asked for.
+        layout: the paper's table, which names the default dataset and protocol.
         expected: columns as `frame.load_expected` gives them.
-        dataset: by its name in the grid; None = the paper's, or the only one.
-        protocol: likewise.
+        dataset: name of the dataset in the grid; None = the paper's, or the only one.
+        protocol: name of the protocol; None = the paper's, or the only one.
 
     Raises:
-        UserError: no such dataset or protocol, or several and none that is the paper's.
+        UserError: no such dataset or protocol, or several without the paper's.
     """
     rows = layout.rows
     held = expected[expected["task"] == TASK]
@@ -135,14 +135,14 @@ def choose(layout: Layout, expected: pd.DataFrame, dataset: str | None, protocol
         raise UserError(f"--layout {layout.name} is a table of {TASK}, and the store holds none: give another store")
     held = held[held["dataset"] == _one("dataset", held["dataset"], rows[0].dataset, dataset)]
     chosen = _one("protocol", held["protocol"], layout.paper.about.protocol, protocol)
-    places = list(zip(held["protocol"], held["augmenter"], held["shots"], held["n_aug"], strict=True))
-    there, wanted = set(places), set()
+    axes = list(zip(held["protocol"], held["augmenter"], held["shots"], held["n_aug"], strict=True))
+    available, wanted = set(axes), set()
     for row in rows:
         own, copied = ((name, row.augmenter, row.shots, row.n_aug) for name in (chosen, row.protocol))
-        elsewhere = protocol is None and row.copied_from and own not in there
+        elsewhere = protocol is None and row.copied_from and own not in available
         if row.augmenter not in layout.paper.about.baselines:
             wanted.add(copied if elsewhere else own)
-    return held[pd.Series([place in wanted for place in places], index=held.index, dtype=bool)]
+    return held[pd.Series([one in wanted for one in axes], index=held.index, dtype=bool)]
 
 
 def _one(what: str, held: pd.Series, theirs: str, asked: str | None) -> str:

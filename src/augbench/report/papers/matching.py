@@ -1,7 +1,7 @@
-"""What a cell of ours has in common with a row that a paper prints, and what not.
+"""Mismatches between one of our cells and a row of a paper.
 
-Two numbers are laid beside each other in any case. Their difference says something only where data, weights, protocol
-and the augmenter's settings are the same; what is not is named, one line each.
+The difference of two numbers is meaningful only where data, weights, protocol and the augmenter's settings are the
+same. Everything that differs is named, one line each.
 """
 
 from __future__ import annotations
@@ -21,36 +21,36 @@ from augbench.report.papers.printed import About, Reference
 from augbench.storage.store import FIX_HINT
 
 TITLES = {"sd15": "Stable Diffusion 1.5", "sdxl-inpaint": "SDXL inpainting 0.1"}
-"""The bundles of the papers, in words."""
+"""Display names of the papers' pipelines."""
 
 SAME_NUMBERS = ("threads_per_cell", "eval_batch", "eval_every", "false_alarm_rate", "test_share")
-"""Fields of a protocol that decide last digits at most, or nothing on an official split without hold-out."""
+"""Protocol fields that change results by rounding at most, or not at all on an official split without hold-out."""
 
-SAME_PICTURES = {"ddpm": {"gradient_checkpointing"}, "diag": {"batch"}}
-"""Settings that change pictures by rounding at most."""
+SAME_IMAGES = {"ddpm": {"gradient_checkpointing"}, "diag": {"batch"}}
+"""Augmenter settings that change images by rounding at most."""
 
 REGIMES = {0: "zero", "all": "full"}
-"""Shots -> the setting of an augmenter that is for this regime; any other number, ``few``."""
+"""Shots -> name of the augmenter's settings for this regime; any other number: ``few``."""
 
-AP_WORDS = {"trapezoidal": "trapezoidal", "step": "step-wise"}
-NAMED = 3  # differing fields of a protocol that are given with their values
+AP_NAMES = {"trapezoidal": "trapezoidal", "step": "step-wise"}
+NAMED = 3  # up to so many differing protocol fields are listed with their values
 
 
 @dataclass(frozen=True)
 class Ours:
-    """What of a cell's record is compared."""
+    """The part of a cell's record that is compared."""
 
     data: Mapping[str, Any]
     augmenter: Mapping[str, Any]
     protocol: Protocol
-    counts: Mapping[str, int]  # pictures by what they were for
+    counts: Mapping[str, int]  # number of images by use
 
 
 def ours_of(record: Mapping[str, Any], place: str) -> Ours:
-    """The part of a record that is compared; ``place`` names its file in errors.
+    """Extract the part of a record that is compared; ``place`` names its file in errors.
 
     Raises:
-        UserError: the record lacks something, or holds what cannot be read.
+        UserError: the record lacks a field, or a field is invalid.
     """
     try:
         spec, counts = record["spec"], record["result"].get("counts", {})
@@ -60,9 +60,9 @@ def ours_of(record: Mapping[str, Any], place: str) -> Ours:
 
 
 def differences(row: Reference, about: About, ours: Ours) -> Iterator[tuple[int, str]]:
-    """What does not match, in words, each with the place of the check that found it."""
-    for place, check in enumerate(CHECKS):
-        yield from ((place, text) for text in check(row, about, ours))
+    """Yield mismatches, each as (index of the check that found it, text)."""
+    for index, check in enumerate(CHECKS):
+        yield from ((index, text) for text in check(row, about, ours))
 
 
 def _dataset(row: Reference, about: About, ours: Ours) -> Iterator[str]:
@@ -79,7 +79,7 @@ def _dataset(row: Reference, about: About, ours: Ours) -> Iterator[str]:
 
 
 def _counts(row: Reference, found: Mapping[str, int]) -> Iterator[str]:
-    """A folder may have a dataset's name and other pictures in it."""
+    """Compare image counts, since a folder of the dataset's name may hold other images."""
     official = registry.get("datasets", row.dataset).official_counts
     defects = next(
         (what.removeprefix("test ") for what in official if what.startswith("test ") and what != f"test {GOOD}"), ""
@@ -88,9 +88,9 @@ def _counts(row: Reference, found: Mapping[str, int]) -> Iterator[str]:
         return
     shots = official[f"train {defects}"] if row.shots == "all" else row.shots
     wanted = {
-        "test_negatives": (official[f"test {GOOD}"], f"{GOOD} test pictures"),
-        "test_positives": (official[f"test {defects}"], "defective test pictures"),
-        "train_negatives": (official[f"train {GOOD}"], f"{GOOD} training pictures"),
+        "test_negatives": (official[f"test {GOOD}"], "normal test images"),
+        "test_positives": (official[f"test {defects}"], "defect test images"),
+        "train_negatives": (official[f"train {GOOD}"], "normal training images"),
         "shots": (shots, "real defects in training"),
     }
     for name, (number, what) in wanted.items():
@@ -100,7 +100,7 @@ def _counts(row: Reference, found: Mapping[str, int]) -> Iterator[str]:
             yield f"{found[name]} {what}, theirs {number}"
 
 
-def _bundle(row: Reference, about: About, ours: Ours) -> Iterator[str]:
+def _pipeline(row: Reference, about: About, ours: Ours) -> Iterator[str]:
     if _foreign(row, ours):
         return
     for name, settings in _made_by(ours):
@@ -108,11 +108,11 @@ def _bundle(row: Reference, about: About, ours: Ours) -> Iterator[str]:
         if theirs and settings["bundle"] != theirs:
             bundle = str(settings["bundle"])
             what = bundle if bundle in BUNDLES else f"'{Path(bundle).name}', a local folder or file"
-            yield f"bundle is {what}, theirs is {TITLES[theirs]}"
+            yield f"pipeline is {what}, theirs is {TITLES[theirs]}"
 
 
 def _foreign(row: Reference, ours: Ours) -> str:
-    """Why it is not the augmenter of the row at all, whatever its settings; else ""."""
+    """Explain why it is not the augmenter of the row, whatever its settings; "" where it is."""
     given = ours.augmenter
     if given["name"] != row.augmenter:
         return f"{given['alias']} is augmenter {given['name']} under another name, theirs is {row.augmenter}"
@@ -128,15 +128,15 @@ def _augmenter(row: Reference, about: About, ours: Ours) -> Iterator[str]:
         return
     texts = [text for name, settings in _made_by(ours) for text in _settings(name, settings, row, about)]
     yield from texts
-    if not texts and not any(_bundle(row, about, ours)):
+    if not texts and not any(_pipeline(row, about, ours)):
         yield from _content(row.augmenter, ours.augmenter["key_settings"])
 
 
 def _settings(name: str, settings: Mapping[str, Any], row: Reference, about: About) -> Iterator[str]:
-    """Settings of this regime that are not as the paper has them, which the defaults are; bundles apart."""
+    """Yield settings of this regime, except the pipeline, that differ from the paper's, which are the defaults."""
     other = {"zero", "few", "full"} - {REGIMES.get(row.shots, "few")}
     defaults = _defaults(name)
-    for field in sorted(settings.keys() - other - SAME_PICTURES.get(name, set()) - {"bundle"}):
+    for field in sorted(settings.keys() - other - SAME_IMAGES.get(name, set()) - {"bundle"}):
         value, theirs = settings[field], defaults[field]
         if value != theirs and not isinstance(theirs, dict):
             yield f"{name}: {field} is {_short(value)}, {_theirs(name, about)} {_short(theirs)}"
@@ -153,7 +153,7 @@ def _theirs(name: str, about: About) -> str:
 
 
 def _short(value: Any) -> str:
-    """A setting in words; of a path its last part."""
+    """Format a setting; of a path only its last part."""
     if isinstance(value, str) and ("/" in value or "\\" in value):
         return f"'{Path(value).name}'"
     if isinstance(value, list | tuple):
@@ -162,10 +162,10 @@ def _short(value: Any) -> str:
 
 
 def _content(name: str, given: Mapping[str, Any]) -> Iterator[str]:
-    """Files behind settings may be other ones under the same name: prompts that a person has edited."""
+    """Compare the content of files that settings refer to, since prompt files may have been edited."""
     made = _plugin(name)
     if made.parts():
-        return  # those of the papers have no such files
+        return  # the papers' mixtures have no such files
     known = made.key_settings()
     for field in sorted(known.keys() & given.keys()):
         if given[field] != known[field] and isinstance(known[field], dict):
@@ -173,10 +173,10 @@ def _content(name: str, given: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _made_by(ours: Ours) -> list[tuple[str, dict[str, Any]]]:
-    """The augmenters that make a cell's pictures, each with all its settings: itself, and its parts in a mixture."""
+    """Return (name, settings) of the augmenters behind a cell: the augmenter itself and, in a mixture, its parts."""
     made = registry.make("augmenters", ours.augmenter["name"], dict(ours.augmenter["settings"]))
     parts = {part.augmenter: registry.make("augmenters", part.augmenter, part.settings) for part in made.parts()}
-    own = made.config.model_dump(mode="json", exclude=set(parts))  # what it sets for its parts stands with them
+    own = made.config.model_dump(mode="json", exclude=set(parts))  # settings of parts are compared with the parts
     return [
         (ours.augmenter["name"], own),
         *((name, part.config.model_dump(mode="json")) for name, part in parts.items()),
@@ -194,14 +194,14 @@ def _plugin(name: str) -> Augmenter:
 
 def _protocol(row: Reference, about: About, ours: Ours) -> Iterator[str]:
     theirs, given = _preset(row.protocol), ours.protocol
-    apart = [
+    differing = [
         field for field in PROTOCOL_NUMBERS if field not in SAME_NUMBERS and not _same(field, given, theirs, about)
     ]
     if given.ap != row.ap_definition:
-        yield f"AP is {AP_WORDS[given.ap]}, theirs is {AP_WORDS[row.ap_definition]}"
-    if {"backbone", "weights"} & set(apart):
+        yield f"AP is {AP_NAMES[given.ap]}, theirs is {AP_NAMES[row.ap_definition]}"
+    if {"backbone", "weights"} & set(differing):
         yield f"classifier is {_classifier(given)}, theirs is {_classifier(theirs)}"
-    fields = [field for field in apart if field not in ("ap", "backbone", "weights")]
+    fields = [field for field in differing if field not in ("ap", "backbone", "weights")]
     if not fields:
         return
     named = [f"{field} {_short(getattr(given, field))} ({_short(getattr(theirs, field))})" for field in fields]
@@ -216,7 +216,7 @@ def _same(field: str, given: Protocol, theirs: Protocol, about: About) -> bool:
 
 
 def _classifier(protocol: Protocol) -> str:
-    weights = {"timm": "pretrained", "scratch": "from a random start"}.get(protocol.weights, "from a local file")
+    weights = {"timm": "pretrained", "scratch": "randomly initialised"}.get(protocol.weights, "from a local file")
     known = "ImageNet weights" if protocol.backbone.startswith("resnet50") and weights == "pretrained" else weights
     return f"{protocol.backbone} ({known})"
 
@@ -226,5 +226,5 @@ def _preset(name: str) -> Protocol:
     return load_preset(name)
 
 
-CHECKS: tuple[Callable[[Reference, About, Ours], Iterator[str]], ...] = (_dataset, _bundle, _augmenter, _protocol)
-"""In the order in which what they find is listed."""
+CHECKS: tuple[Callable[[Reference, About, Ours], Iterator[str]], ...] = (_dataset, _pipeline, _augmenter, _protocol)
+"""The checks, in the order in which their mismatches are listed."""

@@ -1,7 +1,7 @@
-"""The numbers that papers print, beside which ours are laid: files of the package, read and checked.
+"""Published numbers of papers: reads and validates the files of the package.
 
-A paper is two files in ``assets/papers``: a CSV with a line for each printed row, and a YAML file with what its tables
-say beside numbers. A further paper needs no code.
+A paper is two files in ``assets/papers``: a CSV with one line per printed row, and a YAML file with everything else
+about its tables. A further paper needs no code.
 """
 
 from __future__ import annotations
@@ -36,83 +36,83 @@ COLUMNS = (
     "ap_definition",
 )
 AP_DEFINITIONS = {"trapezoidal": "trapezoidal", "step-wise": "step"}
-"""First word of column ``ap_definition`` -> what a protocol calls it."""
+"""First word of column ``ap_definition`` -> name in protocols."""
 
 
 @dataclass(frozen=True)
 class Reference:
-    """A row as a paper prints it."""
+    """A row of a paper's table."""
 
-    dataset: str  # by its name here, as augmenter and protocol are
+    dataset: str  # name in augbench, as for augmenter and protocol
     augmenter: str
     shots: int | str  # 0, a number, or "all"
     n_aug: int
-    stats: Mapping[str, Stat]  # of each of `METRICS`, in [0, 1]; NaN where the paper prints a dash
+    stats: Mapping[str, Stat]  # each of `METRICS`, in [0, 1]; NaN where the paper prints a dash
     protocol: str
     copied_from: str  # "" where the paper measured it itself
-    ap_words: str  # which AP it is, and how that is known
+    ap_words: str  # definition of AP, and how it is known
 
     @property
     def ap_definition(self) -> str:
-        """``trapezoidal`` or ``step``, as protocols have it."""
+        """Definition of AP by its name in protocols: ``trapezoidal`` or ``step``."""
         return AP_DEFINITIONS[self.ap_words.split()[0]]
 
 
 class PrintedTable(BaseModel):
-    """What a table says beside numbers."""
+    """Description of a table in the YAML file of a paper."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     title: str
     average: bool = False  # whether it prints the averages over N_aug > 0
-    side_by_side: bool = False  # whether its augmenters stand beside, not over one another
+    side_by_side: bool = False  # whether it prints two augmenters side by side
 
 
 class About(BaseModel):
-    """What a paper says beside numbers: its YAML file."""
+    """Description of a paper: the content of its YAML file."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    short: str  # begins the names of its layouts
+    short: str  # prefix of the names of its layouts
     name: str
     reference: str
     url: str
-    protocol: str  # that it trains and judges by, by its name here
+    protocol: str  # its protocol for training and evaluation, by name in augbench
     seeds: int | None = Field(ge=1)  # None: not stated
     prints_std: bool
     headings: tuple[str, str, str, str]  # over augmenters, AP, precision, recall
-    printed_as: dict[str, str]  # augmenter here -> in print
-    bundles: dict[str, Literal["sd15", "sdxl-inpaint"]] = {}  # augmenter -> the weights that it used
-    backbones: tuple[str, ...]  # of timm, with the weights that its classifier started from, or may have
-    baselines: dict[str, str] = {}  # rows of methods that are no augmenter -> what they are
-    not_stated: dict[str, str] = {}  # augmenter -> what the paper leaves open, though it decides numbers
-    sources: dict[str, str] = {}  # of copied rows: ``copied_from`` -> in words
+    printed_as: dict[str, str]  # augmenter in augbench -> name in the paper
+    bundles: dict[str, Literal["sd15", "sdxl-inpaint"]] = {}  # augmenter -> the pipeline that it used
+    backbones: tuple[str, ...]  # timm models of its classifier, with the pretrained weights it used or may have used
+    baselines: dict[str, str] = {}  # rows of methods that are not augmenters -> what they are
+    not_stated: dict[str, str] = {}  # augmenter -> what the paper does not state, though it changes results
+    sources: dict[str, str] = {}  # of copied rows: ``copied_from`` -> description
     tables: dict[int, PrintedTable] = Field(min_length=1)
 
 
 @dataclass(frozen=True)
 class Paper:
-    """A paper: what it says, and the rows of its tables in the order of the print."""
+    """A paper: its description, and the rows of its tables in printed order."""
 
-    key: str  # the name of its files
+    key: str  # name of its files
     about: About
-    rows: Mapping[int, tuple[Reference, ...]]  # number of a table -> its rows
+    rows: Mapping[int, tuple[Reference, ...]]  # table number -> rows
 
     @cached_property
     def layouts(self) -> dict[str, int]:
-        """Name of a layout -> number of the table."""
+        """Name of a layout -> table number."""
         return {f"{self.about.short}_table{number}": number for number in self.rows}
 
 
 def paper_names() -> list[str]:
-    """Names of the papers' files, sorted."""
+    """List the papers by the names of their files, sorted."""
     names = (entry.name for entry in _folder().iterdir())
     return sorted(name.removesuffix(".csv") for name in names if name.endswith(".csv"))
 
 
 @cache
 def load_paper(key: str) -> Paper:
-    """The paper with files of that name in the package.
+    """Load the paper with files of that name from the package.
 
     Raises:
         UserError: a file is missing or damaged, with its line or field.
@@ -127,10 +127,10 @@ def load_paper(key: str) -> Paper:
 
 
 def read_paper(key: str, about: str, rows: str) -> Paper:
-    """A paper from the text of its YAML file and that of its CSV.
+    """Parse a paper from the text of its YAML file and of its CSV.
 
     Raises:
-        UserError: a field of ``about`` or a line of ``rows`` is not as it should be, named.
+        UserError: a field of ``about`` or a line of ``rows`` is invalid; the message names it.
     """
     described = _about(f"{key}.yaml", about)
     found = _rows(f"{key}.csv", rows, key)
@@ -167,7 +167,7 @@ def _rows(file: str, text: str, key: str) -> dict[int, tuple[Reference, ...]]:
             if line["paper"] != key:
                 raise ValueError(f"paper '{line['paper']}' in the file of '{key}'")
             if any((row.n_aug, row.augmenter) == (one.n_aug, one.augmenter) for one in tables.get(number, ())):
-                raise ValueError(f"{row.augmenter} with N_aug {row.n_aug} stands there twice")
+                raise ValueError(f"{row.augmenter} with N_aug {row.n_aug} occurs twice")
             if any(row.shots != one.shots for one in tables.get(number, ())):
                 raise ValueError(f"shots {row.shots}, others of its table have another number")
         except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
@@ -192,7 +192,7 @@ def _reference(line: Mapping[str, str]) -> Reference:
 
 
 def _share(text: str) -> float:
-    """A printed number; NaN for none."""
+    """Parse a printed number; NaN for none."""
     value = float(text) if text else nan
     if value < 0 or value > 1:
         raise ValueError(f"{text} is not in [0, 1]")

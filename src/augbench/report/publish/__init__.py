@@ -1,1 +1,1 @@
-"""Stores as they are published: taken out of full ones, and held to their own scores and keys."""
+"""Published stores: export from a full store, and verification against their own scores and keys."""

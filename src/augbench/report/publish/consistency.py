@@ -1,4 +1,4 @@
-"""What the parts of a published store say of one another: pictures that cells share, grids, specs."""
+"""Consistency of the parts of a published store: evaluated images, grids, specs."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ from augbench.report.publish.recompute import ABOUT
 
 
 class ScoredItems:
-    """What the cells of each data spec were judged on. All must be judged on the same."""
+    """The items that the cells of each data spec were evaluated on, which must be equal."""
 
     def __init__(self) -> None:
-        # Held-out pictures belong to a data spec; test pictures also to those that differ in the hold-out alone.
+        # Held-out images belong to one data spec; test images also to specs that differ in the hold-out alone.
         self.tables: dict[tuple[str, str], dict[str, pd.DataFrame]] = defaultdict(dict)
         self.keys: dict[tuple[str, str], dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
         self.logits: dict[bytes, list[str]] = defaultdict(list)
 
     def add(self, key: str, cell: Cell, scores: pd.DataFrame) -> None:
-        """A cell with its scores."""
+        """Add a cell with its scores."""
         identity = {name: value for name, value in cell.data.identity.items() if name != "holdout"}
         for part, of in (("test", digest(identity)), ("heldout", cell.data.digest)):
             table = scores.loc[scores["part"] == part, list(ABOUT)].sort_values("id", ignore_index=True)
@@ -42,26 +42,26 @@ class ScoredItems:
         self.logits[hashlib.sha256(logits.tobytes()).digest()].append(key)
 
     def twins(self) -> Iterable[list[str]]:
-        """Cells whose trainings cannot have been different ones."""
+        """Return groups of cells with identical logits, which cannot come from different trainings."""
         return [keys for keys in self.logits.values() if len(keys) > 1]
 
     def strangers(self) -> Iterable[tuple[str, str]]:
-        """(key, what is wrong) of cells that were judged on other pictures than most of their data spec."""
+        """Yield (key, problem) of cells that were evaluated on other images than most of their data spec."""
         for (part, of), by_mark in self.keys.items():
             usual = max(by_mark, key=lambda mark: (len(by_mark[mark]), mark))
             for mark, keys in sorted(by_mark.items()):
                 if mark != usual:
                     tables = self.tables[part, of]
                     for key in keys:
-                        yield key, _other_pictures(part, tables[mark], tables[usual], by_mark[usual][0])
+                        yield key, _different_images(part, tables[mark], tables[usual], by_mark[usual][0])
 
 
-def _other_pictures(part: str, own: pd.DataFrame, usual: pd.DataFrame, example: str) -> str:
-    pictures = {"test": "test", "heldout": "held-out"}[part]
+def _different_images(part: str, own: pd.DataFrame, usual: pd.DataFrame, example: str) -> str:
+    images = {"test": "test", "heldout": "held-out"}[part]
     rows, others = (set(table.itertuples(index=False, name=None)) for table in (own, usual))
     differ = sorted({row[0] for row in rows ^ others})
     return (
-        f"its {pictures} pictures are not those of '{example}', which has the same data: "
+        f"its {images} images are not those of '{example}', which has the same data: "
         f"{listed(differ)} differ in id, label or group"
     )
 
@@ -69,14 +69,14 @@ def _other_pictures(part: str, own: pd.DataFrame, usual: pd.DataFrame, example: 
 def grid_problems(
     grid: Grid, cells: pd.DataFrame, found: pd.DataFrame, specs: Mapping[str, Cell], pools: Mapping[str, PoolSpec]
 ) -> list[str]:
-    """Where a grid says other things of its cells than their records, one clause each: tables print what it says.
+    """Find contradictions between a grid and the records of its cells, one clause each; tables print the grid's names.
 
     Args:
         grid: the grid.
         cells: its cells, see `frame.load_expected`.
-        found: the records that there are of them, see `frame.load_records`.
-        specs: of these records, by key.
-        pools: those that are measured, by the key of their fidelity.
+        found: the records of these cells, see `frame.load_records`.
+        specs: specs of these records, by key.
+        pools: pools with a fidelity record, by the key of that record.
     """
     rows = found.set_index("key")
     problems = []
@@ -89,17 +89,17 @@ def grid_problems(
             for name in CELL_FIELDS
             if name != "key" and _differ(cell[name], rows.at[key, name])
         ]
-        problems += [f"it has not {what} of '{key}'" for what in _not_in(grid, specs[key])]
+        problems += [f"it lacks {what} of '{key}'" for what in _not_in(grid, specs[key])]
         problems += [
-            f"'{key}' did not take from the pool of '{measured}'"
+            f"'{key}' did not use the pool of '{measured}'"
             for _, measured in cell["fidelity"]
-            if measured in pools and not _takes_from(specs[key], pools[measured])
+            if measured in pools and not _uses_pool(specs[key], pools[measured])
         ]
     return problems
 
 
 def _not_in(grid: Grid, cell: Cell) -> Iterator[str]:
-    """What of a cell does not stand in its grid."""
+    """Yield the parts of a cell that its grid lacks."""
     if _numbers(cell.protocol) not in [_numbers(protocol) for protocol in grid.protocols]:
         yield f"the protocol '{cell.protocol.name}'"
     if (cell.data.name, cell.data.alias) not in [(entry.name, entry.label) for entry in grid.datasets]:
@@ -113,18 +113,20 @@ def _numbers(protocol: Protocol) -> dict[str, Any]:
     return protocol.model_dump(exclude={"about", "sources"})
 
 
-def _takes_from(cell: Cell, pool: PoolSpec) -> bool:
-    """Whether the cell may have taken pictures of the pool. Of what a mixture's parts are its key knows digests alone,
-    and a part may be a mixture."""
+def _uses_pool(cell: Cell, pool: PoolSpec) -> bool:
+    """Whether the cell may have used images of the pool.
+
+    Any pool is accepted for a mixture: its key holds only digests of its parts, and a part may be a mixture too.
+    """
     is_own = pool.augmenter.digest == cell.augmenter.digest or "parts" in cell.augmenter.key_settings
     same_shots = pool.shots is None or (pool.shots, pool.draw) == (cell.shots, cell.draw)
     return is_own and same_shots and pool.data.digest == cell.data.digest and pool.seed == cell.seed
 
 
 def settings_note(spec: AugmenterSpec) -> str:
-    """What must be known of an augmenter's settings beside its keys, a sentence; "" where they give what keys hold.
+    """Note where an augmenter's settings do not give its key settings on this machine; "" where they do.
 
-    No reason to refuse: settings may name files, which may be others here, and a plug-in may not be at hand.
+    This is no reason to refuse: settings may name files that differ here, and a plug-in may not be installed.
     """
     try:
         here = part_spec(Library({}), Part(spec.name, spec.settings, 1.0))
@@ -135,7 +137,7 @@ def settings_note(spec: AugmenterSpec) -> str:
 
 
 def paths_in(value: Any) -> Iterable[str]:
-    """Texts in JSON values that name a place on a machine."""
+    """Yield the strings in JSON values that are absolute paths."""
     if isinstance(value, Mapping):
         for inner in value.values():
             yield from paths_in(inner)
@@ -147,6 +149,6 @@ def paths_in(value: Any) -> Iterable[str]:
 
 
 def _differ(a: Any, b: Any) -> bool:
-    """None and NaN both stand for nothing."""
+    """Whether two values differ; None and NaN are equal."""
     empty = [value is None or value != value for value in (a, b)]
     return empty[0] != empty[1] or (not empty[0] and a != b)

@@ -1,7 +1,7 @@
-"""What a publication needs out of a store: ``augbench results export``.
+"""Export of the results of a store for publication: ``augbench results export``.
 
 Records and scores are copied byte by byte, reports are written anew. Pools, adapters, weights, leases, failures and
-fingerprints stay: they show pictures, are large, or say something of one machine alone.
+fingerprints are left out: they contain images, are large, or belong to one machine.
 """
 
 from __future__ import annotations
@@ -30,15 +30,15 @@ VERSIONS = ("augbench", "torch")
 
 
 def export(store: Store, out: Path, grid_name: str | None = None) -> list[str]:
-    """Copy the results of one grid, or of all, into a folder of their own. Equal stores give equal folders.
+    """Copy the results of one grid, or of all, into a folder. Equal stores give equal folders.
 
     Args:
-        store: what a run filled.
-        out: a folder that is new, empty, or holds an earlier export of the same; a README that is there stays.
+        store: the store of a run.
+        out: a folder that is new, empty, or holds an earlier export of the same; an existing README is not changed.
         grid_name: the grid; None = all that the store knows, or all its cells where it knows none.
 
     Returns:
-        What was done, a sentence each.
+        What was done, one sentence each.
 
     Raises:
         UserError: no store, no such grid, no record, a cell without scores, or a folder with other things in it.
@@ -53,15 +53,15 @@ def export(store: Store, out: Path, grid_name: str | None = None) -> list[str]:
     for name, data in today(copy).items():
         write_atomic(out / name, data)
     counts = ", ".join(f"{kind} {len(own)}" for kind, own in keys.items() if own)
-    said = [f"copied to {out}: {counts}"]
+    messages = [f"copied to {out}: {counts}"]
     if not (out / README).exists():
         write_atomic(out / README, readme(copy, out.resolve().name).encode())
-        said.append(f"{out / README} is a beginning: complete it where it says {COMPLETE}")
-    return said
+        messages.append(f"{out / README} is a draft: complete it where it says {COMPLETE}")
+    return messages
 
 
 def _keys(store: Store, grid_name: str | None) -> dict[Kind, list[str]]:
-    """What is copied: kind -> keys, sorted."""
+    """Return the keys to copy: kind -> keys, sorted."""
     if not store.keys("cells"):
         raise UserError(f"store '{store.url}' does not exist or holds no records: {WAY_OUT}")
     known = sorted(store.keys("grids"))
@@ -80,55 +80,55 @@ def _keys(store: Store, grid_name: str | None) -> dict[Kind, list[str]]:
         "cells": cells,
         "scores": cells,
         "fidelity": fidelity,
-        "searches": _searches(store, _makings(store, cells)),
+        "searches": _searches(store, _generators(store, cells)),
     }
 
 
-ChunkExecutor = tuple[str, str, str]  # digest of a data spec, augmenter, its settings as text
+Generator = tuple[str, str, str]  # digest of a data spec, augmenter, its settings as text
 
 
-def _makings(store: Store, cells: Iterable[str]) -> set[ChunkExecutor]:
-    """What makes the pictures of these cells."""
+def _generators(store: Store, cells: Iterable[str]) -> set[Generator]:
+    """Return the augmenters that generate the images of these cells."""
     specs = [spec_of("cells", record["spec"]) for record in store.read_records(cells)]
     return {
         (cell.data.digest, name, _as_text(settings)) for cell in specs for name, settings in _with_parts(cell.augmenter)
     }
 
 
-def _making_of(spec: AdapterSpec | PoolSpec) -> ChunkExecutor:
+def _generator_of(spec: AdapterSpec | PoolSpec) -> Generator:
     return spec.data.digest, spec.augmenter.name, _as_text(spec.augmenter.settings)
 
 
-def _searches(store: Store, makings: set[ChunkExecutor]) -> list[str]:
-    """The decided searches behind cells."""
+def _searches(store: Store, generators: set[Generator]) -> list[str]:
+    """Return the keys of the finished searches of these augmenters."""
     found = []
     for key in sorted(store.keys("searches")):
         record = store.read_json("searches", key) or {}
         spec = spec_of("searches", record.get("spec", {}))
         assert isinstance(spec, SearchSpec)
-        if _making_of(spec.adapter) in makings:
+        if _generator_of(spec.adapter) in generators:
             found.append(key)
     return found
 
 
 def _costs(store: Store, cells: Iterable[str] | None) -> dict[str, Any]:
-    """What the parts of a store cost, see `evidence.costs`; of some cells only the parts behind them."""
+    """Return the costs of a store's parts, see `evidence.part_costs`; only the parts behind ``cells``, if given."""
     every = costs_of(store)
     if cells is None:
         return every
-    makings, parts = _makings(store, cells), every["costs"]
+    generators, parts = _generators(store, cells), every["costs"]
     pools = {key: PoolSpec.from_dict(part["spec"]) for key, part in parts.items() if part["kind"] == "pools"}
-    used = {key: spec for key, spec in pools.items() if _making_of(spec) in makings}
+    used = {key: spec for key, spec in pools.items() if _generator_of(spec) in generators}
     adapters = {spec.adapter.key: spec.adapter for spec in used.values()}
     searches = {SearchSpec(adapter).key for adapter in adapters.values()}
     shared = {name for key in adapters.keys() & parts.keys() for name in parts[key].get("shared") or {}}
-    kept = {("pools", key) for key in used} | {("adapters", key) for key in adapters}
-    kept |= {("searches", key) for key in searches} | {("shared", key) for key in shared}
-    return every | {"costs": {key: part for key, part in parts.items() if (part["kind"], key) in kept}}
+    selected = {("pools", key) for key in used} | {("adapters", key) for key in adapters}
+    selected |= {("searches", key) for key in searches} | {("shared", key) for key in shared}
+    return every | {"costs": {key: part for key, part in parts.items() if (part["kind"], key) in selected}}
 
 
 def _with_parts(spec: AugmenterSpec) -> list[tuple[str, Mapping[str, Any]]]:
-    """(name, settings) of an augmenter and, of a mixture, of its parts."""
+    """Return (name, settings) of an augmenter and, in a mixture, of its parts."""
     own: list[tuple[str, Mapping[str, Any]]] = [(spec.name, spec.settings)]
     if spec.name not in registry.find("augmenters"):
         return own
@@ -141,7 +141,7 @@ def _as_text(settings: Mapping[str, Any]) -> str:
 
 
 def _contents(store: Store, kind: Kind, keys: list[str]) -> Iterable[tuple[str, bytes]]:
-    """(name, bytes) of records and scores."""
+    """Yield (name, bytes) of records and scores."""
     names = [store.name(kind, key) for key in keys]
     for name, data in zip(names, store.files.read_many(names), strict=True):
         if data is None:
@@ -152,23 +152,23 @@ def _contents(store: Store, kind: Kind, keys: list[str]) -> Iterable[tuple[str, 
 
 
 def _refuse_others(out: Path, own: set[str], grids: list[str]) -> None:
-    """The folder may hold what is written anew, and nothing else: an export is whole."""
+    """Raise UserError where the folder holds files that an export would not overwrite."""
     if out.exists() and not out.is_dir():
         raise UserError(f"--out '{out}' is a file: give a folder")
-    there = (
+    existing = (
         {path.relative_to(out).as_posix() for path in out.rglob("*") if not path.is_dir()} if out.exists() else set()
     )
     reports = tuple(f"reports/{name}/" for name in grids or [ALL])
-    others = sorted(name for name in there - own if not name.startswith(reports))
+    others = sorted(name for name in existing - own if not name.startswith(reports))
     if others:
         raise UserError(f"--out '{out}' holds other things ({listed(others)}): give a new or an empty folder")
 
 
-# -- the beginning of a README
+# -- draft of a README
 
 
 def readme(store: Store, name: str) -> str:
-    """A README of a published store in GitHub's Markdown: what can be read off the records; the rest is marked."""
+    """Draft the README of a published store in GitHub's Markdown from its records; `COMPLETE` marks what is missing."""
     grids = sorted(store.keys("grids"))
     records = list(store.read_records(sorted(store.keys("cells"))))
     lines = [f"# {escape_markdown(name)}", "", f"{COMPLETE}: what was asked, in a sentence or two.", ""]
@@ -186,13 +186,13 @@ def readme(store: Store, name: str) -> str:
 
 
 def _run_command(grid: str) -> str:
-    """A grid is called as its file; one changed with ``--set`` has a digest of the changes behind its name."""
+    """Return the command that ran a grid; a name changed by ``--set`` ends with a digest of the changes."""
     name, changed, _ = grid.partition("+")
     return f"augbench run {name}.yaml{f' --set {COMPLETE}' if changed else ''} --store STORE"
 
 
 def _made(records: list[dict[str, Any]]) -> str:
-    """How the records were made, in a paragraph."""
+    """Describe in a paragraph how the records were made."""
     origins = [record["provenance"] for record in records]
     commits = sorted({_short(origin["git_sha"]) for origin in origins})
     devices = [f"{device} ({number} cells)" for device, number in sorted(Counter(o["device"] for o in origins).items())]
@@ -200,8 +200,8 @@ def _made(records: list[dict[str, Any]]) -> str:
     seconds = sum(origin["seconds"]["total"] for origin in origins)
     return (
         f"Made at commit {', '.join(commits)} on {escape_markdown(', '.join(devices))}, with {', '.join(versions)}. "
-        f"The trainings took {seconds:,.0f} s, added up. This folder is a store without pictures: the records of "
-        f"{len(records)} cells and the logits of every picture that they were judged on."
+        f"The trainings took {seconds:,.0f} s, added up. This folder is a store without images: the records of "
+        f"{len(records)} cells and the logits of every image that they were evaluated on."
     )
 
 
@@ -216,14 +216,14 @@ def _tables(store: Store, grids: list[str]) -> list[Table]:
 
 
 def _headline_table(table: Table) -> list[str]:
-    """The one metric of each row, as Markdown."""
+    """Render the headline metric of each row as Markdown."""
     columns = [column for column in table.columns if column.key in ("augmenter", "n_aug", table.headline, "runs")]
     titles = " | ".join(escape_markdown(f"{column.title} {column.group}".strip()) for column in columns)
-    shown = [row for row in table.rows if not row.is_average]
-    rows = [" | ".join(escape_markdown(row.text(column)) for column in columns) for row in shown]
+    single = [row for row in table.rows if not row.is_average]
+    rows = [" | ".join(escape_markdown(row.text(column)) for column in columns) for row in single]
     label = [f"**{escape_markdown(table.label)}**", ""] if table.label else []
     rule = "|".join("---:" if column.is_number else ":---" for column in columns)
     body = [f"| {titles} |", f"|{rule}|", *(f"| {row} |" for row in rows)]
-    words = [*table.captions[:1], *(note for note in table.notes if note[0] in "(*")]  # what marks in rows stand for
-    notes = [f"- {escape_markdown(sentence)}" for sentence in words]
+    sentences = [*table.captions[:1], *(note for note in table.notes if note[0] in "(*")]  # rows refer to these notes
+    notes = [f"- {escape_markdown(sentence)}" for sentence in sentences]
     return [f"## {escape_markdown(table.title)}", "", *label, *body, "", *notes, ""]

@@ -1,4 +1,4 @@
-"""A cell's record against its scores: every number that follows from them is worked out again."""
+"""Verification of a cell's record: recompute every number that follows from its scores."""
 
 from __future__ import annotations
 
@@ -18,24 +18,24 @@ from augbench.storage.records import Counts, Curves, read_as
 from augbench.storage.scores import scores_table
 
 TOLERANCE = 1e-9
-"""Relative to 1 or the number, whichever is more. The machine that made a record gives equal numbers. Another may add
-up in another order: some thousand float64 terms of a curve differ by 1e-13 then, and a table prints three decimals."""
+"""Relative to the larger of 1 and the number. The machine that made a record gives equal numbers. On another machine
+they are equal up to rounding: a curve's thousands of float64 terms differ by 1e-13. Tables print three decimals."""
 
 ABOUT = ("id", "part", "label", "group")
-"""The columns of a score table that say what was judged; the others hold logits."""
+"""The columns of a score table that identify the evaluated image; the others hold logits."""
 
 LATER_METRICS = frozenset({"per_class", "recall_at_1pct_false_alarms"})
-"""Metrics that came after the first records were published."""
+"""Metrics that are newer than the first published records."""
 
 TRAINING = ("counts", "curves", "best_epoch_oracle")
-"""What a result holds beside metrics."""
+"""The fields of a result that are not metrics."""
 
 
 def read_scores(data: bytes) -> pd.DataFrame:
-    """A score table from its Parquet file.
+    """Read a score table from Parquet bytes.
 
     Raises:
-        UserError: it is no Parquet file, or its columns are not those of scores.
+        UserError: this is no Parquet file, or its columns are not those of scores.
     """
     from pyarrow import types
 
@@ -57,7 +57,7 @@ def read_scores(data: bytes) -> pd.DataFrame:
 
 
 def score_problems(cell: Cell, scores: pd.DataFrame) -> list[str]:
-    """What makes it impossible that these are the scores of this cell, one clause each; empty where nothing does."""
+    """Find the reasons why these cannot be the scores of this cell, one clause each."""
     logits = [column for column in scores if column not in ABOUT]
     classes = list(cell.data.classes)
     allowed = [[f"logit_{name}" for name in names] for names in (classes, [GOOD, *classes])] if classes else [["logit"]]
@@ -69,19 +69,19 @@ def score_problems(cell: Cell, scores: pd.DataFrame) -> list[str]:
     if other := set(scores["part"]) - {"test", "heldout"}:
         problems.append(f"its scores have the part '{min(other)}': test and heldout are known")
     if scores["id"].duplicated().any():
-        problems.append(f"its scores judge '{scores['id'][scores['id'].duplicated()].iloc[0]}' twice")
+        problems.append(f"its scores contain '{scores['id'][scores['id'].duplicated()].iloc[0]}' twice")
     test, heldout = (scores.loc[scores["part"] == part, "label"] for part in ("test", "heldout"))
     if classes and (unknown := set(test) - {name.removeprefix("logit_") for name in logits}):
         problems.append(f"its scores have the label '{min(unknown)}', which is none of its classes")
     if not classes and set(test == GOOD) != {True, False}:
-        problems.append("its scores have no good or no defective test pictures")
+        problems.append("its scores have no normal or no defect test images")
     if bool(len(heldout)) != bool(cell.data.holdout) or (heldout != GOOD).any():
-        problems.append("its held-out scores are not those of good pictures that its spec holds out")
+        problems.append("its held-out scores are not those of the normal images that its spec holds out")
     return problems
 
 
 def differences(cell: Cell, result: Mapping[str, Any], scores: pd.DataFrame) -> list[str]:
-    """Where a record's result does not follow from its scores, one clause each: field, stated and recomputed value.
+    """Find the fields of a result that do not follow from the scores, one clause each: stated and recomputed value.
 
     Args:
         cell: the record's spec.
@@ -99,15 +99,15 @@ def differences(cell: Cell, result: Mapping[str, Any], scores: pd.DataFrame) -> 
 
 
 def older_than(result: Mapping[str, Any]) -> frozenset[str]:
-    """The metrics that this record does not state, since it was made before there were any."""
+    """Return the metrics that are newer than this record, so that it does not state them."""
     names = LATER_METRICS if "ap" in result else LATER_METRICS - {"recall_at_1pct_false_alarms"}
     return names - result.keys()
 
 
 def unmarked(cell: Cell, stated: Iterable[str]) -> list[str]:
-    """Embedded parts that a record must name and does not, one clause each: they forbid to take it for evidence.
+    """Find smoke-test parts that a record does not name, one clause each; with such a part a result is not evidence.
 
-    Plug-ins that are not at hand are taken at their word.
+    Plug-ins that are not installed are not checked.
     """
     parts = []
     if cell.data.name in registry.find("datasets") and registry.get("datasets", cell.data.name).embedded:
@@ -119,7 +119,7 @@ def unmarked(cell: Cell, stated: Iterable[str]) -> list[str]:
 
 
 def seconds_problems(seconds: Mapping[str, float]) -> list[str]:
-    """The seconds of a training add up; more of them nobody can check."""
+    """Check that the seconds of a training add up; nothing else about them can be verified."""
     parts = seconds["gather"] + seconds["judge"] + seconds["fit"]
     if abs(parts - seconds["total"]) > 1e-6 * max(1, seconds["total"]):
         return [f"provenance.seconds.total is {seconds['total']!r}, its parts add up to {parts!r}"]
@@ -134,7 +134,7 @@ def _embedded_augmenters(name: str, settings: Mapping[str, Any]) -> list[str]:
         parts = augmenter.parts()
         own = [] if parts or not augmenter.embedded() else [f"augmenter {name}"]
     except UserError:
-        return []  # settings of another version, or files that are not here
+        return []  # settings of another version, or missing files
     return own + [inner for part in parts for inner in _embedded_augmenters(part.augmenter, part.settings)]
 
 
@@ -142,13 +142,13 @@ _ABSENT = object()
 
 
 def _compare(name: str, stated: Any, found: Any) -> Iterator[tuple[str, Any, Any]]:
-    """(field, stated, recomputed) of whatever differs."""
+    """Yield (field, stated, recomputed) for every difference."""
     if isinstance(stated, dict) and isinstance(found, dict):
         for key in sorted(stated.keys() | found.keys()):
             yield from _compare(f"{name}.{key}".lstrip("."), stated.get(key, _ABSENT), found.get(key, _ABSENT))
     elif isinstance(stated, list) and isinstance(found, list) and len(stated) == len(found):
-        for place, pair in enumerate(zip(stated, found, strict=True)):
-            yield from _compare(f"{name}[{place}]", *pair)
+        for index, pair in enumerate(zip(stated, found, strict=True)):
+            yield from _compare(f"{name}[{index}]", *pair)
     elif not _equal(stated, found):
         yield name, stated, found
 
@@ -164,17 +164,17 @@ def _is_number(value: Any) -> bool:
 
 
 def _short(value: Any) -> str:
-    return "missing" if value is _ABSENT else "nothing known" if isinstance(value, dict) and not value else repr(value)
+    return "missing" if value is _ABSENT else "empty" if isinstance(value, dict) and not value else repr(value)
 
 
 def _counts(cell: Cell, stated: Any, scores: pd.DataFrame) -> list[str]:
-    """The counts that follow from scores or spec."""
+    """Check the counts that follow from scores or spec."""
     try:
         counts: Counts = read_as(Counts, stated)
     except UserError as error:
         return [f"counts: {error}"]
     test = scores.loc[scores["part"] == "test", "label"]
-    each = max(len(cell.data.classes), 1)  # of shots and N_aug
+    each = max(len(cell.data.classes), 1)  # shots and N_aug are per class
     known = {
         "test_negatives": int((test == GOOD).sum()),
         "test_positives": int((test != GOOD).sum()),
@@ -190,15 +190,15 @@ def _counts(cell: Cell, stated: Any, scores: pd.DataFrame) -> list[str]:
 
 
 def _curves(cell: Cell, result: Mapping[str, Any], found: Mapping[str, Any]) -> list[str]:
-    """The last point of the test curve is what the scores give; the best epoch is that of the curve."""
+    """Check that the last point of the test curve follows from the scores, and the best epoch from the curve."""
     try:
         curves: Curves = read_as(Curves, result.get("curves"))
     except UserError as error:
         return [f"curves: {error}"]
     metric, epochs, every = "ap" if "ap" in found else "accuracy", cell.protocol.epochs, cell.protocol.eval_every
-    judged = [epoch for epoch in range(1, epochs + 1) if epoch % every == 0 or epoch == epochs]
-    if len(curves.loss) != epochs or [point.get("epoch") for point in curves.test] != judged:
-        return [f"curves are not those of {epochs} epochs, judged every {every}"]
+    evaluated = [epoch for epoch in range(1, epochs + 1) if epoch % every == 0 or epoch == epochs]
+    if len(curves.loss) != epochs or [point.get("epoch") for point in curves.test] != evaluated:
+        return [f"curves are not those of {epochs} epochs, evaluated every {every}"]
     if any(point.keys() != {"epoch", metric} or not 0 <= point[metric] <= 1 for point in curves.test):
         return [f"curves.test has points that are not an epoch and its {metric} in [0, 1]"]
     problems, last = [], curves.test[-1][metric]

@@ -1,7 +1,7 @@
-"""A published store, held to what it claims: ``augbench results check``.
+"""Verification of a published store: ``augbench results check``.
 
-Every metric is worked out again from the scores, every key from its spec. What cannot be recomputed from what is
-published (seconds, fidelity, what searches measured) is held to its form, and to what else is known of it.
+Every metric is recomputed from the scores, every key from its spec. What cannot be recomputed from a published store
+(seconds, fidelity, measurements of searches) is checked for its schema and for consistency with the rest.
 """
 
 from __future__ import annotations
@@ -36,30 +36,30 @@ from augbench.storage.records import MODELS, RecordKind, read_as, spec_of, weigh
 from augbench.storage.store import Store, parse_json
 
 _NOT_READ = (UserError, ValueError, TypeError, AttributeError, KeyError)
-"""What a record can raise that holds anything at all where texts, numbers or tables are expected."""
+"""Exceptions of reading a record that may hold values of any type."""
 
-SHOWN = 8  # values that differ, of one record
+MAX_PROBLEMS = 8  # reported problems per record
 
 
 @dataclass
 class Verdict:
-    """What a check found: what is refused, what is said, and of how much."""
+    """The result of a check: problems, notes and counts."""
 
-    refused: list[str] = field(default_factory=list)  # one sentence each, naming what it is about
-    said: list[str] = field(default_factory=list)  # what a reader must know; no reason to refuse
-    counts: dict[str, int] = field(default_factory=dict)  # kind -> how many there are
+    refused: list[str] = field(default_factory=list)  # problems, one sentence each, which names the record
+    said: list[str] = field(default_factory=list)  # notes for the reader, no reason to refuse
+    counts: dict[str, int] = field(default_factory=dict)  # kind -> number of records
 
     @property
     def summary(self) -> str:
-        """How much was looked at and what came out, in a line."""
+        """Counts and outcome in one line."""
         what = ", ".join(_number(number, kind) for kind, number in self.counts.items())
         if self.refused:
-            return f"{what}: {_number(len(self.refused), 'problem')}; what is refused must be made again or taken out"
+            return f"{what}: {_number(len(self.refused), 'problem')}; remake or remove what is refused"
         return f"{what}: all is well"
 
 
 def check_results(folder: Path) -> Verdict:
-    """Check a published store: its files, records, scores, grids and reports. Nothing is written into it.
+    """Check the files, records, scores, grids and reports of a published store, without writing to it.
 
     Raises:
         UserError: there is no such folder, or it is no store.
@@ -81,34 +81,34 @@ def check_results(folder: Path) -> Verdict:
 
 
 class _Check:
-    """One check of one store: what was read so far, and what was found."""
+    """The state of a check: what was read, and the verdict so far."""
 
     def __init__(self, store: Store) -> None:
         self.store = store
         self.verdict = Verdict()
-        self.records: dict[str, dict[str, Any]] = {}  # cells that are well formed
+        self.records: dict[str, dict[str, Any]] = {}  # records of cells that match the schema
         self.specs: dict[str, Cell] = {}
         self.pools: dict[str, FidelitySpec] = {}
-        self.classes: dict[str, tuple[str, ...]] = {}  # digest of a data spec -> its classes, which keys do not hold
-        self.positives: dict[str, int] = {}  # digest of a data spec -> defective test pictures
-        self.known: set[str] = set()  # names of files that were looked at
-        self.paths: set[str] = set()  # of a machine, that stand in grids and specs
+        self.classes: dict[str, tuple[str, ...]] = {}  # digest of a data spec -> its classes, which are not in keys
+        self.positives: dict[str, int] = {}  # digest of a data spec -> number of defect test images
+        self.known: set[str] = set()  # names of checked files
+        self.paths: set[str] = set()  # absolute paths in grids and specs
 
     def refuse(self, kind: str, key: str, problems: Iterable[str]) -> None:
-        """Note problems of one record, as one sentence each; of very many only the first."""
+        """Add problems of one record, one sentence each, up to `MAX_PROBLEMS`."""
         problems = list(problems)
-        more = f" (and {len(problems) - SHOWN} more)" if len(problems) > SHOWN else ""
-        for place, problem in enumerate(problems[:SHOWN]):
-            self.verdict.refused.append(f"{kind} '{key}': {problem}{more if place == SHOWN - 1 else ''}")
+        more = f" (and {len(problems) - MAX_PROBLEMS} more)" if len(problems) > MAX_PROBLEMS else ""
+        for index, problem in enumerate(problems[:MAX_PROBLEMS]):
+            self.verdict.refused.append(f"{kind} '{key}': {problem}{more if index == MAX_PROBLEMS - 1 else ''}")
 
-    def say(self, sentence: str) -> None:
-        """Note what must be known."""
+    def note(self, sentence: str) -> None:
+        """Add a note for the reader."""
         self.verdict.said.append(sentence)
 
     # -- records
 
     def read(self, kind: RecordKind, what: str) -> Iterable[tuple[str, dict[str, Any], Any]]:
-        """(key, record, spec) of every record of that kind that has its form and its key; the others are refused."""
+        """Yield (key, record, spec) of every record of a kind with valid schema and key; refuse the others."""
         keys = sorted(self.store.keys(kind))
         names = [self.store.name(kind, key) for key in keys]
         self.known.update(names)
@@ -121,7 +121,7 @@ class _Check:
                 if record["key"] != key:
                     raise UserError(f"the record says that it is '{record['key']}'")
                 if not weights_at_hand(spec):
-                    self.say(f"{what} '{key}': its key was not recomputed: '{spec.protocol.weights}' is not at hand")
+                    self.note(f"{what} '{key}': its key was not recomputed: '{spec.protocol.weights}' is not here")
                 elif spec.key != key:
                     raise UserError(f"its spec gives the key '{spec.key}'")
             except _NOT_READ as error:
@@ -130,8 +130,8 @@ class _Check:
             yield key, record, spec
 
     def cells(self) -> None:
-        """Every cell against its scores, and what was judged against the other cells of its data spec."""
-        judged = ScoredItems()
+        """Check every cell against its scores, and its test images against the other cells of its data spec."""
+        items = ScoredItems()
         older: Counter[str] = Counter()
         held = self.store.keys("scores")
         self.known.update(self.store.name("scores", key) for key in held)
@@ -153,24 +153,24 @@ class _Check:
             self.refuse("cell", key, [*found, *self._other_classes(cell.data)])
             if not problems:
                 older.update(older_than(record["result"]))
-                judged.add(key, cell, scores)
+                items.add(key, cell, scores)
                 self.positives[cell.data.digest] = int(((scores["part"] == "test") & (scores["label"] != GOOD)).sum())
-        for keys in judged.twins():
-            self.say(f"{_number(len(keys), 'cell')} have the same logits to the last bit: {listed(keys)}")
-        for key, problem in judged.strangers():
+        for keys in items.twins():
+            self.note(f"{_number(len(keys), 'cell')} have the same logits to the last bit: {listed(keys)}")
+        for key, problem in items.strangers():
             self.refuse("cell", key, [problem])
         for key in sorted(held - self.store.keys("cells")):
-            self.refuse("scores", key, ["no record has them"])
+            self.refuse("scores", key, ["they belong to no record"])
         for metric, number in sorted(older.items()):
-            self.say(f"{_number(number, 'cell')} made before there was '{metric}': it is not stated, so not checked")
+            self.note(f"{_number(number, 'cell')} older than '{metric}': it is not stated, so not checked")
 
     def _other_classes(self, data: DataSpec) -> list[str]:
-        """Where a spec gives a data spec other classes than the first that had it: those that fit the scores."""
+        """Report classes that differ from those of the first spec with the same data, which fit the scores."""
         known = self.classes.setdefault(data.digest, data.classes)
         return [] if data.classes == known else [f"its classes are {data.classes}, elsewhere of this data {known}"]
 
     def fidelity(self) -> None:
-        """Every measurement of a pool: its form, and that it was made as its spec says."""
+        """Check every fidelity record: its schema, and that it agrees with its spec."""
         for key, record, spec in self.read("fidelity", "fidelity"):
             self.pools[key] = spec
             result = record["result"]
@@ -178,7 +178,7 @@ class _Check:
             if spec.pool.data.digest in self.positives:
                 agree["real"] = self.positives[spec.pool.data.digest]
             problems = [
-                f"{name} is {result[name]!r}, its spec and the test pictures say {value!r}"
+                f"{name} is {result[name]!r}, its spec and the test images give {value!r}"
                 for name, value in agree.items()
                 if result[name] != value
             ]
@@ -189,27 +189,27 @@ class _Check:
             self.refuse("fidelity", key, [*problems, *self._other_classes(spec.pool.data)])
 
     def searches(self) -> None:
-        """Every search: means of its table, and the choice that follows from it."""
+        """Check every search: the means of its table, and the choice that follows from it."""
         for key, record, spec in self.read("searches", "search"):
             result, problems = record["result"], self._other_classes(spec.adapter.data)
-            for place, row in enumerate(result["table"]):
+            for index, row in enumerate(result["table"]):
                 mean = float(np.mean(row["scores"]))
                 if abs(mean - row["score"]) > TOLERANCE * max(1, abs(mean)):
-                    problems.append(f"table[{place}].score is {row['score']!r}, the mean of its scores is {mean!r}")
+                    problems.append(f"table[{index}].score is {row['score']!r}, the mean of its scores is {mean!r}")
             ordered = sorted(result["table"], key=lambda row: (row["refused"], row["score"]))
             if ordered != result["table"]:
-                problems.append("its table is not sorted by what was refused, then by score")
+                problems.append("its table is not sorted by refusal, then by score")
             best = ordered[0]["settings"] if ordered and not ordered[0]["refused"] else {}
             if result["chosen"] != best:
                 problems.append(f"chosen is {result['chosen']!r}, its table gives {best!r}")
             if bool(result["chosen"]) == bool(result["why"]):
-                problems.append("it must say either what was chosen or why nothing was")
+                problems.append("it must state either what was chosen or why nothing was")
             self.refuse("search", key, problems)
 
     # -- grids and reports
 
     def grids(self) -> None:
-        """Every grid: that its cells are called what their records say, and which are missing."""
+        """Check every grid: that the names of its cells agree with their records, and which cells are missing."""
         names = sorted(self.store.keys("grids"))
         self.known.update(self.store.name("grids", name) for name in names)
         self.verdict.counts["grid"] = len(names)
@@ -220,9 +220,9 @@ class _Check:
             except _NOT_READ as error:
                 self.refuse("grid", name, [" ".join(str(error).split())])
         if names and (strays := sorted(self.store.keys("cells") - named)):
-            self.say(f"{_number(len(strays), 'cell')} that no grid names: {listed(strays)}")
+            self.note(f"{_number(len(strays), 'cell')} that no grid names: {listed(strays)}")
         if not names:
-            self.say("no grid is on record: its report takes all cells for what was to be made")
+            self.note("no grid is on record: the report treats all cells as expected")
 
     def _grid(self, name: str) -> set[str]:
         """Check one grid. Returns the keys of its cells."""
@@ -236,14 +236,14 @@ class _Check:
         self.refuse("grid", name, grid_problems(made, cells, found, self.specs, measured))
         held = self.store.keys("cells")
         if missing := [key for key in cells["key"] if key not in held]:
-            self.say(f"grid '{name}': {len(missing)} of {len(cells)} cells are missing: {listed(missing)}")
+            self.note(f"grid '{name}': {len(missing)} of {len(cells)} cells are missing: {listed(missing)}")
         pools = {key for pairs in cells["fidelity"] for _, key in pairs}
         if unmeasured := pools - self.store.keys("fidelity"):
-            self.say(f"grid '{name}': the fidelity of {len(unmeasured)} of {len(pools)} pools is not on record")
+            self.note(f"grid '{name}': the fidelity of {len(unmeasured)} of {len(pools)} pools is not on record")
         return set(cells["key"])
 
     def costs(self) -> None:
-        """What parts cost that are not published: the form, and the keys of pools."""
+        """Check the costs of parts that are not published: the schema, and the keys of pools."""
         try:
             parts = read_costs(self.store)
         except UserError as error:
@@ -259,10 +259,10 @@ class _Check:
         self.paths.update(paths_in([*pools.values()]))
 
     def reports(self) -> None:
-        """The reports, against what is written today; and all that does not belong into a published store."""
+        """Compare the reports with those of the installed version, and refuse files that do not belong here."""
         written = None
         if self.verdict.refused:
-            self.say("reports were not compared with what `augbench report` writes: records are refused")
+            self.note("reports were not compared with what `augbench report` writes: records are refused")
         else:
             try:
                 written = today(self.store)
@@ -272,46 +272,46 @@ class _Check:
         for name, content in sorted((written or {}).items()):
             file = folder / name
             if not file.is_file():
-                self.say(f"'{name}' is missing: `augbench report` writes it")
+                self.note(f"'{name}' is missing: `augbench report` writes it")
             elif file.read_bytes() != content:
-                self.say(f"'{name}' differs from what `augbench report` writes today")
+                self.note(f"'{name}' differs from what `augbench report` writes today")
         self.verdict.refused += stray_files(folder, self.known, None if written is None else set(written))
         if (folder / README).is_file() and COMPLETE.encode() in (folder / README).read_bytes():
-            self.say(f"'{README}' says {COMPLETE}")
+            self.note(f"'{README}' says {COMPLETE}")
 
-    # -- how it was made
+    # -- provenance
 
     def origin(self) -> None:
-        """What a reader must know of how the records were made."""
+        """Add notes on the provenance of the records."""
         records = self.records.values()
         origins = [record["provenance"] for record in records]
         unknown = sum(not origin["git_sha"] for origin in origins)
         dirty = sum(str(origin["git_sha"]).endswith("-dirty") for origin in origins)
         if unknown:
-            self.say(f"{_number(unknown, 'cell')} made at an unknown commit")
+            self.note(f"{_number(unknown, 'cell')} made at an unknown commit")
         if dirty:
-            self.say(f"{_number(dirty, 'cell')} made at a commit with changes that are not in it (-dirty)")
+            self.note(f"{_number(dirty, 'cell')} made at a commit with changes that are not in it (-dirty)")
         embedded = sorted({part for origin in origins for part in origin["embedded"]})
         if embedded:
             number = sum(bool(origin["embedded"]) for origin in origins)
-            self.say(
-                f"{_number(number, 'cell')} made with embedded parts: mechanics, not evidence ({', '.join(embedded)})"
+            self.note(
+                f"{_number(number, 'cell')} made with smoke-test parts: mechanics, not evidence ({', '.join(embedded)})"
             )
         self._mixed("device", [origin["device"] for origin in origins])
         self._mixed("precision", [cell.protocol.precision for cell in self.specs.values()])
         for package in ("augbench", "torch"):
             self._mixed(f"version of {package}", [origin["versions"].get(package, "unknown") for origin in origins])
         if paths := sorted(self.paths.union(*(paths_in(record["spec"]) for record in records))):
-            self.say(f"grids and records name paths of a machine: {listed(paths)}")
+            self.note(f"grids and records contain absolute paths: {listed(paths)}")
         specs = {digest(cell.augmenter.as_dict()): cell.augmenter for cell in self.specs.values()}
         self.verdict.said += sorted({note for note in map(settings_note, specs.values()) if note})
         if self.verdict.counts["fidelity record"] or self.verdict.counts["search"]:
-            self.say("what fidelity and searches measured needs pictures: only form, keys and choices were checked")
+            self.note("fidelity and searches need images to recompute: only schema, keys and choices were checked")
 
     def _mixed(self, what: str, values: list[str]) -> None:
         counts = sorted(Counter(values).items())
         if len(counts) > 1:
-            self.say(f"more than one {what}: {', '.join(f'{value} ({number} cells)' for value, number in counts)}")
+            self.note(f"more than one {what}: {', '.join(f'{value} ({number} cells)' for value, number in counts)}")
 
 
 def _number(count: int, what: str) -> str:

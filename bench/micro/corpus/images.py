@@ -1,4 +1,4 @@
-"""Pictures of the corpus, one or many. Every picture has its own derived seeds, so order and workers decide nothing."""
+"""Images of the corpus. Every image has its own derived seeds, so order and number of workers have no effect."""
 
 from __future__ import annotations
 
@@ -17,35 +17,35 @@ from corpus.materials import MATERIALS, RESERVED
 from corpus.words import caption, vague_caption
 
 SHAPE = (64, 64)
-GOOD_SHARE = 0.3
-BLOCK = 256  # pictures that a process makes in one go
+NORMAL_SHARE = 0.3
+BLOCK = 256  # images per task of a process
 
 TRAINED = tuple(name for name in MATERIALS if name not in RESERVED)
 MATERIAL_WORDS = tuple(MATERIALS)
-DEFECT_WORDS = ("", *DEFECTS)  # "" is a good picture
+DEFECT_WORDS = ("", *DEFECTS)  # "": a normal image
 
 
 @dataclass(frozen=True)
 class Item:
-    """What one picture shows."""
+    """The content of one image."""
 
     seed: int
     index: int
     material: str
-    colour: str  # a word, or "" where the material has its own colour
-    defect: str  # a word, or "" for a good picture
+    colour: str  # a name, or "" for the material's own colour
+    defect: str  # a name, or "" for a normal image
 
 
 def plan(seed: int, index: int, materials: tuple[str, ...] = TRAINED) -> Item:
-    """What picture ``index`` of the corpus of that seed shows."""
+    """Draw the content of image ``index`` of the corpus of that seed."""
     draw = rng("corpus-plan", seed, index)
-    defect = "" if draw.random() < GOOD_SHARE else list(DEFECTS)[draw.integers(len(DEFECTS))]
+    defect = "" if draw.random() < NORMAL_SHARE else list(DEFECTS)[draw.integers(len(DEFECTS))]
     material = materials[draw.integers(len(materials))]
     return Item(seed, index, material, choose_colour(draw, material, defect), defect)
 
 
 def choose_colour(draw: np.random.Generator, material: str, defect: str) -> str:
-    """A colour word, or "". White marks are not put on white."""
+    """Draw a colour name, or "". White marks never come on white."""
     recipe = MATERIALS[material]
     choices = [*recipe.colours, *([""] * len(recipe.tones))]
     if defect == "white marks":
@@ -54,9 +54,9 @@ def choose_colour(draw: np.random.Generator, material: str, defect: str) -> str:
 
 
 def render(item: Item, shape: Shape = SHAPE) -> tuple[np.ndarray, np.ndarray]:
-    """The picture (H,W,3 uint8) and its mask (H,W bool, all False if good).
+    """Draw the image (H,W,3 uint8) and its mask (H,W bool, all False if normal).
 
-    With another ``defect``, or none, the same item is the same piece under the same light.
+    The same item with another ``defect``, or none, shows the same piece under the same light.
     """
     names = (item.seed, item.index, item.material, item.colour)
     piece = rng("corpus-piece", *names)
@@ -72,7 +72,7 @@ def render(item: Item, shape: Shape = SHAPE) -> tuple[np.ndarray, np.ndarray]:
 
 
 def captions(item: Item, count: int = 1) -> list[str]:
-    """``count`` captions of one picture; a larger count changes none of the first."""
+    """Draw ``count`` captions of one image; a larger count only appends."""
     names = MATERIALS[item.material].names
     return [
         caption(rng("corpus-caption", item.seed, item.index, i), item.material, names, item.colour, item.defect)
@@ -81,7 +81,7 @@ def captions(item: Item, count: int = 1) -> list[str]:
 
 
 def vague_captions(item: Item, count: int = 1) -> list[str]:
-    """As `captions`, with made-up letters for the material or a general word for the defect."""
+    """Draw captions with random letters for the material or a general term for the defect."""
     names = MATERIALS[item.material].names
     return [
         vague_caption(rng("corpus-vague", item.seed, item.index, i), item.material, names, item.colour, item.defect)
@@ -91,12 +91,12 @@ def vague_captions(item: Item, count: int = 1) -> list[str]:
 
 @dataclass
 class Arrays:
-    """Many pictures."""
+    """Many images as arrays."""
 
     images: np.ndarray  # N,H,W,3 uint8
     masks: np.ndarray  # N,H,W bool
-    material: np.ndarray  # N int64, a place in MATERIAL_WORDS
-    defect: np.ndarray  # N int64, a place in DEFECT_WORDS: 0 is good
+    material: np.ndarray  # N int64, index in MATERIAL_WORDS
+    defect: np.ndarray  # N int64, index in DEFECT_WORDS; 0: normal
     items: list[Item]
 
     def __len__(self) -> int:
@@ -111,36 +111,36 @@ def make(
     materials: tuple[str, ...] = TRAINED,
     workers: int | None = None,
 ) -> Arrays:
-    """Pictures ``start`` to ``start + count`` of the corpus of that seed.
+    """Make the images ``start`` to ``start + count`` of the corpus of that seed.
 
     Args:
-        count: how many.
-        seed: which corpus.
-        start: the first picture's index.
-        materials: what it may show; `TRAINED` is everything but `RESERVED`.
-        workers: processes; 1 makes all in this one, None one per processor.
+        count: number of images.
+        seed: of the corpus.
+        start: index of the first image.
+        materials: allowed materials; `TRAINED` is all except `RESERVED`.
+        workers: processes; 1: this process only, None: one per processor.
     """
     items = [plan(seed, index, materials) for index in range(start, start + count)]
     return of_items(items, workers)
 
 
 def of_items(items: list[Item], workers: int | None = None) -> Arrays:
-    """The pictures of given items."""
+    """Make the images of given items."""
     workers = workers or os.cpu_count() or 1
     blocks = [items[i : i + BLOCK] for i in range(0, len(items), BLOCK)]
     if workers == 1 or len(blocks) == 1:
         parts: Iterable[tuple[np.ndarray, np.ndarray]] = map(_block, blocks)
-        return _gathered(items, parts)
+        return _stacked(items, parts)
     with ProcessPoolExecutor(workers) as pool:
-        return _gathered(items, pool.map(_block, blocks))
+        return _stacked(items, pool.map(_block, blocks))
 
 
-def _gathered(items: list[Item], parts: Iterable[tuple[np.ndarray, np.ndarray]]) -> Arrays:
+def _stacked(items: list[Item], parts: Iterable[tuple[np.ndarray, np.ndarray]]) -> Arrays:
     images = np.empty((len(items), *SHAPE, 3), np.uint8)
     masks = np.empty((len(items), *SHAPE), bool)
-    for number, (pictures, covers) in enumerate(parts):
-        images[number * BLOCK : number * BLOCK + len(pictures)] = pictures
-        masks[number * BLOCK : number * BLOCK + len(pictures)] = covers
+    for number, (block_images, block_masks) in enumerate(parts):
+        rows = slice(number * BLOCK, number * BLOCK + len(block_images))
+        images[rows], masks[rows] = block_images, block_masks
     material = np.array([MATERIAL_WORDS.index(item.material) for item in items], np.int64)
     defect = np.array([DEFECT_WORDS.index(item.defect) for item in items], np.int64)
     return Arrays(images, masks, material, defect, items)

@@ -10,7 +10,7 @@ demo: .venv/installed
 	$(BIN)/augbench run tune_configs/demo.yaml --store $(STORE)
 
 test: .venv/installed
-	$(BIN)/python -m pytest -n 2 --dist loadgroup -m "not slow and not gpu" --randomly-seed=$(ORDER)
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not slow and not gpu" --randomly-seed=$(ORDER)
 
 lint: .venv/installed
 	$(BIN)/ruff check .

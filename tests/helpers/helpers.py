@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import io
 import os
 import subprocess
 import sys
+import traceback
+from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 
 import numpy as np
+import pytest
 
+from augbench.cli.app import main
+from augbench.core import registry
 from augbench.core.contracts import Dataset, TrainView
 from augbench.planning.grid import make_grid
 from augbench.planning.library import Library
@@ -100,6 +106,27 @@ def results_of(store):
 
 
 def cli(*arguments, **options):
+    """Run the command line in this process where that is the same: another one would import everything again."""
+    words = [str(word) for word in arguments]
+    on_ray = "run" in words and "inline" not in words
+    if options or on_ray or "--plugin" in words:
+        return cli_process(*words, **options)
+    out, err = io.StringIO(), io.StringIO()
+    with pytest.MonkeyPatch.context() as patch, redirect_stdout(out), redirect_stderr(err):
+        patch.setattr(sys, "argv", ["augbench", *words])
+        patch.setenv("COLUMNS", "120")
+        patch.setattr(registry, "_files", {})  # those of the tests came without --plugin
+        try:
+            status = main()
+        except SystemExit as ended:
+            status = ended.code
+        except Exception:
+            traceback.print_exc()
+            status = 1
+    return subprocess.CompletedProcess(words, status or 0, out.getvalue(), err.getvalue())
+
+
+def cli_process(*arguments, **options):
     """Run the command line in a subprocess."""
     environment = {**os.environ, "COLUMNS": "120", **options.pop("env", {})}
     return subprocess.run(

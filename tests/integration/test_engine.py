@@ -81,7 +81,7 @@ def wait_for_worker(name, process, seconds=60):
 
 
 def test_killed_workers_are_replaced_and_a_killed_driver_is_completed_by_the_same_command(undisturbed, store, tmp_path):
-    """Kill a generator, then a training worker, then the driver."""
+    """Kill a generator, a training worker and the driver; interrupt the second run; complete the third one inline."""
     path = grid_file(tmp_path)
     process = start(path, store)
     os.kill(wait_for_worker("MapWorker(MapBatches(ChunkMaker)).submit", process), signal.SIGKILL)
@@ -98,21 +98,16 @@ def test_killed_workers_are_replaced_and_a_killed_driver_is_completed_by_the_sam
     assert 0 < len(done_before) < 9, "killed too late"
     times = {key: path_of(store, "cells", key).stat().st_mtime_ns for key in done_before}
     second = start(path, store)
-    out, _ = second.communicate(timeout=200)
-    assert second.returncode == 0, out
+    wait_for_records(store, len(done_before) + 1, second)
+    second.send_signal(signal.SIGINT)
+    out, _ = second.communicate(timeout=60)
+    assert second.returncode == 130, out
+    assert "run the same command again" in " ".join(out.split()) and "Traceback" not in out
+    assert store.files.names("leases") == {"drivers"} and not store.files.names("leases/drivers")
+    third = cli("--plugin", TOY, "run", path, "--store", store.url, "--executor", "inline")
+    assert third.returncode == 0, third.stderr
     assert results_of(store) == results_of(undisturbed)
     assert {key: path_of(store, "cells", key).stat().st_mtime_ns for key in done_before} == times  # no repeated work
-    assert store.files.names("leases") == {"drivers"} and not store.files.names("leases/drivers")
-
-
-def test_ctrl_c_prints_how_to_continue(store, tmp_path):
-    process = start(grid_file(tmp_path), store)
-    wait_for_records(store, 1, process)
-    process.send_signal(signal.SIGINT)
-    out, _ = process.communicate(timeout=60)
-    assert process.returncode == 130, out
-    assert "run the same command again" in " ".join(out.split())
-    assert "Traceback" not in out
     assert store.files.names("leases") == {"drivers"} and not store.files.names("leases/drivers")
 
 
@@ -125,7 +120,7 @@ def test_inline_ctrl_c_and_second_run(undisturbed, store, tmp_path):
     second = cli("--plugin", TOY, "run", grid_file(tmp_path), "--store", store.url, "--executor", "inline")
     assert second.returncode == 0, second.stderr
     assert results_of(store) == results_of(undisturbed)
-    third = cli("--plugin", TOY, "run", grid_file(tmp_path), "--store", store.url)
+    third = cli("--plugin", TOY, "run", grid_file(tmp_path), "--store", store.url, "--executor", "inline")
     assert "nothing to do" in " ".join(third.stdout.split())
 
 

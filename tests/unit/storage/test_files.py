@@ -287,7 +287,7 @@ def test_the_command_line_runs_and_reports_on_s3(s3, grid_path, tmp_path):
     store = Store("s3://bucket/runs")
     assert results_of(store) == results_of(expected)
     assert store.files.names("leases") <= {"drivers"} and not store.files.names("leases/drivers")
-    assert "nothing to do" in cli("run", grid_path, "--store", "s3://bucket/runs").stdout
+    assert "nothing to do" in cli("run", grid_path, "--store", "s3://bucket/runs", "--executor", "inline").stdout
     assert cli("report", "s3://bucket/runs").returncode == 0
     assert store.files.exists("reports/tiny/report.md")
     assert cli("store", "check", "s3://bucket/runs").stdout.strip() == "all is well"
@@ -314,7 +314,8 @@ def test_a_store_lost_under_ray_ends_in_one_line_and_is_completed_later(s3, tmp_
 
 
 def test_no_such_bucket_is_one_line(s3, grid_path):
-    assert_one_line(cli("run", grid_path, "--store", "s3://nowhere/runs"), "s3://nowhere/runs", "create the bucket")
+    nowhere = ("run", grid_path, "--store", "s3://nowhere/runs", "--executor", "inline")
+    assert_one_line(cli(*nowhere), "s3://nowhere/runs", "create the bucket")
 
 
 def test_memory_is_for_one_process(grid_path):

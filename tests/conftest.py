@@ -20,6 +20,7 @@ sys.path.insert(0, str(Path(__file__).parent / "helpers"))
 from augbench.core import registry  # noqa: E402
 from augbench.storage.store import Store  # noqa: E402
 
+collect_ignore = ["helpers"]  # test files in it are run by tests
 LONG = ("test_chaos", "test_cluster", "test_engine", "test_files", "test_search", "test_tracking", "test_inout_grid",
         "test_tune_dispatch", "test_third_party")  # fmt: skip
 

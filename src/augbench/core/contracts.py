@@ -19,6 +19,8 @@ from augbench.core.errors import UserError
 from augbench.core.images import SUFFIXES, decode_grey, decode_rgb, read_bytes
 from augbench.core.types import AdaptContext, Candidate, Part, Request, Scoring, Synthetic
 
+Workroom = AdaptContext  # deprecated: the name of version 0.1.0, see `augbench.core.plugins`
+
 Task = Literal["detection", "recognition"]
 Shots = int | Literal["all"]
 Reads = Literal["negatives", "shots", "masks", "regions"]

@@ -150,7 +150,7 @@ def make_store(folder: Path, number: int, scored: float) -> None:
 def measure(*arguments: str) -> tuple[float, int]:
     """Return the seconds and the peak memory in bytes of a command, including the start of Python."""
     code = (
-        "import resource, sys; from augbench.cli import main; sys.argv = ['augbench', *sys.argv[1:]]\n"
+        "import resource, sys; from augbench.cli.app import main; sys.argv = ['augbench', *sys.argv[1:]]\n"
         "try: main()\n"
         "except SystemExit as end: status = end.code\n"
         "print('PEAK', resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, file=sys.stderr); sys.exit(status)"

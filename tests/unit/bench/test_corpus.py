@@ -133,7 +133,7 @@ def test_no_material_of_surfaces_is_in_the_corpus():
 def test_shared_shapes_have_disjoint_ranges():
     """For shapes that both draw with the same code, all ranges are disjoint, except those in `OVERLAP`."""
     ours = {type(shape): shape for shape in SHAPES.values()}
-    theirs = {type(defect.flaw): defect.shape for defect in SURFACE_DEFECTS.values()}
+    theirs = {type(defect.shape): defect.shape for defect in SURFACE_DEFECTS.values()}
     assert set(ours) == set(theirs)  # five kinds of shape
     for kind, shape in ours.items():
         fields = [field.name for field in dataclasses.fields(kind) if field.name not in OVERLAP]

@@ -98,7 +98,7 @@ def test_killed_workers_are_replaced_and_a_killed_driver_is_completed_by_the_sam
     assert 0 < len(done_before) < 9, "killed too late"
     times = {key: path_of(store, "cells", key).stat().st_mtime_ns for key in done_before}
     second = start(path, store)
-    wait_for_records(store, len(done_before) + 1, second)
+    wait_for_worker("Trainable.train", second)
     second.send_signal(signal.SIGINT)
     out, _ = second.communicate(timeout=60)
     assert second.returncode == 130, out

@@ -112,7 +112,7 @@ def test_backbone_that_cannot_take_the_size():
 
 def test_a_folder_with_other_things_is_no_store(tmp_path):
     (tmp_path / "holiday.jpg").write_bytes(b"")
-    with pytest.raises(UserError, match="other things"):
+    with pytest.raises(UserError, match="other contents"):
         Store(tmp_path)
     with pytest.raises(UserError, match="empty"):
         Store("")

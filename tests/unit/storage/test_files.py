@@ -281,7 +281,7 @@ def test_the_command_line_runs_and_reports_on_s3(s3, grid_path, tmp_path):
     expected = Store(tmp_path / "expected")
     run(tiny_grid(**GRID), expected, executor="inline")
     assert "done: 0 of 2 cells" in cli("plan", grid_path, "--store", "s3://bucket/runs").stdout
-    result = cli("run", grid_path, "--store", "s3://bucket/runs")
+    result = cli("run", grid_path, "--store", "s3://bucket/runs", "--executor", "inline")
     assert result.returncode == 0, result.stderr
     assert "Store: s3://bucket/runs" in result.stdout
     store = Store("s3://bucket/runs")
@@ -295,7 +295,8 @@ def test_the_command_line_runs_and_reports_on_s3(s3, grid_path, tmp_path):
 
 def test_a_store_lost_under_ray_ends_in_one_line_and_is_completed_later(s3, tmp_path):
     path = tmp_path / "tiny.yaml"
-    path.write_text(yaml.safe_dump(tiny(**GRID, seeds=[0, 1, 2])))
+    grid = {**GRID, "seeds": [0, 1, 2]}
+    path.write_text(yaml.safe_dump(tiny(**grid)))
     command = [sys.executable, "-m", "augbench", "run", str(path), "--store", "s3://bucket/runs"]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     store = Store("s3://bucket/runs")
@@ -311,6 +312,9 @@ def test_a_store_lost_under_ray_ends_in_one_line_and_is_completed_later(s3, tmp_
     assert 0 < len(done) < 6 and not store.keys("failures")
     result = cli("run", path, "--store", "s3://bucket/runs", "--executor", "inline")
     assert result.returncode == 0 and f"6 cells done, {6 - len(done)} of them now" in result.stdout, result.stdout
+    expected = Store(tmp_path / "expected")
+    run(tiny_grid(**grid), expected, executor="inline")
+    assert results_of(store) == results_of(expected), "what Ray's workers wrote, and what came later"
 
 
 def test_no_such_bucket_is_one_line(s3, grid_path):

@@ -104,7 +104,7 @@ def test_killed_workers_are_replaced_and_a_killed_driver_is_completed_by_the_sam
     assert second.returncode == 130, out
     assert "run the same command again" in " ".join(out.split()) and "Traceback" not in out
     assert store.files.names("leases") == {"drivers"} and not store.files.names("leases/drivers")
-    third = cli("--plugin", TOY, "run", path, "--store", store.url, "--executor", "inline")
+    third = cli("run", path, "--store", store.url, "--executor", "inline")
     assert third.returncode == 0, third.stderr
     assert results_of(store) == results_of(undisturbed)
     assert {key: path_of(store, "cells", key).stat().st_mtime_ns for key in done_before} == times  # no repeated work
@@ -117,10 +117,10 @@ def test_inline_ctrl_c_and_second_run(undisturbed, store, tmp_path):
     process.send_signal(signal.SIGINT)
     out, _ = process.communicate(timeout=60)
     assert process.returncode == 130, out
-    second = cli("--plugin", TOY, "run", grid_file(tmp_path), "--store", store.url, "--executor", "inline")
+    second = cli("run", grid_file(tmp_path), "--store", store.url, "--executor", "inline")
     assert second.returncode == 0, second.stderr
     assert results_of(store) == results_of(undisturbed)
-    third = cli("--plugin", TOY, "run", grid_file(tmp_path), "--store", store.url, "--executor", "inline")
+    third = cli("run", grid_file(tmp_path), "--store", store.url, "--executor", "inline")
     assert "nothing to do" in " ".join(third.stdout.split())
 
 
@@ -166,7 +166,7 @@ def test_a_deleted_damaged_chunk_is_generated_again(store):
     (problem,) = store.check()
     assert store.chunk_name(pool, 0) in problem and "delete it, and run the grid again" in problem
     store.files.remove(store.chunk_name(pool, 0))
-    assert run(grid, store).trained == 0
+    assert run(grid, store, executor="inline").trained == 0
     assert not store.check() and {path: path.read_bytes() for path in before} == before
     shutil.rmtree(store.files.folder / "pools")
     assert subtract(make_plan(grid), store).nothing

@@ -49,7 +49,7 @@ class FidelityRow:
 
     augmenter: str
     extractor: str  # "" where no pool is measured
-    pictures: tuple[int, ...]  # synthetic images per pool: the distinct numbers, ascending
+    images: tuple[int, ...]  # synthetic images per pool: the distinct numbers, ascending
     real: tuple[int, ...]  # real images per pool, likewise
     stats: dict[str, Stat]  # each of `MEASURES`, over pools
     kid_by_class: dict[str, Stat]
@@ -70,7 +70,7 @@ class FidelityRow:
         texts = {
             "augmenter": self.augmenter,
             "extractor": self.extractor or DASH,
-            "pictures": range_text(self.pictures),
+            "pictures": range_text(self.images),
             "kid": stats["kid"].text,
             "kid_interval": f"{share(stats['kid_low'].mean)}, {share(stats['kid_high'].mean)}" if self.found else DASH,
             "fid": _fid_text(stats["fid"].mean),
@@ -185,7 +185,7 @@ def _row(group: _Group, found: list[Measured], outcomes: Mapping[str, Outcome], 
     return FidelityRow(
         augmenter=group.label,
         extractor=group.extractor,
-        pictures=tuple(sorted({one.made for one in found})),
+        images=tuple(sorted({one.made for one in found})),
         real=tuple(sorted({one.real for one in found})),
         stats={measure: _stat(measure, found) for measure in MEASURES},
         kid_by_class=_class_stats(found),
@@ -232,7 +232,7 @@ def _not_comparable(rows: list[FidelityRow]) -> list[str]:
     differ = []
     if len(extractors := _all("extractor", found)) > 1:
         differ.append(f"extractors ({', '.join(extractors)})")
-    if len(made := _all("pictures", found)) > 1:
+    if len(made := _all("images", found)) > 1:
         differ.append(f"numbers of synthetic images ({', '.join(map(str, made))})")
     if len({row.real for row in found}) > 1:  # several within one row come from its folds
         differ.append(f"numbers of real images ({', '.join(map(str, _all('real', found)))})")
@@ -240,7 +240,7 @@ def _not_comparable(rows: list[FidelityRow]) -> list[str]:
 
 
 def _captions(rows: list[FidelityRow]) -> list[str]:
-    made, real = range_text(_all("pictures", rows)), range_text(_all("real", rows))
+    made, real = range_text(_all("images", rows)), range_text(_all("real", rows))
     extractors = " and ".join(_all("extractor", rows))
     pools = max(row.found for row in rows)
     return [

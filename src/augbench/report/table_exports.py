@@ -106,7 +106,7 @@ def _csv_confusion(table: Table, row: Row, confusion: Confusion) -> Iterator[dic
 
 def _csv_fidelity(row: FidelityRow) -> dict[str, Any]:
     means = {name: _number(row.stats[measure].mean) for name, measure in FIDELITY_COLUMNS.items() if measure}
-    counts = {"pictures": " ".join(map(str, row.pictures)), "real": " ".join(map(str, row.real))}
+    counts = {"pictures": " ".join(map(str, row.images)), "real": " ".join(map(str, row.real))}
     return means | {"kid_std": _number(row.stats["kid"].std), "extractor": row.extractor} | counts
 
 
@@ -165,7 +165,7 @@ def _json_fidelity_row(table: Fidelity, row: FidelityRow) -> dict[str, Any]:
     return {
         "augmenter": row.augmenter,
         "extractor": row.extractor,
-        "pictures": row.pictures,
+        "pictures": row.images,
         "real": row.real,
         "found": row.found,
         "expected": row.expected,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from augbench.report.publish.verify import Verdict
+    from augbench.report.publish.verify import CheckResult
 
 results_app = typer.Typer(help="Publish results, and check what was published.", no_args_is_help=True)
 
@@ -44,7 +44,7 @@ def results_export(
     _print(out, check_results(out))
 
 
-def _print(folder: Path, verdict: Verdict) -> None:
+def _print(folder: Path, verdict: CheckResult) -> None:
     for sentence in verdict.refused:
         typer.echo(f"refused: {sentence}")
     for sentence in verdict.said:

@@ -107,7 +107,7 @@ class Resources(_Strict):
         return self.generate.model_copy(update=self.adapt.model_dump(exclude_none=True))
 
 
-class Fidelity(_Strict):
+class FidelitySettings(_Strict):
     """How pools are compared with real defects. Not part of any cell's key: it never changes a training."""
 
     extractor: str = "auto"  # a timm backbone; auto: Inception if its weights are cached, else micro_resnet
@@ -130,7 +130,7 @@ class Grid(_Strict):
     fresh_pools: bool = False  # a separate pool for each N_aug, as in the papers
     save_weights: bool = False  # save each trained classifier as safetensors
     resources: Resources = Resources()
-    fidelity: Fidelity | None = Fidelity()  # null: fidelity is not computed
+    fidelity: FidelitySettings | None = FidelitySettings()  # null: fidelity is not computed
 
     @property
     def base(self) -> str:
@@ -225,7 +225,7 @@ def _model_at(location: tuple[str | int, ...]) -> type[BaseModel]:
     if len(location) > 1 and location[0] == "resources":
         return Resources if len(location) == 2 else StageResources
     if len(location) > 1 and location[0] == "fidelity":
-        return Fidelity
+        return FidelitySettings
     nested = {"datasets": DatasetEntry, "augmenters": AugmenterEntry}
     return nested.get(str(location[0]), Grid) if len(location) > 1 else Grid
 

@@ -23,7 +23,7 @@ Amount = Annotated[float, Field(ge=0)]
 Count = Annotated[int, Field(ge=0)]
 
 
-class _Strict(BaseModel):
+class _RecordModel(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
 
 
@@ -37,7 +37,7 @@ class _Origin(BaseModel):
     versions: dict[str, str]
 
 
-class _CellSeconds(_Strict):
+class _CellSeconds(_RecordModel):
     total: Amount
     gather: Amount
     judge: Amount
@@ -51,7 +51,7 @@ class _CellOrigin(_Origin):
     notes: list[str] = []
 
 
-class _Envelope(_Strict):
+class _Envelope(_RecordModel):
     key: str
     spec: dict[str, Any]
     result: dict[str, Any]
@@ -64,14 +64,14 @@ class CellRecord(_Envelope):
     provenance: _CellOrigin
 
 
-class Curves(_Strict):
+class Curves(_RecordModel):
     """Training curves: the loss of each epoch, and points of the test curve."""
 
     loss: list[float]
     test: list[dict[str, float]]
 
 
-class Counts(_Strict):
+class Counts(_RecordModel):
     """Numbers of images that a cell was trained and evaluated on."""
 
     train_negatives: Count
@@ -87,7 +87,7 @@ class _FidelityOrigin(_Origin):
     seconds_per_picture: Amount
 
 
-class FidelityResult(_Strict):
+class FidelityResult(_RecordModel):
     """The fidelity of a pool, see `augbench.metrics.fidelity`."""
 
     extractor: str
@@ -115,7 +115,7 @@ class _SearchOrigin(_Origin):
     seconds: Amount
 
 
-class SearchRow(_Strict):
+class SearchRow(_RecordModel):
     """A candidate of a quality search."""
 
     settings: dict[str, Any]
@@ -125,7 +125,7 @@ class SearchRow(_Strict):
     refused: bool
 
 
-class SearchResult(_Strict):
+class SearchResult(_RecordModel):
     """The choice of a quality search, and its table, best first."""
 
     chosen: dict[str, Any]

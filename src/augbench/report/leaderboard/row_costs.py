@@ -38,7 +38,7 @@ class Cost:
 
 
 @dataclass(frozen=True)
-class Pool:
+class PoolCost:
     """A recorded pool, whether or not its images still exist."""
 
     spec: PoolSpec
@@ -58,7 +58,7 @@ class Costs:
                 source = _own_file(store, part.kind, key) or fallback(key)
                 self._parts.setdefault(key, (part, source))
         pools = [
-            Pool(PoolSpec.from_dict(part.spec), part.seconds / part.pictures, source)
+            PoolCost(PoolSpec.from_dict(part.spec), part.seconds / part.pictures, source)
             for part, source in self._parts.values()
             if part.spec is not None and part.pictures and part.seconds is not None
         ]
@@ -83,7 +83,7 @@ class Costs:
             sources |= {pool.source: seconds} | learned
         return Cost(generating, learning, is_whole, tuple(sources.items()))
 
-    def pool(self, key: str) -> Pool | None:
+    def pool(self, key: str) -> PoolCost | None:
         """Return the pool of a cell that uses only one; None for mixtures and unrecorded pools."""
         spec = self._gathered.specs[key]
         slices = list(slices_of(spec["augmenter"]))

@@ -15,7 +15,7 @@ import pandas as pd
 
 from augbench.core.errors import UserError
 from augbench.report.numbers import average_of, share, stat_of
-from augbench.report.papers.layouts import Comparison, Layout, Line
+from augbench.report.papers.layouts import Layout, LayoutComparison, Line
 from augbench.report.papers.matching import CHECKS, differences, ours_of
 from augbench.report.papers.printed import METRICS, Paper, Reference
 from augbench.report.table_notes import captions
@@ -31,7 +31,7 @@ LAST = len(CHECKS)  # mismatches of seeds and draws are listed after all that `m
 def compare(
     layout: Layout, cells: pd.DataFrame, records: pd.DataFrame, contents: Mapping[str, Mapping[str, Any]],
     where: Callable[[str], str] = str,
-) -> Comparison:  # fmt: skip
+) -> LayoutComparison:  # fmt: skip
     """Compare a paper's table with ours.
 
     Args:
@@ -56,7 +56,7 @@ def compare(
     marked = _with_averages(layout, _ranked(_ranked(lines, "theirs"), "ours"))
     used = [record for record in found.values() if any(record.key == cell.key for line in lines for cell in line.cells)]
     first = next((cell for line in lines for cell in line.cells), None)
-    return Comparison(
+    return LayoutComparison(
         layout=layout,
         dataset=first.dataset if first else "",
         protocol=protocol,

@@ -9,14 +9,14 @@ from math import isnan
 from typing import Any
 
 from augbench.report.numbers import Stat
-from augbench.report.papers.layouts import Comparison, Line
+from augbench.report.papers.layouts import LayoutComparison, Line
 from augbench.report.papers.printed import METRICS
 from augbench.storage.store import json_bytes
 
 SIDES = ("theirs", "ours")
 
 
-def to_csv(comparison: Comparison) -> str:
+def to_csv(comparison: LayoutComparison) -> str:
     """Write one line per row of the paper's table, averages included.
 
     Numbers are written so that reading them gives the same float64. Missing values are empty. ``difference_`` is ours
@@ -30,7 +30,7 @@ def to_csv(comparison: Comparison) -> str:
     return buffer.getvalue()
 
 
-def _csv_line(comparison: Comparison, line: Line) -> dict[str, Any]:
+def _csv_line(comparison: LayoutComparison, line: Line) -> dict[str, Any]:
     layout = comparison.layout
     row = {
         "layout": layout.name,
@@ -58,7 +58,7 @@ def _number(value: float) -> str:
     return "" if isnan(value) else repr(value)
 
 
-def to_json(comparison: Comparison) -> bytes:
+def to_json(comparison: LayoutComparison) -> bytes:
     """Write the same numbers with captions and notes. Missing values are null."""
     layout, about = comparison.layout, comparison.layout.paper.about
     return json_bytes(
@@ -79,7 +79,7 @@ def to_json(comparison: Comparison) -> bytes:
     )
 
 
-def _json_row(comparison: Comparison, line: Line) -> dict[str, Any]:
+def _json_row(comparison: LayoutComparison, line: Line) -> dict[str, Any]:
     """Convert a row; ``mismatches`` are positions in the list of the table, from 1 on."""
     return {
         "augmenter": line.augmenter,

@@ -14,7 +14,7 @@ from augbench.report.frame import CELL_FIELDS, expected_frame, load_expected, lo
 from augbench.report.papers.comparison import compare
 from augbench.report.papers.layout_exports import to_csv, to_json
 from augbench.report.papers.layout_text import to_html, to_latex, to_markdown, to_terminal
-from augbench.report.papers.layouts import Comparison, choose, find_layout
+from augbench.report.papers.layouts import LayoutComparison, choose, find_layout
 from augbench.report.store_report import ALL, WAY_OUT, write_files
 from augbench.storage.store import Store
 
@@ -71,7 +71,7 @@ def _expected(store: Store, grids: list[str], given: Iterable[Mapping[str, Any]]
     return cells.drop_duplicates("key", ignore_index=True)
 
 
-def _write(store: Store, grid_name: str, comparison: Comparison, out: Path | None) -> list[str]:
+def _write(store: Store, grid_name: str, comparison: LayoutComparison, out: Path | None) -> list[str]:
     name = comparison.layout.name
     contents = {
         f"{name}.md": to_markdown(comparison).encode(),

@@ -13,7 +13,7 @@ from math import isnan
 from typing import Literal
 
 from augbench.report.numbers import DASH, INCOMPLETE, Column, Stat, share
-from augbench.report.papers.layouts import Comparison, Line
+from augbench.report.papers.layouts import LayoutComparison, Line
 from augbench.report.papers.printed import METRICS
 
 Mark = Literal["", "best", "second"]
@@ -32,7 +32,7 @@ class Entry:
 
 
 @dataclass(frozen=True)
-class Row:
+class SheetRow:
     """A row of a sheet."""
 
     entries: tuple[Entry, ...]
@@ -41,14 +41,14 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Sheet:
+class LayoutSheet:
     """A table as renderers print it."""
 
     title: str
     columns: tuple[Column, ...]  # keys: "label", "n_aug", "runs", or "theirs", "ours" or "difference" with a metric
-    rows: tuple[Row, ...]
+    rows: tuple[SheetRow, ...]
 
-    def only(self, keep: Iterable[bool]) -> Sheet:
+    def only(self, keep: Iterable[bool]) -> LayoutSheet:
         """Return the sheet with only the columns where ``keep`` is True."""
         indices = [index for index, is_kept in enumerate(keep) if is_kept]
         rows = [replace(row, entries=tuple(row.entries[index] for index in indices)) for row in self.rows]
@@ -63,7 +63,7 @@ class Sheet:
         return sum(widest) + gap * (len(self.columns) - 1)
 
 
-def compared(comparison: Comparison) -> Sheet:
+def compared(comparison: LayoutComparison) -> LayoutSheet:
     """Build the sheet of theirs, ours, our number of runs, and the difference where there is any."""
     headings = comparison.layout.paper.about.headings
     groups = ["theirs", "ours", *(["difference"] if comparison.has_differences else [])]
@@ -77,11 +77,11 @@ def compared(comparison: Comparison) -> Sheet:
         if comparison.has_differences:
             entries += [Entry(signed(line.difference(metric))) for metric in METRICS]
         first = above is not None and _block(comparison, above) != _block(comparison, line)
-        rows.append(Row((*entries, Entry(_runs(line))), line.average, first))
-    return Sheet(comparison.layout.title, columns, tuple(rows))
+        rows.append(SheetRow((*entries, Entry(_runs(line))), line.average, first))
+    return LayoutSheet(comparison.layout.title, columns, tuple(rows))
 
 
-def printed(comparison: Comparison, side: Side) -> Sheet:
+def printed(comparison: LayoutComparison, side: Side) -> LayoutSheet:
     """Build the sheet of one side alone, in the form of the paper's table."""
     about = comparison.layout.paper.about
     blocks: dict[str, list[Line]] = {}
@@ -93,15 +93,15 @@ def printed(comparison: Comparison, side: Side) -> Sheet:
                for key, title in (("label", about.headings[0]), ("n_aug", "N_aug"),
                                   *zip(METRICS, about.headings[1:], strict=True))]  # fmt: skip
     blank = (Entry(""),) * (2 + len(METRICS))
-    rows: list[Row] = []
+    rows: list[SheetRow] = []
     above: Line | None = None
     for lines in zip_longest(*halves):
         entries = [_half(comparison, line, side) if line else blank for line in lines]
         whole = [line for line in lines if line]
         first = above is not None and not beside and _block(comparison, whole[0]) != _block(comparison, above)
-        rows.append(Row(tuple(entry for half in entries for entry in half), whole[0].average, first))
+        rows.append(SheetRow(tuple(entry for half in entries for entry in half), whole[0].average, first))
         above = whole[0]
-    return Sheet(PRINTED, tuple(columns), tuple(rows))
+    return LayoutSheet(PRINTED, tuple(columns), tuple(rows))
 
 
 def signed(value: float) -> str:
@@ -110,12 +110,12 @@ def signed(value: float) -> str:
     return f"+{text}" if value > 0 and text != ".000" else text
 
 
-def _block(comparison: Comparison, line: Line) -> str:
+def _block(comparison: LayoutComparison, line: Line) -> str:
     """Return the block of a row: rows of one name in the paper, and their average."""
     return comparison.layout.paper.about.printed_as[line.augmenter]
 
 
-def _half(comparison: Comparison, line: Line, side: Side) -> tuple[Entry, ...]:
+def _half(comparison: LayoutComparison, line: Line, side: Side) -> tuple[Entry, ...]:
     missing = f" {INCOMPLETE}" if side == "ours" and line.incomplete else ""
     label = Entry(f"{_label(line) if side == 'theirs' else line.label}{missing}")
     return label, Entry(_n_aug(line)), *_numbers(comparison, line, side)
@@ -130,7 +130,7 @@ def _n_aug(line: Line) -> str:
     return str(line.n_aug) if line.n_aug is not None and line.comparable else ""
 
 
-def _numbers(comparison: Comparison, line: Line, side: Side) -> list[Entry]:
+def _numbers(comparison: LayoutComparison, line: Line, side: Side) -> list[Entry]:
     std = comparison.layout.paper.about.prints_std
     marks, stats = line.best.get(side, {}), getattr(line, side)
     return [Entry(_text(stats[metric], std, side), marks.get(metric, "")) for metric in METRICS]

@@ -12,8 +12,8 @@ from rich.padding import Padding
 from rich.text import Text
 
 from augbench.report.numbers import Column
-from augbench.report.papers.layout_sheets import COPIED, Entry, Row, Sheet, blocks_of, compared, printed
-from augbench.report.papers.layouts import Comparison
+from augbench.report.papers.layout_sheets import COPIED, Entry, LayoutSheet, SheetRow, blocks_of, compared, printed
+from augbench.report.papers.layouts import LayoutComparison
 from augbench.report.table_latex import environment, escape_latex
 from augbench.report.table_text import GAP, WIDTH, escape_markdown
 
@@ -41,7 +41,7 @@ tr.average td { font-style: italic; }
 # -- terminal
 
 
-def to_terminal(comparison: Comparison) -> RenderableType:
+def to_terminal(comparison: LayoutComparison) -> RenderableType:
     """Render theirs next to ours for `WIDTH` columns of a terminal.
 
     Where the differences do not fit, they follow as a separate table.
@@ -62,7 +62,7 @@ def to_terminal(comparison: Comparison) -> RenderableType:
     return Group(Text(whole.title, style="bold"), *label, *captions, *grids, Text(), *notes, Text())
 
 
-def _terminal_grid(sheet: Sheet) -> rich.table.Table:
+def _terminal_grid(sheet: LayoutSheet) -> rich.table.Table:
     gap = GAP if sheet.width(GAP) <= WIDTH else 1
     grid = rich.table.Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, gap - 1, 0, 0))
     for column in sheet.columns:
@@ -77,7 +77,7 @@ def _terminal_grid(sheet: Sheet) -> rich.table.Table:
     return grid
 
 
-def _numbered(comparison: Comparison) -> list[str]:
+def _numbered(comparison: LayoutComparison) -> list[str]:
     return [f"{number}. {text}" for number, text in enumerate(comparison.mismatches, 1)]
 
 
@@ -88,7 +88,7 @@ def _is_text(column: Column) -> bool:
 # -- Markdown
 
 
-def to_markdown(comparison: Comparison) -> str:
+def to_markdown(comparison: LayoutComparison) -> str:
     """Render as GitHub's Markdown."""
     about = comparison.layout.paper.about
     label = [f"**{escape_markdown(comparison.label)}**", ""] if comparison.label else []
@@ -104,14 +104,14 @@ def to_markdown(comparison: Comparison) -> str:
     return "\n".join([*lines, f"{escape_markdown(about.reference)}. <{about.url}>", ""])
 
 
-def _markdown_grid(sheet: Sheet) -> list[str]:
+def _markdown_grid(sheet: LayoutSheet) -> list[str]:
     titles = ["<br>".join(map(escape_markdown, filter(None, (column.group, column.title)))) for column in sheet.columns]
     rules = [":---" if _is_text(column) else "---:" for column in sheet.columns]
     rows = [[_markdown_entry(entry, row) for entry in row.entries] for row in sheet.rows]
     return [f"| {' | '.join(line)} |" for line in (titles, rules, *rows)]
 
 
-def _markdown_entry(entry: Entry, row: Row) -> str:
+def _markdown_entry(entry: Entry, row: SheetRow) -> str:
     before, behind = _MARKDOWN.get(entry.mark, ("*", "*") if row.average and entry.text else ("", ""))
     return f"{before}{escape_markdown(entry.text)}{behind}"
 
@@ -119,7 +119,7 @@ def _markdown_entry(entry: Entry, row: Row) -> str:
 # -- LaTeX
 
 
-def to_latex(comparison: Comparison) -> str:
+def to_latex(comparison: LayoutComparison) -> str:
     """Render as two ``table`` environments, for use with ``\\input``."""
     label = rf"\textbf{{{escape_latex(comparison.label)}}}. " if comparison.label else ""
     caption = f"{label}{_latex_text(' '.join(comparison.captions))}"
@@ -131,13 +131,13 @@ def to_latex(comparison: Comparison) -> str:
     return f"% {comparison.layout.name}: needs \\usepackage{{booktabs}}\n\n" + "\n".join(tables)
 
 
-def _latex_table(sheet: Sheet, text: str, notes: tuple[str, ...]) -> str:
+def _latex_table(sheet: LayoutSheet, text: str, notes: tuple[str, ...]) -> str:
     sides = "".join("l" if _is_text(column) else "r" for column in sheet.columns)
     caption = f"{_latex_text(sheet.title)}. {text}"
     return environment(caption, sides, _latex_headings(sheet), _latex_body(sheet), map(_latex_text, notes))
 
 
-def _latex_headings(sheet: Sheet) -> list[str]:
+def _latex_headings(sheet: LayoutSheet) -> list[str]:
     groups, rules, start = [], [], 1
     for name, width in blocks_of(sheet.columns):
         groups.append(rf"\multicolumn{{{width}}}{{c}}{{{escape_latex(name)}}}" if name else "")
@@ -148,14 +148,14 @@ def _latex_headings(sheet: Sheet) -> list[str]:
     return [*above, _latex_line(titles)]
 
 
-def _latex_body(sheet: Sheet) -> Iterator[str]:
+def _latex_body(sheet: LayoutSheet) -> Iterator[str]:
     for row in sheet.rows:
         if row.first:
             yield r"\addlinespace"
         yield _latex_line([_latex_entry(entry, row) for entry in row.entries])
 
 
-def _latex_entry(entry: Entry, row: Row) -> str:
+def _latex_entry(entry: Entry, row: SheetRow) -> str:
     before, behind = _LATEX.get(entry.mark, (r"\textit{", "}") if row.average and entry.text else ("", ""))
     return f"{before}{_latex_number(entry.text)}{behind}"
 
@@ -176,7 +176,7 @@ def _latex_line(entries: list[str]) -> str:
 # -- HTML
 
 
-def to_html(comparison: Comparison) -> str:
+def to_html(comparison: LayoutComparison) -> str:
     """Render as a self-contained HTML page; text from configurations is escaped."""
     about, title = comparison.layout.paper.about, html.escape(comparison.layout.title)
     ours = printed(comparison, "ours")
@@ -215,7 +215,7 @@ def _html_items(texts: tuple[str, ...]) -> Iterator[str]:
     return (f"<li>{html.escape(text)}</li>" for text in texts)
 
 
-def _html_grid(sheet: Sheet) -> Iterator[str]:
+def _html_grid(sheet: LayoutSheet) -> Iterator[str]:
     yield "<table>"
     yield "<thead>"
     groups = blocks_of(sheet.columns)

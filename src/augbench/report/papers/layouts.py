@@ -73,7 +73,7 @@ class Line:
 
 
 @dataclass(frozen=True)
-class Comparison:
+class LayoutComparison:
     """A paper's table with ours, as all renderers print it."""
 
     layout: Layout

@@ -42,7 +42,7 @@ MAX_PROBLEMS = 8  # reported problems per record
 
 
 @dataclass
-class Verdict:
+class CheckResult:
     """The result of a check: problems, notes and counts."""
 
     refused: list[str] = field(default_factory=list)  # problems, one sentence each, which names the record
@@ -58,7 +58,7 @@ class Verdict:
         return f"{what}: all is well"
 
 
-def check_results(folder: Path) -> Verdict:
+def check_results(folder: Path) -> CheckResult:
     """Check the files, records, scores, grids and reports of a published store, without writing to it.
 
     Raises:
@@ -85,7 +85,7 @@ class _Check:
 
     def __init__(self, store: Store) -> None:
         self.store = store
-        self.verdict = Verdict()
+        self.verdict = CheckResult()
         self.records: dict[str, dict[str, Any]] = {}  # records of cells that match the schema
         self.specs: dict[str, Cell] = {}
         self.pools: dict[str, FidelitySpec] = {}

@@ -4,13 +4,16 @@ BIN := .venv/bin
 STORE ?= runs/demo
 ORDER ?= 1
 
-.PHONY: demo test lint clean
+.PHONY: demo test test-slow lint clean
 
 demo: .venv/installed
 	$(BIN)/augbench run tune_configs/demo.yaml --store $(STORE)
 
 test: .venv/installed
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not slow and not gpu" --randomly-seed=$(ORDER)
+
+test-slow: .venv/installed
+	$(BIN)/python -m pytest -m "slow and not gpu" --randomly-seed=$(ORDER)
 
 lint: .venv/installed
 	$(BIN)/ruff check .

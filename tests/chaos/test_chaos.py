@@ -25,7 +25,8 @@ def made(tmp_path_factory):
         yield made
 
 
-@pytest.mark.parametrize(("seed", "number"), [(4, 3), pytest.param(8, 2, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize(("seed", "number"), ROUNDS)
 def test_a_round_of_chaos_changes_nothing(made, seed, number):
     for _ in range(3):  # on a busy machine the disturbance may come after the end of the run
         played = Player(made, draw_round(seed, number)).play()

@@ -54,7 +54,7 @@ def process_state():
         "log levels": {name: logging.getLogger(name).level for name in names},
         "record factory": logging.getLogRecordFactory(),
         "folder": Path.cwd(),
-        "plug-ins": {kind: list(registry.find(kind)) for kind in registry.ROOMS},
+        "plug-ins": {kind: list(registry.find(kind)) for kind in registry.PLUGIN_KINDS},
         "Ray": bool(ray and ray.is_initialized()),
         "threads": torch.get_num_threads() if torch else None,
     }
@@ -101,7 +101,7 @@ def _plugins_of_tests():
 @contextmanager
 def plugins_restored():
     """Remove plug-ins added with ``--plugin`` on exit: their files are gone by then, too."""
-    tables = [registry._files, registry._versions, *(registry.find(kind) for kind in registry.ROOMS)]
+    tables = [registry._files, registry._versions, *(registry.find(kind) for kind in registry.PLUGIN_KINDS)]
     before = [dict(table) for table in tables]
     yield
     for table, old in zip(tables, before, strict=True):

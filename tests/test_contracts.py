@@ -26,7 +26,7 @@ NEED_MASKS = ("diag", "toy")
 RUNNABLE = [
     name
     for name, plugin in registry.find("augmenters").items()
-    if plugin.makes_images and not plugin.not_runnable and plugin.parts is registry.ROOMS["augmenters"].parts
+    if plugin.makes_images and not plugin.not_runnable and plugin.parts is registry.PLUGIN_KINDS["augmenters"].parts
 ]
 
 

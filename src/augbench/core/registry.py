@@ -21,7 +21,7 @@ from augbench.core.contracts import Augmenter, Dataset
 from augbench.core.errors import UserError, did_you_mean
 from augbench.core.protocol import first_problem
 
-ROOMS: dict[str, type] = {"datasets": Dataset, "augmenters": Augmenter}
+PLUGIN_KINDS: dict[str, type] = {"datasets": Dataset, "augmenters": Augmenter}
 
 _found: dict[str, dict[str, type]] = {}
 _versions: dict[tuple[str, str], str] = {}  # (kind, name) -> code version; none for augbench's own plug-ins
@@ -36,7 +36,7 @@ def find(kind: str) -> dict[str, type]:
         for info in pkgutil.iter_modules(package.__path__):
             if not info.name.startswith("_"):
                 module = importlib.import_module(f"augbench.{kind}.{info.name}")
-                found[info.name] = _the_class(module, ROOMS[kind], info.name)
+                found[info.name] = _the_class(module, PLUGIN_KINDS[kind], info.name)
         for entry in importlib.metadata.entry_points(group=f"augbench.{kind}"):
             if entry.name in found:
                 raise UserError(f"entry point '{entry.value}': '{entry.name}' is already one of the {kind}")
@@ -106,14 +106,14 @@ def load_text(file: str, text: bytes) -> None:
         exec(compile(text, file, "exec", dont_inherit=True), vars(module))  # noqa: S102 - running it is what --plugin asks for
     except Exception as error:
         raise UserError(f"--plugin '{path}': {type(error).__name__}: {error}") from error
-    kinds = [kind for kind, base in ROOMS.items() if _own_classes(module, base)]
+    kinds = [kind for kind, base in PLUGIN_KINDS.items() if _own_classes(module, base)]
     if not kinds:
         raise UserError(f"--plugin '{path}': defines no subclass of Dataset or Augmenter")
     for kind in kinds:
         if path.stem in find(kind):
             raise UserError(f"--plugin '{path}': '{path.stem}' is already one of the {kind}: rename the file")
     for kind in kinds:
-        find(kind)[path.stem] = _the_class(module, ROOMS[kind], path.stem)
+        find(kind)[path.stem] = _the_class(module, PLUGIN_KINDS[kind], path.stem)
         _versions[kind, path.stem] = "sha256:" + hashlib.sha256(text).hexdigest()
     _files[file] = text
 

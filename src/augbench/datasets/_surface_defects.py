@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from augbench.datasets._surface_materials import Surface
-from augbench.procedural.defects import Crack, Flaw, Scratch, Scuff, Spots, Stain
+from augbench.procedural.defects import Crack, DefectShape, Scratch, Scuff, Spots, Stain
 from augbench.procedural.drawing import Colour, Range
 
 MASK_LEVEL = 0.25
@@ -24,7 +24,7 @@ MASK_LEVEL = 0.25
 class Defect:
     """One defect class: its shape and its range of contrast, from barely visible to obvious."""
 
-    shape: Flaw
+    shape: DefectShape
     contrast: Range  # albedo units, log-uniform; the surface's own texture is added on top, or grain would hide it
     dark: float  # probability of a dark defect, where the surface is neither very dark nor very bright
     tints: tuple[Colour, ...] = ((1.0, 1.0, 1.0),)  # relative change of red, green and blue

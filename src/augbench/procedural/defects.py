@@ -144,7 +144,7 @@ class Stain:
         return (0.65 * patch + np.float32(rng.uniform(*self.rim)) * rim).astype(np.float32)
 
 
-Flaw = Scratch | Spots | Scuff | Crack | Stain
+DefectShape = Scratch | Spots | Scuff | Crack | Stain
 
 
 def _count(rng: np.random.Generator, number: Count) -> int:

@@ -163,14 +163,14 @@ def prepared(args: argparse.Namespace) -> DIAG:
         augmenter.load(None, args.device)
         return augmenter
     augmenter = DIAG(DIAG.Config(prompts=args.prompts, **settings))
-    augmenter._bundle, augmenter._pipeline = random_sdxl(args.device)
+    augmenter._pipeline_source, augmenter._pipeline = random_sdxl(args.device)
     augmenter._pipeline.vae.enable_slicing()
     return augmenter
 
 
 def one_by_one(augmenter: DIAG, requests: Sequence[Request], view: TrainView) -> list[np.ndarray]:
     """Call the pipeline once per image, as in the published code."""
-    config, prompts, size = augmenter.config, augmenter._prompts, augmenter._bundle.size
+    config, prompts, size = augmenter.config, augmenter._prompts, augmenter._pipeline_source.size
     found = []
     for request in requests:
         scene = augmenter._scene(request.rng, view)
@@ -281,7 +281,7 @@ def main() -> None:
 
 def report(args: argparse.Namespace, augmenter: DIAG, took: dict[str, list[float]], differences: np.ndarray) -> None:
     """Print a table and one line of JSON."""
-    name, precision = augmenter._bundle.name, str(augmenter._pipeline.unet.dtype).removeprefix("torch.")
+    name, precision = augmenter._pipeline_source.name, str(augmenter._pipeline.unet.dtype).removeprefix("torch.")
     title = f"{name}, {precision}, {args.steps} steps, batches of {args.batch}"
     table = Table("way", "images/s, median", "s/image", title=title)
     rates = {way: args.pictures / statistics.median(spent) for way, spent in took.items()}

@@ -21,16 +21,16 @@ CHECKPOINTING = "recompute activations in the backward pass: less memory, more t
 ASPECT = "squeeze: generate squares and resize them to the size of a real image; keep: generate at its aspect ratio"
 
 
-def usable(bundle: PipelineSource, augmenter: str) -> PipelineSource:
+def usable(source: PipelineSource, augmenter: str) -> PipelineSource:
     """Return the pipeline if it generates images from text.
 
     Raises:
         UserError: it does not.
     """
-    if bundle.kind != "sd":
-        what = f"augmenter '{augmenter}' cannot use pipeline '{bundle.name}' ({bundle.title})"
+    if source.kind != "sd":
+        what = f"augmenter '{augmenter}' cannot use pipeline '{source.name}' ({source.title})"
         raise UserError(f"{what}: set bundle to sd15 or micro-sd")
-    return bundle
+    return source
 
 
 def arithmetic(precision: Precision, device: str) -> str:
@@ -46,7 +46,7 @@ def arithmetic(precision: Precision, device: str) -> str:
     return precision
 
 
-def loaded(bundle: PipelineSource, precision: Precision, device: str) -> DiffusionPipeline:
+def loaded(source: PipelineSource, precision: Precision, device: str) -> DiffusionPipeline:
     """Load the pipeline with weights in the configured precision.
 
     Raises:
@@ -55,17 +55,17 @@ def loaded(bundle: PipelineSource, precision: Precision, device: str) -> Diffusi
     import torch
 
     dtypes = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-    return load(bundle, device, dtypes[arithmetic(precision, device)])
+    return load(source, device, dtypes[arithmetic(precision, device)])
 
 
-def generation_size(bundle: PipelineSource, aspect: Aspect, images: Sequence[np.ndarray]) -> tuple[int, int]:
+def generation_size(source: PipelineSource, aspect: Aspect, images: Sequence[np.ndarray]) -> tuple[int, int]:
     """Return height and width at which the pipeline generates: its square, or the median aspect ratio of ``images``.
 
     Args:
-        bundle: the pipeline.
+        source: the pipeline.
         aspect: which of the two.
         images: real images, each H,W,3.
     """
     if aspect == "squeeze":
-        return bundle.size, bundle.size
-    return canvas(bundle, float(np.median([image.shape[1] / image.shape[0] for image in images])))
+        return source.size, source.size
+    return canvas(source, float(np.median([image.shape[1] / image.shape[0] for image in images])))

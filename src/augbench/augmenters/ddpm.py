@@ -185,22 +185,22 @@ class DDPM(Augmenter):
         Raises:
             UserError: no image to learn from, no such pipeline, a prompt that is too long, too little memory.
         """
-        config, bundle = self._effective(), usable(find(self.config.bundle), self.name)
+        config, source = self._effective(), usable(find(self.config.bundle), self.name)
         regime = self._regime(view)
-        pipeline = loaded(bundle, config.precision, context.device)
-        check_prompts(pipeline, bundle, [config.instance_prompt, config.class_prompt, *regime.prompts])
+        pipeline = loaded(source, config.precision, context.device)
+        check_prompts(pipeline, source, [config.instance_prompt, config.class_prompt, *regime.prompts])
         images = [view.image(name) for name in self._instances(view, regime, seed)]
         if config.as_published:
             images += [image[:, ::-1] for image in images]
-        shape = generation_size(bundle, config.aspect, images)
+        shape = generation_size(source, config.aspect, images)
         with enough_memory("batch", "gradient_checkpointing"):
             instances = encode(pipeline, shape, images)
-            class_images = self._class_examples(pipeline, bundle, shape, context)
+            class_images = self._class_examples(pipeline, source, shape, context)
             if config.as_published and class_images:
                 instances, class_images = joined(instances, class_images), None
             prompts = (config.instance_prompt, config.class_prompt)
             recipe = self._recipe(config, regime, context.device)
-            training = Training(pipeline, bundle, recipe, prompts, instances, class_images, derive_seed("ddpm", seed))
+            training = Training(pipeline, source, recipe, prompts, instances, class_images, derive_seed("ddpm", seed))
             learned = training.run(context.scratch, context.say)
         lora.save(pipeline, out)
         generation = {"alpha": regime.alpha, "prompts": list(regime.prompts), "shape": list(shape)}
@@ -238,7 +238,7 @@ class DDPM(Augmenter):
         )
 
     def _class_examples(
-        self, pipeline: DiffusionPipeline, bundle: PipelineSource, shape: tuple[int, int], context: AdaptContext
+        self, pipeline: DiffusionPipeline, source: PipelineSource, shape: tuple[int, int], context: AdaptContext
     ) -> Examples | None:
         """Generate the class images with the untouched pipeline, once per store; encode them."""
         config = self.config
@@ -257,7 +257,7 @@ class DDPM(Augmenter):
             seeds = [derive_seed("class-picture", config.class_prompt, i) for i in range(count)]
             prompts = [config.class_prompt] * count
             options = {"steps": config.steps, "guidance": config.guidance, "batch": SAMPLE_BATCH}
-            generated = sample(pipeline, bundle, prompts, seeds=seeds, shape=shape, **options)
+            generated = sample(pipeline, source, prompts, seeds=seeds, shape=shape, **options)
             for number, image in enumerate(generated):
                 Image.fromarray(image).save(folder / f"{number:05d}.png")
 
@@ -272,8 +272,8 @@ class DDPM(Augmenter):
         from diffusers import DDIMScheduler
 
         generation = json.loads((adapter / GENERATION).read_text(encoding="utf-8"))
-        self._bundle = usable(find(self.config.bundle), self.name)
-        self._pipeline = loaded(self._bundle, self.config.precision, device)
+        self._pipeline_source = usable(find(self.config.bundle), self.name)
+        self._pipeline = loaded(self._pipeline_source, self.config.precision, device)
         self._pipeline.scheduler = DDIMScheduler.from_config(self._pipeline.scheduler.config)
         self._prompts, self._shape = tuple(generation["prompts"]), tuple(generation["shape"])
         lora.merge(self._pipeline, adapter, generation["alpha"])
@@ -286,7 +286,7 @@ class DDPM(Augmenter):
         with enough_memory("precision"):
             generated = sample(
                 self._pipeline,
-                self._bundle,
+                self._pipeline_source,
                 prompts,
                 seeds=[request.seed for request in requests],
                 steps=config.steps,

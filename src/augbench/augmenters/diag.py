@@ -171,11 +171,11 @@ class DIAG(Augmenter):
 
     def load(self, adapter: Path | None, device: str) -> None:
         """Load the pipeline in the configured precision."""
-        self._bundle = _usable(find(self.config.bundle))
+        self._pipeline_source = _usable(find(self.config.bundle))
         with enough_memory("precision"):
-            self._pipeline = loaded(self._bundle, self.config.precision, device)
+            self._pipeline = loaded(self._pipeline_source, self.config.precision, device)
         self._pipeline.vae.enable_slicing()  # one image at a time: less memory, and rounding independent of the batch
-        check_prompts(self._pipeline, self._bundle, [*self._prompts.prompts, self._prompts.negative_prompt])
+        check_prompts(self._pipeline, self._pipeline_source, [*self._prompts.prompts, self._prompts.negative_prompt])
 
     def generate(self, requests: Sequence[Request], view: TrainView) -> list[Synthetic]:
         """Generate one image per request, prompts in turn, at the size of the normal image that is inpainted.
@@ -197,7 +197,7 @@ class DIAG(Augmenter):
         with enough_memory("batch", "precision"):
             inpainted = inpaint_around(
                 self._pipeline,
-                self._bundle,
+                self._pipeline_source,
                 prompts,
                 [scene.square for scene in scenes],
                 [scene.mask for scene in scenes],
@@ -218,7 +218,7 @@ class DIAG(Augmenter):
     def _scene(self, rng: np.random.Generator, view: TrainView) -> Scene:
         """Draw a normal image and a region independently; resize the mask to the size of the image."""
         source = str(rng.choice(view.negatives["id"]))
-        image, size = view.image(source), self._bundle.size
+        image, size = view.image(source), self._pipeline_source.size
         drawn, name = self._region(rng, view, image.shape[:2])
         region = fit_mask(drawn, image.shape[:2])
         if self.config.as_published:  # Pillow's default filter, which leaves grey edges
@@ -271,8 +271,8 @@ def _composite_as_published(scene: Scene, inpainted: Inpainted) -> np.ndarray:
     return np.asarray(whole.resize(scene.image.shape[1::-1]))
 
 
-def _usable(bundle: PipelineSource) -> PipelineSource:
-    if bundle.kind != "sdxl-inpaint":
+def _usable(source: PipelineSource) -> PipelineSource:
+    if source.kind != "sdxl-inpaint":
         fix = "set bundle to sdxl-inpaint or micro-sdxl-inpaint"
-        raise UserError(f"augmenter 'diag' cannot use pipeline '{bundle.name}' ({bundle.title}): {fix}")
-    return bundle
+        raise UserError(f"augmenter 'diag' cannot use pipeline '{source.name}' ({source.title}): {fix}")
+    return source

@@ -259,12 +259,12 @@ class StableSDG(Augmenter):
         self, view: TrainView, label: str, out: Path, seed: int, context: AdaptContext
     ) -> tuple[tuple[int, int], dict[str, Any]]:
         """Adapt to one class; return height and width of generation, and the entries of the adapter's record."""
-        config, bundle = self.config, usable(find(self.config.bundle), self.name)
+        config, source = self.config, usable(find(self.config.bundle), self.name)
         images = [view.image(name) for name in _sources(view, label)]
-        shape = generation_size(bundle, config.aspect, images)
-        pipeline = loaded(bundle, config.precision, context.device)
+        shape = generation_size(source, config.aspect, images)
+        pipeline = loaded(source, config.precision, context.device)
         token = LearnedToken(pipeline, config.token, config.init_word)
-        check_prompts(pipeline, bundle, [config.prompt])
+        check_prompts(pipeline, source, [config.prompt])
         recipes = self._recipes(context.device)
         if not recipes:
             return shape, {"instances": len(images), "stages": []}
@@ -285,8 +285,8 @@ class StableSDG(Augmenter):
 
         self._adapter = adapter
         self._generation = json.loads((adapter / GENERATION).read_text(encoding="utf-8"))
-        self._bundle = find(self.config.bundle)
-        self._pipeline = loaded(usable(self._bundle, self.name), self.config.precision, device)
+        self._pipeline_source = find(self.config.bundle)
+        self._pipeline = loaded(usable(self._pipeline_source, self.name), self.config.precision, device)
         self._pipeline.scheduler = DDIMScheduler.from_config(self._pipeline.scheduler.config)
         self._token = LearnedToken(self._pipeline, self._generation["token"], self._generation["init_word"])
         self._switcher = lora.LoraSwitcher(self._pipeline)
@@ -323,7 +323,7 @@ class StableSDG(Augmenter):
         with enough_memory("precision"):
             strength = 1.0 if config.start == "noise" else config.strength
             prompts = [prompt] * len(requests)
-            generated = img2img(self._pipeline, self._bundle, prompts, real, strength=strength, **options)
+            generated = img2img(self._pipeline, self._pipeline_source, prompts, real, strength=strength, **options)
         synthetic = []
         for request, source, begin, image in zip(requests, sources, real, generated, strict=True):
             meta = {"prompt": prompt} | ({"source": source, "strength": strength} if strength < 1 else {})

@@ -202,7 +202,7 @@ def _pipeline(name: str) -> str:
         source: PipelineSource = find(name)
     except UserError:
         return ""
-    where = f"huggingface.co/{source.source}" if source.revision else f"folder {source.source}"
+    where = f"huggingface.co/{source.location}" if source.revision else f"folder {source.location}"
     return f"pipeline {name} ({source.title}, {source.size} x {source.size}): {where}"
 
 

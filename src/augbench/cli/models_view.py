@@ -62,7 +62,7 @@ def models_table() -> Table:
         table.add_row(name, *_facts(name, folder))
     for source in BUNDLES.values():
         if source.revision:
-            table.add_row(source.name, source.kind, "", "", f"{source.title}; from {source.source}", "see there")
+            table.add_row(source.name, source.kind, "", "", f"{source.title}; from {source.location}", "see there")
     return table
 
 
@@ -80,7 +80,7 @@ def show_model(name: str, console: Console) -> None:
     if source and source.checkpoint:
         _show_checkpoint(source, console)
         return
-    folder = Path(source.source) if source else shipped[name]
+    folder = Path(source.location) if source else shipped[name]
     console.print(Markdown(_card(folder)[1]))
     kind, number, size, *_ = _facts(name, folder)
     facts = f"{kind}, {number} parameters, {size} MB: {folder}"
@@ -104,13 +104,13 @@ def _show_checkpoint(source: PipelineSource, console: Console) -> None:
     _show_lines(
         source,
         f"{source.kind}, {number} parameters, {size} MB: {path}",
-        f"configurations and tokenizers: {_on_hub(source) if source.revision else source.source}",
+        f"configurations and tokenizers: {_on_hub(source) if source.revision else source.location}",
         console=console,
     )
 
 
 def _on_hub(source: PipelineSource) -> str:
-    return f"https://huggingface.co/{source.source}, revision {source.revision}"
+    return f"https://huggingface.co/{source.location}, revision {source.revision}"
 
 
 def _show_lines(source: PipelineSource, *lines: str, console: Console) -> None:

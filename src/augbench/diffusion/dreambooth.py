@@ -283,7 +283,7 @@ class Training(Finetuning):
     def __init__(
         self,
         pipeline: DiffusionPipeline,
-        bundle: PipelineSource,
+        source: PipelineSource,
         recipe: Recipe,
         prompts: tuple[str, str],
         instances: Examples,
@@ -293,7 +293,7 @@ class Training(Finetuning):
         """
         Args:
             pipeline: freshly loaded, on the device of the training.
-            bundle: the source it was loaded from.
+            source: what it was loaded from.
             recipe: hyperparameters.
             prompts: of the instances and of the class images.
             instances: at least one image.
@@ -303,7 +303,7 @@ class Training(Finetuning):
         Raises:
             UserError: a prompt is too long for the text encoder.
         """
-        check_prompts(pipeline, bundle, prompts)
+        check_prompts(pipeline, source, prompts)
         examples = [instances] if class_examples is None else [instances, class_examples]
         parameters = wrap(pipeline, recipe.shape, derive_seed("dreambooth-weights", seed))
         self.per_epoch = recipe.steps_per_epoch(len(instances), len(class_examples) if class_examples else 0)

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 def img2img(
     pipeline: DiffusionPipeline,
-    bundle: PipelineSource,
+    source: PipelineSource,
     prompts: Sequence[str],
     images: Sequence[np.ndarray],
     *,
@@ -36,7 +36,7 @@ def img2img(
 
     Args:
         pipeline: from `augbench.diffusion.pipelines.load`, a text-to-image one.
-        bundle: the source that ``pipeline`` was loaded from.
+        source: what ``pipeline`` was loaded from.
         prompts: N texts.
         images: N images, each H,W,3 uint8 of any size; they are resized to ``shape``.
         seeds: N seeds, one for each image.
@@ -59,15 +59,15 @@ def img2img(
 
     if not len(prompts) == len(images) == len(seeds):
         raise ValueError(f"{len(images)} images need as many prompts and seeds, not {len(prompts)} and {len(seeds)}")
-    check_prompts(pipeline, bundle, prompts)
+    check_prompts(pipeline, source, prompts)
     if strength == 0:
         return round_trip(pipeline, images, shape, batch)
     if strength == 1:
         amount: dict[str, Any] = {"steps": steps, "guidance": guidance, "clip_skip": clip_skip}
-        return sample(pipeline, bundle, prompts, seeds=seeds, shape=shape, batch=batch, **amount)
+        return sample(pipeline, source, prompts, seeds=seeds, shape=shape, batch=batch, **amount)
     img2img_pipeline = StableDiffusionImg2ImgPipeline(**pipeline.components, requires_safety_checker=False)
     img2img_pipeline.set_progress_bar_config(disable=True)
-    encode = PromptEncoder(pipeline, bundle, None, clip_skip)
+    encode = PromptEncoder(pipeline, source, None, clip_skip)
     settings = {"num_inference_steps": steps, "guidance_scale": guidance}
     noised_steps = max(1, round(steps * strength))
     settings["strength"] = min(1.0, (noised_steps + 0.1) / steps)  # diffusers truncates to whole steps: to these
@@ -76,7 +76,7 @@ def img2img(
         rows = slice(start, start + batch)
         initial = [Image.fromarray(fit_image(image, shape)) for image in images[rows]]
         options = {**encode(prompts[rows]), "image": initial, **settings}
-        parts.append(sample_batch(img2img_pipeline, bundle, seeds[rows], options))
+        parts.append(sample_batch(img2img_pipeline, source, seeds[rows], options))
     return np.concatenate(parts)
 
 

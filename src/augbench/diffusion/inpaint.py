@@ -38,7 +38,7 @@ class Inpainted:
 
 def inpaint_around(
     pipeline: DiffusionPipeline,
-    bundle: PipelineSource,
+    source: PipelineSource,
     prompts: Sequence[str],
     images: Sequence[np.ndarray],
     masks: Sequence[np.ndarray],
@@ -52,7 +52,7 @@ def inpaint_around(
 
     Args:
         pipeline: from `augbench.diffusion.pipelines.load`, an inpainting one.
-        bundle: the source that ``pipeline`` was loaded from.
+        source: what ``pipeline`` was loaded from.
         prompts: N texts.
         images: N squares of the pipeline's size, S,S,3 uint8.
         masks: N masks, S,S uint8: 255 where to inpaint, grey for a partial blend; at least one pixel above 0.
@@ -68,7 +68,7 @@ def inpaint_around(
     crops = [_crop(image, box) for image, box in zip(images, boxes, strict=True)]
     marked = [_marked(_crop(mask, box)) for mask, box in zip(masks, boxes, strict=True)]
     inputs = {"image": np.stack(crops), "mask": np.stack(marked)}
-    inpainted = sample(pipeline, bundle, prompts, seeds=seeds, batch=batch, **inputs, **amount)
+    inpainted = sample(pipeline, source, prompts, seeds=seeds, batch=batch, **inputs, **amount)
     return [Inpainted(image, box) for image, box in zip(inpainted, boxes, strict=True)]
 
 

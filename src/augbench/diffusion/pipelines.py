@@ -65,10 +65,10 @@ class PipelineSource:
     kind: str  # "sd": text to image; "sdxl-inpaint": inpainting
     title: str
     size: int  # side length of its square images, in pixels
-    source: str  # a folder, or a repository of the hub
+    location: str  # a folder, or a repository of the hub
     revision: str = ""  # of the repository
     variant: str = ""  # of its weights, e.g. fp16
-    checkpoint: str = ""  # single file with all weights; ``source`` then gives configurations and tokenizers only
+    checkpoint: str = ""  # single file with all weights; ``location`` then gives configurations and tokenizers only
 
 
 def _shipped(name: str, kind: str, size: int) -> PipelineSource:
@@ -76,8 +76,8 @@ def _shipped(name: str, kind: str, size: int) -> PipelineSource:
 
 
 BUNDLES: dict[str, PipelineSource] = {
-    bundle.name: bundle
-    for bundle in (
+    source.name: source
+    for source in (
         _shipped("micro-sd", "sd", 64),
         _shipped("micro-sdxl-inpaint", "sdxl-inpaint", 64),
         PipelineSource(
@@ -104,7 +104,7 @@ BUNDLES: dict[str, PipelineSource] = {
 
 def embedded(name: str) -> bool:
     """Return whether the pipeline of that name is shipped with the package: smoke-test weights, not evidence."""
-    return name in BUNDLES and Path(BUNDLES[name].source).parent == MODELS
+    return name in BUNDLES and Path(BUNDLES[name].location).parent == MODELS
 
 
 def find(name_or_path: str | Path, known: Iterable[str] = BUNDLES) -> PipelineSource:
@@ -132,11 +132,11 @@ def find(name_or_path: str | Path, known: Iterable[str] = BUNDLES) -> PipelineSo
     raise UserError(f"model '{name}' does not exist{did_you_mean(name, known)}: {ways}")
 
 
-def load(bundle: PipelineSource, device: str = "cpu", dtype: torch.dtype | None = None) -> DiffusionPipeline:
+def load(source: PipelineSource, device: str = "cpu", dtype: torch.dtype | None = None) -> DiffusionPipeline:
     """Load a diffusers pipeline, without progress bars and warnings.
 
     Args:
-        bundle: from `find`.
+        source: from `find`.
         device: torch device of the pipeline, e.g. "cuda".
         dtype: of its weights; None: float32.
 
@@ -147,25 +147,25 @@ def load(bundle: PipelineSource, device: str = "cpu", dtype: torch.dtype | None 
     import torch
     from diffusers import StableDiffusionPipeline, StableDiffusionXLInpaintPipeline
 
-    family = {"sd": StableDiffusionPipeline, "sdxl-inpaint": StableDiffusionXLInpaintPipeline}[bundle.kind]
-    folder = fetch(bundle)
-    parameter_counts = _check_parts(bundle, folder)
-    options = {"local_files_only": True, **_NOT_LOADED[bundle.kind]}
+    family = {"sd": StableDiffusionPipeline, "sdxl-inpaint": StableDiffusionXLInpaintPipeline}[source.kind]
+    folder = fetch(source)
+    parameter_counts = _check_parts(source, folder)
+    options = {"local_files_only": True, **_NOT_LOADED[source.kind]}
     dtype = dtype or torch.float32
     with _quiet():
         try:
-            if bundle.checkpoint:
+            if source.checkpoint:
                 options |= {"config": str(folder), "torch_dtype": dtype}
-                pipeline = family.from_single_file(bundle.checkpoint, **options)
+                pipeline = family.from_single_file(source.checkpoint, **options)
             else:
-                options |= {"use_safetensors": True, "variant": bundle.variant or None, "dtype": dtype}
+                options |= {"use_safetensors": True, "variant": source.variant or None, "dtype": dtype}
                 pipeline = family.from_pretrained(folder, **options)
         except Exception as error:  # each library raises its own for missing or unfitting files
             reason = textwrap.shorten(str(error), 160, placeholder=" ...")
-            if bundle.checkpoint and isinstance(error, NotImplementedError):  # raised by torch for meta tensors
+            if source.checkpoint and isinstance(error, NotImplementedError):  # raised by torch for meta tensors
                 reason = "it lacks weights that they describe"
-            raise _unusable(bundle, folder, reason) from error
-        _check_complete(pipeline, bundle, folder, parameter_counts)
+            raise _unusable(source, folder, reason) from error
+        _check_complete(pipeline, source, folder, parameter_counts)
         pipeline.unet.to(memory_format=torch.channels_last)
         pipeline.set_progress_bar_config(disable=True)
         return pipeline.to(device)
@@ -179,7 +179,7 @@ def of_content(settings: dict[str, Any], name: str) -> dict[str, Any]:
     """
     value = settings.get(name)
     if embedded(str(value)):
-        value = BUNDLES[value].source
+        value = BUNDLES[value].location
     elif value is None or value in BUNDLES:
         return settings
     path = Path(value)
@@ -189,10 +189,10 @@ def of_content(settings: dict[str, Any], name: str) -> dict[str, Any]:
         return settings
     content = {"checkpoint": digest(path)}
     try:
-        bundle = _from_checkpoint(path.absolute())
+        source = _from_checkpoint(path.absolute())
     except UserError:  # planning goes on: `find` reports the error later
         return settings | {name: content}
-    return settings | {name: content | {"configuration": bundle.revision or _content(Path(bundle.source))}}
+    return settings | {name: content | {"configuration": source.revision or _content(Path(source.location))}}
 
 
 def _content(folder: Path, *weights: str) -> str:
@@ -204,9 +204,9 @@ def _content(folder: Path, *weights: str) -> str:
     return total.hexdigest()
 
 
-def canvas(bundle: PipelineSource, aspect: float, step: int = 8) -> tuple[int, int]:
+def canvas(source: PipelineSource, aspect: float, step: int = 8) -> tuple[int, int]:
     """Return height and width, multiples of ``step``, of about the pipeline's area and an aspect (width / height)."""
-    height = bundle.size / aspect**0.5
+    height = source.size / aspect**0.5
     return tuple(max(step, round(side / step) * step) for side in (height, height * aspect))
 
 
@@ -226,7 +226,7 @@ def _from_checkpoint(path: Path) -> PipelineSource:
     """Describe a checkpoint. Configurations and tokenizers come from the folder next to it, else from the hub."""
     kind, folder = single_file.kind_of(path), single_file.config_folder(path)
     if not folder.is_dir():
-        source = next(bundle for bundle in BUNDLES.values() if bundle.revision and bundle.kind == kind)
+        source = next(source for source in BUNDLES.values() if source.revision and source.kind == kind)
     elif not (folder / "model_index.json").is_file():
         reason = f"its configurations are searched in '{folder}', which has no model_index.json"
         raise UserError(f"'{path}': {reason}: copy those of a diffusers folder there, or rename that folder")
@@ -263,7 +263,7 @@ def _json(path: Path) -> dict[str, Any]:
     return content
 
 
-def fetch(bundle: PipelineSource) -> Path:
+def fetch(source: PipelineSource) -> Path:
     """Return the folder of a pipeline; one of the hub from the cache, else downloaded.
 
     For a checkpoint this is the folder with its configurations and tokenizers, without weights.
@@ -271,43 +271,43 @@ def fetch(bundle: PipelineSource) -> Path:
     Raises:
         UserError: it is not on this machine and cannot be downloaded.
     """
-    if not bundle.revision:
-        return Path(bundle.source)
+    if not source.revision:
+        return Path(source.location)
     from huggingface_hub import snapshot_download
     from huggingface_hub.utils import logging
 
     wanted = ["model_index.json"]
-    for part in _PARTS[bundle.kind]:
+    for part in _PARTS[source.kind]:
         wanted += [f"{part}/*.json", f"{part}/*.txt"]
         if part in WEIGHTS:
             wanted += [f"{part}/config.json"]
-            wanted += [] if bundle.checkpoint else [f"{part}/{WEIGHTS[part]}.{bundle.variant}.safetensors"]
+            wanted += [] if source.checkpoint else [f"{part}/{WEIGHTS[part]}.{source.variant}.safetensors"]
     reason = ""
     for offline in (True, False):
         try:
-            options = {"revision": bundle.revision, "allow_patterns": wanted, "local_files_only": offline}
+            options = {"revision": source.revision, "allow_patterns": wanted, "local_files_only": offline}
             with errors_only(logging):  # it warns of each retry; the error below reports the outcome
-                folder = Path(snapshot_download(bundle.source, **options))
+                folder = Path(snapshot_download(source.location, **options))
         except Exception as error:  # the hub's errors, those of its network library, those of the disk
             reason = textwrap.shorten(str(error), 120, placeholder=" ...")
             continue
         if all((folder / name).exists() for name in wanted if "*" not in name):
             return folder
-    what, way = f"pipeline '{bundle.name}' ({bundle.source}) is", "set `bundle` to a local diffusers folder"
-    if bundle.checkpoint:
-        what = f"'{bundle.checkpoint}' has no configurations and no tokenizer, and those of {bundle.source} are"
-        way = f"copy those of a diffusers folder into '{single_file.config_folder(Path(bundle.checkpoint))}'"
+    what, way = f"pipeline '{source.name}' ({source.location}) is", "set `bundle` to a local diffusers folder"
+    if source.checkpoint:
+        what = f"'{source.checkpoint}' has no configurations and no tokenizer, and those of {source.location} are"
+        way = f"copy those of a diffusers folder into '{single_file.config_folder(Path(source.checkpoint))}'"
     raise UserError(
         f"{what} not on this machine and cannot be downloaded ({reason}): go online once, to fill the Hugging Face "
         f"cache, or {way}"
     )
 
 
-def _check_parts(bundle: PipelineSource, folder: Path) -> dict[str, int]:
+def _check_parts(source: PipelineSource, folder: Path) -> dict[str, int]:
     """Check all files that will be loaded. Returns component with weights -> number of parameters in its files."""
     index = _json(folder / "model_index.json")
-    counts = single_file.held(Path(bundle.checkpoint), bundle.kind) if bundle.checkpoint else {}
-    for part in _PARTS[bundle.kind]:
+    counts = single_file.held(Path(source.checkpoint), source.kind) if source.checkpoint else {}
+    for part in _PARTS[source.kind]:
         entry = index.get(part)
         if not (isinstance(entry, list) and entry and entry[0] in LIBRARIES):  # diffusers imports what is named there
             raise UserError(f"'{folder / 'model_index.json'}': '{part}' is not of {listed(LIBRARIES)}: restore it")
@@ -320,8 +320,8 @@ def _check_parts(bundle: PipelineSource, folder: Path) -> dict[str, int]:
                 _json(path)
         if part in WEIGHTS:
             _json(folder / part / "config.json")
-            if not bundle.checkpoint:
-                stem = f"{WEIGHTS[part]}.{bundle.variant}" if bundle.variant else WEIGHTS[part]
+            if not source.checkpoint:
+                stem = f"{WEIGHTS[part]}.{source.variant}" if source.variant else WEIGHTS[part]
                 counts[part] = sum(map(parameters, _weights_files(folder / part, stem)))
     return counts
 
@@ -333,22 +333,22 @@ def _weights_files(folder: Path, stem: str) -> list[Path]:
     return shards if shards and not single.exists() else [single]
 
 
-def _unusable(bundle: PipelineSource, folder: Path, reason: str) -> UserError:
+def _unusable(source: PipelineSource, folder: Path, reason: str) -> UserError:
     """Return the error for weights that are damaged, or do not match the configurations in ``folder``."""
-    if bundle.checkpoint:
-        what = f"'{bundle.checkpoint}' cannot be loaded with the configurations in '{folder}' ({reason})"
+    if source.checkpoint:
+        what = f"'{source.checkpoint}' cannot be loaded with the configurations in '{folder}' ({reason})"
         return UserError(f"{what}: give a complete file and matching configurations")
     return UserError(f"pipeline '{folder}' cannot be loaded ({reason}): restore its files")
 
 
-def _check_complete(pipeline: DiffusionPipeline, bundle: PipelineSource, folder: Path, counts: dict[str, int]) -> None:
+def _check_complete(pipeline: DiffusionPipeline, source: PipelineSource, folder: Path, counts: dict[str, int]) -> None:
     """Check that all weights were loaded: the libraries randomly initialise missing ones, with only a warning."""
     for part, found in counts.items():
         tensors = list(getattr(pipeline, part).parameters())
         wanted = sum(tensor.numel() for tensor in tensors)
         if found != wanted or any(tensor.is_meta for tensor in tensors):
             reason = f"{found:,} parameters do not fit its config.json, which expects {wanted:,}"
-            raise _unusable(bundle, folder / part, reason)
+            raise _unusable(source, folder / part, reason)
     for number in ("", "_2"):
         encoder, tokenizer = (getattr(pipeline, f"{part}{number}", None) for part in ("text_encoder", "tokenizer"))
         if encoder is None:

@@ -21,7 +21,7 @@ STRENGTH = 0.99  # nearly pure noise under the mask; at 1 even the brightness of
 
 def sample(
     pipeline: DiffusionPipeline,
-    bundle: PipelineSource,
+    source: PipelineSource,
     prompts: Sequence[str],
     *,
     seeds: Sequence[int],
@@ -42,7 +42,7 @@ def sample(
 
     Args:
         pipeline: from `augbench.diffusion.pipelines.load`.
-        bundle: the source that ``pipeline`` was loaded from.
+        source: what ``pipeline`` was loaded from.
         prompts: N texts; "": unconditional.
         seeds: N seeds, one for each image.
         steps: inference steps, at least 1.
@@ -63,26 +63,26 @@ def sample(
     """
     if len(seeds) != len(prompts):
         raise ValueError(f"{len(prompts)} prompts need as many seeds, not {len(seeds)}")
-    check_prompts(pipeline, bundle, [*prompts, negative or ""])
+    check_prompts(pipeline, source, [*prompts, negative or ""])
     options: dict[str, Any] = {"num_inference_steps": steps, "guidance_scale": guidance}
     inputs: list[dict[str, Image.Image]] = []
-    if bundle.kind == "sdxl-inpaint":
-        inputs = _inpainting_inputs(image, mask, len(prompts), bundle.size)
+    if source.kind == "sdxl-inpaint":
+        inputs = _inpainting_inputs(image, mask, len(prompts), source.size)
         options["strength"] = min(1.0, max(strength, 1.0000001 / steps))  # diffusers truncates to whole steps
     elif image is not None or mask is not None:
-        raise ValueError(f"'{bundle.name}' generates images from text alone")
-    encode = PromptEncoder(pipeline, bundle, negative, clip_skip)
-    options["height"], options["width"] = shape or (bundle.size, bundle.size)
+        raise ValueError(f"'{source.name}' generates images from text alone")
+    encode = PromptEncoder(pipeline, source, negative, clip_skip)
+    options["height"], options["width"] = shape or (source.size, source.size)
     parts = []
     for start in range(0, len(prompts), batch):
         rows = slice(start, start + batch)
         chosen = {key: [each[key] for each in inputs[rows]] for key in ("image", "mask_image") if inputs}
         embeddings = encode(prompts[rows])
-        parts.append(sample_batch(pipeline, bundle, seeds[rows], {**embeddings, **options, **chosen}))
+        parts.append(sample_batch(pipeline, source, seeds[rows], {**embeddings, **options, **chosen}))
     return np.concatenate(parts)
 
 
-def check_prompts(pipeline: DiffusionPipeline, bundle: PipelineSource, prompts: Iterable[str]) -> None:
+def check_prompts(pipeline: DiffusionPipeline, source: PipelineSource, prompts: Iterable[str]) -> None:
     """Refuse prompts that diffusers would truncate.
 
     Raises:
@@ -93,7 +93,7 @@ def check_prompts(pipeline: DiffusionPipeline, bundle: PipelineSource, prompts: 
         length = len(pipeline.tokenizer(prompt, truncation=False, verbose=False).input_ids)
         if length > limit:
             start = " ".join(prompt[:40].split())
-            most = f"'{bundle.name}' supports {limit}, start and end tokens included"
+            most = f"'{source.name}' supports {limit}, start and end tokens included"
             raise UserError(f"prompt '{start}...' is {length} tokens long and {most}: shorten it")
 
 
@@ -138,10 +138,10 @@ class PromptEncoder:
     """Encode prompts for a pipeline, each distinct prompt once."""
 
     def __init__(
-        self, pipeline: DiffusionPipeline, bundle: PipelineSource, negative: str | None, clip_skip: int
+        self, pipeline: DiffusionPipeline, source: PipelineSource, negative: str | None, clip_skip: int
     ) -> None:
         self.pipeline, self.negative, self.clip_skip = pipeline, negative, clip_skip
-        self.encode = self._sd if bundle.kind == "sd" else self._sdxl
+        self.encode = self._sd if source.kind == "sd" else self._sdxl
         self.cache: dict[str, dict[str, torch.Tensor]] = {}
 
     def __call__(self, prompts: Sequence[str]) -> dict[str, torch.Tensor]:
@@ -170,7 +170,7 @@ class PromptEncoder:
 
 
 def sample_batch(
-    pipeline: DiffusionPipeline, bundle: PipelineSource, seeds: Sequence[int], options: dict[str, Any]
+    pipeline: DiffusionPipeline, source: PipelineSource, seeds: Sequence[int], options: dict[str, Any]
 ) -> np.ndarray:
     """Sample one batch: N,H,W,3 uint8. Raises UserError where the result is NaN."""
     import torch
@@ -180,5 +180,5 @@ def sample_batch(
     with errors_only(logging):  # diffusers warns of SDXL's VAE in fp32, which is intended
         images = pipeline(generator=generators, output_type="np", **options).images  # N,H,W,3 float32 in [0, 1]
     if not np.isfinite(images).all():
-        raise UserError(f"'{bundle.name}' produced NaN: lower the guidance, or restore its damaged weights")
+        raise UserError(f"'{source.name}' produced NaN: lower the guidance, or restore its damaged weights")
     return (images * 255).round().astype(np.uint8)

@@ -156,7 +156,7 @@ def test_a_link_in_the_working_folder(file, monkeypatch, tmp_path):
     file.symlink_to(file.rename(tmp_path / "blobs" / "0a1b"))
     monkeypatch.chdir(tmp_path)
     bundle = find("mine.v1.safetensors")
-    assert (bundle.name, bundle.checkpoint, bundle.source) == ("mine.v1", str(file), str(tmp_path / "mine.v1"))
+    assert (bundle.name, bundle.checkpoint, bundle.location) == ("mine.v1", str(file), str(tmp_path / "mine.v1"))
     assert bundle == find("./mine.v1.safetensors") and load(bundle)
 
 
@@ -167,7 +167,7 @@ def test_without_a_folder_the_pinned_configurations_are_used(written, hub, tmp_p
     assert (bundle.size, bundle.revision) == (BUNDLES[name].size, BUNDLES[name].revision) and not asked
     load(bundle)
     ((repository, options),) = asked
-    assert repository == BUNDLES[name].source and options["revision"] == BUNDLES[name].revision
+    assert repository == BUNDLES[name].location and options["revision"] == BUNDLES[name].revision
     assert options["local_files_only"] and "unet/config.json" in options["allow_patterns"]
     assert {Path(pattern).suffix for pattern in options["allow_patterns"]} == {".json", ".txt"}
 
@@ -177,7 +177,7 @@ def test_unavailable_configurations(file, hub, monkeypatch):
     shutil.rmtree(file.with_suffix(""))
     (file.parent / "cached" / "unet" / "config.json").unlink()  # a cache that was not filled
     line = refusal(lambda: load(find(file)))
-    assert f"'{file}'" in line and BUNDLES["sd15"].source in line
+    assert f"'{file}'" in line and BUNDLES["sd15"].location in line
     assert "go online once" in line and f"into '{file.with_suffix('')}'" in line
     assert [options["local_files_only"] for _, options in asked] == [True, False]
 

@@ -153,7 +153,7 @@ def main() -> None:
     Console().print(table)
     print("The row 'training half' gives distances among its own images. Thumbnails: distance of generated images to")
     print("the nearest training image, over that of unseen real ones: 0 is copies, 1 is as far as they.")
-    about = {"dataset": args.dataset, "bundle": args.bundle, "judged": len(reference), "seconds": seconds}
+    about = {"dataset": args.dataset, "bundle": args.bundle, "reference": len(reference), "seconds": seconds}
     options = {
         name: getattr(args, name)
         for name in ("epochs", "lr", "alpha", "min_snr", "guidance", "steps", "aspect", "seed")

@@ -40,7 +40,7 @@ class Outcome:
         return list(dict.fromkeys(match[1] for match in found))
 
 
-def judged(outcome: Outcome, struck: Iterable[Disturbance]) -> list[str]:
+def problems_of(outcome: Outcome, struck: Iterable[Disturbance]) -> list[str]:
     """Check the output of a run against the documentation, given its disturbances.
 
     Returns:

@@ -16,7 +16,7 @@ from typing import Any
 
 import yaml
 from chaos_disturbances import FULL, PRETENDER, RECORD, Disturbance, Place, Scene, committed, small_disk
-from chaos_evidence import Outcome, differences, judged
+from chaos_evidence import Outcome, differences, problems_of
 from chaos_machines import Machines, wait_until
 
 TESTS = Path(__file__).parent.parent / "tests" / "helpers"
@@ -188,7 +188,7 @@ class Player:
             struck = self._strike(scene)
             outcome = ended()
         lingering = [one for one in self.played.hit if one.lingers and one not in struck]
-        for problem in judged(outcome, [*struck, *lingering]):
+        for problem in problems_of(outcome, [*struck, *lingering]):
             self._add_problem(f"run {self.runs}: {problem}")
         for one in struck:
             if one.stays:
@@ -237,7 +237,7 @@ class Player:
         one.strike(scene)
         with self._started(*self._run_words()) as (_, ended):
             outcome = ended()
-        for problem in judged(outcome, [one]):
+        for problem in problems_of(outcome, [one]):
             self._add_problem(f"run {self.runs}, repeated: {problem}")
         if outcome.status == 0:
             self._add_problem(f"run {self.runs} succeeded, though still: {one.name}")

@@ -42,13 +42,13 @@ def module_of(path):
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
 
-def room_of(module):
+def package_of(module):
     parts = module.split(".")
     return parts[1] if len(parts) > 1 else ""
 
 
 def imports(path, top_level_only=False):
-    """Modules a file imports, as dotted names; names under TYPE_CHECKING count for rooms, not for loading."""
+    """Modules a file imports, as dotted names; names under TYPE_CHECKING count for packages, not for loading."""
     tree = ast.parse(path.read_text(encoding="utf-8"))
     nodes = tree.body if top_level_only else ast.walk(tree)
     for node in nodes:
@@ -62,17 +62,17 @@ def imports(path, top_level_only=False):
 
 
 @pytest.mark.parametrize("path", files(), ids=lambda p: module_of(p))
-def test_rooms(path):
-    room = room_of(module_of(path))
+def test_packages(path):
+    package = package_of(module_of(path))
     for name in imports(path):
         if name.split(".")[0] == "augbench":
-            other = room_of(name)
-            inside = other == room and room not in ("datasets", "augmenters")
-            own_helper = other == room and name.split(".")[-1].startswith("_")
+            other = package_of(name)
+            inside = other == package and package not in ("datasets", "augmenters")
+            own_helper = other == package and name.split(".")[-1].startswith("_")
             version_only = name == "augbench" or other == "__version__"
-            assert inside or own_helper or version_only or other in ALLOWED[room], f"{path.name} imports {name}"
+            assert inside or own_helper or version_only or other in ALLOWED[package], f"{path.name} imports {name}"
         if name.split(".")[0] == "ray":
-            assert room == "runner", f"{path.name} imports ray"
+            assert package == "runner", f"{path.name} imports ray"
 
 
 @pytest.mark.parametrize("path", files(), ids=lambda p: module_of(p))

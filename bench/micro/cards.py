@@ -68,7 +68,9 @@ def resnet_card(about: dict, found: dict[str, dict]) -> str:
         material = "never seen" if scores["material"] is None else f"{scores['material']:.1%}"
         worst = f"{scores['worst word']} {scores['worst']:.1%}"
         lines.append([part, material, f"{scores['defect']:.1%}", worst, f"{scores['ap']:.3f}"])
-    intro = f"Of the file with the heads of its training, {about['judged']:,} images each. AP: defect against normal."
+    intro = (
+        f"Of the file with the heads of its training, {about['evaluated']:,} images each. AP: defect against normal."
+    )
     return card("micro_resnet", common(about) | {"training": training(about)}, f"{intro}\n\n{table(lines)}")
 
 

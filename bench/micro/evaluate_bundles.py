@@ -206,7 +206,7 @@ def main() -> None:
     """Evaluate, print the tables in Markdown, write the JSON."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path, help="the output folder of train_unet.py")
-    parser.add_argument("--judged", type=int, default=2000, help="reconstructions of each part")
+    parser.add_argument("--evaluated", type=int, default=2000, help="reconstructions of each part")
     parser.add_argument("--per-word", type=int, default=64, help="images generated from text for each defect")
     parser.add_argument("--painted", type=int, default=200, help="inpainted images of each part")
     parser.add_argument("--probe", type=Path, default=CHECKPOINT, help="file of the trained probe")
@@ -218,7 +218,7 @@ def main() -> None:
     vae = bundle.load_vae(args.folder / SD / "vae", device)
     found = {
         "speed": {name: speed(args.folder / SD, device, kind) for name, kind in kinds.items()},
-        "vae": round_trips(vae, network, args.judged, fingerprint_network(vae, FINGERPRINT)),
+        "vae": round_trips(vae, network, args.evaluated, fingerprint_network(vae, FINGERPRINT)),
         "text": text_to_image(args.folder / SD, network, args.per_word, device),
         "inpainting": inpainting(args.folder / SDXL, network, args.painted, device),
         "guidance": sheets.GUIDANCE,

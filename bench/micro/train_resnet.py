@@ -104,7 +104,7 @@ def scores(model: Heads, corpus: Arrays) -> dict[str, object]:
 def main(given: list[str] | None = None) -> None:
     """Make the corpus, train, evaluate, save."""
     parser = options(__doc__, images=40_000, steps=9_360, batch=128, lr=4e-3)
-    parser.add_argument("--judged", type=int, default=4000, help="images of each evaluation (default: %(default)s)")
+    parser.add_argument("--evaluated", type=int, default=4000, help="images of each evaluation (default: %(default)s)")
     args = parser.parse_args(given)
     torch.manual_seed(derive_seed("micro-resnet", args.seed))
     accelerator = Accelerator(mixed_precision=args.mixed_precision)
@@ -128,15 +128,15 @@ def main(given: list[str] | None = None) -> None:
 
     model.eval().backbone.half().float()  # evaluate the weights as they are saved
     found = {
-        "unseen seed": scores(model, make(args.judged, SEEDS["unseen seed"])),
-        "reserved materials": scores(model, make(args.judged, SEEDS["reserved materials"], materials=RESERVED)),
+        "unseen seed": scores(model, make(args.evaluated, SEEDS["unseen seed"])),
+        "reserved materials": scores(model, make(args.evaluated, SEEDS["reserved materials"], materials=RESERVED)),
     }
     print(found)
     args.out.mkdir(parents=True, exist_ok=True)
     state = {name: tensor.cpu().contiguous() for name, tensor in model.backbone.half().state_dict().items()}
     save_file(state, args.out / "model.safetensors", {"format": "pt"})
     (args.out / "model.safetensors").chmod(0o644)  # safetensors writes files with mode 0600
-    about = about_run(args, seconds, accelerator.device) | {"judged": args.judged}
+    about = about_run(args, seconds, accelerator.device) | {"evaluated": args.evaluated}
     (args.out / "README.md").write_text(resnet_card(about, found), encoding="utf-8")
 
 

@@ -10,7 +10,7 @@ from types import SimpleNamespace
 import pytest
 from chaos import DISTURBANCES, draw_round, markdown, table_of
 from chaos_disturbances import Driver, FullDisk, Interrupt, Node, NodeReplaced, Record, Worker
-from chaos_evidence import Outcome, differences, judged
+from chaos_evidence import Outcome, differences, problems_of
 from chaos_round import Played, Player, stage
 
 ROUNDS = {  # seed and number -> disturbances that must have happened
@@ -82,7 +82,7 @@ FULL = "augbench: cannot write '/x' (No space left on device): make room or righ
     ],
 )  # fmt: skip
 def test_output_and_status_of_a_run_are_checked(status, out, err, struck, message):
-    problems = judged(Outcome(status, out, err, 1.0), [struck(None)])
+    problems = problems_of(Outcome(status, out, err, 1.0), [struck(None)])
     assert bool(problems) == bool(message)
     assert not message or message in problems[0]
 

@@ -68,11 +68,14 @@ def _options(
 
 @app.command("list")
 def list_(what: Annotated[Listable, typer.Argument(help="datasets, augmenters, models or protocols")]) -> None:
-    """List datasets, augmenters, models or protocols."""
-    from augbench.cli.augmenters_view import listing
-    from augbench.report.table_text import standard_output
-
-    standard_output().print(listing(what.value))
+    """List datasets, augmenters, models or protocols: the same as `augbench WHAT list`."""
+    commands = {
+        Listable.datasets: datasets.datasets_list,
+        Listable.augmenters: augmenters.augmenters_list,
+        Listable.models: models.models_list,
+        Listable.protocols: protocols.protocols_list,
+    }
+    commands[what]()
 
 
 for command in (plan, run, status, log, report, compare, leaderboard):

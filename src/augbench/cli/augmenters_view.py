@@ -1,4 +1,4 @@
-"""Print `augbench augmenters list` and `show`, and dispatch `augbench list`."""
+"""Print `augbench augmenters list` and `show`."""
 
 from __future__ import annotations
 
@@ -17,9 +17,6 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from augbench.cli.datasets_view import datasets_table
-from augbench.cli.models_view import models_table
-from augbench.cli.protocols_view import list_protocols
 from augbench.core import registry
 from augbench.core.contracts import Augmenter, Settings, Shots
 from augbench.core.errors import UserError
@@ -33,17 +30,6 @@ OR_NONE = " | none"
 LABEL = 10  # columns of a fact's label
 NARROW = 19  # columns of type and default at most
 RATIOS = {"meaning": 3, "source": 2, "meaning, source": 1}  # share of the width that is left
-
-
-def listing(what: str) -> Table:
-    """Return the table of all datasets, augmenters, models or protocols."""
-    tables = {
-        "datasets": datasets_table,
-        "augmenters": augmenters_table,
-        "models": models_table,
-        "protocols": list_protocols,
-    }
-    return tables[what]()
 
 
 # -- list

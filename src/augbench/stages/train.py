@@ -42,8 +42,8 @@ class CellData:
 
     train: DeviceImages
     train_labels: np.ndarray  # N int64: 0/1, or class indices
-    judge: DeviceImages  # evaluation images
-    judged: pd.DataFrame  # their rows: test, then held-out, as the column "part" says
+    evaluation: DeviceImages  # evaluation images
+    evaluated: pd.DataFrame  # their rows: test, then held-out, as the column "part" says
     classes: tuple[str, ...]  # recognition: one output each; (): detection with one output
     counts: dict[str, int]
 
@@ -73,7 +73,7 @@ def train_cell(context: Context, images: DecodedImages, cell: Cell, slices: Sequ
         nonlocal evaluation_seconds, logits
         if epoch % cell.protocol.eval_every == 0 or epoch == cell.protocol.epochs:
             evaluation_started = time.perf_counter()
-            logits = predict(model, data.judge, cell.protocol)
+            logits = predict(model, data.evaluation, cell.protocol)
             curve.append({"epoch": epoch, score: headline_score(score_table(data, logits), cell.protocol)})
             seconds = time.perf_counter() - evaluation_started
             evaluation_seconds += seconds
@@ -148,8 +148,8 @@ def gather(context: Context, images: DecodedImages, cell: Cell, slices: Sequence
     return CellData(
         train=DeviceImages(parts, train_rows, cell.protocol, device),
         train_labels=np.concatenate(labels),
-        judge=DeviceImages(parts[:1], row_of[evaluated["id"]].to_numpy(), cell.protocol, device),
-        judged=evaluated,
+        evaluation=DeviceImages(parts[:1], row_of[evaluated["id"]].to_numpy(), cell.protocol, device),
+        evaluated=evaluated,
         classes=classes,
         counts={
             "train_negatives": len(split.negatives),
@@ -184,7 +184,7 @@ def _pool_labels(pool_slice: PoolSlice, cell: Cell, classes: tuple[str, ...]) ->
 
 def score_table(data: CellData, logits: np.ndarray) -> pd.DataFrame:
     """Return one row per evaluated image: id, part, label, group, and a float32 column per logit, named by class."""
-    table = data.judged[["id", "part", "label", "group"]].astype(str).reset_index(drop=True)
+    table = data.evaluated[["id", "part", "label", "group"]].astype(str).reset_index(drop=True)
     names = [f"logit_{name}" for name in data.classes] or ["logit"]
     for column, name in enumerate(names):
         table[name] = logits[:, column].astype(np.float32)

@@ -61,7 +61,7 @@ def test_the_vae_script_writes_a_folder_that_diffusers_loads_without_a_warning(t
 
 
 def test_the_resnet_script_writes_weights_that_timm_loads_and_a_card(tmp_path):
-    train_resnet.main([*TINY, "--judged", "12", "--out", str(tmp_path)])
+    train_resnet.main([*TINY, "--evaluated", "12", "--out", str(tmp_path)])
     state = load_file(tmp_path / "model.safetensors")
     assert all(tensor.dtype == torch.float16 for tensor in state.values() if tensor.is_floating_point())
     timm.create_model("micro_resnet", num_classes=0).load_state_dict(state)

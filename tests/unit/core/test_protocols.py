@@ -180,11 +180,11 @@ def trained(protocol, material):
     aps, logits = [], []
 
     def evaluate(model, epoch):
-        logits[:] = [predict(model, material.judge, protocol)]
+        logits[:] = [predict(model, material.evaluation, protocol)]
         aps.append(headline_score(score_table(material, logits[0]), protocol))
 
     losses = fit(material.train, material.train_labels, 1, protocol, SEED, evaluate).step_losses
-    return losses, aps, logits[0][np.argsort(material.judged["label"] != "good", kind="stable"), 0]
+    return losses, aps, logits[0][np.argsort(material.evaluated["label"] != "good", kind="stable"), 0]
 
 
 def test_images_equal_those_of_the_published_loader(ksdd2, store):

@@ -453,9 +453,9 @@ def test_an_adaptation_tells_what_shared_parts_took(tmp_path, monkeypatch):
         def reads(self, shots):
             return frozenset({"negatives"})
 
-        def adapt(self, view, out, seed, room):
+        def adapt(self, view, out, seed, context):
             for _ in range(2):
-                folder = room.shared("class-x", lambda made: (made / "a.txt").write_text("a"))
+                folder = context.shared("class-x", lambda made: (made / "a.txt").write_text("a"))
             (out / "read.txt").write_text((folder / "a.txt").read_text())
 
     monkeypatch.setattr(job, "chosen_augmenter", lambda context, spec: (Learner(), None))

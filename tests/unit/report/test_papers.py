@@ -37,7 +37,7 @@ def test_both_papers_are_there_with_every_row_of_their_tables():
 @pytest.mark.parametrize("key", paper_names())
 def test_names_are_those_of_this_package(key):
     paper = load_paper(key)
-    known = {room: registry.find(room) for room in ("datasets", "augmenters")} | {"protocols": preset_names()}
+    known = {kind: registry.find(kind) for kind in ("datasets", "augmenters")} | {"protocols": preset_names()}
     assert paper.about.protocol in known["protocols"]
     assert set(paper.about.bundles.values()) <= set(BUNDLES)
     for row in (row for rows in paper.rows.values() for row in rows):

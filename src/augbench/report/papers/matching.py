@@ -106,8 +106,8 @@ def _pipeline(row: Reference, about: About, ours: Ours) -> Iterator[str]:
     for name, settings in _made_by(ours):
         theirs = about.bundles.get(name)
         if theirs and settings["bundle"] != theirs:
-            bundle = str(settings["bundle"])
-            what = bundle if bundle in BUNDLES else f"'{Path(bundle).name}', a local folder or file"
+            source = str(settings["bundle"])
+            what = source if source in BUNDLES else f"'{Path(source).name}', a local folder or file"
             yield f"pipeline is {what}, theirs is {TITLES[theirs]}"
 
 

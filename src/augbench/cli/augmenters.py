@@ -18,7 +18,7 @@ def add_to(app: typer.Typer) -> None:
 def augmenters_list() -> None:
     """List the augmenters: title, what they read, whether they learn."""
     from augbench.cli.augmenters_view import augmenters_table
-    from augbench.report.table_text import standard_output
+    from augbench.report.render.terminal import standard_output
 
     standard_output().print(augmenters_table())
 
@@ -29,6 +29,6 @@ def augmenters_show(
 ) -> None:
     """Show what an augmenter is, reads and needs, and every setting with its meaning and source."""
     from augbench.cli.augmenters_view import show_augmenter
-    from augbench.report.table_text import standard_output
+    from augbench.report.render.terminal import standard_output
 
     show_augmenter(name, standard_output())

@@ -34,7 +34,7 @@ def compare(
     from augbench.planning.grid import load_grid
     from augbench.planning.plan import make_plan
     from augbench.report.evidence.comparison_report import compare as write_comparison
-    from augbench.report.table_text import standard_output
+    from augbench.report.render.terminal import standard_output
     from augbench.storage.store import Store
 
     target, console = Store(store), standard_output()

@@ -27,7 +27,7 @@ SettingOption = Annotated[
 def datasets_list() -> None:
     """List the datasets: task, split, size, licence."""
     from augbench.cli.datasets_view import datasets_table
-    from augbench.report.table_text import standard_output
+    from augbench.report.render.terminal import standard_output
 
     standard_output().print(datasets_table())
 
@@ -36,7 +36,7 @@ def datasets_list() -> None:
 def datasets_show(name: DatasetArgument, changes: SettingOption = None) -> None:
     """Print what a dataset is, where to get it, its expected layout and its settings."""
     from augbench.cli.datasets_view import show_dataset
-    from augbench.report.table_text import standard_output
+    from augbench.report.render.terminal import standard_output
 
     show_dataset(name, changes or (), standard_output())
 
@@ -53,7 +53,7 @@ def datasets_check(
 ) -> None:
     """Read every file once; print counts, groups, formats and each problem."""
     from augbench.cli.datasets_view import check_dataset
-    from augbench.report.table_text import standard_output
+    from augbench.report.render.terminal import standard_output
 
     if check_dataset(name, root, changes or (), store, standard_output()):
         raise typer.Exit(2)
@@ -69,6 +69,6 @@ def datasets_sample(
 ) -> None:
     """Write a contact sheet: normal images and some of every class, with their masks outlined."""
     from augbench.cli.datasets_view import write_sample
-    from augbench.report.table_text import standard_output
+    from augbench.report.render.terminal import standard_output
 
     write_sample(name, root, changes or (), out, count, standard_output())

@@ -32,7 +32,7 @@ def leaderboard(
     from functools import partial
 
     from augbench.report.leaderboard.write_page import write_leaderboard
-    from augbench.report.table_text import standard_output
+    from augbench.report.render.terminal import standard_output
     from augbench.storage.store import Store
 
     print_line = partial(standard_output().print, markup=False, highlight=False, soft_wrap=True)

@@ -27,7 +27,7 @@ ModelArgument = Annotated[
 def models_list() -> None:
     """List the weights: kind, size, purpose, licence."""
     from augbench.cli.models_view import models_table
-    from augbench.report.table_text import standard_output
+    from augbench.report.render.terminal import standard_output
 
     standard_output().print(models_table())
 
@@ -36,7 +36,7 @@ def models_list() -> None:
 def models_show(name: ModelArgument) -> None:
     """Print the card of a model: training data, abilities, limits."""
     from augbench.cli.models_view import show_model
-    from augbench.report.table_text import standard_output
+    from augbench.report.render.terminal import standard_output
 
     show_model(name, standard_output())
 
@@ -58,7 +58,7 @@ def models_sample(
 ) -> None:
     """Write a contact sheet of images sampled from a diffusion pipeline."""
     from augbench.cli.models_view import write_models_sample
-    from augbench.report.table_text import standard_output
+    from augbench.report.render.terminal import standard_output
 
     write_models_sample(
         name,

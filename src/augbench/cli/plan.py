@@ -18,7 +18,7 @@ def plan(grid: GridArgument, changes: SetOption = None, store: StoreOption = Non
     from augbench.planning.grid import load_grid
     from augbench.planning.plan import make_plan
     from augbench.planning.remaining import subtract
-    from augbench.report.table_text import standard_output
+    from augbench.report.render.terminal import standard_output
 
     loaded = load_grid(grid, changes or ())
     target = store_of(store, loaded.base)

@@ -27,7 +27,7 @@ def pool_show(
 ) -> None:
     """Write a contact sheet: real defects of the dataset, then images of a pool."""
     from augbench.cli.pools_view import write_pool_sheet
-    from augbench.report.table_text import standard_output
+    from augbench.report.render.terminal import standard_output
     from augbench.storage.store import Store
 
     write_pool_sheet(Store(store), key, root, out, count, standard_output())

@@ -18,7 +18,7 @@ def add_to(app: typer.Typer) -> None:
 def protocols_list() -> None:
     """List the presets."""
     from augbench.cli.protocols_view import list_protocols
-    from augbench.report.table_text import standard_output
+    from augbench.report.render.terminal import standard_output
 
     standard_output().print(list_protocols())
 
@@ -29,6 +29,6 @@ def protocols_show(
 ) -> None:
     """Print every setting of a preset and its source."""
     from augbench.cli.protocols_view import show_protocol
-    from augbench.report.table_text import standard_output
+    from augbench.report.render.terminal import standard_output
 
     show_protocol(name, standard_output())

@@ -11,7 +11,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from augbench.core.protocol import SWITCHES, Protocol, load_preset, preset_names
-from augbench.report.table_text import WIDTH
+from augbench.report.sheet import WIDTH
 
 GROUPS = {
     "image": ("width", "height", "crop", "resize_first", "mean", "std", "flip"),

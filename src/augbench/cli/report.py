@@ -42,8 +42,8 @@ def report(
     from augbench.planning.plan import make_plan
     from augbench.report.papers.layout_report import report_layout
     from augbench.report.papers.layouts import find_layout
+    from augbench.report.render.terminal import standard_output
     from augbench.report.store_report import report as write_report
-    from augbench.report.table_text import standard_output
     from augbench.storage.store import Store
 
     target, console = Store(store), standard_output()

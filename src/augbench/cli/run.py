@@ -42,8 +42,8 @@ def run(
 ) -> None:
     """Complete a grid: generate images, train, print the table. Finished work is not repeated."""
     from augbench.planning.grid import load_grid
+    from augbench.report.render.terminal import standard_output
     from augbench.report.store_report import report as write_report
-    from augbench.report.table_text import standard_output
     from augbench.runner.driver import run as run_grid
 
     console = standard_output()

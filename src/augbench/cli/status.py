@@ -38,7 +38,7 @@ def status(
 
     from augbench.cli.status_view import print_status, to_json
     from augbench.monitoring.status import look
-    from augbench.report.table_text import standard_output
+    from augbench.report.render.terminal import standard_output
     from augbench.storage.store import Store
 
     target = Store(store)

@@ -14,11 +14,11 @@ from typing import Any
 
 import numpy as np
 
-from augbench.report.numbers import Column, Stat, share, stat_of
+from augbench.report.numbers import Stat, share, stat_of
+from augbench.report.sheet import GAP, NARROWEST, WIDTH, Column, Medium, Section, Sheet, SheetRow
 
 MATRICES = "Confusion matrices"
 TRUE = "true class"
-NARROWEST = 16  # characters of a terminal line that class names need at least
 
 
 @dataclass(frozen=True)
@@ -62,37 +62,7 @@ def _shares(counts: np.ndarray) -> np.ndarray:
     return np.divide(counts, images, out=np.full(counts.shape, nan), where=images > 0)
 
 
-# -- tables for the renderers
-
-
-@dataclass(frozen=True)
-class MatrixRow:
-    """The row of one true class."""
-
-    name: str
-    entries: tuple[str, ...]  # C
-    first, is_average = True, False  # renderers read these of every kind of row
-
-    def text(self, column: Column) -> str:
-        """Return the entry of a column."""
-        return self.name if column.key == "class" else self.entries[int(column.key)]
-
-
-@dataclass(frozen=True)
-class Matrix:
-    """One matrix in the form that renderers print."""
-
-    columns: list[Column]
-    rows: list[MatrixRow]
-    title: str = ""
-    label: str = ""
-    captions: tuple[str, ...] = ()
-    notes: tuple[str, ...] = ()
-    in_blocks = False  # no rule between rows
-
-    def is_best(self, row: MatrixRow, column: Column) -> bool:
-        """Return False: no entry of a matrix is set bold."""
-        return False
+# -- for print
 
 
 @dataclass(frozen=True)
@@ -103,41 +73,41 @@ class Named:
     confusion: Confusion
     is_chosen: bool  # printed in the terminal and in LaTeX
 
-    def matrix(self) -> Matrix:
-        """Return the matrix with every entry as mean (std), without title and captions."""
+    def sheet(self, **texts: Any) -> Sheet:
+        """Return the matrix with every entry as mean (std)."""
         classes = self.confusion.classes
-        return _matrix(classes, classes, [[stat.text for stat in line] for line in self.confusion.shares])
+        entries = [[stat.text for stat in line] for line in self.confusion.shares]
+        return _sheet(self.name, classes, classes, entries, **texts)
 
-    def narrow(self, width: int, gap: int) -> Matrix | None:
+    def narrow(self) -> Sheet | None:
         """Return the matrix of means for the terminal; None where it does not fit.
 
         Where class names are too long for headings, the headings are numbers and each row name starts with its number.
-
-        Args:
-            width: characters of a line.
-            gap: characters between two columns.
         """
         classes = self.confusion.classes
         means = [[share(stat.mean) for stat in line] for line in self.confusion.shares]
         entry = len(share(1))
         widths = [max([entry, *map(len, name.split())]) for name in classes]  # headings wrap at spaces
-        if width - sum(widths) - gap * len(widths) >= max(map(len, (TRUE, *classes))):
-            return _matrix(classes, classes, means)
-        if width - (entry + gap) * len(classes) < NARROWEST:
+        if WIDTH - sum(widths) - GAP * len(widths) >= max(map(len, (TRUE, *classes))):
+            return _sheet(self.name, classes, classes, means)
+        if WIDTH - (entry + GAP) * len(classes) < NARROWEST:
             return None
         numbers = [str(number) for number in range(1, len(classes) + 1)]
         names = [f"{number} {name}" for number, name in zip(numbers, classes, strict=True)]
-        return _matrix(names, numbers, means)
+        return _sheet(self.name, names, numbers, means)
 
 
-def _matrix(names: Sequence[str], headings: Sequence[str], entries: Sequence[Sequence[str]]) -> Matrix:
-    columns = [Column("class", TRUE), *(Column(str(place), heading) for place, heading in enumerate(headings))]
-    return Matrix(columns, [MatrixRow(name, tuple(line)) for name, line in zip(names, entries, strict=True)])
+def _sheet(
+    title: str, names: Sequence[str], heads: Sequence[str], entries: Sequence[Sequence[str]], **texts: Any
+) -> Sheet:
+    columns = [Column("class", TRUE, is_text=True), *(Column(str(place), head) for place, head in enumerate(heads))]
+    rows = [SheetRow((name, *line)) for name, line in zip(names, entries, strict=True)]
+    return Sheet(columns, rows, title, **texts)
 
 
 @dataclass(frozen=True)
 class Confusions:
-    """The confusion matrices that renderers print under a table; none in detection and without records."""
+    """The confusion matrices that are printed under a table; none in detection and without records."""
 
     title: str  # of the table above
     label: str  # of the table above
@@ -148,24 +118,37 @@ class Confusions:
         """The best row's matrix, and that of training without synthetic images."""
         return [one for one in self.matrices if one.is_chosen]
 
-    def captions(self, means_only: bool = False) -> tuple[str, ...]:
-        """Return what the entries are, one sentence each."""
-        std = "" if means_only else " (sample standard deviation)"
-        return (
-            f"Shares of each true class (rows) by predicted class (columns): mean{std} over runs.",
-            "The diagonal is the recall of each class.",
-        )
+    def sections(self, medium: Medium) -> list[Section]:
+        """Return their section: all in Markdown, folded; the chosen ones in LaTeX; means of these in the terminal."""
+        if not self.matrices:
+            return []
+        sentences: tuple[str, ...] = ()
+        if medium == "markdown":
+            sentences = (*_captions(" (sample standard deviation)"), *_notes(self.matrices))
+            sheets = [one.sheet(is_folded=True) for one in self.matrices]
+        elif medium == "latex":
+            captions = _captions(" (sample standard deviation)")
+            sheets = [one.sheet(captions=captions, notes=_notes([one])) for one in self.chosen]
+        else:
+            sheets = [sheet for one in self.chosen if (sheet := one.narrow())]
+            rest = "with standard deviations" if sheets else "whose classes are too many for the terminal"
+            if sheets:
+                sentences = (*_captions(""), *_notes(self.chosen))
+            sentences = (*sentences, f"Those of all rows, {rest}, are in report.md.")
+        return [Section(MATRICES, self.label, sentences, sheets, under=self.title)]
 
-    def notes(self, of: Sequence[Named]) -> tuple[str, ...]:
-        """Return the footnotes of these matrices."""
-        gaps = any(one.confusion.has_gaps for one in of)
-        return ("A run without test images of a class is left out of its shares; a dash where no run has any.",) * gaps
 
-    def alone(self, one: Named) -> Matrix:
-        """Return a matrix with title, label and captions, to stand apart from the table above."""
-        plain = one.matrix()
-        title = f"{self.title}: confusion of {one.name}"
-        return Matrix(plain.columns, plain.rows, title, self.label, self.captions(), self.notes([one]))
+def _captions(std: str) -> tuple[str, ...]:
+    """Return what the entries are, one sentence each."""
+    return (
+        f"Shares of each true class (rows) by predicted class (columns): mean{std} over runs.",
+        "The diagonal is the recall of each class.",
+    )
+
+
+def _notes(of: Sequence[Named]) -> tuple[str, ...]:
+    gaps = any(one.confusion.has_gaps for one in of)
+    return ("A run without test images of a class is left out of its shares; a dash where no run has any.",) * gaps
 
 
 def confusions_of(title: str, label: str, rows: Sequence[Any], headline: str) -> Confusions:

@@ -14,17 +14,8 @@ from typing import Any
 
 from augbench.planning.extractor_choice import EMBEDDED
 from augbench.report.fidelity_records import MEASURES, Measured
-from augbench.report.numbers import (
-    DASH,
-    INCOMPLETE,
-    Column,
-    Stat,
-    decimals,
-    range_text,
-    seconds_text,
-    share,
-    stat_of,
-)
+from augbench.report.numbers import DASH, INCOMPLETE, Stat, decimals, range_text, seconds_text, share, stat_of
+from augbench.report.sheet import Column, Section, Sheet, SheetRow
 
 HEADING = "Fidelity of the synthetic images"
 
@@ -57,7 +48,7 @@ class FidelityRow:
     expected: int
     headline: str  # the metric of `outcome`
     outcome: Outcome  # empty for a part of a mixture without rows of its own
-    first, is_average, n_aug, notes = True, False, None, ()  # renderers read these of every kind of row
+    n_aug, notes = None, ()  # files read these of every kind of row
 
     @property
     def incomplete(self) -> bool:
@@ -85,7 +76,7 @@ class FidelityRow:
 
 @dataclass(frozen=True)
 class Fidelity:
-    """The fidelity table that renderers print under a result table; without rows where there is no record."""
+    """The fidelity table that is printed under a result table; without rows where there is no record."""
 
     title: str = ""
     label: str = ""  # warning about the numbers; "" where there is none
@@ -94,11 +85,12 @@ class Fidelity:
     captions: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     embedded: tuple[str, ...] = ()  # smoke-test parts behind the numbers, among them the extractor
-    in_blocks = False  # no rule between rows: each augmenter has one row
 
-    def is_best(self, row: FidelityRow, column: Column) -> bool:
-        """Return False: intervals overlap, and no single measure decides which images train best."""
-        return False
+    def sections(self, under: str) -> list[Section]:
+        """Return the section below the table of the title ``under``; none without rows."""
+        rows = [SheetRow(tuple(row.text(column) for column in self.columns)) for row in self.rows]
+        sheet = Sheet(self.columns, rows, captions=self.captions, notes=self.notes)
+        return [Section(HEADING, self.label, sheets=[sheet], under=under)] if rows else []
 
 
 Pools = dict[str, bool]  # key of a pool's record -> whether cells of the augmenter itself use the pool
@@ -209,8 +201,8 @@ def _class_stats(found: list[Measured]) -> dict[str, Stat]:
 
 def _columns(headline: Column, several_extractors: bool) -> list[Column]:
     return [
-        Column("augmenter", "augmenter"),
-        *([Column("extractor", "extractor")] if several_extractors else []),
+        Column("augmenter", "augmenter", is_text=True),
+        *([Column("extractor", "extractor", is_text=True)] if several_extractors else []),
         Column("pictures", "images"),
         Column("kid", "KID"),
         Column("kid_interval", "95 % interval"),

@@ -1,4 +1,4 @@
-"""Statistics, number formats and columns that all tables share."""
+"""Statistics and number formats that all tables share."""
 
 from __future__ import annotations
 
@@ -32,6 +32,12 @@ def share(value: float) -> str:
     text = f"{value:z.3f}"  # z: no "-0.000"
     sign = "-" if text.startswith("-") else ""
     return sign + text.removeprefix("-").removeprefix("0")
+
+
+def signed(value: float) -> str:
+    """Format a difference as `share`, with its sign: ``+.012``, ``-.004``, ``.000``; a dash for NaN."""
+    text = share(value)
+    return f"+{text}" if value > 0 and text != ".000" else text
 
 
 def range_text(numbers: Iterable[int]) -> str:
@@ -68,17 +74,3 @@ def average_of(stats: Sequence[Stat]) -> Stat:
     if not known:
         return Stat()
     return Stat(statistics.fmean(s.mean for s in known), statistics.fmean(s.std for s in known), len(known))
-
-
-@dataclass(frozen=True)
-class Column:
-    """A column of a table. Adjacent columns with the same ``group`` share that heading."""
-
-    key: str  # "augmenter", "n_aug", "extractor", "runs", "pools", a metric; in a matrix "class" or an index
-    title: str
-    group: str = ""
-
-    @property
-    def is_number(self) -> bool:
-        """Whether the column is aligned as numbers are."""
-        return self.key not in ("augmenter", "n_aug", "extractor", "class")

@@ -12,9 +12,11 @@ from rich.console import Console
 from augbench.core.errors import UserError
 from augbench.report.fidelity_records import load_measured
 from augbench.report.frame import expected_frame, expected_from_records, load_expected, load_records
+from augbench.report.render.latex import to_latex
+from augbench.report.render.markdown import to_markdown
+from augbench.report.render.terminal import to_terminal
+from augbench.report.sheet import Medium, Section
 from augbench.report.table_exports import to_csv, to_json
-from augbench.report.table_latex import to_latex
-from augbench.report.table_text import to_markdown, to_terminal
 from augbench.report.tables import Table, build_tables
 from augbench.storage.files import write_atomic
 from augbench.storage.store import Store
@@ -78,8 +80,12 @@ def write_report(
 
 def print_report(tables: Sequence[Table], console: Console) -> None:
     """Print the tables."""
-    for table in tables:
-        console.print(to_terminal(table))
+    console.print(to_terminal(sections_of(tables, "terminal")))
+
+
+def sections_of(tables: Sequence[Table], medium: Medium) -> list[Section]:
+    """Return the sections of all tables."""
+    return [section for table in tables for section in table.sections(medium)]
 
 
 def _names(store: Store, grid_name: str | None) -> list[str]:
@@ -97,8 +103,8 @@ def _write(
         console.print(f"[bold]{name}[/]", highlight=False)
         print_report(tables, console)
     contents = {
-        "report.md": to_markdown(name, tables).encode(),
-        "report.tex": to_latex(name, tables).encode(),
+        "report.md": to_markdown(name, sections_of(tables, "markdown")).encode(),
+        "report.tex": to_latex(name, sections_of(tables, "latex")).encode(),
         "report.csv": to_csv(tables).encode(),
         "report.json": to_json(name, tables),
     }

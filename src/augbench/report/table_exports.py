@@ -1,19 +1,17 @@
-"""Tables -> CSV and JSON for other programs, at full precision."""
+"""Tables of results -> CSV and JSON for other programs, at full precision."""
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Iterator, Mapping, Sequence
-from math import isnan
 from typing import Any
 
 from augbench.report.confusion import Confusion
-from augbench.report.fidelity_table import Fidelity, FidelityRow
+from augbench.report.fidelity_table import FidelityRow
 from augbench.report.frame import METRICS
 from augbench.report.numbers import Stat
+from augbench.report.render import data
+from augbench.report.sheet import Column
 from augbench.report.tables import Row, Table
-from augbench.storage.store import json_bytes
 
 ALL_METRICS = tuple(metric for metrics in METRICS.values() for metric in metrics)
 FIDELITY_COLUMNS = {
@@ -31,7 +29,15 @@ FIDELITY_COLUMNS = {
     "real": "",
 }
 """Columns of ``fidelity`` lines -> the measure whose mean over pools they hold; "" where it is no mean."""
-CONFUSION_COLUMNS = ("predicted", "share_mean", "share_std")
+FIELDS = (
+    *("dataset", "protocol", "folds", "test_share", "shots", "augmenter", "row", "class", "n_aug", "found", "expected"),
+    *("ap_definition", "embedded", "notes"),
+    *(f"{metric}_{part}" for metric in (*ALL_METRICS, "support") for part in ("mean", "std")),
+    *FIDELITY_COLUMNS,
+    *("predicted", "share_mean", "share_std"),
+)
+ABOUT = ("title", "label", "dataset", "protocol", "folds", "test_share", "shots", "task", "ap_definition", "embedded")
+"""The fields that identify a table in the JSON of reports and comparisons."""
 
 
 def to_csv(tables: Sequence[Table]) -> str:
@@ -47,165 +53,108 @@ def to_csv(tables: Sequence[Table]) -> str:
     - ``fidelity``: fills the columns from ``kid_mean`` on. ``found`` and ``expected`` count pools. The headline metric
       is the mean over the augmenter's rows with N_aug > 0. Several counts in one field are separated by spaces.
     - ``fidelity_class``: the KID of one class.
-
-    Numbers are written so that reading them gives the same float64. Missing values are empty.
     """
-    buffer = io.StringIO()
-    lines = [line for table in tables for line in _csv_lines(table)]
-    writer = csv.DictWriter(buffer, fieldnames=list(lines[0]) if lines else [], lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(lines)
-    return buffer.getvalue()
+    return data.to_csv([line for table in tables for line in _lines(table)], FIELDS)
 
 
-def _csv_lines(table: Table) -> Iterator[dict[str, Any]]:
+def _lines(table: Table) -> Iterator[dict[str, Any]]:
     for row in table.rows:
-        yield _csv_line(table, row, "average" if row.is_average else "cells", "", row.stats)
+        yield _line(table, row, "average" if row.is_average else "cells") | _stats(row.stats)
         for name, stats in row.classes.items():
-            yield _csv_line(table, row, "class", name, stats)
+            yield _line(table, row, "class", name) | _stats(stats)
         if row.confusion:
-            yield from _csv_confusion(table, row, row.confusion)
+            for true, stats in zip(row.confusion.classes, row.confusion.shares, strict=True):
+                for predicted, stat in zip(row.confusion.classes, stats, strict=True):
+                    yield _line(table, row, "confusion", true) | {"predicted": predicted} | _stats({"share": stat})
     for row in table.fidelity.rows:
-        line = _csv_line(table, row, "fidelity", "", {table.headline: row.outcome.stat})
-        yield line | {"embedded": "; ".join(table.fidelity.embedded)} | _csv_fidelity(row)
+        line = _line(table, row, "fidelity") | _stats({table.headline: row.outcome.stat}) | {
+            name: row.stats[measure].mean for name, measure in FIDELITY_COLUMNS.items() if measure
+        }  # fmt: skip
+        yield line | {
+            "embedded": "; ".join(table.fidelity.embedded),
+            "kid_std": row.stats["kid"].std,
+            "extractor": row.extractor,
+            "pictures": " ".join(map(str, row.images)),
+            "real": " ".join(map(str, row.real)),
+        }
         for name, stat in row.kid_by_class.items():
-            kid = {"kid_mean": _number(stat.mean), "kid_std": _number(stat.std), "extractor": row.extractor}
-            yield _csv_line(table, row, "fidelity_class", name, {}) | kid
+            yield _line(table, row, "fidelity_class", name) | {"extractor": row.extractor} | _stats({"kid": stat})
 
 
-def _csv_line(table: Table, row: Row | FidelityRow, kind: str, name: str, stats: Mapping[str, Stat]) -> dict[str, Any]:
-    line = {
-        "dataset": table.dataset,
-        "protocol": table.protocol,
+def _line(table: Table, row: Row | FidelityRow, kind: str, name: str = "") -> dict[str, Any]:
+    """Return the columns of every line."""
+    names = ("dataset", "protocol", "test_share", "shots", "ap_definition")
+    counts = ("augmenter", "n_aug", "found", "expected")
+    return {field: getattr(table, field) for field in names} | {field: getattr(row, field) for field in counts} | {
         "folds": " ".join(map(str, table.folds)),
-        "test_share": "" if table.test_share is None else table.test_share,
-        "shots": table.shots,
-        "augmenter": row.augmenter,
         "row": kind,
         "class": name,
-        "n_aug": "" if row.n_aug is None else row.n_aug,
-        "found": row.found,
-        "expected": row.expected,
-        "ap_definition": table.ap_definition,
         "embedded": "; ".join(table.embedded),
         "notes": "; ".join(row.notes),
-    }
-    for metric in (*ALL_METRICS, "support"):
-        stat = stats.get(metric, Stat())
-        line |= {f"{metric}_mean": _number(stat.mean), f"{metric}_std": _number(stat.std)}
-    return line | dict.fromkeys((*FIDELITY_COLUMNS, *CONFUSION_COLUMNS), "")
+    }  # fmt: skip
 
 
-def _csv_confusion(table: Table, row: Row, confusion: Confusion) -> Iterator[dict[str, Any]]:
-    for true, stats in zip(confusion.classes, confusion.shares, strict=True):
-        for predicted, stat in zip(confusion.classes, stats, strict=True):
-            values = (predicted, _number(stat.mean), _number(stat.std))
-            line = _csv_line(table, row, "confusion", true, {})
-            yield line | dict(zip(CONFUSION_COLUMNS, values, strict=True))
-
-
-def _csv_fidelity(row: FidelityRow) -> dict[str, Any]:
-    means = {name: _number(row.stats[measure].mean) for name, measure in FIDELITY_COLUMNS.items() if measure}
-    counts = {"pictures": " ".join(map(str, row.images)), "real": " ".join(map(str, row.real))}
-    return means | {"kid_std": _number(row.stats["kid"].std), "extractor": row.extractor} | counts
-
-
-def _number(value: float) -> str:
-    return "" if isnan(value) else repr(value)
+def _stats(stats: Mapping[str, Stat]) -> dict[str, float]:
+    means = {f"{metric}_mean": stat.mean for metric, stat in stats.items()}
+    return means | {f"{metric}_std": stat.std for metric, stat in stats.items()}
 
 
 def to_json(name: str, tables: Sequence[Table]) -> bytes:
     """Write the same numbers with titles, captions and notes. Missing values are null."""
-    return json_bytes({"report": name, "tables": [_json_table(table) for table in tables]})
+    return data.to_json({"report": name, "tables": [_table(table) for table in tables]})
 
 
 def about_table(table: Table) -> dict[str, Any]:
-    """Return the fields that identify a table, for the JSON of reports and comparisons."""
-    fields = (
-        "title",
-        "label",
-        "dataset",
-        "protocol",
-        "folds",
-        "test_share",
-        "shots",
-        "task",
-        "ap_definition",
-        "embedded",
-    )
-    return {field: getattr(table, field) for field in fields}
+    """Return the fields `ABOUT` of a table."""
+    return {field: getattr(table, field) for field in ABOUT}
 
 
-def _json_table(table: Table) -> dict[str, Any]:
-    columns = [vars(column) for column in table.columns]
+def _table(table: Table) -> dict[str, Any]:
+    fidelity = table.fidelity
     return about_table(table) | {
         "captions": table.captions,
         "notes": table.notes,
-        "columns": columns,
-        "rows": [_json_row(table, row) for row in table.rows],
-        "fidelity": _json_fidelity(table.fidelity),
+        "columns": _columns(table.columns),
+        "rows": [_row(table, row) for row in table.rows],
+        "fidelity": {
+            **{field: getattr(fidelity, field) for field in ("title", "label", "embedded", "captions", "notes")},
+            "columns": _columns(fidelity.columns),
+            "rows": [_fidelity_row(fidelity.columns, row) for row in fidelity.rows],
+        },
     }
 
 
-def _json_fidelity(table: Fidelity) -> dict[str, Any]:
-    """Convert a fidelity table; all fields are empty where there is no record."""
-    return {
-        "title": table.title,
-        "label": table.label,
-        "embedded": table.embedded,
-        "captions": table.captions,
-        "notes": table.notes,
-        "columns": [vars(column) for column in table.columns],
-        "rows": [_json_fidelity_row(table, row) for row in table.rows],
-    }
+def _columns(columns: Sequence[Column]) -> list[dict[str, str]]:
+    return [{"key": column.key, "title": column.title, "group": column.group} for column in columns]
 
 
-def _json_fidelity_row(table: Fidelity, row: FidelityRow) -> dict[str, Any]:
-    """Convert a row: ``found`` and ``expected`` count pools; the headline metric is that of the table above."""
-    return {
-        "augmenter": row.augmenter,
-        "extractor": row.extractor,
-        "pictures": row.images,
-        "real": row.real,
-        "found": row.found,
-        "expected": row.expected,
-        "incomplete": row.incomplete,
+def _row(table: Table, row: Row) -> dict[str, Any]:
+    names = ("augmenter", "n_aug", "is_average", "found", "expected", "incomplete", "best", "notes")
+    return {name: getattr(row, name) for name in names} | {
         "text": {column.key: row.text(column) for column in table.columns},
-        "metrics": _json_stats(row.stats | {row.headline: row.outcome.stat}),
-        "kid_by_class": _json_stats(row.kid_by_class),
+        "metrics": row.stats,
+        "per_class": row.classes,
+        **_confusion(row.confusion),
     }
 
 
-def _json_row(table: Table, row: Row) -> dict[str, Any]:
-    return {
-        "augmenter": row.augmenter,
-        "n_aug": row.n_aug,
-        "is_average": row.is_average,
-        "found": row.found,
-        "expected": row.expected,
-        "incomplete": row.incomplete,
-        "best": row.best,
-        "notes": row.notes,
-        "text": {column.key: row.text(column) for column in table.columns},
-        "metrics": _json_stats(row.stats),
-        "per_class": {name: _json_stats(stats) for name, stats in row.classes.items()},
-    } | _json_confusion(row.confusion)
-
-
-def _json_confusion(found: Confusion | None) -> dict[str, Any]:
-    """Convert the sum over cells and the normalised matrix; an entry is null where no cell has images of that class."""
-    names = ("confusion", "confusion_mean", "confusion_std")
+def _confusion(found: Confusion | None) -> dict[str, Any]:
+    """Return the sum over cells and the normalised matrix; an entry is null where no cell has images of that class."""
     if found is None:
-        return dict.fromkeys(names)
-    stats = [[_json_stat(stat) for stat in line] for line in found.shares]
-    matrices = (found.total, *([[stat[of] for stat in line] for line in stats] for of in ("mean", "std")))
-    return {name: {"classes": found.classes, "matrix": matrix} for name, matrix in zip(names, matrices, strict=True)}
+        return dict.fromkeys(("confusion", "confusion_mean", "confusion_std"))
+    matrices = {
+        "confusion": found.total,
+        "confusion_mean": [[stat.mean for stat in line] for line in found.shares],
+        "confusion_std": [[stat.std for stat in line] for line in found.shares],
+    }
+    return {name: {"classes": found.classes, "matrix": matrix} for name, matrix in matrices.items()}
 
 
-def _json_stats(stats: Mapping[str, Stat]) -> dict[str, Any]:
-    return {metric: _json_stat(stat) for metric, stat in stats.items()}
-
-
-def _json_stat(stat: Stat) -> dict[str, Any]:
-    values = {"mean": stat.mean, "std": stat.std}
-    return {name: None if isnan(value) else value for name, value in values.items()} | {"n": stat.n}
+def _fidelity_row(columns: Sequence[Column], row: FidelityRow) -> dict[str, Any]:
+    """Return a row: ``found`` and ``expected`` count pools; the headline metric is that of the table above."""
+    names = ("augmenter", "extractor", "real", "found", "expected", "incomplete", "kid_by_class")
+    return {name: getattr(row, name) for name in names} | {
+        "pictures": row.images,
+        "text": {column.key: row.text(column) for column in columns},
+        "metrics": row.stats | {row.headline: row.outcome.stat},
+    }

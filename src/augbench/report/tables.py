@@ -1,7 +1,8 @@
 """The layout "mean_std": records -> tables of mean (sample std), as the papers print them.
 
-There is one `Table` per dataset, protocol, folds and shots. All renderers read it, so that terminal, Markdown, LaTeX,
-CSV and JSON agree. The expected cells of the grid decide the rows: missing cells are marked, never left out.
+There is one `Table` per dataset, protocol, folds and shots. What is printed (`Table.sections`) and what is written as
+CSV and JSON (`table_exports`) comes from it, so that all agree. The expected cells of the grid decide the rows: missing
+cells are marked, never left out.
 """
 
 from __future__ import annotations
@@ -17,7 +18,8 @@ from augbench.report.confusion import Confusion, Confusions, confusion_of, confu
 from augbench.report.fidelity_records import Measured
 from augbench.report.fidelity_table import Fidelity, Outcome, fidelity_of
 from augbench.report.frame import CLASS_METRICS, METRICS, shots_rank
-from augbench.report.numbers import INCOMPLETE, Column, Stat, average_of, share, stat_of
+from augbench.report.numbers import INCOMPLETE, Stat, average_of, share, stat_of
+from augbench.report.sheet import Column, Medium, Section, Sheet, SheetRow
 from augbench.report.table_notes import captions, footnotes, title_of
 
 HEADLINE = {"detection": "ap", "recognition": "accuracy"}
@@ -64,7 +66,7 @@ class Row:
 
 @dataclass
 class Table:
-    """The table that all renderers print."""
+    """A table of results."""
 
     title: str
     dataset: str
@@ -80,7 +82,6 @@ class Table:
     captions: list[str]  # sentences over or under the table
     notes: list[str] = field(default_factory=list)  # footnotes
     fidelity: Fidelity = field(default_factory=Fidelity)  # of the pools that its cells use; printed below
-    in_blocks = True  # a rule separates the rows of different augmenters
 
     @property
     def label(self) -> str:
@@ -97,9 +98,22 @@ class Table:
         """The confusion matrices of its rows, printed below the table."""
         return confusions_of(self.title, self.label, self.rows, self.headline)
 
-    def is_best(self, row: Row, column: Column) -> bool:
-        """Whether an entry is set bold."""
-        return row.best and column.key == self.headline
+    def sections(self, medium: Medium) -> list[Section]:
+        """Return the sections of the table, of the fidelity of its pools, and of its confusion matrices."""
+        headline = [column.key for column in self.columns].index(self.headline)
+        rows = [
+            SheetRow(
+                tuple(row.text(column) for column in self.columns),
+                {headline: "best"} if row.best else {},
+                is_average=row.is_average,
+                starts_block=row.first and place > 0,
+                repeats_name=not row.first and medium != "markdown",
+            )
+            for place, row in enumerate(self.rows)
+        ]
+        sheet = Sheet(self.columns, rows, captions=self.captions, notes=self.notes)
+        own = Section(self.title, self.label, sheets=[sheet])
+        return [own, *self.fidelity.sections(self.title), *self.confusions.sections(medium)]
 
 
 def build_tables(
@@ -183,7 +197,7 @@ def _columns(cell: Any, pooled: bool) -> list[Column]:
                 Column("heldout_false_alarm_rate", "FPR", HELDOUT),
             ]
     runs = Column("runs", "runs" if pooled else "seeds")
-    return [Column("augmenter", "augmenter"), Column("n_aug", "N_aug"), *metrics, runs]
+    return [Column("augmenter", "augmenter", is_text=True), Column("n_aug", "N_aug", is_text=True), *metrics, runs]
 
 
 def _rows(cells_of: Rows, found: dict[str, Any], task: str) -> list[Row]:

@@ -23,6 +23,7 @@ from augbench.report.evidence.comparison_report import compare
 from augbench.report.evidence.pareto import RowCost, efficient
 from augbench.report.evidence.part_costs import COSTS, costs_of, read_costs
 from augbench.report.evidence.ranking import rankings
+from augbench.report.evidence.sheets import section_of
 from augbench.report.frame import expected_from_records, load_records
 from augbench.report.leaderboard.merge import gather
 from augbench.report.leaderboard.row_costs import Costs
@@ -187,7 +188,7 @@ def test_recognition_has_accuracy_and_macro_f1(store):
         own = records.loc[records["augmenter"] == "memseg", metric]
         assert one.rows[1].intervals[metric].estimate == pytest.approx(own.mean(), abs=1e-12)
     assert one.against[0].verdict == "better"
-    assert "difference in accuracy" in printed(store)
+    assert "difference in accuracy" in [column.title for column in section_of(one).sheets[1].columns]
 
 
 def test_only_runs_that_both_rows_have_are_compared(store):
@@ -282,9 +283,9 @@ def test_draws_and_seeds_are_separated_where_there_are_several_of_both(store):
     (one,) = evidence_of(store)
     assert all(row.variance.is_split for row in one.rows) and isnan(one.rows[0].variance.fold)
     assert {"items", "draw", "seed"} == set(one.rows[0].intervals["ap"].parts)
-    text = printed(store)
-    assert "Where the variance of AP comes from" in text and "draw of shots" in text
-    assert "The seed of a cell is both that of its pool and that of its classifier" in text
+    (sheet,) = [one for one in section_of(one).sheets if one.title == "Where the variance of AP comes from"]
+    assert "draw of shots" in [column.title for column in sheet.columns]
+    assert "The seed of a cell is both that of its pool and that of its classifier" in printed(store)
 
 
 def test_seeds_alone_are_not_split_into_pool_and_classifier(store):

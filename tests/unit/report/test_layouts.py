@@ -21,13 +21,15 @@ from augbench.planning.expected import expected_of
 from augbench.planning.grid import make_grid
 from augbench.planning.plan import make_plan
 from augbench.report.frame import expected_frame, load_records
+from augbench.report.numbers import signed
 from augbench.report.papers.comparison import compare
 from augbench.report.papers.layout_exports import to_csv
 from augbench.report.papers.layout_report import report_layout
-from augbench.report.papers.layout_sheets import compared, printed, signed
-from augbench.report.papers.layout_text import to_html, to_latex, to_markdown, to_terminal
+from augbench.report.papers.layout_sheets import compared, printed, sections_of
 from augbench.report.papers.layouts import choose, find_layout, layouts
 from augbench.report.papers.printed import METRICS
+from augbench.report.render import latex, markdown, page
+from augbench.report.render.terminal import to_terminal
 from augbench.storage.store import Store
 
 # The tables as the papers print them, typed from the papers; a line holds what stands beside each other there.
@@ -176,9 +178,21 @@ def filled(store, cells, name, **record):
     return comparison_of(store, name, planned(cells))
 
 
+def to_latex(comparison):
+    return latex.to_latex("x", sections_of(comparison))
+
+
+def to_markdown(comparison):
+    return markdown.to_markdown("x", sections_of(comparison))
+
+
+def to_html(comparison):
+    return page.to_html("x", sections_of(comparison))
+
+
 def printed_lines(comparison, side):
     rows = printed(comparison, side).rows
-    return [" ".join(entry.text.removesuffix(" †") for entry in row.entries if entry.text) for row in rows]
+    return [" ".join(text.removesuffix(" †") for text in row.texts if text) for row in rows]
 
 
 def own_lines(name):
@@ -223,7 +237,7 @@ def test_best_and_second_best_of_both_sides(store, name, metric, best, second):
     sheet = compared(comparison)
     for side in ("theirs", "ours"):
         place = [column.key for column in sheet.columns].index(f"{side} {metric}")
-        marked = {row.entries[place].mark: row.entries[place].text for row in sheet.rows if row.entries[place].mark}
+        marked = {row.marks[place]: row.texts[place] for row in sheet.rows if place in row.marks}
         assert marked == {"best": best, "second": second}
     assert rf"\textbf{{{best}}}" in to_latex(comparison) and rf"\underline{{{second}}}" in to_latex(comparison)
     assert f"**{best}**" in to_markdown(comparison) and f"<u>{second}</u>" in to_markdown(comparison)
@@ -249,7 +263,7 @@ def test_a_difference_is_given_where_everything_matches(store):
     assert not reference.matches and math.isnan(reference.difference("ap"))  # theirs only
     sheet = compared(comparison)
     place = [column.key for column in sheet.columns].index("difference ap")
-    assert [row.entries[place].text for row in sheet.rows] == ["–", *["+.012"] * 5]
+    assert [row.texts[place] for row in sheet.rows] == ["–", *["+.012"] * 5]
 
 
 @pytest.mark.parametrize(
@@ -263,7 +277,7 @@ def test_rows_that_diag_copied_are_marked_and_have_no_difference(store):
     reproduce(store, DIAG_GRID, "diag_table1")
     comparison = comparison_of(store, "diag_table1", store.read_json("grids", "diag")["cells"])
     assert [line.matches for line in comparison.lines] == [False] * 6 + [True] * 3
-    first = [row.entries[0].text for row in compared(comparison).rows]
+    first = [row.texts[0] for row in compared(comparison).rows]
     assert first == ["MemSeg †"] * 3 + ["In&Out †"] * 3 + ["DIAG"] * 3
     assert "AP is step-wise, theirs is trapezoidal (MemSeg, In&Out)" in comparison.mismatches
     assert any(text.startswith("protocol is diag, theirs is inout") for text in comparison.mismatches)
@@ -387,7 +401,7 @@ def test_what_is_missing_is_marked_and_has_no_difference(store):
     cells = [cell for cell in store.read_json("grids", "inout")["cells"]
              if (cell["augmenter"], cell["n_aug"]) != ("memseg", 120)]  # fmt: skip
     comparison = comparison_of(store, "inout_table1", cells)
-    runs = [row.entries[-1].text for row in compared(comparison).rows]
+    runs = [row.texts[-1] for row in compared(comparison).rows]
     assert runs == ["4", "1/4 *", "*", "*", "4", "1/4 *", "0/4 *", "*"]
     assert [line.matches for line in comparison.lines] == [True, False, False, False] * 2
     assert printed_lines(comparison, "ours")[2] == "MemSeg * 120 – – – DDPM * 120 – – –"
@@ -487,7 +501,7 @@ def test_a_damaged_record_is_named(store):
 
 def terminal(comparison):
     console = Console(width=100, record=True, file=io.StringIO())
-    console.print(to_terminal(comparison))
+    console.print(to_terminal(sections_of(comparison)[:1]))
     return console.export_text()
 
 

@@ -21,12 +21,13 @@ from augbench.core.errors import UserError
 from augbench.report.evidence.build import build_evidence
 from augbench.report.evidence.pareto import Spending
 from augbench.report.leaderboard.board import board_of
-from augbench.report.leaderboard.headings import gain_text, shots_text, span_text
+from augbench.report.leaderboard.headings import shots_text, span_text
 from augbench.report.leaderboard.merge import gather
 from augbench.report.leaderboard.page import minus, script_json
 from augbench.report.leaderboard.row_costs import Costs
 from augbench.report.leaderboard.score_tables import RECALLS, precision_at_recalls
 from augbench.report.leaderboard.write_page import write_leaderboard
+from augbench.report.numbers import signed
 from augbench.report.tables import build_tables
 from augbench.storage.store import Store
 
@@ -102,7 +103,7 @@ def test_without_scores_means_have_no_verdicts(store):
     assert "gain" in keys and not keys & {"verdict", "interval", "gain_interval"}
     rows = {(row["augmenter"], row["n_aug"]): row["values"] for row in table["rows"]}
     gain = rows["ddpm", 80]["ap"]["value"] - rows["none", 0]["ap"]["value"]
-    assert rows["ddpm", 80]["gain"]["text"] == gain_text(gain)
+    assert rows["ddpm", 80]["gain"]["text"] == signed(gain)
     assert any("no interval, no verdict" in note for note in table["notes"])
 
 
@@ -147,7 +148,6 @@ def test_precision_at_recalls_by_hand():
 @pytest.mark.parametrize(
     ("function", "value", "text"),
     [(span_text, 0.42, "0.4 s"), (span_text, 99, "99 s"), (span_text, 180, "3 min"), (span_text, 20_000, "5.6 h"),
-     (gain_text, 0.034, "+.034"), (gain_text, -0.034, "-.034"), (gain_text, 0.0001, ".000"),
      (shots_text, 0, "zero-shot"), (shots_text, 1, "1 shot"), (shots_text, "all", "full-shot"),
      (minus, "[-.137, .041]", "[\N{MINUS SIGN}.137, .041]"), (minus, "rolled-in 1-2", "rolled-in 1-2")],
 )  # fmt: skip

@@ -23,10 +23,11 @@ from augbench.planning.grid import make_grid
 from augbench.planning.plan import make_plan
 from augbench.report import build_tables, expected_frame, load_expected, load_records, print_report, report
 from augbench.report.frame import CELL_FIELDS
+from augbench.report.numbers import Stat, share, stat_of
+from augbench.report.render import latex, markdown
+from augbench.report.render.terminal import standard_output
+from augbench.report.store_report import sections_of
 from augbench.report.table_exports import to_csv
-from augbench.report.table_latex import escape_latex, to_latex
-from augbench.report.table_text import escape_markdown, standard_output, to_markdown
-from augbench.report.tables import Stat, share, stat_of
 from augbench.storage.store import Store
 
 # In&Out (VISAPP 2024), Table 5: full-shot, N_aug 80, 100, 120: AP, precision, recall as mean and std of four seeds.
@@ -91,6 +92,14 @@ def store(tmp_path):
 def tables_of(store, cells, task="detection"):
     expected = expected_frame([expected_cell(cell, task) for cell in cells])
     return build_tables(expected, load_records(store, expected["key"]))
+
+
+def to_markdown(name, tables):
+    return markdown.to_markdown(name, sections_of(tables, "markdown"))
+
+
+def to_latex(name, tables):
+    return latex.to_latex(name, sections_of(tables, "latex"))
 
 
 def texts(table, row):
@@ -260,12 +269,12 @@ def test_text_from_configs_cannot_break_a_table(store):
     one = cell("mem_seg", preset=awkward)
     write(store, one, device="cpu")
     (table,) = tables_of(store, [one])
-    markdown, latex = to_markdown("x", [table]), to_latex("x", [table])
-    assert r"a\_b\|c\\d\*e%f\&g\#h{i} \~^\$\<x\>\[y\](z)" in markdown
-    assert r"mem\_seg" in markdown and r"mem\_seg" in latex
-    assert r"a\_b\textbar{}c\textbackslash{}d*e\%f\&g\#h\{i\} \textasciitilde{}\textasciicircum{}\$" in latex
-    assert escape_markdown("`x`") == r"\`x\`"
-    assert escape_latex("–") == "--"
+    words, latex_words = to_markdown("x", [table]), to_latex("x", [table])
+    assert r"a\_b\|c\\d\*e%f\&g\#h{i} \~^\$\<x\>\[y\](z)" in words
+    assert r"mem\_seg" in words and r"mem\_seg" in latex_words
+    assert r"a\_b\textbar{}c\textbackslash{}d*e\%f\&g\#h\{i\} \textasciitilde{}\textasciicircum{}\$" in latex_words
+    assert markdown.escape("`x`") == r"\`x\`"
+    assert latex.escape("–") == "--"
 
 
 # -- files

@@ -11,13 +11,11 @@ from pathlib import Path
 import pandas as pd
 import pytest
 from rich.console import Console
-from test_report import cell, expected_cell, tables_of, write
+from test_report import cell, expected_cell, tables_of, to_latex, to_markdown, write
 
 from augbench.report import print_report, report
 from augbench.report.confusion import MATRICES
 from augbench.report.table_exports import to_csv, to_json
-from augbench.report.table_latex import to_latex
-from augbench.report.table_text import to_markdown
 
 NEU = ["crazing", "inclusion", "patches", "pitted_surface", "rolled-in_scale", "scratches"]
 
@@ -139,7 +137,7 @@ def test_files_have_all_rows_and_terminal_and_latex_the_best_and_the_one_without
     text, latex = printed(table), to_latex("x", [table])
     for place, name in enumerate(names):
         assert (name in text) == (place in (0, 2))
-        assert (f"confusion of {name.replace('_', chr(92) + '_')}. Shares" in latex) == (place in (0, 2))
+        assert (f"Confusion matrices: {name.replace('_', chr(92) + '_')}. Shares" in latex) == (place in (0, 2))
     assert latex.count(r"\begin{table}") == 3 and "all rows, with standard deviations, are in report.md" in text
     rows = rows_of(table)
     assert [row["n_aug"] for row in rows if row["confusion_mean"]] == [0, 80, 100, 80]  # of the average: none

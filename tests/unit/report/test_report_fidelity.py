@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from helpers import path_of
 from rich.console import Console
-from test_report import cell, expected_cell, texts, write
+from test_report import cell, expected_cell, texts, to_latex, to_markdown, write
 from test_report_classes import recognition
 
 from augbench.core.errors import UserError
@@ -22,8 +22,6 @@ from augbench.report import build_tables, expected_frame, load_records, print_re
 from augbench.report.fidelity_records import load_measured
 from augbench.report.numbers import seconds_text, share
 from augbench.report.table_exports import to_csv, to_json
-from augbench.report.table_latex import to_latex
-from augbench.report.table_text import to_markdown
 
 
 def measure(store, key, augmenter="memseg", kid=0.1, settings=None, seconds=0.5, **result):

@@ -15,15 +15,11 @@ from augbench.report.evidence.build import build_evidence
 from augbench.report.evidence.evidence_plots import cd_svg, pareto_svg
 from augbench.report.evidence.exports import to_csv, to_json
 from augbench.report.evidence.ranking import missing_ranks_note, rankings
-from augbench.report.evidence.sheets import (
-    chapter_of,
-    method_chapter,
-    ranking_chapter,
-    to_latex,
-    to_markdown,
-    to_terminal,
-)
+from augbench.report.evidence.sheets import method_section, ranking_section, section_of
 from augbench.report.frame import expected_frame, expected_from_records, load_expected, load_records
+from augbench.report.render.latex import to_latex
+from augbench.report.render.markdown import to_markdown
+from augbench.report.render.terminal import to_terminal
 from augbench.report.store_report import ALL, WAY_OUT, write_files
 from augbench.storage.store import Store
 
@@ -91,19 +87,19 @@ def _contents(
     """Build every file of one comparison, and print it."""
     evidence = build_evidence(store, cells, records, against, resamples)
     ranked = rankings(evidence)
-    chapters = [chapter_of(one) for one in evidence]
-    every = [method_chapter(evidence), *chapters, ranking_chapter(ranked, missing_ranks_note(ranked))]
+    first, last = method_section(evidence), ranking_section(ranked, missing_ranks_note(ranked))
+    sections = [section_of(one) for one in evidence]
+    every = [first, *sections, last]
     if console is not None:
         console.print(f"[bold]{name}[/]", highlight=False)
-        for chapter in every:
-            console.print(to_terminal(chapter))
+        console.print(to_terminal([first, *(section_of(one, brief=True) for one in evidence), last]))
     drawn = {PARETO: ("Metric against cost", pareto_svg(evidence)), CD: ("Critical differences", cd_svg(ranked))}
     plots = {file: (title, svg) for file, (title, svg) in drawn.items() if svg is not None}
     images = [(title, file) for file, (title, _) in plots.items()]
     return {
-        "compare.md": to_markdown(name, every, images).encode(),
+        "compare.md": to_markdown(f"{name}: comparison", every, images).encode(),
         "compare.tex": to_latex(name, every).encode(),
         "compare.csv": to_csv(evidence).encode(),
-        "compare.json": to_json(name, evidence, chapters, ranked),
+        "compare.json": to_json(name, evidence, sections, ranked),
         **{file: svg.encode() for file, (_, svg) in plots.items()},
     }

@@ -17,7 +17,8 @@ from augbench.report.leaderboard.gains import evidence_of, name_of, notes_of, ve
 from augbench.report.leaderboard.headings import COLUMN_HELP, DIGITS, entry, run_label, shots_text, span_text
 from augbench.report.leaderboard.merge import Gathered
 from augbench.report.leaderboard.row_costs import Costs, Source
-from augbench.report.numbers import DASH, Column, Stat, seconds_text, share, stat_of
+from augbench.report.numbers import DASH, Stat, seconds_text, share, stat_of
+from augbench.report.sheet import Column
 from augbench.report.svg_parts import PALETTE
 from augbench.report.tables import HELDOUT, ORACLE, Row, Table, build_tables
 
@@ -262,7 +263,7 @@ def _column(column: Column, headline: str) -> dict[str, Any]:
         "title": column.title,
         "group": group,
         "about": COLUMN_HELP.get(column.key, ""),
-        "is_number": column.is_number and column.key != "verdict",
+        "is_number": not column.is_text and column.key != "verdict",
         "under": {"interval": headline, "gain_interval": "gain"}.get(column.key, ""),
     }
 

@@ -9,10 +9,10 @@ from typing import Any
 
 from augbench.metrics.inference import FEWEST_RUNS, Verdict
 from augbench.report.evidence.build import BASELINES, Comparison, Evidence, baseline_among, build_evidence
-from augbench.report.leaderboard.headings import entry, gain_text
+from augbench.report.leaderboard.headings import entry
 from augbench.report.leaderboard.merge import Gathered
 from augbench.report.leaderboard.merged_store import MergedStore
-from augbench.report.numbers import DASH, average_of, share, stat_of
+from augbench.report.numbers import DASH, average_of, share, signed, stat_of
 from augbench.report.tables import Table
 
 TableName = tuple[str, str, Any, tuple[int, ...]]
@@ -112,7 +112,7 @@ def _of_comparison(one: Comparison) -> dict[str, Any]:
     gain = one.together.estimate
     verdict = one.verdict.value if one.together.runs else DASH
     return {
-        "gain": entry(gain_text(gain), gain, tone=tone),
+        "gain": entry(signed(gain), gain, tone=tone),
         "gain_interval": _interval(one.together.low, one.together.high),
         "verdict": entry(verdict, nan if verdict == DASH else -float(list(Verdict).index(one.verdict)), tone=tone),
     }
@@ -122,7 +122,7 @@ def _of_means(table: Table, row: Mapping[str, Any], partner: Mapping[str, Any] |
     """Compare means only, for tables without evidence."""
     values = [one["values"][table.headline]["value"] if one else None for one in (row, partner)]
     gain = nan if None in values else values[0] - values[1]
-    return {"gain": entry(gain_text(gain), gain), "gain_interval": _empty(), "verdict": _empty()}
+    return {"gain": entry(signed(gain), gain), "gain_interval": _empty(), "verdict": _empty()}
 
 
 def _average(row: dict[str, Any], members: Sequence[Mapping[str, Any]], against: str) -> None:
@@ -131,7 +131,7 @@ def _average(row: dict[str, Any], members: Sequence[Mapping[str, Any]], against:
     mean = nan if None in gains else average_of([stat_of([gain]) for gain in gains]).mean
     row["partner"], row["is_reference"] = None, row["augmenter"] == against
     row["values"] |= {"interval": _empty(), "gain_interval": _empty(), "verdict": _empty()}
-    row["values"]["gain"] = entry(gain_text(mean), mean)
+    row["values"]["gain"] = entry(signed(mean), mean)
 
 
 def _interval(low: float, high: float) -> dict[str, Any]:

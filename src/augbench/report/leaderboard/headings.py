@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from math import isnan
 from typing import Any
 
-from augbench.report.numbers import DASH, share
+from augbench.report.numbers import DASH
 
 COLUMN_HELP = {
     "augmenter": "the method that generates synthetic defects",
@@ -57,12 +57,6 @@ def run_label(cell: Any) -> str:
     """Label a run: ``N_aug 80, seed 0``, with draw and fold if it has them."""
     parts = [("N_aug", cell.n_aug or None), ("fold", cell.fold), ("draw", cell.draw), ("seed", cell.seed)]
     return ", ".join(f"{name} {int(value)}" for name, value in parts if value is not None)
-
-
-def gain_text(value: float) -> str:
-    """Format a gain: ``+.034``, ``-.012``, ``.000``."""
-    text = share(value)
-    return f"+{text}" if value > 0 and text != ".000" else text
 
 
 def span_text(seconds: float) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from augbench.report.leaderboard.board import Board
-from augbench.report.table_text import escape_markdown
+from augbench.report.render.markdown import escape, table_lines
 
 
 def markdown_of(board: Board) -> str:
@@ -21,40 +21,46 @@ def markdown_of(board: Board) -> str:
 def _overview(content: Mapping[str, Any]) -> list[str]:
     """Format the headline metric and gain of each augmenter in each setting."""
     tables, overview = content["tables"], content["overview"]
-    heads = [escape_markdown(f"{t['dataset']}, {t['shots_text']}, {t['protocol']}") for t in tables]
-    rows = [[escape_markdown(row["augmenter"]), *map(_summary, row["entries"])] for row in overview["rows"]]
+    heads = [escape(f"{t['dataset']}, {t['shots_text']}, {t['protocol']}") for t in tables]
+    rows = [[escape(row["augmenter"]), *map(_summary, row["entries"])] for row in overview["rows"]]
     caption = (
         "The headline metric of each augmenter in each setting, mean over its N_aug, the gain over the baseline, "
         f"and whether it is significant. {overview['note']}"
     )
-    return ["## Overview", "", escape_markdown(caption), "", *_grid(["augmenter", *heads], rows, 1), ""]
+    return [
+        "## Overview",
+        "",
+        escape(caption),
+        "",
+        *table_lines(["augmenter", *heads], [True] + [False] * len(heads), rows),
+        "",
+    ]
 
 
 def _summary(entry: Mapping[str, Any] | None) -> str:
     if entry is None:
         return "\N{EN DASH}"
-    text = escape_markdown(entry["text"] + ("" if entry["is_whole"] else " *"))
-    under = [escape_markdown(text) for text in (entry["under"], entry["verdict"]) if text]
+    text = escape(entry["text"] + ("" if entry["is_whole"] else " *"))
+    under = [escape(text) for text in (entry["under"], entry["verdict"]) if text]
     return "<br>".join([f"**{text}**" if entry["is_best"] else text, *under])
 
 
 def _table(table: Mapping[str, Any], runs: list[dict[str, Any]]) -> list[str]:
     columns = table["columns"]
-    heads = [
-        escape_markdown(c["title"]) + (f"<br>{escape_markdown(c['group'])}" if c["group"] else "") for c in columns
-    ]
+    heads = [escape(c["title"]) + (f"<br>{escape(c['group'])}" if c["group"] else "") for c in columns]
     rows = [[*(_entry(table, row, column["key"]) for column in columns), _links(row, runs)] for row in table["rows"]]
-    lines = [f"## {escape_markdown(table['title'])}", ""]
-    lines += [f"**{escape_markdown(table['label'])}**", ""] if table["label"] else []
-    lines += [escape_markdown(" ".join(table["captions"])), "", *_grid([*heads, "records"], rows, 2), ""]
+    are_text = [True] * 2 + [False] * (len(heads) - 1)
+    lines = [f"## {escape(table['title'])}", ""]
+    lines += [f"**{escape(table['label'])}**", ""] if table["label"] else []
+    lines += [escape(" ".join(table["captions"])), "", *table_lines([*heads, "records"], are_text, rows), ""]
     label = [f"Fidelity: {table['fidelity_label']}."] if table["fidelity_label"] else []
     notes = [*table["notes"], *label, *table["fidelity_notes"]]
-    return [*lines, *(f"- {escape_markdown(note)}" for note in notes), ""]
+    return [*lines, *(f"- {escape(note)}" for note in notes), ""]
 
 
 def _entry(table: Mapping[str, Any], row: Mapping[str, Any], key: str) -> str:
     given = f"{row['augmenter']} {row['mark']}".rstrip() if key == "augmenter" else row["values"][key]["text"]
-    text = escape_markdown(given)
+    text = escape(given)
     mark = "**" if row["is_best"] and key == table["headline"] else "*" if row["is_average"] and text else ""
     return f"{mark}{text}{mark}"
 
@@ -64,9 +70,3 @@ def _links(row: Mapping[str, Any], runs: list[dict[str, Any]]) -> str:
     if row["is_average"]:
         return ""
     return " ".join(f"[{number}]({runs[run]['file']})" for number, run in enumerate(row["runs"], 1))
-
-
-def _grid(heads: list[str], rows: list[list[str]], left: int) -> list[str]:
-    """Format a table; its first ``left`` columns are left-aligned, the others right-aligned."""
-    rules = [":---"] * left + ["---:"] * (len(heads) - left)
-    return [f"| {' | '.join(line)} |" for line in (heads, rules, *rows)]

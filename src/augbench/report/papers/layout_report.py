@@ -13,8 +13,12 @@ from augbench.core.errors import UserError
 from augbench.report.frame import CELL_FIELDS, expected_frame, load_expected, load_records
 from augbench.report.papers.comparison import compare
 from augbench.report.papers.layout_exports import to_csv, to_json
-from augbench.report.papers.layout_text import to_html, to_latex, to_markdown, to_terminal
+from augbench.report.papers.layout_sheets import sections_of
 from augbench.report.papers.layouts import LayoutComparison, choose, find_layout
+from augbench.report.render.latex import to_latex
+from augbench.report.render.markdown import to_markdown
+from augbench.report.render.page import to_html
+from augbench.report.render.terminal import to_terminal
 from augbench.report.store_report import ALL, WAY_OUT, write_files
 from augbench.storage.store import Store
 
@@ -57,7 +61,7 @@ def report_layout(
     contents = dict(zip(records["key"], store.read_records(list(records["key"])), strict=True))
     comparison = compare(layout, cells, records, contents, lambda key: store.where("cells", key))
     if console is not None:
-        console.print(to_terminal(comparison))
+        console.print(to_terminal(sections_of(comparison)[:1]))
     return _write(store, known[0] if len(known) == 1 else ALL, comparison, out)
 
 
@@ -73,11 +77,12 @@ def _expected(store: Store, grids: list[str], given: Iterable[Mapping[str, Any]]
 
 def _write(store: Store, grid_name: str, comparison: LayoutComparison, out: Path | None) -> list[str]:
     name = comparison.layout.name
+    sections = sections_of(comparison)
     contents = {
-        f"{name}.md": to_markdown(comparison).encode(),
-        f"{name}.tex": to_latex(comparison).encode(),
+        f"{name}.md": to_markdown(name, sections).encode(),
+        f"{name}.tex": to_latex(name, sections).encode(),
         f"{name}.csv": to_csv(comparison).encode(),
         f"{name}.json": to_json(comparison),
-        f"{name}.html": to_html(comparison).encode(),
+        f"{name}.html": to_html(name, sections).encode(),
     }
     return write_files(store, grid_name, contents, out)

@@ -74,7 +74,7 @@ class Line:
 
 @dataclass(frozen=True)
 class LayoutComparison:
-    """A paper's table with ours, as all renderers print it."""
+    """A paper's table with ours, as it is printed."""
 
     layout: Layout
     dataset: str  # our dataset; "" where the store has no cell of the layout

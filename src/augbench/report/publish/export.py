@@ -18,9 +18,10 @@ from augbench.core.specs import AdapterSpec, AugmenterSpec, PoolSpec, SearchSpec
 from augbench.report.evidence.part_costs import COSTS, costs_of
 from augbench.report.frame import expected_from_records, load_expected, load_records
 from augbench.report.publish.contents import COMPLETE, README, today
+from augbench.report.render.markdown import escape as escape_markdown
+from augbench.report.render.markdown import table_lines
 from augbench.report.store_report import ALL, WAY_OUT
 from augbench.report.table_notes import SHA_LENGTH
-from augbench.report.table_text import escape_markdown
 from augbench.report.tables import Table, build_tables
 from augbench.storage.files import write_atomic
 from augbench.storage.records import spec_of
@@ -218,12 +219,11 @@ def _tables(store: Store, grids: list[str]) -> list[Table]:
 def _headline_table(table: Table) -> list[str]:
     """Render the headline metric of each row as Markdown."""
     columns = [column for column in table.columns if column.key in ("augmenter", "n_aug", table.headline, "runs")]
-    titles = " | ".join(escape_markdown(f"{column.title} {column.group}".strip()) for column in columns)
+    heads = [escape_markdown(f"{column.title} {column.group}".strip()) for column in columns]
     single = [row for row in table.rows if not row.is_average]
-    rows = [" | ".join(escape_markdown(row.text(column)) for column in columns) for row in single]
+    rows = [[escape_markdown(row.text(column)) for column in columns] for row in single]
     label = [f"**{escape_markdown(table.label)}**", ""] if table.label else []
-    rule = "|".join("---:" if column.is_number else ":---" for column in columns)
-    body = [f"| {titles} |", f"|{rule}|", *(f"| {row} |" for row in rows)]
+    body = table_lines(heads, [column.is_text for column in columns], rows)
     sentences = [*table.captions[:1], *(note for note in table.notes if note[0] in "(*")]  # rows refer to these notes
     notes = [f"- {escape_markdown(sentence)}" for sentence in sentences]
     return [f"## {escape_markdown(table.title)}", "", *label, *body, "", *notes, ""]

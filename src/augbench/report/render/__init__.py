@@ -1,0 +1,1 @@
+"""Renderers of sheets: one per format."""

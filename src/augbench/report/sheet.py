@@ -1,0 +1,80 @@
+"""The one table model: sheets of texts under headings. Every renderer in `report.render` prints these.
+
+What the texts say is decided where a sheet is built; renderers only set them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import groupby
+from typing import Literal
+
+Mark = Literal["best", "second"]
+Medium = Literal["terminal", "markdown", "latex"]
+"""Sections may depend on it: the terminal and LaTeX leave out what only files have room for."""
+
+WIDTH = 100  # characters of a terminal line that sheets must fit into
+GAP = 2  # characters between the columns of a sheet
+NARROWEST = 16  # characters that a column of names needs at least
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column of a table. Adjacent columns with the same ``group`` share that heading."""
+
+    key: str
+    title: str
+    group: str = ""
+    is_text: bool = False  # left-aligned, and may be folded; else a number
+
+
+@dataclass(frozen=True)
+class SheetRow:
+    """A row of a sheet."""
+
+    texts: tuple[str, ...]
+    marks: Mapping[int, Mark] = field(default_factory=dict)  # index of a column -> mark of its entry
+    is_average: bool = False  # set in italics
+    starts_block: bool = False  # a rule above
+    repeats_name: bool = False  # its first text is that of the row above: left out where readers see both
+
+
+@dataclass(frozen=True)
+class Sheet:
+    """A table as renderers print it."""
+
+    columns: Sequence[Column]
+    rows: Sequence[SheetRow]
+    title: str = ""
+    captions: Sequence[str] = ()  # sentences above
+    notes: Sequence[str] = ()  # footnotes
+    is_folded: bool = False  # collapsed under its title where the medium can
+
+    def only(self, indices: Sequence[int]) -> Sheet:
+        """Return the sheet with only these columns."""
+        rows = [
+            replace(
+                row,
+                texts=tuple(row.texts[index] for index in indices),
+                marks={place: row.marks[index] for place, index in enumerate(indices) if index in row.marks},
+            )
+            for row in self.rows
+        ]
+        return replace(self, columns=[self.columns[index] for index in indices], rows=rows)
+
+    def groups(self) -> list[tuple[str, list[int]]]:
+        """Return the group headings with the indices of their columns; a column without a group stands alone."""
+        found = groupby(enumerate(self.columns), key=lambda one: (one[1].group, "" if one[1].group else one[0]))
+        return [(name, [index for index, _ in members]) for (name, _), members in found]
+
+
+@dataclass(frozen=True)
+class Section:
+    """Sheets under one heading."""
+
+    title: str
+    label: str = ""  # warning about its numbers; "" where there is none
+    sentences: Sequence[str] = ()
+    sheets: Sequence[Sheet] = ()
+    under: str = ""  # title of the section that it is a part of

@@ -17,10 +17,10 @@ def add_to(app: typer.Typer) -> None:
 @augmenters_app.command("list")
 def augmenters_list() -> None:
     """List the augmenters: title, what they read, whether they learn."""
-    from augbench.cli.augmenters_view import augmenters_table
-    from augbench.report.render.terminal import standard_output
+    from augbench.cli.augmenters_view import augmenters_sheet
+    from augbench.report.render.terminal import sheet_parts, standard_output
 
-    standard_output().print(augmenters_table())
+    standard_output().print(sheet_parts(augmenters_sheet()))
 
 
 @augmenters_app.command("show")

@@ -21,6 +21,7 @@ from augbench.core import registry
 from augbench.core.contracts import Augmenter, Settings, Shots
 from augbench.core.errors import UserError
 from augbench.diffusion.pipelines import PipelineSource, find
+from augbench.report.sheet import Sheet
 
 REGIMES: dict[str, Shots] = {"zero-shot": 0, "few-shot": 5, "full-shot": "all"}
 LIMITS = {"gt": ">", "ge": ">=", "lt": "<", "le": "<="}
@@ -35,13 +36,13 @@ RATIOS = {"meaning": 3, "source": 2, "meaning, source": 1}  # share of the width
 # -- list
 
 
-def augmenters_table() -> Table:
+def augmenters_sheet() -> Sheet:
     """Return one row per augmenter: title, what it reads, whether it learns, whether it can run."""
-    table = Table("augmenter", "title", "reads at 0 / some shots", "learns", "status", box=box.SIMPLE_HEAD)
+    rows = []
     for name, plugin in registry.find("augmenters").items():
         status = "planned only" if _planned_only(plugin) else "ready"
-        table.add_row(name, plugin.title, _reads_in_short(plugin), "yes" if plugin.learns else "-", status)
-    return table
+        rows.append((name, plugin.title, _reads_in_short(plugin), "yes" if plugin.learns else "-", status))
+    return Sheet.of(["augmenter", "title", "reads at 0 / some shots", "learns", "status"], [], rows)
 
 
 def _has_defaults(plugin: type[Augmenter]) -> bool:

@@ -26,10 +26,10 @@ SettingOption = Annotated[
 @datasets_app.command("list")
 def datasets_list() -> None:
     """List the datasets: task, split, size, licence."""
-    from augbench.cli.datasets_view import datasets_table
-    from augbench.report.render.terminal import standard_output
+    from augbench.cli.datasets_view import datasets_sheet
+    from augbench.report.render.terminal import sheet_parts, standard_output
 
-    standard_output().print(datasets_table())
+    standard_output().print(sheet_parts(datasets_sheet()))
 
 
 @datasets_app.command("show")

@@ -11,9 +11,7 @@ from typing import Any
 
 import pandas as pd
 import yaml
-from rich import box
 from rich.console import Console
-from rich.table import Table
 
 from augbench.core import registry
 from augbench.core.contracts import DEFECTIVE, GOOD, Dataset
@@ -22,6 +20,8 @@ from augbench.planning.grid import DatasetEntry
 from augbench.planning.library import DATA_VARIABLE, Library
 from augbench.planning.splits import checked_samples
 from augbench.report.dataset_findings import Findings, count, examine
+from augbench.report.render.terminal import sheet_parts
+from augbench.report.sheet import Sheet
 from augbench.storage.files import write_atomic
 from augbench.storage.store import Store
 
@@ -50,14 +50,13 @@ def open_library(name: str, root: Path | None, changes: Iterable[str]) -> Librar
 # -- list
 
 
-def datasets_table() -> Table:
+def datasets_sheet() -> Sheet:
     """Return a table of all datasets with task, split, size and licence."""
-    table = Table(box=box.SIMPLE_HEAD)
-    for column in ("dataset", "title", "task", "split", "images", "licence"):
-        table.add_column(column, no_wrap=column in ("dataset", "task"))
-    for name, plugin in registry.find("datasets").items():
-        table.add_row(name, plugin.title, plugin.task, _split(plugin), _size(plugin), plugin.licence)
-    return table
+    rows = [
+        (name, plugin.title, plugin.task, _split(plugin), _size(plugin), plugin.licence)
+        for name, plugin in registry.find("datasets").items()
+    ]
+    return Sheet.of(["dataset", "title", "task", "split", "images", "licence"], [], rows)
 
 
 def _split(plugin: type[Dataset] | Dataset) -> str:
@@ -178,7 +177,7 @@ def check_dataset(
 
     location = "" if dataset.config.root is None else f", {dataset.home()}"
     print_line(f"{dataset.title} ({name}, {dataset.task}{location})")
-    console.print(_counts(dataset, findings))
+    console.print(sheet_parts(_counts(dataset, findings)))
     for what, text in _summary(dataset, findings):
         print_line(f"{what:<9} {text}")
     for line in _known_lines(dataset, findings):
@@ -197,29 +196,22 @@ def check_dataset(
     return findings.problems
 
 
-def _counts(dataset: Dataset, findings: Findings) -> Table:
+def _counts(dataset: Dataset, findings: Findings) -> Sheet:
     """Return a table of images by split and label, beside the official numbers."""
-    table = Table("split", "class", box=box.SIMPLE_HEAD)
-    for column in ("images", "official", "groups"):
-        table.add_column(column, justify="right")
+    lines: list[tuple[str, str, pd.DataFrame, int | None]] = []
     left = dict(dataset.official_counts)
     for (split, label), rows in findings.table.groupby(["split", "label"]):
-        official = left.pop(f"{split} {label}".strip(), None)
-        table.add_row(
-            split or "by fold", label or "unknown", f"{len(rows):,}", _number(official), f"{rows['group'].nunique():,}"
-        )
+        lines.append((split, label or "unknown", rows, left.pop(f"{split} {label}".strip(), None)))
     for what, official in left.items():
         split, _, label = what.rpartition(" ")
         rows = findings.table[(findings.table["split"] == split) | (split == "")]
         rows = rows[(rows["label"] != GOOD) if label == DEFECTIVE else (rows["label"] == label)]
-        table.add_row(
-            split or "by fold",
-            "all defective" if label == DEFECTIVE else label,
-            f"{len(rows):,}",
-            _number(official),
-            f"{rows['group'].nunique():,}",
-        )
-    return table
+        lines.append((split, "all defective" if label == DEFECTIVE else label, rows, official))
+    texts = [
+        (split or "by fold", label, f"{len(rows):,}", _number(official), f"{rows['group'].nunique():,}")
+        for split, label, rows, official in lines
+    ]
+    return Sheet.of(["split", "class"], ["images", "official", "groups"], texts)
 
 
 def _number(value: int | None) -> str:

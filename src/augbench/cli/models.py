@@ -26,10 +26,10 @@ ModelArgument = Annotated[
 @models_app.command("list")
 def models_list() -> None:
     """List the weights: kind, size, purpose, licence."""
-    from augbench.cli.models_view import models_table
-    from augbench.report.render.terminal import standard_output
+    from augbench.cli.models_view import models_sheet
+    from augbench.report.render.terminal import sheet_parts, standard_output
 
-    standard_output().print(models_table())
+    standard_output().print(sheet_parts(models_sheet()))
 
 
 @models_app.command("show")

@@ -5,16 +5,14 @@ from __future__ import annotations
 import textwrap
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import yaml
-from rich import box
 from rich.console import Console
 from rich.markdown import Markdown
-from rich.table import Table
 
 from augbench.core import registry
 from augbench.core.contracts import GOOD
@@ -27,6 +25,7 @@ from augbench.diffusion.pipelines import BUNDLES, MODELS, PipelineSource, embedd
 from augbench.diffusion.sampling import fit_image, fit_mask, sample
 from augbench.procedural.drawing import distance, place
 from augbench.procedural.noise import perlin
+from augbench.report.sheet import Sheet
 from augbench.storage.files import write_atomic
 
 PROMPTS = {
@@ -51,19 +50,16 @@ LABEL = "mechanics, not evidence"
 # -- list and show
 
 
-def models_table() -> Table:
+def models_sheet() -> Sheet:
     """Return a table of the weights in the package, then of those on the Hugging Face hub."""
-    note = f'Results that rest on these weights are labelled "{LABEL}".'
-    table = Table(box=box.SIMPLE_HEAD, caption=note, caption_justify="left")
-    for column in ("model", "kind", "parameters", "MB", "purpose", "licence"):
-        right = column in ("parameters", "MB")
-        table.add_column(column, no_wrap=column != "purpose", justify="right" if right else "left")
-    for name, folder in _shipped().items():
-        table.add_row(name, *_facts(name, folder))
-    for source in BUNDLES.values():
-        if source.revision:
-            table.add_row(source.name, source.kind, "", "", f"{source.title}; from {source.location}", "see there")
-    return table
+    hub = [
+        (source.name, source.kind, f"{source.title}; from {source.location}", "see there", "", "")
+        for source in BUNDLES.values()
+        if source.revision
+    ]
+    rows = [(name, *_facts(name, folder)) for name, folder in _shipped().items()]
+    sheet = Sheet.of(["model", "kind", "purpose", "licence"], ["parameters", "MB"], [*rows, *hub])
+    return replace(sheet, notes=[f'Results that rest on these weights are labelled "{LABEL}".'])
 
 
 def show_model(name: str, console: Console) -> None:
@@ -82,7 +78,7 @@ def show_model(name: str, console: Console) -> None:
         return
     folder = Path(source.location) if source else shipped[name]
     console.print(Markdown(_card(folder)[1]))
-    kind, number, size, *_ = _facts(name, folder)
+    kind, *_, number, size = _facts(name, folder)
     facts = f"{kind}, {number} parameters, {size} MB: {folder}"
     console.print(f"\n{facts}", markup=False, highlight=False, soft_wrap=True)
 
@@ -124,15 +120,15 @@ def _shipped() -> dict[str, Path]:
 
 
 def _facts(name: str, folder: Path) -> tuple[str, str, str, str, str]:
-    """Return kind, parameters, MB, purpose and licence."""
+    """Return kind, purpose, licence, parameters and MB."""
     source = None if _is_backbone(name) else find(name)
     number = sum(map(parameters, folder.rglob("*.safetensors")))
     size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
     return (
         source.kind if source else "backbone",
-        *_amounts(number, size),
         source.title if source else "classifiers: backbone of a protocol",
         str(_card(folder)[0].get("license", "unknown")),
+        *_amounts(number, size),
     )
 
 

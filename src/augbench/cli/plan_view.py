@@ -5,23 +5,23 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Iterable
 
-from rich import box
 from rich.console import Console
-from rich.table import Table
 
 from augbench.core.contracts import Shots
 from augbench.core.specs import regime
 from augbench.planning.plan import Plan, notes_of
 from augbench.planning.remaining import Remaining
+from augbench.report.render.terminal import sheet_parts
+from augbench.report.sheet import Sheet
 from augbench.storage.store import Store
 
 
 def print_plan(plan: Plan, remaining: Remaining, store: Store, console: Console) -> None:
     """Print the units of a plan and those that the store lacks."""
     console.print(f"[bold]{plan.grid.name}[/]  {plan.grid.about}", highlight=False)
-    console.print(_cells_table(plan))
+    console.print(sheet_parts(_cells_sheet(plan)))
     if plan.pools:
-        console.print(_pools_table(plan))
+        console.print(sheet_parts(_pools_sheet(plan)))
         saved = f" ({plan.naive_images / plan.images:.1f} times fewer)" if plan.images < plan.naive_images else ""
         console.print(
             f"{_pool_arithmetic(plan)} = [bold]{plan.images:,} images to generate[/]; "
@@ -44,17 +44,13 @@ def print_plan(plan: Plan, remaining: Remaining, store: Store, console: Console)
     console.print(_left(plan, remaining, store), highlight=False)
 
 
-def _cells_table(plan: Plan) -> Table:
+def _cells_sheet(plan: Plan) -> Sheet:
     """Return a table of trainings by augmenter and regime."""
     counts = Counter((cell.augmenter.alias, regime(cell.shots)) for cell in plan.cells)
     regimes = _regimes(cell.shots for cell in plan.cells)
-    table = Table(title=f"{len(plan.cells):,} trainings", box=box.SIMPLE_HEAD, title_justify="left")
-    table.add_column("augmenter")
-    for name in regimes:
-        table.add_column(name, justify="right")
-    for augmenter in dict.fromkeys(cell.augmenter.alias for cell in plan.cells):
-        table.add_row(augmenter, *(str(counts[augmenter, name] or "-") for name in regimes))
-    return table
+    augmenters = dict.fromkeys(cell.augmenter.alias for cell in plan.cells)
+    rows = [(name, *(str(counts[name, one] or "-") for one in regimes)) for name in augmenters]
+    return Sheet.of(["augmenter"], regimes, rows, f"{len(plan.cells):,} trainings")
 
 
 def _regimes(shots: Iterable[Shots]) -> list[str]:
@@ -83,15 +79,13 @@ def _pool_groups(plan: Plan) -> dict[tuple[str, str, str, int], int]:
     return dict(groups)
 
 
-def _pools_table(plan: Plan) -> Table:
-    table = Table(title=f"{len(plan.pools):,} pools", box=box.SIMPLE_HEAD, title_justify="left")
-    for name in ("dataset", "augmenter", "serves"):
-        table.add_column(name)
-    for name in ("pools", "of", "images"):
-        table.add_column(name, justify="right")
-    for (dataset, augmenter, regimes, size), count in _pool_groups(plan).items():
-        table.add_row(dataset, augmenter, regimes, str(count), f"{size:,}", f"{count * size:,}")
-    return table
+def _pools_sheet(plan: Plan) -> Sheet:
+    rows = [
+        (dataset, augmenter, regimes, str(count), f"{size:,}", f"{count * size:,}")
+        for (dataset, augmenter, regimes, size), count in _pool_groups(plan).items()
+    ]
+    heads = ["dataset", "augmenter", "serves"], ["pools", "of", "images"]
+    return Sheet.of(*heads, rows, f"{len(plan.pools):,} pools")
 
 
 def _pool_arithmetic(plan: Plan) -> str:

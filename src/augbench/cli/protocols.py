@@ -17,10 +17,10 @@ def add_to(app: typer.Typer) -> None:
 @protocols_app.command("list")
 def protocols_list() -> None:
     """List the presets."""
-    from augbench.cli.protocols_view import list_protocols
-    from augbench.report.render.terminal import standard_output
+    from augbench.cli.protocols_view import protocols_sheet
+    from augbench.report.render.terminal import sheet_parts, standard_output
 
-    standard_output().print(list_protocols())
+    standard_output().print(sheet_parts(protocols_sheet()))
 
 
 @protocols_app.command("show")

@@ -11,7 +11,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from augbench.core.protocol import SWITCHES, Protocol, load_preset, preset_names
-from augbench.report.sheet import WIDTH
+from augbench.report.sheet import WIDTH, Sheet
 
 GROUPS = {
     "image": ("width", "height", "crop", "resize_first", "mean", "std", "flip"),
@@ -35,17 +35,15 @@ GROUPS = {
 """The fields of a protocol by group."""
 
 
-def list_protocols() -> Table:
+def protocols_sheet() -> Sheet:
     """Return a table of the presets."""
-    table = Table(box=box.SIMPLE_HEAD)
-    for title in ("protocol", "size", "backbone", "training", "AP", "hold-out"):
-        table.add_column(title, no_wrap=title in ("protocol", "size", "AP"))
+    rows = []
     for name in preset_names():
         p = load_preset(name)
         training = f"{p.optimiser} {p.lr:g}, batch {p.batch}, {p.epochs} epochs, {p.sampler}"
         holdout = f"{100 * p.holdout:g} %" if p.holdout else "none"
-        table.add_row(name, f"{p.width} x {p.height}", f"{p.backbone} ({p.weights})", training, p.ap, holdout)
-    return table
+        rows.append((name, f"{p.width} x {p.height}", f"{p.backbone} ({p.weights})", training, p.ap, holdout))
+    return Sheet.of(["protocol", "size", "backbone", "training", "AP", "hold-out"], [], rows)
 
 
 def show_protocol(name: str, console: Console) -> None:

@@ -10,13 +10,12 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
-from rich import box
 from rich.console import Console, Group, RenderableType
-from rich.padding import Padding
-from rich.table import Table
 from rich.text import Text
 
 from augbench.monitoring.status import STAGES, STATES, Failed, GridStatus, Rate, Status, one_line, printable
+from augbench.report.render.terminal import sheet_parts
+from augbench.report.sheet import Sheet
 from augbench.storage.leases import Driver
 
 FORMAT = 1
@@ -124,18 +123,15 @@ def _headline(grid: GridStatus) -> str:
 
 
 def _counts(grid: GridStatus) -> RenderableType:
-    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
-    table.add_column("")
-    for state in (*STATES, "total"):
-        table.add_column(state, justify="right")
+    rows: list[tuple[str, ...]] = []
     for stage in STAGES:
         counts = grid.stages[stage]
         if counts and (total := sum(counts.values())):
-            table.add_row(stage, *(f"{counts[state]:,}" if counts[state] else "-" for state in STATES), f"{total:,}")
+            rows.append((stage, *(f"{counts[state]:,}" if counts[state] else "-" for state in STATES), f"{total:,}"))
         if stage == "pools" and grid.chunks and grid.chunks[1]:
             done, total = grid.chunks
-            table.add_row("  chunks", f"{done:,}" if done else "-", *[""] * (len(STATES) - 1), f"{total:,}")
-    return Padding(table, (1, 0), expand=False)
+            rows.append(("  chunks", f"{done:,}" if done else "-", *[""] * (len(STATES) - 1), f"{total:,}"))
+    return sheet_parts(Sheet.of([""], [*STATES, "total"], rows))
 
 
 def _rate_lines(grid: GridStatus) -> list[str]:

@@ -5,7 +5,7 @@ What the texts say is decided where a sheet is built; renderers only set them.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import groupby
 from typing import Literal
@@ -50,6 +50,12 @@ class Sheet:
     captions: Sequence[str] = ()  # sentences above
     notes: Sequence[str] = ()  # footnotes
     is_folded: bool = False  # collapsed under its title where the medium can
+
+    @classmethod
+    def of(cls, texts: Sequence[str], numbers: Sequence[str], rows: Iterable[Sequence[str]], title: str = "") -> Sheet:
+        """Create a sheet from headings and rows of texts; columns of text come before those of numbers."""
+        columns = [Column(name, name, is_text=True) for name in texts] + [Column(name, name) for name in numbers]
+        return cls(columns, [SheetRow(tuple(row)) for row in rows], title)
 
     def only(self, indices: Sequence[int]) -> Sheet:
         """Return the sheet with only these columns."""

@@ -9,9 +9,10 @@ from rich.console import Console
 
 from augbench.augmenters._settings import setting
 from augbench.cli import augmenters_view
-from augbench.cli.augmenters_view import augmenters_table, show_augmenter
+from augbench.cli.augmenters_view import augmenters_sheet, show_augmenter
 from augbench.core import registry
 from augbench.core.contracts import Augmenter, Settings
+from augbench.report.render.terminal import sheet_parts
 
 OWN = [name for name, plugin in registry.find("augmenters").items() if plugin.__module__.startswith("augbench.")]
 WIDTHS = (80, 100, 120)
@@ -113,5 +114,5 @@ def test_the_command_line():
 
 def test_the_list_has_every_augmenter():
     console = Console(width=100, file=io.StringIO())
-    console.print(augmenters_table())
+    console.print(sheet_parts(augmenters_sheet()))
     assert set(OWN) <= set(console.file.getvalue().split())

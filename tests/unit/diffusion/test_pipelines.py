@@ -315,7 +315,7 @@ def test_list_and_show_need_no_torch():
         assert word in listed.stdout
     assert listed.stdout.rstrip().endswith('labelled "mechanics, not evidence".')
     code = (
-        "import sys; from augbench.cli.models_view import models_table; models_table(); print('torch' in sys.modules)"
+        "import sys; from augbench.cli.models_view import models_sheet; models_sheet(); print('torch' in sys.modules)"
     )
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert ran.stdout.strip() == "False"

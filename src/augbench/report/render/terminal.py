@@ -32,17 +32,34 @@ def grid(sheet: Sheet) -> rich.table.Table:
     """Render the rows of a sheet. Where it is wider than the terminal names are folded, numbers never."""
     gap = GAP if _least_width(sheet, range(len(sheet.columns)), GAP) <= WIDTH else 1
     table = rich.table.Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, gap - 1, 0, 0))
-    for index, column in enumerate(sheet.columns):
-        width = max(_widths(sheet, index))
-        heading = "\n".join((*textwrap.wrap(column.title, width), *textwrap.wrap(column.group, width)))
-        side = "left" if column.is_text else "right"
-        table.add_column(Text(heading), justify=side, vertical="bottom", overflow="fold", no_wrap=not column.is_text)
+    widths = [max(_widths(sheet, index)) for index in range(len(sheet.columns))]
+    heads = [
+        [*textwrap.wrap(column.title, width), *textwrap.wrap(column.group, width)]
+        for column, width in zip(sheet.columns, widths, strict=True)
+    ]
+    for index, (column, head) in enumerate(zip(sheet.columns, heads, strict=True)):
+        word = max((len(word) for row in sheet.rows for word in row.texts[index].split()), default=0)
+        table.add_column(
+            Text("\n" * (max(map(len, heads)) - len(head)) + "\n".join(head)),
+            justify="left" if column.is_text else "right",
+            overflow="fold",
+            no_wrap=not column.is_text,
+            min_width=min(word, NARROWEST) if column.is_text else None,
+        )
     for row, following in zip(sheet.rows, [*sheet.rows[1:], None], strict=True):
         style = "italic" if row.is_average else ""
         texts = [Text(text, style=_STYLE.get(row.marks.get(index, ""), style)) for index, text in enumerate(row.texts)]
         entries = [Text(), *texts[1:]] if row.repeats_name else texts
         table.add_row(*entries, end_section=following is not None and following.starts_block)
     return table
+
+
+def sheet_parts(sheet: Sheet) -> RenderableType:
+    """Render a sheet with its title, captions and notes."""
+    title = [Text(sheet.title, style="bold")] if sheet.title else []
+    captions = [Text(sentence, style="dim") for sentence in sheet.captions]
+    grids = [Padding(grid(part), (1, 0, 0, 0)) for part in _parts(sheet) if part.rows]
+    return Group(*title, *captions, *grids, Text(), *(Text(note, style="dim") for note in sheet.notes))
 
 
 def _section(section: Section) -> Iterator[RenderableType]:
@@ -52,11 +69,8 @@ def _section(section: Section) -> Iterator[RenderableType]:
     yield from (Text(sentence, style="dim") for sentence in section.sentences)
     for sheet in section.sheets:
         if sheet.title:
-            yield from (Text(), Text(sheet.title, style="bold"))
-        yield from (Text(sentence, style="dim") for sentence in sheet.captions)
-        yield from (Padding(grid(part), (1, 0, 0, 0)) for part in _parts(sheet) if part.rows)
-        yield Text()
-        yield from (Text(note, style="dim") for note in sheet.notes)
+            yield Text()
+        yield sheet_parts(sheet)
     yield Text()
 
 

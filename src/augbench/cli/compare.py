@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from augbench.cli.options import SetOption
+from augbench.cli.options import SetOption, planned_cells
 
 
 def add_to(app: typer.Typer) -> None:
@@ -30,9 +30,6 @@ def compare(
 ) -> None:
     """Print which differences in a store's tables are significant, what they cost, and how certain that is."""
     from augbench.core.errors import UserError
-    from augbench.planning.expected import expected_of
-    from augbench.planning.grid import load_grid
-    from augbench.planning.plan import make_plan
     from augbench.report.evidence.comparison_report import compare as write_comparison
     from augbench.report.render.terminal import standard_output
     from augbench.storage.store import Store
@@ -45,8 +42,5 @@ def compare(
     if changes and not is_file:
         raise UserError("--set changes a grid: give --grid FILE too")
     if grid is not None and is_file:
-        made = make_plan(load_grid(grid, changes or ()), target)
-        for label in made.absent:
-            made.library.dataset(label).root()  # its keys need its files
-        name, expected = made.grid.name, expected_of(made)
+        name, expected = planned_cells(Path(grid), changes or (), target)
     write_comparison(target, name, expected, against, resamples, out, console)

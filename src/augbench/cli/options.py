@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -27,3 +28,19 @@ def store_of(location: str | None, grid_name: str) -> Store:
     from augbench.storage.store import Store
 
     return Store(location if location is not None else Path("runs") / grid_name)
+
+
+def planned_cells(grid: Path, changes: Sequence[str], store: Store) -> tuple[str, list[dict[str, Any]]]:
+    """Plan a grid file for a report; return its name and its expected cells.
+
+    Raises:
+        UserError: the grid is invalid, or the files of a dataset, which its keys need, are not here.
+    """
+    from augbench.planning.expected import expected_of
+    from augbench.planning.grid import load_grid
+    from augbench.planning.plan import make_plan
+
+    made = make_plan(load_grid(grid, changes), store)
+    for label in made.absent:
+        made.library.dataset(label).root()  # raises with a hint where to get the files
+    return made.grid.name, expected_of(made)

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from augbench.cli.options import SetOption
+from augbench.cli.options import SetOption, planned_cells
 
 
 def add_to(app: typer.Typer) -> None:
@@ -37,9 +37,6 @@ def report(
 ) -> None:
     """Print the mean (std) tables of a store, and write them as Markdown, LaTeX, CSV and JSON."""
     from augbench.core.errors import UserError
-    from augbench.planning.expected import expected_of
-    from augbench.planning.grid import load_grid
-    from augbench.planning.plan import make_plan
     from augbench.report.papers.layout_report import report_layout
     from augbench.report.papers.layouts import find_layout
     from augbench.report.render.terminal import standard_output
@@ -57,10 +54,7 @@ def report(
         find_layout(layout)  # before planning, which may take long
     name, expected = None, None
     if grid is not None:
-        made = make_plan(load_grid(grid, changes or ()), target)
-        for label in made.absent:
-            made.library.dataset(label).root()  # its keys need its files
-        name, expected = made.grid.name, expected_of(made)
+        name, expected = planned_cells(grid, changes or (), target)
     if layout is None:
         write_report(target, name, expected=expected, out=out, console=console)
     else:

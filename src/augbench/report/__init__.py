@@ -1,7 +1,7 @@
 """Reports: records -> DataFrame -> layouts -> terminal, Markdown, LaTeX, CSV, JSON. Needs neither torch nor ray."""
 
 from augbench.report.frame import expected_frame, load_expected, load_records
-from augbench.report.store_report import print_report, report, write_report
+from augbench.report.store_report import print_report, report
 from augbench.report.tables import Table, build_tables
 
 __all__ = [
@@ -12,5 +12,4 @@ __all__ = [
     "load_records",
     "print_report",
     "report",
-    "write_report",
 ]

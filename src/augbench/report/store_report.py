@@ -39,7 +39,7 @@ def report(
         grid_name: the grid's name; None = each grid that has a record.
         expected: the grid's cells, where the caller planned it (`planning.expected.expected_of`); None = load them
             from the store.
-        out: output folder; None = ``STORE/reports/<grid>/``. With several grids, each gets a folder in it.
+        out: output folder; None = ``STORE/reports/<grid>/``. Where several grids are reported, each gets a folder in it.
         console: also print the tables to it.
 
     Returns:
@@ -48,34 +48,43 @@ def report(
     Raises:
         UserError: no store, no record, an unknown grid, or a damaged record.
     """
-    names = _names(store, grid_name)
-    if not names:
-        records = load_records(store)
-        return _write(store, expected_from_records(records), records, ALL, out, console)
     files: list[str] = []
-    for name in names:
-        cells = load_expected(store, name) if expected is None else expected_frame(expected)
-        records = load_records(store, cells["key"])
-        if len(records):
-            folder = out / name if out and len(names) > 1 else out
-            files += _write(store, cells, records, name, folder, console)
-    if not files:
-        what = f"grid '{names[0]}'" if len(names) == 1 else f"its {len(names)} grids"
-        raise UserError(f"store '{store.url}' holds no record of {what}: {WAY_OUT}")
+    found = reported(store, grid_name, expected)
+    for name, cells, records in found:
+        tables = build_tables(cells, records, load_measured(store, cells))
+        if console is not None:
+            console.print(f"[bold]{name}[/]", highlight=False)
+            print_report(tables, console)
+        contents = {
+            "report.md": to_markdown(name, sections_of(tables, "markdown")).encode(),
+            "report.tex": to_latex(name, sections_of(tables, "latex")).encode(),
+            "report.csv": to_csv(tables).encode(),
+            "report.json": to_json(name, tables),
+        }
+        files += write_files(store, name, contents, out / name if out and len(found) > 1 else out)
     return files
 
 
-def write_report(
-    store: Store, expected: pd.DataFrame, name: str, out: Path | None = None, console: Console | None = None
-) -> list[str]:
-    """Report these cells: write ``report.md``, ``.tex``, ``.csv``, ``.json``, each atomically.
-
-    Equal stores give equal bytes. Arguments as in `report`; ``expected`` as `frame.expected_frame` gives it.
+def reported(
+    store: Store, grid_name: str | None, expected: Iterable[Mapping[str, Any]] | None
+) -> list[tuple[str, pd.DataFrame, pd.DataFrame]]:
+    """Return name, expected cells and records of the grids to report: those with a record. Arguments as in `report`.
 
     Raises:
-        UserError: a damaged record, or a folder that cannot be written to.
+        UserError: no store, no record, an unknown grid, or a damaged record.
     """
-    return _write(store, expected, load_records(store, expected["key"]), name, out, console)
+    if not store.keys("cells"):
+        raise UserError(f"store '{store.url}' does not exist or holds no records: {WAY_OUT}, or give another")
+    names = sorted(store.keys("grids")) if grid_name is None else [grid_name]
+    if not names:
+        records = load_records(store)
+        return [(ALL, expected_from_records(records), records)]
+    every = [(name, load_expected(store, name) if expected is None else expected_frame(expected)) for name in names]
+    found = [(name, cells, load_records(store, cells["key"])) for name, cells in every]
+    if not any(len(records) for _, _, records in found):
+        what = f"grid '{names[0]}'" if len(names) == 1 else f"its {len(names)} grids"
+        raise UserError(f"store '{store.url}' holds no record of {what}: {WAY_OUT}")
+    return [one for one in found if len(one[2])]
 
 
 def print_report(tables: Sequence[Table], console: Console) -> None:
@@ -86,29 +95,6 @@ def print_report(tables: Sequence[Table], console: Console) -> None:
 def sections_of(tables: Sequence[Table], medium: Medium) -> list[Section]:
     """Return the sections of all tables."""
     return [section for table in tables for section in table.sections(medium)]
-
-
-def _names(store: Store, grid_name: str | None) -> list[str]:
-    """Return the grids to report."""
-    if not store.keys("cells"):
-        raise UserError(f"store '{store.url}' does not exist or holds no records: {WAY_OUT}, or give another")
-    return sorted(store.keys("grids")) if grid_name is None else [grid_name]
-
-
-def _write(
-    store: Store, expected: pd.DataFrame, records: pd.DataFrame, name: str, out: Path | None, console: Console | None
-) -> list[str]:
-    tables = build_tables(expected, records, load_measured(store, expected))
-    if console is not None:
-        console.print(f"[bold]{name}[/]", highlight=False)
-        print_report(tables, console)
-    contents = {
-        "report.md": to_markdown(name, sections_of(tables, "markdown")).encode(),
-        "report.tex": to_latex(name, sections_of(tables, "latex")).encode(),
-        "report.csv": to_csv(tables).encode(),
-        "report.json": to_json(name, tables),
-    }
-    return write_files(store, name, contents, out)
 
 
 def write_files(store: Store, name: str, contents: Mapping[str, bytes], out: Path | None) -> list[str]:

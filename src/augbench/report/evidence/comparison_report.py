@@ -9,18 +9,16 @@ from typing import Any
 import pandas as pd
 from rich.console import Console
 
-from augbench.core.errors import UserError
 from augbench.metrics.resampling import RESAMPLES
 from augbench.report.evidence.build import build_evidence
 from augbench.report.evidence.evidence_plots import cd_svg, pareto_svg
 from augbench.report.evidence.exports import to_csv, to_json
 from augbench.report.evidence.ranking import missing_ranks_note, rankings
 from augbench.report.evidence.sheets import method_section, ranking_section, section_of
-from augbench.report.frame import expected_frame, expected_from_records, load_expected, load_records
 from augbench.report.render.latex import to_latex
 from augbench.report.render.markdown import to_markdown
 from augbench.report.render.terminal import to_terminal
-from augbench.report.store_report import ALL, WAY_OUT, write_files
+from augbench.report.store_report import reported, write_files
 from augbench.storage.store import Store
 
 PARETO, CD = "pareto.svg", "cd.svg"
@@ -55,23 +53,11 @@ def compare(
     Raises:
         UserError: no store, no record, an unknown grid or augmenter, damaged records or scores.
     """
-    if not store.keys("cells"):
-        raise UserError(f"store '{store.url}' does not exist or holds no records: {WAY_OUT}, or give another")
-    names = sorted(store.keys("grids")) if grid_name is None else [grid_name]
-    found: list[tuple[str, pd.DataFrame, pd.DataFrame]] = []
-    for name in names:
-        cells = load_expected(store, name) if expected is None else expected_frame(expected)
-        found.append((name, cells, load_records(store, cells["key"])))
-    if not names:
-        records = load_records(store)
-        found.append((ALL, expected_from_records(records), records))
-    with_records = [one for one in found if len(one[2])]
-    if not with_records:
-        raise UserError(f"store '{store.url}' holds no record of grid '{', '.join(names)}': {WAY_OUT}")
     files: list[str] = []
-    for name, cells, records in with_records:
-        folder = out / name if out and len(with_records) > 1 else out
-        files += write_files(store, name, _contents(store, name, cells, records, against, resamples, console), folder)
+    found = reported(store, grid_name, expected)
+    for name, cells, records in found:
+        contents = _contents(store, name, cells, records, against, resamples, console)
+        files += write_files(store, name, contents, out / name if out and len(found) > 1 else out)
     return files
 
 

@@ -30,7 +30,8 @@ ALLOWED = {
     "__main__": {"cli"},
     "": {"core"},
 }
-HEAVY = {"torch", "torchvision", "timm", "diffusers", "transformers", "peft", "sklearn", "ray", "safetensors", "scipy"}
+HEAVY = {"torch", "torchvision", "timm", "diffusers", "transformers", "peft", "sklearn", "ray", "safetensors", "scipy",
+         "matplotlib"}  # fmt: skip
 
 
 def files():

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from math import isnan
+from typing import TYPE_CHECKING
 
 from augbench.report.evidence.build import Evidence, RowEvidence
 from augbench.report.evidence.ranking import Ranking
 from augbench.report.evidence.sheets import NAMES, p_value_text, regime_text
 from augbench.report.numbers import seconds_text, share
-from augbench.report.svg import Axis, Guide, Series, plot
-from augbench.report.svg_parts import FONT, document, line, stacked, text, text_width
+from augbench.report.plots import MUTED, PALETTE, figure, guide, label_points, legend, look, svg_text, theme
 
-WIDTH = 720.0
-STEP = 22.0  # line distance of the names in a critical-difference diagram
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import SubFigure
+
+WIDTH, HEIGHT = 720, 400  # points, of one plot of the metric against cost without its legend
+STEP = 22  # points between the names in a critical-difference diagram
 
 
 def pareto_svg(evidence: Sequence[Evidence]) -> str | None:
@@ -21,10 +25,16 @@ def pareto_svg(evidence: Sequence[Evidence]) -> str | None:
     known = [one for one in evidence if any(_has_position(one, row) for row in one.rows)]
     if not known:
         return None
-    about = (
-        "Metric against cost: up is better, left is cheaper. Bars are 95 % intervals; the line joins efficient rows."
-    )
-    return stacked([_pareto(one) for one in known], "Metric against cost", about, WIDTH)
+    with theme():
+        drawn = figure(WIDTH, HEIGHT * len(known))
+        parts = drawn.subfigures(len(known), squeeze=False)[:, 0]
+        plotted = [_pareto(part, one) for part, one in zip(parts, known, strict=True)]
+        for axes, one in zip(plotted, known, strict=True):  # only now do the axes have their places
+            label_points(axes, [(*_position(one, row), str(row.n_aug)) for row in _placed(one)])
+        about = (
+            "up is better, left is cheaper. Bars are 95 % intervals; the line joins efficient rows. Numbers are N_aug."
+        )
+        return svg_text(drawn, "Metric against cost", f"{about} {' '.join(map(_points_text, known))}")
 
 
 def _has_position(evidence: Evidence, row: RowEvidence) -> bool:
@@ -32,59 +42,51 @@ def _has_position(evidence: Evidence, row: RowEvidence) -> bool:
     return row.cost is not None and row.cost.total > 0 and not isnan(row.intervals[evidence.headline].estimate)
 
 
-def _pareto(evidence: Evidence) -> str:
-    rows = [row for row in evidence.rows if _has_position(evidence, row)]
-    free = [row for row in evidence.rows if row.cost is not None and not row.cost.total and row.found]
-    front = sorted((row for row in rows if row.efficient), key=_total)
-    name = NAMES[evidence.headline]
-    best = [
-        _series(evidence, front, "efficient"),
-        _series(evidence, [row for row in rows if not row.efficient], "not efficient"),
-    ]
-    path = [row.intervals[evidence.headline].estimate for row in front]
-    steps = Series("", list(map(_total, front)), path, line="post", colour=0, dashed=True)
-    points = "; ".join(
-        f"{_label(row)}: {share(row.intervals[evidence.headline].estimate)} for {seconds_text(_total(row))} s"
-        for row in rows
-    )
-    return plot(
-        [*(one for one in best if one.x), *([steps] if len(front) > 1 else [])],
-        Axis("cost: seconds of one worker before training (logarithmic)", log=True),
-        Axis(name),
-        evidence.table.title,
-        f"{name} against cost. {points}.",
-        guides=[Guide(row.intervals[evidence.headline].estimate, f"{row.augmenter} (costs nothing)") for row in free],
-        style=False,
-        width=WIDTH,
-    )
+def _placed(evidence: Evidence) -> list[RowEvidence]:
+    return [row for row in evidence.rows if _has_position(evidence, row)]
 
 
-def _series(evidence: Evidence, rows: Sequence[RowEvidence], name: str) -> Series:
-    found = [row.intervals[evidence.headline] for row in rows]
-    efficient = name == "efficient"
-    return Series(
-        name,
-        [_total(row) for row in rows],
-        [one.estimate for one in found],
-        line="none",
-        markers=True,
-        y_bars=([one.low for one in found], [one.high for one in found]),
-        labels=[_label(row) for row in rows],
-        tips=[
-            f"{_label(row)}: {share(one.estimate)} for {seconds_text(_total(row))} s"
-            for row, one in zip(rows, found, strict=True)
-        ],
-        colour=0 if efficient else 7,
-        hollow=not efficient,
-    )
+def _position(evidence: Evidence, row: RowEvidence) -> tuple[float, float]:
+    assert row.cost is not None
+    return row.cost.total, row.intervals[evidence.headline].estimate
 
 
-def _label(row: RowEvidence) -> str:
-    return f"{row.augmenter} {row.n_aug}"
+def _points_text(evidence: Evidence) -> str:
+    points = [(row, *_position(evidence, row)) for row in _placed(evidence)]
+    texts = [f"{row.augmenter} {row.n_aug}: {share(value)} for {seconds_text(cost)} s" for row, cost, value in points]
+    return f"{evidence.table.title}, {NAMES[evidence.headline]}: {'; '.join(texts)}."
 
 
-def _total(row: RowEvidence) -> float:
-    return row.cost.total if row.cost else float("nan")
+def _pareto(part: SubFigure, evidence: Evidence) -> Axes:
+    from matplotlib.ticker import LogLocator, StrMethodFormatter
+
+    axes = part.subplots()
+    costs = [_position(evidence, row)[0] for row in _placed(evidence)]
+    axes.set(ylabel=NAMES[evidence.headline], xscale="log", xlim=(min(costs) / 1.5, max(costs) * 1.5))
+    axes.set_title(evidence.table.title, wrap=True)
+    axes.set_xlabel("cost: seconds of one worker before training (logarithmic)")
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.xaxis.set_major_formatter(StrMethodFormatter("{x:,.10g}"))
+    axes.minorticks_off()
+    index = {name: place for place, name in enumerate(dict.fromkeys(row.augmenter for row in evidence.rows))}
+    handles = {}
+    for row in _placed(evidence):
+        cost, value = _position(evidence, row)
+        interval = row.intervals[evidence.headline]
+        (point,) = axes.plot(cost, value, linestyle="none", **look(index[row.augmenter], hollow=not row.efficient))
+        axes.vlines(cost, interval.low, interval.high, color=point.get_color(), linewidth=1.5, zorder=1)
+        handles.setdefault(row.augmenter, point)
+    front = sorted(_position(evidence, row) for row in _placed(evidence) if row.efficient)
+    if front:
+        x, y = zip(*front, strict=True)
+        (handles["efficient (filled)"],) = axes.plot(
+            x, y, drawstyle="steps-post", ls="--", lw=1.5, color=MUTED, zorder=1
+        )
+    for row in evidence.rows:
+        if row.cost is not None and not row.cost.total and row.found:
+            guide(axes, row.intervals[evidence.headline].estimate, f"{row.augmenter} (costs nothing)")
+    legend(part, handles)
+    return axes
 
 
 # -- critical differences
@@ -95,44 +97,60 @@ def cd_svg(rankings: Sequence[Ranking]) -> str | None:
     ranked = [one for one in rankings if one.ranks]
     if not ranked:
         return None
-    about = "Average ranks over datasets, 1 is best. A bar joins augmenters that do not differ (Nemenyi test, .05)."
-    return stacked([_diagram(one) for one in ranked], "Critical differences of average ranks", about, WIDTH)
+    heights = [40 + STEP * (_lines(one) + 1.8) for one in ranked]
+    with theme():
+        drawn = figure(WIDTH, sum(heights))
+        parts = drawn.subfigures(len(ranked), squeeze=False, height_ratios=heights)[:, 0]
+        for part, one in zip(parts, ranked, strict=True):
+            _diagram(part, one)
+        about = "Average ranks, 1 is best. A bar joins augmenters that do not differ (Nemenyi test, .05)."
+        return svg_text(drawn, "Critical differences of average ranks", f"{about} {' '.join(map(_ranks_text, ranked))}")
 
 
-def _diagram(ranking: Ranking) -> str:
-    ranks = ranking.ranks
+def _order(ranking: Ranking) -> list[tuple[float, str]]:
+    assert ranking.ranks is not None
+    return sorted(zip(ranking.ranks.average, ranking.augmenters, strict=True))
+
+
+def _ranks_text(ranking: Ranking) -> str:
+    return "; ".join(f"{name} {rank:.2f}" for rank, name in _order(ranking)) + "."
+
+
+def _lines(ranking: Ranking) -> float:
+    """Return the height of a diagram below its axis, in lines of text."""
+    assert ranking.ranks is not None
+    return (len(ranking.augmenters) + 1) // 2 + 0.4 * len(ranking.ranks.cliques) + 0.5
+
+
+def _diagram(part: SubFigure, ranking: Ranking) -> None:
+    ranks, count, lines = ranking.ranks, len(ranking.augmenters), _lines(ranking)
     assert ranks is not None
-    count = len(ranking.augmenters)
-    order = sorted(range(count), key=lambda index: ranks.average[index])
-    side = max(text_width(name) for name in ranking.augmenters) + 24
-    left, right, axis = side, WIDTH - side, 74.0
-
-    def at(rank: float) -> float:
-        return left + (rank - 1) / (count - 1) * (right - left)
-
+    axes = part.subplots()
     where = f"{ranking.protocol}, {regime_text(ranking.shots)}, {len(ranking.datasets)} datasets"
-    title = f"{where} (Friedman: {p_value_text(ranks.p)})"
+    axes.set_title(f"{where} (Friedman: {p_value_text(ranks.p)})")
+    axes.set(xlim=(1, count), ylim=(lines, -1.8), xticks=range(1, count + 1), yticks=[])
+    axes.grid(visible=False)
+    axes.xaxis.tick_top()
+    axes.spines[["left", "bottom"]].set_visible(False)
+    axes.spines["top"].set(visible=True, position=("data", 0))
     wide = min(ranks.critical_difference, count - 1)
-    parts = [
-        text(WIDTH / 2, FONT * 1.4, title, size=FONT * 1.1, anchor="middle", bold=True),
-        line([(at(1), 40), (at(1 + wide), 40)], "c2", 2.0),
-        text(at(1 + wide) + 6, 44, f"critical difference {ranks.critical_difference:.2f}", part="muted"),
-        line([(left, axis), (right, axis)]),
-    ]
-    for rank in range(1, count + 1):
-        parts += [line([(at(rank), axis - 5), (at(rank), axis)]), text(at(rank), axis - 9, str(rank), anchor="middle")]
-    bars = axis + 12 + 8 * len(ranks.cliques)
-    for number, clique in enumerate(ranks.cliques):
+    axes.plot((1, 1 + wide), (-1.5, -1.5), color=PALETTE[1])
+    axes.annotate(
+        f"critical difference {ranks.critical_difference:.2f}",
+        (1 + wide, -1.5),
+        (6, 0),
+        textcoords="offset points",
+        va="center",
+        color=MUTED,
+    )
+    for place, clique in enumerate(ranks.cliques):
         ends = [ranks.average[index] for index in clique]
-        y = axis + 12 + 8 * number
-        parts.append(line([(at(min(ends)) - 4, y), (at(max(ends)) + 4, y)], "c1", 4.0))
+        axes.plot((min(ends), max(ends)), [0.4 * (place + 1)] * 2, color=PALETTE[0], linewidth=4)
     half = (count + 1) // 2
-    for number, index in enumerate(order):
-        on_left = number < half
-        y = bars + STEP * ((number if on_left else count - 1 - number) + 0.5)
-        x, end = at(ranks.average[index]), left - 8 if on_left else right + 8
-        parts.append(line([(x, axis), (x, y), (end, y)], "muted"))
-        name, anchor = ranking.augmenters[index], "end" if on_left else "start"
-        parts.append(text(end + (-4 if on_left else 4), y + 4, name, anchor=anchor))
-    points = "; ".join(f"{ranking.augmenters[index]} {ranks.average[index]:.2f}" for index in order)
-    return document(parts, title, f"Average ranks: {points}.", WIDTH, bars + STEP * (half + 0.5), style=False)
+    for place, (rank, name) in enumerate(_order(ranking)):
+        left = place < half
+        edge, y = (1, place) if left else (count, count - 1 - place)
+        y += 0.4 * len(ranks.cliques) + 0.8
+        axes.plot((rank, rank, edge), (0, y, y), color=MUTED, linewidth=1)
+        axes.annotate(name, (edge, y), (-6 if left else 6, 0), textcoords="offset points", va="center",
+                      ha="right" if left else "left")  # fmt: skip

@@ -18,8 +18,8 @@ from augbench.report.leaderboard.headings import COLUMN_HELP, DIGITS, entry, run
 from augbench.report.leaderboard.merge import Gathered
 from augbench.report.leaderboard.row_costs import Costs, Source
 from augbench.report.numbers import DASH, Stat, seconds_text, share, stat_of
+from augbench.report.plots import PALETTE
 from augbench.report.sheet import Column
-from augbench.report.svg_parts import PALETTE
 from augbench.report.tables import HELDOUT, ORACLE, Row, Table, build_tables
 
 GREY = len(PALETTE) - 1

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from augbench.report.leaderboard.board import AT_LEAST, Board
 from augbench.report.leaderboard.headings import span_text
 from augbench.report.leaderboard.score_tables import RECALLS, Scores, plotted_rows, precision_at_recalls
-from augbench.report.numbers import DASH, share
-from augbench.report.svg import Axis, Guide, Series, plot
+from augbench.report.numbers import DASH
+from augbench.report.plots import MUTED, figure, guide, label_points, legend, look, svg_text, theme
 
-WIDTH, HEIGHT = 480, 300
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+WIDTH, HEIGHT = 480, 300  # points, without the legend
+MOST_TICKS = 8
 NAMES = {
     "ap": "AP",
     "precision": "Precision",
@@ -26,17 +31,18 @@ AT = {"precision": " at best F1 on test", "recall": " at best F1 on test"}
 TIME_TICKS = (0.1, 0.3, 1, 3, 10, 30, 60, 180, 600, 1800, 3600, 3 * 3600, 10 * 3600, 30 * 3600, 100 * 3600)  # seconds
 
 
-def plots_of(board: Board, scores: Scores) -> dict[str, list[str]]:
-    """Draw the plots of each table as unstyled ``<svg>`` elements; none for a table without synthetic images.
+def plots_of(board: Board, scores: Scores) -> dict[str, list[dict[str, Any]]]:
+    """Draw the plots of each table as SVG in data URLs; none for a table without synthetic images.
 
     Returns:
-        Id of a table -> its plots.
+        Id of a table -> its plots, each with url, alt, width and height.
     """
     colours = board.content["colours"]
-    return {
-        table["id"]: _plots(table, cells, colours, scores)
-        for table, cells in zip(board.content["tables"], board.cells, strict=True)
-    }
+    with theme():
+        return {
+            table["id"]: _plots(table, cells, colours, scores)
+            for table, cells in zip(board.content["tables"], board.cells, strict=True)
+        }
 
 
 def _plots(
@@ -44,7 +50,7 @@ def _plots(
     cells: Mapping[tuple[str, int], Sequence[str]],
     colours: Mapping[str, int],
     scores: Scores,
-) -> list[str]:
+) -> list[dict[str, Any]]:
     rows = [row for row in table["rows"] if not row["is_average"] and _mean(row, table["headline"]) is not None]
     if not any(row["n_aug"] for row in rows):
         return []
@@ -53,6 +59,24 @@ def _plots(
     if table["task"] == "detection":
         plots.append(_curves(table, cells, colours, scores))
     return [one for one in [*plots, _costs(table, rows, colours)] if one]
+
+
+def _axes(title: str, x: str, y: str) -> Axes:
+    axes = figure(WIDTH, HEIGHT).subplots()
+    axes.set(title=title, xlabel=x, ylabel=y)
+    return axes
+
+
+def _embedded(axes: Axes, table: Mapping[str, Any], description: str) -> dict[str, Any]:
+    drawn, title = axes.figure, axes.get_title()
+    data = base64.b64encode(svg_text(drawn, title, description).encode()).decode()
+    width, height = (round(inches * 72) for inches in drawn.get_size_inches())
+    return {
+        "url": f"data:image/svg+xml;base64,{data}",
+        "alt": f"{title}. {table['title']}: {description}",
+        "width": width,
+        "height": height,
+    }
 
 
 def _mean(row: Mapping[str, Any], metric: str) -> float | None:
@@ -67,79 +91,54 @@ def _ends(rows: Sequence[Mapping[str, Any]], metric: str) -> tuple[list[float], 
 
 def _over_n_aug(
     table: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], metric: str, colours: Mapping[str, int]
-) -> str:
+) -> dict[str, Any]:
     """Plot a metric over N_aug, as Figures 6 and 7 of the In&Out paper plot precision and recall."""
-    series = []
-    for name in dict.fromkeys(row["augmenter"] for row in rows if row["n_aug"]):
-        mine = sorted((row for row in rows if row["augmenter"] == name), key=lambda row: row["n_aug"])
-        spread = _ends(mine, metric)
-        series.append(
-            Series(
-                name,
-                [row["n_aug"] for row in mine],
-                [_mean(row, metric) for row in mine],
-                markers=True,
-                band=spread if len(mine) > 1 else None,
-                y_bars=spread if len(mine) == 1 else None,
-                tips=[f"{name}, N_aug {row['n_aug']}: {row['values'][metric]['text']}" for row in mine],
-                colour=colours[name],
-            )
-        )
-    ticks = [(float(n), f"{n:,}") for n in sorted({row["n_aug"] for row in rows if row["n_aug"]})]
-    return plot(
-        series,
-        Axis("N_aug", ticks=ticks if len(ticks) <= 8 else None),
-        Axis(f"{NAMES[metric]}{AT.get(metric, '')}"),
-        f"{NAMES[metric]} over N_aug",
-        f"{table['title']}: mean over runs of each augmenter; bands and bars are one standard deviation either way.",
-        _baseline(rows, metric),
-        WIDTH,
-        HEIGHT,
-        style=False,
+    axes = _axes(f"{NAMES[metric]} over N_aug", "N_aug", f"{NAMES[metric]}{AT.get(metric, '')}")
+    synthetic = [row for row in rows if row["n_aug"]]
+    handles = {}
+    for name in dict.fromkeys(row["augmenter"] for row in synthetic):
+        mine = sorted((row for row in synthetic if row["augmenter"] == name), key=lambda row: row["n_aug"])
+        n_aug, (low, high) = [row["n_aug"] for row in mine], _ends(mine, metric)
+        (handles[name],) = axes.plot(n_aug, [_mean(row, metric) for row in mine], **look(colours[name]))
+        colour = handles[name].get_color()
+        if len(mine) > 1:
+            axes.fill_between(n_aug, low, high, color=colour, alpha=0.15, linewidth=0)
+        else:
+            axes.vlines(n_aug, low, high, color=colour, linewidth=1.5)
+    ticks = sorted({row["n_aug"] for row in synthetic})
+    axes.set_xticks(ticks if len(ticks) <= MOST_TICKS else axes.get_xticks())
+    _baseline(axes, rows, metric)
+    legend(axes.figure, handles)
+    return _embedded(
+        axes, table, "mean over runs of each augmenter; bands and bars are one standard deviation either way."
     )
 
 
 def _by_augmenter(
     table: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], metric: str, colours: Mapping[str, int]
-) -> str:
+) -> dict[str, Any]:
     """Plot one point per augmenter, for tables with a single N_aug."""
-    low, high = _ends(rows, metric)
-    series = [
-        Series(
-            "",
-            [float(i)],
-            [_mean(row, metric)],
-            line="none",
-            markers=True,
-            y_bars=([low[i]], [high[i]]),
-            tips=[f"{row['augmenter']}: {row['values'][metric]['text']}"],
-            colour=colours[row["augmenter"]],
-        )
-        for i, row in enumerate(rows)
-    ]
     (n_aug,) = {row["n_aug"] for row in rows if row["n_aug"]}
-    names = [(float(i), _short(row["augmenter"], len(rows))) for i, row in enumerate(rows)]
-    return plot(
-        series,
-        Axis("augmenter", low=-0.5, high=len(rows) - 0.5, ticks=names),
-        Axis(f"{NAMES[metric]}{AT.get(metric, '')}"),
-        f"{NAMES[metric]}, N_aug {n_aug:,}",
-        f"{table['title']}: mean over runs of each augmenter; bars are one standard deviation either way.",
-        _baseline(rows, metric),
-        WIDTH,
-        HEIGHT,
-        style=False,
+    axes = _axes(f"{NAMES[metric]}, N_aug {n_aug:,}", f"{NAMES[metric]}{AT.get(metric, '')}", "")
+    for place, (row, low, high) in enumerate(zip(rows, *_ends(rows, metric), strict=True)):
+        (point,) = axes.plot(_mean(row, metric), place, **look(colours[row["augmenter"]]))
+        axes.hlines(place, low, high, color=point.get_color(), linewidth=1.5)
+    axes.set_yticks(range(len(rows)), [row["augmenter"] for row in rows])
+    axes.set_ylim(len(rows) - 0.5, -0.5)  # in the order of the table
+    for row in rows:
+        if row["is_baseline"]:
+            axes.axvline(_mean(row, metric), color=MUTED, linewidth=1, linestyle="--")
+    return _embedded(
+        axes,
+        table,
+        "mean over runs of each augmenter; bars are one standard deviation either way; the baseline is dashed.",
     )
 
 
-def _short(name: str, among: int) -> str:
-    """Shorten a name to fit on an axis with ``among`` names."""
-    most = max(4, 62 // among)
-    return name if len(name) <= most else f"{name[: most - 1]}\N{HORIZONTAL ELLIPSIS}"
-
-
-def _baseline(rows: Sequence[Mapping[str, Any]], metric: str) -> list[Guide]:
-    return [Guide(_mean(row, metric), row["augmenter"]) for row in rows if row["is_baseline"]]
+def _baseline(axes: Axes, rows: Sequence[Mapping[str, Any]], metric: str) -> None:
+    for row in rows:
+        if row["is_baseline"]:
+            guide(axes, _mean(row, metric), row["augmenter"])
 
 
 def _curves(
@@ -147,81 +146,62 @@ def _curves(
     cells: Mapping[tuple[str, int], Sequence[str]],
     colours: Mapping[str, int],
     scores: Scores,
-) -> str:
-    """Plot precision-recall curves, mean over runs at each recall; "" if no scores are stored."""
-    series = []
+) -> dict[str, Any] | None:
+    """Plot precision-recall curves, mean over runs at each recall; None if no scores are stored."""
+    axes = _axes("Precision-recall curves", "Recall", "Precision")
+    handles = {}
     for plotted in plotted_rows(table, cells):
         tables = [found for key in plotted.keys if (found := scores.of(key)) is not None]
         if not tables:
             continue
         curves = np.stack([precision_at_recalls(found) for found in tables])
         mean, std = curves.mean(axis=0), curves.std(axis=0, ddof=1) if len(curves) > 1 else np.zeros(len(RECALLS))
-        band = np.maximum(mean - std, 0).tolist(), np.minimum(mean + std, 1).tolist()
         name = f"{plotted.augmenter}, {plotted.n_aug}" if plotted.n_aug else plotted.augmenter
-        series.append(
-            Series(
-                name,
-                RECALLS.tolist(),
-                mean.tolist(),
-                line="pre",
-                band=band if len(curves) > 1 else None,
-                colour=colours[plotted.augmenter],
-                dashed=not plotted.n_aug,
-            )
-        )
-    if not series:
-        return ""
-    return plot(
-        series,
-        Axis("Recall", low=0, high=1),
-        Axis("Precision", low=0, high=1.02, ticks=[(v / 5, f"{v / 5:g}") for v in range(6)]),
-        "Precision-recall curves",
-        f"{table['title']}: from the scores of the test images, mean over runs at each recall, with one standard "
+        style = look(colours[plotted.augmenter]) | {"linestyle": "-" if plotted.n_aug else "--", "markevery": 10}
+        (handles[name],) = axes.plot(RECALLS, mean, markersize=5, **style)
+        if len(curves) > 1:
+            low, high = np.maximum(mean - std, 0), np.minimum(mean + std, 1)
+            colour = handles[name].get_color()
+            axes.fill_between(RECALLS, low, high, color=colour, alpha=0.15, linewidth=0)
+    if not handles:
+        return None
+    axes.set(xlim=(0, 1), ylim=(0, 1.02))
+    legend(axes.figure, handles)
+    return _embedded(
+        axes,
+        table,
+        "from the scores of the test images, mean over runs at each recall, with one standard "
         "deviation either way; for each augmenter its largest N_aug.",
-        (),
-        WIDTH,
-        HEIGHT,
-        style=False,
     )
 
 
-def _costs(table: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], colours: Mapping[str, int]) -> str:
+def _costs(
+    table: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], colours: Mapping[str, int]
+) -> dict[str, Any] | None:
     """Plot the headline metric against the seconds of one classifier; the dashed line is the Pareto front."""
     metric = table["headline"]
-    placed = [row for row in rows if _seconds(row) is not None]
+    placed = [(row, _seconds(row), _mean(row, metric)) for row in rows if _seconds(row) is not None]
     if len(placed) < 2:
-        return ""
-    points = [(_seconds(row), _mean(row, metric)) for row in placed]
-    series = [
-        Series(
-            name,
-            *zip(*(points[i] for i in mine), strict=True),
-            line="none",
-            markers=True,
-            labels=[str(placed[i]["n_aug"]) if placed[i]["n_aug"] else "" for i in mine],
-            tips=[
-                f"{name}, N_aug {placed[i]['n_aug']}: {share(points[i][1])}, {span_text(points[i][0])}" for i in mine
-            ],
-            colour=colours[name],
-            hollow=any(placed[i]["values"]["cost"]["text"].startswith(AT_LEAST) for i in mine),
-        )
-        for name in dict.fromkeys(row["augmenter"] for row in placed)
-        for mine in [[i for i, row in enumerate(placed) if row["augmenter"] == name]]
-    ]
+        return None
+    axes = _axes(f"{NAMES[metric]} against cost", "", NAMES[metric])
+    handles = {}
+    for name in dict.fromkeys(row["augmenter"] for row, _, _ in placed):
+        mine = [one for one in placed if one[0]["augmenter"] == name]
+        hollow = any(row["values"]["cost"]["text"].startswith(AT_LEAST) for row, _, _ in mine)
+        _, seconds, values = zip(*mine, strict=True)
+        (handles[name],) = axes.plot(seconds, values, linestyle="none", **look(colours[name], hollow))
+    points = [(seconds, value) for _, seconds, value in placed]
     front = _front(points)
     if len(front) > 1:
-        series.append(Series("", *zip(*front, strict=True), line="post", dashed=True, colour=7))
-    return plot(
-        series,
-        _time_axis([cost for cost, _ in points]),
-        Axis(NAMES[metric]),
-        f"{NAMES[metric]} against cost",
-        f"{table['title']}: mean {NAMES[metric]} against the time of one classifier, with everything generated for "
+        axes.plot(*zip(*front, strict=True), drawstyle="steps-post", linestyle="--", linewidth=1, color=MUTED)
+    _set_time_axis(axes, [seconds for seconds, _ in points])
+    legend(axes.figure, handles)
+    label_points(axes, [(seconds, value, str(row["n_aug"] or "")) for row, seconds, value in placed])
+    return _embedded(
+        axes,
+        table,
+        f"mean {NAMES[metric]} against the time of one classifier, with everything generated for "
         "it; numbers are N_aug. The dashed line is the Pareto front. Hollow points: some cost is not recorded.",
-        (),
-        WIDTH,
-        HEIGHT,
-        style=False,
     )
 
 
@@ -241,10 +221,13 @@ def _front(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
     return front
 
 
-def _time_axis(values: Sequence[float]) -> Axis:
-    """Make an axis of durations: logarithmic, unless fewer than three ticks fall inside their range."""
+def _set_time_axis(axes: Axes, values: Sequence[float]) -> None:
+    """Make the x axis one of durations: logarithmic, unless fewer than three ticks fall inside their range."""
     low, high = min(values) / 1.2, max(values) * 1.2
-    ticks = [(float(tick), span_text(tick)) for tick in TIME_TICKS if low <= tick <= high]
+    ticks = [tick for tick in TIME_TICKS if low <= tick <= high]
     if len(ticks) < 3:
-        return Axis("seconds for one classifier")
-    return Axis("time for one classifier (log scale)", log=True, ticks=ticks)
+        axes.set_xlabel("seconds for one classifier")
+    else:
+        axes.set(xscale="log", xlim=(low, high), xlabel="time for one classifier (log scale)")
+        axes.set_xticks(ticks, [span_text(tick) for tick in ticks])
+        axes.minorticks_off()

@@ -18,18 +18,18 @@ from augbench.report.leaderboard.board import Board
 from augbench.report.leaderboard.gallery import GalleryImages
 from augbench.report.leaderboard.headings import COLUMN_HELP
 from augbench.report.numbers import DASH
-from augbench.report.svg_parts import CLASS, PALETTE, SHAPES, STYLE, marker, shape_of
+from augbench.report.plots import DARK, PALETTE, shape_of
 
 FOLDER = "assets/leaderboard"
 TITLE = "augbench leaderboard"
 _SIGN = re.compile(r"(?<!\w)-(?=[.\d])")
 
-MARKER = '<svg class="{} swatch" viewBox="0 0 12 12" aria-hidden="true"><use class="c{}" href="#s{}"/></svg>'
+MARKER = '<svg class="swatch c{}" viewBox="0 0 12 12" aria-hidden="true"><use href="#s{}"/></svg>'
 NAME = Markup(f'<span class="who">{MARKER}<span>{{}}</span></span>')  # noqa: S704 - a format, filled with escaping
 THUMB = Markup('<svg class="thumb" width="{}" height="{}" role="img" aria-label="{}"><use href="#{}"/></svg>')
 
 
-def page_of(board: Board, plots: Mapping[str, Sequence[str]], images: GalleryImages) -> bytes:
+def page_of(board: Board, plots: Mapping[str, Sequence[Mapping[str, Any]]], images: GalleryImages) -> bytes:
     """Render ``index.html`` in UTF-8. The template escapes text of records and plug-ins, `script_json` the data.
 
     Args:
@@ -38,9 +38,9 @@ def page_of(board: Board, plots: Mapping[str, Sequence[str]], images: GalleryIma
         images: thumbnails of datasets, pools and errors.
     """
     content = board.content
-    style = f"{_asset('style.css')}\n{STYLE}"
+    colours = "".join(f".c{index} {{ color: {colour}; }}\n" for index, colour in enumerate(PALETTE))
+    style = f"{_asset('style.css')}\n:root {{ --dark-plot: {DARK}; }}\n{colours}"
     script = _asset("script.js")
-    colours = content["colours"]
     environment = Environment(
         loader=PackageLoader("augbench", FOLDER),
         autoescape=True,
@@ -49,9 +49,9 @@ def page_of(board: Board, plots: Mapping[str, Sequence[str]], images: GalleryIma
         lstrip_blocks=True,
     )
     environment.filters["minus"] = minus
-    environment.globals |= {"name": partial(_name, colours), "cell": _cell, "thumb": _thumb}
+    environment.globals |= {"name": partial(_name, content["colours"]), "cell": _cell, "thumb": _thumb}
     extra = {
-        table["id"]: {"plots": list(map(_markup, plots[table["id"]])), "errors": images.errors.get(table["id"])}
+        table["id"]: {"plots": plots[table["id"]], "errors": images.errors.get(table["id"])}
         for table in content["tables"]
     }
     text = environment.get_template("index.html").render(
@@ -70,14 +70,13 @@ def page_of(board: Board, plots: Mapping[str, Sequence[str]], images: GalleryIma
             for table in content["tables"]
         ],
         glossary=_glossary(content["tables"]),
-        markers=[_symbol(shape) for shape in range(SHAPES)],
         images=images,
     )
     return text.encode()
 
 
 def _markup(text: str) -> Markup:
-    """Mark text as safe markup: files of this package, plots of `svg`, which escapes, and escaped JSON."""
+    """Mark text as safe markup: files of this package and escaped JSON."""
     return Markup(text)  # noqa: S704
 
 
@@ -107,16 +106,11 @@ def _policy(style: str, script: str) -> str:
     )
 
 
-def _symbol(shape: int) -> Markup:
-    """Define a marker in the colour of the element that uses it."""
-    return _markup(f'<symbol id="s{shape}" viewBox="0 0 12 12">{marker(6, 6, shape)}</symbol>')
-
-
 def _name(colours: Mapping[str, int], augmenter: str) -> Markup:
     """Format an augmenter's name after its marker in the plots."""
     index = colours[augmenter]
     name = Markup("_<wbr>").join(augmenter.split("_"))  # allows line breaks in long names
-    return NAME.format(CLASS, index % len(PALETTE) + 1, shape_of(index), name)
+    return NAME.format(index % len(PALETTE), shape_of(index), name)
 
 
 def _cell(row: Mapping[str, Any], column: Mapping[str, Any]) -> Markup:

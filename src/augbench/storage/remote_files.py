@@ -9,7 +9,6 @@ import contextlib
 import errno
 import hashlib
 import os
-import random
 import shutil
 import tempfile
 import time
@@ -19,6 +18,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_exponential_jitter
 from typing_extensions import override
 
 from augbench.core.errors import StoreError, UserError
@@ -29,7 +29,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-WAITS = (0.5, 1.0, 2.0, 4.0)  # seconds between attempts; then the store counts as unreachable
+ATTEMPTS = 5  # then the store counts as unreachable
+FIRST_WAIT = 0.5  # seconds between attempts; each further wait is twice as long
 OBJECT_STORES = {"s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "adl", "oci", "oss", "obs", "tos", "memory"}
 """Protocols of object stores: objects appear when complete, and there are no folders to create."""
 TIMES = ("LastModified", "last_modified", "mtime", "updated", "modified", "created")
@@ -193,28 +194,28 @@ class RemoteFiles(Files):
 
     def _try(self, verb: str, name: str, action: Callable[[], T], retry: bool = True) -> T:
         """Call ``action`` and retry after transient errors. FileNotFoundError and FileExistsError are not retried."""
-        begun = time.monotonic()
-        waits = WAITS if retry and not self._exhausted else ()
-        for attempt in range(len(waits) + 1):
-            try:
-                answer = action()
-                self._exhausted = False
-                return answer
-            except (FileNotFoundError, FileExistsError):
-                self._exhausted = False
-                raise
-            except Exception as error:  # fsspec's backends have no common base class
-                if not may_pass(error):
-                    raise self._end(
-                        verb, name, error, "check the URL, your credentials and your permissions"
-                    ) from error
-                if attempt == len(waits):
-                    self._exhausted = True
-                    spent = f"attempts: {attempt + 1}, in {time.monotonic() - begun:.0f} s"
-                    way_out = f"run the same command again when it answers ({spent})"
-                    raise self._end(verb, name, error, way_out) from error
-                time.sleep(waits[attempt] * random.uniform(0.75, 1.25))  # noqa: S311  jitter between workers
-        raise AssertionError("unreachable")
+        attempts = Retrying(
+            retry=retry_if_exception(may_pass),
+            stop=stop_after_attempt(ATTEMPTS if retry and not self._exhausted else 1),
+            wait=wait_exponential_jitter(FIRST_WAIT, jitter=FIRST_WAIT),
+            reraise=True,
+        )
+        try:
+            answer = attempts(action)
+        except (FileNotFoundError, FileExistsError):
+            self._exhausted = False
+            raise
+        except Exception as error:  # fsspec's backends have no common base class
+            way_out = "check the URL, your credentials and your permissions"
+            if may_pass(error):
+                self._exhausted = True
+                number, seconds = (
+                    attempts.statistics[name] for name in ("attempt_number", "delay_since_first_attempt")
+                )
+                way_out = f"run the same command again when it answers (attempts: {number}, in {seconds:.0f} s)"
+            raise self._end(verb, name, error, way_out) from error
+        self._exhausted = False
+        return answer
 
     def _end(self, verb: str, name: str, error: Exception, way_out: str) -> StoreError:
         what = " ".join(str(error).split())[:160] or type(error).__name__

@@ -253,7 +253,7 @@ def test_a_long_unit_is_written_on_its_way(s3, monkeypatch):
 
 
 def test_a_store_out_of_reach_fails_no_unit_by_its_log(s3, monkeypatch, capfd):
-    monkeypatch.setattr(remote_files, "WAITS", ())
+    monkeypatch.setattr(remote_files, "ATTEMPTS", 1)
     store, made = Store("s3://bucket/store"), []
     s3.down = True
     with unit_log(context_of(store), "unit"):

@@ -166,7 +166,7 @@ def test_a_store_on_s3_refuses_a_bucket_with_other_contents(s3):
 
 
 def quick(monkeypatch):
-    monkeypatch.setattr(remote_files, "WAITS", (0.01,) * 4)
+    monkeypatch.setattr(remote_files, "FIRST_WAIT", 0.01)
 
 
 def test_a_busy_s3_is_retried(s3, monkeypatch):

@@ -5,8 +5,9 @@ Make and save figures inside ``with theme():``. Lengths are points; an SVG has a
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from html import escape
 from io import StringIO
 from math import ceil
@@ -51,11 +52,14 @@ THEME = {
 }
 
 
-def theme() -> AbstractContextManager[None]:
+@contextmanager
+def theme() -> Iterator[None]:
     """Set matplotlib's parameters for a while, whatever the user's own are."""
     from matplotlib import style
 
-    return style.context(["default", THEME])
+    with style.context(["default", THEME]), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing from font")  # readers have fonts for more alphabets
+        yield
 
 
 def figure(width: float, height: float) -> Figure:

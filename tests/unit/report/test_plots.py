@@ -23,7 +23,7 @@ from augbench.report.plots import (
 )
 
 SPACE = "{http://www.w3.org/2000/svg}"
-NAME = "<b>&$x$"
+NAME = "<b>&$x$ 缺陷"
 
 
 def drawn(title="A title", description="What it shows."):

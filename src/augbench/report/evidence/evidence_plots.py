@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from math import isnan
 from typing import TYPE_CHECKING
 
@@ -28,7 +28,9 @@ def pareto_svg(evidence: Sequence[Evidence]) -> str | None:
     with theme():
         drawn = figure(WIDTH, HEIGHT * len(known))
         parts = drawn.subfigures(len(known), squeeze=False)[:, 0]
-        plotted = [_pareto(part, one) for part, one in zip(parts, known, strict=True)]
+        names = dict.fromkeys(row.augmenter for one in known for row in one.rows)
+        indices = {name: index for index, name in enumerate(names)}
+        plotted = [_pareto(part, one, indices) for part, one in zip(parts, known, strict=True)]
         for axes, one in zip(plotted, known, strict=True):  # only now do the axes have their places
             label_points(axes, [(*_position(one, row), str(row.n_aug)) for row in _placed(one)])
         about = (
@@ -57,7 +59,7 @@ def _points_text(evidence: Evidence) -> str:
     return f"{evidence.table.title}, {NAMES[evidence.headline]}: {'; '.join(texts)}."
 
 
-def _pareto(part: SubFigure, evidence: Evidence) -> Axes:
+def _pareto(part: SubFigure, evidence: Evidence, indices: Mapping[str, int]) -> Axes:
     from matplotlib.ticker import LogLocator, StrMethodFormatter
 
     axes = part.subplots()
@@ -68,12 +70,11 @@ def _pareto(part: SubFigure, evidence: Evidence) -> Axes:
     axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axes.xaxis.set_major_formatter(StrMethodFormatter("{x:,.10g}"))
     axes.minorticks_off()
-    index = {name: place for place, name in enumerate(dict.fromkeys(row.augmenter for row in evidence.rows))}
     handles = {}
     for row in _placed(evidence):
         cost, value = _position(evidence, row)
         interval = row.intervals[evidence.headline]
-        (point,) = axes.plot(cost, value, linestyle="none", **look(index[row.augmenter], hollow=not row.efficient))
+        (point,) = axes.plot(cost, value, linestyle="none", **look(indices[row.augmenter], hollow=not row.efficient))
         axes.vlines(cost, interval.low, interval.high, color=point.get_color(), linewidth=1.5, zorder=1)
         handles.setdefault(row.augmenter, point)
     front = sorted(_position(evidence, row) for row in _placed(evidence) if row.efficient)

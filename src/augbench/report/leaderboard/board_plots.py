@@ -107,7 +107,9 @@ def _over_n_aug(
             axes.vlines(n_aug, low, high, color=colour, linewidth=1.5)
     ticks = sorted({row["n_aug"] for row in synthetic})
     axes.set_xticks(ticks if len(ticks) <= MOST_TICKS else axes.get_xticks())
-    _baseline(axes, rows, metric)
+    for row in rows:
+        if row["is_baseline"]:
+            guide(axes, _mean(row, metric), row["augmenter"])
     legend(axes.figure, handles)
     return _embedded(
         axes, table, "mean over runs of each augmenter; bands and bars are one standard deviation either way."
@@ -133,12 +135,6 @@ def _by_augmenter(
         table,
         "mean over runs of each augmenter; bars are one standard deviation either way; the baseline is dashed.",
     )
-
-
-def _baseline(axes: Axes, rows: Sequence[Mapping[str, Any]], metric: str) -> None:
-    for row in rows:
-        if row["is_baseline"]:
-            guide(axes, _mean(row, metric), row["augmenter"])
 
 
 def _curves(

@@ -25,7 +25,7 @@ PAGE, MARKDOWN = "index.html", "leaderboard.md"
 def write_leaderboard(
     stores: Sequence[Store], out: Path, pictures: bool = True, say: Callable[[str], None] = print
 ) -> list[Path]:
-    """Write the leaderboard of these stores. Equal stores give equal bytes.
+    """Write the leaderboard of these stores. Equal stores give equal bytes under one version of matplotlib.
 
     Args:
         stores: where the records are; equal keys are one cell.

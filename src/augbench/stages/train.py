@@ -6,6 +6,7 @@ import logging
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -16,7 +17,7 @@ from augbench.classifiers.loader import DeviceImages
 from augbench.core.contracts import GOOD
 from augbench.core.errors import UserError
 from augbench.core.seeds import derive_seed
-from augbench.core.specs import SCHEMA, Cell
+from augbench.core.specs import SCHEMA, Cell, SearchSpec
 from augbench.metrics.evaluate import evaluate, headline_score
 from augbench.planning.library import Library
 from augbench.planning.plan import PoolSlice, notes_of
@@ -222,6 +223,7 @@ def commit(
             "images_per_second": shown / seconds["fit"],
             "embedded": _embedded(context.library, cell, slices),
             "notes": [*notes_of(context.library, cell, slices), *_searches(context, slices)],
+            **_lineage(context.library, slices),
             "device": device_name(context.device),
             "git_sha": context.git_sha,
             "versions": versions(),
@@ -230,6 +232,19 @@ def commit(
     context.store.write_json("cells", cell.key, record)
     context.store.clear_failure(cell.key)
     return record
+
+
+def _lineage(library: Library, slices: Sequence[PoolSlice]) -> dict[str, Any]:
+    """Return what the synthetic images come from: the pool slices in their order, their adapters and their searches."""
+    used = [pool_slice for pool_slice in slices if pool_slice.n]  # a small share of few images rounds to none
+    behind = [(one.pool.adapter, library.augmenter(one.pool.augmenter)) for one in used]
+    return {
+        "pools": [{"key": one.pool.key, "n": one.n} for one in used],
+        "adapters": list(dict.fromkeys(adapter.key for adapter, augmenter in behind if augmenter.learns)),
+        "searches": list(
+            dict.fromkeys(SearchSpec(adapter).key for adapter, augmenter in behind if augmenter.candidates())
+        ),
+    }
 
 
 def _searches(context: Context, slices: Sequence[PoolSlice]) -> list[str]:

@@ -44,11 +44,22 @@ class _CellSeconds(_RecordModel):
     fit: Amount
 
 
+class PoolUse(_RecordModel):
+    """A pool slice: the first ``n`` images of the pool ``key``."""
+
+    key: str
+    n: Count
+
+
 class _CellOrigin(_Origin):
     seconds: _CellSeconds
     images_per_second: Amount
     embedded: list[str]
     notes: list[str] = []
+    # The lineage of the synthetic images; older records have none of the three.
+    pools: list[PoolUse] | None = None
+    adapters: list[str] | None = None
+    searches: list[str] | None = None
 
 
 class _Envelope(_RecordModel):

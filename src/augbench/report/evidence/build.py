@@ -62,6 +62,7 @@ class RowEvidence:
     expected: int
     cost: RowCost | None  # None: not on record
     training_seconds: float  # mean over cells; NaN without cells
+    inferred: int = 0  # cells whose lineage is not in their record
     efficient: bool = False  # Pareto-optimal in metric and cost among complete rows
 
     @property
@@ -307,6 +308,7 @@ def _row(drawn: _Resampled, row: Row, own: Have, spending: Spending) -> RowEvide
         row.expected,
         cost,
         float(np.mean(seconds)) if seconds else nan,
+        spending.inferred(keys),
     )
 
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from augbench.metrics.inference import FEWEST_RUNS, FEWEST_SEEDS, LEVEL, seeds_needed, smallest_p
 from augbench.metrics.resampling import CONFIDENCE
 from augbench.report.evidence.build import Comparison, Evidence
+from augbench.report.evidence.lineage import inference_notes
 from augbench.report.evidence.pareto import DEFINITION
 from augbench.report.numbers import share
 
@@ -156,6 +157,9 @@ def cost_notes(evidence: Evidence) -> list[str]:
             "Adapters of an older version do not record class images separately: where there are any, their seconds "
             "are part of those of the adapter that needed them first."
         )
+    notes += inference_notes(
+        sum(row.inferred for row in evidence.rows), sum(row.found for row in evidence.rows if row.n_aug)
+    )
     return notes
 
 

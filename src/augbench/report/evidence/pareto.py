@@ -9,15 +9,14 @@ augmenters where a protocol fixes the number of samples per epoch.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from math import fsum
-from typing import Any
 
-from augbench.core.specs import PoolSpec, SearchSpec
+from augbench.report.evidence.lineage import Lineage, Lineages
 from augbench.report.evidence.part_costs import MadePart, read_costs
-from augbench.report.evidence.pool_slices import PoolIndex, plugin_of, slices_of
-from augbench.storage.store import Store
+from augbench.storage.store import Kind, Store
 
 DEFINITION = (
     "Seconds of one worker for what one classifier needs before training: search, class images and adaptation, each in "
@@ -42,23 +41,48 @@ class RowCost:
         return self.search + self.class_pictures + self.adapting + self.generating
 
 
+@dataclass(frozen=True)
+class CostItem:
+    """The cost of one part behind a cell."""
+
+    kind: Kind
+    key: str | None  # of the part
+    seconds: float | None  # None: not on record
+
+
+def cost_items(lineage: Lineage, parts: Mapping[str, MadePart]) -> Iterator[CostItem]:
+    """Yield the cost of every part behind a cell: pool slices, searches, adapters, class images, each part once.
+
+    Args:
+        lineage: the cell's lineage.
+        parts: the costs on record, see `part_costs.read_costs`.
+    """
+    for pool, n in lineage.pools:
+        part = parts.get(pool) if pool else None
+        each = part.seconds_per_image if part else None
+        yield CostItem("pools", pool, None if each is None else each * n)
+    shared: set[str] = set()
+    for kind, keys in (("searches", lineage.searches), ("adapters", lineage.adapters)):
+        for key in keys:
+            part = parts.get(key)
+            yield CostItem(kind, key, part.own_seconds if part else None)
+            shared |= set((part and part.shared) or ())
+    for key in sorted(shared):
+        yield CostItem("shared", key, parts[key].seconds if key in parts else None)
+
+
 class Spending:
     """Computes the cost of cells from the recorded costs of a store's parts."""
 
     def __init__(self, store: Store, keys: Sequence[str]) -> None:
         """Read the costs of a store; ``keys`` are the cells that `of` will be called with."""
-        self._specs = {record["key"]: record["spec"] for record in store.read_records(sorted(keys))}
         self._parts = read_costs(store)
-        pools = [
-            (PoolSpec.from_dict(part.spec), part)
-            for _, part in sorted(self._parts.items())
-            if part.kind == "pools" and part.spec is not None
-        ]
-        self._pools = PoolIndex((pool, (pool, part)) for pool, part in pools)
+        lineages = Lineages(self._parts)
+        self._lineage = {record["key"]: lineages.of(record) for record in store.read_records(sorted(keys))}
 
     def of(self, keys: Sequence[str]) -> RowCost | None:
         """Return the cost of a row with these cells; None where that of one of them is not on record."""
-        costs = [self._cell(self._specs[key]) for key in keys]
+        costs = [self._cell(self._lineage[key]) for key in keys]
         known = [cost for cost in costs if cost is not None]
         if not known or len(known) < len(costs):
             return None
@@ -67,47 +91,27 @@ class Spending:
         devices = tuple(sorted({device for cost in known for device in cost.devices}))
         return RowCost(**means, devices=devices, told_apart=all(cost.told_apart for cost in known))
 
-    def _cell(self, spec: Mapping[str, Any]) -> RowCost | None:
-        images = spec["n_aug"] * max(len(spec["data"]["classes"]), 1)
-        total = RowCost()
-        for augmenter, share in slices_of(spec["augmenter"]) if images else ():
-            part = self._slice_cost(spec, augmenter, share * images)
-            if part is None:
+    def inferred(self, keys: Sequence[str]) -> int:
+        """Count the cells whose lineage is not in their record."""
+        return sum(self._lineage[key].inferred for key in keys)
+
+    def _cell(self, lineage: Lineage) -> RowCost | None:
+        seconds: dict[str, float] = defaultdict(float)
+        devices = set()
+        for item in cost_items(lineage, self._parts):
+            if item.seconds is None or item.key is None:
                 return None
-            total = _sum(total, part)
-        return total
-
-    def _slice_cost(self, spec: Mapping[str, Any], augmenter: str, images: float) -> RowCost | None:
-        """Return the cost of a number of images of one pool, with its search and adaptation."""
-        found = self._pools.find(spec, augmenter)
-        if found is None:
-            return None
-        pool, made = found
-        plugin = plugin_of(pool)
-        search, adapter = self._parts.get(SearchSpec(pool.adapter).key), self._parts.get(pool.adapter.key)
-        if (adapter is None and (plugin is None or plugin.learns)) or (
-            search is None and (plugin is None or plugin.candidates())
-        ):
-            return None
-        known = [part for part in (search, adapter, made) if part is not None]
-        class_images = self._class_images(adapter)
-        if class_images is None or any(part.seconds is None for part in known):
-            return None
+            seconds[item.kind] += item.seconds
+            if item.kind != "shared":  # their device is not recorded; an adapter made them
+                devices.add(self._parts[item.key].device)
         return RowCost(
-            search=(search.seconds or 0.0) if search else 0.0,
-            class_pictures=class_images,
-            adapting=(adapter.own_seconds or 0.0) if adapter else 0.0,
-            generating=(made.seconds or 0.0) / (made.pictures or 1) * images,
-            devices=tuple(sorted({part.device for part in known})),
-            told_apart=adapter is None or adapter.shared is not None,
+            search=seconds["searches"],
+            class_pictures=seconds["shared"],
+            adapting=seconds["adapters"],
+            generating=seconds["pools"],
+            devices=tuple(sorted(devices)),
+            told_apart=all(self._parts[key].shared is not None for key in lineage.adapters),
         )
-
-    def _class_images(self, adapter: MadePart | None) -> float | None:
-        """Return the seconds of the shared parts that an adapter uses; None where they are not on record."""
-        seconds = [
-            self._parts[key].seconds if key in self._parts else None for key in (adapter and adapter.shared) or ()
-        ]
-        return None if None in seconds else fsum(second or 0.0 for second in seconds)
 
 
 def efficient(rows: Sequence[tuple[RowCost | None, float, bool]]) -> list[bool]:
@@ -128,14 +132,3 @@ def efficient(rows: Sequence[tuple[RowCost | None, float, bool]]) -> list[bool]:
         and not any(c <= cost.total and v >= value and (c, v) != (cost.total, value) for c, v in known)
         for cost, value, complete in rows
     ]
-
-
-def _sum(a: RowCost, b: RowCost) -> RowCost:
-    return RowCost(
-        a.search + b.search,
-        a.class_pictures + b.class_pictures,
-        a.adapting + b.adapting,
-        a.generating + b.generating,
-        tuple(sorted({*a.devices, *b.devices})),
-        a.told_apart and b.told_apart,
-    )

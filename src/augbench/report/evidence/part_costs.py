@@ -39,6 +39,11 @@ class MadePart:
     shared: Mapping[str, float] | None = field(default=None)  # of an adapter; None: not on record
 
     @property
+    def seconds_per_image(self) -> float | None:
+        """Seconds per image of a pool; None where they are not on record."""
+        return self.seconds / self.pictures if self.pictures and self.seconds is not None else None
+
+    @property
     def own_seconds(self) -> float | None:
         """Seconds without those of shared parts that were made on the way."""
         return None if self.seconds is None else self.seconds - sum((self.shared or {}).values())

@@ -108,6 +108,8 @@ class _TableBuilder:
             rows.append(self._row(f"{name}r{number}", table, row, found))
         against = with_gains(table, rows, evidence)
         columns = _columns(table, against)
+        keys = [cell.key for found in cells.values() for cell in found if cell.key in self.records]
+        costs = [*_cost_notes(rows), *self.costs.inference_notes(keys)]
         return {
             "id": name,
             "title": table.title,
@@ -120,7 +122,7 @@ class _TableBuilder:
             "against": against,
             "label": table.label,
             "captions": table.captions,
-            "notes": [*table.notes, *notes_of(table, against, evidence), *_cost_notes(rows), *self._differing(cells)],
+            "notes": [*table.notes, *notes_of(table, against, evidence), *costs, *self._differing(cells)],
             "fidelity_label": table.fidelity.label,
             "fidelity_notes": [*table.fidelity.captions, *table.fidelity.notes] if table.fidelity.rows else [],
             "columns": [_column(column, table.headline) for column in columns if _is_filled(column, rows)],
@@ -187,7 +189,7 @@ class _TableBuilder:
         """Return the seconds per image, of everything before a training, and of a training."""
         if row.is_average or not keys:
             return dict.fromkeys(("seconds_per_picture", "cost", "training"), entry(DASH, nan))
-        pools = {pool.source: pool.seconds_per_picture for key in keys if (pool := self.costs.pool(key))}
+        pools = dict(pool for key in keys if (pool := self.costs.seconds_per_image(key)))
         each, costs = stat_of(pools.values()), [self.costs.of(key) for key in keys]
         cost, training = stat_of(one.total for one in costs), stat_of(self.records[key].seconds for key in keys)
         is_whole = all(one.is_whole for one in costs)

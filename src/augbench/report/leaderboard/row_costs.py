@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from augbench.core.specs import PoolSpec, SearchSpec
+from augbench.core.specs import PoolSpec
+from augbench.report.evidence.lineage import Lineages, inference_notes
+from augbench.report.evidence.pareto import cost_items
 from augbench.report.evidence.part_costs import COSTS, MadePart, marker_of, read_costs
-from augbench.report.evidence.pool_slices import PoolIndex, plugin_of, slices_of
 from augbench.report.leaderboard.merge import Gathered
-from augbench.storage.store import Kind, Store
+from augbench.storage.store import Kind, Store, parse_json
 
 
 @dataclass(frozen=True)
@@ -37,71 +38,49 @@ class Cost:
         return self.generating + self.learning
 
 
-@dataclass(frozen=True)
-class PoolCost:
-    """A recorded pool, whether or not its images still exist."""
-
-    spec: PoolSpec
-    seconds_per_picture: float
-    source: Source
-
-
 class Costs:
     """Looks up the costs of cells in the recorded costs of their parts, see `augbench.report.evidence.part_costs`."""
 
     def __init__(self, gathered: Gathered) -> None:
-        self._gathered = gathered
-        self._parts: dict[str, tuple[MadePart, Source]] = {}
+        self._parts: dict[str, MadePart] = {}
+        self._sources: dict[str, Source] = {}
         for number, store in enumerate(gathered.stores):
             fallback = _fallback_sources(gathered, store, number)
             for key, part in sorted(read_costs(store).items()):
-                source = _own_file(store, part.kind, key) or fallback(key)
-                self._parts.setdefault(key, (part, source))
-        pools = [
-            PoolCost(PoolSpec.from_dict(part.spec), part.seconds / part.pictures, source)
-            for part, source in self._parts.values()
-            if part.spec is not None and part.pictures and part.seconds is not None
-        ]
-        self._pools = PoolIndex((pool.spec, pool) for pool in pools)
+                if key not in self._parts:
+                    self._parts[key] = part
+                    self._sources[key] = _own_file(store, part.kind, key) or fallback(key)
+        lineages = Lineages(self._parts)
+        self._lineage = {key: lineages.of(parse_json(data, key)) for key, data in gathered.raw.items()}
 
     def of(self, key: str) -> Cost:
         """Return the cost of a cell."""
-        spec = self._gathered.specs[key]
-        if not spec["n_aug"]:
-            return Cost()
-        images = spec["n_aug"] * max(len(spec["data"]["classes"]), 1)
-        generating, learning, is_whole = 0.0, 0.0, True
+        generating, learning = 0.0, 0.0
         sources: dict[Source, float] = {}
-        for augmenter, share in slices_of(spec["augmenter"]):
-            pool = self._pools.find(spec, augmenter)
-            if pool is None:
+        is_whole = True
+        for item in cost_items(self._lineage[key], self._parts):
+            if item.seconds is None or item.key is None:
                 is_whole = False
                 continue
-            learned, known = self._learning(pool.spec)
-            seconds = share * images * pool.seconds_per_picture
-            generating, learning, is_whole = generating + seconds, learning + sum(learned.values()), is_whole and known
-            sources |= {pool.source: seconds} | learned
+            if item.kind == "pools":
+                generating += item.seconds
+            else:
+                learning += item.seconds
+            source = self._sources[item.key]
+            sources[source] = sources.get(source, 0.0) + item.seconds
         return Cost(generating, learning, is_whole, tuple(sources.items()))
 
-    def pool(self, key: str) -> PoolCost | None:
-        """Return the pool of a cell that uses only one; None for mixtures and unrecorded pools."""
-        spec = self._gathered.specs[key]
-        slices = list(slices_of(spec["augmenter"]))
-        return self._pools.find(spec, slices[0][0]) if spec["n_aug"] and len(slices) == 1 else None
+    def seconds_per_image(self, key: str) -> tuple[Source, float] | None:
+        """Return those of a cell's pool, with their source; None for mixtures and pools that are not on record."""
+        pools = self._lineage[key].pools
+        pool = pools[0][0] if len(pools) == 1 else None
+        seconds = self._parts[pool].seconds_per_image if pool in self._parts else None
+        return None if pool is None or seconds is None else (self._sources[pool], seconds)
 
-    def _learning(self, pool: PoolSpec) -> tuple[dict[Source, float], bool]:
-        """Return the seconds of its adapter, of shared parts and of its search; and whether nothing is missing."""
-        adapter, search = (self._parts.get(key) for key in (pool.adapter.key, SearchSpec(pool.adapter).key))
-        found = {search[1]: search[0].seconds or 0.0} if search else {}
-        if adapter is None or adapter[0].seconds is None:
-            return found, not _learns(pool)
-        found[adapter[1]] = adapter[0].own_seconds or 0.0
-        for key, while_adapting in sorted((adapter[0].shared or {}).items()):
-            part = self._parts.get(key)
-            source = part[1] if part else adapter[1]
-            seconds = (part[0].seconds if part else None) or while_adapting
-            found[source] = found.get(source, 0.0) + seconds
-        return found, True
+    def inference_notes(self, keys: Sequence[str]) -> list[str]:
+        """Say how many of these cells have no lineage in their records."""
+        lineages = [self._lineage[key] for key in keys]
+        return inference_notes(sum(one.inferred for one in lineages), sum(bool(one.pools) for one in lineages))
 
 
 def _own_file(store: Store, kind: Kind, key: str) -> Source | None:
@@ -119,9 +98,3 @@ def _fallback_sources(gathered: Gathered, store: Store, number: int) -> Callable
         fidelity[pool.key] = Source("fidelity", key, store, store.name("fidelity", key))
     costs = Source("costs", f"costs-{number}", store, COSTS)
     return lambda key: fidelity.get(key, costs)
-
-
-def _learns(pool: PoolSpec) -> bool:
-    """Return whether its augmenter learns before it generates; True if its plug-in is not available."""
-    plugin = plugin_of(pool)
-    return plugin is None or plugin.learns

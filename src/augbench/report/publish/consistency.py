@@ -17,6 +17,7 @@ from augbench.core.specs import AugmenterSpec, Cell, PoolSpec
 from augbench.planning.grid import Grid
 from augbench.planning.library import Library
 from augbench.planning.plan import part_spec
+from augbench.report.evidence.lineage import shares_of
 from augbench.report.frame import CELL_FIELDS
 from augbench.report.publish.recompute import ABOUT
 
@@ -93,7 +94,7 @@ def grid_problems(
         problems += [
             f"'{key}' did not use the pool of '{measured}'"
             for _, measured in cell["fidelity"]
-            if measured in pools and not _uses_pool(specs[key], pools[measured])
+            if measured in pools and pool_mismatch(specs[key], pools[measured])
         ]
     return problems
 
@@ -113,14 +114,33 @@ def _numbers(protocol: Protocol) -> dict[str, Any]:
     return protocol.model_dump(exclude={"about", "sources"})
 
 
-def _uses_pool(cell: Cell, pool: PoolSpec) -> bool:
-    """Whether the cell may have used images of the pool.
+def pool_mismatch(cell: Cell, pool: PoolSpec) -> list[str]:
+    """Return in what a pool differs from those that the cell may use images of; [] if it may use this one."""
+    differs = {
+        "data": pool.data.digest != cell.data.digest,
+        "augmenter": not _generates(cell.augmenter, pool.augmenter.digest),
+        "shots": pool.shots is not None and (pool.shots, pool.draw) != (cell.shots, cell.draw),
+        "seed": pool.seed != cell.seed,
+        "fresh_for": pool.fresh_for != (cell.n_aug if cell.fresh_pools else None),
+    }
+    return [name for name, is_other in differs.items() if is_other]
 
-    Any pool is accepted for a mixture: its key holds only digests of its parts, and a part may be a mixture too.
+
+def _generates(own: AugmenterSpec, pool: str) -> bool:
+    """Whether an augmenter's images may be of pools of the augmenter with this digest: itself, or a part of a mixture.
+
+    The key settings of a mixture hold only digests of its parts, and a part may be a mixture too. Those are looked up
+    by its settings, and any pool is accepted where a plug-in of these is not available here.
     """
-    is_own = pool.augmenter.digest == cell.augmenter.digest or "parts" in cell.augmenter.key_settings
-    same_shots = pool.shots is None or (pool.shots, pool.draw) == (cell.shots, cell.draw)
-    return is_own and same_shots and pool.data.digest == cell.data.digest and pool.seed == cell.seed
+    direct = {name for name, _ in shares_of(own.as_dict())}
+    if pool in direct or direct == {own.digest}:
+        return pool in direct
+    try:
+        library = Library({})
+        parts = [part_spec(library, part) for part in library.augmenter(own).parts()]
+        return any(library.augmenter(part).parts() and _generates(part, pool) for part in parts)
+    except UserError:
+        return True
 
 
 def settings_note(spec: AugmenterSpec) -> str:

@@ -7,15 +7,13 @@ fingerprints are left out: they contain images, are large, or belong to one mach
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from augbench.core import registry
-from augbench.core.contracts import Augmenter
 from augbench.core.errors import UserError, did_you_mean, listed
-from augbench.core.specs import AdapterSpec, AugmenterSpec, PoolSpec, SearchSpec
-from augbench.report.evidence.part_costs import COSTS, costs_of
+from augbench.report.evidence.lineage import Lineages
+from augbench.report.evidence.part_costs import COSTS, costs_of, read_costs
 from augbench.report.frame import expected_from_records, load_expected, load_records
 from augbench.report.publish.contents import COMPLETE, README, today
 from augbench.report.render.markdown import escape as escape_markdown
@@ -24,7 +22,6 @@ from augbench.report.store_report import ALL, WAY_OUT
 from augbench.report.table_notes import SHA_LENGTH
 from augbench.report.tables import Table, build_tables
 from augbench.storage.files import write_atomic
-from augbench.storage.records import spec_of
 from augbench.storage.store import Kind, Store, json_bytes, parse_json
 
 VERSIONS = ("augbench", "torch")
@@ -45,8 +42,13 @@ def export(store: Store, out: Path, grid_name: str | None = None) -> list[str]:
         UserError: no store, no such grid, no record, a cell without scores, or a folder with other things in it.
     """
     keys = _keys(store, grid_name)
+    behind = _parts_behind(store, keys["cells"])
+    keys["searches"] = sorted(behind & store.keys("searches"))
     contents = {name: data for kind, own in keys.items() for name, data in _contents(store, kind, own)}
-    contents[COSTS] = json_bytes(_costs(store, keys["cells"] if grid_name else None))
+    costs = costs_of(store)
+    if grid_name:
+        costs["costs"] = {key: part for key, part in costs["costs"].items() if key in behind}
+    contents[COSTS] = json_bytes(costs)
     _refuse_others(out, {*contents, README}, keys["grids"])
     for name, data in contents.items():
         write_atomic(out / name, data)
@@ -62,7 +64,7 @@ def export(store: Store, out: Path, grid_name: str | None = None) -> list[str]:
 
 
 def _keys(store: Store, grid_name: str | None) -> dict[Kind, list[str]]:
-    """Return the keys to copy: kind -> keys, sorted."""
+    """Return the keys of grids and of what they name: kind -> keys, sorted."""
     if not store.keys("cells"):
         raise UserError(f"store '{store.url}' does not exist or holds no records: {WAY_OUT}")
     known = sorted(store.keys("grids"))
@@ -81,64 +83,24 @@ def _keys(store: Store, grid_name: str | None) -> dict[Kind, list[str]]:
         "cells": cells,
         "scores": cells,
         "fidelity": fidelity,
-        "searches": _searches(store, _generators(store, cells)),
     }
 
 
-Generator = tuple[str, str, str]  # digest of a data spec, augmenter, its settings as text
+def _parts_behind(store: Store, cells: Iterable[str]) -> set[str]:
+    """Return the keys of the pools, adapters, searches and shared parts on record behind these cells.
 
-
-def _generators(store: Store, cells: Iterable[str]) -> set[Generator]:
-    """Return the augmenters that generate the images of these cells."""
-    specs = [spec_of("cells", record["spec"]) for record in store.read_records(cells)]
-    return {
-        (cell.data.digest, name, _as_text(settings)) for cell in specs for name, settings in _with_parts(cell.augmenter)
-    }
-
-
-def _generator_of(spec: AdapterSpec | PoolSpec) -> Generator:
-    return spec.data.digest, spec.augmenter.name, _as_text(spec.augmenter.settings)
-
-
-def _searches(store: Store, generators: set[Generator]) -> list[str]:
-    """Return the keys of the finished searches of these augmenters."""
-    found = []
-    for key in sorted(store.keys("searches")):
-        record = store.read_json("searches", key) or {}
-        spec = spec_of("searches", record.get("spec", {}))
-        assert isinstance(spec, SearchSpec)
-        if _generator_of(spec.adapter) in generators:
-            found.append(key)
-    return found
-
-
-def _costs(store: Store, cells: Iterable[str] | None) -> dict[str, Any]:
-    """Return the costs of a store's parts, see `evidence.part_costs`; only the parts behind ``cells``, if given."""
-    every = costs_of(store)
-    if cells is None:
-        return every
-    generators, parts = _generators(store, cells), every["costs"]
-    pools = {key: PoolSpec.from_dict(part["spec"]) for key, part in parts.items() if part["kind"] == "pools"}
-    used = {key: spec for key, spec in pools.items() if _generator_of(spec) in generators}
-    adapters = {spec.adapter.key: spec.adapter for spec in used.values()}
-    searches = {SearchSpec(adapter).key for adapter in adapters.values()}
-    shared = {name for key in adapters.keys() & parts.keys() for name in parts[key].get("shared") or {}}
-    selected = {("pools", key) for key in used} | {("adapters", key) for key in adapters}
-    selected |= {("searches", key) for key in searches} | {("shared", key) for key in shared}
-    return every | {"costs": {key: part for key, part in parts.items() if (part["kind"], key) in selected}}
-
-
-def _with_parts(spec: AugmenterSpec) -> list[tuple[str, Mapping[str, Any]]]:
-    """Return (name, settings) of an augmenter and, in a mixture, of its parts."""
-    own: list[tuple[str, Mapping[str, Any]]] = [(spec.name, spec.settings)]
-    if spec.name not in registry.find("augmenters"):
-        return own
-    augmenter: Augmenter = registry.make("augmenters", spec.name, dict(spec.settings))
-    return [*own, *((part.augmenter, part.settings) for part in augmenter.parts())]
-
-
-def _as_text(settings: Mapping[str, Any]) -> str:
-    return json_bytes(settings).decode()
+    They are those of the whole store where the lineage of a cell is not known: too much is published rather than lost.
+    """
+    parts = read_costs(store)
+    lineages = Lineages(parts)
+    behind: set[str] = set()
+    for record in store.read_records(sorted(cells)):
+        lineage = lineages.of(record)
+        if any(key is None for key, _ in lineage.pools):
+            return set(parts)
+        behind |= {key for key, _ in lineage.pools if key} | {*lineage.adapters, *lineage.searches}
+    shared = {key for adapter in behind & parts.keys() for key in parts[adapter].shared or ()}
+    return (behind | shared) & parts.keys()
 
 
 def _contents(store: Store, kind: Kind, keys: list[str]) -> Iterable[tuple[str, bytes]]:

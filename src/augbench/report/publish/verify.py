@@ -23,6 +23,7 @@ from augbench.report.evidence.part_costs import read_costs
 from augbench.report.frame import load_expected, load_records
 from augbench.report.publish.consistency import ScoredItems, grid_problems, paths_in, settings_note
 from augbench.report.publish.contents import COMPLETE, README, stray_files, today
+from augbench.report.publish.lineage_check import LineageCheck
 from augbench.report.publish.recompute import (
     TOLERANCE,
     differences,
@@ -131,7 +132,7 @@ class _Check:
 
     def cells(self) -> None:
         """Check every cell against its scores, and its test images against the other cells of its data spec."""
-        items = ScoredItems()
+        items, lineage = ScoredItems(), LineageCheck(self.store)
         older: Counter[str] = Counter()
         held = self.store.keys("scores")
         self.known.update(self.store.name("scores", key) for key in held)
@@ -150,7 +151,7 @@ class _Check:
             found += unmarked(cell, record["provenance"]["embedded"]) + seconds_problems(
                 record["provenance"]["seconds"]
             )
-            self.refuse("cell", key, [*found, *self._other_classes(cell.data)])
+            self.refuse("cell", key, [*found, *lineage.problems(cell, record), *self._other_classes(cell.data)])
             if not problems:
                 older.update(older_than(record["result"]))
                 items.add(key, cell, scores)

@@ -96,13 +96,15 @@ def path_of(store, kind, key):
 
 
 def results_of(store):
-    """Key -> (bytes of the result, bytes of the scores): equal, however a grid was run."""
+    """Key -> (bytes of the result, lineage, bytes of the scores): equal, however a grid was run."""
     from augbench.storage.store import json_bytes
 
-    return {
-        key: (json_bytes(store.read_record(key)["result"]), store.files.read(store.name("scores", key)))
-        for key in sorted(store.keys("cells"))
-    }
+    found = {}
+    for record in store.read_records(sorted(store.keys("cells"))):
+        lineage = {name: record["provenance"][name] for name in ("pools", "adapters", "searches")}
+        scores = store.files.read(store.name("scores", record["key"]))
+        found[record["key"]] = (json_bytes(record["result"]), lineage, scores)
+    return found
 
 
 def cli(*arguments, **options):

@@ -25,8 +25,10 @@ from augbench.report.evidence.part_costs import COSTS, costs_of, read_costs
 from augbench.report.evidence.ranking import rankings
 from augbench.report.evidence.sheets import section_of
 from augbench.report.frame import expected_from_records, load_records
+from augbench.report.leaderboard.board import board_of
 from augbench.report.leaderboard.merge import gather
 from augbench.report.leaderboard.row_costs import Costs
+from augbench.report.numbers import DASH
 from augbench.storage.store import Store
 
 BASE = {"width": 32, "height": 32, "lr": 0.01, "batch": 5, "epochs": 1, "ap": "step"}
@@ -43,7 +45,7 @@ def cell(augmenter="none", seed=0, n_aug=None, dataset="ksdd2", shots="all", dra
     return Cell(data, AugmenterSpec(augmenter, augmenter, {}, {}), shots, draw, n_aug, seed, settings)
 
 
-def write(store, one, skill=None, items=ITEMS, own_noise=0.5):
+def write(store, one, skill=None, items=ITEMS, own_noise=0.5, lineage=None):
     """A record with its scores. Test items differ in how hard they are, the same for every cell of a dataset."""
     good, defective = items
     fold = one.data.fold or 0
@@ -69,7 +71,7 @@ def write(store, one, skill=None, items=ITEMS, own_noise=0.5):
     store.files.write(store.name("scores", one.key), buffer.getvalue())
     result = {**evaluate(table, one.protocol), "counts": {}, "curves": {"loss": [1.0], "test": []}}
     provenance = {"seconds": {"total": 20.0}, "images_per_second": 10.0, "embedded": [], "device": "cpu one",
-                  "git_sha": "a" * 40, "versions": {}}  # fmt: skip
+                  "git_sha": "a" * 40, "versions": {}, **(lineage or {})}  # fmt: skip
     store.write_json("cells", one.key, {"schema": 1, "key": one.key, "spec": one.as_dict(), "result": result,
                                         "provenance": provenance})  # fmt: skip
 
@@ -394,6 +396,40 @@ def test_a_pool_for_all_regimes_is_not_mistaken_for_one_of_these_shots(store):
     assert evidence_of(store)[0].rows[0].cost is None
     on_the_page = Costs(gather([store])).of(one.key)
     assert not on_the_page.is_whole and on_the_page.total == 0
+
+
+@pytest.mark.parametrize("recorded", [True, False])
+def test_without_its_plugin_a_cell_is_billed_what_its_record_names_and_nothing_else(store, tmp_path, recorded):
+    """Pools of several regimes may fit an older record; one of an installed plug-in is inferred."""
+    parts = Store(tmp_path / "parts")
+    one, loaded = (cell(name, n_aug=40, shots=5, draw=0) for name in ("elsewhere", "memseg"))
+    put_pool(parts, one, seconds=8.0)  # of zero-shot
+    pool, plain = put_pool(parts, one, seconds=16.0, learns=True), put_pool(parts, loaded, seconds=4.0)
+    for adapter in (pool.adapter, AdapterSpec(one.data, one.augmenter, None, None)):
+        put_adapter(parts, adapter, 100.0, {})
+        provenance = {"seconds": 5.0, "device": "cpu one"}
+        parts.write_json("searches", SearchSpec(adapter).key, {"provenance": provenance})
+    store.write_json_at(COSTS, costs_of(parts))
+    made = {"pools": [{"key": pool.key, "n": 40}], "adapters": [pool.adapter.key],
+            "searches": [SearchSpec(pool.adapter).key]}  # fmt: skip
+    write(store, one, lineage=made if recorded else None)
+    write(store, loaded, lineage={"pools": [{"key": plain.key, "n": 40}], "adapters": [], "searches": []}
+          if recorded else None)  # fmt: skip
+    write(store, cell("none", shots=5, draw=0))
+    costs = {row.augmenter: row.cost for row in evidence_of(store)[0].rows}
+    gathered = gather([store])
+    on_the_page = Costs(gathered).of(one.key)
+    (table,) = board_of(gathered).content["tables"]
+    texts = {row["augmenter"]: row["values"]["cost"]["text"] for row in table["rows"]}
+    assert costs["memseg"].total == 2
+    note = "The pools of 2 of 2 records were inferred from their settings: these records are older than the recorded"
+    if recorded:
+        assert costs["elsewhere"].total == on_the_page.total == 113 and on_the_page.is_whole
+        assert texts["elsewhere"] == "1.9 min" and "inferred" not in printed(store)
+        assert not any("inferred" in line for line in table["notes"])
+    else:
+        assert costs["elsewhere"] is None and on_the_page.total == 0 and texts["elsewhere"] == DASH
+        assert note in printed(store) and any(line.startswith(note) for line in table["notes"])
 
 
 def test_a_row_that_is_better_and_no_dearer_makes_others_inefficient():

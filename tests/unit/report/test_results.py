@@ -463,11 +463,66 @@ def test_costs_come_along_and_are_held_to_their_keys(full, tmp_path):
     pools, own = (json.loads((tmp_path / name / "costs.json").read_text())["costs"] for name in ("both", "one"))
     assert {part["kind"] for part in pools.values()} == {"pools"} and own.items() <= pools.items() and own
     assert pools.keys() == full.keys("pools")
+    records = Store(tmp_path / "one").read_records(sorted(Store(tmp_path / "one").keys("cells")))
+    assert own.keys() == {use["key"] for record in records for use in record["provenance"]["pools"]}
     path = tmp_path / "one" / "costs.json"
     edit(path, lambda content: content["costs"][min(own)]["spec"].update(seed=9))
     assert f"costs of pool '{min(own)}': its spec gives the key" in only(check_results(tmp_path / "one"))
     path.write_text("{}")
     assert "costs: '" in only(check_results(tmp_path / "one"))
+
+
+@pytest.fixture(scope="module")
+def descended(tmp_path_factory):
+    """A published store: an augmenter that learns, and a mixture of two, zero-shot and few-shot."""
+    store, out = (tmp_path_factory.mktemp(name) / name for name in ("store", "descended"))
+    parts = [{"name": name, "share": 0.5} for name in ("memseg", "toy")]
+    augmenters = ["toy", "cutpaste", {"name": "mixture", "settings": {"parts": parts}}]
+    run(tiny_grid(augmenters=augmenters, seeds=[0, 1]), Store(store), executor="inline")
+    export(Store(store), out)
+    return out
+
+
+def _key_of(folder, start):
+    """The key of the part of a published store that begins like this; "" for none."""
+    keys = json.loads((folder / "costs.json").read_text())["costs"]
+    return next((key for key in sorted(keys) if start and key.startswith(f"surfaces-{start}")), "")
+
+
+TOY, MIXTURE = "surfaces-toy-few5-n6-s0", "surfaces-mixture-few5-n6-s0"
+
+
+@pytest.mark.parametrize(
+    ("cell", "pool", "change", "what"),
+    [
+        (TOY, "", lambda own, _: own["pools"][0].update(n=5), "hold 5 images, it trained on 6"),
+        (TOY, "toy-s0", lambda own, key: own["pools"][0].update(key=key), "which has other 'shots'"),
+        (TOY, "toy-few5-s1", lambda own, key: own["pools"][0].update(key=key), "which has other 'seed'"),
+        (TOY, "memseg-s0", lambda own, key: own["pools"][0].update(key=key), "which has other 'augmenter'"),
+        (MIXTURE, "cutpaste-s0", lambda own, key: own["pools"][0].update(key=key), "which has other 'augmenter'"),
+        (TOY, "", lambda own, _: own.update(adapters=["x"]), "adapters hold 'x', which its pools did not need"),
+        (MIXTURE, "", lambda own, _: own.update(searches=["x"]), "searches hold 'x', which its pools did not need"),
+        (MIXTURE, "", lambda own, _: own.update(adapters=[]), "adapters lack 'surfaces-toy-few5-"),
+        (TOY, "", lambda own, _: own.pop("adapters"), "provenance.adapters is missing beside the rest"),
+        (TOY, "", lambda own, _: own["pools"][0].update(n="6"), "provenance.pools.0.n"),
+    ],
+)
+def test_a_forged_lineage_is_refused(descended, tmp_path, cell, pool, change, what):
+    folder = shutil.copytree(descended, tmp_path / "copy")
+    (path,) = (folder / "cells").glob(f"{cell}-*")
+    edit(path, lambda record: change(record["provenance"], _key_of(folder, pool)))
+    refused = check_results(folder).refused
+    assert refused and all(line.startswith(f"cell '{path.stem}': ") for line in refused)
+    assert any(what in line for line in refused), refused
+
+
+def test_records_older_than_lineage_pass_as_before(descended, tmp_path):
+    folder = shutil.copytree(descended, tmp_path / "copy")
+    for path in (folder / "cells").iterdir():
+        edit(path, lambda record: [record["provenance"].pop(name) for name in ("pools", "adapters", "searches")])
+    assert check_results(descended).refused == check_results(folder).refused == []
+    export(Store(folder), tmp_path / "out", "tiny")
+    assert (tmp_path / "out" / "costs.json").read_bytes() == (descended / "costs.json").read_bytes()
 
 
 def test_a_readme_says_how_it_was_made_and_a_persons_stays(full, tmp_path):

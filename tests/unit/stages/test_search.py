@@ -9,12 +9,14 @@ import yaml
 from helpers import SEARCHER, cli, on_disk, path_of, results_of, tiny_grid
 from layouts import draw_neu
 
+from augbench.core.specs import SearchSpec
 from augbench.planning.plan import make_plan
 from augbench.planning.remaining import subtract
 from augbench.runner.driver import run
 from augbench.runner.scheduler import Scheduler
 from augbench.runner.worker import Failure, WorkerSetup
 from augbench.stages import search as stage
+from augbench.stages.train import _lineage
 from augbench.storage.leases import Leases
 from augbench.storage.store import Store
 
@@ -59,6 +61,33 @@ def test_the_best_candidate_that_does_not_copy_is_chosen(searched):
     (note,) = searched.read_record(cell.key)["provenance"]["notes"]
     assert note.startswith("searcher: quality search over 6 candidates chose steps 1, strength 0.15 (KID ")
     assert not list(path_of(searched, "searches", "").parent.glob("*.part"))
+    lineages = {name: lineage for name, (_, lineage, _) in results_of(searched).items()}
+    named = lineages.pop(cell.key)
+    assert named["searches"] == [spec.key] and named["adapters"] == [spec.adapter.key]
+    assert named["pools"] == [{"key": pool.key, "n": 6}]
+    assert list(lineages.values()) == [{"pools": [], "adapters": [], "searches": []}]
+
+
+def test_the_lineage_of_a_cell_is_what_its_slices_need():
+    parts = [{"name": "memseg", "share": 0.2}, {"name": "toy", "share": 0.7}, {"name": "cutpaste", "share": 0.1}]
+    mixture = {"name": "mixture", "settings": {"parts": parts}}
+    unlearned = {"name": "searcher", "settings": SETTINGS | {"learner": False}}
+    plan = make_plan(tiny_grid(augmenters=["none", "memseg", "toy", unlearned, mixture], shots=[5]))
+    pools = {pool.augmenter.name: pool for pool in plan.pools.values()}
+    found = {cell.augmenter.name: _lineage(plan.library, plan.needs[cell.key]) for cell in plan.cells}
+
+    def lineage(counts, adapters=(), searches=()):
+        uses = [{"key": pools[name].key, "n": n} for name, n in counts.items()]
+        return {"pools": uses, "adapters": list(adapters), "searches": list(searches)}
+
+    toy, search = pools["toy"].adapter.key, SearchSpec(pools["searcher"].adapter).key
+    assert found == {
+        "none": lineage({}),
+        "memseg": lineage({"memseg": 6}),
+        "toy": lineage({"toy": 6}, [toy]),
+        "searcher": lineage({"searcher": 6}, searches=[search]),
+        "mixture": lineage({"memseg": 2, "toy": 4}, [toy]),  # no image of cutpaste: a tenth of six
+    }
 
 
 def test_candidates_are_adapted_to_one_half_and_evaluated_on_the_other(searched, tmp_path, monkeypatch):

@@ -474,10 +474,14 @@ def test_costs_come_along_and_are_held_to_their_keys(full, tmp_path):
 
 @pytest.fixture(scope="module")
 def descended(tmp_path_factory):
-    """A published store: an augmenter that learns, and a mixture of two, zero-shot and few-shot."""
+    """A published store, zero-shot and few-shot: an augmenter that learns, a mixture, and a mixture of a mixture."""
     store, out = (tmp_path_factory.mktemp(name) / name for name in ("store", "descended"))
     parts = [{"name": name, "share": 0.5} for name in ("memseg", "toy")]
-    augmenters = ["toy", "cutpaste", {"name": "mixture", "settings": {"parts": parts}}]
+    mixture = {"name": "mixture", "settings": {"parts": parts}}
+    both = [{"name": "cutpaste", "share": 0.5}, mixture | {"share": 0.5}]
+    nested = {"name": "mixture", "as": "nested", "settings": {"parts": both}}
+    foreign = {"name": "searcher", "settings": {"learner": False}, "shots": [5]}
+    augmenters = ["toy", "cutpaste", mixture, nested, foreign]
     run(tiny_grid(augmenters=augmenters, seeds=[0, 1]), Store(store), executor="inline")
     export(Store(store), out)
     return out
@@ -489,7 +493,7 @@ def _key_of(folder, start):
     return next((key for key in sorted(keys) if start and key.startswith(f"surfaces-{start}")), "")
 
 
-TOY, MIXTURE = "surfaces-toy-few5-n6-s0", "surfaces-mixture-few5-n6-s0"
+TOY, MIXTURE, NESTED = (f"surfaces-{name}-few5-n6-s0" for name in ("toy", "mixture", "nested"))
 
 
 @pytest.mark.parametrize(
@@ -500,6 +504,8 @@ TOY, MIXTURE = "surfaces-toy-few5-n6-s0", "surfaces-mixture-few5-n6-s0"
         (TOY, "toy-few5-s1", lambda own, key: own["pools"][0].update(key=key), "which has other 'seed'"),
         (TOY, "memseg-s0", lambda own, key: own["pools"][0].update(key=key), "which has other 'augmenter'"),
         (MIXTURE, "cutpaste-s0", lambda own, key: own["pools"][0].update(key=key), "which has other 'augmenter'"),
+        (NESTED, "cutpaste-s1", lambda own, key: own["pools"][1].update(key=key), "which has other 'seed'"),
+        (NESTED, "searcher-few5-s0", lambda own, key: own["pools"][1].update(key=key), "which has other 'augmenter'"),
         (TOY, "", lambda own, _: own.update(adapters=["x"]), "adapters hold 'x', which its pools did not need"),
         (MIXTURE, "", lambda own, _: own.update(searches=["x"]), "searches hold 'x', which its pools did not need"),
         (MIXTURE, "", lambda own, _: own.update(adapters=[]), "adapters lack 'surfaces-toy-few5-"),

@@ -119,7 +119,7 @@ def shares_of(augmenter: Mapping[str, Any]) -> list[tuple[str, float]]:
     """Return (digest of an augmenter, share of the images): the parts of a mixture, else the augmenter itself."""
     settings = augmenter["key_settings"]
     parts = settings.get("parts") if list(settings) == ["parts"] else None
-    if isinstance(parts, list) and parts and all(isinstance(part, list) and len(part) == 2 for part in parts):
+    if isinstance(parts, list) and parts and all(isinstance(one, list | tuple) and len(one) == 2 for one in parts):
         return [(str(name), float(share)) for name, share in parts]
     return [(digest({"name": augmenter["name"], "settings": settings}), 1.0)]
 

@@ -39,7 +39,7 @@ def report(
         grid_name: the grid's name; None = each grid that has a record.
         expected: the grid's cells, where the caller planned it (`planning.expected.expected_of`); None = load them
             from the store.
-        out: output folder; None = ``STORE/reports/<grid>/``. Where several grids are reported, each gets a folder in it.
+        out: output folder; None = ``STORE/reports/<grid>/``. Several reported grids get a folder each in it.
         console: also print the tables to it.
 
     Returns:

@@ -157,10 +157,13 @@ def cost_notes(evidence: Evidence) -> list[str]:
             "Adapters of an older version do not record class images separately: where there are any, their seconds "
             "are part of those of the adapter that needed them first."
         )
-    notes += inference_notes(
-        sum(row.inferred for row in evidence.rows), sum(row.found for row in evidence.rows if row.n_aug)
-    )
-    return notes
+    return notes + lineage_notes(evidence)
+
+
+def lineage_notes(evidence: Evidence) -> list[str]:
+    """Say how many records are older than the recorded lineage."""
+    records = sum(row.found for row in evidence.rows if row.n_aug)
+    return inference_notes(sum(row.inferred for row in evidence.rows), records)
 
 
 def _p(value: float) -> str:

@@ -50,7 +50,7 @@ def section_of(evidence: Evidence, brief: bool = False) -> Section:
     if any(row.cost is not None and row.n_aug for row in evidence.rows):
         sheets.append(_costs(evidence))
     elif any(row.n_aug for row in evidence.rows):
-        sentences.append("The cost of the images is not on record: this store has no pools and no costs.json.")
+        sentences += ["The cost of the images is not on record.", *explanations.lineage_notes(evidence)]
     return Section(table.title, table.label, sentences, sheets)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterable, Sequence
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -29,18 +30,20 @@ def scores_bytes(scores: pd.DataFrame) -> bytes:
 
 
 def scores_table(data: bytes, encoded: Sequence[str] = ()) -> pyarrow.Table:
-    """Parse a Parquet file; the text columns ``encoded`` are returned dictionary-encoded.
+    """Parse a Parquet file; where text columns ``encoded`` are given, check its columns, and dictionary-encode these.
 
     Uses no threads: Arrow's thread pools may abort the process at exit with SIGABRT (apache/arrow#34314), and score
     tables are small.
 
     Raises:
-        ValueError: not a complete Parquet file.
+        ValueError: not a complete Parquet file, or other columns.
     """
     import pyarrow
     from pyarrow import parquet
 
     try:
+        if encoded:
+            _check_columns(parquet.read_schema(pyarrow.BufferReader(data)), encoded)
         file = parquet.ParquetFile(pyarrow.BufferReader(data), pre_buffer=False, read_dictionary=list(encoded))
         return file.read(use_threads=False)
     except (pyarrow.ArrowException, OSError) as error:
@@ -56,12 +59,12 @@ def checked_scores(data: bytes) -> pyarrow.Table:
     """Parse the Parquet file of one score table.
 
     Raises:
-        ValueError: not a complete Parquet file, no rows, or columns that are not those of scores.
+        ValueError: not a complete Parquet file, columns that are not those of scores, no rows, or rows without an id.
     """
     table = scores_table(data)
     _check_columns(table.schema, ABOUT)
-    if not table.num_rows:
-        raise ValueError("its scores lack rows")
+    if not table.num_rows or any(table[name].null_count for name in ABOUT):
+        raise ValueError(f"its scores lack rows, or values of {', '.join(ABOUT)}")
     return table
 
 
@@ -113,20 +116,18 @@ def rows_by_key(data: bytes) -> dict[str, pyarrow.Table]:
     """Map each key of an archive of score tables to its rows, with all columns of the archive.
 
     Raises:
-        ValueError: not a complete Parquet file, columns that are not those of an archive, or rows of one key that do
-            not follow each other.
+        ValueError: not a complete Parquet file, columns that are not those of an archive or are empty, or rows of one
+            key that do not follow each other.
     """
-    import pyarrow
-    from pyarrow import types
-
     table = scores_table(data, (KEY, *ABOUT))
-    plain = [(c.name, c.type.value_type if types.is_dictionary(c.type) else c.type) for c in table.schema]
-    _check_columns(pyarrow.schema(plain), (KEY, *ABOUT))
+    for name in table.column_names:
+        if table[name].null_count == table.num_rows:
+            raise ValueError(f"its scores have nothing in the column '{name}'")
     table = table.unify_dictionaries().combine_chunks()
     codes = table[KEY].combine_chunks().indices.fill_null(-1).to_numpy()
-    starts = np.flatnonzero(np.diff(codes, prepend=-2))
+    starts = np.flatnonzero(np.diff(codes, prepend=-2)).tolist()
     found: dict[str, pyarrow.Table] = {}
-    for start, end in zip(starts, [*starts[1:], len(codes)], strict=True):
+    for start, end in pairwise([*starts, len(codes)]):
         key = table[KEY][start].as_py()
         if key is None or key in found:
             raise ValueError(f"row {start + 1} " + ("has no key" if key is None else f"repeats the key '{key}'"))

@@ -23,7 +23,8 @@ PUBLISHED = ("cells", "scores", "fidelity", "searches", "grids")
 """The folders of a store that are published. All others hold intermediate results or images."""
 
 MAX_BYTES = 1_000_000  # of a record, of scores or of a README
-MAX_GRID_BYTES = 20_000_000  # of files that grow with the number of cells: archives, grids and reports
+MAX_GRID_BYTES = 20_000_000  # of files that grow with the number of cells: grids and reports
+MAX_ARCHIVE_BYTES = 100_000_000  # GitHub takes no larger file; 5,000 records have about 25 MB
 
 COMPARISON_FILES = (*(f"compare.{ending}" for ending in ("md", "tex", "csv", "json")), "pareto.svg", "cd.svg")
 """Files of `augbench compare` that may be next to a report. They depend on options, so they are not verified."""
@@ -73,8 +74,8 @@ def stray_files(folder: Path, known: set[str], reports: set[str] | None) -> list
         own = name in known or name in (README, COSTS)
         is_report = name in reports if reports is not None else name.startswith("reports/") and name.count("/") == 2
         is_report = is_report or _is_comparison(name, reports or ())
-        grows = is_report or name.startswith("grids/") or name in ARCHIVES.values()
-        limit = MAX_GRID_BYTES if grows else MAX_BYTES
+        grows = is_report or name.startswith("grids/")
+        limit = MAX_ARCHIVE_BYTES if name in ARCHIVES.values() else MAX_GRID_BYTES if grows else MAX_BYTES
         if path.is_symlink() or not path.is_file():
             problems.append(f"'{name}' is a link: replace it by a copy of its target")
         elif not own and not is_report:

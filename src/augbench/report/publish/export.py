@@ -189,7 +189,7 @@ def _refuse_others(out: Path, own: set[str], keys: Mapping[Kind, list[str]]) -> 
     others = sorted(name for name in existing - own if not name.startswith(reports))
     if RECORDS in existing:
         published = Store(out)
-        others += [key for kind in ARCHIVES for key in sorted(published.keys(kind) - set(keys[kind]))]
+        others += sorted({key for kind in ARCHIVES for key in published.keys(kind) - set(keys[kind])})
     if others:
         raise UserError(f"--out '{out}' holds other things ({listed(others)}): give a new or an empty folder")
 

@@ -22,6 +22,7 @@ from augbench.storage.scores import scores_frame
 from augbench.storage.store import Store
 
 RESULTS = ROOT / "results"
+NAN = float("nan")
 GRID = "grids/neu_small.json"
 STORES = sorted(path.parent.name for path in RESULTS.glob(f"*/{RECORDS}"))
 FORMS = pytest.mark.parametrize(
@@ -633,7 +634,7 @@ def test_export_never_loses_a_record(full, tmp_path):
         (
             "cells",
             "not JSON compliant",
-            lambda path: edit_file(path, lambda one: one["result"].update(ap=float("nan"))),
+            lambda path: edit_file(path, lambda one: one["result"].update(ap=NAN)),
         ),
     ],
 )

@@ -168,6 +168,8 @@ def check_dataset(
     """
     library = open_library(name, root, changes)
     target = Store(store) if store is not None else None
+    if target:
+        target.require_writable()
     dataset = library.dataset(name)
     with console.status(f"reading {name}"):
         findings = examine(dataset)

@@ -94,7 +94,7 @@ class Library:
         return choose_shots(self.split(spec), spec, shots, draw, per_class)
 
     def fingerprint(self, label: str, store: Store | None) -> str:
-        """Return the fingerprint, `ABSENT` without root. The store caches it until a file's size or time changes.
+        """Return the fingerprint, `ABSENT` without root. A store caches it until a file's size or time changes.
 
         Raises:
             UserError: a root is set, but its files are missing or invalid.
@@ -109,7 +109,7 @@ class Library:
         if cached and cached["signature"] == signature:
             return cached["fingerprint"]
         fingerprint = dataset.fingerprint()
-        if store:
+        if store and not store.files.publication:
             store.write_json("fingerprints", label, {"signature": signature, "fingerprint": fingerprint})
         return fingerprint
 

@@ -102,6 +102,7 @@ def run(
     console = console or Console()
     print_line = partial(console.print, markup=False, highlight=False, soft_wrap=True)
     trackers = trackers_of(track, executor)
+    store.require_writable()
     if executor == "ray" and store.files.one_process:
         raise UserError(f"store '{store.url}' is seen by one process only: use --executor inline, or another store")
     if IN_A_JOB in os.environ and store.files.folder and FOR_A_JOB in store.files.folder.parts:

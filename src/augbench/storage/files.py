@@ -28,6 +28,7 @@ class Files(ABC):
 
     url: str  # opens the same files in another process
     one_process: bool = False  # True: not visible to other processes
+    publication: bool = False  # True: only reports are written into it, see `storage.publication`
     folder: Path | None = None  # the local folder; None: remote
 
     def where(self, name: str) -> str:

@@ -1,13 +1,25 @@
-"""Serialise score tables, one row per evaluated image, as Parquet."""
+"""Serialise score tables, one row per evaluated image, as Parquet: one file per cell, or one file for many cells."""
 
 from __future__ import annotations
 
 import io
+from collections.abc import Iterable, Sequence
+from itertools import pairwise
 from typing import TYPE_CHECKING
+
+import numpy as np
+
+from augbench.core.contracts import GOOD
 
 if TYPE_CHECKING:
     import pandas as pd
     import pyarrow
+
+ABOUT = ("id", "part", "label", "group")
+"""The columns of a score table that identify the evaluated image; the others hold logits."""
+
+KEY = "key"
+"""The first column of an archive of score tables: the cell that a row belongs to."""
 
 
 def scores_bytes(scores: pd.DataFrame) -> bytes:
@@ -17,24 +29,120 @@ def scores_bytes(scores: pd.DataFrame) -> bytes:
     return buffer.getvalue()
 
 
-def scores_table(data: bytes) -> pyarrow.Table:
-    """Parse a Parquet file.
+def scores_table(data: bytes, encoded: Sequence[str] = ()) -> pyarrow.Table:
+    """Parse a Parquet file; where text columns ``encoded`` are given, check its columns, and dictionary-encode these.
 
     Uses no threads: Arrow's thread pools may abort the process at exit with SIGABRT (apache/arrow#34314), and score
     tables are small.
 
     Raises:
-        ValueError: not a complete Parquet file.
+        ValueError: not a complete Parquet file, or other columns.
     """
     import pyarrow
     from pyarrow import parquet
 
     try:
-        return parquet.ParquetFile(pyarrow.BufferReader(data), pre_buffer=False).read(use_threads=False)
+        if encoded:
+            _check_columns(parquet.read_schema(pyarrow.BufferReader(data)), encoded)
+        file = parquet.ParquetFile(pyarrow.BufferReader(data), pre_buffer=False, read_dictionary=list(encoded))
+        return file.read(use_threads=False)
     except (pyarrow.ArrowException, OSError) as error:
-        raise ValueError(" ".join(str(error).split())) from None
+        raise ValueError(f"its scores are no whole Parquet file ({' '.join(str(error).split())})") from None
 
 
 def scores_frame(data: bytes) -> pd.DataFrame:
     """Parse a Parquet file to a DataFrame. Raises ValueError as `scores_table`."""
     return scores_table(data).to_pandas(use_threads=False)
+
+
+def checked_scores(data: bytes) -> pyarrow.Table:
+    """Parse the Parquet file of one score table.
+
+    Raises:
+        ValueError: not a complete Parquet file, columns that are not those of scores, no rows, or rows without an id.
+    """
+    table = scores_table(data)
+    _check_columns(table.schema, ABOUT)
+    if not table.num_rows or any(table[name].null_count for name in ABOUT):
+        raise ValueError(f"its scores lack rows, or values of {', '.join(ABOUT)}")
+    return table
+
+
+def _check_columns(schema: pyarrow.Schema, text: Sequence[str]) -> None:
+    from pyarrow import types
+
+    for name, kind in zip(schema.names, schema.types, strict=True):
+        is_text = types.is_string(kind) or types.is_large_string(kind)
+        is_logit = name == "logit" or name.startswith("logit_")
+        if not (is_text if name in text else is_logit and types.is_float32(kind)):
+            raise ValueError(
+                f"its scores have the column '{name}' of type {kind}: text is in {tuple(text)}, logits are float32"
+            )
+    missing = [name for name in text if name not in schema.names]
+    if missing or len(set(schema.names)) < len(schema.names):
+        raise ValueError(f"its scores lack {', '.join(missing)}" if missing else "its scores name a column twice")
+
+
+# -- the scores of many cells in one file
+
+
+def scores_archive(tables: Iterable[tuple[str, pyarrow.Table]]) -> bytes:
+    """Serialise the score tables of many cells to one Parquet file: equal tables give equal bytes.
+
+    Args:
+        tables: (key, table as `checked_scores` returns it), sorted by key.
+
+    Returns:
+        A table with the column `KEY`, the columns `ABOUT`, and the logits of all tables: "good" first, then by name,
+        as in every score table; null where the cell has no such logit.
+    """
+    import pyarrow
+    from pyarrow import parquet
+
+    parts = []
+    for key, table in tables:
+        keys = pyarrow.DictionaryArray.from_arrays(np.zeros(table.num_rows, np.int32), [key])
+        texts = {name: table[name].cast(pyarrow.string()).dictionary_encode() for name in ABOUT}
+        logits = {name: table[name] for name in table.column_names if name not in ABOUT}
+        parts.append(pyarrow.table({KEY: keys, **texts, **logits}))
+    whole = pyarrow.concat_tables(parts, promote_options="default").unify_dictionaries().combine_chunks()
+    logits = sorted({*whole.column_names} - {KEY, *ABOUT}, key=lambda name: (name != f"logit_{GOOD}", name))
+    sink = pyarrow.BufferOutputStream()
+    parquet.write_table(whole.select([KEY, *ABOUT, *logits]), sink, compression="zstd", store_schema=False)
+    return sink.getvalue().to_pybytes()
+
+
+def rows_by_key(data: bytes) -> dict[str, pyarrow.Table]:
+    """Map each key of an archive of score tables to its rows, with all columns of the archive.
+
+    Raises:
+        ValueError: not a complete Parquet file, columns that are not those of an archive or are empty, or rows of one
+            key that do not follow each other.
+    """
+    table = scores_table(data, (KEY, *ABOUT))
+    for name in table.column_names:
+        if table[name].null_count == table.num_rows:
+            raise ValueError(f"its scores have nothing in the column '{name}'")
+    table = table.unify_dictionaries().combine_chunks()
+    codes = table[KEY].combine_chunks().indices.fill_null(-1).to_numpy()
+    starts = np.flatnonzero(np.diff(codes, prepend=-2)).tolist()
+    found: dict[str, pyarrow.Table] = {}
+    for start, end in pairwise([*starts, len(codes)]):
+        key = table[KEY][start].as_py()
+        if key is None or key in found:
+            raise ValueError(f"row {start + 1} " + ("has no key" if key is None else f"repeats the key '{key}'"))
+        found[key] = table.slice(start, end - start)
+    return found
+
+
+def rows_bytes(rows: pyarrow.Table) -> bytes:
+    """Serialise the rows of one key to Parquet as a score table: without `KEY`, and without columns of nulls."""
+    import pyarrow
+    from pyarrow import parquet
+
+    texts = {name: rows[name].combine_chunks().dictionary_decode() for name in ABOUT}
+    logits = {name: rows[name] for name in rows.column_names if name not in (KEY, *ABOUT)}
+    held = {name: column for name, column in logits.items() if column.null_count < len(column)}
+    sink = pyarrow.BufferOutputStream()
+    parquet.write_table(pyarrow.table({**texts, **held}), sink, compression="none", use_dictionary=False)
+    return sink.getvalue().to_pybytes()

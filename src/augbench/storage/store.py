@@ -19,6 +19,7 @@ from typing import Any, Literal
 from augbench.core.errors import StoreError, UserError
 from augbench.core.specs import AdapterSpec, PoolSpec, SearchSpec
 from augbench.storage.files import Files, LocalFiles
+from augbench.storage.publication import RECORDS, PublicationFiles
 from augbench.storage.remote_files import RemoteFiles
 from augbench.storage.scores import scores_table
 
@@ -71,6 +72,8 @@ class Store:
         """
         self.files = open_files(location, there=not look)
         top = self.files.top() if look else set()
+        if RECORDS in top and not self.files.publication:
+            raise UserError(f"'{location}' is a publication: copy it to a local folder to read it")
         if top and not top & self._directories():
             raise UserError(f"store '{location}' is a folder with other contents: give a new or an empty one")
 
@@ -82,6 +85,11 @@ class Store:
     def exists(self) -> bool:
         """Whether anything has been written yet."""
         return bool(self.files.top() & self._directories())
+
+    def require_writable(self) -> None:
+        """Raise UserError if this is a publication."""
+        if self.files.publication:
+            raise UserError(f"'{self.url}' is a publication: give --store another folder")
 
     @staticmethod
     def _directories() -> set[str]:
@@ -309,7 +317,7 @@ class Store:
 
 
 def open_files(location: str | Path, there: bool = False) -> Files:
-    """Return the files of a store at a path or an fsspec URL, without reading or creating anything.
+    """Return the files of a store or a publication at a path or an fsspec URL, without reading or creating anything.
 
     ``there``: the store exists, so a missing folder is an error.
 
@@ -320,10 +328,9 @@ def open_files(location: str | Path, there: bool = False) -> Files:
     if not text:
         raise UserError("--store is empty: give a folder or a URL")
     protocol, separator, rest = text.partition("://")
-    if not separator:
-        return LocalFiles(Path(text), there)
-    if protocol in ("file", "local"):
-        return LocalFiles(Path(rest), there)
+    if not separator or protocol in ("file", "local"):
+        folder = Path(rest if separator else text).expanduser()
+        return PublicationFiles(folder) if (folder / RECORDS).is_file() else LocalFiles(folder, there)
     return RemoteFiles(f"{protocol}://{rest.rstrip('/')}", protocol)
 
 

@@ -1,6 +1,5 @@
 """Published results: records that follow from their scores pass, others are refused by name."""
 
-import io
 import json
 import random
 import shutil
@@ -9,52 +8,91 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from helpers import ROOT, assert_one_line, cli, tiny_grid
+from helpers import ROOT, assert_one_line, cli, path_of, tiny_grid
 
 from augbench.core.errors import UserError
 from augbench.core.specs import Cell
+from augbench.report.publish import contents
 from augbench.report.publish.contents import COMPLETE
 from augbench.report.publish.export import export, readme
 from augbench.report.publish.verify import check_results
 from augbench.runner.driver import run
-from augbench.storage.store import Store, json_bytes
+from augbench.storage.publication import ARCHIVES, RECORDS
+from augbench.storage.scores import scores_frame
+from augbench.storage.store import Store
 
 RESULTS = ROOT / "results"
-STORES = sorted(path.name for path in RESULTS.iterdir() if (path / "cells").is_dir())
+NAN = float("nan")
+GRID = "grids/neu_small.json"
+STORES = sorted(path.parent.name for path in RESULTS.glob(f"*/{RECORDS}"))
+FORMS = pytest.mark.parametrize(
+    "form", [lambda folder: folder, lambda folder: as_files(folder)], ids=["archives", "files"]
+)
 
 
 @pytest.fixture
 def neu(tmp_path):
     """Recognition, with fidelity and a search."""
-    return shutil.copytree(RESULTS / "neu", tmp_path / "neu", ignore=shutil.ignore_patterns("fingerprints", "leases"))
+    return shutil.copytree(RESULTS / "neu", tmp_path / "neu")
 
 
 @pytest.fixture
 def tiles(tmp_path):
     """Detection, with held-out images and fidelity."""
-    skipped = shutil.ignore_patterns("fingerprints", "leases")
-    return shutil.copytree(RESULTS / "magnetic_tile_diag", tmp_path / "tiles", ignore=skipped)
+    return shutil.copytree(RESULTS / "magnetic_tile_diag", tmp_path / "tiles")
 
 
-def first(folder, kind):
-    return sorted((folder / kind).iterdir())[0]
+def as_files(folder):
+    """Write a publication as earlier versions did: one file per record and per score table."""
+    store, out = Store(folder), folder.with_name(f"{folder.name}_files")
+    shutil.copytree(folder, out, ignore=shutil.ignore_patterns(*ARCHIVES.values()))
+    for name in [store.name(kind, key) for kind in ARCHIVES for key in store.keys(kind)]:
+        (out / name).parent.mkdir(exist_ok=True)
+        (out / name).write_bytes(store.files.read(name))
+    return out
 
 
-def edit(path, change):
-    """Change a record as a person with an editor would."""
-    record = json.loads(path.read_text())
+def lines_of(folder, kind="cells"):
+    return (folder / ARCHIVES[kind]).read_text().splitlines()
+
+
+def write_lines(folder, lines, kind="cells"):
+    (folder / ARCHIVES[kind]).write_text("".join(f"{line}\n" for line in lines))
+
+
+def edit_file(path, change):
+    """Change a JSON file as a person with an editor would."""
+    content = json.loads(path.read_text())
+    change(content)
+    path.write_text(json.dumps(content))
+
+
+def edit(folder, kind, change, number=0):
+    """Change a record; return its key."""
+    lines = lines_of(folder, kind)
+    record = json.loads(lines[number])
+    key = record["key"]
     change(record)
-    path.write_text(json.dumps(record, indent=1, sort_keys=True) + "\n")
-    return path.stem
+    lines[number] = json.dumps(record)
+    write_lines(folder, lines, kind)
+    return key
 
 
-def edit_scores(path, change):
-    table = pd.read_parquet(path)
-    table = change(table)
-    buffer = io.BytesIO()
-    table.to_parquet(buffer, index=False)
-    path.write_bytes(buffer.getvalue())
-    return path.stem
+def edit_scores(folder, change):
+    """Change the score table of the first cell; return its key."""
+    whole = pd.read_parquet(folder / ARCHIVES["scores"])
+    key = whole["key"].iloc[0]
+    own = whole["key"] == key
+    changed = change(whole[own].drop(columns="key")).assign(key=key)
+    pd.concat([changed, whole[~own]]).to_parquet(folder / ARCHIVES["scores"], index=False)
+    return key
+
+
+def remove_first(folder):
+    """Remove the first record; return its key."""
+    first, *rest = lines_of(folder)
+    write_lines(folder, rest)
+    return json.loads(first)["key"]
 
 
 def only(verdict):
@@ -65,19 +103,18 @@ def only(verdict):
 @pytest.mark.parametrize("name", STORES)
 def test_what_is_published_follows_from_its_scores(name):
     verdict = check_results(RESULTS / name)
-    mine = [line for line in verdict.refused if "is not published" not in line]  # what a run leaves there, git ignores
-    assert mine == []
+    assert verdict.refused == []
     assert verdict.counts["cell"] and verdict == check_results(RESULTS / name)
 
 
 # -- a record edited by hand
 
 
-def test_a_higher_ap_is_refused_by_name(tiles):
-    path = first(tiles, "cells")
-    was = json.loads(path.read_text())["result"]["ap"]
-    key = edit(path, lambda record: record["result"].update(ap=was + 0.01))
-    line = only(check_results(tiles))
+@FORMS
+def test_a_higher_ap_is_refused_by_name(tiles, form):
+    was = next(Store(tiles).read_records([min(Store(tiles).keys("cells"))]))["result"]["ap"]
+    key = edit(tiles, "cells", lambda record: record["result"].update(ap=was + 0.01))
+    line = only(check_results(form(tiles)))
     assert key in line and f"ap is {was + 0.01!r}, its scores give {was!r}" in line
     found = cli("results", "check", tiles)
     assert found.returncode == 2 and key in found.stdout and "1 problem" in found.stdout and not found.stderr
@@ -108,17 +145,6 @@ def _scale(metrics, name):
         ("curves.test ends", lambda result: result["curves"]["test"][-1].update(ap=0.999)),
         ("curves", lambda result: result["curves"]["loss"].pop()),
         ("best_epoch_oracle", lambda result: result["best_epoch_oracle"].update(ap=0.999)),
-    ],
-)
-def test_every_number_of_detection_is_recomputed(tiles, field, change):
-    key = edit(first(tiles, "cells"), lambda record: change(record["result"]))
-    refused = check_results(tiles).refused
-    assert any(f"cell '{key}': {field}" in line for line in refused), refused
-
-
-@pytest.mark.parametrize(
-    ("field", "change"),
-    [
         ("accuracy", lambda result: _scale(result, "accuracy")),
         ("macro_f1", lambda result: _scale(result, "macro_f1")),
         ("confusion[0][0]", lambda result: result["confusion"][0].__setitem__(0, 90)),
@@ -126,9 +152,12 @@ def test_every_number_of_detection_is_recomputed(tiles, field, change):
         ("per_class.patches.f1", lambda result: _scale(result["per_class"]["patches"], "f1")),
     ],
 )
-def test_every_number_of_recognition_is_recomputed(neu, field, change):
-    key = edit(first(neu, "cells"), lambda record: change(record["result"]))
-    assert f"cell '{key}': {field} is " in check_results(neu).refused[0]
+def test_every_number_is_recomputed(tiles, neu, field, change):
+    of_neu = ("accuracy", "macro_f1", "confusion", "classes", "per_class.patches")
+    folder = neu if field.startswith(of_neu) else tiles
+    key = edit(folder, "cells", lambda record: change(record["result"]))
+    refused = check_results(folder).refused
+    assert any(f"cell '{key}': {field}" in line for line in refused), refused
 
 
 @pytest.mark.parametrize(
@@ -140,7 +169,6 @@ def test_every_number_of_recognition_is_recomputed(neu, field, change):
         ("gives the key", lambda record: record["spec"]["augmenter"]["key_settings"].update(steps=50)),
         ("its spec is not valid for cells", lambda record: record["spec"].pop("seed")),
         ("unknown key 'epoch'", lambda record: record["spec"]["protocol"].update(epoch=3)),
-        ("says that it is 'other'", lambda record: record.update(key="other")),
         ("'provenance.device' is missing", lambda record: record["provenance"].pop("device")),
         ("'provenance.seconds.total'", lambda record: record["provenance"]["seconds"].update(total=-1.0)),
         ("its parts add up to", lambda record: record["provenance"]["seconds"].update(total=1.0)),
@@ -152,92 +180,141 @@ def test_every_number_of_recognition_is_recomputed(neu, field, change):
     ],
 )
 def test_spec_form_and_labels_are_held_to(tiles, what, change):
-    key = edit(first(tiles, "cells"), change)
+    key = edit(tiles, "cells", change)
     refused = [line for line in check_results(tiles).refused if f"cell '{key}'" in line]
     assert any(what in line for line in refused), refused
 
 
+NO_RECORDS = [b"", b"[]", b"{", b'{"key": NaN}', b'{"key": "../x"}', b"\xff\xfe", b"[" * 100_000]
+
+
 def test_nothing_a_file_may_hold_ends_in_a_traceback(tiles):
-    contents = [b"", b"[]", b"{", b'{"key": NaN}', b"\xff\xfe", b'{"key": 1, "spec": {"data": []}}']
+    tiles = as_files(tiles)
+    others = [*NO_RECORDS[:5], b'{"key": "x"}', b'{"key": "x", "spec": {"data": []}}']
     paths = sorted((tiles / "cells").iterdir())
-    for path, content in zip(paths, contents, strict=False):
+    for path, content in zip(paths, others, strict=False):
         path.write_bytes(content)
     edit_nan = json.loads(paths[-1].read_text())
     edit_nan["spec"]["augmenter"]["key_settings"] = {"x": float("nan")}
     paths[-1].write_text(json.dumps(edit_nan))
     refused = check_results(tiles).refused
-    for path in (*paths[: len(contents)], paths[-1]):
+    for path in (*paths[: len(others)], paths[-1]):
         assert sum(f"cell '{path.stem}'" in line for line in refused) == 1
 
 
-# -- scores
+# -- archives
 
 
-def test_scores_are_there_and_belong_to_a_record(tiles):
-    path = first(tiles, "scores")
-    path.rename(path.with_name("other.parquet"))
-    assert check_results(tiles).refused == [
-        f"cell '{path.stem}': its scores are missing",
-        "scores 'other': they belong to no record",
-    ]
+@pytest.mark.parametrize("line", NO_RECORDS)
+def test_a_line_that_is_no_record_is_named(tiles, line):
+    lines = (tiles / RECORDS).read_bytes().splitlines()
+    (tiles / RECORDS).write_bytes(b"\n".join([*lines[:6], line, *lines[6:]]) + b"\n")
+    assert f"{tiles}/{RECORDS}' is damaged (line 7 is no record with a key)" in only(check_results(tiles))
 
 
-def test_better_logits_do_not_fit_the_record(tiles):
-    def better(table):
-        table.loc[table["label"] != "good", "logit"] += 1
-        return table.astype({"logit": "float32"})
-
-    key = edit_scores(first(tiles, "scores"), better)
-    refused = check_results(tiles).refused
-    assert f"cell '{key}': ap is" in refused[0]
+@pytest.mark.parametrize("kind", ["cells", "fidelity"])
+def test_a_doubled_line_is_named(tiles, kind):
+    lines = lines_of(tiles, kind)
+    write_lines(tiles, [*lines, lines[2]], kind)
+    key = json.loads(lines[2])["key"]
+    assert f"{ARCHIVES[kind]}' is damaged (line {len(lines) + 1} repeats the key '{key}')" in only(check_results(tiles))
+    assert_one_line(cli("store", "check", tiles), ARCHIVES[kind], "repeats the key")
 
 
 @pytest.mark.parametrize(
     ("what", "change"),
     [
-        ("of type double", lambda table: table.astype({"logit": "float64"})),
-        ("have the column 'extra'", lambda table: table.assign(extra=1)),
+        ("row 3169 repeats the key 'magnetic_tile-", lambda table: pd.concat([table, table.head(1)])),
+        ("row 4 has no key", lambda table: table.assign(key=table["key"].where(table.index != 3))),
+        ("the column 'key' of type int64", lambda table: table.assign(key=0)),
+        ("nothing in the column 'logit_x'", lambda table: table.assign(logit_x=table["logit"] * float("nan"))),
+        ("nothing in the column 'key'", lambda table: table.head(0)),
+    ],
+)
+def test_rows_without_a_cell_of_their_own_are_named(tiles, what, change):
+    path = tiles / ARCHIVES["scores"]
+    change(pd.read_parquet(path)).to_parquet(path, index=False)
+    line = only(check_results(tiles))
+    assert str(path) in line and what in line
+
+
+@FORMS
+@pytest.mark.parametrize(
+    ("what", "change"),
+    [
+        ("the column 'logit' of type double", lambda table: table.astype({"logit": "float64"})),
+        ("the column 'extra' of type int64", lambda table: table.assign(extra=1)),
         ("lack label", lambda table: table.drop(columns="label")),
+    ],
+)
+def test_tables_that_are_no_scores_are_named(tiles, form, what, change):
+    tiles = form(tiles)
+    path = min(tiles.rglob("*.parquet"))
+    change(pd.read_parquet(path)).to_parquet(path, index=False)
+    line = only(check_results(tiles))
+    assert (path.stem in line and f"its scores have {what}" in line) or f"its scores {what}" in line
+    path.write_bytes(path.read_bytes()[:-20])
+    line = only(check_results(tiles))
+    assert path.stem in line and "its scores are no whole Parquet file" in line
+    assert_one_line(cli("compare", tiles), str(path))
+
+
+def test_two_forms_in_one_folder_are_refused(neu):
+    (neu / "cells").mkdir()
+    assert_one_line(cli("results", "check", neu), RECORDS, "cells/", "remove")
+
+
+# -- scores
+
+
+@FORMS
+def test_a_record_without_scores_and_scores_without_a_record_are_refused(tiles, neu, form):
+    lonely = edit_scores(tiles, lambda table: table.head(0))
+    assert only(check_results(form(tiles))) == f"cell '{lonely}': its scores are missing"
+    strays = remove_first(neu)
+    assert only(check_results(form(neu))) == f"scores '{strays}': they belong to no record"
+
+
+@FORMS
+def test_better_logits_do_not_fit_the_record(tiles, form):
+    def better(table):
+        return table.assign(logit=table["logit"] + (table["label"] != "good").astype("float32"))
+
+    key = edit_scores(tiles, better)
+    assert f"cell '{key}': ap is" in check_results(form(tiles)).refused[0]
+
+
+@FORMS
+@pytest.mark.parametrize(
+    ("what", "change"),
+    [
         ("not finite", lambda table: table.assign(logit=table["logit"].where(table.index > 0, float("inf")))),
+        ("lack rows, or values of id", lambda table: table.assign(id=table["id"].where(table.index > 0))),
         ("contain '", lambda table: pd.concat([table, table.head(1)])),
         ("no normal or no defect", lambda table: table[(table["label"] == "good") | (table["part"] == "heldout")]),
         ("held-out scores", lambda table: table[table["part"] == "test"]),
         ("the part 'train'", lambda table: table.assign(part=table["part"].where(table.index > 0, "train"))),
         ("logits none", lambda table: table.drop(columns="logit")),
+        ("images are not those of", lambda table: table.assign(id=table["id"].where(table.index != 3, "elsewhere"))),
+        ("differ in id, label or group", lambda table: table.assign(group=table["group"].where(table.index > 0, "x"))),
+        ("images are not those of", lambda table: table.drop(index=3)),
     ],
 )
-def test_scores_that_cannot_be_a_cells_are_refused(tiles, what, change):
-    key = edit_scores(first(tiles, "scores"), change)
-    assert what in next(line for line in check_results(tiles).refused if key in line)
-
-
-def test_damaged_scores_are_named(tiles):
-    path = first(tiles, "scores")
-    path.write_bytes(path.read_bytes()[:-20])
-    assert f"cell '{path.stem}': its scores are no whole Parquet file" in only(check_results(tiles))
-
-
-@pytest.mark.parametrize("column", ["id", "group"])
-def test_cells_of_one_data_spec_are_evaluated_on_the_same_images(tiles, column):
-    def other(table):
-        table.loc[3, column] = "elsewhere"
-        return table
-
-    key = edit_scores(first(tiles, "scores"), other)
-    line = only(check_results(tiles))
-    assert key in line and "images are not those of" in line and "differ in id, label or group" in line
+def test_scores_that_cannot_be_a_cells_are_refused(tiles, form, what, change):
+    key = edit_scores(tiles, change)
+    assert any(key in line and what in line for line in check_results(form(tiles)).refused)
 
 
 # -- grids, fidelity, searches
 
 
-def test_missing_cells_are_noted(neu):
-    path = first(neu, "cells")
-    path.unlink()
-    (neu / "scores" / f"{path.stem}.parquet").unlink()
-    verdict = check_results(neu)
+@FORMS
+def test_missing_cells_are_noted(neu, form):
+    key = remove_first(neu)
+    edit_scores(neu, lambda table: table.head(0))
+    verdict = check_results(form(neu))
     assert not verdict.refused
-    assert f"grid 'neu_small': 1 of 12 cells are missing: '{path.stem}'" in verdict.said
+    assert f"grid 'neu_small': 1 of 12 cells are missing: '{key}'" in verdict.said
 
 
 def test_a_grid_cannot_call_cells_by_other_names(neu):
@@ -246,7 +323,7 @@ def test_a_grid_cannot_call_cells_by_other_names(neu):
         for cell in grid["cells"]:
             cell["augmenter"] = names.get(cell["augmenter"], cell["augmenter"])
 
-    edit(first(neu, "grids"), swap)
+    edit_file(neu / GRID, swap)
     refused = check_results(neu).refused
     assert "has augmenter 'stablesdg', its record says 'none'" in refused[0]
 
@@ -262,14 +339,14 @@ def test_a_grid_cannot_call_cells_by_other_names(neu):
     ],
 )
 def test_a_grid_holds_what_its_cells_are_made_of(neu, what, change):
-    edit(first(neu, "grids"), lambda content: change(content["grid"]))
+    edit_file(neu / GRID, lambda content: change(content["grid"]))
     refused = check_results(neu).refused
     assert refused and all(line.startswith("grid 'neu_small': ") for line in refused)
     assert what in refused[0]
 
 
 def test_classes_that_keys_do_not_hold_are_compared(neu):
-    key = edit(first(neu, "fidelity"), lambda record: record["spec"]["pool"]["data"]["classes"].reverse())
+    key = edit(neu, "fidelity", lambda record: record["spec"]["pool"]["data"]["classes"].reverse())
     assert f"fidelity '{key}': its classes are " in only(check_results(neu))
 
 
@@ -278,8 +355,9 @@ def test_classes_that_keys_do_not_hold_are_compared(neu):
     [({}, "enter keys on this machine as something else"), ({"source": "x"}, "were not compared with its keys")],
 )
 def test_settings_are_compared_with_what_keys_hold(neu, settings, what):
-    for path in (neu / "cells").glob("*-memseg-*"):
-        edit(path, lambda record: record["spec"]["augmenter"].update(settings=settings))
+    for number, line in enumerate(lines_of(neu)):
+        if "-memseg-" in json.loads(line)["key"]:
+            edit(neu, "cells", lambda record: record["spec"]["augmenter"].update(settings=settings), number)
     assert any(line.startswith("augmenter 'memseg': its settings") and what in line for line in check_results(neu).said)
 
 
@@ -287,20 +365,25 @@ def test_values_of_any_kind_end_in_a_refusal_or_a_note(neu):
     """A sample of what stands in JSON files, each put in place of something else."""
     values = [None, [], {}, "x", -1, float("nan"), [1, "a"], True]
     rng = random.Random(0)
-    for path in (first(neu, "cells"), first(neu, "fidelity"), first(neu, "searches"), first(neu, "grids")):
+
+    def replace(place):
+        while True:
+            step = rng.choice(sorted(place) if isinstance(place, dict) else range(len(place)))
+            if not isinstance(place[step], dict | list) or not place[step] or rng.random() < 0.2:
+                break
+            place = place[step]
+        place[step] = rng.choice(values)
+
+    for kind in ("cells", "fidelity", "searches", "grids"):
+        path = neu / ARCHIVES.get(kind, GRID)
         whole = path.read_bytes()
         for _ in range(4):
-            content = json.loads(whole)
-            place = content
-            while True:
-                step = rng.choice(sorted(place) if isinstance(place, dict) else range(len(place)))
-                if not isinstance(place[step], dict | list) or not place[step] or rng.random() < 0.2:
-                    break
-                place = place[step]
-            place[step] = rng.choice(values)
-            path.write_text(json.dumps(content))
+            if kind == "grids":
+                edit_file(path, replace)
+            else:
+                edit(neu, kind, replace)
             assert check_results(neu).summary
-        path.write_bytes(whole)
+            path.write_bytes(whole)
 
 
 def test_a_grid_cannot_take_the_fidelity_of_another_augmenter(neu):
@@ -309,7 +392,7 @@ def test_a_grid_cannot_take_the_fidelity_of_another_augmenter(neu):
         own, other = (next(c for c in cells.values() if c["augmenter"] == n) for n in ("stablesdg", "memseg"))
         own["fidelity"] = other["fidelity"]
 
-    edit(first(neu, "grids"), borrow)
+    edit_file(neu / GRID, borrow)
     assert "did not use the pool of" in only(check_results(neu))
 
 
@@ -328,7 +411,7 @@ def test_a_grid_cannot_take_the_fidelity_of_another_augmenter(neu):
     ],
 )
 def test_fidelity_and_searches_are_held_to_what_is_known(neu, kind, what, change):
-    key = edit(first(neu, kind), change)
+    key = edit(neu, kind, change)
     refused = check_results(neu).refused
     assert any(key in line and what in line for line in refused), refused
 
@@ -348,9 +431,9 @@ def test_reports_of_other_numbers_are_noted(neu):
     [
         ("pools/x/images/00000.png", "'pools/' (1 files) is not published"),
         ("fingerprints/neu.json", "'fingerprints/' (1 files) is not published"),
-        ("cells/sample.png", "is an image"),
-        ("scores/model.safetensors", "is weights"),
-        ("cells/x.pkl", "is a pickle"),
+        ("grids/sample.png", "is an image"),
+        ("grids/model.safetensors", "is weights"),
+        ("reports/neu_small/x.pkl", "is a pickle"),
         ("notes.txt", "is no part of a published store"),
         (".hidden", "is no part of a published store"),
         ("reports/neu_small/page.exe", "is no file that `augbench report` writes"),
@@ -372,21 +455,26 @@ def test_a_comparison_and_a_paper_s_layout_may_lie_beside_a_report(neu):
     assert not check_results(neu).refused
 
 
-def test_large_files_links_and_a_missing_readme_are_refused(neu):
+def test_large_files_links_and_a_missing_readme_are_refused(neu, monkeypatch):
     (neu / "README.md").unlink()
     (neu / "notes.txt").symlink_to("/etc/hostname")
     report = neu / "reports" / "neu_small" / "report.md"
     report.write_bytes(report.read_bytes() + b" " * 20_000_000)
+    monkeypatch.setattr(contents, "MAX_ARCHIVE_BYTES", 200_000)
     text = "\n".join(check_results(neu).refused)
     assert "'README.md' is missing" in text and "'notes.txt' is a link" in text and "20,000,000 are the most" in text
+    assert "'scores.parquet' has 210," in text and RECORDS not in text
 
 
 def test_provenance_is_noted(tiles):
-    paths = sorted((tiles / "cells").iterdir())
-    edit(paths[0], lambda record: record["provenance"].update(git_sha=None))
-    edit(paths[1], lambda record: record["provenance"].update(git_sha="a" * 40 + "-dirty"))
-    edit(paths[2], lambda record: record["provenance"].update(device="other"))
-    edit(paths[3], lambda record: record["spec"]["augmenter"]["settings"].update(mask_folder="/home/me/masks"))
+    changes = (
+        lambda record: record["provenance"].update(git_sha=None),
+        lambda record: record["provenance"].update(git_sha="a" * 40 + "-dirty"),
+        lambda record: record["provenance"].update(device="other"),
+        lambda record: record["spec"]["augmenter"]["settings"].update(mask_folder="/home/me/masks"),
+    )
+    for number, change in enumerate(changes):
+        edit(tiles, "cells", change, number)
     text = "\n".join(check_results(tiles).said)
     assert "1 cell made at an unknown commit" in text
     assert "1 cell made at a commit with changes" in text
@@ -402,14 +490,16 @@ def test_a_folder_that_is_no_store_is_refused_in_one_line(tmp_path):
 
 
 def test_a_thousand_records_are_checked_in_time(tiles):
-    key = first(tiles, "cells").stem
-    record = json.loads((tiles / "cells" / f"{key}.json").read_text())
-    scores = (tiles / "scores" / f"{key}.parquet").read_bytes()
+    lines, scores = lines_of(tiles), [pd.read_parquet(tiles / ARCHIVES["scores"])]
+    record = json.loads(lines[0])
+    own = scores[0][scores[0]["key"] == record["key"]]
     for seed in range(100, 150):
         record["spec"]["seed"] = seed
         record["key"] = Cell.from_dict(record["spec"]).key
-        (tiles / "cells" / f"{record['key']}.json").write_bytes(json_bytes(record))
-        (tiles / "scores" / f"{record['key']}.parquet").write_bytes(scores)
+        lines.append(json.dumps(record))
+        scores.append(own.assign(key=record["key"]))
+    write_lines(tiles, lines)
+    pd.concat(scores).to_parquet(tiles / ARCHIVES["scores"], index=False)
     started = time.process_time()
     verdict = check_results(tiles)
     assert verdict.refused == [] and verdict.counts["cell"] == 59
@@ -418,6 +508,17 @@ def test_a_thousand_records_are_checked_in_time(tiles):
 
 
 # -- export
+
+
+def assert_same_records(store, other):
+    for kind in ARCHIVES:
+        assert store.keys(kind) == other.keys(kind)
+        for name in (store.name(kind, key) for key in store.keys(kind)):
+            one, two = (files.read(name) for files in (store.files, other.files))
+            if kind == "scores":
+                pd.testing.assert_frame_equal(scores_frame(one), scores_frame(two), check_exact=True)
+            else:
+                assert json.loads(one) == json.loads(two)
 
 
 @pytest.fixture(scope="module")
@@ -438,11 +539,9 @@ def test_an_export_passes_the_check_and_is_whole(full, tmp_path):
     export(full, out)
     verdict = check_results(out)
     assert verdict.refused == [] and verdict.counts == {"cell": 4, "fidelity record": 0, "search": 0, "grid": 2}
-    assert {path.name for path in out.iterdir()} == {"cells", "scores", "grids", "reports", "README.md", "costs.json"}
-    for key in full.keys("cells"):
-        for kind in ("cells", "scores"):
-            name = full.name(kind, key)
-            assert (out / name).read_bytes() == full.files.read(name)
+    own = {RECORDS, ARCHIVES["scores"], "grids", "reports", "README.md", "costs.json"}
+    assert {path.name for path in out.iterdir()} == own
+    assert_same_records(full, Store(out))
     assert any(COMPLETE in line for line in verdict.said)
     before = bytes_of(out)
     export(full, out)
@@ -466,7 +565,7 @@ def test_costs_come_along_and_are_held_to_their_keys(full, tmp_path):
     records = Store(tmp_path / "one").read_records(sorted(Store(tmp_path / "one").keys("cells")))
     assert own.keys() == {use["key"] for record in records for use in record["provenance"]["pools"]}
     path = tmp_path / "one" / "costs.json"
-    edit(path, lambda content: content["costs"][min(own)]["spec"].update(seed=9))
+    edit_file(path, lambda content: content["costs"][min(own)]["spec"].update(seed=9))
     assert f"costs of pool '{min(own)}': its spec gives the key" in only(check_results(tmp_path / "one"))
     path.write_text("{}")
     assert "costs: '" in only(check_results(tmp_path / "one"))
@@ -515,17 +614,18 @@ TOY, MIXTURE, NESTED = (f"surfaces-{name}-few5-n6-s0" for name in ("toy", "mixtu
 )
 def test_a_forged_lineage_is_refused(descended, tmp_path, cell, pool, change, what):
     folder = shutil.copytree(descended, tmp_path / "copy")
-    (path,) = (folder / "cells").glob(f"{cell}-*")
-    edit(path, lambda record: change(record["provenance"], _key_of(folder, pool)))
+    (number,) = (n for n, line in enumerate(lines_of(folder)) if json.loads(line)["key"].startswith(f"{cell}-"))
+    key = edit(folder, "cells", lambda record: change(record["provenance"], _key_of(folder, pool)), number)
     refused = check_results(folder).refused
-    assert refused and all(line.startswith(f"cell '{path.stem}': ") for line in refused)
+    assert refused and all(line.startswith(f"cell '{key}': ") for line in refused)
     assert any(what in line for line in refused), refused
 
 
 def test_records_older_than_lineage_pass_as_before(descended, tmp_path):
     folder = shutil.copytree(descended, tmp_path / "copy")
-    for path in (folder / "cells").iterdir():
-        edit(path, lambda record: [record["provenance"].pop(name) for name in ("pools", "adapters", "searches")])
+    lineage = ("pools", "adapters", "searches")
+    for number in range(len(lines_of(folder))):
+        edit(folder, "cells", lambda record: [record["provenance"].pop(name) for name in lineage], number)
     assert check_results(descended).refused == check_results(folder).refused == []
     export(Store(folder), tmp_path / "out", "tiny")
     assert (tmp_path / "out" / "costs.json").read_bytes() == (descended / "costs.json").read_bytes()
@@ -568,23 +668,56 @@ def test_export_refuses_what_it_cannot_do(full, tmp_path):
         export(full, out / "thesis.tex")
     export(full, tmp_path / "both")
     with pytest.raises(UserError, match="holds other things"):
-        export(full, tmp_path / "both", "one")  # cells of the other grid would stay
+        export(full, tmp_path / "both", "one")  # the other grid would stay
     with pytest.raises(UserError, match="holds other things"):
         export(full, Path(full.url))
 
 
-def test_export_needs_scores(full, tmp_path):
+def test_export_never_loses_a_record(full, tmp_path):
+    out = tmp_path / "out"
+    export(full, out)
+    fewer = shutil.copytree(out, tmp_path / "fewer")
+    key = remove_first(fewer)
+    edit_scores(fewer, lambda table: table.head(0))
+    with pytest.raises(UserError, match=f"holds other things \\('{key}'\\)"):
+        export(Store(fewer), out)
+    assert key in Store(out).keys("cells")
+    write_lines(fewer, [*lines_of(fewer), "x"])
+    with pytest.raises(UserError, match=r"records.jsonl' is damaged \(line 4 is no record"):
+        export(Store(fewer), tmp_path / "new")
+
+
+@pytest.mark.parametrize(
+    ("kind", "what", "damage"),
+    [
+        ("scores", "is missing", Path.unlink),
+        ("scores", "no whole Parquet file", lambda path: path.write_text("x")),
+        ("cells", "is not the record of", lambda path: path.write_text("{}")),
+        (
+            "cells",
+            "not JSON compliant",
+            lambda path: edit_file(path, lambda one: one["result"].update(ap=NAN)),
+        ),
+    ],
+)
+def test_export_refuses_what_is_damaged(full, tmp_path, kind, what, damage):
     store = Store(shutil.copytree(full.url, tmp_path / "copy"))
-    name = store.name("scores", min(store.keys("cells")))
-    store.files.remove(name)
-    with pytest.raises(UserError, match="is missing"):
+    damage(path_of(store, kind, min(store.keys("cells"))))
+    with pytest.raises(UserError, match=what):
         export(store, tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
-def test_searches_and_fidelity_come_along(neu, tmp_path):
-    (neu / "searches" / "neu.arms").mkdir()
-    (neu / "searches" / "neu.arms" / "000.json").write_text("{}")
-    export(Store(neu), tmp_path / "out", "neu_small")
-    counts = check_results(tmp_path / "out").counts
-    assert counts == {"cell": 12, "fidelity record": 9, "search": 1, "grid": 1}
+@FORMS
+def test_an_export_of_a_publication_has_the_same_records(neu, form, tmp_path):
+    folder, out = form(neu), tmp_path / "out"
+    export(Store(folder), out, "neu_small")
+    assert check_results(out).counts == {"cell": 12, "fidelity record": 9, "search": 1, "grid": 1}
+    assert_same_records(Store(folder), Store(out))
+    assert lines_of(out) == lines_of(neu)
+    if folder != neu:
+        (folder / "searches" / "neu.arms").mkdir()  # of a search, left out
+        (folder / "searches" / "neu.arms" / "000.json").write_text("{}")
+        export(Store(folder), out, "neu_small")
+        with pytest.raises(UserError, match="holds other things"):
+            export(Store(out), folder)

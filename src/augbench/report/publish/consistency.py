@@ -19,7 +19,7 @@ from augbench.planning.library import Library
 from augbench.planning.plan import part_spec
 from augbench.report.evidence.lineage import shares_of
 from augbench.report.frame import CELL_FIELDS
-from augbench.report.publish.recompute import ABOUT
+from augbench.storage.scores import ABOUT
 
 
 class ScoredItems:

@@ -1,15 +1,15 @@
 """Export of the results of a store for publication: ``augbench results export``.
 
-Records and scores are copied byte by byte, reports are written anew. Pools, adapters, weights, leases, failures and
-fingerprints are left out: they contain images, are large, or belong to one machine.
+Records and scores are put into archives (`storage.publication`), reports are written anew. Pools, adapters, weights,
+leases, failures and fingerprints are left out: they contain images, are large, or belong to one machine.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from augbench.core.errors import UserError, did_you_mean, listed
 from augbench.report.evidence.lineage import Lineages
@@ -22,16 +22,22 @@ from augbench.report.store_report import ALL, WAY_OUT
 from augbench.report.table_notes import SHA_LENGTH
 from augbench.report.tables import Table, build_tables
 from augbench.storage.files import write_atomic
-from augbench.storage.store import Kind, Store, json_bytes, parse_json
+from augbench.storage.publication import ARCHIVES, RECORDS
+from augbench.storage.records import RECORD_KINDS, RecordKind
+from augbench.storage.scores import checked_scores, scores_archive
+from augbench.storage.store import FIX_HINT, Kind, Store, json_bytes, json_lines, parse_json
+
+if TYPE_CHECKING:
+    import pyarrow
 
 VERSIONS = ("augbench", "torch")
 
 
 def export(store: Store, out: Path, grid_name: str | None = None) -> list[str]:
-    """Copy the results of one grid, or of all, into a folder. Equal stores give equal folders.
+    """Write the results of one grid, or of all, as a publication. Equal stores give equal folders.
 
     Args:
-        store: the store of a run.
+        store: the store of a run, or a publication of any form.
         out: a folder that is new, empty, or holds an earlier export of the same; an existing README is not changed.
         grid_name: the grid; None = all that the store knows, or all its cells where it knows none.
 
@@ -39,24 +45,28 @@ def export(store: Store, out: Path, grid_name: str | None = None) -> list[str]:
         What was done, one sentence each.
 
     Raises:
-        UserError: no store, no such grid, no record, a cell without scores, or a folder with other things in it.
+        UserError: no store, no such grid, no record, missing scores, damage, or a folder with other things in it.
     """
     keys = _keys(store, grid_name)
     behind = _parts_behind(store, keys["cells"])
     keys["searches"] = sorted(behind & store.keys("searches"))
-    contents = {name: data for kind, own in keys.items() for name, data in _contents(store, kind, own)}
     costs = costs_of(store)
     if grid_name:
         costs["costs"] = {key: part for key, part in costs["costs"].items() if key in behind}
+    contents = {store.name("grids", name): data for name, data in _contents(store, "grids", keys["grids"])}
     contents[COSTS] = json_bytes(costs)
-    _refuse_others(out, {*contents, README}, keys["grids"])
+    contents[ARCHIVES["scores"]] = scores_archive(_score_tables(store, keys["scores"]))
+    for kind in RECORD_KINDS:
+        if keys[kind]:
+            contents[ARCHIVES[kind]] = b"".join(_record_lines(store, kind, keys[kind]))
+    _refuse_others(out, {*contents, README}, keys)
     for name, data in contents.items():
         write_atomic(out / name, data)
     copy = Store(out)
     for name, data in today(copy).items():
         write_atomic(out / name, data)
     counts = ", ".join(f"{kind} {len(own)}" for kind, own in keys.items() if own)
-    messages = [f"copied to {out}: {counts}"]
+    messages = [f"written to {out}: {counts}"]
     if not (out / README).exists():
         write_atomic(out / README, readme(copy, out.resolve().name).encode())
         messages.append(f"{out / README} is a draft: complete it where it says {COMPLETE}")
@@ -104,25 +114,46 @@ def _parts_behind(store: Store, cells: Iterable[str]) -> set[str]:
 
 
 def _contents(store: Store, kind: Kind, keys: list[str]) -> Iterable[tuple[str, bytes]]:
-    """Yield (name, bytes) of records and scores."""
-    names = [store.name(kind, key) for key in keys]
-    for name, data in zip(names, store.files.read_many(names), strict=True):
+    """Yield (key, bytes) of grids, records or score tables. Raises UserError where one is missing."""
+    for key, data in zip(keys, store.files.read_many([store.name(kind, key) for key in keys]), strict=True):
         if data is None:
-            raise UserError(f"'{store.files.where(name)}' is missing: run the grid again to make it anew")
-        if name.endswith(".json"):
-            parse_json(data, store.files.where(name))
-        yield name, data
+            raise UserError(f"'{store.where(kind, key)}' is missing: run the grid again to make it anew")
+        yield key, data
 
 
-def _refuse_others(out: Path, own: set[str], grids: list[str]) -> None:
-    """Raise UserError where the folder holds files that an export would not overwrite."""
+def _record_lines(store: Store, kind: RecordKind, keys: list[str]) -> Iterator[bytes]:
+    """Yield the records as lines of an archive."""
+    for key, data in _contents(store, kind, keys):
+        place = store.where(kind, key)
+        record = parse_json(data, place)
+        try:
+            if record.get("key") != key:
+                raise ValueError(f"it is not the record of '{key}'")
+            yield json_lines([record])
+        except ValueError as error:  # NaN, for example
+            raise UserError(f"'{place}' is damaged ({error}): {FIX_HINT}") from None
+
+
+def _score_tables(store: Store, keys: list[str]) -> Iterator[tuple[str, pyarrow.Table]]:
+    for key, data in _contents(store, "scores", keys):
+        try:
+            yield key, checked_scores(data)
+        except ValueError as error:
+            raise UserError(f"'{store.where('scores', key)}' is damaged ({error}): {FIX_HINT}") from None
+
+
+def _refuse_others(out: Path, own: set[str], keys: Mapping[Kind, list[str]]) -> None:
+    """Raise UserError where the folder holds files or records that an export would not write again."""
     if out.exists() and not out.is_dir():
         raise UserError(f"--out '{out}' is a file: give a folder")
     existing = (
         {path.relative_to(out).as_posix() for path in out.rglob("*") if not path.is_dir()} if out.exists() else set()
     )
-    reports = tuple(f"reports/{name}/" for name in grids or [ALL])
+    reports = tuple(f"reports/{name}/" for name in keys["grids"] or [ALL])
     others = sorted(name for name in existing - own if not name.startswith(reports))
+    if RECORDS in existing:
+        published = Store(out)
+        others += sorted({key for kind in ARCHIVES for key in published.keys(kind) - set(keys[kind])})
     if others:
         raise UserError(f"--out '{out}' holds other things ({listed(others)}): give a new or an empty folder")
 

@@ -15,45 +15,17 @@ from augbench.core.specs import Cell
 from augbench.metrics.evaluate import evaluate
 from augbench.planning.extractor_choice import EMBEDDED
 from augbench.storage.records import Counts, Curves, read_as
-from augbench.storage.scores import scores_table
+from augbench.storage.scores import ABOUT
 
 TOLERANCE = 1e-9
 """Relative to the larger of 1 and the number. The machine that made a record gives equal numbers. On another machine
 they are equal up to rounding: a curve's thousands of float64 terms differ by 1e-13. Tables print three decimals."""
-
-ABOUT = ("id", "part", "label", "group")
-"""The columns of a score table that identify the evaluated image; the others hold logits."""
 
 LATER_METRICS = frozenset({"per_class", "recall_at_1pct_false_alarms"})
 """Metrics that are newer than the first published records."""
 
 TRAINING = ("counts", "curves", "best_epoch_oracle")
 """The fields of a result that are not metrics."""
-
-
-def read_scores(data: bytes) -> pd.DataFrame:
-    """Read a score table from Parquet bytes.
-
-    Raises:
-        UserError: this is no Parquet file, or its columns are not those of scores.
-    """
-    from pyarrow import types
-
-    try:
-        table = scores_table(data)
-    except ValueError as error:
-        raise UserError(f"its scores are no whole Parquet file ({error})") from None
-    for name, kind in zip(table.schema.names, table.schema.types, strict=True):
-        is_text = types.is_string(kind) or types.is_large_string(kind)
-        is_logit = name == "logit" or name.startswith("logit_")
-        if not (is_text if name in ABOUT else is_logit and types.is_float32(kind)):
-            raise UserError(
-                f"its scores have the column '{name}' of type {kind}: text is in {ABOUT}, logits are float32"
-            )
-    missing = [name for name in ABOUT if name not in table.schema.names]
-    if missing or len(set(table.schema.names)) < len(table.schema.names) or not table.num_rows:
-        raise UserError(f"its scores lack {', '.join(missing) or 'rows, or name a column twice'}")
-    return table.to_pandas(use_threads=False)
 
 
 def score_problems(cell: Cell, scores: pd.DataFrame) -> list[str]:

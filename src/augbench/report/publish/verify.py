@@ -7,7 +7,7 @@ Every metric is recomputed from the scores, every key from its spec. What cannot
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -28,12 +28,13 @@ from augbench.report.publish.recompute import (
     TOLERANCE,
     differences,
     older_than,
-    read_scores,
     score_problems,
     seconds_problems,
     unmarked,
 )
+from augbench.storage.publication import ARCHIVES
 from augbench.storage.records import MODELS, RecordKind, read_as, spec_of, weights_at_hand
+from augbench.storage.scores import checked_scores
 from augbench.storage.store import Store, parse_json
 
 _NOT_READ = (UserError, ValueError, TypeError, AttributeError, KeyError)
@@ -53,7 +54,7 @@ class CheckResult:
     @property
     def summary(self) -> str:
         """Counts and outcome in one line."""
-        what = ", ".join(_number(number, kind) for kind, number in self.counts.items())
+        what = ", ".join(_number(number, kind) for kind, number in self.counts.items()) or "archives"
         if self.refused:
             return f"{what}: {_number(len(self.refused), 'problem')}; remake or remove what is refused"
         return f"{what}: all is well"
@@ -68,6 +69,8 @@ def check_results(folder: Path) -> CheckResult:
     if not folder.is_dir():
         raise UserError(f"'{folder}' is no folder: give one that `augbench results export` made")
     store = Store(folder)
+    if damaged := list(_damaged_archives(store)):
+        return CheckResult(damaged)
     if not store.keys("cells"):
         raise UserError(f"'{folder}' holds no records: give a folder that `augbench results export` made")
     check = _Check(store)
@@ -81,6 +84,15 @@ def check_results(folder: Path) -> CheckResult:
     return check.verdict
 
 
+def _damaged_archives(store: Store) -> Iterator[str]:
+    """Yield why an archive of a publication cannot be read, which tells nothing about its records."""
+    for kind in ARCHIVES:
+        try:
+            store.files.names(kind)
+        except UserError as error:
+            yield str(error)
+
+
 class _Check:
     """The state of a check: what was read, and the verdict so far."""
 
@@ -92,7 +104,7 @@ class _Check:
         self.pools: dict[str, FidelitySpec] = {}
         self.classes: dict[str, tuple[str, ...]] = {}  # digest of a data spec -> its classes, which are not in keys
         self.positives: dict[str, int] = {}  # digest of a data spec -> number of defect test images
-        self.known: set[str] = set()  # names of checked files
+        self.known = set(ARCHIVES.values() if store.files.publication else ())  # names of checked files
         self.paths: set[str] = set()  # absolute paths in grids and specs
 
     def refuse(self, kind: str, key: str, problems: Iterable[str]) -> None:
@@ -139,11 +151,12 @@ class _Check:
         for key, record, cell in self.read("cells", "cell"):
             self.records[key], self.specs[key] = record, cell
             try:
-                scores = read_scores(self.store.files.read(self.store.name("scores", key)))
+                data = self.store.files.read(self.store.name("scores", key))
+                scores = checked_scores(data).to_pandas(use_threads=False)
             except FileNotFoundError:
                 self.refuse("cell", key, ["its scores are missing"])
                 continue
-            except UserError as error:
+            except ValueError as error:
                 self.refuse("cell", key, [str(error)])
                 continue
             problems = score_problems(cell, scores)

@@ -208,3 +208,16 @@ def draw_magnetic_tile(root):
 def draw_surfaces(root):
     """The embedded dataset needs no files, only small counts."""
     return {"train_good": 24, "train_defective": 8, "test_good": 12, "test_defective": 8}
+
+
+def draw_elpv(root, cells=480):
+    """Cells in blocks of 60, with every probability and both types."""
+    rng = np.random.default_rng(9)
+    lines = []
+    for index in range(cells):
+        probability = (0, 0, 0, 1, 0, 1, 1 / 3, 2 / 3)[index % 8]
+        image, _ = noise_image(rng, 30, 30, mark=probability == 1)
+        save(image, root / f"images/cell{index + 1:04d}.png")
+        lines.append(f"images/cell{index + 1:04d}.png  {probability}  {'mono' if index < cells // 2 else 'poly'}")
+    (root / "labels.csv").write_text("\n".join(lines) + "\n")
+    return {"root": str(root)}

@@ -91,7 +91,8 @@ def test_no_pickle_and_no_unsafe_yaml():
     for path in files():
         assert not {"pickle", "cloudpickle", "dill", "joblib"} & {n.split(".")[0] for n in imports(path)}, path
         text = path.read_text(encoding="utf-8")
-        assert "yaml.load(" not in text and "torch.load(" not in text and "eval(" not in text.replace(".eval()", "")
+        assert "yaml.load(" not in text and "eval(" not in text.replace(".eval()", "")
+        assert all("weights_only=True" in line for line in text.splitlines() if "torch.load(" in line), path
 
 
 def test_no_cycles():

@@ -10,6 +10,7 @@ from augbench.classifiers import micro_resnet
 from augbench.core.errors import UserError, did_you_mean
 from augbench.core.protocol import Protocol
 from augbench.core.temporary import log_levels
+from augbench.core.weights import packaged
 
 if TYPE_CHECKING:
     import torch
@@ -29,6 +30,10 @@ def build(protocol: Protocol, outputs: int, seed: int) -> torch.nn.Module:
     torch.manual_seed(seed)
     if protocol.weights == "timm":
         return _pretrained(protocol, outputs)
+    if protocol.weights == "package":
+        model = load_packaged(protocol.backbone)
+        model.reset_classifier(outputs)
+        return model
     model = timm.create_model(protocol.backbone, pretrained=False, num_classes=outputs)
     if protocol.weights != "scratch":
         _load_file(model, protocol.weights)
@@ -69,6 +74,28 @@ def _pretrained(protocol: Protocol, outputs: int) -> torch.nn.Module:
             return timm.create_model(name, pretrained=True, num_classes=outputs)
     except Exception as error:  # hub, network and cache errors have no common base
         raise UserError(f"no pretrained weights of '{name}' at hand ({type(error).__name__}): {ways}") from error
+
+
+def load_packaged(backbone: str) -> torch.nn.Module:
+    """Build a backbone with the pretrained weights of a Python package, classifier of 1,000 ImageNet classes included.
+
+    The package's tensors have other names, but stand in the order of timm's: each is checked against its counterpart.
+
+    Raises:
+        UserError: no package has such weights, it is not installed, or its file does not fit.
+    """
+    import timm
+    import torch
+
+    path = packaged(backbone).path()
+    theirs = torch.load(path, map_location="cpu", weights_only=True)
+    model = timm.create_model(backbone, pretrained=False)
+    own = model.state_dict()
+    kinds = [[(name.rpartition(".")[2], tensor.shape) for name, tensor in state.items()] for state in (own, theirs)]
+    if kinds[0] != kinds[1]:
+        raise UserError(f"weights '{path}' do not fit '{backbone}' of this timm: install the pinned versions")
+    model.load_state_dict({name: tensor.contiguous() for name, tensor in zip(own, theirs.values(), strict=True)})
+    return model
 
 
 def _load_file(model: torch.nn.Module, path: str) -> None:

@@ -19,7 +19,7 @@ from augbench.core.contracts import GOOD
 from augbench.core.errors import UserError
 from augbench.core.images import read_grey, read_rgb
 from augbench.core.seeds import rng
-from augbench.core.weights import parameters
+from augbench.core.weights import PACKAGED, parameters
 from augbench.diffusion import single_file
 from augbench.diffusion.pipelines import BUNDLES, MODELS, PipelineSource, embedded, find, load
 from augbench.diffusion.sampling import fit_image, fit_mask, sample
@@ -58,8 +58,13 @@ def models_sheet() -> Sheet:
         if source.revision
     ]
     rows = [(name, *_facts(name, folder)) for name, folder in _shipped().items()]
+    rows += [
+        (name, "backbone", f"{one.title}; from the package {one.package}", one.licence.lower(), "", "")
+        for name, one in PACKAGED.items()
+    ]
     sheet = Sheet.of(["model", "kind", "purpose", "licence"], ["parameters", "MB"], [*rows, *hub])
-    return replace(sheet, notes=[f'Results that rest on these weights are labelled "{LABEL}".'])
+    names = ", ".join(_shipped())
+    return replace(sheet, notes=[f'Results that rest on {names} are labelled "{LABEL}".'])
 
 
 def show_model(name: str, console: Console) -> None:

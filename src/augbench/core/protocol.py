@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from augbench.core.errors import UserError, did_you_mean
 from augbench.core.hashing import digest
+from augbench.core.weights import packaged
 
 
 class Protocol(BaseModel):
@@ -32,7 +33,7 @@ class Protocol(BaseModel):
     flip: bool = False  # random flips along both axes; none of the papers uses them
     # classifier
     backbone: str = "resnet50"  # a timm model name
-    weights: str = "timm"  # "timm": the name's pretrained weights; "scratch"; or a path to a local safetensors file
+    weights: str = "timm"  # see `SWITCHES`
     # training
     optimiser: Literal["sgd", "adam", "adamw"] = "sgd"
     lr: float = Field(gt=0)
@@ -78,7 +79,9 @@ class Protocol(BaseModel):
         default must never change.
         """
         fields = self.model_dump(mode="json", exclude={"about", "sources"}, exclude_defaults=True)
-        if self.weights not in ("timm", "scratch"):
+        if self.weights == "package":
+            fields["weights"] = f"package:sha256:{packaged(self.backbone).sha256}"
+        elif self.weights not in ("timm", "scratch"):
             fields["weights"] = weights_digest(self.weights)
         return fields
 
@@ -112,6 +115,7 @@ SWITCHES: dict[str, dict[str, str]] = {
     },
     "weights": {
         "timm": "timm's pretrained weights of the backbone",
+        "package": "pretrained weights that come with a Python package; of tf_efficientnet_lite0",
         "scratch": "randomly initialised",
         "FILE.safetensors": "a local file; the new last layer is randomly initialised",
     },
@@ -159,8 +163,8 @@ def weights_digest(path: str) -> str:
 
     if not Path(path).is_file():
         raise UserError(
-            f"protocol weights: '{path}' is not a file: give a .safetensors file, 'timm' (pretrained by name) "
-            "or 'scratch' (randomly initialised)"
+            f"protocol weights: '{path}' is not a file: give a .safetensors file, 'timm' (pretrained by name), "
+            "'package' (of a Python package) or 'scratch' (randomly initialised)"
         )
     with Path(path).open("rb") as file:
         return "sha256:" + hashlib.file_digest(file, "sha256").hexdigest()

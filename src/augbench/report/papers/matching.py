@@ -216,7 +216,8 @@ def _same(field: str, given: Protocol, theirs: Protocol, about: About) -> bool:
 
 
 def _classifier(protocol: Protocol) -> str:
-    weights = {"timm": "pretrained", "scratch": "randomly initialised"}.get(protocol.weights, "from a local file")
+    names = {"timm": "pretrained", "package": "ImageNet weights", "scratch": "randomly initialised"}
+    weights = names.get(protocol.weights, "from a local file")
     known = "ImageNet weights" if protocol.backbone.startswith("resnet50") and weights == "pretrained" else weights
     return f"{protocol.backbone} ({known})"
 

@@ -30,8 +30,8 @@ def compare(
 ) -> None:
     """Print which differences in a store's tables are significant, what they cost, and how certain that is."""
     from augbench.core.errors import UserError
-    from augbench.planning.expected import expected_of
     from augbench.planning.grid import load_grid
+    from augbench.planning.outline import expected_of
     from augbench.planning.plan import make_plan
     from augbench.report.evidence.comparison_report import compare as write_comparison
     from augbench.report.table_text import standard_output

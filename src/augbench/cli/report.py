@@ -37,8 +37,8 @@ def report(
 ) -> None:
     """Print the mean (std) tables of a store, and write them as Markdown, LaTeX, CSV and JSON."""
     from augbench.core.errors import UserError
-    from augbench.planning.expected import expected_of
     from augbench.planning.grid import load_grid
+    from augbench.planning.outline import expected_of
     from augbench.planning.plan import make_plan
     from augbench.report.papers.layout_report import report_layout
     from augbench.report.papers.layouts import find_layout

@@ -19,9 +19,8 @@ from augbench.cli.status_view import as_dict, print_status, to_json
 from augbench.core.errors import UserError
 from augbench.monitoring.known_grids import known_from_plan, known_from_store
 from augbench.monitoring.status import FEW, STAGES, look
-from augbench.planning.expected import expected_of
 from augbench.planning.grid import load_grid
-from augbench.planning.outline import Outline, outline_of
+from augbench.planning.outline import expected_of, outline_of, read_outline, stored_grid
 from augbench.planning.plan import make_plan
 from augbench.planning.remaining import subtract
 from augbench.runner.driver import run
@@ -33,10 +32,6 @@ ELSEWHERE = "no-host-of-ours"
 COUNTS = {"done", "running", "failed", "missing", "total"}
 
 
-def grids_json(plan):
-    return {"grid": plan.grid.as_dict(), "cells": expected_of(plan), "outline": outline_of(plan).as_dict()}
-
-
 @pytest.fixture
 def plan():
     return tiny_plan(**GRID)
@@ -45,7 +40,7 @@ def plan():
 @pytest.fixture
 def planned(store, plan):
     """A store after planning, before any work."""
-    store.write_json("grids", "tiny", grids_json(plan))
+    store.write_json("grids", "tiny", stored_grid(plan))
     return store
 
 
@@ -106,7 +101,7 @@ def pool_of(plan, augmenter, seed=0, shots=None):
 
 
 def test_outline_is_what_the_planner_would_do(plan, store):
-    outline = Outline.from_dict(json.loads(json.dumps(outline_of(plan).as_dict())))
+    outline = read_outline(json.loads(json.dumps(stored_grid(plan)))["outline"])
     assert outline == outline_of(plan)
     left = subtract(plan, store)
     assert outline.cells.keys() == plan.by_key.keys()
@@ -155,7 +150,7 @@ def test_a_stored_grid_is_a_grid_file(tmp_path, plan, planned):
     """The retry command is exact, also after --set."""
     changed = load_grid(path_of(planned, "grids", "tiny"))
     assert make_plan(changed).by_key.keys() == plan.by_key.keys() and changed.name == "tiny"
-    planned.write_json("grids", "tiny+0a1b2c", grids_json(tiny_plan(**GRID, name="tiny+0a1b2c")))
+    planned.write_json("grids", "tiny+0a1b2c", stored_grid(tiny_plan(**GRID, name="tiny+0a1b2c")))
     assert load_grid(path_of(planned, "grids", "tiny+0a1b2c")).name == "tiny+0a1b2c"
     broken = tmp_path / "broken.json"
     broken.write_text("{")
@@ -211,7 +206,7 @@ def test_done_store_needs_no_pools_any_more(planned, plan):
 
 def test_fidelity_counts_what_a_run_would_measure(store):
     plan = tiny_plan(augmenters=["memseg"], shots=[0], seeds=[0, 1], fidelity={"extractor": "micro_resnet"})
-    store.write_json("grids", "tiny", grids_json(plan))
+    store.write_json("grids", "tiny", stored_grid(plan))
     assert counts(status_of(store), "fidelity") == (0, 0, 0, 2)
     finish(store, plan.cells)
     first, second = plan.fidelity.values()
@@ -410,7 +405,7 @@ def test_no_rate_without_times(planned, plan, monkeypatch):
 
 
 def test_all_storages_give_the_same_status(any_store, plan):
-    any_store.write_json("grids", "tiny", grids_json(plan))
+    any_store.write_json("grids", "tiny", stored_grid(plan))
     finish(any_store, plan.cells[:5])
     make_chunk(any_store, pool_of(plan, "toy", shots=5), 0)
     fail(any_store, plan.cells[5])

@@ -301,10 +301,12 @@ class Cell(_Keyed):
             f"s{self.seed}",
         )
 
-    @cached_property
+    @property
     def block(self) -> str:
         """The block of cells that one lease covers: all N_aug and seeds of one table row."""
-        return _block(tuple((field, value) for field, value in self.identity.items() if field not in ("n_aug", "seed")))
+        return _block(
+            self.data.digest, self.augmenter.digest, self.shots, self.draw, self.protocol.digest, self.fresh_pools
+        )
 
     def as_dict(self) -> dict[str, Any]:
         """Return JSON values; inverse of `Cell.from_dict`."""
@@ -331,9 +333,10 @@ class Cell(_Keyed):
         )
 
 
-@cache  # once per row of a grid, not once per cell
-def _block(row: tuple[tuple[str, Any], ...]) -> str:
-    return f"cells-{digest({'schema': SCHEMA, **dict(row)})[:16]}"
+@cache  # hashed once per row, not once per cell
+def _block(data: str, augmenter: str, shots: Shots, draw: int | None, protocol: str, fresh_pools: bool) -> str:
+    row = {"data": data, "augmenter": augmenter, "shots": shots, "draw": draw, "protocol": protocol}
+    return f"cells-{digest({'schema': SCHEMA, **row, 'fresh_pools': fresh_pools})[:16]}"
 
 
 def _nested_specs(value: Mapping[str, Any]) -> dict[str, Any]:

@@ -144,14 +144,13 @@ def look(store: Store, grids: Iterable[KnownGrid]) -> Status:
 
 def _grid_status(snapshot: _Snapshot, grid: KnownGrid) -> GridStatus:
     outline, missing = grid.outline, find_missing(grid.outline, snapshot)
-    lost = {pool: chunks for pool, chunks in missing.chunks.items() if chunks}
-    states = _states(snapshot, outline, missing, lost)
-    culprits = {pool: unit for pool in lost if (unit := _culprit(pool, outline.pools[pool], states))}
+    states = _states(snapshot, outline, missing)
+    culprits = {pool: unit for pool in missing.chunks if (unit := _culprit(pool, outline.pools[pool], states))}
     waiting: Counter[str] = Counter()  # failed unit -> cells that it blocks
     for key, cell in missing.cells.items():
-        blocking = [pool for pool, count in cell.takes.items() if pool in culprits and lost[pool][0] < count]
-        if blocking:
-            waiting[culprits[blocking[0]]] += 1
+        units = [culprits[pool] for pool, n in cell.takes.items() if pool in culprits and missing.chunks[pool][0] < n]
+        if units:
+            waiting[units[0]] += 1
             states["cells"][key] = "missing"
     drivers = _at_work(snapshot, grid, states)
     cell_ages = [age for key, age in snapshot.cells.items() if key in outline.cells]
@@ -170,27 +169,26 @@ def _grid_status(snapshot: _Snapshot, grid: KnownGrid) -> GridStatus:
     if not grid.complete:
         return replace(status, stages={**dict.fromkeys(STAGES), "cells": status.stages["cells"]}, notes=[EARLIER])
     total = sum(pool.chunks for pool in outline.pools.values())
-    chunk_ages = [age for pool in missing.chunks for age in snapshot.chunks(pool).values()]
-    chunks_left = sum(len(chunks) for pool, chunks in lost.items() if pool not in culprits)
+    needed = {pool for cell in missing.cells.values() for pool in cell.takes}
+    chunk_ages = [age for pool in needed for age in snapshot.chunks(pool).values()]
+    chunks_left = sum(len(chunks) for pool, chunks in missing.chunks.items() if pool not in culprits)
     gone = len(outline.fidelity) - len(states["fidelity"])
     return replace(
         status,
-        chunks=(total - sum(map(len, lost.values())), total),
+        chunks=(total - sum(map(len, missing.chunks.values())), total),
         rates={**status.rates, "chunks": _rate(chunk_ages, chunks_left, drivers)},
         notes=[f"the images of {gone} pools are gone: their fidelity is left out"] if gone else [],
     )
 
 
-def _states(
-    snapshot: _Snapshot, outline: Outline, missing: Missing, lost: Container[str]
-) -> dict[str, dict[str, State]]:
+def _states(snapshot: _Snapshot, outline: Outline, missing: Missing) -> dict[str, dict[str, State]]:
     """Return the state of each unit by stage and key. Searches and adapters that no run needs any more are done."""
     work = outline.pools.values()
     measured = [key for key in outline.fidelity if key in snapshot.fidelity or key in missing.fidelity]
     return {
         "searches": {pool.search: snapshot.state(pool.search, missing.searches) for pool in work if pool.search},
         "adapters": {pool.adapter: snapshot.state(pool.adapter, missing.adapters) for pool in work if pool.adapter},
-        "pools": {key: snapshot.state(key, lost) for key in outline.pools},
+        "pools": {key: snapshot.state(key, missing.chunks) for key in outline.pools},
         "cells": {key: snapshot.state(key, missing.cells, cell.block) for key, cell in outline.cells.items()},
         "fidelity": {key: snapshot.state(key, missing.fidelity) for key in measured},
     }

@@ -70,9 +70,9 @@ class Missing:
     """The part of an outline that a store does not hold, by key, in the outline's order."""
 
     cells: Mapping[str, CellWork]
-    chunks: Mapping[str, list[int]]  # pools that these cells need, in their order -> missing chunks, sorted
-    adapters: Set[str]  # of pools that lack chunks; as are the searches
-    searches: Set[str]
+    chunks: Mapping[str, list[int]]  # unfinished pools, in the order of the cells that need them -> chunks, sorted
+    adapters: Set[str]  # of unfinished pools
+    searches: Set[str]  # of unfinished pools
     fidelity: Mapping[str, FidelityWork]  # only of pools that exist or will: no pool is generated for it
 
 
@@ -101,8 +101,8 @@ def find_missing(
         have = held.chunks(pool).keys() - ignored.get(pool, set())
         return [chunk for chunk in range(count) if chunk not in have]
 
-    chunks = {pool: lacking(pool, count) for pool, count in wanted.items()}
-    unfinished = [outline.pools[pool] for pool, lost in chunks.items() if lost]
+    chunks = {pool: lost for pool, count in wanted.items() if (lost := lacking(pool, count))}
+    unfinished = [outline.pools[pool] for pool in chunks]
     adapters = dict.fromkeys(pool.adapter for pool in unfinished if pool.adapter)
     searches = dict.fromkeys(pool.search for pool in unfinished if pool.search)
     return Missing(
@@ -150,7 +150,7 @@ def subtract(plan: Plan, store: Store) -> Remaining:
         pass  # reading validates it
     gaps = dict(_gaps(outline, held))
     missing = find_missing(outline, held, gaps)
-    unfinished = [plan.pools[key] for key, lost in missing.chunks.items() if lost]
+    unfinished = [plan.pools[key] for key in missing.chunks]
     others = {pool.key: made for pool in unfinished if (made := made_by_others(store, pool, held.chunks(pool.key)))}
     if others:
         missing = find_missing(outline, held, gaps, others)

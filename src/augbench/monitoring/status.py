@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
 from typing import Any, Literal
 
 from augbench.core.errors import UserError
@@ -111,25 +110,18 @@ class _Snapshot(Holdings):
         super().__init__(store)
         self.drivers = survey(store.files)
         self.leased = {key: age for driver in self.drivers if driver.lives for key, age in driver.holds.items()}
-
-    @cached_property
-    def failures(self) -> dict[str, float | None]:
-        """Key of each failed unit -> seconds since its failure."""
-        return self.ages("failures")
+        self.failures = self.ages("failures")
 
     def state(self, key: str, missing: Container[str], lease: str = "") -> State:
         """Return the state of the unit ``key``, covered by the lease of that name: by default its own."""
         if key not in missing:
             return "done"
         lease = lease or key
-        if lease in self.leased and not (key in self.failures and _younger(self.failures[key], self.leased[lease])):
+        failed, leased = self.failures.get(key), self.leased.get(lease)
+        failed_since = failed is not None and leased is not None and failed < leased
+        if lease in self.leased and not failed_since:
             return "running"
         return "failed" if key in self.failures else "missing"
-
-
-def _younger(age: float | None, other: float | None) -> bool:
-    """Return whether ``age`` is less than ``other``; False if one is unknown."""
-    return age is not None and other is not None and age < other
 
 
 def look(store: Store, grids: Iterable[KnownGrid]) -> Status:
@@ -184,7 +176,7 @@ def _grid_status(snapshot: _Snapshot, grid: KnownGrid) -> GridStatus:
 def _states(snapshot: _Snapshot, outline: Outline, missing: Missing) -> dict[str, dict[str, State]]:
     """Return the state of each unit by stage and key. Searches and adapters that no run needs any more are done."""
     work = outline.pools.values()
-    measured = [key for key in outline.fidelity if key in snapshot.fidelity or key in missing.fidelity]
+    measured = [key for key in outline.fidelity if key in snapshot.keys("fidelity") or key in missing.fidelity]
     return {
         "searches": {pool.search: snapshot.state(pool.search, missing.searches) for pool in work if pool.search},
         "adapters": {pool.adapter: snapshot.state(pool.adapter, missing.adapters) for pool in work if pool.adapter},

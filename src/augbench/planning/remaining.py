@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Set
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache
 from typing import Literal
 
 from augbench.core.specs import AdapterSpec, Cell, FidelitySpec, PoolSpec, SearchSpec
@@ -15,54 +15,32 @@ from augbench.storage.versions import made_by_others
 
 
 class Holdings:
-    """What a store holds, by key, and the age of its files in seconds. Each directory is listed once, on first use."""
+    """What a store holds, by key, and the ages of its files in seconds, None if unknown. Lists each directory once."""
 
     def __init__(self, store: Store) -> None:
         self.store = store
-        self._chunks: dict[str, dict[int, float | None]] = {}
-
-    @cached_property
-    def cells(self) -> dict[str, float | None]:
-        """Key of each done cell -> age of its record. A record without scores cannot be verified: train again."""
-        scored = self.store.keys("scores")
-        return {key: age for key, age in self.ages("cells").items() if key in scored}
-
-    @cached_property
-    def searches(self) -> set[str]:
-        """Keys of the decided searches."""
-        return self.store.keys("searches")
-
-    @cached_property
-    def fidelity(self) -> set[str]:
-        """Keys of the recorded measurements."""
-        return self.store.keys("fidelity")
-
-    @cached_property
-    def pools(self) -> set[str]:
-        """Keys of the begun pools."""
-        return self.store.keys("pools")
-
-    @cached_property
-    def _adapters(self) -> set[str]:
-        return self.store.keys("adapters")
-
-    def has_adapter(self, key: str) -> bool:
-        """Return whether an adapter is committed: an unfinished one has no marker."""
-        marker = f"{self.store.name('adapters', key)}/{ADAPTER_MARKER}"
-        return key in self._adapters and self.store.files.exists(marker)
-
-    def chunks(self, pool: str) -> dict[int, float | None]:
-        """Return the committed chunks of a pool: chunk number -> age. One listing per pool that exists."""
-        if pool not in self._chunks:
-            listed = self.store.files.ages(f"{self.store.name('pools', pool)}/chunks") if pool in self.pools else {}
-            stems = ((name.removesuffix(".jsonl"), age) for name, age in listed.items() if name.endswith(".jsonl"))
-            self._chunks[pool] = {int(stem): age for stem, age in stems if stem.isdecimal()}
-        return self._chunks[pool]
+        self.keys = cache(store.keys)  # kind -> its keys
+        self.chunks = cache(self._chunks)  # key of a pool -> {number of a committed chunk: age}
+        ages, scored = self.ages("cells"), self.keys("scores")
+        # Done cells -> age of the record. A record without scores cannot be verified: train again.
+        self.cells = {key: age for key, age in ages.items() if key in scored}
 
     def ages(self, kind: Literal["cells", "failures"]) -> dict[str, float | None]:
         """Return the age of each file of a kind, by key."""
         ages = self.store.files.ages(kind)
         return {name.removesuffix(".json"): age for name, age in ages.items() if name.endswith(".json")}
+
+    def has_adapter(self, key: str) -> bool:
+        """Return whether an adapter is committed: an unfinished one has no marker."""
+        marker = f"{self.store.name('adapters', key)}/{ADAPTER_MARKER}"
+        return key in self.keys("adapters") and self.store.files.exists(marker)
+
+    def _chunks(self, pool: str) -> dict[int, float | None]:
+        if pool not in self.keys("pools"):
+            return {}
+        listed = self.store.files.ages(f"{self.store.name('pools', pool)}/chunks")
+        stems = ((name.removesuffix(".jsonl"), age) for name, age in listed.items() if name.endswith(".jsonl"))
+        return {int(stem): age for stem, age in stems if stem.isdecimal()}
 
 
 @dataclass(frozen=True)
@@ -109,11 +87,11 @@ def find_missing(
         cells,
         chunks,
         {key: None for key in adapters if not held.has_adapter(key)}.keys(),  # a set that keeps the order
-        {key: None for key in searches if key not in held.searches}.keys(),
+        {key: None for key in searches if key not in held.keys("searches")}.keys(),
         {
             key: one
             for key, one in outline.fidelity.items()
-            if (key not in held.fidelity or one.pool in ignored)
+            if (key not in held.keys("fidelity") or one.pool in ignored)
             and (wanted.get(one.pool, 0) >= one.chunks or not lacking(one.pool, one.chunks))
         },
     )
@@ -166,7 +144,7 @@ def subtract(plan: Plan, store: Store) -> Remaining:
         begun_by_others=[(plan.pools[key], chunk) for key, made in others.items() for chunk in sorted(made)],
         fidelity=[fidelity[key] for key in missing.fidelity],
         done=len(plan.cells) - len(missing.cells),
-        failed_before=len(store.keys("failures").intersection(missing.cells)),
+        failed_before=len(held.keys("failures").intersection(missing.cells)),
         images=sum(pool.chunk_size for pool, _ in chunks),
     )
 
@@ -176,7 +154,7 @@ def _gaps(outline: Outline, held: Holdings) -> Iterator[tuple[str, int]]:
 
     A pool that was deleted entirely is not restored: a finished grid does not need it.
     """
-    begun = sorted(held.pools & outline.pools.keys())
+    begun = sorted(held.keys("pools") & outline.pools.keys())
     for key, summary in zip(begun, held.store.read_pools(begun), strict=True):
         listed = {chunk for chunk in (summary or {"chunks": ()})["chunks"] if chunk < outline.pools[key].chunks}
         if lost := listed - held.chunks(key).keys():

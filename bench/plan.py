@@ -28,9 +28,8 @@ from rich.console import Console
 from rich.table import Table
 
 from augbench.core.specs import Cell
-from augbench.planning.expected import expected_of
 from augbench.planning.grid import Grid, make_grid
-from augbench.planning.outline import outline_of
+from augbench.planning.outline import expected_of, stored_grid
 from augbench.planning.plan import make_plan
 from augbench.planning.remaining import subtract
 from augbench.report import expected_frame, report, write_report
@@ -90,8 +89,7 @@ def fill(cells: int, root: Path, count: int) -> dict:
         path = store.files.folder / store.name("cells", cell.key)
         path.write_bytes(json_bytes(record_of(cell, rng)))  # faster than a flush for each
         (store.files.folder / store.name("scores", cell.key)).touch()  # a record without scores does not count
-    known = {"grid": plan.grid.as_dict(), "cells": expected_of(plan), "outline": outline_of(plan).as_dict()}
-    store.write_json("grids", "bench", known)
+    store.write_json("grids", "bench", stored_grid(plan))
     return {}
 
 

@@ -29,7 +29,7 @@ from augbench.core.hashing import digest
 from augbench.core.protocol import make_protocol
 from augbench.core.specs import AugmenterSpec, Cell, DataSpec
 from augbench.metrics.evaluate import evaluate
-from augbench.planning.expected import EXPECTED_FIELDS
+from augbench.planning.outline import EXPECTED_FIELDS
 from augbench.storage.store import Store, json_bytes
 
 GOAL_SECONDS, GOAL_BYTES = 10.0, 1_000_000_000

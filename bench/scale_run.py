@@ -30,7 +30,7 @@ SHOTS = (5, "all")
 N_AUG = (5, 10, 15, 20)  # within one chunk
 OPACITIES = (0.2, 0.5)  # one row of memseg each
 ROWS = DATASETS * len(SHOTS) * (1 + len(OPACITIES) * len(N_AUG))
-STEPS = ("make_plan", "subtract", "expected_of", "outline_of", "preflight", "Scheduler", "decode_all", "_assemble")
+STEPS = ("make_plan", "subtract", "stored_grid", "preflight", "Scheduler", "decode_all", "_assemble")
 """Names in `runner.driver` of the steps that are timed separately."""
 
 

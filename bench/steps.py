@@ -25,7 +25,7 @@ from scale_figures import slope
 
 from augbench.monitoring.known_grids import known_from_store
 from augbench.monitoring.status import look
-from augbench.planning.outline import outline_of
+from augbench.planning.outline import stored_grid
 from augbench.planning.plan import Plan, make_plan
 from augbench.planning.remaining import subtract
 from augbench.report import load_records, report
@@ -65,7 +65,7 @@ def measure(cells: int, root: Path) -> dict[str, float]:
     plan: Plan = step("plan", lambda: make_plan(grid))
     remaining = step("subtract", lambda: subtract(plan, store))
     assert 0.4 < remaining.done / len(plan.cells) < 0.6, "every second cell should be done"
-    step("outline", lambda: outline_of(plan).as_dict())
+    step("outline", lambda: stored_grid(plan))
     step("status", lambda: look(store, known_from_store(store)))
     step("read records", lambda: load_records(store))
     step("report", lambda: report(store, "bench"))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from typing import Any
 
 from augbench.core.contracts import Shots
@@ -114,7 +114,7 @@ class AdapterSpec(_Keyed):
     regions: bool = False  # whether the augmenter reads the masks of all training positives
     kind = "adapter"
 
-    @cached_property
+    @property
     def identity(self) -> dict[str, Any]:
         """The hashed values."""
         return {
@@ -125,7 +125,7 @@ class AdapterSpec(_Keyed):
             **_where_read(self.regions),
         }
 
-    @cached_property
+    @property
     def prefix(self) -> str:
         """Dataset, augmenter, and the regime if shots are read."""
         return _join(self.data.prefix, self.augmenter.name, _read_regime(self.shots, self.draw))
@@ -162,7 +162,7 @@ class PoolSpec(_Keyed):
     regions: bool = False  # whether the augmenter reads the masks of all training positives
     kind = "pool"
 
-    @cached_property
+    @property
     def identity(self) -> dict[str, Any]:
         """The hashed values."""
         return {
@@ -176,7 +176,7 @@ class PoolSpec(_Keyed):
             **_where_read(self.regions),
         }
 
-    @cached_property
+    @property
     def prefix(self) -> str:
         """Dataset, augmenter, the regime if shots are read, and the seed."""
         fresh = f"n{self.fresh_for}" if self.fresh_for else ""
@@ -218,12 +218,12 @@ class SearchSpec(_Keyed):
     adapter: AdapterSpec  # the adapter whose settings it chooses
     kind = "search"
 
-    @cached_property
+    @property
     def identity(self) -> dict[str, Any]:
         """The adapter's identity: the candidates are part of the augmenter's settings."""
         return self.adapter.identity
 
-    @cached_property
+    @property
     def prefix(self) -> str:
         """The adapter's prefix."""
         return self.adapter.prefix
@@ -242,12 +242,12 @@ class FidelitySpec(_Keyed):
     pictures: int  # number of first images; equal for all pools that are compared
     kind = "fidelity"
 
-    @cached_property
+    @property
     def identity(self) -> dict[str, Any]:
         """The hashed values."""
         return {"pool": digest(self.pool.identity), "extractor": self.extractor, "pictures": self.pictures}
 
-    @cached_property
+    @property
     def prefix(self) -> str:
         """The pool's prefix, the extractor and the number of images."""
         return _join(self.pool.prefix, self.extractor.partition(".")[0], f"f{self.pictures}")
@@ -276,7 +276,7 @@ class Cell(_Keyed):
     fresh_pools: bool = False
     kind = "cell"
 
-    @cached_property
+    @property
     def identity(self) -> dict[str, Any]:
         """The hashed values."""
         return {
@@ -290,7 +290,7 @@ class Cell(_Keyed):
             "fresh_pools": self.fresh_pools,
         }
 
-    @cached_property
+    @property
     def prefix(self) -> str:
         """Dataset, augmenter, regime, N_aug and seed."""
         return _join(
@@ -301,11 +301,12 @@ class Cell(_Keyed):
             f"s{self.seed}",
         )
 
-    @cached_property
+    @property
     def block(self) -> str:
         """The block of cells that one lease covers: all N_aug and seeds of one table row."""
-        what = {k: v for k, v in self.identity.items() if k not in ("n_aug", "seed")}
-        return f"cells-{digest({'schema': SCHEMA, **what})[:16]}"
+        return _block(
+            self.data.digest, self.augmenter.digest, self.shots, self.draw, self.protocol.digest, self.fresh_pools
+        )
 
     def as_dict(self) -> dict[str, Any]:
         """Return JSON values; inverse of `Cell.from_dict`."""
@@ -330,6 +331,12 @@ class Cell(_Keyed):
                 "protocol": make_protocol(value["protocol"]),
             }
         )
+
+
+@cache  # hashed once per row, not once per cell
+def _block(data: str, augmenter: str, shots: Shots, draw: int | None, protocol: str, fresh_pools: bool) -> str:
+    row = {"data": data, "augmenter": augmenter, "shots": shots, "draw": draw, "protocol": protocol}
+    return f"cells-{digest({'schema': SCHEMA, **row, 'fresh_pools': fresh_pools})[:16]}"
 
 
 def _nested_specs(value: Mapping[str, Any]) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from typing import Literal
 
 from augbench.core import registry
 from augbench.core.errors import UserError, did_you_mean
-from augbench.planning.outline import Outline, outline_of
+from augbench.planning.outline import CellWork, Outline, outline_of, read_outline
 from augbench.planning.plan import Plan
 from augbench.storage.store import Store
 
@@ -19,8 +19,8 @@ class KnownGrid:
     """A grid to report on."""
 
     name: str
-    outline: Outline | None  # None: planned by a version that stored no outline
-    cells: tuple[str, ...]  # keys
+    outline: Outline
+    complete: bool  # whether the outline is; else an earlier version planned it, and it has the keys of cells alone
     again: str | None  # the command that runs it again; None: unknown
     source: Literal["file", "store"]
 
@@ -33,8 +33,7 @@ def known_from_plan(plan: Plan, store: Store, arguments: Sequence[str]) -> Known
         store: where it runs.
         arguments: the grid file and its ``--set`` options, as command-line arguments.
     """
-    keys = tuple(cell.key for cell in plan.cells)
-    return KnownGrid(plan.grid.name, outline_of(plan), keys, _command(arguments, store), "file")
+    return KnownGrid(plan.grid.name, outline_of(plan), True, _command(arguments, store), "file")
 
 
 def known_from_store(store: Store, name: str | None = None) -> list[KnownGrid]:
@@ -56,15 +55,16 @@ def known_from_store(store: Store, name: str | None = None) -> list[KnownGrid]:
 def _known(store: Store, name: str) -> KnownGrid:
     content = store.read_json("grids", name) or {}
     try:
-        keys = tuple(str(cell["key"]) for cell in content["cells"])
-        outline = Outline.from_dict(content["outline"]) if "outline" in content else None
-        if outline and outline.cells.keys() != set(keys):
+        alone = Outline({str(cell["key"]): CellWork("", {}) for cell in content["cells"]}, {}, {})
+        outline = read_outline(content["outline"]) if "outline" in content else alone
+        if outline.cells.keys() != alone.cells.keys():
             raise ValueError("its outline has other cells")
-    except (KeyError, TypeError, ValueError, AttributeError):
+    except (KeyError, TypeError, ValueError):
         path = store.where("grids", name)
         raise UserError(f"'{path}' does not list the cells of a grid: run the grid again to rewrite it") from None
     local = store.files.folder is not None
-    return KnownGrid(name, outline, keys, _command([store.where("grids", name)], store) if local else None, "store")
+    again = _command([store.where("grids", name)], store) if local else None
+    return KnownGrid(name, outline, "outline" in content, again, "store")
 
 
 def _command(arguments: Sequence[str], store: Store) -> str:

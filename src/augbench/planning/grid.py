@@ -34,13 +34,12 @@ ShotsAxis = Annotated[tuple[ShotsField, ...], Axis, Field(min_length=1)]
 CountAxis = Annotated[tuple[Annotated[int, Field(ge=0, le=1_000_000, strict=True)], ...], Axis, Field(min_length=1)]
 
 
-class DatasetEntry(_Strict):
-    """One dataset of a grid; a bare name in YAML stands for ``{name: ...}``."""
+class _Entry(_Strict):
+    """A dataset or augmenter of a grid; a bare name in YAML stands for ``{name: ...}``."""
 
     name: str = Field(pattern=NAME)
     alias: str = Field(default="", pattern=NAME + "|^$", alias="as")
     settings: dict[str, Any] = {}
-    folds: CountAxis | None = None  # replaces the grid's folds
 
     @property
     def label(self) -> str:
@@ -48,20 +47,18 @@ class DatasetEntry(_Strict):
         return self.alias or self.name
 
 
-class AugmenterEntry(_Strict):
-    """One augmenter of a grid, with axes of its own; a bare name in YAML stands for ``{name: ...}``."""
+class DatasetEntry(_Entry):
+    """One dataset of a grid."""
 
-    name: str = Field(pattern=NAME)
-    alias: str = Field(default="", pattern=NAME + "|^$", alias="as")
-    settings: dict[str, Any] = {}
+    folds: CountAxis | None = None  # replaces the grid's folds
+
+
+class AugmenterEntry(_Entry):
+    """One augmenter of a grid, with axes of its own."""
+
     shots: ShotsAxis | None = None
     n_aug: CountAxis | None = None
     seeds: CountAxis | None = None
-
-    @property
-    def label(self) -> str:
-        """Its name in tables and keys."""
-        return self.alias or self.name
 
 
 def _bytes(value: Any) -> Any:

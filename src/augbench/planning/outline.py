@@ -1,16 +1,37 @@
-"""A plan reduced to keys: enough to show the progress of a run without datasets, plug-ins or planning.
+"""What a store keeps of a plan, in ``STORE/grids/<name>.json``: the grid, its cells for reports, and its outline.
 
-The driver writes it with the cells to ``STORE/grids/<name>.json``, so that any machine with access to the store can
-show progress.
+The outline is the plan by keys: enough to tell what a store lacks, without datasets, plug-ins or planning.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from pydantic import TypeAdapter
+
+from augbench.core.specs import Cell
 from augbench.planning.plan import Plan
+
+EXPECTED_FIELDS = (
+    "key",
+    "dataset",  # its name in the grid
+    "fold",  # None: the official split
+    "test_share",  # the fold is a random test split of this share; None: one of k folds, or no folds
+    "augmenter",  # its name in the grid
+    "shots",  # 0, a number, or "all"
+    "draw",  # None unless shots is a number > 0
+    "n_aug",
+    "seed",
+    "protocol",  # its name
+    "task",  # "detection" or "recognition"
+    "ap_definition",  # the protocol's definition of "AP": "trapezoidal" or "step"
+    "false_alarm_rate",  # target FPR of the held-out threshold; None if nothing is held out
+    "fidelity",  # (augmenter, key of the fidelity record) of each of its pools
+)
+
+LATER_FIELDS: dict[str, Any] = {"test_share": None, "fidelity": []}
+"""Fields that older stores lack, with their implied values."""
 
 
 @dataclass(frozen=True)
@@ -18,7 +39,7 @@ class CellWork:
     """A training: the block of its lease, and its pools (key -> number of first chunks that it needs)."""
 
     block: str
-    takes: Mapping[str, int]
+    takes: dict[str, int]
 
 
 @dataclass(frozen=True)
@@ -40,49 +61,41 @@ class FidelityWork:
 
 @dataclass(frozen=True)
 class Outline:
-    """A plan reduced to keys."""
+    """A plan by keys, in the plan's order."""
 
-    cells: Mapping[str, CellWork]
-    pools: Mapping[str, PoolWork]
-    fidelity: Mapping[str, FidelityWork]
+    cells: dict[str, CellWork]
+    pools: dict[str, PoolWork]
+    fidelity: dict[str, FidelityWork]
 
-    def as_dict(self) -> dict[str, Any]:
-        """Return JSON values; inverse of `Outline.from_dict`."""
-        # Not `asdict`: its deep copies are slow with many cells.
-        parts = {"cells": self.cells, "pools": self.pools, "fidelity": self.fidelity}
-        return {part: {key: dict(vars(work)) for key, work in units.items()} for part, units in parts.items()}
 
-    @classmethod
-    def from_dict(cls, value: Any) -> Outline:
-        """Create it from the result of `as_dict`.
+_OUTLINE = TypeAdapter(Outline)
 
-        Raises:
-            KeyError, TypeError, ValueError, AttributeError: ``value`` is not an outline.
-        """
-        made = cls(
-            {
-                key: CellWork(str(cell["block"]), {pool: int(n) for pool, n in cell["takes"].items()})
-                for key, cell in value["cells"].items()
-            },
-            {
-                key: PoolWork(int(pool["chunks"]), pool["adapter"], pool["search"])
-                for key, pool in value["pools"].items()
-            },
-            {key: FidelityWork(one["pool"], int(one["chunks"])) for key, one in value["fidelity"].items()},
-        )
-        named = {pool for cell in made.cells.values() for pool in cell.takes} | {o.pool for o in made.fidelity.values()}
-        if unknown := named - made.pools.keys():
-            raise ValueError(f"pool '{min(unknown)}' is not among the pools")
-        return made
+
+def stored_grid(plan: Plan) -> dict[str, Any]:
+    """Return what the driver writes to ``STORE/grids/<name>.json``, as JSON values."""
+    outline = _OUTLINE.dump_python(outline_of(plan))
+    return {"grid": plan.grid.as_dict(), "cells": expected_of(plan), "outline": outline}
+
+
+def read_outline(value: Any) -> Outline:
+    """Check the ``outline`` of a store's file and convert it.
+
+    Raises:
+        ValueError: it is not an outline.
+    """
+    outline = _OUTLINE.validate_python(value)
+    named = {pool for cell in outline.cells.values() for pool in cell.takes}
+    named |= {one.pool for one in outline.fidelity.values()}
+    if unknown := named - outline.pools.keys():
+        raise ValueError(f"pool '{min(unknown)}' is not among the pools")
+    return outline
 
 
 def outline_of(plan: Plan) -> Outline:
-    """Return the outline of a plan, in the plan's order."""
+    """Return the outline of a plan."""
     return Outline(
         {
-            cell.key: CellWork(
-                cell.block, {pool_slice.pool.key: pool_slice.chunks for pool_slice in plan.needs[cell.key]}
-            )
+            cell.key: CellWork(cell.block, {part.pool.key: part.chunks for part in plan.needs[cell.key]})
             for cell in plan.cells
         },
         {
@@ -95,3 +108,35 @@ def outline_of(plan: Plan) -> Outline:
         },
         {spec.key: FidelityWork(spec.pool.key, spec.chunks) for spec in plan.fidelity.values()},
     )
+
+
+def expected_of(plan: Plan) -> list[dict[str, Any]]:
+    """Return the cells that a report expects, with the fields `EXPECTED_FIELDS`, in the order of the grid."""
+    tasks = {alias: plan.library.dataset(alias).task for alias in {cell.data.alias for cell in plan.cells}}
+    return [
+        {
+            "key": cell.key,
+            "dataset": cell.data.alias,
+            "fold": cell.data.fold,
+            "test_share": cell.data.test_share,
+            "augmenter": cell.augmenter.alias,
+            "shots": cell.shots,
+            "draw": cell.draw,
+            "n_aug": cell.n_aug,
+            "seed": cell.seed,
+            "protocol": cell.protocol.name,
+            "task": tasks[cell.data.alias],
+            "ap_definition": cell.protocol.ap,
+            "false_alarm_rate": cell.protocol.false_alarm_rate if cell.data.holdout else None,
+            "fidelity": _fidelity(plan, cell),
+        }
+        for cell in plan.cells
+    ]
+
+
+def _fidelity(plan: Plan, cell: Cell) -> list[tuple[str, str]]:
+    """Return (name, fidelity key) per pool: a mixture's pools by their augmenter, a single pool by the cell's alias."""
+    slices = plan.needs[cell.key]
+    own = cell.augmenter.alias if len(slices) == 1 else None
+    pools = [(own or pool_slice.pool.augmenter.name, plan.fidelity.get(pool_slice.pool.key)) for pool_slice in slices]
+    return [(name, spec.key) for name, spec in pools if spec]

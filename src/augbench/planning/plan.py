@@ -51,6 +51,7 @@ class Plan:
     absent: list[str] = field(default_factory=list)  # datasets whose files are not available
     not_runnable: dict[str, str] = field(default_factory=dict)  # augmenter -> reason
     fidelity: dict[str, FidelitySpec] = field(default_factory=dict)  # pool key -> its fidelity computation
+    pool_of: dict[tuple, PoolSpec] = field(default_factory=dict, repr=False)  # its identity -> pool, while planning
 
     @cached_property
     def by_key(self) -> dict[str, Cell]:
@@ -116,18 +117,16 @@ def _add_fidelity(plan: Plan) -> None:
     entry, sizes = plan.grid.fidelity, {}
     if entry is None:
         return
-    extractor = resolve(entry.extractor)
+    extractor, unseen = resolve(entry.extractor), {}
     for key, pool in plan.pools.items():
-        sizes[pool.data.alias] = min(plan.pool_sizes[key], sizes.get(pool.data.alias, plan.pool_sizes[key]))
+        data = pool.data
+        sizes[data.alias] = min(plan.pool_sizes[key], sizes.get(data.alias, plan.pool_sizes[key]))
+        if data.digest not in unseen and data.alias not in plan.absent:
+            unseen[data.digest] = int((plan.library.split(data).test["label"] != GOOD).sum())  # defect images
     for key, pool in plan.pools.items():
         count = min(entry.pictures or sizes[pool.data.alias], plan.pool_sizes[key])
-        if pool.data.alias not in plan.absent and min(count, _unseen(plan, pool.data)) >= FEWEST:
+        if min(count, unseen.get(pool.data.digest, 0)) >= FEWEST:
             plan.fidelity[key] = FidelitySpec(pool, extractor, count)
-
-
-def _unseen(plan: Plan, data: DataSpec) -> int:
-    """Count the defect images of the test split."""
-    return int((plan.library.split(data).test["label"] != GOOD).sum())
 
 
 def _refuse_borrowed_names(grid: Grid) -> None:
@@ -272,7 +271,11 @@ def _pool(plan: Plan, spec: AugmenterSpec, cell: Cell) -> PoolSpec:
     reads = augmenter.reads(cell.shots)
     shots, draw = (cell.shots, cell.draw) if "shots" in reads else (None, None)
     fresh_for = cell.n_aug if cell.fresh_pools else None
-    return PoolSpec(cell.data, spec, shots, draw, cell.seed, augmenter.chunk_size, fresh_for, "regions" in reads)
+    choices = (shots, draw, cell.seed, augmenter.chunk_size, fresh_for, "regions" in reads)
+    identity = (cell.data.prefix, cell.data.digest, spec.digest, *choices)
+    if identity not in plan.pool_of:  # one spec for all its cells, so that its key is hashed once
+        plan.pool_of[identity] = PoolSpec(cell.data, spec, *choices)
+    return plan.pool_of[identity]
 
 
 def _check_needs(plan: Plan) -> None:

@@ -4,11 +4,97 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Set
 from dataclasses import dataclass
+from functools import cache
+from typing import Literal
 
 from augbench.core.specs import AdapterSpec, Cell, FidelitySpec, PoolSpec, SearchSpec
+from augbench.planning.outline import CellWork, FidelityWork, Outline, outline_of
 from augbench.planning.plan import Plan
-from augbench.storage.store import Store
+from augbench.storage.store import ADAPTER_MARKER, Store
 from augbench.storage.versions import made_by_others
+
+
+class Holdings:
+    """What a store holds, by key, and the ages of its files in seconds, None if unknown. Lists each directory once."""
+
+    def __init__(self, store: Store) -> None:
+        self.store = store
+        self.keys = cache(store.keys)  # kind -> its keys
+        self.chunks = cache(self._chunks)  # key of a pool -> {number of a committed chunk: age}
+        ages, scored = self.ages("cells"), self.keys("scores")
+        # Done cells -> age of the record. A record without scores cannot be verified: train again.
+        self.cells = {key: age for key, age in ages.items() if key in scored}
+
+    def ages(self, kind: Literal["cells", "failures"]) -> dict[str, float | None]:
+        """Return the age of each file of a kind, by key."""
+        ages = self.store.files.ages(kind)
+        return {name.removesuffix(".json"): age for name, age in ages.items() if name.endswith(".json")}
+
+    def has_adapter(self, key: str) -> bool:
+        """Return whether an adapter is committed: an unfinished one has no marker."""
+        marker = f"{self.store.name('adapters', key)}/{ADAPTER_MARKER}"
+        return key in self.keys("adapters") and self.store.files.exists(marker)
+
+    def _chunks(self, pool: str) -> dict[int, float | None]:
+        if pool not in self.keys("pools"):
+            return {}
+        listed = self.store.files.ages(f"{self.store.name('pools', pool)}/chunks")
+        stems = ((name.removesuffix(".jsonl"), age) for name, age in listed.items() if name.endswith(".jsonl"))
+        return {int(stem): age for stem, age in stems if stem.isdecimal()}
+
+
+@dataclass(frozen=True)
+class Missing:
+    """The part of an outline that a store does not hold, by key, in the outline's order."""
+
+    cells: Mapping[str, CellWork]
+    chunks: Mapping[str, list[int]]  # unfinished pools, in the order of the cells that need them -> chunks, sorted
+    adapters: Set[str]  # of unfinished pools
+    searches: Set[str]  # of unfinished pools
+    fidelity: Mapping[str, FidelityWork]  # only of pools that exist or will: no pool is generated for it
+
+
+def find_missing(
+    outline: Outline,
+    held: Holdings,
+    also: Mapping[str, int] | None = None,
+    ignored: Mapping[str, Set[int]] | None = None,
+) -> Missing:
+    """Subtract what a store holds from an outline.
+
+    Args:
+        outline: the plan by keys.
+        held: what the store holds.
+        also: pool key -> number of first chunks to complete, even if no unfinished cell needs them.
+        ignored: pool key -> committed chunks that count as missing, as does the fidelity of their pool.
+    """
+    ignored = ignored or {}
+    cells = {key: cell for key, cell in outline.cells.items() if key not in held.cells}
+    wanted: dict[str, int] = {}
+    for takes in [*(cell.takes for cell in cells.values()), also or {}]:
+        for pool, count in takes.items():
+            wanted[pool] = max(wanted.get(pool, 0), count)
+
+    def lacking(pool: str, count: int) -> list[int]:
+        have = held.chunks(pool).keys() - ignored.get(pool, set())
+        return [chunk for chunk in range(count) if chunk not in have]
+
+    chunks = {pool: lost for pool, count in wanted.items() if (lost := lacking(pool, count))}
+    unfinished = [outline.pools[pool] for pool in chunks]
+    adapters = dict.fromkeys(pool.adapter for pool in unfinished if pool.adapter)
+    searches = dict.fromkeys(pool.search for pool in unfinished if pool.search)
+    return Missing(
+        cells,
+        chunks,
+        {key: None for key in adapters if not held.has_adapter(key)}.keys(),  # a set that keeps the order
+        {key: None for key in searches if key not in held.keys("searches")}.keys(),
+        {
+            key: one
+            for key, one in outline.fidelity.items()
+            if (key not in held.keys("fidelity") or one.pool in ignored)
+            and (wanted.get(one.pool, 0) >= one.chunks or not lacking(one.pool, one.chunks))
+        },
+    )
 
 
 @dataclass
@@ -37,73 +123,39 @@ def subtract(plan: Plan, store: Store) -> Remaining:
     Raises:
         UserError: a record or chunk is damaged.
     """
-    # A record without scores cannot be verified: train again.
-    trained = store.keys("cells") & store.keys("scores")
-    for _ in store.read_records(sorted(trained & plan.by_key.keys())):
+    outline, held = outline_of(plan), Holdings(store)
+    for _ in store.read_records(sorted(held.cells.keys() & outline.cells.keys())):
         pass  # reading validates it
-    cells = [cell for cell in plan.cells if cell.key not in trained]
-    wanted: dict[str, int] = {}
-    for cell in cells:
-        for pool_slice in plan.needs[cell.key]:
-            key = pool_slice.pool.key
-            wanted[key] = max(wanted.get(key, 0), pool_slice.chunks)
-    there = {key: store.chunks(plan.pools[key]) for key in sorted(store.keys("pools") & plan.pools.keys())}
-    for key, count in _with_gaps(plan, store, there):
-        wanted[key] = max(wanted.get(key, 0), count)
-    chunks, adapters, searches, others = [], {}, {}, []
-    for key, count in wanted.items():
-        pool, have = plan.pools[key], there.get(key, set())
-        if not have >= set(range(count)) and (made := made_by_others(store, pool, have)):
-            others += [(pool, chunk) for chunk in sorted(made)]
-            there[key] = have = have - made
-        missing = sorted(set(range(count)) - have)
-        chunks += [(pool, chunk) for chunk in missing]
-        adapter = plan.adapter(pool) if missing else None
-        if adapter and not store.has_adapter(adapter):
-            adapters[adapter.key] = adapter
-        if missing and (search := plan.search(pool)):
-            searches[search.key] = search
-    decided = store.keys("searches") if searches else set()
+    gaps = dict(_gaps(outline, held))
+    missing = find_missing(outline, held, gaps)
+    unfinished = [plan.pools[key] for key in missing.chunks]
+    others = {pool.key: made for pool in unfinished if (made := made_by_others(store, pool, held.chunks(pool.key)))}
+    if others:
+        missing = find_missing(outline, held, gaps, others)
+    adapters = {adapter.key: adapter for pool in unfinished if (adapter := plan.adapter(pool))}
+    searches = {search.key: search for pool in unfinished if (search := plan.search(pool))}
+    fidelity = {spec.key: spec for spec in plan.fidelity.values()}
+    chunks = [(plan.pools[key], chunk) for key, lost in missing.chunks.items() for chunk in lost]
     return Remaining(
-        cells=cells,
+        cells=[plan.by_key[key] for key in missing.cells],
         chunks=chunks,
-        adapters=list(adapters.values()),
-        searches=[search for key, search in searches.items() if key not in decided],
-        begun_by_others=others,
-        fidelity=_missing_fidelity(plan, store, wanted, there, {pool.key for pool, _ in others}),
-        done=len(plan.cells) - len(cells),
-        failed_before=len(store.keys("failures") & {cell.key for cell in cells}),
+        adapters=[adapters[key] for key in missing.adapters],
+        searches=[searches[key] for key in missing.searches],
+        begun_by_others=[(plan.pools[key], chunk) for key, made in others.items() for chunk in sorted(made)],
+        fidelity=[fidelity[key] for key in missing.fidelity],
+        done=len(plan.cells) - len(missing.cells),
+        failed_before=len(held.keys("failures").intersection(missing.cells)),
         images=sum(pool.chunk_size for pool, _ in chunks),
     )
 
 
-def _with_gaps(plan: Plan, store: Store, there: Mapping[str, set[int]]) -> Iterator[tuple[str, int]]:
+def _gaps(outline: Outline, held: Holdings) -> Iterator[tuple[str, int]]:
     """Yield pools whose summary lists chunks that were deleted, as `store check` advises, and the chunks they need.
 
     A pool that was deleted entirely is not restored: a finished grid does not need it.
     """
-    for (key, chunks), summary in zip(there.items(), store.read_pools(list(there)), strict=True):
-        needed = plan.pools[key].chunks_for(plan.pool_sizes[key])
-        if lost := {chunk for chunk in (summary or {"chunks": ()})["chunks"] if chunk < needed} - chunks:
+    begun = sorted(held.keys("pools") & outline.pools.keys())
+    for key, summary in zip(begun, held.store.read_pools(begun), strict=True):
+        listed = {chunk for chunk in (summary or {"chunks": ()})["chunks"] if chunk < outline.pools[key].chunks}
+        if lost := listed - held.chunks(key).keys():
             yield key, max(lost) + 1
-
-
-def _missing_fidelity(
-    plan: Plan, store: Store, wanted: Mapping[str, int], there: Mapping[str, set[int]], renewed: Set[str]
-) -> list[FidelitySpec]:
-    """Find missing fidelity of pools whose images exist or will be generated.
-
-    Args:
-        plan: the plan of the grid.
-        store: the store with existing fidelity records.
-        wanted: pool key -> number of chunks that the run completes.
-        there: pool key -> numbers of the committed chunks.
-        renewed: keys of pools that are regenerated, whose fidelity is outdated.
-    """
-    have = store.keys("fidelity")
-    return [
-        spec
-        for spec in plan.fidelity.values()
-        if (spec.key not in have or spec.pool.key in renewed)
-        and (wanted.get(spec.pool.key, 0) >= spec.chunks or there.get(spec.pool.key, set()) >= set(range(spec.chunks)))
-    ]

@@ -10,7 +10,7 @@ import pandas as pd
 from augbench.core.errors import UserError, did_you_mean
 from augbench.core.hashing import digest
 from augbench.core.protocol import Protocol
-from augbench.planning.expected import EXPECTED_FIELDS, LATER_FIELDS
+from augbench.planning.outline import EXPECTED_FIELDS, LATER_FIELDS
 from augbench.storage.store import FIX_HINT, Store
 
 METRICS = {
@@ -111,7 +111,7 @@ def load_expected(store: Store, grid_name: str) -> pd.DataFrame:
 
 
 def expected_frame(cells: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
-    """Turn the result of `augbench.planning.expected.expected_of` into a DataFrame with columns `EXPECTED_FIELDS`."""
+    """Turn the result of `augbench.planning.outline.expected_of` into a DataFrame with columns `EXPECTED_FIELDS`."""
     return _frame([{**LATER_FIELDS, **cell} for cell in cells], EXPECTED_FIELDS)
 
 

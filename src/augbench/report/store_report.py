@@ -37,7 +37,7 @@ def report(
     Args:
         store: the store of a run.
         grid_name: the grid's name; None = each grid that has a record.
-        expected: the grid's cells, where the caller planned it (`planning.expected.expected_of`); None = load them
+        expected: the grid's cells, where the caller planned it (`planning.outline.expected_of`); None = load them
             from the store.
         out: output folder; None = ``STORE/reports/<grid>/``. Several reported grids get a folder each in it.
         console: also print the tables to it.

@@ -24,9 +24,8 @@ import augbench
 from augbench.core.errors import UserError
 from augbench.core.specs import PoolSpec
 from augbench.core.temporary import default_variables, log_levels
-from augbench.planning.expected import expected_of
 from augbench.planning.grid import Grid
-from augbench.planning.outline import outline_of
+from augbench.planning.outline import stored_grid
 from augbench.planning.plan import Plan, make_plan
 from augbench.planning.remaining import subtract
 from augbench.runner.inline import run_inline
@@ -118,8 +117,7 @@ def run(
             f"store '{store.url}' has results of augbench {earlier}, this is {augbench.__version__}: what is finished "
             "stays, the rest is made by this version; equal keys give equal bytes within one version only"
         )
-    known = {"grid": grid.as_dict(), "cells": expected_of(plan), "outline": outline_of(plan).as_dict()}
-    store.write_json("grids", grid.name, known)
+    store.write_json("grids", grid.name, stored_grid(plan))
     if remaining.nothing:
         leases = Leases(store.files)
         leases.sweep()

@@ -19,9 +19,8 @@ from augbench.cli.status_view import as_dict, print_status, to_json
 from augbench.core.errors import UserError
 from augbench.monitoring.known_grids import known_from_plan, known_from_store
 from augbench.monitoring.status import FEW, STAGES, look
-from augbench.planning.expected import expected_of
 from augbench.planning.grid import load_grid
-from augbench.planning.outline import Outline, outline_of
+from augbench.planning.outline import expected_of, outline_of, stored_grid
 from augbench.planning.plan import make_plan
 from augbench.planning.remaining import subtract
 from augbench.runner.driver import run
@@ -30,11 +29,6 @@ from augbench.storage.leases import Leases, abandoned, heartbeat_name, lease_nam
 
 GRID = {"augmenters": ["none", "memseg", "toy"], "n_aug": [6, 30], "seeds": [0, 1]}  # 2 none, 8 memseg, 8 toy
 ELSEWHERE = "no-host-of-ours"
-COUNTS = {"done", "running", "failed", "missing", "total"}
-
-
-def grids_json(plan):
-    return {"grid": plan.grid.as_dict(), "cells": expected_of(plan), "outline": outline_of(plan).as_dict()}
 
 
 @pytest.fixture
@@ -45,7 +39,7 @@ def plan():
 @pytest.fixture
 def planned(store, plan):
     """A store after planning, before any work."""
-    store.write_json("grids", "tiny", grids_json(plan))
+    store.write_json("grids", "tiny", stored_grid(plan))
     return store
 
 
@@ -65,13 +59,13 @@ def fail(store, spec, error="RuntimeError: it broke", attempts=1):
     store.write_json("failures", spec.key, note)
 
 
-def driver_elsewhere(store, *keys, name="a1", pid=4711, since=None):
-    """Write a heartbeat and leases, as `Leases` does, of a run on another machine."""
-    owner = f"{ELSEWHERE}-{pid}-{name}"
-    heartbeat = {"host": ELSEWHERE, "pid": pid, "since": time.time() - 1000 if since is None else since}
+def driver_elsewhere(store, *keys, name="a1", since=None, host=ELSEWHERE, pid=4711, **process):
+    """Write a heartbeat and leases, as `Leases` does, of a run on another machine; return its owner."""
+    owner, process = f"{host}-{pid}-{name}", {"host": host, "pid": pid, **process}
+    heartbeat = {**process, "since": time.time() - 1000 if since is None else since}
     store.files.write(heartbeat_name(owner), json.dumps(heartbeat).encode())
     for key in keys:
-        store.files.write(lease_name(key), json.dumps({"owner": owner, "host": ELSEWHERE, "pid": pid}).encode())
+        store.files.write(lease_name(key), json.dumps({"owner": owner, **process}).encode())
     return owner
 
 
@@ -80,8 +74,12 @@ def age(store, name, seconds):
     os.utime(store.files.folder / name, (then, then))
 
 
-def status_of(store, name=None):
-    (grid,) = look(store, known_from_store(store, name)).grids
+def seen(store):
+    return look(store, known_from_store(store))
+
+
+def status_of(store):
+    (grid,) = seen(store).grids
     return grid
 
 
@@ -95,23 +93,12 @@ def printed(status, width=100):
     return out.getvalue()
 
 
-def pool_of(plan, augmenter, seed=0, shots=None):
-    (found,) = [
-        p for p in plan.pools.values() if (p.augmenter.name, p.seed) == (augmenter, seed) and shots in (None, p.shots)
-    ]
-    return found
+def pool_of(plan, augmenter, shots=None, seed=0):
+    wanted = (augmenter, shots, seed)
+    return next(pool for pool in plan.pools.values() if (pool.augmenter.name, pool.shots, pool.seed) == wanted)
 
 
 # -- which grid
-
-
-def test_outline_is_what_the_planner_would_do(plan, store):
-    outline = Outline.from_dict(json.loads(json.dumps(outline_of(plan).as_dict())))
-    assert outline == outline_of(plan)
-    left = subtract(plan, store)
-    assert outline.cells.keys() == plan.by_key.keys()
-    assert sum(pool.chunks for pool in outline.pools.values()) == len(left.chunks)
-    assert {pool.adapter for pool in outline.pools.values()} - {None} == {adapter.key for adapter in left.adapters}
 
 
 def test_a_file_is_planned_into_a_store_that_is_not_there(store, tmp_path):
@@ -133,18 +120,18 @@ def test_user_errors(store, planned, tmp_path):
     path = tmp_path / "absent.yaml"
     path.write_text(yaml.safe_dump(tiny(datasets=["ksdd2"])))
     assert_one_line(cli("status", planned.url, "--grid", path), "ksdd2", "--grid tiny")
-    planned.write_json(
-        "grids", "tiny", {"cells": [{"key": "a"}], "outline": {"cells": {}, "pools": [], "fidelity": {}}}
-    )
-    with pytest.raises(UserError, match="does not list the cells"):
-        known_from_store(planned)
+    unknown_pool = {"cells": {"a": {"block": "b", "takes": {"p": 1}}}, "pools": {}, "fidelity": {}}
+    for outline in ({"cells": {}, "pools": [], "fidelity": {}}, {**unknown_pool, "cells": {}}, unknown_pool):
+        planned.write_json("grids", "tiny", {"cells": [{"key": "a"}], "outline": outline})
+        with pytest.raises(UserError, match="does not list the cells"):
+            known_from_store(planned)
 
 
 def test_a_grid_of_an_earlier_version_has_cells_alone(store, plan):
     store.write_json("grids", "tiny", {"grid": {}, "cells": expected_of(plan)})
     finish(store, plan.cells[:3])
     fail(store, plan.cells[3])
-    found = look(store, known_from_store(store))
+    found = seen(store)
     (grid,) = found.grids
     assert counts(grid) == (3, 0, 1, len(plan.cells) - 4)
     assert [stage for stage in STAGES if grid.stages[stage] is None] == ["searches", "adapters", "pools", "fidelity"]
@@ -152,11 +139,13 @@ def test_a_grid_of_an_earlier_version_has_cells_alone(store, plan):
 
 
 def test_a_stored_grid_is_a_grid_file(tmp_path, plan, planned):
-    """The retry command is exact, also after --set."""
-    changed = load_grid(path_of(planned, "grids", "tiny"))
-    assert make_plan(changed).by_key.keys() == plan.by_key.keys() and changed.name == "tiny"
-    planned.write_json("grids", "tiny+0a1b2c", grids_json(tiny_plan(**GRID, name="tiny+0a1b2c")))
-    assert load_grid(path_of(planned, "grids", "tiny+0a1b2c")).name == "tiny+0a1b2c"
+    """The retry command is exact, also after --set; the outline is the plan's."""
+    (known,) = known_from_store(planned)
+    assert known.outline == outline_of(plan) and known.complete
+    for name in ("tiny", "tiny+0a1b2c"):
+        planned.write_json("grids", name, stored_grid(tiny_plan(**GRID, name=name)))
+        again = load_grid(path_of(planned, "grids", name))
+        assert make_plan(again).by_key.keys() == plan.by_key.keys() and again.name == name
     broken = tmp_path / "broken.json"
     broken.write_text("{")
     with pytest.raises(UserError, match="not valid JSON"):
@@ -171,7 +160,7 @@ def test_fresh_store(planned, plan):
     assert counts(grid) == (0, 0, 0, 18) and counts(grid, "pools") == (0, 0, 0, 6) and not grid.done
     assert counts(grid, "adapters") == (0, 0, 0, 2)  # toy, at zero-shot and with 5
     assert grid.chunks == (0, 2 * 2 + 4 * 8) and grid.eta_seconds is None
-    assert "nobody is at work on this grid" in printed(look(planned, known_from_store(planned)))
+    assert "nobody is at work on this grid" in printed(seen(planned))
 
 
 def test_half_done_store(planned, plan):
@@ -179,31 +168,23 @@ def test_half_done_store(planned, plan):
     memseg = [cell for cell in plan.cells if cell.augmenter.name == "memseg"]
     finish(planned, [cell for cell in plan.cells if cell.augmenter.name == "none"] + memseg[:3])
     planned.files.remove(planned.name("scores", memseg[0].key))  # without its scores it is trained again
-    toy = pool_of(plan, "toy", shots=5)
-    planned.files.write(f"{planned.name('adapters', toy.adapter.key)}/adapter.json", b"{}")
-    for chunk in (0, 1, 2):
-        make_chunk(planned, toy, chunk)
-    make_chunk(planned, pool_of(plan, "memseg"), 0)
-    make_chunk(planned, pool_of(plan, "memseg"), 1)
+    toy, zero = pool_of(plan, "toy", 5), pool_of(plan, "toy")
+    for pool, file in ((toy, "adapter.json"), (zero, "mean.json")):  # without its marker an adapter is not done
+        planned.files.write(f"{planned.name('adapters', pool.adapter.key)}/{file}", b"{}")
+    for pool, chunk in ((toy, 0), (toy, 1), (toy, 2), (pool_of(plan, "memseg"), 0), (pool_of(plan, "memseg"), 1)):
+        make_chunk(planned, pool, chunk)
     for key in planned.keys("cells"):  # the planner reads them
         planned.write_json("cells", key, {"key": key, "spec": {}, "result": {}, "provenance": {}})
-    left = subtract(plan, planned)
-    grid = status_of(planned)
+    left, grid = subtract(plan, planned), status_of(planned)
     assert counts(grid) == (left.done, 0, 0, len(left.cells)) == (4, 0, 0, 14)
     assert grid.chunks[1] - grid.chunks[0] == len(left.chunks)
     assert counts(grid, "pools") == (1, 0, 0, 5)
     assert counts(grid, "adapters") == (1, 0, 0, 1) and len(left.adapters) == 1
 
 
-def test_an_adapter_without_its_marker_is_not_done(planned, plan):
-    adapter = pool_of(plan, "toy", shots=5).adapter
-    planned.files.write(f"{planned.name('adapters', adapter.key)}/mean.json", b"{}")
-    assert counts(status_of(planned), "adapters") == (0, 0, 0, 2)
-
-
 def test_done_store_needs_no_pools_any_more(planned, plan):
     finish(planned, plan.cells)
-    found = look(planned, known_from_store(planned))
+    found = seen(planned)
     assert found.done and counts(found.grids[0], "pools") == (6, 0, 0, 0)
     assert found.grids[0].chunks == (36, 36)
     assert "tiny: done, all 18 cells" in printed(found)
@@ -211,7 +192,7 @@ def test_done_store_needs_no_pools_any_more(planned, plan):
 
 def test_fidelity_counts_what_a_run_would_measure(store):
     plan = tiny_plan(augmenters=["memseg"], shots=[0], seeds=[0, 1], fidelity={"extractor": "micro_resnet"})
-    store.write_json("grids", "tiny", grids_json(plan))
+    store.write_json("grids", "tiny", stored_grid(plan))
     assert counts(status_of(store), "fidelity") == (0, 0, 0, 2)
     finish(store, plan.cells)
     first, second = plan.fidelity.values()
@@ -232,7 +213,7 @@ def test_a_live_driver_elsewhere(planned, plan):
     block = [other for other in plan.cells if other.block == cell.block]
     finish(planned, block[:1])
     driver_elsewhere(planned, pool.key, cell.block)
-    found = look(planned, known_from_store(planned))
+    found = seen(planned)
     (driver,), (grid,) = found.drivers, found.grids
     assert (driver.host, driver.pid, driver.lives, len(driver.holds)) == (ELSEWHERE, 4711, True, 2)
     assert 999 < driver.seconds < 1060
@@ -244,7 +225,7 @@ def test_a_live_driver_elsewhere(planned, plan):
 def test_a_silent_driver_holds_nothing(planned, plan):
     owner = driver_elsewhere(planned, plan.cells[0].block)
     age(planned, heartbeat_name(owner), 90)
-    found = look(planned, known_from_store(planned))
+    found = seen(planned)
     assert not found.drivers[0].lives and counts(found.grids[0])[1] == 0 and found.grids[0].drivers == []
     assert "silent for 90 s" in printed(found)
 
@@ -252,23 +233,19 @@ def test_a_silent_driver_holds_nothing(planned, plan):
 def test_a_dead_process_of_this_machine(planned, plan):
     gone = subprocess.Popen([sys.executable, "-c", ""])
     gone.wait()
-    owner = f"{socket.gethostname()}-{gone.pid}-0a"
-    lease = {"owner": owner, "host": socket.gethostname(), "pid": gone.pid}
+    owner = driver_elsewhere(planned, plan.cells[0].block, host=socket.gethostname(), pid=gone.pid)
     planned.files.write(heartbeat_name(owner), b"")  # as earlier versions wrote it: the name has the process
-    planned.files.write(lease_name(plan.cells[0].block), json.dumps(lease).encode())
     (driver,) = survey(planned.files)
     assert (driver.pid, driver.lives, driver.since) == (gone.pid, False, None)
 
 
 def test_another_container_of_this_machine(planned, plan):
     """It may share the host name, and its processes are invisible: only the heartbeat's age counts."""
-    block, owner = plan.cells[0].block, f"{socket.gethostname()}-{2**22 + 1}-0a"  # above every process id
-    process = {"host": socket.gethostname(), "pid": 2**22 + 1, "pids": "a boot pid:[1]"}
-    planned.files.write(heartbeat_name(owner), json.dumps({**process, "since": time.time()}).encode())
-    planned.files.write(lease_name(block), json.dumps({"owner": owner, **process}).encode())
-    assert survey(planned.files)[0].lives and not abandoned(planned.files, block)
-    age(planned, heartbeat_name(owner), 90)
-    assert not survey(planned.files)[0].lives and abandoned(planned.files, block)
+    block, above = plan.cells[0].block, 2**22 + 1  # above every process id
+    owner = driver_elsewhere(planned, block, host=socket.gethostname(), pid=above, pids="a boot pid:[1]")
+    for lives in (True, False):
+        assert survey(planned.files)[0].lives is lives and abandoned(planned.files, block) is not lives
+        age(planned, heartbeat_name(owner), 90)
 
 
 def test_sweep_removes_leases_of_dead_drivers(store):
@@ -294,7 +271,7 @@ def test_survey_sees_what_leases_write(any_store):
 
 
 def test_a_lease_without_heartbeat_lapses(store, monkeypatch):
-    store.files.write(lease_name("a"), json.dumps({"owner": "x-1-a", "host": ELSEWHERE, "pid": 1}).encode())
+    store.files.remove(heartbeat_name(driver_elsewhere(store, "a")))
     assert survey(store.files)[0].lives
     monkeypatch.setattr(leases_module, "LIFETIME", -1)
     assert not survey(store.files)[0].lives
@@ -304,9 +281,11 @@ def test_survey_tolerates_odd_files(store):
     for number, content in enumerate([b"", b"{", b"[]", b"\xff", b'{"owner": 3}', b'{"owner": "a", "pid": "x"}']):
         store.files.write(lease_name(f"k{number}"), content)
     store.files.write(heartbeat_name("b"), json.dumps({"host": 1, "pid": 10**30, "since": "now"}).encode())
-    found = {driver.owner: driver for driver in survey(store.files)}
-    assert found.keys() == {"a", "b"}
-    assert (found["b"].host, found["b"].pid, found["b"].since) == ("b", None, None)
+    found = survey(store.files)
+    assert [(one.owner, one.host, one.pid, one.since) for one in found] == [
+        ("a", "a", None, None),
+        ("b", "b", None, None),
+    ]
 
 
 # -- failures
@@ -315,7 +294,7 @@ def test_survey_tolerates_odd_files(store):
 def test_a_failed_cell(planned, plan):
     none = [cell for cell in plan.cells if cell.augmenter.name == "none"]
     fail(planned, none[0], attempts=3)
-    found = look(planned, known_from_store(planned))
+    found = seen(planned)
     (failure,) = found.grids[0].failures
     assert (failure.key, failure.stage, failure.error, failure.attempts) == (
         none[0].key, "cells", "RuntimeError: it broke", 3,
@@ -341,7 +320,7 @@ def test_a_cell_that_is_tried_again_is_running(planned, plan):
 
 @pytest.mark.parametrize("what", ["pool", "adapter"])
 def test_failed_units_block_cells(planned, plan, what):
-    pool = pool_of(plan, "toy", shots=5)
+    pool = pool_of(plan, "toy", 5)
     make_chunk(planned, pool, 0)
     make_chunk(planned, pool, 1)
     fail(planned, pool if what == "pool" else pool.adapter)
@@ -361,7 +340,7 @@ def test_hostile_texts_stay_in_their_line(planned, plan):
     fail(planned, plan.cells[0], evil)
     planned.files.write(planned.name("failures", plan.cells[1].key), b"{not json")
     driver_elsewhere(planned, name="\u202e[red]")
-    found = look(planned, known_from_store(planned))
+    found = seen(planned)
     text = printed(found)
     assert not set(text) & set("\x1b\x07\r\u202e") and "[bold red]x[/] </script>" in text
     assert "the record of its failure is damaged" in text
@@ -373,27 +352,24 @@ def test_hostile_texts_stay_in_their_line(planned, plan):
 # -- rates
 
 
-def test_rate_and_end(planned, plan):
-    """Ten cells in the 500 s since the driver began: earlier ones do not count."""
-    finish(planned, plan.cells[:12])
-    for number, cell in enumerate(plan.cells[:12]):
-        age(planned, planned.name("cells", cell.key), 40 * number if number < 10 else 5000)
-    driver_elsewhere(planned, plan.cells[-1].block, since=time.time() - 500)
-    grid = status_of(planned)
+@pytest.mark.parametrize(
+    ("ages", "lifetime", "finished", "seconds"),
+    [
+        ([*range(0, 400, 40), 5000, 5000], 500, 10, 500),  # none from before the driver began
+        (range(1800, 9 * 1800, 1800), 20_000, FEW, FEW * 1800),  # slow cells extend the window, of ten minutes
+    ],
+)
+def test_rate_and_end(planned, plan, ages, lifetime, finished, seconds):
+    finish(planned, plan.cells[: len(ages)])
+    for cell, old in zip(plan.cells, ages, strict=False):
+        age(planned, planned.name("cells", cell.key), old)
+    driver_elsewhere(planned, plan.cells[-1].block, since=time.time() - lifetime)
+    grid, left = status_of(planned), len(plan.cells) - len(ages)
     rate = grid.rates["cells"]
-    assert (rate.finished, rate.left) == (10, 6) and rate.seconds == pytest.approx(500, abs=5)
-    assert rate.per_minute == pytest.approx(1.2, rel=0.02) and rate.eta_seconds == pytest.approx(300, rel=0.02)
+    assert (rate.finished, rate.left) == (finished, left) and rate.seconds == pytest.approx(seconds, abs=5)
+    assert rate.per_minute == pytest.approx(60 * finished / seconds, rel=0.02)
+    assert rate.eta_seconds == pytest.approx(left * seconds / finished, rel=0.02)
     assert grid.eta_seconds is None  # chunks are left, and none was finished
-
-
-def test_slow_cells_extend_the_window(planned, plan):
-    """Cells of half an hour: a window of ten minutes would have none or one."""
-    finish(planned, plan.cells[:8])
-    for number, cell in enumerate(plan.cells[:8]):
-        age(planned, planned.name("cells", cell.key), 1800 * (number + 1))
-    driver_elsewhere(planned, plan.cells[-1].block, since=time.time() - 20_000)
-    rate = status_of(planned).rates["cells"]
-    assert rate.finished == FEW and rate.eta_seconds == pytest.approx(10 * 1800, rel=0.01)
 
 
 def test_no_rate_without_times(planned, plan, monkeypatch):
@@ -401,7 +377,7 @@ def test_no_rate_without_times(planned, plan, monkeypatch):
     driver_elsewhere(planned, plan.cells[-1].block)
     real = type(planned.files).ages
     monkeypatch.setattr(type(planned.files), "ages", lambda self, folder: dict.fromkeys(real(self, folder)))
-    found = look(planned, known_from_store(planned))
+    found = seen(planned)
     assert found.grids[0].rates["cells"].per_minute is None
     assert "this store has no file times" in printed(found)
 
@@ -410,9 +386,9 @@ def test_no_rate_without_times(planned, plan, monkeypatch):
 
 
 def test_all_storages_give_the_same_status(any_store, plan):
-    any_store.write_json("grids", "tiny", grids_json(plan))
+    any_store.write_json("grids", "tiny", stored_grid(plan))
     finish(any_store, plan.cells[:5])
-    make_chunk(any_store, pool_of(plan, "toy", shots=5), 0)
+    make_chunk(any_store, pool_of(plan, "toy", 5), 0)
     fail(any_store, plan.cells[5])
     driver_elsewhere(any_store, plan.cells[-1].block, since=time.time() - 100)
     (grid,) = look(any_store, [known_from_plan(plan, any_store, ["tiny.yaml"])]).grids
@@ -420,7 +396,7 @@ def test_all_storages_give_the_same_status(any_store, plan):
     rate = grid.rates["cells"]
     assert rate.finished == 5 and rate.eta_seconds == pytest.approx(rate.left * rate.seconds / 5)
     assert grid.again.endswith(f"run tiny.yaml --store {any_store.url}")
-    (by_name,) = look(any_store, known_from_store(any_store, "tiny")).grids
+    by_name = status_of(any_store)
     assert by_name.stages == grid.stages and (by_name.again is None) == (any_store.files.folder is None)
 
 
@@ -433,72 +409,68 @@ def test_it_reads_no_records_and_lists_each_directory_once(planned, plan, monkey
         monkeypatch.setattr(files, name, lambda self, folder, real=real: listed.append(folder) or real(self, folder))
     real_read = files.read
     monkeypatch.setattr(files, "read", lambda self, name: read.append(name) or real_read(self, name))
-    look(planned, known_from_store(planned))
+    seen(planned)
     assert len(listed) == len(set(listed))
     assert read == ["grids/tiny.json"]
 
 
-NUMBER = {"type": ["number", "null"], "minimum": 0}
-COUNT = {"type": "integer", "minimum": 0}
-TEXT, MAYBE = {"type": "string"}, {"type": ["string", "null"]}
+KINDS = {
+    "text": {"type": "string"},
+    "text?": {"type": ["string", "null"]},
+    "flag": {"type": "boolean"},
+    "count": {"type": "integer", "minimum": 0},
+    "pid?": {"type": ["integer", "null"]},
+    "number?": {"type": ["number", "null"], "minimum": 0},
+    "stage": {"enum": list(STAGES)},
+    "source": {"enum": ["file", "store"]},
+}
 
 
-def closed(**properties):
-    return {"type": "object", "properties": properties, "required": list(properties), "additionalProperties": False}
+def closed(plain="", **others):
+    """An object with these fields and no others; plain ones as ``name:kind``."""
+    fields = {name: KINDS[kind] for name, kind in (word.split(":") for word in plain.split())} | others
+    return {"type": "object", "properties": fields, "required": list(fields), "additionalProperties": False}
 
 
 def maybe(schema):
     return {"anyOf": [schema, {"type": "null"}]}
 
 
-RATE = closed(finished=COUNT, seconds=NUMBER, left=COUNT, per_minute=NUMBER, eta_seconds=NUMBER)
-FAILURE = closed(
-    key=TEXT,
-    stage={"enum": list(STAGES)},
-    error=TEXT,
-    attempts=COUNT,
-    by_user={"type": "boolean"},
-    waiting=COUNT,
-    log=MAYBE,
-)
+def some(schema):
+    return {"type": "array", "items": schema}
+
+
+COUNTS = "done:count running:count failed:count missing:count total:count"
+RATE = closed("finished:count seconds:number? left:count per_minute:number? eta_seconds:number?")
 SCHEMA = closed(
+    "store:text done:flag",
     format={"const": 1},
-    store=TEXT,
-    done={"type": "boolean"},
-    drivers={
-        "type": "array",
-        "items": closed(
-            owner=TEXT, host=TEXT, pid={"type": ["integer", "null"]}, lives={"type": "boolean"}, since=MAYBE,
-            seconds=NUMBER, silence=NUMBER, leases=COUNT,
-        ),
-    },
-    grids={
-        "type": "array",
-        "items": closed(
-            name=TEXT,
-            planned={"enum": ["file", "store"]},
-            done={"type": "boolean"},
-            stages=closed(**dict.fromkeys(STAGES, maybe(closed(**dict.fromkeys(COUNTS, COUNT))))),
-            chunks=maybe(closed(done=COUNT, total=COUNT)),
-            blocked=COUNT,
-            drivers={"type": "array", "items": TEXT},
+    drivers=some(
+        closed("owner:text host:text pid:pid? lives:flag since:text? seconds:number? silence:number? leases:count")
+    ),
+    grids=some(
+        closed(
+            "name:text planned:source done:flag blocked:count eta_seconds:number? again:text?",
+            drivers=some(KINDS["text"]),
+            notes=some(KINDS["text"]),
+            stages=closed(**dict.fromkeys(STAGES, maybe(closed(COUNTS)))),
+            chunks=maybe(closed("done:count total:count")),
             rates={"type": "object", "properties": {"cells": RATE, "chunks": RATE}, "additionalProperties": False},
-            eta_seconds=NUMBER,
-            failures={"type": "array", "items": FAILURE},
-            again=MAYBE,
-            notes={"type": "array", "items": TEXT},
-        ),
-    },
-)  # fmt: skip
+            failures=some(
+                closed("key:text stage:stage error:text attempts:count by_user:flag waiting:count log:text?")
+            ),
+        )
+    ),
+)
 
 
 def test_json_keeps_its_schema(planned, plan):
-    jsonschema.validate(as_dict(look(planned, known_from_store(planned))), SCHEMA)
+    jsonschema.validate(as_dict(seen(planned)), SCHEMA)
     finish(planned, plan.cells[:6])
     fail(planned, plan.cells[6])
     driver_elsewhere(planned, plan.cells[-1].block)
     planned.write_json("grids", "older", {"grid": {}, "cells": expected_of(plan)})
-    found = json.loads(to_json(look(planned, known_from_store(planned))))
+    found = json.loads(to_json(seen(planned)))
     jsonschema.validate(found, SCHEMA)
     assert [grid["name"] for grid in found["grids"]] == ["older", "tiny"]
     assert found["grids"][1]["failures"] and found["drivers"]

@@ -9,8 +9,8 @@ from helpers import TINY, on_disk, tiny_grid, tiny_plan
 from augbench.core.contracts import GOOD, SAMPLE_COLUMNS, Dataset
 from augbench.core.errors import UserError
 from augbench.core.specs import DataSpec
-from augbench.planning.plan import make_plan
 from augbench.planning.splits import choose_shots, drawn_share, make_split
+from augbench.runner.driver import run
 
 SHARE = {**TINY, "test_share": 0.3}
 
@@ -183,25 +183,25 @@ def test_recognition_needs_defects_to_train_on():
         make_split(dataset, spec(None))
 
 
-def test_plan_refuses_unavailable_shots(tmp_path):
+@pytest.fixture
+def changes(tmp_path):
+    """Changes for `tiny`: a dataset whose defects are all in the test split."""
     settings = layouts.draw_folder_csv(tmp_path)
     table = pd.read_csv(tmp_path / "table.csv")
     table[(table["label"] == "good") | (table["split"] == "test")].to_csv(tmp_path / "table.csv", index=False)
-    changes = on_disk("folder", settings, n_aug=[4])
-    zero = make_plan(tiny_grid(**changes, shots=[0]))
+    return on_disk("folder", settings, n_aug=[4])
+
+
+def test_plan_refuses_unavailable_shots(changes):
+    zero = tiny_plan(**changes, shots=[0])
     assert [(cell.augmenter.alias, cell.shots) for cell in zero.cells] == [("memseg", 0)]
     for shots in ([0, 2], ["all"]):
         with pytest.raises(UserError, match=r"dataset 'folder' has no defect images for training"):
-            make_plan(tiny_grid(**changes, shots=shots))
+            tiny_plan(**changes, shots=shots)
 
 
-def test_zero_shot_without_any_real_defect_trains(tmp_path, store):
-    from augbench.runner.driver import run
-
-    settings = layouts.draw_folder_csv(tmp_path)
-    table = pd.read_csv(tmp_path / "table.csv")
-    table[(table["label"] == "good") | (table["split"] == "test")].to_csv(tmp_path / "table.csv", index=False)
-    run(tiny_grid(**on_disk("folder", settings, n_aug=[4], shots=[0])), store, executor="inline")
+def test_zero_shot_without_any_real_defect_trains(changes, store):
+    run(tiny_grid(**changes, shots=[0]), store, executor="inline")
     (key,) = store.keys("cells")
     counts = store.read_record(key)["result"]["counts"]
     assert (counts["shots"], counts["synthetic"]) == (0, 4) and counts["train_negatives"] > 0

@@ -17,8 +17,8 @@ from helpers import assert_one_line, cli
 from rich.console import Console
 
 from augbench.core.errors import UserError
-from augbench.planning.expected import expected_of
 from augbench.planning.grid import make_grid
+from augbench.planning.outline import expected_of
 from augbench.planning.plan import make_plan
 from augbench.report.frame import expected_frame, load_records
 from augbench.report.numbers import signed

@@ -18,8 +18,8 @@ from rich.console import Console
 from augbench.core.errors import UserError
 from augbench.core.protocol import make_protocol
 from augbench.core.specs import AugmenterSpec, Cell, DataSpec
-from augbench.planning.expected import expected_of
 from augbench.planning.grid import make_grid
+from augbench.planning.outline import expected_of
 from augbench.planning.plan import make_plan
 from augbench.report import build_tables, expected_frame, load_expected, load_records, print_report, report
 from augbench.report.frame import CELL_FIELDS

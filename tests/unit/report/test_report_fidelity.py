@@ -15,8 +15,8 @@ from test_report import cell, expected_cell, texts, to_latex, to_markdown, write
 from test_report_classes import recognition
 
 from augbench.core.errors import UserError
-from augbench.planning.expected import expected_of
 from augbench.planning.grid import make_grid
+from augbench.planning.outline import expected_of
 from augbench.planning.plan import make_plan
 from augbench.report import build_tables, expected_frame, load_records, print_report, report
 from augbench.report.fidelity_records import load_measured

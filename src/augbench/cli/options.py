@@ -36,8 +36,8 @@ def planned_cells(grid: Path, changes: Sequence[str], store: Store) -> tuple[str
     Raises:
         UserError: the grid is invalid, or the files of a dataset, which its keys need, are not here.
     """
-    from augbench.planning.outline import expected_of
     from augbench.planning.grid import load_grid
+    from augbench.planning.outline import expected_of
     from augbench.planning.plan import make_plan
 
     made = make_plan(load_grid(grid, changes), store)

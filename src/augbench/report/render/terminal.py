@@ -40,7 +40,7 @@ def grid(sheet: Sheet) -> rich.table.Table:
     for index, (column, head) in enumerate(zip(sheet.columns, heads, strict=True)):
         word = max((len(word) for row in sheet.rows for word in row.texts[index].split()), default=0)
         table.add_column(
-            Text("\n" * (max(map(len, heads)) - len(head)) + "\n".join(head)),
+            Text("\n".join([*[""] * (max(map(len, heads)) - len(head)), *head])),
             justify="left" if column.is_text else "right",
             overflow="fold",
             no_wrap=not column.is_text,

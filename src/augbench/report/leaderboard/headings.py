@@ -63,11 +63,6 @@ def span_text(seconds: float) -> str:
     """Format a duration: ``0.4 s``, ``12 s``, ``3 min``, ``3.4 min``, ``5.6 h``."""
     if isnan(seconds):
         return DASH
-    for limit, unit, name in ((100, 1, "s"), (100 * 60, 60, "min")):
-        if seconds < limit:
-            return _amount(seconds / unit, name)
-    return _amount(seconds / 3600, "h")
-
-
-def _amount(value: float, unit: str) -> str:
-    return f"{value:.0f} {unit}" if value >= 10 or value == round(value) else f"{value:.1f} {unit}"
+    size, unit = (1, "s") if seconds < 100 else (60, "min") if seconds < 100 * 60 else (3600, "h")
+    value = seconds / size
+    return f"{value:.{0 if value >= 10 or value == round(value) else 1}f} {unit}"

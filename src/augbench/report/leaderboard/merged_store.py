@@ -64,33 +64,14 @@ class MergedFiles(Files):
         return self._holder(name).age(name)
 
     @override
-    def write(self, name: str, data: bytes) -> None:
-        _refuse()
-
-    @override
-    def create(self, name: str, data: bytes) -> bool:
-        _refuse()
-
-    @override
-    def remove(self, name: str) -> bool:
-        _refuse()
-
-    @override
-    def commit_folder(self, made: Path, name: str, marker: str) -> None:
-        _refuse()
-
-    @override
     def local_folder(self, name: str) -> Path:
         return self._holder(name).local_folder(name)
 
-    @override
-    def scratch_folder(self, name: str) -> Path:
-        _refuse()
+    def _refuse(self, *_: object) -> NoReturn:
+        raise AssertionError("merged stores are read-only")
+
+    write = create = remove = commit_folder = scratch_folder = _refuse
 
     def _holder(self, name: str) -> Files:
         """Return the first store with that file; without any, the first store, whose error reports it."""
         return next((part for part in self._parts if part.exists(name)), self._parts[0])
-
-
-def _refuse() -> NoReturn:
-    raise AssertionError("merged stores are read-only")

@@ -30,6 +30,7 @@ METRICS = {
     "recognition": ("accuracy", "macro_f1"),
 }
 """Task -> its metrics, all in [0, 1]."""
+ALL_METRICS = tuple(metric for metrics in METRICS.values() for metric in metrics)
 
 CLASS_METRICS = {
     "detection": ("ap", "recall", "heldout_recall"),  # against the normal images, at the same thresholds
@@ -43,31 +44,13 @@ CELL_FIELDS = tuple(field for field in EXPECTED_FIELDS if field != "fidelity")
 IDENTITIES = {"dataset": "dataset_id", "augmenter": "augmenter_id", "protocol": "protocol_id"}
 """Column with a name -> column with the digest of the settings behind that name."""
 
-RECORD_FIELDS = (
-    *CELL_FIELDS,
-    *IDENTITIES.values(),
-    *(metric for metrics in METRICS.values() for metric in metrics),
-    "per_class",
-    "confusion",
-    "seconds",
-    "device",
-    "git_sha",
-    "embedded",
-    "notes",
-)
-MIXED = (
-    "fold",
-    "test_share",
-    "shots",
-    "draw",
-    "false_alarm_rate",
-    "embedded",
-    "notes",
-    "per_class",
-    "confusion",
-    "fidelity",
-)
-"""Columns of dtype object: they hold None or "all" beside numbers, or no numbers."""
+REMARKS = ("per_class", "confusion", "seconds", "device", "git_sha", "embedded", "notes")
+RECORD_FIELDS = (*CELL_FIELDS, *IDENTITIES.values(), *ALL_METRICS, *REMARKS)
+
+MIXED = {"fold", "test_share", "shots", "draw", "false_alarm_rate"}
+"""Columns that hold None or "all" beside numbers."""
+OBJECTS = MIXED | {"embedded", "notes", "per_class", "confusion", "fidelity"}
+"""Columns of dtype object."""
 
 
 def load_records(store: Store, keys: Iterable[str] | None = None) -> pd.DataFrame:
@@ -142,7 +125,7 @@ def _sortable(column: pd.Series) -> pd.Series:
 
 
 def _frame(rows: list[Mapping[str, Any]], fields: tuple[str, ...]) -> pd.DataFrame:
-    kinds = {field: object if field in MIXED else None for field in fields}
+    kinds = {field: object if field in OBJECTS else None for field in fields}
     return pd.DataFrame({f: pd.Series([row[f] for row in rows], dtype=kind) for f, kind in kinds.items()})
 
 
@@ -192,7 +175,7 @@ def _metrics(result: Mapping[str, Any]) -> dict[str, Any]:
     A metric is NaN where it belongs to the other task, where there is no held-out threshold, and where the record is
     older than the metric.
     """
-    found: dict[str, Any] = dict.fromkeys((m for metrics in METRICS.values() for m in metrics), float("nan"))
+    found: dict[str, Any] = dict.fromkeys(ALL_METRICS, float("nan"))
     found |= {"per_class": result.get("per_class"), "confusion": None}
     if "accuracy" in result:
         confusion = {"classes": result["classes"], "matrix": result["confusion"]}

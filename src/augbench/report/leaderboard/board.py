@@ -160,7 +160,7 @@ class _TableBuilder:
         keys = dict.fromkeys(key for cell in cells for name, key in cell.fidelity if name == row.augmenter)
         found = {key: self.gathered.measured[key] for key in keys if key in self.gathered.measured}
         if not found or row.is_average or len({(one.extractor, one.made) for one in found.values()}) > 1:
-            return entry(DASH, nan)
+            return entry()
         stat = stat_of(one.values["kid"] for one in found.values())
         sources = []
         for key, one in found.items():
@@ -171,7 +171,7 @@ class _TableBuilder:
     def _seconds(self, row: Row, keys: Sequence[str]) -> dict[str, Any]:
         """Return the seconds per image, of everything before a training, and of a training."""
         if row.is_average or not keys:
-            return dict.fromkeys(("seconds_per_picture", "cost", "training"), entry(DASH, nan))
+            return dict.fromkeys(("seconds_per_picture", "cost", "training"), entry())
         pools = dict(pool for key in keys if (pool := self.costs.seconds_per_image(key)))
         each, costs = stat_of(pools.values()), [self.costs.of(key) for key in keys]
         cost, training = stat_of(one.total for one in costs), stat_of(self.records[key].seconds for key in keys)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from math import isnan, nan
+from statistics import fmean
 from typing import Any
 
 from augbench.metrics.inference import FEWEST_RUNS, Verdict
@@ -12,7 +13,7 @@ from augbench.report.evidence.build import BASELINES, Comparison, Evidence, base
 from augbench.report.leaderboard.headings import entry
 from augbench.report.leaderboard.merge import Gathered
 from augbench.report.leaderboard.merged_store import MergedStore
-from augbench.report.numbers import DASH, average_of, share, signed, stat_of
+from augbench.report.numbers import DASH, share, signed
 from augbench.report.tables import Table
 
 TableName = tuple[str, str, Any, tuple[int, ...]]
@@ -59,7 +60,7 @@ def with_gains(table: Table, rows: list[dict[str, Any]], evidence: Evidence | No
         row["partner"] = partner["id"] if partner else None
         row["is_reference"] = row["augmenter"] == against
         found = intervals.get(name)
-        row["values"]["interval"] = _interval(found.low, found.high) if found else _empty()
+        row["values"]["interval"] = _interval(found.low, found.high) if found else entry()
         row["values"] |= _of_comparison(compared[name]) if name in compared else _of_means(table, row, partner)
     for row in rows:
         if row["is_average"]:
@@ -122,23 +123,19 @@ def _of_means(table: Table, row: Mapping[str, Any], partner: Mapping[str, Any] |
     """Compare means only, for tables without evidence."""
     values = [one["values"][table.headline]["value"] if one else None for one in (row, partner)]
     gain = nan if None in values else values[0] - values[1]
-    return {"gain": entry(signed(gain), gain), "gain_interval": _empty(), "verdict": _empty()}
+    return {"gain": entry(signed(gain), gain), "gain_interval": entry(), "verdict": entry()}
 
 
 def _average(row: dict[str, Any], members: Sequence[Mapping[str, Any]], against: str) -> None:
     """Average the gains, if all members have one; an average gets no interval and no verdict."""
     gains = [one["values"]["gain"]["value"] for one in members]
-    mean = nan if None in gains else average_of([stat_of([gain]) for gain in gains]).mean
+    mean = nan if None in gains else fmean(gains)
     row["partner"], row["is_reference"] = None, row["augmenter"] == against
-    row["values"] |= {"interval": _empty(), "gain_interval": _empty(), "verdict": _empty()}
+    row["values"] |= {"interval": entry(), "gain_interval": entry(), "verdict": entry()}
     row["values"]["gain"] = entry(signed(mean), mean)
 
 
 def _interval(low: float, high: float) -> dict[str, Any]:
     if isnan(low) or isnan(high):
-        return _empty()
+        return entry()
     return entry(f"[{share(float(low))}, {share(float(high))}]", float(low))
-
-
-def _empty() -> dict[str, Any]:
-    return entry(DASH, nan)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from math import isnan
+from math import isnan, nan
 from typing import Any
 
 from augbench.report.numbers import DASH
@@ -33,8 +33,10 @@ COLUMN_HELP = {
 DIGITS = 6  # of numbers in the page's data
 
 
-def entry(text: str, value: float, files: Sequence[Sequence[str]] = (), *, tone: str = "") -> dict[str, Any]:
-    """Make a table entry.
+def entry(
+    text: str = DASH, value: float = nan, files: Sequence[Sequence[str]] = (), *, tone: str = ""
+) -> dict[str, Any]:
+    """Make a table entry; without arguments, that of an unknown value.
 
     Args:
         text: what the table prints.

@@ -135,9 +135,8 @@ def _decoded(data: bytes) -> np.ndarray:
 def pools_of(gathered: Gathered) -> dict[str, list[Pool]]:
     """Map each dataset to its pools, one per augmenter and shot regime: that of the first fold, draw and seed."""
     cells = gathered.expected.merge(gathered.records[["key", "dataset_id", "augmenter_id"]], on="key")
-    datasets, augmenters = (
-        dict(zip(cells[f"{kind}_id"], cells[kind], strict=True)) for kind in ("dataset", "augmenter")
-    )
+    datasets = dict(zip(cells["dataset_id"], cells["dataset"], strict=True))
+    augmenters = dict(zip(cells["augmenter_id"], cells["augmenter"], strict=True))
     first: dict[tuple[Any, ...], tuple[tuple[Any, ...], PoolSpec, Store]] = {}
     for store in gathered.stores:
         for record in store.read_pools(sorted(store.keys("pools"))):

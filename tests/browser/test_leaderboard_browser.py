@@ -6,7 +6,7 @@ import shutil
 
 import pytest
 import yaml
-from boards import BREAKING, HOSTILE, cell, grid_cells, judged_by, write
+from boards import BREAKING, HOSTILE, cell, grid_cells, protocol_of, write
 from helpers import cli, tiny
 
 from augbench.report.leaderboard.write_page import write_leaderboard
@@ -33,7 +33,7 @@ def board(tmp_path_factory):
     """The leaderboard of three settings, each with three augmenters."""
     folder = tmp_path_factory.mktemp("board")
     store = Store(folder / "store")
-    for one in [*grid_cells(), *grid_cells(shots=5), *grid_cells(dataset="steel", protocol=judged_by("other"))]:
+    for one in [*grid_cells(), *grid_cells(shots=5), *grid_cells(dataset="steel", protocol=protocol_of("other"))]:
         write(store, one)
     write_leaderboard([store], folder / "out", say=lambda line: None)
     return folder / "out"
@@ -208,8 +208,8 @@ def test_hostile_names_run_nothing(tmp_path, show):
     store = Store(tmp_path / "store")
     augmenter = {"name": "memseg", "alias": HOSTILE + BREAKING, "settings": {}, "key_settings": {}}
     for seed in range(3):
-        write(store, cell("none", 0, seed, protocol=judged_by(HOSTILE)))
-        one = cell("memseg", 40, seed, protocol=judged_by(HOSTILE))
+        write(store, cell("none", 0, seed, protocol=protocol_of(HOSTILE)))
+        one = cell("memseg", 40, seed, protocol=protocol_of(HOSTILE))
         write(store, one, key=f"x' onclick=alert(3) {seed}", notes=[BREAKING], device=HOSTILE, augmenter=augmenter)
     write_leaderboard([store], tmp_path / "out", say=lambda line: None)
     page = show(tmp_path / "out")

@@ -130,7 +130,6 @@ def _frame(rows: list[Mapping[str, Any]], fields: tuple[str, ...]) -> pd.DataFra
 
 
 def _row(store: Store, record: Mapping[str, Any]) -> dict[str, Any]:
-    """Flatten a record into one row."""
     key = record["key"]
     try:
         return {"key": key, **_axes(record["spec"]), **_metrics(record["result"]), **_origin(record["provenance"])}

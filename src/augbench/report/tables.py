@@ -14,7 +14,7 @@ from typing import Any
 
 import pandas as pd
 
-from augbench.report.confusion import Confusion, Confusions, confusion_of, confusions_of
+from augbench.report.confusion import Confusion, Named, confusion_of, confusion_sections, confusions_of
 from augbench.report.fidelity_records import Measured
 from augbench.report.fidelity_table import Fidelity, Outcome, fidelity_of
 from augbench.report.frame import CLASS_METRICS, METRICS, shots_rank
@@ -93,9 +93,9 @@ class Table:
         return HEADLINE[self.task]
 
     @property
-    def confusions(self) -> Confusions:
-        """The confusion matrices of its rows, printed below the table."""
-        return confusions_of(self.title, self.label, self.rows, self.headline)
+    def confusions(self) -> list[Named]:
+        """The confusion matrices of its rows, printed below the table; none in detection and without records."""
+        return confusions_of(self.rows, self.headline)
 
     def sections(self, medium: Medium) -> list[Section]:
         """Return the sections of the table, of the fidelity of its pools, and of its confusion matrices."""
@@ -110,7 +110,8 @@ class Table:
             before = row.augmenter
         sheet = Sheet(self.columns, rows, captions=self.captions, notes=self.notes)
         own = Section(self.title, self.label, sheets=[sheet])
-        return [own, *self.fidelity.sections(self.title), *self.confusions.sections(medium)]
+        confusions = confusion_sections(self.title, self.label, self.confusions, medium)
+        return [own, *self.fidelity.sections(self.title), *confusions]
 
 
 def build_tables(

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from rich.console import Console
-from test_report import cell, expected_cell, tables_of, to_latex, to_markdown, write
+from boards import expected_cell
+from test_report import cell, printed, tables_of, to_latex, to_markdown, write
 
-from augbench.report import print_report, report
+from augbench.report import report
 from augbench.report.confusion import MATRICES
 from augbench.report.table_exports import to_csv, to_json
 
@@ -34,12 +34,6 @@ def recognised(store, cells, results):
         write(store, one, result=found)
     (table,) = tables_of(store, cells, task="recognition")
     return table
-
-
-def printed(table, width=100):
-    console = Console(width=width, record=True, file=io.StringIO())
-    print_report([table], console)
-    return console.export_text()
 
 
 def csv_of(table):
@@ -163,18 +157,18 @@ def test_files_have_all_rows_and_terminal_and_latex_the_best_and_the_one_without
     ],
 )
 def test_which_are_chosen(store, accuracies, chosen):
-    assert [one.name for one in several(store, accuracies).confusions.chosen] == chosen
+    assert [one.name for one in several(store, accuracies).confusions if one.is_chosen] == chosen
 
 
 def test_without_a_row_of_no_images_the_best_is_alone(store):
     table = recognised(store, [cell("memseg"), cell("ant")], [result(identity(2)), result(identity(2), accuracy=0.9)])
-    assert [one.name for one in table.confusions.chosen] == ["ant, N_aug 100 (best accuracy)"]
+    assert [one.name for one in table.confusions if one.is_chosen] == ["ant, N_aug 100 (best accuracy)"]
 
 
 def test_rows_without_records_have_none(store):
     cells = [cell("memseg", seed=0), cell("ant", seed=0)]
     table = recognised(store, cells, [result(identity(2))])
-    assert [one.name for one in table.confusions.matrices] == ["memseg, N_aug 100"]
+    assert [one.name for one in table.confusions] == ["memseg, N_aug 100"]
     assert rows_of(table)[1]["confusion"] is rows_of(table)[1]["confusion_std"] is None
 
 

@@ -26,6 +26,7 @@ from augbench.report.tables import HELDOUT, ORACLE, Row, Table, build_tables
 
 GREY = len(PALETTE) - 1
 AT_LEAST = "\N{GREATER-THAN OR EQUAL TO}"
+FILTERS = {"dataset": "dataset", "shots": "shots_text", "protocol": "protocol"}  # name of a filter -> field of a table
 
 
 @dataclass(frozen=True)
@@ -57,11 +58,13 @@ def board_of(gathered: Gathered) -> Board:
         }
         built.append(builder.table(f"t{number}", table, mine, evidence.get(name_of(table))))
         cells.append({row: builder.keys(found) for row, found in mine.items()})
+    names = _baselines_first(row for table in built for row in table["rows"])
     content = {
         "facts": _facts(gathered, tables),
         "tables": built,
-        "filters": _filters(tables, built),
-        "overview": _overview(built),
+        "filters": {key: list(dict.fromkeys(table[field] for table in built)) for key, field in FILTERS.items()},
+        "augmenters": names,
+        "overview": _overview(built, names),
         "colours": _colours(tables),
         "embedded": sorted({part for table in tables for part in table.embedded}),
         "runs": builder.runs,
@@ -115,7 +118,6 @@ class _TableBuilder:
         }
 
     def _differing(self, keys: Iterable[str]) -> list[str]:
-        """Return a note on cells whose results differ between stores."""
         apart = [self.gathered.differing[key] for key in keys if key in self.gathered.differing]
         if not apart:
             return []
@@ -233,7 +235,6 @@ def _columns(table: Table, against: str) -> list[Column]:
 
 
 def _is_filled(column: Column, rows: Iterable[Mapping[str, Any]]) -> bool:
-    """Return whether any row has an entry in this column."""
     return any(row["values"][column.key]["text"] not in (DASH, "") for row in rows)
 
 
@@ -264,16 +265,6 @@ def _cost_notes(rows: Iterable[Mapping[str, Any]]) -> list[str]:
     return notes
 
 
-def _filters(tables: Sequence[Table], built: Sequence[Mapping[str, Any]]) -> dict[str, list[str]]:
-    """Return the values of each filter, in the order of the tables."""
-    return {
-        "dataset": list(dict.fromkeys(table.dataset for table in tables)),
-        "shots": list(dict.fromkeys(shots_text(table.shots) for table in tables)),
-        "protocol": list(dict.fromkeys(table.protocol for table in tables)),
-        "augmenter": _baselines_first(row for table in built for row in table["rows"]),
-    }
-
-
 def _colours(tables: Sequence[Table]) -> dict[str, int]:
     """Map each augmenter to its index in the palette and among the markers; without synthetic images: grey."""
     rows = [row for table in tables for row in table.rows]
@@ -294,9 +285,8 @@ def _facts(gathered: Gathered, tables: Sequence[Table]) -> dict[str, str]:
     }
 
 
-def _overview(tables: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def _overview(tables: Sequence[Mapping[str, Any]], names: Sequence[str]) -> dict[str, Any]:
     """Tabulate augmenters x tables: the headline metric over the rows with synthetic images, and its gain."""
-    names = _baselines_first(row for table in tables for row in table["rows"])
     rows = [{"augmenter": name, "entries": [_summary(table, name) for table in tables]} for name in names]
     for index in range(len(tables)):
         found = [row["entries"][index] for row in rows if row["entries"][index]]

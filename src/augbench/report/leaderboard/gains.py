@@ -120,7 +120,6 @@ def _of_comparison(one: Comparison) -> dict[str, Any]:
 
 
 def _of_means(table: Table, row: Mapping[str, Any], partner: Mapping[str, Any] | None) -> dict[str, Any]:
-    """Compare means only, for tables without evidence."""
     values = [one["values"][table.headline]["value"] if one else None for one in (row, partner)]
     gain = nan if None in values else values[0] - values[1]
     return {"gain": entry(signed(gain), gain), "gain_interval": entry(), "verdict": entry()}

@@ -101,7 +101,6 @@ def _section(source: OpenDataset, pools: Sequence[Pool], thumbs: Thumbs) -> dict
 
 
 def _regime(pool: Pool) -> str:
-    """Describe which shots the pool's augmenter read."""
     return "no shots read" if pool.spec.shots is None else shots_text(pool.spec.shots)
 
 

@@ -56,8 +56,8 @@ def page_of(board: Board, plots: Mapping[str, Sequence[Mapping[str, Any]]], imag
         data=_markup(script_json(data)),
         facts=content["facts"],
         embedded=", ".join(content["embedded"]),
-        filters=[{"key": k, "choices": v} for k, v in content["filters"].items() if k != "augmenter" and len(v) > 1],
-        augmenters=content["filters"]["augmenter"],
+        filters=content["filters"],
+        augmenters=content["augmenters"],
         overview=content["overview"],
         tables=[
             table

@@ -16,7 +16,7 @@ from urllib.parse import quote
 from augbench.report.evidence.build import BASELINES, Evidence
 from augbench.report.frame import METRICS
 from augbench.report.leaderboard.gains import evidence_of, name_of, notes_of, verdict_summary, with_gains
-from augbench.report.leaderboard.headings import COLUMN_HELP, DIGITS, entry, run_label, shots_text, span_text
+from augbench.report.leaderboard.headings import COLUMN_HELP, DIGITS, Content, entry, run_label, shots_text, span_text
 from augbench.report.leaderboard.merge import Gathered
 from augbench.report.leaderboard.row_costs import Costs, Source
 from augbench.report.numbers import DASH, Stat, seconds_text, share, stat_of
@@ -234,7 +234,7 @@ def _columns(table: Table, against: str) -> list[Column]:
     return [*reported[:split], *gains, *reported[split:], Column("kid", "KID"), *costs, *runs]
 
 
-def _is_filled(column: Column, rows: Iterable[Mapping[str, Any]]) -> bool:
+def _is_filled(column: Column, rows: Iterable[Content]) -> bool:
     return any(row["values"][column.key]["text"] not in (DASH, "") for row in rows)
 
 
@@ -251,7 +251,7 @@ def _column(column: Column, headline: str) -> dict[str, Any]:
     }
 
 
-def _cost_notes(rows: Iterable[Mapping[str, Any]]) -> list[str]:
+def _cost_notes(rows: Iterable[Content]) -> list[str]:
     texts = [row["values"]["cost"]["text"] for row in rows]
     if all(text == DASH for text in texts):
         return []
@@ -285,7 +285,7 @@ def _facts(gathered: Gathered, tables: Sequence[Table]) -> dict[str, str]:
     }
 
 
-def _overview(tables: Sequence[Mapping[str, Any]], names: Sequence[str]) -> dict[str, Any]:
+def _overview(tables: Sequence[Content], names: Sequence[str]) -> dict[str, Any]:
     """Tabulate augmenters x tables: the headline metric over the rows with synthetic images, and its gain."""
     rows = [{"augmenter": name, "entries": [_summary(table, name) for table in tables]} for name in names]
     for index in range(len(tables)):
@@ -302,13 +302,13 @@ def _overview(tables: Sequence[Mapping[str, Any]], names: Sequence[str]) -> dict
     return {"rows": rows, "note": " ".join(notes)}
 
 
-def _baselines_first(rows: Iterable[Mapping[str, Any]]) -> list[str]:
+def _baselines_first(rows: Iterable[Content]) -> list[str]:
     """Return the augmenters, those without synthetic images first."""
     names = {row["augmenter"]: row["is_baseline"] for row in rows}
     return sorted(names, key=lambda name: not names[name])
 
 
-def _summary(table: Mapping[str, Any], augmenter: str) -> dict[str, Any] | None:
+def _summary(table: Content, augmenter: str) -> dict[str, Any] | None:
     """Summarise an augmenter in a table by its average row, else by its only one."""
     mine = [row for row in table["rows"] if row["augmenter"] == augmenter]
     row = next((row for row in mine if row["is_average"]), mine[0] if mine else None)

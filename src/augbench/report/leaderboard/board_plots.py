@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from augbench.report.leaderboard.board import AT_LEAST, Board
-from augbench.report.leaderboard.headings import span_text
+from augbench.report.leaderboard.headings import Content, Keys, span_text
 from augbench.report.leaderboard.score_tables import RECALLS, Scores, plotted_rows, precision_at_recalls
 from augbench.report.numbers import DASH
 from augbench.report.plots import MUTED, figure, guide, label_points, legend, look, svg_text, theme
@@ -39,9 +39,7 @@ def plots_of(board: Board, scores: Scores) -> dict[str, list[dict[str, Any]]]:
         }
 
 
-def _plots(
-    table: Mapping[str, Any], cells: Mapping[tuple[str, int], Sequence[str]], colours: Mapping[str, int], scores: Scores
-) -> list[dict[str, Any]]:
+def _plots(table: Content, cells: Keys, colours: Mapping[str, int], scores: Scores) -> list[dict[str, Any]]:
     rows = [row for row in table["rows"] if not row["is_average"] and _mean(row, table["headline"]) is not None]
     if not any(row["n_aug"] for row in rows):
         return []
@@ -62,7 +60,7 @@ def _label(metric: str) -> str:
     return NAMES[metric] + (" at best F1 on test" if metric in AT_BEST_F1 else "")
 
 
-def _embedded(axes: Axes, table: Mapping[str, Any], description: str) -> dict[str, Any]:
+def _embedded(axes: Axes, table: Content, description: str) -> dict[str, Any]:
     drawn, title = axes.figure, axes.get_title()
     data = base64.b64encode(svg_text(drawn, title, description).encode()).decode()
     width, height = (round(inches * 72) for inches in drawn.get_size_inches())
@@ -70,19 +68,17 @@ def _embedded(axes: Axes, table: Mapping[str, Any], description: str) -> dict[st
     return {"url": url, "alt": alt, "width": width, "height": height}
 
 
-def _mean(row: Mapping[str, Any], metric: str) -> float | None:
+def _mean(row: Content, metric: str) -> float | None:
     return row["values"][metric]["value"]
 
 
-def _ends(rows: Sequence[Mapping[str, Any]], metric: str) -> tuple[list[float], list[float]]:
+def _ends(rows: Sequence[Content], metric: str) -> tuple[list[float], list[float]]:
     """Return mean minus and plus one standard deviation, clipped to [0, 1]."""
     pairs = [(_mean(row, metric), row["values"][metric]["std"] or 0.0) for row in rows]
     return [max(mean - std, 0.0) for mean, std in pairs], [min(mean + std, 1.0) for mean, std in pairs]
 
 
-def _over_n_aug(
-    table: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], metric: str, colours: Mapping[str, int]
-) -> dict[str, Any]:
+def _over_n_aug(table: Content, rows: Sequence[Content], metric: str, colours: Mapping[str, int]) -> dict[str, Any]:
     """Plot a metric over N_aug, as Figures 6 and 7 of the In&Out paper plot precision and recall."""
     axes = _axes(title=f"{NAMES[metric]} over N_aug", xlabel="N_aug", ylabel=_label(metric))
     synthetic = [row for row in rows if row["n_aug"]]
@@ -106,9 +102,7 @@ def _over_n_aug(
     return _embedded(axes, table, about)
 
 
-def _by_augmenter(
-    table: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], metric: str, colours: Mapping[str, int]
-) -> dict[str, Any]:
+def _by_augmenter(table: Content, rows: Sequence[Content], metric: str, colours: Mapping[str, int]) -> dict[str, Any]:
     """Plot one point per augmenter, for tables with a single N_aug."""
     (n_aug,) = {row["n_aug"] for row in rows if row["n_aug"]}
     axes = _axes(title=f"{NAMES[metric]}, N_aug {n_aug:,}", xlabel=_label(metric))
@@ -124,9 +118,7 @@ def _by_augmenter(
     return _embedded(axes, table, about)
 
 
-def _curves(
-    table: Mapping[str, Any], cells: Mapping[tuple[str, int], Sequence[str]], colours: Mapping[str, int], scores: Scores
-) -> dict[str, Any] | None:
+def _curves(table: Content, cells: Keys, colours: Mapping[str, int], scores: Scores) -> dict[str, Any] | None:
     """Plot precision-recall curves, mean over runs at each recall; None if no scores are stored."""
     axes = _axes(title="Precision-recall curves", xlabel="Recall", ylabel="Precision", xlim=(0, 1), ylim=(0, 1.02))
     handles = {}
@@ -153,9 +145,7 @@ def _curves(
     return _embedded(axes, table, about)
 
 
-def _costs(
-    table: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], colours: Mapping[str, int]
-) -> dict[str, Any] | None:
+def _costs(table: Content, rows: Sequence[Content], colours: Mapping[str, int]) -> dict[str, Any] | None:
     """Plot the headline metric against the seconds of one classifier; the dashed line is the Pareto front."""
     metric = table["headline"]
     placed = [(row, _seconds(row), _mean(row, metric)) for row in rows if _seconds(row) is not None]
@@ -182,7 +172,7 @@ def _costs(
     return _embedded(axes, table, about)
 
 
-def _seconds(row: Mapping[str, Any]) -> float | None:
+def _seconds(row: Content) -> float | None:
     """Return the seconds of one classifier with everything generated for it; None if no cost is recorded."""
     cost, training = row["values"]["cost"], row["values"]["training"]
     return None if cost["text"] == DASH or training["value"] is None else cost["value"] + training["value"]

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from math import isnan, nan
 from statistics import fmean
 from typing import Any
 
 from augbench.metrics.inference import FEWEST_RUNS, Verdict
 from augbench.report.evidence.build import BASELINES, Comparison, Evidence, baseline_among, build_evidence
-from augbench.report.leaderboard.headings import entry
+from augbench.report.leaderboard.headings import Content, entry
 from augbench.report.leaderboard.merge import Gathered
 from augbench.report.leaderboard.merged_store import MergedStore
 from augbench.report.numbers import DASH, share, signed
@@ -83,7 +83,7 @@ def notes_of(table: Table, against: str, evidence: Evidence | None) -> list[str]
     ]
 
 
-def verdict_summary(rows: Sequence[Mapping[str, Any]]) -> tuple[str, str]:
+def verdict_summary(rows: Sequence[Content]) -> tuple[str, str]:
     """Summarise the verdicts of an augmenter's rows in a few words, with their tone."""
     verdicts = [row["values"]["verdict"]["text"] for row in rows if row["values"]["verdict"]["text"] != DASH]
     if not verdicts:
@@ -100,7 +100,7 @@ def verdict_summary(rows: Sequence[Mapping[str, Any]]) -> tuple[str, str]:
     return Verdict.NONE.value, ""
 
 
-def _partner(row: Mapping[str, Any], rows: Sequence[dict[str, Any]], against: str) -> dict[str, Any] | None:
+def _partner(row: Content, rows: Sequence[dict[str, Any]], against: str) -> dict[str, Any] | None:
     """Return the row to compare with, as evidence does: without synthetic images, else with as many."""
     if not against or row["augmenter"] == against:
         return None
@@ -119,13 +119,13 @@ def _of_comparison(one: Comparison) -> dict[str, Any]:
     }
 
 
-def _of_means(table: Table, row: Mapping[str, Any], partner: Mapping[str, Any] | None) -> dict[str, Any]:
+def _of_means(table: Table, row: Content, partner: Content | None) -> dict[str, Any]:
     values = [one["values"][table.headline]["value"] if one else None for one in (row, partner)]
     gain = nan if None in values else values[0] - values[1]
     return {"gain": entry(signed(gain), gain), "gain_interval": entry(), "verdict": entry()}
 
 
-def _average(row: dict[str, Any], members: Sequence[Mapping[str, Any]], against: str) -> None:
+def _average(row: dict[str, Any], members: Sequence[Content], against: str) -> None:
     """Average the gains, if all members have one; an average gets no interval and no verdict."""
     gains = [one["values"]["gain"]["value"] for one in members]
     mean = nan if None in gains else fmean(gains)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from math import isnan, nan
 from typing import Any
 
@@ -31,6 +31,11 @@ COLUMN_HELP = {
 """Column -> what it holds: the tooltip of its heading, and an entry of the list under the tables."""
 
 DIGITS = 6  # of numbers in the page's data
+
+Content = Mapping[str, Any]
+"""A table, a row or an entry of `Board.content`."""
+Keys = Mapping[tuple[str, int], Sequence[str]]
+"""(augmenter, N_aug) of a row -> keys of its records."""
 
 
 def entry(

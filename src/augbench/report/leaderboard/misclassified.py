@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from augbench.core.contracts import GOOD
+from augbench.report.leaderboard.headings import Content, Keys
 from augbench.report.leaderboard.merge import Gathered
 from augbench.report.leaderboard.score_tables import PlottedRow, Scores, plotted_rows
 from augbench.report.leaderboard.sources import OpenDataset
@@ -43,9 +44,7 @@ class Errors:
         self._scores = scores
         self._thumbs = thumbs
 
-    def of(
-        self, table: Mapping[str, Any], cells: Mapping[tuple[str, int], Sequence[str]], source: OpenDataset
-    ) -> dict[str, Any] | None:
+    def of(self, table: Content, cells: Keys, source: OpenDataset) -> dict[str, Any] | None:
         """Return the errors of a table for the template; None without scores of the images at hand."""
         rows = plotted_rows(table, cells)
         kind = self._threshold(rows) if table["task"] == "detection" else ""

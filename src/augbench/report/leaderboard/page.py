@@ -16,7 +16,7 @@ from markupsafe import Markup
 
 from augbench.report.leaderboard.board import Board
 from augbench.report.leaderboard.gallery import GalleryImages
-from augbench.report.leaderboard.headings import COLUMN_HELP
+from augbench.report.leaderboard.headings import COLUMN_HELP, Content
 from augbench.report.numbers import DASH
 from augbench.report.plots import DARK, PALETTE, shape_of
 
@@ -29,7 +29,7 @@ NAME = Markup(f'<span class="who">{MARKER}<span>{{}}</span></span>')  # noqa: S7
 THUMB = Markup('<svg class="thumb" width="{}" height="{}" role="img" aria-label="{}"><use href="#{}"/></svg>')
 
 
-def page_of(board: Board, plots: Mapping[str, Sequence[Mapping[str, Any]]], images: GalleryImages) -> bytes:
+def page_of(board: Board, plots: Mapping[str, Sequence[Content]], images: GalleryImages) -> bytes:
     """Render ``index.html`` in UTF-8. The template escapes text of records and plug-ins, `script_json` the data.
 
     Args:
@@ -109,14 +109,14 @@ def _name(colours: Mapping[str, int], augmenter: str) -> Markup:
     return NAME.format(index % len(PALETTE), shape_of(index), name)
 
 
-def _cell(row: Mapping[str, Any], column: Mapping[str, Any]) -> Markup:
+def _cell(row: Content, column: Content) -> Markup:
     """Format an entry and those below it; an entry with records is a button that opens their list."""
     entry = _button(row, column["key"])
     below = [_button(row, key) for key in column["below"] if row["values"][key]["text"] != DASH]
     return entry + Markup("").join(Markup('<span class="under">{}</span>').format(one) for one in below)
 
 
-def _button(row: Mapping[str, Any], key: str) -> Markup:
+def _button(row: Content, key: str) -> Markup:
     text = minus(row["values"][key]["text"])
     if text in (DASH, "", "*") or key == "n_aug" or not row["runs"]:
         return Markup("{}").format(text)
@@ -129,7 +129,7 @@ def _thumb(image: Mapping[str, Any]) -> Markup:
     return THUMB.format(image["width"], image["height"], image["alt"], image["id"])
 
 
-def _columns(table: Mapping[str, Any]) -> list[dict[str, Any]]:
+def _columns(table: Content) -> list[dict[str, Any]]:
     """Return the columns of the page, each with the keys of the entries printed below its own."""
     every = table["columns"]
     columns = []
@@ -141,7 +141,7 @@ def _columns(table: Mapping[str, Any]) -> list[dict[str, Any]]:
     return columns
 
 
-def _rows(table: Mapping[str, Any]) -> list[dict[str, Any]]:
+def _rows(table: Content) -> list[dict[str, Any]]:
     """Return the rows with their CSS classes."""
     rows, before = [], None
     for row in table["rows"]:
@@ -151,7 +151,7 @@ def _rows(table: Mapping[str, Any]) -> list[dict[str, Any]]:
     return rows
 
 
-def _data(content: Mapping[str, Any]) -> dict[str, Any]:
+def _data(content: Content) -> dict[str, Any]:
     """Return the data of the script: the runs and files behind each entry."""
     rows = {}
     for table in content["tables"]:
@@ -163,5 +163,5 @@ def _data(content: Mapping[str, Any]) -> dict[str, Any]:
     return {"rows": rows, "runs": content["runs"], "titles": titles}
 
 
-def _title(column: Mapping[str, Any]) -> str:
+def _title(column: Content) -> str:
     return f"{column['title']} {column['group']}".rstrip()

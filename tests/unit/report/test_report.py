@@ -24,7 +24,7 @@ from augbench.planning.grid import make_grid
 from augbench.planning.plan import make_plan
 from augbench.report import build_tables, expected_frame, load_expected, load_records, print_report, report
 from augbench.report.frame import CELL_FIELDS
-from augbench.report.numbers import Stat, share, stat_of
+from augbench.report.numbers import Stat, seconds_text, share, stat_of
 from augbench.report.render import latex, markdown
 from augbench.report.render.terminal import standard_output
 from augbench.report.store_report import sections_of
@@ -96,6 +96,20 @@ def to_latex(name, tables):
     return latex.to_latex(name, sections_of(tables, "latex"))
 
 
+def everywhere(*tables):
+    return printed(*tables), to_markdown("x", tables), to_latex("x", tables)
+
+
+def twice(store, cells, folder, task="detection"):
+    """The contents of the files of a grid's report, which are the same when its cells are planned anew."""
+    expect(store, "small", cells, task)
+    expected = [expected_cell(one, task) for one in cells]
+    reports = report(store, "small"), report(store, "small", expected=expected, out=folder)
+    first, again = ([Path(file).read_bytes() for file in files] for files in reports)
+    assert first == again
+    return first
+
+
 def texts(table, row):
     return [row.text(column) for column in table.columns]
 
@@ -117,11 +131,16 @@ def test_what_the_plan_expects_is_what_records_say(store):
 
 
 @pytest.mark.parametrize(
-    ("value", "text"),
-    [(0.626, ".626"), (1.0, "1.000"), (0.0, ".000"), (0.9996, "1.000"), (0.0004, ".000"), (math.nan, "–")],
-)
-def test_a_share_is_printed_as_the_papers_do(value, text):
-    assert share(value) == text
+    ("function", "value", "text"),
+    [*((share, value, text) for value, text in (  # as the papers print them; KID may be negative or large
+        (0.626, ".626"), (1.0, "1.000"), (0.0, ".000"), (0.9996, "1.000"), (0.0004, ".000"), (math.nan, "–"),
+        (-0.004, "-.004"), (-0.0001, ".000"), (-1.5, "-1.500"), (10.1234, "10.123"), (0.0006, ".001"))),
+     *((seconds_text, value, text) for value, text in (
+        (0.00378, "0.0038"), (0.0280, "0.028"), (0.5, "0.50"), (1.24, "1.2"), (12.4, "12"), (345.4, "345"), (0.0, "0"),
+        (math.nan, "–")))],
+)  # fmt: skip
+def test_numbers_are_formatted(function, value, text):
+    assert function(value) == text
 
 
 def test_mean_and_sample_std():
@@ -220,8 +239,7 @@ def test_embedded_parts_devices_and_commits_are_named(store):
     assert "Records come from different devices: NVIDIA H200 (1 cell), cpu one (1 cell)." in full.captions
     assert "Made at git aaaaaaaaaaaa, bbbbbbbbbbbb-dirty." in full.captions
     assert not any("device" in sentence for sentence in few.captions)
-    for text in (to_markdown("x", [full]), to_latex("x", [full]), printed(few, full)):
-        assert full.label in text
+    assert all(full.label in text for text in everywhere(few, full))
 
 
 def test_recognition_has_its_own_columns(store):

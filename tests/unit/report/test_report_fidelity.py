@@ -3,13 +3,12 @@
 # ruff: noqa: RUF001 - the dash is what is printed
 
 import json
-import math
 from pathlib import Path
 
 import pytest
 from boards import expect, expected_cell
 from helpers import path_of
-from test_report import cell, lines_of, printed, texts, to_latex, to_markdown, write, write_all
+from test_report import cell, everywhere, lines_of, printed, texts, to_latex, to_markdown, write, write_all
 from test_report_classes import recognition
 
 from augbench.core.errors import UserError
@@ -18,7 +17,6 @@ from augbench.planning.grid import make_grid
 from augbench.planning.plan import make_plan
 from augbench.report import build_tables, expected_frame, load_records, report
 from augbench.report.fidelity_records import load_measured
-from augbench.report.numbers import seconds_text, share
 from augbench.report.table_exports import to_json
 
 
@@ -47,10 +45,6 @@ def rows_of(table):
     return [texts(table.fidelity, row) for row in table.fidelity.rows]
 
 
-def everywhere(tables):
-    return printed(*tables), to_markdown("x", tables), to_latex("x", tables)
-
-
 def one_pool(store, embedded=(), **fields):
     """The table of one cell whose pool is measured."""
     write(store, cell(), embedded=embedded)
@@ -76,24 +70,8 @@ def test_a_row_pools_the_pools_of_an_augmenter(store):
         ["memseg", "100", ".004 (.011)", "-.006, .024", "13.3", "4.50", "0.60", "1.2", ".700", "2"]]  # fmt: skip
     assert table.fidelity.rows[0].outcome.stat == table.rows[-1].stats["ap"]  # the average row's
     assert "over an augmenter's pools" in table.fidelity.captions[1]
-    for words in everywhere([table]):
+    for words in everywhere(table):
         assert ".004 (.011)" in words and "of the real ones 5.00" in words.replace("\n", " ").replace("  ", " ")
-
-
-@pytest.mark.parametrize(
-    ("value", "text"), [(-0.004, "-.004"), (-0.0001, ".000"), (-1.5, "-1.500"), (10.1234, "10.123"), (0.0006, ".001")]
-)
-def test_kid_may_be_negative_or_large(value, text):
-    assert share(value) == text
-
-
-@pytest.mark.parametrize(
-    ("value", "text"),
-    [(0.00378, "0.0038"), (0.0280, "0.028"), (0.5, "0.50"), (1.24, "1.2"), (12.4, "12"), (345.4, "345"), (0.0, "0"),
-     (math.nan, "–")],
-)  # fmt: skip
-def test_seconds_have_two_significant_digits(value, text):
-    assert seconds_text(value) == text
 
 
 def test_what_could_not_be_measured_is_a_dash_with_a_note(store):
@@ -134,7 +112,7 @@ def test_a_table_without_records_is_as_before(store):
     alone, old = tables[0], build_tables(expected_frame([expected_cell(few)]), load_records(store, [few.key]))[0]
     assert alone.fidelity.rows == [] and alone == old
     assert to_markdown("x", [alone]) + to_latex("x", [alone]) == to_markdown("x", [old]) + to_latex("x", [old])
-    assert "idelity" not in "".join(everywhere([alone]))
+    assert "idelity" not in "".join(everywhere(alone))
     assert json.loads(to_json("x", [alone]))["tables"][0]["fidelity"]["rows"] == []
     assert [line["row"] for line in lines_of(tables)] == ["cells", "cells", "fidelity"]
 
@@ -151,8 +129,7 @@ def test_rows_of_different_extractors_or_counts_say_so(store):
     assert [row[:3] for row in rows_of(table)] == [["memseg", "inception_v3", "100"], ["ant", "resnet18.a1_in1k", "80"]]
     assert table.fidelity.captions[0].startswith("The first 80 to 100 images of each pool")
     assert any("of the real ones 5.00 (inception_v3), 9.00 (resnet18.a1_in1k)" in note for note in table.fidelity.notes)
-    for words in everywhere([table]):
-        assert "rows must not be compared" in words
+    assert all("rows must not be compared" in words for words in everywhere(table))
     measure(store, "b", "ant", real=59)  # an incomplete row of folds, say
     (table,) = tables_of(store, [takes(cells[0], ("memseg", "a")), takes(cells[1], ("ant", "b"))])
     assert table.fidelity.label == "rows must not be compared: numbers of real images (59, 60) differ"
@@ -238,7 +215,7 @@ def test_recognition_stands_beside_accuracy_and_classes_are_in_csv_and_json_only
         ("fidelity_class", "a", "0.125"), ("fidelity_class", "b", "-0.25")]  # fmt: skip
     row = json.loads(to_json("x", [table]))["tables"][0]["fidelity"]["rows"][0]
     assert row["kid_by_class"]["b"] == {"mean": -0.25, "std": None, "n": 1}
-    assert not any(".125" in words or "-.250" in words for words in everywhere([table]))
+    assert not any(".125" in words or "-.250" in words for words in everywhere(table))
 
 
 # -- renderers and files

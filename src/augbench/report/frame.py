@@ -15,16 +15,9 @@ from augbench.storage.store import FIX_HINT, Store
 
 METRICS = {
     "detection": (
-        "ap",
-        "ap_step",
-        "ap_trapezoidal",
-        "auroc",
-        "precision",  # precision, recall, f1: at the best F1 on test, so they use test labels
-        "recall",
-        "f1",
-        "heldout_precision",  # heldout_*: at the threshold chosen on held-out negatives
-        "heldout_recall",
-        "heldout_false_alarm_rate",
+        *("ap", "ap_step", "ap_trapezoidal", "auroc"),
+        *("precision", "recall", "f1"),  # at the best F1 on test, so they use test labels
+        *("heldout_precision", "heldout_recall", "heldout_false_alarm_rate"),  # threshold chosen on held-out negatives
         "recall_at_1pct_false_alarms",  # at 1 % FPR, with the threshold chosen on the normal test images
     ),
     "recognition": ("accuracy", "macro_f1"),
@@ -108,9 +101,8 @@ def expected_from_records(records: pd.DataFrame) -> pd.DataFrame:
     for name, identity in IDENTITIES.items():
         several = expected.groupby(name)[identity].transform("nunique") > 1
         expected[name] = expected[name].where(~several, expected[name] + " #" + expected[identity].str[:6])
-    shots = expected["shots"].map(shots_rank)
-    order = ["dataset", "protocol", "fold", "_shots", "augmenter", "n_aug", "draw", "seed"]
-    expected = expected.assign(_shots=shots).sort_values(order, key=_sortable, kind="stable", ignore_index=True)
+    order = ["dataset", "protocol", "fold", "shots", "augmenter", "n_aug", "draw", "seed"]
+    expected = expected.sort_values(order, key=_sortable, kind="stable", ignore_index=True)
     return expected_frame(expected[list(CELL_FIELDS)].to_dict("records"))
 
 
@@ -120,7 +112,9 @@ def shots_rank(shots: int | str) -> float:
 
 
 def _sortable(column: pd.Series) -> pd.Series:
-    """Map a column to sort keys: None comes before every number."""
+    """Map a column to sort keys: None comes before every number, and shots as `shots_rank` has them."""
+    if column.name == "shots":
+        return column.map(shots_rank)
     return column.map(lambda value: -1 if value is None else value) if column.name in MIXED else column
 
 

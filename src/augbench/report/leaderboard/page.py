@@ -59,12 +59,8 @@ def page_of(board: Board, plots: Mapping[str, Sequence[Content]], images: Galler
         filters=content["filters"],
         augmenters=content["augmenters"],
         overview=content["overview"],
-        tables=[
-            table
-            | {"rows": _rows(table), "columns": _columns(table)}
-            | {"plots": plots[table["id"]], "errors": images.errors.get(table["id"])}
-            for table in content["tables"]
-        ],
+        tables=[table | {"rows": _rows(table), "columns": _columns(table)} for table in content["tables"]],
+        plots=plots,
         glossary=[(title, COLUMN_HELP[key]) for key, title in data["titles"].items()],
         images=images,
     )
@@ -103,7 +99,6 @@ def _policy(style: str, script: str) -> str:
 
 
 def _name(colours: Mapping[str, int], augmenter: str) -> Markup:
-    """Format an augmenter's name after its marker in the plots."""
     index = colours[augmenter]
     name = Markup("_<wbr>").join(augmenter.split("_"))  # allows line breaks in long names
     return NAME.format(index % len(PALETTE), shape_of(index), name)
@@ -159,9 +154,6 @@ def _data(content: Content) -> dict[str, Any]:
             files = {key: entry["files"] for key, entry in row["values"].items() if entry["files"]}
             rows[row["id"]] = {name: row[name] for name in ("augmenter", "runs", "partner")}
             rows[row["id"]] |= {"files": files, "headline": table["headline"]}
-    titles = {column["key"]: _title(column) for table in content["tables"] for column in table["columns"]}
+    columns = [column for table in content["tables"] for column in table["columns"]]
+    titles = {column["key"]: f"{column['title']} {column['group']}".rstrip() for column in columns}
     return {"rows": rows, "runs": content["runs"], "titles": titles}
-
-
-def _title(column: Content) -> str:
-    return f"{column['title']} {column['group']}".rstrip()

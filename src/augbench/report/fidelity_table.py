@@ -203,10 +203,9 @@ def _not_comparable(rows: list[FidelityRow]) -> list[str]:
     """Name the differences that make the rows of the table incomparable."""
     found = [row for row in rows if row.found]
     differ = []
-    if len(extractors := _all("extractor", found)) > 1:
-        differ.append(f"extractors ({', '.join(extractors)})")
-    if len(made := _all("images", found)) > 1:
-        differ.append(f"numbers of synthetic images ({', '.join(map(str, made))})")
+    for attribute, what in (("extractor", "extractors"), ("images", "numbers of synthetic images")):
+        if len(values := _all(attribute, found)) > 1:
+            differ.append(f"{what} ({', '.join(map(str, values))})")
     if len({row.real for row in found}) > 1:  # several within one row come from its folds
         differ.append(f"numbers of real images ({', '.join(map(str, _all('real', found)))})")
     return [f"rows must not be compared: {' and '.join(differ)} differ"] if differ else []

@@ -26,6 +26,8 @@ from augbench.report.tables import HELDOUT, ORACLE, Row, Table, build_tables
 
 GREY = len(PALETTE) - 1
 AT_LEAST = "\N{GREATER-THAN OR EQUAL TO}"
+TABLE_FIELDS = ("title", "dataset", "protocol", "task", "headline", "label", "captions")
+ROW_FIELDS = ("augmenter", "mark", "n_aug", "is_average", "found")
 FILTERS = {"dataset": "dataset", "shots": "shots_text", "protocol": "protocol"}  # name of a filter -> field of a table
 
 
@@ -100,16 +102,10 @@ class _TableBuilder:
         keys = self.keys(chain.from_iterable(cells.values()))
         costs = [*_cost_notes(rows), *self.costs.inference_notes(keys)]
         return {
+            **{name: getattr(table, name) for name in TABLE_FIELDS},
             "id": name,
-            "title": table.title,
-            "dataset": table.dataset,
-            "protocol": table.protocol,
             "shots_text": shots_text(table.shots),
-            "task": table.task,
-            "headline": table.headline,
             "against": against,
-            "label": table.label,
-            "captions": table.captions,
             "notes": [*table.notes, *notes_of(table, against, evidence), *costs, *self._differing(keys)],
             "fidelity_label": table.fidelity.label,
             "fidelity_notes": [*table.fidelity.captions, *table.fidelity.notes] if table.fidelity.rows else [],
@@ -132,17 +128,13 @@ class _TableBuilder:
         values = {column.key: _value(row, column) for column in table.columns}
         values |= {"kid": self._kid(row, cells)} | self._seconds(row, keys)
         return {
+            **{name: getattr(row, name) for name in ROW_FIELDS},
             "id": name,
-            "augmenter": row.augmenter,
-            "mark": row.mark,
-            "n_aug": row.n_aug,
-            "is_average": row.is_average,
             "is_baseline": row.n_aug == 0,
             "is_incomplete": row.incomplete,
             "is_best": row.best,
-            "found": row.found,
             "values": values,
-            "runs": [self._run(table, cell) for cell in cells if cell.key in keys],
+            "runs": [self._run(table, cell) for cell in cells if cell.key in self.records],
         }
 
     def _run(self, table: Table, cell: Any) -> int:

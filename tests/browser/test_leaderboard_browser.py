@@ -6,7 +6,7 @@ import shutil
 
 import pytest
 import yaml
-from boards import BREAKING, HOSTILE, cell, grid_cells, judged_by, write
+from boards import BREAKING, HOSTILE, cell, grid_cells, protocol_of, write
 from helpers import cli, tiny
 
 from augbench.report.leaderboard.write_page import write_leaderboard
@@ -33,7 +33,7 @@ def board(tmp_path_factory):
     """The leaderboard of three settings, each with three augmenters."""
     folder = tmp_path_factory.mktemp("board")
     store = Store(folder / "store")
-    for one in [*grid_cells(), *grid_cells(shots=5), *grid_cells(dataset="steel", protocol=judged_by("other"))]:
+    for one in [*grid_cells(), *grid_cells(shots=5), *grid_cells(dataset="steel", protocol=protocol_of("other"))]:
         write(store, one)
     write_leaderboard([store], folder / "out", say=lambda line: None)
     return folder / "out"
@@ -82,15 +82,11 @@ def test_columns_sort_by_pointer_and_by_keyboard(board, show):
     page = show(board)
     before = column(page, "t1", "AP")
     head = page.locator("#t1 thead button", has_text="AP").first
-    head.click()
-    values = [float(text.split()[0]) for text in column(page, "t1", "AP")]
-    assert values == sorted(values, reverse=True)
-    assert page.locator("#t1 thead th[aria-sort=descending]").count() == 1
-    head.focus()
-    page.keyboard.press("Enter")
-    values = [float(text.split()[0]) for text in column(page, "t1", "AP")]
-    assert values == sorted(values)
-    assert page.locator("#t1 thead th[aria-sort=ascending]").count() == 1
+    for press, direction in ((head.click, "descending"), (lambda: head.press("Enter"), "ascending")):
+        press()
+        values = [float(text.split()[0]) for text in column(page, "t1", "AP")]
+        assert values == sorted(values, reverse=direction == "descending")
+        assert page.locator(f"#t1 thead th[aria-sort={direction}]").count() == 1
     head.click()
     assert column(page, "t1", "AP") == before
     page.locator("#t1 thead button", has_text="gain").click()
@@ -208,8 +204,8 @@ def test_hostile_names_run_nothing(tmp_path, show):
     store = Store(tmp_path / "store")
     augmenter = {"name": "memseg", "alias": HOSTILE + BREAKING, "settings": {}, "key_settings": {}}
     for seed in range(3):
-        write(store, cell("none", 0, seed, protocol=judged_by(HOSTILE)))
-        one = cell("memseg", 40, seed, protocol=judged_by(HOSTILE))
+        write(store, cell("none", 0, seed, protocol=protocol_of(HOSTILE)))
+        one = cell("memseg", 40, seed, protocol=protocol_of(HOSTILE))
         write(store, one, key=f"x' onclick=alert(3) {seed}", notes=[BREAKING], device=HOSTILE, augmenter=augmenter)
     write_leaderboard([store], tmp_path / "out", say=lambda line: None)
     page = show(tmp_path / "out")

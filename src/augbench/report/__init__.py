@@ -4,12 +4,4 @@ from augbench.report.frame import expected_frame, load_expected, load_records
 from augbench.report.store_report import print_report, report
 from augbench.report.tables import Table, build_tables
 
-__all__ = [
-    "Table",
-    "build_tables",
-    "expected_frame",
-    "load_expected",
-    "load_records",
-    "print_report",
-    "report",
-]
+__all__ = ["Table", "build_tables", "expected_frame", "load_expected", "load_records", "print_report", "report"]

@@ -71,7 +71,7 @@ class Named:
 
     name: str  # "memseg, N_aug 100 (best accuracy)"
     confusion: Confusion
-    is_chosen: bool  # printed in the terminal and in LaTeX
+    is_chosen: bool  # printed in the terminal and in LaTeX: the best row, and training without synthetic images
 
     def sheet(self, **texts: Any) -> Sheet:
         """Return the matrix with every entry as mean (std)."""
@@ -105,41 +105,31 @@ def _sheet(
     return Sheet(columns, rows, title, **texts)
 
 
-@dataclass(frozen=True)
-class Confusions:
-    """The confusion matrices that are printed under a table; none in detection and without records."""
+def confusion_sections(title: str, label: str, matrices: Sequence[Named], medium: Medium) -> list[Section]:
+    """Return the section under the table with that title and label; none without matrices.
 
-    title: str  # of the table above
-    label: str  # of the table above
-    matrices: list[Named]
-
-    @property
-    def chosen(self) -> list[Named]:
-        """The best row's matrix, and that of training without synthetic images."""
-        return [one for one in self.matrices if one.is_chosen]
-
-    def sections(self, medium: Medium) -> list[Section]:
-        """Return their section: all in Markdown, folded; the chosen ones in LaTeX; means of these in the terminal."""
-        if not self.matrices:
-            return []
-        sentences: tuple[str, ...] = ()
-        if medium == "markdown":
-            sentences = (*_captions(" (sample standard deviation)"), *_notes(self.matrices))
-            sheets = [one.sheet(is_folded=True) for one in self.matrices]
-        elif medium == "latex":
-            captions = _captions(" (sample standard deviation)")
-            sheets = [one.sheet(captions=captions, notes=_notes([one])) for one in self.chosen]
-        else:
-            sheets = [sheet for one in self.chosen if (sheet := one.narrow())]
-            rest = "with standard deviations" if sheets else "whose classes are too many for the terminal"
-            if sheets:
-                sentences = (*_captions(""), *_notes(self.chosen))
-            sentences = (*sentences, f"Those of all rows, {rest}, are in report.md.")
-        return [Section(MATRICES, self.label, sentences, sheets, under=self.title)]
+    Markdown has all, folded; LaTeX the chosen ones; the terminal the means of these.
+    """
+    if not matrices:
+        return []
+    chosen = [one for one in matrices if one.is_chosen]
+    captions = _captions(" (sample standard deviation)")
+    sentences: tuple[str, ...] = ()
+    if medium == "markdown":
+        sentences = (*captions, *_notes(matrices))
+        sheets = [one.sheet(is_folded=True) for one in matrices]
+    elif medium == "latex":
+        sheets = [one.sheet(captions=captions, notes=_notes([one])) for one in chosen]
+    else:
+        sheets = [sheet for one in chosen if (sheet := one.narrow())]
+        rest = "with standard deviations" if sheets else "whose classes are too many for the terminal"
+        if sheets:
+            sentences = (*_captions(""), *_notes(chosen))
+        sentences = (*sentences, f"Those of all rows, {rest}, are in report.md.")
+    return [Section(MATRICES, label, sentences, sheets, under=title)]
 
 
 def _captions(std: str) -> tuple[str, ...]:
-    """Return what the entries are, one sentence each."""
     return (
         f"Shares of each true class (rows) by predicted class (columns): mean{std} over runs.",
         "The diagonal is the recall of each class.",
@@ -151,18 +141,11 @@ def _notes(of: Sequence[Named]) -> tuple[str, ...]:
     return ("A run without test images of a class is left out of its shares; a dash where no run has any.",) * gaps
 
 
-def confusions_of(title: str, label: str, rows: Sequence[Any], headline: str) -> Confusions:
-    """Build the confusion matrices of a table's rows.
-
-    Args:
-        title: title of the table.
-        label: warning about the numbers of the table; "" where there is none.
-        rows: `tables.Row` objects; those without a matrix are left out.
-        headline: the metric that decides which row is best.
-    """
+def confusions_of(rows: Sequence[Any], headline: str) -> list[Named]:
+    """Build the confusion matrices of `tables.Row` objects, of those that have one; the best has the best headline."""
     having = [row for row in rows if row.confusion]
     chosen = _chosen(having, headline)
-    return Confusions(title, label, [Named(_name(row, headline), row.confusion, row in chosen) for row in having])
+    return [Named(_name(row, headline), row.confusion, row in chosen) for row in having]
 
 
 def _chosen(rows: Sequence[Any], headline: str) -> list[Any]:

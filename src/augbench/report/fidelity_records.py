@@ -12,16 +12,10 @@ from augbench.core.hashing import digest
 from augbench.storage.store import FIX_HINT, Store, parse_json
 
 MEASURES = (
-    "kid",
-    "kid_low",
-    "kid_high",
-    "fid",
-    "diversity",
-    "diversity_of_real",
-    "memorisation",
-    "seconds_per_picture",
+    *("kid", "kid_low", "kid_high", "fid", "diversity", "diversity_of_real", "memorisation"),
+    "seconds_per_picture",  # of generation
 )
-"""The numbers of a record, in the order of tables. Seconds are generation time."""
+"""The numbers of a record, in the order of tables."""
 
 OPTIONAL = ("fid", "memorisation")  # None where there are too few images; where no shots are read
 

@@ -7,7 +7,7 @@ never left out.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from math import isnan
 from typing import Any
@@ -64,7 +64,7 @@ class FidelityRow:
             "pictures": range_text(self.images),
             "kid": stats["kid"].text,
             "kid_interval": f"{share(stats['kid_low'].mean)}, {share(stats['kid_high'].mean)}" if self.found else DASH,
-            "fid": _fid_text(stats["fid"].mean),
+            "fid": decimals(stats["fid"].mean, 2 if stats["fid"].mean < 10 else 1),
             "diversity": decimals(stats["diversity"].mean, 2),
             "memorisation": decimals(stats["memorisation"].mean, 2),
             "seconds_per_picture": seconds_text(stats["seconds_per_picture"].mean),
@@ -96,17 +96,6 @@ class Fidelity:
 Pools = dict[str, bool]  # key of a pool's record -> whether cells of the augmenter itself use the pool
 
 
-@dataclass(frozen=True)
-class _Group:
-    """The pools of one row."""
-
-    augmenter: str
-    label: str  # its name in the table
-    extractor: str
-    keys: list[str]
-    is_own: bool  # the augmenter has rows of its own, with these settings
-
-
 def fidelity_of(
     title: str,
     cells: Iterable[Any],
@@ -132,11 +121,7 @@ def fidelity_of(
             keys[key] = keys.get(key, False) or cell.augmenter == name
     if not any(key in measured for keys in pools.values() for key in keys):
         return Fidelity()
-    rows = [
-        _row(one, [measured[key] for key in one.keys if key in measured], outcomes, headline.key)
-        for name, keys in pools.items()
-        for one in _groups(name, keys, measured)
-    ]
+    rows = [row for name, keys in pools.items() for row in _rows(name, keys, measured, outcomes, headline.key)]
     shipped = [f"extractor {name}" for name in _all("extractor", rows) if name.partition(".")[0] == EMBEDDED]
     parts = (*embedded, *shipped)
     warning = [f"mechanics, not evidence ({', '.join(parts)})"] if parts else []
@@ -151,11 +136,13 @@ def fidelity_of(
     )
 
 
-def _groups(name: str, pools: Pools, measured: Mapping[str, Measured]) -> list[_Group]:
-    """Group the pools of one name so that only comparable numbers are averaged.
+def _rows(
+    name: str, pools: Pools, measured: Mapping[str, Measured], outcomes: Mapping[str, Outcome], headline: str
+) -> Iterator[FidelityRow]:
+    """Group the pools of one name into rows, so that only comparable numbers are averaged.
 
-    There are several groups where a mixture's part has other settings than the grid's entry of that name, and where
-    extractors differ. A pool without a record joins the group of the grid's entry, or else the first group.
+    There are several rows where a mixture's part has other settings than the grid's entry of that name, and where
+    extractors differ. A pool without a record joins the row of the grid's entry, or else the first row.
     """
     keys = sorted(pools, key=lambda key: not pools[key])  # stable
     own = [key for key in keys if pools[key]]
@@ -165,27 +152,21 @@ def _groups(name: str, pools: Pools, measured: Mapping[str, Measured]) -> list[_
     for key in keys:
         groups.setdefault(kinds.get(key, usual), []).append(key)
     several = len({settings for settings, _ in groups}) > 1
-    found = []
     for (settings, extractor), members in groups.items():
-        is_own = bool(own) and settings == usual[0]
-        label = f"{name} #{settings[:6]}" if several and not is_own else name
-        found.append(_Group(name, label, extractor, members, is_own))
-    return found
-
-
-def _row(group: _Group, found: list[Measured], outcomes: Mapping[str, Outcome], headline: str) -> FidelityRow:
-    return FidelityRow(
-        augmenter=group.label,
-        extractor=group.extractor,
-        images=tuple(sorted({one.made for one in found})),
-        real=tuple(sorted({one.real for one in found})),
-        stats={measure: _stat(measure, found) for measure in MEASURES},
-        kid_by_class=_class_stats(found),
-        found=len(found),
-        expected=len(group.keys),
-        headline=headline,
-        outcome=outcomes.get(group.augmenter, Outcome()) if group.is_own else Outcome(),
-    )
+        is_own = bool(own) and settings == usual[0]  # the augmenter has rows of its own, with these settings
+        found = [measured[key] for key in members if key in measured]
+        yield FidelityRow(
+            augmenter=f"{name} #{settings[:6]}" if several and not is_own else name,
+            extractor=extractor,
+            images=tuple(sorted({one.made for one in found})),
+            real=tuple(sorted({one.real for one in found})),
+            stats={measure: _stat(measure, found) for measure in MEASURES},
+            kid_by_class=_class_stats(found),
+            found=len(found),
+            expected=len(members),
+            headline=headline,
+            outcome=outcomes.get(name, Outcome()) if is_own else Outcome(),
+        )
 
 
 def _stat(measure: str, found: list[Measured]) -> Stat:
@@ -222,10 +203,9 @@ def _not_comparable(rows: list[FidelityRow]) -> list[str]:
     """Name the differences that make the rows of the table incomparable."""
     found = [row for row in rows if row.found]
     differ = []
-    if len(extractors := _all("extractor", found)) > 1:
-        differ.append(f"extractors ({', '.join(extractors)})")
-    if len(made := _all("images", found)) > 1:
-        differ.append(f"numbers of synthetic images ({', '.join(map(str, made))})")
+    for attribute, what in (("extractor", "extractors"), ("images", "numbers of synthetic images")):
+        if len(values := _all(attribute, found)) > 1:
+            differ.append(f"{what} ({', '.join(map(str, values))})")
     if len({row.real for row in found}) > 1:  # several within one row come from its folds
         differ.append(f"numbers of real images ({', '.join(map(str, _all('real', found)))})")
     return [f"rows must not be compared: {' and '.join(differ)} differ"] if differ else []
@@ -278,11 +258,11 @@ def _notes(rows: list[FidelityRow], headline: str) -> list[str]:
 
 def _real_diversity(rows: list[FidelityRow]) -> str:
     """Return the diversity of the real images, ``4.15``; one per extractor, since they are not comparable."""
-    of = {}
-    for row in rows:
-        of.setdefault(row.extractor, []).append(row.stats["diversity_of_real"].mean)
-    texts = {name: decimals(stat_of(values).mean, 2) for name, values in of.items() if name}
-    return next(iter(texts.values())) if len(texts) == 1 else ", ".join(f"{t} ({n})" for n, t in sorted(texts.items()))
+    texts = []
+    for name in _all("extractor", rows):
+        values = [row.stats["diversity_of_real"].mean for row in rows if row.extractor == name]
+        texts.append((decimals(stat_of(values).mean, 2), name))
+    return ", ".join(text if len(texts) == 1 else f"{text} ({name})" for text, name in sorted(texts))
 
 
 def _all(attribute: str, rows: list[FidelityRow]) -> list[Any]:
@@ -290,7 +270,3 @@ def _all(attribute: str, rows: list[FidelityRow]) -> list[Any]:
     values = [getattr(row, attribute) for row in rows]
     each = [one for value in values for one in (value if isinstance(value, tuple) else (value,) if value else ())]
     return sorted(set(each))
-
-
-def _fid_text(value: float) -> str:
-    return decimals(value, 2 if value < 10 else 1)

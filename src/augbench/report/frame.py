@@ -15,21 +15,15 @@ from augbench.storage.store import FIX_HINT, Store
 
 METRICS = {
     "detection": (
-        "ap",
-        "ap_step",
-        "ap_trapezoidal",
-        "auroc",
-        "precision",  # precision, recall, f1: at the best F1 on test, so they use test labels
-        "recall",
-        "f1",
-        "heldout_precision",  # heldout_*: at the threshold chosen on held-out negatives
-        "heldout_recall",
-        "heldout_false_alarm_rate",
+        *("ap", "ap_step", "ap_trapezoidal", "auroc"),
+        *("precision", "recall", "f1"),  # at the best F1 on test, so they use test labels
+        *("heldout_precision", "heldout_recall", "heldout_false_alarm_rate"),  # threshold chosen on held-out negatives
         "recall_at_1pct_false_alarms",  # at 1 % FPR, with the threshold chosen on the normal test images
     ),
     "recognition": ("accuracy", "macro_f1"),
 }
 """Task -> its metrics, all in [0, 1]."""
+ALL_METRICS = tuple(metric for metrics in METRICS.values() for metric in metrics)
 
 CLASS_METRICS = {
     "detection": ("ap", "recall", "heldout_recall"),  # against the normal images, at the same thresholds
@@ -43,31 +37,13 @@ CELL_FIELDS = tuple(field for field in EXPECTED_FIELDS if field != "fidelity")
 IDENTITIES = {"dataset": "dataset_id", "augmenter": "augmenter_id", "protocol": "protocol_id"}
 """Column with a name -> column with the digest of the settings behind that name."""
 
-RECORD_FIELDS = (
-    *CELL_FIELDS,
-    *IDENTITIES.values(),
-    *(metric for metrics in METRICS.values() for metric in metrics),
-    "per_class",
-    "confusion",
-    "seconds",
-    "device",
-    "git_sha",
-    "embedded",
-    "notes",
-)
-MIXED = (
-    "fold",
-    "test_share",
-    "shots",
-    "draw",
-    "false_alarm_rate",
-    "embedded",
-    "notes",
-    "per_class",
-    "confusion",
-    "fidelity",
-)
-"""Columns of dtype object: they hold None or "all" beside numbers, or no numbers."""
+REMARKS = ("per_class", "confusion", "seconds", "device", "git_sha", "embedded", "notes")
+RECORD_FIELDS = (*CELL_FIELDS, *IDENTITIES.values(), *ALL_METRICS, *REMARKS)
+
+MIXED = {"fold", "test_share", "shots", "draw", "false_alarm_rate"}
+"""Columns that hold None or "all" beside numbers."""
+OBJECTS = MIXED | {"embedded", "notes", "per_class", "confusion", "fidelity"}
+"""Columns of dtype object."""
 
 
 def load_records(store: Store, keys: Iterable[str] | None = None) -> pd.DataFrame:
@@ -125,9 +101,8 @@ def expected_from_records(records: pd.DataFrame) -> pd.DataFrame:
     for name, identity in IDENTITIES.items():
         several = expected.groupby(name)[identity].transform("nunique") > 1
         expected[name] = expected[name].where(~several, expected[name] + " #" + expected[identity].str[:6])
-    shots = expected["shots"].map(shots_rank)
-    order = ["dataset", "protocol", "fold", "_shots", "augmenter", "n_aug", "draw", "seed"]
-    expected = expected.assign(_shots=shots).sort_values(order, key=_sortable, kind="stable", ignore_index=True)
+    order = ["dataset", "protocol", "fold", "shots", "augmenter", "n_aug", "draw", "seed"]
+    expected = expected.sort_values(order, key=_sortable, kind="stable", ignore_index=True)
     return expected_frame(expected[list(CELL_FIELDS)].to_dict("records"))
 
 
@@ -137,17 +112,18 @@ def shots_rank(shots: int | str) -> float:
 
 
 def _sortable(column: pd.Series) -> pd.Series:
-    """Map a column to sort keys: None comes before every number."""
+    """Map a column to sort keys: None comes before every number, and shots as `shots_rank` has them."""
+    if column.name == "shots":
+        return column.map(shots_rank)
     return column.map(lambda value: -1 if value is None else value) if column.name in MIXED else column
 
 
 def _frame(rows: list[Mapping[str, Any]], fields: tuple[str, ...]) -> pd.DataFrame:
-    kinds = {field: object if field in MIXED else None for field in fields}
+    kinds = {field: object if field in OBJECTS else None for field in fields}
     return pd.DataFrame({f: pd.Series([row[f] for row in rows], dtype=kind) for f, kind in kinds.items()})
 
 
 def _row(store: Store, record: Mapping[str, Any]) -> dict[str, Any]:
-    """Flatten a record into one row."""
     key = record["key"]
     try:
         return {"key": key, **_axes(record["spec"]), **_metrics(record["result"]), **_origin(record["provenance"])}
@@ -192,7 +168,7 @@ def _metrics(result: Mapping[str, Any]) -> dict[str, Any]:
     A metric is NaN where it belongs to the other task, where there is no held-out threshold, and where the record is
     older than the metric.
     """
-    found: dict[str, Any] = dict.fromkeys((m for metrics in METRICS.values() for m in metrics), float("nan"))
+    found: dict[str, Any] = dict.fromkeys(ALL_METRICS, float("nan"))
     found |= {"per_class": result.get("per_class"), "confusion": None}
     if "accuracy" in result:
         confusion = {"classes": result["classes"], "matrix": result["confusion"]}

@@ -7,13 +7,12 @@ from typing import Any
 
 from augbench.report.confusion import Confusion
 from augbench.report.fidelity_table import FidelityRow
-from augbench.report.frame import METRICS
+from augbench.report.frame import ALL_METRICS
 from augbench.report.numbers import Stat
 from augbench.report.render import data
 from augbench.report.sheet import Column
 from augbench.report.tables import Row, Table
 
-ALL_METRICS = tuple(metric for metrics in METRICS.values() for metric in metrics)
 FIDELITY_COLUMNS = {
     "kid_mean": "kid",
     "kid_std": "",

@@ -14,12 +14,12 @@ from typing import Any
 
 import pandas as pd
 
-from augbench.report.confusion import Confusion, Confusions, confusion_of, confusions_of
+from augbench.report.confusion import Confusion, Named, confusion_of, confusion_sections, confusions_of
 from augbench.report.fidelity_records import Measured
 from augbench.report.fidelity_table import Fidelity, Outcome, fidelity_of
 from augbench.report.frame import CLASS_METRICS, METRICS, shots_rank
 from augbench.report.numbers import INCOMPLETE, Stat, average_of, share, stat_of
-from augbench.report.sheet import Column, Medium, Section, Sheet, SheetRow
+from augbench.report.sheet import Column, Mark, Medium, Section, Sheet, SheetRow
 from augbench.report.table_notes import captions, footnotes, title_of
 
 HEADLINE = {"detection": "ap", "recognition": "accuracy"}
@@ -37,7 +37,6 @@ class Row:
     stats: dict[str, Stat]  # every metric of the task, printed or not
     found: int  # cells with a record
     expected: int
-    first: bool = True  # whether it is the first row of its augmenter
     is_average: bool = False
     best: bool = False  # whether it has the best headline metric of the complete rows
     classes: dict[str, dict[str, Stat]] = field(default_factory=dict)  # class -> "support" and metrics; not printed
@@ -94,26 +93,25 @@ class Table:
         return HEADLINE[self.task]
 
     @property
-    def confusions(self) -> Confusions:
-        """The confusion matrices of its rows, printed below the table."""
-        return confusions_of(self.title, self.label, self.rows, self.headline)
+    def confusions(self) -> list[Named]:
+        """The confusion matrices of its rows, printed below the table; none in detection and without records."""
+        return confusions_of(self.rows, self.headline)
 
     def sections(self, medium: Medium) -> list[Section]:
         """Return the sections of the table, of the fidelity of its pools, and of its confusion matrices."""
         headline = [column.key for column in self.columns].index(self.headline)
-        rows = [
-            SheetRow(
-                tuple(row.text(column) for column in self.columns),
-                {headline: "best"} if row.best else {},
-                is_average=row.is_average,
-                starts_block=row.first and place > 0,
-                repeats_name=not row.first and medium != "markdown",
-            )
-            for place, row in enumerate(self.rows)
-        ]
+        rows, before = [], None
+        for row in self.rows:
+            texts = tuple(row.text(column) for column in self.columns)
+            marks: dict[int, Mark] = {headline: "best"} if row.best else {}
+            starts = before is not None and row.augmenter != before
+            repeats = row.augmenter == before and medium != "markdown"
+            rows.append(SheetRow(texts, marks, row.is_average, starts_block=starts, repeats_name=repeats))
+            before = row.augmenter
         sheet = Sheet(self.columns, rows, captions=self.captions, notes=self.notes)
         own = Section(self.title, self.label, sheets=[sheet])
-        return [own, *self.fidelity.sections(self.title), *self.confusions.sections(medium)]
+        confusions = confusion_sections(self.title, self.label, self.confusions, medium)
+        return [own, *self.fidelity.sections(self.title), *confusions]
 
 
 def build_tables(
@@ -192,10 +190,7 @@ def _columns(cell: Any, pooled: bool) -> list[Column]:
             Column("recall", "recall", ORACLE),
         ]
         if cell.false_alarm_rate is not None:
-            metrics += [
-                Column("heldout_recall", "recall", HELDOUT),
-                Column("heldout_false_alarm_rate", "FPR", HELDOUT),
-            ]
+            metrics += [Column("heldout_recall", "recall", HELDOUT), Column("heldout_false_alarm_rate", "FPR", HELDOUT)]
     runs = Column("runs", "runs" if pooled else "seeds")
     return [Column("augmenter", "augmenter", is_text=True), Column("n_aug", "N_aug", is_text=True), *metrics, runs]
 
@@ -204,22 +199,19 @@ def _rows(cells_of: Rows, found: dict[str, Any], task: str) -> list[Row]:
     """Build rows by augmenter: first those without synthetic images, then in grid order; an average ends each block."""
     blocks: dict[str, list[Row]] = {}
     for (augmenter, n_aug), cells in cells_of.items():
-        block = blocks.setdefault(augmenter, [])
-        block.append(_row(augmenter, n_aug, cells, found, task, first=not block))
+        blocks.setdefault(augmenter, []).append(_row(augmenter, n_aug, cells, found, task))
     ordered = sorted(blocks.values(), key=lambda block: any(row.n_aug for row in block))  # stable
     return [row for block in ordered for row in (*block, *_average(block))]
 
 
-def _row(augmenter: str, n_aug: int, cells: list[Any], found: dict[str, Any], task: str, first: bool) -> Row:
+def _row(augmenter: str, n_aug: int, cells: list[Any], found: dict[str, Any], task: str) -> Row:
     records = [found[cell.key] for cell in cells if cell.key in found]
-    stats = {metric: stat_of(getattr(record, metric) for record in records) for metric in METRICS[task]}
     return Row(
         augmenter,
         int(n_aug),
-        stats,
-        len(records),
-        len(cells),
-        first,
+        stats={metric: stat_of(getattr(record, metric) for record in records) for metric in METRICS[task]},
+        found=len(records),
+        expected=len(cells),
         classes=_class_stats(records, task),
         confusion=confusion_of(records),
         notes=tuple(dict.fromkeys(note for record in records for note in record.notes)),
@@ -246,23 +238,17 @@ def _average(block: list[Row]) -> list[Row]:
         return []
     stats = {metric: average_of([row.stats[metric] for row in parts]) for metric in parts[0].stats}
     found, expected = sum(row.found for row in parts), sum(row.expected for row in parts)
-    return [Row(block[0].augmenter, None, stats, found, expected, first=False, is_average=True)]
+    return [Row(block[0].augmenter, None, stats, found, expected, is_average=True)]
 
 
 def _outcomes(rows: list[Row], headline: str) -> dict[str, Outcome]:
     """Average the headline metric of each augmenter over its rows with synthetic images."""
-    blocks: dict[str, list[Row]] = {}
-    for row in rows:
-        if row.n_aug:
-            blocks.setdefault(row.augmenter, []).append(row)
-    return {
-        name: Outcome(
-            average_of([row.stats[headline] for row in block]),
-            sum(row.found for row in block),
-            sum(row.expected for row in block),
-        )
-        for name, block in blocks.items()
-    }
+    outcomes = {}
+    for name in {row.augmenter for row in rows}:
+        block = [row for row in rows if row.augmenter == name and row.n_aug]
+        found, expected = sum(row.found for row in block), sum(row.expected for row in block)
+        outcomes[name] = Outcome(average_of([row.stats[headline] for row in block]), found, expected)
+    return outcomes
 
 
 def _mark_best(rows: list[Row], headline: str) -> list[Row]:

@@ -2,18 +2,18 @@
 
 import base64
 import hashlib
+import io
 import json
 import re
 import shutil
 from html.parser import HTMLParser
-from pathlib import Path
 from urllib.parse import unquote
 
 import numpy as np
 import pandas as pd
 import pytest
 import yaml
-from boards import BREAKING, HOSTILE, cell, expect, grid_cells, judged_by, write
+from boards import BREAKING, HOSTILE, cell, expect, grid_cells, protocol_of, write
 from helpers import assert_one_line, cli, path_of, tiny
 from PIL import Image
 
@@ -41,13 +41,36 @@ def made(tmp_path_factory):
     for one in cells:
         write(store, one, notes=["ddpm: made of five shots"] if one.augmenter.name == "ddpm" else [])
     expect(store, "grid", cells)
-    write_leaderboard([store], folder / "out", say=lambda line: None)
+    board(folder / "out", store)
     return store, folder / "out"
 
 
+@pytest.fixture
+def two(tmp_path):
+    return [Store(tmp_path / name) for name in ("a", "b")]
+
+
+def board(folder, *stores):
+    """Write the leaderboard of these stores; return the texts of its page and of its Markdown."""
+    write_leaderboard(stores, folder, say=lambda line: None)
+    return texts_of(folder)
+
+
+def texts_of(folder):
+    return [(folder / name).read_bytes().decode() for name in ("index.html", "leaderboard.md")]
+
+
 def page_data(folder):
-    text = (folder / "index.html").read_text(encoding="utf-8")
-    return json.loads(re.search(r'<script type="application/json" id="data">(.*?)</script>', text, re.DOTALL)[1])
+    page, _ = texts_of(folder)
+    return json.loads(re.search(r'<script type="application/json" id="data">(.*?)</script>', page, re.DOTALL)[1])
+
+
+def tables_of(*stores):
+    return board_of(gather(stores)).content["tables"]
+
+
+def by_row(table):
+    return {(row["augmenter"], row["n_aug"]): row for row in table["rows"]}
 
 
 class Tags(HTMLParser):
@@ -68,8 +91,7 @@ class Tags(HTMLParser):
 def test_numbers_are_those_of_the_report(made):
     store, _ = made
     gathered = gather([store])
-    board = board_of(gathered)
-    for table, content in zip(build_tables(gathered.expected, gathered.records), board.content["tables"], strict=True):
+    for table, content in zip(build_tables(gathered.expected, gathered.records), tables_of(store), strict=True):
         assert content["title"] == table.title
         for row, entry in zip(table.rows, content["rows"], strict=True):
             for column in table.columns[1:]:
@@ -82,28 +104,24 @@ def test_gains_and_verdicts_are_those_of_the_evidence(made):
     found = {}
     for one in build_evidence(store, gathered.expected, gathered.records):
         found |= {(one.table.title, row.augmenter, row.n_aug): row for row in one.against}
-    seen = 0
-    for table in board_of(gathered).content["tables"]:
-        assert table["against"] == "none"
-        for row in table["rows"]:
-            if row["n_aug"]:
-                one = found[table["title"], row["augmenter"], row["n_aug"]]
-                assert row["values"]["gain"]["value"] == pytest.approx(one.together.estimate, abs=1e-6)
-                assert row["values"]["verdict"]["text"] == one.verdict
-                seen += 1
-    assert seen == 8
+    tables = tables_of(store)
+    assert {table["against"] for table in tables} == {"none"}
+    rows = {(table["title"], *name): row for table in tables for name, row in by_row(table).items() if row["n_aug"]}
+    assert len(rows) == 8
+    for name, row in rows.items():
+        assert row["values"]["gain"]["value"] == pytest.approx(found[name].together.estimate, abs=1e-6)
+        assert row["values"]["verdict"]["text"] == found[name].verdict
     assert {row.verdict for row in found.values()} >= {"better"}  # ddpm is made to be
 
 
 def test_without_scores_means_have_no_verdicts(store):
     for one in grid_cells():
         write(store, one, scored=one.seed > 0)
-    (table,) = board_of(gather([store])).content["tables"]
+    (table,) = tables_of(store)
     keys = {column["key"] for column in table["columns"]}
     assert "gain" in keys and not keys & {"verdict", "interval", "gain_interval"}
-    rows = {(row["augmenter"], row["n_aug"]): row["values"] for row in table["rows"]}
-    gain = rows["ddpm", 80]["ap"]["value"] - rows["none", 0]["ap"]["value"]
-    assert rows["ddpm", 80]["gain"]["text"] == signed(gain)
+    ddpm, none = (by_row(table)[name]["values"] for name in (("ddpm", 80), ("none", 0)))
+    assert ddpm["gain"]["text"] == signed(ddpm["ap"]["value"] - none["ap"]["value"])
     assert any("no interval, no verdict" in note for note in table["notes"])
 
 
@@ -111,8 +129,8 @@ def test_without_none_the_baseline_is_memseg_with_as_many_images(store):
     for one in grid_cells(shots=0):
         if one.n_aug:
             write(store, one)
-    (table,) = board_of(gather([store])).content["tables"]
-    rows = {(row["augmenter"], row["n_aug"]): row for row in table["rows"]}
+    (table,) = tables_of(store)
+    rows = by_row(table)
     assert table["against"] == "memseg"
     assert rows["ddpm", 40]["partner"] == rows["memseg", 40]["id"]
     assert rows["memseg", 40]["values"]["gain"]["text"] == "–"  # noqa: RUF001 - the dash is what is printed
@@ -123,17 +141,13 @@ def test_missing_cells_are_marked(store, tmp_path):
     expect(store, "grid", cells)
     for one in cells[:-1]:
         write(store, one)
-    write_leaderboard([store], tmp_path / "out", say=lambda line: None)
-    text = (tmp_path / "out" / "index.html").read_text(encoding="utf-8")
-    assert "2/3 *" in text and "incomplete: 14 of 15 cells" in text
-    assert "2/3 \\*" in (tmp_path / "out" / "leaderboard.md").read_text(encoding="utf-8")
+    page, markdown = board(tmp_path / "out", store)
+    assert "2/3 *" in page and "incomplete: 14 of 15 cells" in page and "2/3 \\*" in markdown
 
 
 def test_embedded_parts_are_labelled_as_no_evidence(store, tmp_path):
     write(store, cell(), embedded=["dataset tiles"])
-    write_leaderboard([store], tmp_path / "out", say=lambda line: None)
-    for file in ("index.html", "leaderboard.md"):
-        assert "mechanics, not evidence" in (tmp_path / "out" / file).read_text(encoding="utf-8")
+    assert all("mechanics, not evidence" in text for text in board(tmp_path / "out", store))
 
 
 def test_precision_at_recalls_by_hand():
@@ -163,7 +177,7 @@ def test_every_link_leads_to_the_bytes_of_a_record(made):
     data = page_data(folder)
     links = {run["file"] for run in data["runs"]}
     links |= {url for row in data["rows"].values() for files in row["files"].values() for _, _, url in files}
-    links |= set(re.findall(r"\]\((records/[^)]*)\)", (folder / "leaderboard.md").read_text(encoding="utf-8")))
+    links |= set(re.findall(r"\]\((records/[^)]*)\)", texts_of(folder)[1]))
     assert len(links) == 30
     for link in links:
         path = folder / unquote(link)
@@ -171,21 +185,18 @@ def test_every_link_leads_to_the_bytes_of_a_record(made):
 
 
 def test_a_mean_is_that_of_its_runs(made):
-    _, folder = made
-    store, _ = made
+    store, folder = made
     data, checked = page_data(folder), 0
-    for table in board_of(gather([store])).content["tables"]:
-        for row in table["rows"]:
-            if not row["is_average"]:
-                runs = [data["runs"][place]["values"]["ap"] for place in data["rows"][row["id"]]["runs"]]
-                assert row["values"]["ap"]["value"] == pytest.approx(np.mean(runs), abs=2e-6)
-                checked += len(runs)
+    for row in (row for table in tables_of(store) for row in table["rows"] if not row["is_average"]):
+        runs = [data["runs"][place]["values"]["ap"] for place in data["rows"][row["id"]]["runs"]]
+        assert row["values"]["ap"]["value"] == pytest.approx(np.mean(runs), abs=2e-6)
+        checked += len(runs)
     assert checked == 30
 
 
 def test_a_key_that_needs_quoting_is_linked(store, tmp_path):
     write(store, cell(), key="tiles #1 ä&b")
-    write_leaderboard([store], tmp_path, say=lambda line: None)
+    board(tmp_path, store)
     (run,) = page_data(tmp_path)["runs"]
     assert (tmp_path / unquote(run["file"])).is_file()
     assert not set(run["file"]) & set(" #&\"'<>")
@@ -197,18 +208,15 @@ def test_a_key_that_needs_quoting_is_linked(store, tmp_path):
 def test_text_of_records_is_escaped(store, tmp_path):
     augmenter = {"name": "memseg", "alias": HOSTILE + BREAKING, "settings": {}, "key_settings": {}}
     for seed in range(3):
-        one = cell("none", 0, seed, protocol=judged_by(HOSTILE))
-        write(store, one)
-        two = cell("memseg", 40, seed, protocol=judged_by(HOSTILE))
-        write(store, two, notes=[BREAKING], device=HOSTILE, embedded=[BREAKING], augmenter=augmenter)
-    write_leaderboard([store], tmp_path, say=lambda line: None)
-    text = (tmp_path / "index.html").read_text(encoding="utf-8")
-    tags = Tags(text).found
+        write(store, cell("none", 0, seed, protocol=protocol_of(HOSTILE)))
+        one = cell("memseg", 40, seed, protocol=protocol_of(HOSTILE))
+        write(store, one, notes=[BREAKING], device=HOSTILE, embedded=[BREAKING], augmenter=augmenter)
+    page, markdown = board(tmp_path, store)
+    tags = Tags(page).found
     assert all(found["src"].startswith("data:image/svg+xml;base64,") for tag, found in tags if tag == "img")
     assert [attributes.get("type") for tag, attributes in tags if tag == "script"] == ["application/json", None]
     assert not [name for _, attributes in tags for name in attributes if name.startswith("on")]
     assert HOSTILE in {row["augmenter"][: len(HOSTILE)] for row in page_data(tmp_path)["rows"].values()}
-    markdown = (tmp_path / "leaderboard.md").read_text(encoding="utf-8")
     assert "<img" not in markdown.replace("\\<img", "") and "<script" not in markdown.replace("\\<script", "")
 
 
@@ -219,8 +227,7 @@ def test_json_in_a_script_cannot_end_it():
 
 
 def test_the_page_loads_nothing_and_runs_only_its_own_script(made):
-    _, folder = made
-    text = (folder / "index.html").read_text(encoding="utf-8")
+    text, _ = texts_of(made[1])
     assert set(re.findall(r"https?://[^\s\"'<)]+", text)) <= {"http://www.w3.org/2000/svg"}
     tags = Tags(text).found
     policy = next(a["content"] for tag, a in tags if a.get("http-equiv") == "Content-Security-Policy")
@@ -238,72 +245,60 @@ def test_the_page_loads_nothing_and_runs_only_its_own_script(made):
 def test_equal_stores_give_equal_bytes(made, tmp_path):
     store, folder = made
     shutil.copytree(store.files.folder, tmp_path / "elsewhere")
-    write_leaderboard([Store(tmp_path / "elsewhere")], tmp_path / "out", say=lambda line: None)
-    for file in ("index.html", "leaderboard.md"):
-        content = (tmp_path / "out" / file).read_bytes()
-        assert content == (folder / file).read_bytes()
-        assert str(tmp_path).encode() not in content
+    texts = board(tmp_path / "out", Store(tmp_path / "elsewhere"))
+    assert texts == texts_of(folder) and str(tmp_path) not in "".join(texts)
 
 
-def test_halves_make_the_whole(made, tmp_path):
+def test_halves_make_the_whole(made, two, tmp_path):
     _, folder = made
-    halves = [Store(tmp_path / name) for name in ("a", "b")]
     cells = [*grid_cells(), *grid_cells(shots=5)]
     for place, one in enumerate(cells):
-        for half in halves if place % 3 == 0 else [halves[place % 2]]:  # every third is in both
+        for half in two if place % 3 == 0 else [two[place % 2]]:  # every third is in both
             write(half, one, notes=["ddpm: made of five shots"] if one.augmenter.name == "ddpm" else [])
-    for half in halves:
+    for half in two:
         expect(half, "grid", cells)
-    write_leaderboard(halves, tmp_path / "out", say=lambda line: None)
-    assert page_data(tmp_path / "out")["runs"] == page_data(folder)["runs"]
-    markdown = "leaderboard.md"
-    assert (tmp_path / "out" / markdown).read_bytes() == (folder / markdown).read_bytes()
+    _, markdown = board(tmp_path / "out", *two)
+    assert page_data(tmp_path / "out")["runs"] == page_data(folder)["runs"] and markdown == texts_of(folder)[1]
 
 
-def test_two_results_of_one_cell_are_refused(tmp_path):
-    stores = [Store(tmp_path / name) for name in ("a", "b")]
-    for store in stores:
-        write(store, cell())
+def put_twice(stores, device="cpu one", more_ap=0.0, seconds=2.5):
+    """Write a cell into both stores; device, AP and seconds of its record in the second may differ."""
+    write(stores[0], cell())
+    write(stores[1], cell(), device=device)
     record = stores[1].read_record(cell().key)
-    record["result"]["ap"] += 0.01
+    record["result"]["ap"] += more_ap
+    record["provenance"]["seconds"]["total"] = seconds
     stores[1].write_json("cells", cell().key, record)
+
+
+def test_two_results_of_one_cell_are_refused(two):
+    put_twice(two, more_ap=0.01)
     with pytest.raises(UserError, match="different results of one cell") as error:
-        gather(stores)
-    assert all(str(path_of(store, "cells", cell().key)) in str(error.value) for store in stores)
+        gather(two)
+    assert all(str(path_of(store, "cells", cell().key)) in str(error.value) for store in two)
 
 
-def test_results_of_another_device_are_noted_and_the_first_store_counts(tmp_path):
-    stores = [Store(tmp_path / name) for name in ("a", "b")]
-    for store, device in zip(stores, ("cpu one", "cpu two"), strict=True):
-        write(store, cell(), device=device)
-    record = stores[1].read_record(cell().key)
-    record["result"]["ap"] += 0.25
-    stores[1].write_json("cells", cell().key, record)
-    gathered = gather(stores)
-    assert gathered.records["ap"].tolist() == [stores[0].read_record(cell().key)["result"]["ap"]]
+def test_results_of_another_device_are_noted_and_the_first_store_counts(two):
+    put_twice(two, device="cpu two", more_ap=0.25)
+    gathered = gather(two)
+    assert gathered.records["ap"].tolist() == [two[0].read_record(cell().key)["result"]["ap"]]
     assert list(gathered.differing) == [cell().key]
-    (table,) = board_of(gathered).content["tables"]
+    (table,) = tables_of(*two)
     assert any("One cell is in several stores with different results (up to .250 apart)" in n for n in table["notes"])
 
 
-def test_other_seconds_are_no_other_result(tmp_path):
-    stores = [Store(tmp_path / name) for name in ("a", "b")]
-    for store in stores:
-        write(store, cell())
-    record = stores[1].read_record(cell().key)
-    record["provenance"]["seconds"]["total"] = 99.0
-    stores[1].write_json("cells", cell().key, record)
-    assert gather(stores).records["seconds"].tolist() == [2.5]
+def test_other_seconds_are_no_other_result(two):
+    put_twice(two, seconds=99.0)
+    assert gather(two).records["seconds"].tolist() == [2.5]
 
 
-def test_one_name_for_several_settings_gets_a_digest(tmp_path):
-    stores = [Store(tmp_path / name) for name in ("a", "b")]
-    for store, settings in zip(stores, ({}, {"source": "shots"}), strict=True):
+def test_one_name_for_several_settings_gets_a_digest(two):
+    for store, settings in zip(two, ({}, {"source": "shots"}), strict=True):
         cells = [cell("none", 0), cell(settings=settings)]
         expect(store, "grid", cells)
         for one in cells:
             write(store, one)
-    names = board_of(gather(stores)).content["filters"]["augmenter"]
+    names = board_of(gather(two)).content["augmenters"]
     assert names[0] == "none" and len(names) == 3
     assert all(re.fullmatch(r"memseg #[0-9a-f]{6}", name) for name in names[1:])
 
@@ -328,13 +323,10 @@ def test_images_are_small_and_unique_and_their_licence_is_printed(run, tmp_path)
     done = cli("leaderboard", run, "--out", tmp_path)
     assert done.returncode == 0, done.stderr
     assert "Images of surfaces are embedded in the page; licence: Apache-2.0" in done.stdout
-    text = (tmp_path / "index.html").read_text(encoding="utf-8")
+    text, _ = texts_of(tmp_path)
     urls = re.findall(r'href="data:image/webp;base64,([^"]+)"', text)
     assert len(urls) == len(set(urls)) > 20
-    for url in urls:
-        data = base64.b64decode(url)
-        (tmp_path / "one.webp").write_bytes(data)
-        assert max(Image.open(tmp_path / "one.webp").size) <= 96
+    assert all(max(Image.open(io.BytesIO(base64.b64decode(url))).size) <= 96 for url in urls)
     ids = set(re.findall(r'<symbol id="(p\d+)"', text))
     assert set(re.findall(r'<use href="#(p\d+)"', text)) == ids
     sheet = text[text.index('<section id="images"') :]
@@ -347,13 +339,11 @@ def test_images_are_small_and_unique_and_their_licence_is_printed(run, tmp_path)
 def test_pictures_none_embeds_no_images(run, tmp_path):
     done = cli("leaderboard", run, "--out", tmp_path, "--pictures", "none")
     assert done.returncode == 0 and "licence" not in done.stdout
-    assert "data:image/webp" not in (tmp_path / "index.html").read_text(encoding="utf-8")
+    assert "data:image/webp" not in texts_of(tmp_path)[0]
 
 
 def test_unavailable_images_are_reported(made):
-    _, folder = made
-    text = (folder / "index.html").read_text(encoding="utf-8")
-    assert "tiles is not shown in full: its files were not available when this page was made" in text
+    assert "tiles is not shown in full: its files were not available when this page was made" in texts_of(made[1])[0]
 
 
 def test_scores_of_other_images_show_no_errors(run, tmp_path):
@@ -364,8 +354,7 @@ def test_scores_of_other_images_show_no_errors(run, tmp_path):
         path = path_of(store, "scores", key)
         table = pd.read_parquet(path)
         table.assign(id="x" + table["id"]).to_parquet(path, index=False)
-    write_leaderboard([store], tmp_path / "out", say=lambda line: None)
-    assert "False positives" not in (tmp_path / "out" / "index.html").read_text(encoding="utf-8")
+    assert "False positives" not in board(tmp_path / "out", store)[0]
 
 
 def test_costs_are_those_of_the_comparison(run):
@@ -376,7 +365,6 @@ def test_costs_are_those_of_the_comparison(run):
     for key, spec in gathered.specs.items():
         ours, theirs = costs.of(key), spending.of([key])
         assert ours.is_whole and ours.total == pytest.approx(theirs.total)
-        assert sum(seconds for _, seconds in ours.sources) == pytest.approx(ours.total)
         seen |= {(spec["augmenter"]["alias"], len(ours.sources))}
     assert seen == {("none", 0), ("memseg", 1), ("cutpaste", 1), ("both", 2)}
 
@@ -389,16 +377,15 @@ def test_usage_errors(made, tmp_path):
     assert_one_line(cli("leaderboard", store.url, "--out", tmp_path / "o", "--pictures", "some"), "some")
 
 
-def test_damage_is_named(tmp_path):
-    store = Store(tmp_path / "s")
+def test_damage_is_named(store, tmp_path):
     key = write(store, cell())
     path = path_of(store, "scores", key)
     path.write_bytes(path.read_bytes()[:100])
     with pytest.raises(UserError, match="damaged"):
-        write_leaderboard([store], tmp_path / "o", say=lambda line: None)
+        board(tmp_path / "o", store)
     path_of(store, "cells", key).write_text("{")
     with pytest.raises(UserError, match=re.escape(key)):
-        write_leaderboard([store], tmp_path / "o", say=lambda line: None)
+        board(tmp_path / "o", store)
 
 
 def test_other_files_in_the_folder_stay(store, tmp_path):
@@ -409,5 +396,4 @@ def test_other_files_in_the_folder_stay(store, tmp_path):
         page, markdown = write_leaderboard([store], tmp_path / "out", say=lambda line: None)
     assert (tmp_path / "out" / "mine.txt").read_text() == "mine"
     assert (page, markdown) == (tmp_path / "out" / "index.html", tmp_path / "out" / "leaderboard.md")
-    assert {path.name for path in Path(tmp_path / "out").iterdir()} == {
-        "index.html", "leaderboard.md", "mine.txt", "records"}  # fmt: skip
+    assert sorted(path.name for path in page.parent.iterdir()) == [page.name, markdown.name, "mine.txt", "records"]

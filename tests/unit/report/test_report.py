@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from boards import expect, expected_cell
 from helpers import path_of
 from rich.console import Console
 
@@ -23,12 +24,11 @@ from augbench.planning.outline import expected_of
 from augbench.planning.plan import make_plan
 from augbench.report import build_tables, expected_frame, load_expected, load_records, print_report, report
 from augbench.report.frame import CELL_FIELDS
-from augbench.report.numbers import Stat, share, stat_of
+from augbench.report.numbers import Stat, seconds_text, share, stat_of
 from augbench.report.render import latex, markdown
 from augbench.report.render.terminal import standard_output
 from augbench.report.store_report import sections_of
 from augbench.report.table_exports import to_csv
-from augbench.storage.store import Store
 
 # In&Out (VISAPP 2024), Table 5: full-shot, N_aug 80, 100, 120: AP, precision, recall as mean and std of four seeds.
 TABLE_5 = {
@@ -50,23 +50,6 @@ def cell(augmenter="memseg", n_aug=100, seed=0, shots="all", draw=None, fold=Non
     return Cell(data, AugmenterSpec(augmenter, augmenter, settings, settings), shots, draw, n_aug, seed, preset)
 
 
-def expected_cell(cell, task="detection"):
-    return {
-        "key": cell.key,
-        "dataset": cell.data.alias,
-        "fold": cell.data.fold,
-        "augmenter": cell.augmenter.alias,
-        "shots": cell.shots,
-        "draw": cell.draw,
-        "n_aug": cell.n_aug,
-        "seed": cell.seed,
-        "protocol": cell.protocol.name,
-        "task": task,
-        "ap_definition": cell.protocol.ap,
-        "false_alarm_rate": cell.protocol.false_alarm_rate if cell.data.holdout else None,
-    }
-
-
 def metrics_at(precision, recall):
     return {"threshold": 0.0, "precision": precision, "recall": recall, "f1": 0.5, "accuracy": 0.9,
             "false_alarm_rate": 0.02}  # fmt: skip
@@ -84,14 +67,25 @@ def write(store, cell, ap=0.6, precision=0.7, recall=0.5, embedded=(), device="c
     store.write_json("cells", cell.key, record)
 
 
-@pytest.fixture
-def store(tmp_path):
-    return Store(tmp_path / "store")
+def write_all(store, cells):
+    for one in cells:
+        write(store, one)
+    return cells
 
 
 def tables_of(store, cells, task="detection"):
     expected = expected_frame([expected_cell(cell, task) for cell in cells])
     return build_tables(expected, load_records(store, expected["key"]))
+
+
+def printed(*tables):
+    console = Console(width=100, record=True, file=io.StringIO())
+    print_report(tables, console)
+    return console.export_text()
+
+
+def lines_of(tables):
+    return list(csv.DictReader(io.StringIO(to_csv(tables))))
 
 
 def to_markdown(name, tables):
@@ -100,6 +94,20 @@ def to_markdown(name, tables):
 
 def to_latex(name, tables):
     return latex.to_latex(name, sections_of(tables, "latex"))
+
+
+def everywhere(*tables):
+    return printed(*tables), to_markdown("x", tables), to_latex("x", tables)
+
+
+def twice(store, cells, folder, task="detection"):
+    """The contents of the files of a grid's report, which are the same when its cells are planned anew."""
+    expect(store, "small", cells, task)
+    expected = [expected_cell(one, task) for one in cells]
+    reports = report(store, "small"), report(store, "small", expected=expected, out=folder)
+    first, again = ([Path(file).read_bytes() for file in files] for files in reports)
+    assert first == again
+    return first
 
 
 def texts(table, row):
@@ -112,8 +120,7 @@ def test_what_the_plan_expects_is_what_records_say(store):
     raw = {"name": "small", "datasets": ["surfaces"], "augmenters": ["none", "memseg"], "shots": [0, 5, "all"],
            "n_aug": [20, 40], "draws": [0, 1], "protocols": [strict, plain]}  # fmt: skip
     plan = make_plan(make_grid(raw))
-    for one in plan.cells:
-        write(store, one)
+    write_all(store, plan.cells)
     expected = expected_frame(expected_of(plan))[list(CELL_FIELDS)]
     found = load_records(store)[list(CELL_FIELDS)]
     assert len(found) == len(plan.cells) == 2 * (3 + 4 * 2)  # protocols; few-shot has two draws, and none no zero-shot
@@ -124,11 +131,16 @@ def test_what_the_plan_expects_is_what_records_say(store):
 
 
 @pytest.mark.parametrize(
-    ("value", "text"),
-    [(0.626, ".626"), (1.0, "1.000"), (0.0, ".000"), (0.9996, "1.000"), (0.0004, ".000"), (math.nan, "–")],
-)
-def test_a_share_is_printed_as_the_papers_do(value, text):
-    assert share(value) == text
+    ("function", "value", "text"),
+    [*((share, value, text) for value, text in (  # as the papers print them; KID may be negative or large
+        (0.626, ".626"), (1.0, "1.000"), (0.0, ".000"), (0.9996, "1.000"), (0.0004, ".000"), (math.nan, "–"),
+        (-0.004, "-.004"), (-0.0001, ".000"), (-1.5, "-1.500"), (10.1234, "10.123"), (0.0006, ".001"))),
+     *((seconds_text, value, text) for value, text in (
+        (0.00378, "0.0038"), (0.0280, "0.028"), (0.5, "0.50"), (1.24, "1.2"), (12.4, "12"), (345.4, "345"), (0.0, "0"),
+        (math.nan, "–")))],
+)  # fmt: skip
+def test_numbers_are_formatted(function, value, text):
+    assert function(value) == text
 
 
 def test_mean_and_sample_std():
@@ -150,21 +162,12 @@ def test_average_rows_are_those_of_the_paper(store):
     assert texts(table, table.rows[-1])[2:-1] == TABLE_5_AVERAGE
 
 
-def test_one_n_aug_needs_no_average(store):
-    cells = [cell("none", 0), cell("memseg", 100)]
-    for one in cells:
-        write(store, one)
-    (table,) = tables_of(store, cells)
-    assert not any(row.is_average for row in table.rows)
-
-
 # -- what is missing is marked
 
 
 def test_incomplete_rows_are_marked_and_missing_rows_appear(store):
     cells = [cell(n_aug=n, seed=seed) for n in (80, 100, 120) for seed in range(4)]
-    for one in cells[:7]:  # all of 80, three of four of 100, none of 120
-        write(store, one)
+    write_all(store, cells[:7])  # all of 80, three of four of 100, none of 120
     (table,) = tables_of(store, cells)
     assert [row.incomplete for row in table.rows] == [False, True, True, True]
     assert [row.text(table.columns[-1]) for row in table.rows] == ["4", "3/4 *", "0/4 *", "*"]
@@ -178,6 +181,7 @@ def test_rows_keep_the_order_of_the_grid_with_none_first(store):
     (table,) = tables_of(store, cells)
     assert [(row.augmenter, row.n_aug) for row in table.rows] == [
         ("none", 0), ("zebra", 120), ("zebra", 80), ("zebra", None), ("ant", 100)]  # fmt: skip
+    assert [row.is_average for row in table.rows] == [False, False, False, True, False]  # one N_aug needs no average
 
 
 def test_the_best_of_the_complete_rows_is_marked(store):
@@ -197,9 +201,7 @@ def test_one_table_per_protocol_folds_and_shots_in_order(store):
     strict = protocol("strict", ap="step", holdout=0.1)
     cells = [cell(shots=shots, draw=draw, preset=preset)
              for preset in (protocol(), strict) for shots, draw in (("all", None), (0, None), (5, 0))]  # fmt: skip
-    for one in cells:
-        write(store, one)
-    tables = tables_of(store, cells)
+    tables = tables_of(store, write_all(store, cells))
     assert [(table.protocol, table.shots) for table in tables] == [
         ("inout", 0), ("inout", 5), ("inout", "all"), ("strict", 0), ("strict", 5), ("strict", "all")]  # fmt: skip
     assert [column.group for column in tables[0].columns[2:-1]] == [
@@ -233,10 +235,7 @@ def test_embedded_parts_devices_and_commits_are_named(store):
     assert "Records come from different devices: NVIDIA H200 (1 cell), cpu one (1 cell)." in full.captions
     assert "Made at git aaaaaaaaaaaa, bbbbbbbbbbbb-dirty." in full.captions
     assert not any("device" in sentence for sentence in few.captions)
-    console = Console(width=100, record=True, file=io.StringIO())
-    print_report([few, full], console)
-    for text in (to_markdown("x", [full]), to_latex("x", [full]), console.export_text()):
-        assert full.label in text
+    assert all(full.label in text for text in everywhere(few, full))
 
 
 def test_recognition_has_its_own_columns(store):
@@ -253,12 +252,10 @@ def test_the_terminal_table_fits_100_columns(store):
     preset = protocol(holdout=0.1)
     cells = [cell("a_rather_long_name_for_it", n, seed, preset=preset) for n in (80, 100) for seed in range(4)]
     write(store, cells[0])
-    console = Console(width=100, record=True, file=io.StringIO())
-    print_report(tables_of(store, cells), console)
-    printed = console.export_text()
-    assert max(map(len, printed.splitlines())) <= 100
-    assert "…" not in printed
-    assert ".600 (–)" in printed and "1/4 *" in printed and "FPR" in printed
+    text = printed(*tables_of(store, cells))
+    assert max(map(len, text.splitlines())) <= 100
+    assert "…" not in text
+    assert ".600 (–)" in text and "1/4 *" in text and "FPR" in text
 
 
 # -- escaping
@@ -285,7 +282,7 @@ def test_csv_numbers_come_back_exactly(store):
     for place, one in enumerate(cells[:5]):
         write(store, one, ap=1 / (place + 3))
     tables = tables_of(store, cells)
-    lines = list(csv.DictReader(io.StringIO(to_csv(tables))))
+    lines = lines_of(tables)
     assert len(lines) == len(tables[0].rows) == 3
     for line, row in zip(lines, tables[0].rows, strict=True):
         assert float(line["ap_mean"]) == row.stats["ap"].mean
@@ -295,19 +292,14 @@ def test_csv_numbers_come_back_exactly(store):
     assert [line["row"] for line in lines] == ["cells", "cells", "average"]
 
 
-def planned(store, cells, name="small"):
-    store.write_json("grids", name, {"grid": {}, "cells": [expected_cell(cell) for cell in cells]})
-
-
 def written(*arguments, **options):
     return [Path(file) for file in report(*arguments, **options)]
 
 
 def test_a_grid_is_reported_in_four_files_with_equal_bytes_each_time(store, tmp_path):
     cells = [cell(seed=seed, shots=shots, draw=draw) for seed in range(2) for shots, draw in (("all", None), (5, 1))]
-    planned(store, cells)
-    for one in cells[:3]:
-        write(store, one)
+    expect(store, "small", cells)
+    write_all(store, cells[:3])
     files = written(store, "small")
     assert [file.name for file in files] == ["report.md", "report.tex", "report.csv", "report.json"]
     assert files[0].parent == store.files.folder / "reports" / "small"
@@ -338,7 +330,7 @@ def test_a_pipe_gets_the_full_width(store, monkeypatch, capsys):
 
 def test_several_grids_are_reported_each(store, tmp_path):
     for n, name in ((80, "one"), (100, "two"), (120, "no_record")):
-        planned(store, [cell(n_aug=n)], name)
+        expect(store, name, [cell(n_aug=n)])
         if name != "no_record":
             write(store, cell(n_aug=n))
     files = written(store, out=tmp_path / "out")
@@ -348,9 +340,7 @@ def test_several_grids_are_reported_each(store, tmp_path):
 
 
 def test_without_a_grid_all_records_are_reported(store):
-    cells = [cell("memseg", n) for n in (100, 80)]
-    for one in cells:
-        write(store, one)
+    write_all(store, [cell("memseg", n) for n in (100, 80)])
     files = written(store)
     assert files[0].parent.name == "all"
     rows = pd.read_csv(files[2])
@@ -375,7 +365,7 @@ def test_no_store_or_an_empty_one_says_the_way_out(store):
     with pytest.raises(UserError, match="holds no records: run a grid first: augbench run"):
         report(store)
     write(store, cell())
-    planned(store, [cell()], "small")
+    expect(store, "small", [cell()])
     with pytest.raises(UserError, match="did you mean 'small'"):
         load_expected(store, "smal")
 
@@ -395,7 +385,7 @@ def test_a_record_without_its_numbers_is_named(store):
 
 
 def test_it_works_without_torch_and_ray(store):
-    planned(store, [cell(), cell(seed=1)])
+    expect(store, "small", [cell(), cell(seed=1)])
     write(store, cell())
     code = f"""
 import sys

@@ -1,15 +1,14 @@
 """Reports: classes, confusion, drawn splits; and records from before there were any of these."""
 
-import csv
-import io
 import json
 
 import pytest
-from test_report import cell, expected_cell, metrics_at, protocol, tables_of, write
+from boards import expected_cell
+from test_report import cell, lines_of, metrics_at, protocol, tables_of, write, write_all
 
 from augbench.report import build_tables, expected_frame, load_records
 from augbench.report.frame import expected_from_records
-from augbench.report.table_exports import to_csv, to_json
+from augbench.report.table_exports import to_json
 
 DETECTION = {"ap": 0.6, "ap_step": 0.6, "ap_trapezoidal": 0.6, "auroc": 0.9, "oracle": metrics_at(0.7, 0.5),
              "heldout": None, "recall_at_1pct_false_alarms": 0.25}  # fmt: skip
@@ -25,10 +24,6 @@ def recognition(matrix, **more):
     scores = {"precision": 0.5, "recall": 0.25, "f1": 1 / 3, "support": 4}
     return {"accuracy": 0.8, "macro_f1": 0.7, "confusion": matrix, "classes": ["a", "b"],
             "per_class": {"a": scores, "b": {**scores, "f1": 1.0}}} | more  # fmt: skip
-
-
-def lines_of(tables):
-    return list(csv.DictReader(io.StringIO(to_csv(tables))))
 
 
 def test_classes_follow_their_cells_in_csv_and_json(store):
@@ -82,9 +77,7 @@ def test_older_records_have_no_classes_and_are_no_error(store):
 
 
 def test_records_from_before_a_field_was_there_are_of_the_same_protocol(store):
-    old, new = cell(n_aug=80), cell(n_aug=100)
-    for one in (old, new):
-        write(store, one)
+    old, _ = write_all(store, [cell(n_aug=80), cell(n_aug=100)])
     record = store.read_record(old.key)
     for field in ("batchnorm", "test_share"):
         del record["spec"]["protocol"][field]
@@ -97,15 +90,11 @@ def test_records_from_before_a_field_was_there_are_of_the_same_protocol(store):
 
 @pytest.mark.parametrize(
     ("folds", "title", "over"),
-    [
-        ((0,), "split 0 (30 % test)", "over 2 seeds."),
-        ((0, 1, 2), "splits 0-2 (30 % test)", "x 3 drawn splits, pooled."),
-    ],
-)
+    [((0,), "split 0 (30 % test)", "over 2 seeds."),
+     ((0, 1, 2), "splits 0-2 (30 % test)", "x 3 drawn splits, pooled.")],
+)  # fmt: skip
 def test_drawn_splits_are_not_called_folds(store, folds, title, over):
-    cells = [cell(fold=fold, seed=seed) for fold in folds for seed in (0, 1)]
-    for one in cells:
-        write(store, one)
+    cells = write_all(store, [cell(fold=fold, seed=seed) for fold in folds for seed in (0, 1)])
     expected = [{**expected_cell(one), "test_share": 0.3} for one in cells]
     (table,) = build_tables(expected_frame(expected), load_records(store))
     assert table.title.endswith(f", {title}") and table.captions[0].endswith(over)

@@ -6,14 +6,11 @@ import io
 import json
 import re
 import warnings
-from pathlib import Path
 
 import pandas as pd
 import pytest
-from rich.console import Console
-from test_report import cell, expected_cell, tables_of, to_latex, to_markdown, write
+from test_report import cell, everywhere, printed, tables_of, to_latex, to_markdown, twice, write
 
-from augbench.report import print_report, report
 from augbench.report.confusion import MATRICES
 from augbench.report.table_exports import to_csv, to_json
 
@@ -34,12 +31,6 @@ def recognised(store, cells, results):
         write(store, one, result=found)
     (table,) = tables_of(store, cells, task="recognition")
     return table
-
-
-def printed(table, width=100):
-    console = Console(width=width, record=True, file=io.StringIO())
-    print_report([table], console)
-    return console.export_text()
 
 
 def csv_of(table):
@@ -69,11 +60,10 @@ def test_shares_are_of_each_run_and_then_averaged(store):
 
 def test_every_renderer_has_the_same_numbers_in_the_order_of_the_classes(store):
     table = two_runs(store)
-    assert re.search(r"true *\nclass +b +a *\n─+ *\nb +\.625 +\.375 *\na +\.100 +\.900", printed(table))
-    assert "| true class | b | a |\n| :--- | ---: | ---: |\n| b | .625 (.177) | .375 (.177) |" in to_markdown(
-        "x", [table]
-    )
-    assert "true class & b & a \\\\\n\\midrule\nb & .625 (.177) & .375 (.177) \\\\\n" in to_latex("x", [table])
+    terminal, markdown, latex = everywhere(table)
+    assert re.search(r"true *\nclass +b +a *\n─+ *\nb +\.625 +\.375 *\na +\.100 +\.900", terminal)
+    assert "| true class | b | a |\n| :--- | ---: | ---: |\n| b | .625 (.177) | .375 (.177) |" in markdown
+    assert "true class & b & a \\\\\n\\midrule\nb & .625 (.177) & .375 (.177) \\\\\n" in latex
     lines = csv_of(table).query("row == 'confusion'")
     assert list(zip(lines["class"], lines["predicted"], lines["share_mean"], strict=True)) == [
         ("b", "b", 0.625), ("b", "a", 0.375), ("a", "b", 0.1), ("a", "a", 0.9)]  # fmt: skip
@@ -101,9 +91,10 @@ def test_a_class_without_test_images_has_no_shares(store):
         table = recognised(store, cells, [result([[3, 1], [0, 0]]), result([[1, 1], [0, 0]])])
         (row,) = rows_of(table)
     assert row["confusion_mean"]["matrix"][1] == [None, None] and row["confusion"]["matrix"][1] == [0, 0]
-    assert "| a | – | – |" in to_markdown("x", [table]) and "a & -- & -- \\\\" in to_latex("x", [table])
+    _, markdown, latex = everywhere(table)
+    assert "| a | – | – |" in markdown and "a & -- & -- \\\\" in latex
     note = "A run without test images of a class"
-    assert all(note in text for text in (printed(table), to_markdown("x", [table]), to_latex("x", [table])))
+    assert all(note in text for text in everywhere(table))
     assert note not in to_markdown("x", [two_runs(store)])
     lines = csv_of(table).query("row == 'confusion'")
     assert lines["share_mean"].isna().tolist() == [False, False, True, True]
@@ -133,8 +124,8 @@ def test_files_have_all_rows_and_terminal_and_latex_the_best_and_the_one_without
     table = several(store, [0.5, 0.5, 0.6, 0.6, 0.9, 0.9, 0.7])
     names = ["none, N_aug 0 (no synthetic images)", "memseg, N_aug 80", "memseg, N_aug 100 (best accuracy)",
              "ant, N_aug 80 (incomplete: 1 of 2 runs)"]  # fmt: skip
-    assert re.findall("<summary>(.*)</summary>", to_markdown("x", [table])) == names
-    text, latex = printed(table), to_latex("x", [table])
+    text, markdown, latex = everywhere(table)
+    assert re.findall("<summary>(.*)</summary>", markdown) == names
     for place, name in enumerate(names):
         assert (name in text) == (place in (0, 2))
         assert (f"Confusion matrices: {name.replace('_', chr(92) + '_')}. Shares" in latex) == (place in (0, 2))
@@ -149,32 +140,25 @@ def test_files_have_all_rows_and_terminal_and_latex_the_best_and_the_one_without
 
 @pytest.mark.parametrize(
     ("accuracies", "chosen"),
-    [
-        ([0.9, 0.9, 0.6, 0.6, 0.5, 0.5], ["none, N_aug 0 (best accuracy; no synthetic images)"]),
-        (
-            [0.9, 0.9, 0.6, 0.6, 0.9, 0.9],  # a tie: the row with synthetic images is the other one to print
-            ["none, N_aug 0 (best accuracy; no synthetic images)", "memseg, N_aug 100 (best accuracy)"],
-        ),
-        (
-            [0.5, 0.5, 0.9],  # nothing is best where one row is complete
-            ["none, N_aug 0 (no synthetic images)"],
-        ),
-        ([0.5], ["none, N_aug 0 (no synthetic images; incomplete: 1 of 2 runs)"]),
-    ],
-)
+    [([0.9, 0.9, 0.6, 0.6, 0.5, 0.5], ["none, N_aug 0 (best accuracy; no synthetic images)"]),
+     ([0.9, 0.9, 0.6, 0.6, 0.9, 0.9],  # a tie: the row with synthetic images is the other one to print
+      ["none, N_aug 0 (best accuracy; no synthetic images)", "memseg, N_aug 100 (best accuracy)"]),
+     ([0.5, 0.5, 0.9], ["none, N_aug 0 (no synthetic images)"]),  # nothing is best where one row is complete
+     ([0.5], ["none, N_aug 0 (no synthetic images; incomplete: 1 of 2 runs)"])],
+)  # fmt: skip
 def test_which_are_chosen(store, accuracies, chosen):
-    assert [one.name for one in several(store, accuracies).confusions.chosen] == chosen
+    assert [one.name for one in several(store, accuracies).confusions if one.is_chosen] == chosen
 
 
 def test_without_a_row_of_no_images_the_best_is_alone(store):
     table = recognised(store, [cell("memseg"), cell("ant")], [result(identity(2)), result(identity(2), accuracy=0.9)])
-    assert [one.name for one in table.confusions.chosen] == ["ant, N_aug 100 (best accuracy)"]
+    assert [one.name for one in table.confusions if one.is_chosen] == ["ant, N_aug 100 (best accuracy)"]
 
 
 def test_rows_without_records_have_none(store):
     cells = [cell("memseg", seed=0), cell("ant", seed=0)]
     table = recognised(store, cells, [result(identity(2))])
-    assert [one.name for one in table.confusions.matrices] == ["memseg, N_aug 100"]
+    assert [one.name for one in table.confusions] == ["memseg, N_aug 100"]
     assert rows_of(table)[1]["confusion"] is rows_of(table)[1]["confusion_std"] is None
 
 
@@ -184,7 +168,7 @@ def test_nothing_is_printed_in_detection_and_without_records(store):
     write(store, one)
     (detection,) = tables_of(store, [one])
     for table in (empty, detection):
-        words = printed(table) + to_markdown("x", [table]) + to_latex("x", [table])
+        words = "".join(everywhere(table))
         assert "onfusion" not in words and "<details>" not in words
         (row,) = rows_of(table)
         assert row["confusion"] is row["confusion_mean"] is row["confusion_std"] is None
@@ -200,9 +184,8 @@ def test_six_long_names_fit_the_terminal_as_headings(store):
     assert max(map(len, text.splitlines())) <= 100 and "…" not in text
     (heading,) = [line for line in text.splitlines() if line.startswith("true class")]
     assert heading.split() == ["true", "class", *NEU]
-    assert (
-        re.search(r"pitted_surface( +\.000){3} +1\.000( +\.000){2} *\n", text) and "(–)" not in text.split(MATRICES)[1]
-    )
+    assert re.search(r"pitted_surface( +\.000){3} +1\.000( +\.000){2} *\n", text)
+    assert "(–)" not in text.split(MATRICES)[1]
 
 
 def test_names_too_long_for_headings_are_numbered(store):
@@ -237,16 +220,11 @@ def test_the_label_is_on_every_float_and_section(store):
     one = cell()
     write(store, one, result=result(identity(2)), embedded=["dataset surfaces"])
     (table,) = tables_of(store, [one], task="recognition")
-    for words in (printed(table), to_markdown("x", [table]), to_latex("x", [table])):
-        assert words.count("mechanics, not evidence (dataset surfaces)") == 2
+    assert [words.count("mechanics, not evidence (dataset surfaces)") for words in everywhere(table)] == [2, 2, 2]
 
 
 def test_equal_stores_give_equal_bytes(store, tmp_path):
     cells = [cell(name, n, seed) for name, n in (("none", 0), ("memseg", 80)) for seed in (0, 1)]
     for one in cells:
         write(store, one, result=result([[3, 1], [1, 2 + one.seed]]))
-    expected = [expected_cell(one, "recognition") for one in cells]
-    store.write_json("grids", "small", {"grid": {}, "cells": expected})
-    first, again = report(store, "small"), report(store, "small", expected=expected, out=tmp_path / "again")
-    contents = [[Path(file).read_bytes() for file in files] for files in (first, again)]
-    assert contents[0] == contents[1] and contents[0][0].count(b"<details>") == 2
+    assert twice(store, cells, tmp_path / "again", "recognition")[0].count(b"<details>") == 2

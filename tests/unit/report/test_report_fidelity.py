@@ -2,26 +2,22 @@
 
 # ruff: noqa: RUF001 - the dash is what is printed
 
-import csv
-import io
 import json
-import math
 from pathlib import Path
 
 import pytest
+from boards import expect, expected_cell
 from helpers import path_of
-from rich.console import Console
-from test_report import cell, expected_cell, texts, to_latex, to_markdown, write
+from test_report import cell, everywhere, lines_of, printed, texts, to_latex, to_markdown, write, write_all
 from test_report_classes import recognition
 
 from augbench.core.errors import UserError
 from augbench.planning.grid import make_grid
 from augbench.planning.outline import expected_of
 from augbench.planning.plan import make_plan
-from augbench.report import build_tables, expected_frame, load_records, print_report, report
+from augbench.report import build_tables, expected_frame, load_records, report
 from augbench.report.fidelity_records import load_measured
-from augbench.report.numbers import seconds_text, share
-from augbench.report.table_exports import to_csv, to_json
+from augbench.report.table_exports import to_json
 
 
 def measure(store, key, augmenter="memseg", kid=0.1, settings=None, seconds=0.5, **result):
@@ -49,22 +45,11 @@ def rows_of(table):
     return [texts(table.fidelity, row) for row in table.fidelity.rows]
 
 
-def printed(tables, width=100):
-    console = Console(width=width, record=True, file=io.StringIO())
-    print_report(tables, console)
-    return console.export_text()
-
-
-def everywhere(tables):
-    return printed(tables), to_markdown("x", tables), to_latex("x", tables)
-
-
-def one_pool(store, **fields):
+def one_pool(store, embedded=(), **fields):
     """The table of one cell whose pool is measured."""
-    one = cell()
-    write(store, one)
+    write(store, cell(), embedded=embedded)
     measure(store, "a", **fields)
-    (table,) = tables_of(store, [takes(one, ("memseg", "a"))])
+    (table,) = tables_of(store, [takes(cell(), ("memseg", "a"))])
     return table
 
 
@@ -85,30 +70,12 @@ def test_a_row_pools_the_pools_of_an_augmenter(store):
         ["memseg", "100", ".004 (.011)", "-.006, .024", "13.3", "4.50", "0.60", "1.2", ".700", "2"]]  # fmt: skip
     assert table.fidelity.rows[0].outcome.stat == table.rows[-1].stats["ap"]  # the average row's
     assert "over an augmenter's pools" in table.fidelity.captions[1]
-    for words in everywhere([table]):
+    for words in everywhere(table):
         assert ".004 (.011)" in words and "of the real ones 5.00" in words.replace("\n", " ").replace("  ", " ")
 
 
-@pytest.mark.parametrize(
-    ("value", "text"), [(-0.004, "-.004"), (-0.0001, ".000"), (-1.5, "-1.500"), (10.1234, "10.123"), (0.0006, ".001")]
-)
-def test_kid_may_be_negative_or_large(value, text):
-    assert share(value) == text
-
-
-@pytest.mark.parametrize(
-    ("value", "text"),
-    [(0.00378, "0.0038"), (0.0280, "0.028"), (0.5, "0.50"), (1.24, "1.2"), (12.4, "12"), (345.4, "345"), (0.0, "0"),
-     (math.nan, "–")],
-)  # fmt: skip
-def test_seconds_have_two_significant_digits(value, text):
-    assert seconds_text(value) == text
-
-
 def test_what_could_not_be_measured_is_a_dash_with_a_note(store):
-    cells = [cell(seed=seed, shots=5, draw=0) for seed in (0, 1)]
-    for one in cells:
-        write(store, one)
+    cells = write_all(store, [cell(seed=seed, shots=5, draw=0) for seed in (0, 1)])
     measure(store, "a", fid=12.3)
     measure(store, "b", fid=None)
     (table,) = tables_of(store, [takes(one, ("memseg", "ab"[one.seed])) for one in cells])
@@ -126,8 +93,7 @@ def test_what_could_not_be_measured_is_a_dash_with_a_note(store):
 
 def test_missing_records_are_marked(store):
     cells = [cell(name, seed=seed) for name in ("memseg", "ant") for seed in (0, 1)]
-    for one in cells[:3]:
-        write(store, one)
+    write_all(store, cells[:3])
     measure(store, "memseg0")
     expected = [takes(one, (one.augmenter.alias, f"{one.augmenter.alias}{one.seed}")) for one in cells]
     (table,) = tables_of(store, expected)
@@ -140,23 +106,19 @@ def test_missing_records_are_marked(store):
 
 
 def test_a_table_without_records_is_as_before(store):
-    few, full = cell(shots=5, draw=0), cell()
-    for one in (few, full):
-        write(store, one)
+    few, full = write_all(store, [cell(shots=5, draw=0), cell()])
     measure(store, "a")
     tables = tables_of(store, [takes(few), takes(full, ("memseg", "a"))])
     alone, old = tables[0], build_tables(expected_frame([expected_cell(few)]), load_records(store, [few.key]))[0]
     assert alone.fidelity.rows == [] and alone == old
     assert to_markdown("x", [alone]) + to_latex("x", [alone]) == to_markdown("x", [old]) + to_latex("x", [old])
-    assert "idelity" not in "".join(everywhere([alone]))
+    assert "idelity" not in "".join(everywhere(alone))
     assert json.loads(to_json("x", [alone]))["tables"][0]["fidelity"]["rows"] == []
     assert [line["row"] for line in lines_of(tables)] == ["cells", "cells", "fidelity"]
 
 
 def test_rows_of_different_extractors_or_counts_say_so(store):
-    cells = [cell("memseg"), cell("ant")]
-    for one in cells:
-        write(store, one)
+    cells = write_all(store, [cell("memseg"), cell("ant")])
     measure(store, "a")
     measure(store, "b", "ant", extractor="resnet18.a1_in1k", made=80, diversity_of_real=9.0)
     (table,) = tables_of(store, [takes(cells[0], ("memseg", "a")), takes(cells[1], ("ant", "b"))])
@@ -167,17 +129,14 @@ def test_rows_of_different_extractors_or_counts_say_so(store):
     assert [row[:3] for row in rows_of(table)] == [["memseg", "inception_v3", "100"], ["ant", "resnet18.a1_in1k", "80"]]
     assert table.fidelity.captions[0].startswith("The first 80 to 100 images of each pool")
     assert any("of the real ones 5.00 (inception_v3), 9.00 (resnet18.a1_in1k)" in note for note in table.fidelity.notes)
-    for words in everywhere([table]):
-        assert "rows must not be compared" in words
+    assert all("rows must not be compared" in words for words in everywhere(table))
     measure(store, "b", "ant", real=59)  # an incomplete row of folds, say
     (table,) = tables_of(store, [takes(cells[0], ("memseg", "a")), takes(cells[1], ("ant", "b"))])
     assert table.fidelity.label == "rows must not be compared: numbers of real images (59, 60) differ"
 
 
 def test_extractors_are_never_averaged(store):
-    cells = [cell(seed=seed) for seed in (0, 1)]
-    for one in cells:
-        write(store, one)
+    cells = write_all(store, [cell(seed=seed) for seed in (0, 1)])
     measure(store, "a", kid=0.1)
     measure(store, "b", kid=0.9, extractor="micro_resnet")
     (table,) = tables_of(store, [takes(one, ("memseg", "ab"[one.seed])) for one in cells])
@@ -197,13 +156,10 @@ def test_captions_say_by_what_and_against_what(store):
 
 
 def test_the_embedded_extractor_is_no_evidence(store):
-    one = cell()
-    write(store, one, embedded=["dataset surfaces"])
-    measure(store, "a", extractor="micro_resnet")
-    (table,) = tables_of(store, [takes(one, ("memseg", "a"))])
+    table = one_pool(store, embedded=["dataset surfaces"], extractor="micro_resnet")
     assert table.label == "mechanics, not evidence (dataset surfaces)"
     assert table.fidelity.label == "mechanics, not evidence (dataset surfaces, extractor micro_resnet)"
-    assert "extractor micro_resnet)" in printed([table])
+    assert "extractor micro_resnet)" in printed(table)
     assert [line["embedded"] for line in lines_of([table])] == [
         "dataset surfaces", "dataset surfaces; extractor micro_resnet"]  # fmt: skip
 
@@ -219,19 +175,15 @@ def test_parts_of_a_mixture_go_by_their_own_names(store):
     measure(store, "b", "ddpm")
     (table,) = tables_of(store, [takes(cells[0], ("memseg", "a")), takes(cells[1], ("memseg", "a"), ("ddpm", "b"))])
     assert [(row[0], *row[-2:]) for row in rows_of(table)] == [("memseg", ".600", "1"), ("ddpm", "–", "1")]
-    assert table.fidelity.notes[-1].endswith(
-        "a dash for parts of a mixture, with which no classifier is trained alone."
-    )
+    assert "a dash for parts of a mixture, with which no classifier is trained alone." in table.fidelity.notes[-1]
 
 
 def test_a_part_with_other_settings_is_not_averaged_with_its_namesake(store):
-    cells = [cell("inout", seed=0), cell("inout", seed=1), cell("memseg", seed=0), cell("memseg", seed=1)]
-    for one in cells:
-        write(store, one)
+    cells = write_all(store, [cell(name, seed=seed) for name in ("inout", "memseg") for seed in (0, 1)])
     measure(store, "a", kid=0.2, settings={"opacity": 1})
     measure(store, "b", kid=0.8, settings={"opacity": 2})
-    pools = [("part", "a"), ("part", "lost"), ("own", "b"), ("own", "gone")]
-    (table,) = tables_of(store, [takes(one, ("memseg", key)) for one, (_, key) in zip(cells, pools, strict=True)])
+    pools = ("a", "lost", "b", "gone")  # two of the mixture's part, two of memseg's own
+    (table,) = tables_of(store, [takes(one, ("memseg", key)) for one, key in zip(cells, pools, strict=True)])
     rows = rows_of(table)
     assert [row[2] for row in rows] == [".800 (–)", ".200 (–)"]
     assert rows[0][0] == "memseg" and rows[0][-2:] == [".600", "1/3 *"]  # what is not known is counted here
@@ -240,9 +192,7 @@ def test_a_part_with_other_settings_is_not_averaged_with_its_namesake(store):
 
 
 def test_an_augmenter_that_is_not_measured_does_not_go_by_a_part_of_its_name(store):
-    cells = [cell("inout"), cell("memseg")]
-    for one in cells:
-        write(store, one)
+    cells = write_all(store, [cell("inout"), cell("memseg")])
     measure(store, "a", settings={"opacity": 1})
     (table,) = tables_of(store, [takes(cells[0], ("memseg", "a")), takes(cells[1], ("memseg", "own"))])
     own, part = rows_of(table)
@@ -265,14 +215,10 @@ def test_recognition_stands_beside_accuracy_and_classes_are_in_csv_and_json_only
         ("fidelity_class", "a", "0.125"), ("fidelity_class", "b", "-0.25")]  # fmt: skip
     row = json.loads(to_json("x", [table]))["tables"][0]["fidelity"]["rows"][0]
     assert row["kid_by_class"]["b"] == {"mean": -0.25, "std": None, "n": 1}
-    assert not any(".125" in words or "-.250" in words for words in everywhere([table]))
+    assert not any(".125" in words or "-.250" in words for words in everywhere(table))
 
 
 # -- renderers and files
-
-
-def lines_of(tables):
-    return list(csv.DictReader(io.StringIO(to_csv(tables))))
 
 
 def test_csv_and_json_have_full_precision(store):
@@ -295,9 +241,7 @@ def test_csv_and_json_have_full_precision(store):
 
 
 def test_text_of_records_cannot_break_a_table(store):
-    cells = [cell("a_b"), cell("c")]
-    for one in cells:
-        write(store, one)
+    cells = write_all(store, [cell("a_b"), cell("c")])
     measure(store, "a", "a_b", extractor="x|y_z&*")
     measure(store, "b", "c")
     (table,) = tables_of(store, [takes(cells[0], ("a_b", "a")), takes(cells[1], ("c", "b"))])
@@ -310,14 +254,13 @@ def test_text_of_records_cannot_break_a_table(store):
 @pytest.mark.parametrize("extractor", ["inception_v3", "a_rather_long_name_too.tv_in1k"])
 def test_names_are_folded_so_that_numbers_are_not(store, extractor):
     cells = [cell(name, seed=seed) for name in ("a_rather_long_name_for_it", "ant") for seed in (0, 1)]
-    for one in cells[1:]:
-        write(store, one)
+    write_all(store, cells[1:])
     for key, kid in (("a", -0.1), ("b", 0.1)):
         measure(store, key, cells[0].augmenter.alias, kid, fid=123.4, memorisation=0.5)
     measure(store, "d", "ant", extractor=extractor)
     keys = {"a_rather_long_name_for_it": "abc", "ant": "d"}
     expected = [takes(one, *((one.augmenter.alias, key) for key in keys[one.augmenter.alias])) for one in cells]
-    text = printed(tables_of(store, expected))
+    text = printed(*tables_of(store, expected))
     below = text[text.index("Fidelity of the synthetic images") :]
     assert max(map(len, text.splitlines())) <= 100 and "…" not in text
     for entry in (".000 (.141)", "-.010, .020", ".090, .120", "123.4", "4.00", "0.50", ".600 *", "2/3 *", "images"):
@@ -330,7 +273,7 @@ def test_rows_are_not_set_apart(store):
         write(store, one)
         measure(store, one.augmenter.alias, one.augmenter.alias)
     tables = tables_of(store, [takes(one, (one.augmenter.alias, one.augmenter.alias)) for one in cells])
-    at = [place for place, line in enumerate(printed(tables).splitlines()) if ".090, .120" in line]
+    at = [place for place, line in enumerate(printed(*tables).splitlines()) if ".090, .120" in line]
     assert at[1] == at[0] + 1
     assert to_latex("x", tables).count(r"\addlinespace") == 1  # of the table above
 
@@ -341,8 +284,7 @@ def test_a_grid_in_a_store_is_reported_with_equal_bytes(store, tmp_path):
            "batch": 5, "epochs": 1}], "fidelity": {"extractor": "micro_resnet"}}  # fmt: skip
     plan = make_plan(make_grid(raw))
     store.write_json("grids", "small", {"grid": {}, "cells": expected_of(plan)})
-    for one in plan.cells:
-        write(store, one)
+    write_all(store, plan.cells)
     for spec in plan.fidelity.values():
         measure(store, spec.key, extractor="micro_resnet", made=spec.pictures)
     first = report(store, "small")
@@ -350,15 +292,13 @@ def test_a_grid_in_a_store_is_reported_with_equal_bytes(store, tmp_path):
     contents = [[Path(file).read_bytes() for file in files] for files in (first, again)]
     assert contents[0] == contents[1]
     (table,) = json.loads(contents[0][3])["tables"]
-    assert [(row["augmenter"], row["found"], row["expected"]) for row in table["fidelity"]["rows"]] == [
-        ("memseg", 2, 2)
-    ]
+    (row,) = table["fidelity"]["rows"]
+    assert (row["augmenter"], row["found"], row["expected"]) == ("memseg", 2, 2)
 
 
 def test_a_store_from_before_there_was_fidelity(store):
-    one = cell()
-    write(store, one)
-    store.write_json("grids", "old", {"grid": {}, "cells": [expected_cell(one)]})  # says nothing of pools
+    write(store, cell())
+    expect(store, "old", [cell()])  # says nothing of pools
     measure(store, "a")
     assert "idelity" not in Path(report(store, "old")[0]).read_text()
     path_of(store, "grids", "old").unlink()  # no grid at all: nothing is known of pools
@@ -381,19 +321,13 @@ def test_a_store_from_before_there_was_fidelity(store):
     ],
 )
 def test_a_damaged_record_is_named_in_one_line(store, damage, message):
-    one = cell()
-    write(store, one)
     record = measure(store, "a")
     path_of(store, "fidelity", "a").write_text(damage(record))
     with pytest.raises(UserError, match=r"fidelity.a\.json'") as caught:
-        tables_of(store, [takes(one, ("memseg", "a"))])
+        tables_of(store, [takes(cell(), ("memseg", "a"))])
     assert message in str(caught.value) and "\n" not in str(caught.value)
 
 
 def test_records_of_other_grids_are_not_read(store):
-    one = cell()
-    write(store, one)
-    measure(store, "a")
     store.write_json("fidelity", "other", {"damaged": True})
-    (table,) = tables_of(store, [takes(one, ("memseg", "a"))])
-    assert len(table.fidelity.rows) == 1
+    assert len(one_pool(store).fidelity.rows) == 1

@@ -5,8 +5,10 @@ Numbers, labels and marks come from `report.tables`, so a store's reports and it
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from math import isnan, nan
 from typing import Any
 from urllib.parse import quote
@@ -14,7 +16,7 @@ from urllib.parse import quote
 from augbench.report.evidence.build import BASELINES, Evidence
 from augbench.report.frame import METRICS
 from augbench.report.leaderboard.gains import evidence_of, name_of, notes_of, verdict_summary, with_gains
-from augbench.report.leaderboard.headings import COLUMN_HELP, DIGITS, entry, run_label, shots_text, span_text
+from augbench.report.leaderboard.headings import COLUMN_HELP, DIGITS, Content, entry, run_label, shots_text, span_text
 from augbench.report.leaderboard.merge import Gathered
 from augbench.report.leaderboard.row_costs import Costs, Source
 from augbench.report.numbers import DASH, Stat, seconds_text, share, stat_of
@@ -24,6 +26,9 @@ from augbench.report.tables import HELDOUT, ORACLE, Row, Table, build_tables
 
 GREY = len(PALETTE) - 1
 AT_LEAST = "\N{GREATER-THAN OR EQUAL TO}"
+TABLE_FIELDS = ("title", "dataset", "protocol", "task", "headline", "label", "captions")
+ROW_FIELDS = ("augmenter", "mark", "n_aug", "is_average", "found")
+FILTERS = {"dataset": "dataset", "shots": "shots_text", "protocol": "protocol"}  # name of a filter -> field of a table
 
 
 @dataclass(frozen=True)
@@ -31,7 +36,6 @@ class Board:
     """Everything on the page except plots and images. ``content`` holds JSON values only."""
 
     content: dict[str, Any]
-    tables: list[Table]  # in the order of ``content["tables"]``
     cells: list[dict[tuple[str, int], list[str]]]  # of each table: (augmenter, N_aug) -> keys of its records
     files: dict[str, Source]  # path relative to the page -> the file to copy there
 
@@ -43,10 +47,10 @@ def board_of(gathered: Gathered) -> Board:
         UserError: a file is damaged; the message names it.
     """
     tables = build_tables(gathered.expected, gathered.records, gathered.measured)
-    records = {record.key: record for record in gathered.records.itertuples(index=False)}
-    by_row = _cells_by_row(gathered)
-    builder = _TableBuilder(gathered, records, Costs(gathered))
-    evidence = evidence_of(gathered)
+    by_row = defaultdict(list)
+    for cell in gathered.expected.itertuples(index=False):
+        by_row[cell.dataset, cell.protocol, cell.shots, cell.augmenter, cell.n_aug].append(cell)
+    builder, evidence = _TableBuilder(gathered), evidence_of(gathered)
     built, cells = [], []
     for number, table in enumerate(tables, 1):
         mine = {
@@ -55,48 +59,35 @@ def board_of(gathered: Gathered) -> Board:
             if not row.is_average
         }
         built.append(builder.table(f"t{number}", table, mine, evidence.get(name_of(table))))
-        cells.append({row: [cell.key for cell in found if cell.key in records] for row, found in mine.items()})
+        cells.append({row: builder.keys(found) for row, found in mine.items()})
+    names = _baselines_first(row for table in built for row in table["rows"])
     content = {
-        "totals": _totals(gathered, tables),
+        "facts": _facts(gathered, tables),
         "tables": built,
-        "filters": _filters(tables, built),
-        "overview": _overview(built),
+        "filters": {key: list(dict.fromkeys(table[field] for table in built)) for key, field in FILTERS.items()},
+        "augmenters": names,
+        "overview": _overview(built, names),
         "colours": _colours(tables),
         "embedded": sorted({part for table in tables for part in table.embedded}),
-        "runs": list(builder.runs.values()),
+        "runs": builder.runs,
     }
-    return Board(content, tables, cells, builder.files)
-
-
-def path_of(source: Source) -> str:
-    """Return the path of the page's copy of a file, relative to the page."""
-    folder = "records" if source.kind == "cells" else f"records/{source.kind}"
-    return f"{folder}/{source.key}.json"
-
-
-def link_to(path: str) -> str:
-    """Return the path as a relative URL."""
-    return quote(path)
-
-
-def _cells_by_row(gathered: Gathered) -> dict[tuple[Any, ...], list[Any]]:
-    rows: dict[tuple[Any, ...], list[Any]] = {}
-    for cell in gathered.expected.itertuples(index=False):
-        rows.setdefault((cell.dataset, cell.protocol, cell.shots, cell.augmenter, cell.n_aug), []).append(cell)
-    return rows
+    return Board(content, cells, builder.files)
 
 
 class _TableBuilder:
     """Builds tables, and collects the runs and files that they refer to."""
 
-    def __init__(self, gathered: Gathered, records: Mapping[str, Any], costs: Costs) -> None:
-        self.differing = gathered.differing
+    def __init__(self, gathered: Gathered) -> None:
         self.gathered = gathered
-        self.records = records
-        self.costs = costs
-        self.runs: dict[str, dict[str, Any]] = {}
-        self.run_indices: dict[str, int] = {}
+        self.records = {record.key: record for record in gathered.records.itertuples(index=False)}
+        self.costs = Costs(gathered)
+        self.runs: list[dict[str, Any]] = []
+        self.run_indices: dict[str, int] = {}  # key of a cell -> index of its run
         self.files: dict[str, Source] = {}
+
+    def keys(self, cells: Iterable[Any]) -> list[str]:
+        """Return the keys of the cells that have a record."""
+        return [cell.key for cell in cells if cell.key in self.records]
 
     def table(
         self, name: str, table: Table, cells: Mapping[tuple[str, int], list[Any]], evidence: Evidence | None
@@ -108,30 +99,22 @@ class _TableBuilder:
             rows.append(self._row(f"{name}r{number}", table, row, found))
         against = with_gains(table, rows, evidence)
         columns = _columns(table, against)
-        keys = [cell.key for found in cells.values() for cell in found if cell.key in self.records]
+        keys = self.keys(chain.from_iterable(cells.values()))
         costs = [*_cost_notes(rows), *self.costs.inference_notes(keys)]
         return {
+            **{name: getattr(table, name) for name in TABLE_FIELDS},
             "id": name,
-            "title": table.title,
-            "dataset": table.dataset,
-            "protocol": table.protocol,
-            "shots": table.shots,
             "shots_text": shots_text(table.shots),
-            "task": table.task,
-            "headline": table.headline,
             "against": against,
-            "label": table.label,
-            "captions": table.captions,
-            "notes": [*table.notes, *notes_of(table, against, evidence), *costs, *self._differing(cells)],
+            "notes": [*table.notes, *notes_of(table, against, evidence), *costs, *self._differing(keys)],
             "fidelity_label": table.fidelity.label,
             "fidelity_notes": [*table.fidelity.captions, *table.fidelity.notes] if table.fidelity.rows else [],
             "columns": [_column(column, table.headline) for column in columns if _is_filled(column, rows)],
             "rows": rows,
         }
 
-    def _differing(self, cells: Mapping[tuple[str, int], list[Any]]) -> list[str]:
-        """Return a note on cells whose results differ between stores."""
-        apart = [self.differing[cell.key] for found in cells.values() for cell in found if cell.key in self.differing]
+    def _differing(self, keys: Iterable[str]) -> list[str]:
+        apart = [self.gathered.differing[key] for key in keys if key in self.gathered.differing]
         if not apart:
             return []
         which = f"{len(apart)} cells are" if len(apart) > 1 else "One cell is"
@@ -141,63 +124,57 @@ class _TableBuilder:
         ]
 
     def _row(self, name: str, table: Table, row: Row, cells: list[Any]) -> dict[str, Any]:
-        keys = [cell.key for cell in cells if cell.key in self.records]
+        keys = self.keys(cells)
         values = {column.key: _value(row, column) for column in table.columns}
-        values |= self._fidelity(row, cells) | self._seconds(row, keys)
+        values |= {"kid": self._kid(row, cells)} | self._seconds(row, keys)
         return {
+            **{name: getattr(row, name) for name in ROW_FIELDS},
             "id": name,
-            "augmenter": row.augmenter,
-            "mark": row.mark,
-            "n_aug": row.n_aug,
-            "is_average": row.is_average,
             "is_baseline": row.n_aug == 0,
             "is_incomplete": row.incomplete,
             "is_best": row.best,
-            "found": row.found,
-            "expected": row.expected,
             "values": values,
             "runs": [self._run(table, cell) for cell in cells if cell.key in self.records],
         }
 
     def _run(self, table: Table, cell: Any) -> int:
         """Return the index of a cell's record in ``runs``; add the record if it is new."""
-        if cell.key not in self.runs:
+        if cell.key not in self.run_indices:
             record = self.records[cell.key]
             source = Source("cells", cell.key, self.gathered.home[cell.key], "")
             metrics = {metric: getattr(record, metric) for metric in METRICS[table.task]}
             values = {metric: round(value, DIGITS) for metric, value in metrics.items() if not isnan(value)}
             values["training"] = round(record.seconds, 3)
             self.run_indices[cell.key] = len(self.runs)
-            self.runs[cell.key] = {"file": self._file(source), "label": run_label(cell), "values": values}
+            self.runs.append({"file": self._file(source), "label": run_label(cell), "values": values})
         return self.run_indices[cell.key]
 
-    def _fidelity(self, row: Row, cells: list[Any]) -> dict[str, Any]:
+    def _kid(self, row: Row, cells: list[Any]) -> dict[str, Any]:
         """Average KID over the augmenter's own pools; none if their extractors or image counts differ."""
         keys = dict.fromkeys(key for cell in cells for name, key in cell.fidelity if name == row.augmenter)
         found = {key: self.gathered.measured[key] for key in keys if key in self.gathered.measured}
         if not found or row.is_average or len({(one.extractor, one.made) for one in found.values()}) > 1:
-            return {"kid": entry(DASH, nan)}
+            return entry()
         stat = stat_of(one.values["kid"] for one in found.values())
-        sources = [
-            (share(one.values["kid"]), Source("fidelity", key, store, store.name("fidelity", key)))
-            for key, one in found.items()
-            for store in [self.gathered.home[key]]
-        ]
-        return {"kid": entry(stat.text, stat.mean, self._linked(sources))}
+        sources = []
+        for key, one in found.items():
+            store = self.gathered.home[key]
+            sources.append((share(one.values["kid"]), Source("fidelity", key, store, store.name("fidelity", key))))
+        return entry(stat.text, stat.mean, self._linked(sources))
 
     def _seconds(self, row: Row, keys: Sequence[str]) -> dict[str, Any]:
         """Return the seconds per image, of everything before a training, and of a training."""
         if row.is_average or not keys:
-            return dict.fromkeys(("seconds_per_picture", "cost", "training"), entry(DASH, nan))
+            return dict.fromkeys(("seconds_per_picture", "cost", "training"), entry())
         pools = dict(pool for key in keys if (pool := self.costs.seconds_per_image(key)))
         each, costs = stat_of(pools.values()), [self.costs.of(key) for key in keys]
         cost, training = stat_of(one.total for one in costs), stat_of(self.records[key].seconds for key in keys)
         is_whole = all(one.is_whole for one in costs)
         files = [(seconds_text(seconds), source) for source, seconds in pools.items()]
-        parts = {source: seconds for one in costs for source, seconds in one.sources}
-        text = span_text(cost.mean) if is_whole else f"{AT_LEAST} {span_text(cost.mean)}"
-        if not is_whole and not cost.mean:
-            text = DASH
+        parts = {source: seconds for one in costs for source, seconds in one.sources.items()}
+        text = span_text(cost.mean)
+        if not is_whole:
+            text = f"{AT_LEAST} {text}" if cost.mean else DASH
         return {
             "seconds_per_picture": entry(seconds_text(each.mean), each.mean, self._linked(files)),
             "cost": entry(text, cost.mean, self._linked((span_text(v), source) for source, v in parts.items())),
@@ -209,9 +186,11 @@ class _TableBuilder:
         return [[source.key, value, self._file(source)] for value, source in sources]
 
     def _file(self, source: Source) -> str:
-        path = path_of(source)
+        """Return the URL of the page's copy of a file, relative to the page."""
+        folder = "records" if source.kind == "cells" else f"records/{source.kind}"
+        path = f"{folder}/{source.key}.json"
         self.files.setdefault(path, source)
-        return link_to(path)
+        return quote(path)
 
 
 def _members(table: Table, row: Row) -> list[tuple[str, int]]:
@@ -236,24 +215,18 @@ def _columns(table: Table, against: str) -> list[Column]:
     """Return the columns of the report's table; gains follow the headline, KID and costs stand before the runs."""
     reported = [column for column in table.columns if column.key != "runs"]
     split = next(i for i, column in enumerate(reported) if column.key == table.headline) + 1
-    more = [
-        Column("kid", "KID"),
-        Column("seconds_per_picture", "s per image"),
-        Column("cost", "cost"),
-        Column("training", "training"),
-        next(column for column in table.columns if column.key == "runs"),
-    ]
     gains = [
         Column("interval", "95 % interval"),
         Column("gain", "gain", f"over {against}"),
         Column("gain_interval", "95 % interval", "of the gain"),
         Column("verdict", "verdict"),
     ]
-    return [*reported[:split], *gains, *reported[split:], *more]
+    costs = [Column("seconds_per_picture", "s per image"), Column("cost", "cost"), Column("training", "training")]
+    runs = [column for column in table.columns if column.key == "runs"]
+    return [*reported[:split], *gains, *reported[split:], Column("kid", "KID"), *costs, *runs]
 
 
-def _is_filled(column: Column, rows: Iterable[Mapping[str, Any]]) -> bool:
-    """Return whether any row has an entry in this column."""
+def _is_filled(column: Column, rows: Iterable[Content]) -> bool:
     return any(row["values"][column.key]["text"] not in (DASH, "") for row in rows)
 
 
@@ -264,13 +237,13 @@ def _column(column: Column, headline: str) -> dict[str, Any]:
         "key": column.key,
         "title": column.title,
         "group": group,
-        "about": COLUMN_HELP.get(column.key, ""),
+        "about": COLUMN_HELP[column.key],
         "is_number": not column.is_text and column.key != "verdict",
         "under": {"interval": headline, "gain_interval": "gain"}.get(column.key, ""),
     }
 
 
-def _cost_notes(rows: Iterable[Mapping[str, Any]]) -> list[str]:
+def _cost_notes(rows: Iterable[Content]) -> list[str]:
     texts = [row["values"]["cost"]["text"] for row in rows]
     if all(text == DASH for text in texts):
         return []
@@ -284,16 +257,6 @@ def _cost_notes(rows: Iterable[Mapping[str, Any]]) -> list[str]:
     return notes
 
 
-def _filters(tables: Sequence[Table], built: Sequence[Mapping[str, Any]]) -> dict[str, list[str]]:
-    """Return the values of each filter, in the order of the tables."""
-    return {
-        "dataset": list(dict.fromkeys(table.dataset for table in tables)),
-        "shots": list(dict.fromkeys(shots_text(table.shots) for table in tables)),
-        "protocol": list(dict.fromkeys(table.protocol for table in tables)),
-        "augmenter": _baselines_first(row for table in built for row in table["rows"]),
-    }
-
-
 def _colours(tables: Sequence[Table]) -> dict[str, int]:
     """Map each augmenter to its index in the palette and among the markers; without synthetic images: grey."""
     rows = [row for table in tables for row in table.rows]
@@ -302,24 +265,20 @@ def _colours(tables: Sequence[Table]) -> dict[str, int]:
     return dict.fromkeys((row.augmenter for row in rows), GREY) | dict(zip(synthetic, indices, strict=False))
 
 
-def _totals(gathered: Gathered, tables: Sequence[Table]) -> dict[str, Any]:
-    records = gathered.records
+def _facts(gathered: Gathered, tables: Sequence[Table]) -> dict[str, str]:
+    """Return the figures at the top of the page."""
+    found, expected = len(gathered.records), len(gathered.expected)
     return {
-        "runs": len(records),
-        "expected": len(gathered.expected),
-        "tables": len(tables),
-        "datasets": len({table.dataset for table in tables}),
-        "augmenters": len({row.augmenter for table in tables for row in table.rows if row.n_aug}),
-        "seconds": round(float(records["seconds"].sum()), 3),
-        "time": span_text(float(records["seconds"].sum())),
-        "devices": sorted(set(records["device"])),
-        "stores": len(gathered.stores),
+        "trainings": f"{found:,}" + (f" of {expected:,}" if found < expected else ""),
+        "augmenters": str(len({row.augmenter for table in tables for row in table.rows if row.n_aug})),
+        "datasets": str(len({table.dataset for table in tables})),
+        "settings": str(len(tables)),
+        "time of training": span_text(float(gathered.records["seconds"].sum())),
     }
 
 
-def _overview(tables: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def _overview(tables: Sequence[Content], names: Sequence[str]) -> dict[str, Any]:
     """Tabulate augmenters x tables: the headline metric over the rows with synthetic images, and its gain."""
-    names = _baselines_first(row for table in tables for row in table["rows"])
     rows = [{"augmenter": name, "entries": [_summary(table, name) for table in tables]} for name in names]
     for index in range(len(tables)):
         found = [row["entries"][index] for row in rows if row["entries"][index]]
@@ -335,13 +294,13 @@ def _overview(tables: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     return {"rows": rows, "note": " ".join(notes)}
 
 
-def _baselines_first(rows: Iterable[Mapping[str, Any]]) -> list[str]:
+def _baselines_first(rows: Iterable[Content]) -> list[str]:
     """Return the augmenters, those without synthetic images first."""
     names = {row["augmenter"]: row["is_baseline"] for row in rows}
     return sorted(names, key=lambda name: not names[name])
 
 
-def _summary(table: Mapping[str, Any], augmenter: str) -> dict[str, Any] | None:
+def _summary(table: Content, augmenter: str) -> dict[str, Any] | None:
     """Summarise an augmenter in a table by its average row, else by its only one."""
     mine = [row for row in table["rows"] if row["augmenter"] == augmenter]
     row = next((row for row in mine if row["is_average"]), mine[0] if mine else None)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from augbench.report.leaderboard.board import AT_LEAST, Board
-from augbench.report.leaderboard.headings import span_text
+from augbench.report.leaderboard.headings import Content, Keys, span_text
 from augbench.report.leaderboard.score_tables import RECALLS, Scores, plotted_rows, precision_at_recalls
 from augbench.report.numbers import DASH
 from augbench.report.plots import MUTED, figure, guide, label_points, legend, look, svg_text, theme
@@ -19,15 +19,9 @@ if TYPE_CHECKING:
 
 WIDTH, HEIGHT = 480, 300  # points, without the legend
 MOST_TICKS = 8
-NAMES = {
-    "ap": "AP",
-    "precision": "Precision",
-    "recall": "Recall",
-    "accuracy": "Accuracy",
-    "macro_f1": "Macro-F1",
-}
+NAMES = {"ap": "AP", "precision": "Precision", "recall": "Recall", "accuracy": "Accuracy", "macro_f1": "Macro-F1"}
 METRICS = {"detection": ("ap", "precision", "recall"), "recognition": ("accuracy", "macro_f1")}
-AT = {"precision": " at best F1 on test", "recall": " at best F1 on test"}
+AT_BEST_F1 = ("precision", "recall")
 TIME_TICKS = (0.1, 0.3, 1, 3, 10, 30, 60, 180, 600, 1800, 3600, 3 * 3600, 10 * 3600, 30 * 3600, 100 * 3600)  # seconds
 
 
@@ -45,12 +39,7 @@ def plots_of(board: Board, scores: Scores) -> dict[str, list[dict[str, Any]]]:
         }
 
 
-def _plots(
-    table: Mapping[str, Any],
-    cells: Mapping[tuple[str, int], Sequence[str]],
-    colours: Mapping[str, int],
-    scores: Scores,
-) -> list[dict[str, Any]]:
+def _plots(table: Content, cells: Keys, colours: Mapping[str, int], scores: Scores) -> list[dict[str, Any]]:
     rows = [row for row in table["rows"] if not row["is_average"] and _mean(row, table["headline"]) is not None]
     if not any(row["n_aug"] for row in rows):
         return []
@@ -61,39 +50,37 @@ def _plots(
     return [one for one in [*plots, _costs(table, rows, colours)] if one]
 
 
-def _axes(title: str, x: str, y: str) -> Axes:
+def _axes(**texts: Any) -> Axes:
     axes = figure(WIDTH, HEIGHT).subplots()
-    axes.set(title=title, xlabel=x, ylabel=y)
+    axes.set(**texts)
     return axes
 
 
-def _embedded(axes: Axes, table: Mapping[str, Any], description: str) -> dict[str, Any]:
+def _label(metric: str) -> str:
+    return NAMES[metric] + (" at best F1 on test" if metric in AT_BEST_F1 else "")
+
+
+def _embedded(axes: Axes, table: Content, description: str) -> dict[str, Any]:
     drawn, title = axes.figure, axes.get_title()
     data = base64.b64encode(svg_text(drawn, title, description).encode()).decode()
     width, height = (round(inches * 72) for inches in drawn.get_size_inches())
-    return {
-        "url": f"data:image/svg+xml;base64,{data}",
-        "alt": f"{title}. {table['title']}: {description}",
-        "width": width,
-        "height": height,
-    }
+    url, alt = f"data:image/svg+xml;base64,{data}", f"{title}. {table['title']}: {description}"
+    return {"url": url, "alt": alt, "width": width, "height": height}
 
 
-def _mean(row: Mapping[str, Any], metric: str) -> float | None:
+def _mean(row: Content, metric: str) -> float | None:
     return row["values"][metric]["value"]
 
 
-def _ends(rows: Sequence[Mapping[str, Any]], metric: str) -> tuple[list[float], list[float]]:
+def _ends(rows: Sequence[Content], metric: str) -> tuple[list[float], list[float]]:
     """Return mean minus and plus one standard deviation, clipped to [0, 1]."""
     pairs = [(_mean(row, metric), row["values"][metric]["std"] or 0.0) for row in rows]
     return [max(mean - std, 0.0) for mean, std in pairs], [min(mean + std, 1.0) for mean, std in pairs]
 
 
-def _over_n_aug(
-    table: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], metric: str, colours: Mapping[str, int]
-) -> dict[str, Any]:
+def _over_n_aug(table: Content, rows: Sequence[Content], metric: str, colours: Mapping[str, int]) -> dict[str, Any]:
     """Plot a metric over N_aug, as Figures 6 and 7 of the In&Out paper plot precision and recall."""
-    axes = _axes(f"{NAMES[metric]} over N_aug", "N_aug", f"{NAMES[metric]}{AT.get(metric, '')}")
+    axes = _axes(title=f"{NAMES[metric]} over N_aug", xlabel="N_aug", ylabel=_label(metric))
     synthetic = [row for row in rows if row["n_aug"]]
     handles = {}
     for name in dict.fromkeys(row["augmenter"] for row in synthetic):
@@ -111,17 +98,14 @@ def _over_n_aug(
         if row["is_baseline"]:
             guide(axes, _mean(row, metric), row["augmenter"])
     legend(axes.figure, handles)
-    return _embedded(
-        axes, table, "mean over runs of each augmenter; bands and bars are one standard deviation either way."
-    )
+    about = "mean over runs of each augmenter; bands and bars are one standard deviation either way."
+    return _embedded(axes, table, about)
 
 
-def _by_augmenter(
-    table: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], metric: str, colours: Mapping[str, int]
-) -> dict[str, Any]:
+def _by_augmenter(table: Content, rows: Sequence[Content], metric: str, colours: Mapping[str, int]) -> dict[str, Any]:
     """Plot one point per augmenter, for tables with a single N_aug."""
     (n_aug,) = {row["n_aug"] for row in rows if row["n_aug"]}
-    axes = _axes(f"{NAMES[metric]}, N_aug {n_aug:,}", f"{NAMES[metric]}{AT.get(metric, '')}", "")
+    axes = _axes(title=f"{NAMES[metric]}, N_aug {n_aug:,}", xlabel=_label(metric))
     for place, (row, low, high) in enumerate(zip(rows, *_ends(rows, metric), strict=True)):
         (point,) = axes.plot(_mean(row, metric), place, **look(colours[row["augmenter"]]))
         axes.hlines(place, low, high, color=point.get_color(), linewidth=1.5)
@@ -130,56 +114,44 @@ def _by_augmenter(
     for row in rows:
         if row["is_baseline"]:
             axes.axvline(_mean(row, metric), color=MUTED, linewidth=1, linestyle="--")
-    return _embedded(
-        axes,
-        table,
-        "mean over runs of each augmenter; bars are one standard deviation either way; the baseline is dashed.",
-    )
+    about = "mean over runs of each augmenter; bars are one standard deviation either way; the baseline is dashed."
+    return _embedded(axes, table, about)
 
 
-def _curves(
-    table: Mapping[str, Any],
-    cells: Mapping[tuple[str, int], Sequence[str]],
-    colours: Mapping[str, int],
-    scores: Scores,
-) -> dict[str, Any] | None:
+def _curves(table: Content, cells: Keys, colours: Mapping[str, int], scores: Scores) -> dict[str, Any] | None:
     """Plot precision-recall curves, mean over runs at each recall; None if no scores are stored."""
-    axes = _axes("Precision-recall curves", "Recall", "Precision")
+    axes = _axes(title="Precision-recall curves", xlabel="Recall", ylabel="Precision", xlim=(0, 1), ylim=(0, 1.02))
     handles = {}
     for plotted in plotted_rows(table, cells):
         tables = [found for key in plotted.keys if (found := scores.of(key)) is not None]
         if not tables:
             continue
         curves = np.stack([precision_at_recalls(found) for found in tables])
-        mean, std = curves.mean(axis=0), curves.std(axis=0, ddof=1) if len(curves) > 1 else np.zeros(len(RECALLS))
+        mean = curves.mean(axis=0)
         name = f"{plotted.augmenter}, {plotted.n_aug}" if plotted.n_aug else plotted.augmenter
         style = look(colours[plotted.augmenter]) | {"linestyle": "-" if plotted.n_aug else "--", "markevery": 10}
         (handles[name],) = axes.plot(RECALLS, mean, markersize=5, **style)
         if len(curves) > 1:
+            std = curves.std(axis=0, ddof=1)
             low, high = np.maximum(mean - std, 0), np.minimum(mean + std, 1)
-            colour = handles[name].get_color()
-            axes.fill_between(RECALLS, low, high, color=colour, alpha=0.15, linewidth=0)
+            axes.fill_between(RECALLS, low, high, color=handles[name].get_color(), alpha=0.15, linewidth=0)
     if not handles:
         return None
-    axes.set(xlim=(0, 1), ylim=(0, 1.02))
     legend(axes.figure, handles)
-    return _embedded(
-        axes,
-        table,
-        "from the scores of the test images, mean over runs at each recall, with one standard "
-        "deviation either way; for each augmenter its largest N_aug.",
+    about = (
+        "from the scores of the test images, mean over runs at each recall, with one standard deviation either way; "
+        "for each augmenter its largest N_aug."
     )
+    return _embedded(axes, table, about)
 
 
-def _costs(
-    table: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], colours: Mapping[str, int]
-) -> dict[str, Any] | None:
+def _costs(table: Content, rows: Sequence[Content], colours: Mapping[str, int]) -> dict[str, Any] | None:
     """Plot the headline metric against the seconds of one classifier; the dashed line is the Pareto front."""
     metric = table["headline"]
     placed = [(row, _seconds(row), _mean(row, metric)) for row in rows if _seconds(row) is not None]
     if len(placed) < 2:
         return None
-    axes = _axes(f"{NAMES[metric]} against cost", "", NAMES[metric])
+    axes = _axes(title=f"{NAMES[metric]} against cost", ylabel=NAMES[metric])
     handles = {}
     for name in dict.fromkeys(row["augmenter"] for row, _, _ in placed):
         mine = [one for one in placed if one[0]["augmenter"] == name]
@@ -193,15 +165,14 @@ def _costs(
     _set_time_axis(axes, [seconds for seconds, _ in points])
     legend(axes.figure, handles)
     label_points(axes, [(seconds, value, str(row["n_aug"] or "")) for row, seconds, value in placed])
-    return _embedded(
-        axes,
-        table,
-        f"mean {NAMES[metric]} against the time of one classifier, with everything generated for "
-        "it; numbers are N_aug. The dashed line is the Pareto front. Hollow points: some cost is not recorded.",
+    about = (
+        f"mean {NAMES[metric]} against the time of one classifier, with everything generated for it; numbers are "
+        "N_aug. The dashed line is the Pareto front. Hollow points: some cost is not recorded."
     )
+    return _embedded(axes, table, about)
 
 
-def _seconds(row: Mapping[str, Any]) -> float | None:
+def _seconds(row: Content) -> float | None:
     """Return the seconds of one classifier with everything generated for it; None if no cost is recorded."""
     cost, training = row["values"]["cost"], row["values"]["training"]
     return None if cost["text"] == DASH or training["value"] is None else cost["value"] + training["value"]

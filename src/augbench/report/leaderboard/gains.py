@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from math import isnan, nan
+from statistics import fmean
 from typing import Any
 
 from augbench.metrics.inference import FEWEST_RUNS, Verdict
 from augbench.report.evidence.build import BASELINES, Comparison, Evidence, baseline_among, build_evidence
-from augbench.report.leaderboard.headings import entry
+from augbench.report.leaderboard.headings import Content, entry
 from augbench.report.leaderboard.merge import Gathered
 from augbench.report.leaderboard.merged_store import MergedStore
-from augbench.report.numbers import DASH, average_of, share, signed, stat_of
+from augbench.report.numbers import DASH, share, signed
 from augbench.report.tables import Table
 
 TableName = tuple[str, str, Any, tuple[int, ...]]
@@ -59,7 +60,7 @@ def with_gains(table: Table, rows: list[dict[str, Any]], evidence: Evidence | No
         row["partner"] = partner["id"] if partner else None
         row["is_reference"] = row["augmenter"] == against
         found = intervals.get(name)
-        row["values"]["interval"] = _interval(found.low, found.high) if found else _empty()
+        row["values"]["interval"] = _interval(found.low, found.high) if found else entry()
         row["values"] |= _of_comparison(compared[name]) if name in compared else _of_means(table, row, partner)
     for row in rows:
         if row["is_average"]:
@@ -82,7 +83,7 @@ def notes_of(table: Table, against: str, evidence: Evidence | None) -> list[str]
     ]
 
 
-def verdict_summary(rows: Sequence[Mapping[str, Any]]) -> tuple[str, str]:
+def verdict_summary(rows: Sequence[Content]) -> tuple[str, str]:
     """Summarise the verdicts of an augmenter's rows in a few words, with their tone."""
     verdicts = [row["values"]["verdict"]["text"] for row in rows if row["values"]["verdict"]["text"] != DASH]
     if not verdicts:
@@ -99,7 +100,7 @@ def verdict_summary(rows: Sequence[Mapping[str, Any]]) -> tuple[str, str]:
     return Verdict.NONE.value, ""
 
 
-def _partner(row: Mapping[str, Any], rows: Sequence[dict[str, Any]], against: str) -> dict[str, Any] | None:
+def _partner(row: Content, rows: Sequence[dict[str, Any]], against: str) -> dict[str, Any] | None:
     """Return the row to compare with, as evidence does: without synthetic images, else with as many."""
     if not against or row["augmenter"] == against:
         return None
@@ -118,27 +119,22 @@ def _of_comparison(one: Comparison) -> dict[str, Any]:
     }
 
 
-def _of_means(table: Table, row: Mapping[str, Any], partner: Mapping[str, Any] | None) -> dict[str, Any]:
-    """Compare means only, for tables without evidence."""
+def _of_means(table: Table, row: Content, partner: Content | None) -> dict[str, Any]:
     values = [one["values"][table.headline]["value"] if one else None for one in (row, partner)]
     gain = nan if None in values else values[0] - values[1]
-    return {"gain": entry(signed(gain), gain), "gain_interval": _empty(), "verdict": _empty()}
+    return {"gain": entry(signed(gain), gain), "gain_interval": entry(), "verdict": entry()}
 
 
-def _average(row: dict[str, Any], members: Sequence[Mapping[str, Any]], against: str) -> None:
+def _average(row: dict[str, Any], members: Sequence[Content], against: str) -> None:
     """Average the gains, if all members have one; an average gets no interval and no verdict."""
     gains = [one["values"]["gain"]["value"] for one in members]
-    mean = nan if None in gains else average_of([stat_of([gain]) for gain in gains]).mean
+    mean = nan if None in gains else fmean(gains)
     row["partner"], row["is_reference"] = None, row["augmenter"] == against
-    row["values"] |= {"interval": _empty(), "gain_interval": _empty(), "verdict": _empty()}
+    row["values"] |= {"interval": entry(), "gain_interval": entry(), "verdict": entry()}
     row["values"]["gain"] = entry(signed(mean), mean)
 
 
 def _interval(low: float, high: float) -> dict[str, Any]:
     if isnan(low) or isnan(high):
-        return _empty()
+        return entry()
     return entry(f"[{share(float(low))}, {share(float(high))}]", float(low))
-
-
-def _empty() -> dict[str, Any]:
-    return entry(DASH, nan)

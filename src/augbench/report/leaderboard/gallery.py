@@ -91,7 +91,6 @@ def _section(source: OpenDataset, pools: Sequence[Pool], thumbs: Thumbs) -> dict
         "pools": [
             {
                 "augmenter": pool.augmenter,
-                "name": pool.augmenter,
                 "note": f"{_regime(pool)}, seed {pool.spec.seed}: {min(EACH, len(pool.lines))} of {len(pool.lines):,} "
                 "images, with the outline of the mask if the augmenter provides one",
                 "images": [_synthetic(pool, i, thumbs) for i in range(min(EACH, len(pool.lines)))],
@@ -102,7 +101,6 @@ def _section(source: OpenDataset, pools: Sequence[Pool], thumbs: Thumbs) -> dict
 
 
 def _regime(pool: Pool) -> str:
-    """Describe which shots the pool's augmenter read."""
     return "no shots read" if pool.spec.shots is None else shots_text(pool.spec.shots)
 
 
@@ -127,8 +125,6 @@ def _mixed(defects: pd.DataFrame) -> pd.DataFrame:
 
 
 def _spaced(table: pd.DataFrame) -> list[dict[str, str]]:
-    if table.empty:
-        return []
     rows = np.unique(np.linspace(0, len(table) - 1, min(COLUMNS, len(table))).round().astype(int))
     return table.iloc[rows].to_dict("records")
 

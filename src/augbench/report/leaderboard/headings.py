@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from math import isnan
+from collections.abc import Mapping, Sequence
+from math import isnan, nan
 from typing import Any
 
 from augbench.report.numbers import DASH
@@ -32,9 +32,16 @@ COLUMN_HELP = {
 
 DIGITS = 6  # of numbers in the page's data
 
+Content = Mapping[str, Any]
+"""A table, a row or an entry of `Board.content`."""
+Keys = Mapping[tuple[str, int], Sequence[str]]
+"""(augmenter, N_aug) of a row -> keys of its records."""
 
-def entry(text: str, value: float, files: Sequence[Sequence[str]] = (), *, tone: str = "") -> dict[str, Any]:
-    """Make a table entry.
+
+def entry(
+    text: str = DASH, value: float = nan, files: Sequence[Sequence[str]] = (), *, tone: str = ""
+) -> dict[str, Any]:
+    """Make a table entry; without arguments, that of an unknown value.
 
     Args:
         text: what the table prints.
@@ -63,11 +70,6 @@ def span_text(seconds: float) -> str:
     """Format a duration: ``0.4 s``, ``12 s``, ``3 min``, ``3.4 min``, ``5.6 h``."""
     if isnan(seconds):
         return DASH
-    for limit, unit, name in ((100, 1, "s"), (100 * 60, 60, "min")):
-        if seconds < limit:
-            return _amount(seconds / unit, name)
-    return _amount(seconds / 3600, "h")
-
-
-def _amount(value: float, unit: str) -> str:
-    return f"{value:.0f} {unit}" if value >= 10 or value == round(value) else f"{value:.1f} {unit}"
+    size, unit = (1, "s") if seconds < 100 else (60, "min") if seconds < 100 * 60 else (3600, "h")
+    value = seconds / size
+    return f"{value:.{0 if value >= 10 or value == round(value) else 1}f} {unit}"

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 from augbench.report.leaderboard.board import Board
+from augbench.report.leaderboard.headings import Content
 from augbench.report.render.markdown import escape, table_lines
 
 
@@ -18,7 +18,7 @@ def markdown_of(board: Board) -> str:
     return "\n".join(lines)
 
 
-def _overview(content: Mapping[str, Any]) -> list[str]:
+def _overview(content: Content) -> list[str]:
     """Format the headline metric and gain of each augmenter in each setting."""
     tables, overview = content["tables"], content["overview"]
     heads = [escape(f"{t['dataset']}, {t['shots_text']}, {t['protocol']}") for t in tables]
@@ -37,7 +37,7 @@ def _overview(content: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def _summary(entry: Mapping[str, Any] | None) -> str:
+def _summary(entry: Content | None) -> str:
     if entry is None:
         return "\N{EN DASH}"
     text = escape(entry["text"] + ("" if entry["is_whole"] else " *"))
@@ -45,7 +45,7 @@ def _summary(entry: Mapping[str, Any] | None) -> str:
     return "<br>".join([f"**{text}**" if entry["is_best"] else text, *under])
 
 
-def _table(table: Mapping[str, Any], runs: list[dict[str, Any]]) -> list[str]:
+def _table(table: Content, runs: list[dict[str, Any]]) -> list[str]:
     columns = table["columns"]
     heads = [escape(c["title"]) + (f"<br>{escape(c['group'])}" if c["group"] else "") for c in columns]
     rows = [[*(_entry(table, row, column["key"]) for column in columns), _links(row, runs)] for row in table["rows"]]
@@ -58,14 +58,14 @@ def _table(table: Mapping[str, Any], runs: list[dict[str, Any]]) -> list[str]:
     return [*lines, *(f"- {escape(note)}" for note in notes), ""]
 
 
-def _entry(table: Mapping[str, Any], row: Mapping[str, Any], key: str) -> str:
+def _entry(table: Content, row: Content, key: str) -> str:
     given = f"{row['augmenter']} {row['mark']}".rstrip() if key == "augmenter" else row["values"][key]["text"]
     text = escape(given)
     mark = "**" if row["is_best"] and key == table["headline"] else "*" if row["is_average"] and text else ""
     return f"{mark}{text}{mark}"
 
 
-def _links(row: Mapping[str, Any], runs: list[dict[str, Any]]) -> str:
+def _links(row: Content, runs: list[dict[str, Any]]) -> str:
     """Link each run by its number; average rows have no links, since their rows do."""
     if row["is_average"]:
         return ""

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import chain
 from typing import Any
 
 import pandas as pd
 
 from augbench.core.errors import UserError
-from augbench.core.hashing import digest
 from augbench.report.fidelity_records import Measured, load_measured
 from augbench.report.frame import (
     CELL_FIELDS,
@@ -66,7 +64,20 @@ def gather(stores: Sequence[Store]) -> Gathered:
         keys = sorted(store.keys("cells"))
         if not keys:
             raise UserError(f"store '{store.url}' does not exist or holds no records: {WAY_OUT}, or give another")
-        new = list(_add_records(store, keys, raw, specs, home, differing))
+        new = []
+        contents = store.files.read_many([store.name("cells", key) for key in keys])
+        for key, data in zip(keys, contents, strict=True):
+            if data is None or data == raw.get(key):
+                continue  # removed since the listing; the same in an earlier store
+            record = parse_json(data, store.where("cells", key))
+            if key in raw:
+                earlier = parse_json(raw[key], home[key].where("cells", key))
+                if record.get("result") != earlier.get("result"):
+                    apart = _apart(earlier, record, home[key].where("cells", key), store.where("cells", key))
+                    differing[key] = max(apart, differing.get(key, 0.0))
+            else:
+                raw[key], specs[key], home[key] = data, record.get("spec") or {}, store
+                new.append(key)
         frames.append(load_records(store, new))
         for block in _blocks(store, load_records(store, keys) if len(new) < len(keys) else frames[-1]):
             blocks.append(block)
@@ -75,30 +86,6 @@ def gather(stores: Sequence[Store]) -> Gathered:
             measured |= {key: one for key, one in found.items() if key not in measured}
     records = pd.concat(frames, ignore_index=True).sort_values("key", ignore_index=True)
     return Gathered(_unambiguous(blocks, records), records, measured, raw, specs, home, tuple(stores), differing)
-
-
-def _add_records(
-    store: Store,
-    keys: Sequence[str],
-    raw: dict[str, bytes],
-    specs: dict[str, Any],
-    home: dict[str, Store],
-    differing: dict[str, float],
-) -> Iterator[str]:
-    """Add the store's records to ``raw``, ``specs`` and ``home``; yield the keys that are new."""
-    contents = store.files.read_many([store.name("cells", key) for key in keys])
-    for key, data in zip(keys, contents, strict=True):
-        if data is None:
-            continue  # removed since the listing
-        record = parse_json(data, store.where("cells", key))
-        if key not in raw:
-            raw[key], specs[key], home[key] = data, record.get("spec") or {}, store
-            yield key
-        elif data != raw[key]:
-            earlier = parse_json(raw[key], home[key].where("cells", key))
-            if record.get("result") != earlier.get("result"):
-                apart = _apart(earlier, record, home[key].where("cells", key), store.where("cells", key))
-                differing[key] = max(apart, differing.get(key, 0.0))
 
 
 def _apart(first: Mapping[str, Any], second: Mapping[str, Any], path: str, other: str) -> float:
@@ -126,12 +113,8 @@ def _blocks(store: Store, records: pd.DataFrame) -> Iterator[pd.DataFrame]:
             rest -= set(cells["key"])
             yield cells
     if rest:
-        yield expected_from_records(records[records["key"].isin(rest)].assign(**_plain_names(records)))
-
-
-def _plain_names(records: pd.DataFrame) -> dict[str, Any]:
-    """Return empty suffixes: `_unambiguous` adds digests for all stores at once."""
-    return dict.fromkeys(IDENTITIES.values(), "")
+        plain = dict.fromkeys(IDENTITIES.values(), "")  # `_unambiguous` adds digests for all stores at once
+        yield expected_from_records(records[records["key"].isin(rest)].assign(**plain))
 
 
 def _unambiguous(blocks: list[pd.DataFrame], records: pd.DataFrame) -> pd.DataFrame:
@@ -157,15 +140,4 @@ def _unambiguous(blocks: list[pd.DataFrame], records: pd.DataFrame) -> pd.DataFr
                 [(new if part == old else part, key) for part, key in pairs]
                 for old, new, pairs in zip(plain, cells[name], cells["fidelity"], strict=True)
             ]
-    fields = [*CELL_FIELDS, "fidelity"]
-    return expected_frame(cells[fields].astype(object).to_dict("records"))
-
-
-def augmenter_identity(spec: dict[str, Any], fresh: bool = False) -> str:
-    """Return the digest that `frame.load_records` gives an augmenter with its settings."""
-    return digest([spec["name"], spec["key_settings"], fresh])
-
-
-def embedded_parts(records: pd.DataFrame) -> tuple[str, ...]:
-    """Return the embedded parts behind any of these records, sorted."""
-    return tuple(sorted(set(chain.from_iterable(records["embedded"]))))
+    return expected_frame(cells[[*CELL_FIELDS, "fidelity"]].astype(object).to_dict("records"))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import NoReturn
 
 from typing_extensions import override
@@ -31,10 +30,6 @@ class MergedFiles(Files):
         return self._holder(name).where(name)
 
     @override
-    def top(self) -> set[str]:
-        return set().union(*(part.top() for part in self._parts))
-
-    @override
     def names(self, folder: str) -> set[str]:
         return set().union(*(part.names(folder) for part in self._parts))
 
@@ -59,38 +54,11 @@ class MergedFiles(Files):
                     break
             yield found
 
-    @override
-    def age(self, name: str) -> float | None:
-        return self._holder(name).age(name)
+    def _refuse(self, *_: object) -> NoReturn:
+        raise AssertionError("merged stores are only for reading records, scores and costs")
 
-    @override
-    def write(self, name: str, data: bytes) -> None:
-        _refuse()
-
-    @override
-    def create(self, name: str, data: bytes) -> bool:
-        _refuse()
-
-    @override
-    def remove(self, name: str) -> bool:
-        _refuse()
-
-    @override
-    def commit_folder(self, made: Path, name: str, marker: str) -> None:
-        _refuse()
-
-    @override
-    def local_folder(self, name: str) -> Path:
-        return self._holder(name).local_folder(name)
-
-    @override
-    def scratch_folder(self, name: str) -> Path:
-        _refuse()
+    top = age = write = create = remove = commit_folder = local_folder = scratch_folder = _refuse
 
     def _holder(self, name: str) -> Files:
         """Return the first store with that file; without any, the first store, whose error reports it."""
         return next((part for part in self._parts if part.exists(name)), self._parts[0])
-
-
-def _refuse() -> NoReturn:
-    raise AssertionError("merged stores are read-only")

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from augbench.core.contracts import GOOD
+from augbench.report.leaderboard.headings import Content, Keys
 from augbench.report.leaderboard.merge import Gathered
 from augbench.report.leaderboard.score_tables import PlottedRow, Scores, plotted_rows
 from augbench.report.leaderboard.sources import OpenDataset
@@ -43,9 +44,7 @@ class Errors:
         self._scores = scores
         self._thumbs = thumbs
 
-    def of(
-        self, table: Mapping[str, Any], cells: Mapping[tuple[str, int], Sequence[str]], source: OpenDataset
-    ) -> dict[str, Any] | None:
+    def of(self, table: Content, cells: Keys, source: OpenDataset) -> dict[str, Any] | None:
         """Return the errors of a table for the template; None without scores of the images at hand."""
         rows = plotted_rows(table, cells)
         kind = self._threshold(rows) if table["task"] == "detection" else ""
@@ -77,13 +76,15 @@ class Errors:
             Tables with ``id``, ``label`` and ``margin`` (>= 0: predicted positive, or as its class); in recognition,
             where ``kind`` is "", also ``predicted``, the highest other class.
         """
-        tables = {key: found for key in row.keys if (found := self._scores.of(key)) is not None}
-        if not kind:
-            return [_margins_of_classes(table) for table in tables.values()]
-        return [
-            table[["id", "label"]].assign(margin=table["logit"].astype(float) - self._result(key)[kind]["threshold"])
-            for key, table in tables.items()
-        ]
+        runs = []
+        for key in row.keys:
+            table = self._scores.of(key)
+            if table is not None and kind:
+                margin = table["logit"].astype(float) - self._result(key)[kind]["threshold"]
+                runs.append(table[["id", "label"]].assign(margin=margin))
+            elif table is not None:
+                runs.append(_margins_of_classes(table))
+        return runs
 
     def _gallery(
         self, row: PlottedRow, runs: Sequence[pd.DataFrame], source: OpenDataset, detects: bool
@@ -119,13 +120,12 @@ class Errors:
 def _margins_of_classes(table: pd.DataFrame) -> pd.DataFrame:
     """Return the margins: logit of the true class minus the highest other one."""
     classes = [column.removeprefix("logit_") for column in table if column.startswith("logit_")]
-    logits = table[[f"logit_{name}" for name in classes]].to_numpy(np.float64)
+    logits = table[[f"logit_{name}" for name in classes]].to_numpy(np.float64, copy=True)
     true = np.array([classes.index(label) for label in table["label"]])
-    own = logits[np.arange(len(true)), true]
-    others = logits.copy()
-    others[np.arange(len(true)), true] = -np.inf
-    predicted = np.array(classes, object)[others.argmax(axis=1)]
-    return table[["id", "label"]].assign(margin=own - others.max(axis=1), predicted=predicted)
+    at = np.arange(len(true)), true
+    own, logits[at] = logits[at], -np.inf
+    predicted = np.array(classes, object)[logits.argmax(axis=1)]
+    return table[["id", "label"]].assign(margin=own - logits.max(axis=1), predicted=predicted)
 
 
 def _predicted_class(wrong: pd.DataFrame) -> dict[str, str]:
@@ -136,9 +136,7 @@ def _predicted_class(wrong: pd.DataFrame) -> dict[str, str]:
 
 
 def _recalls(
-    predictions: Mapping[PlottedRow, Sequence[pd.DataFrame]],
-    shapes: Mapping[str, tuple[float, float] | None],
-    at: str,
+    predictions: Mapping[PlottedRow, Sequence[pd.DataFrame]], shapes: Mapping[str, tuple[float, float] | None], at: str
 ) -> dict[str, Any] | None:
     """Tabulate recall by size and by contrast, in thirds of the defects with a mask."""
     known = {name: shape for name, shape in shapes.items() if shape is not None}
@@ -146,17 +144,13 @@ def _recalls(
         return None
     columns, groups = [], []
     for column, unit, names in THIRDS:
-        values = {name: shape[column] for name, shape in known.items()}
-        low, high = np.quantile(list(values.values()), [1 / 3, 2 / 3])
-        thirds = [
-            {name for name, value in values.items() if value <= low},
-            {name for name, value in values.items() if low < value <= high},
-            {name for name, value in values.items() if value > high},
-        ]
+        values = pd.Series({name: shape[column] for name, shape in known.items()})
+        low, high = np.quantile(values, [1 / 3, 2 / 3])
+        thirds = (values <= low, (low < values) & (values <= high), values > high)
         bounds = (f"to {_bound(low, unit)}", f"to {_bound(high, unit)}", f"over {_bound(high, unit)}")
-        for name, bound, members in zip(names, bounds, thirds, strict=True):
-            columns.append({"title": name, "note": f"{unit} {bound} ({len(members)})"})
-            groups.append(members)
+        for name, bound, third in zip(names, bounds, thirds, strict=True):
+            columns.append({"title": name, "note": f"{unit} {bound} ({third.sum()})"})
+            groups.append(set(values.index[third]))
     rows = [
         {
             "augmenter": row.augmenter,

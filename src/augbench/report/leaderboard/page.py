@@ -16,7 +16,7 @@ from markupsafe import Markup
 
 from augbench.report.leaderboard.board import Board
 from augbench.report.leaderboard.gallery import GalleryImages
-from augbench.report.leaderboard.headings import COLUMN_HELP
+from augbench.report.leaderboard.headings import COLUMN_HELP, Content
 from augbench.report.numbers import DASH
 from augbench.report.plots import DARK, PALETTE, shape_of
 
@@ -29,7 +29,7 @@ NAME = Markup(f'<span class="who">{MARKER}<span>{{}}</span></span>')  # noqa: S7
 THUMB = Markup('<svg class="thumb" width="{}" height="{}" role="img" aria-label="{}"><use href="#{}"/></svg>')
 
 
-def page_of(board: Board, plots: Mapping[str, Sequence[Mapping[str, Any]]], images: GalleryImages) -> bytes:
+def page_of(board: Board, plots: Mapping[str, Sequence[Content]], images: GalleryImages) -> bytes:
     """Render ``index.html`` in UTF-8. The template escapes text of records and plug-ins, `script_json` the data.
 
     Args:
@@ -41,35 +41,27 @@ def page_of(board: Board, plots: Mapping[str, Sequence[Mapping[str, Any]]], imag
     colours = "".join(f".c{index} {{ color: {colour}; }}\n" for index, colour in enumerate(PALETTE))
     style = f"{_asset('style.css')}\n:root {{ --dark-plot: {DARK}; }}\n{colours}"
     script = _asset("script.js")
+    data = _data(content)
+    loader = PackageLoader("augbench", FOLDER)
     environment = Environment(
-        loader=PackageLoader("augbench", FOLDER),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
+        loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     environment.filters["minus"] = minus
     environment.globals |= {"name": partial(_name, content["colours"]), "cell": _cell, "thumb": _thumb}
-    extra = {
-        table["id"]: {"plots": plots[table["id"]], "errors": images.errors.get(table["id"])}
-        for table in content["tables"]
-    }
     text = environment.get_template("index.html").render(
         title=TITLE,
         policy=_policy(style, script),
         style=_markup(style),
         script=_markup(script),
-        data=_markup(script_json(_data(content))),
-        facts=_facts(content["totals"]),
+        data=_markup(script_json(data)),
+        facts=content["facts"],
         embedded=", ".join(content["embedded"]),
-        filters=[{"key": k, "choices": v} for k, v in content["filters"].items() if k != "augmenter" and len(v) > 1],
-        augmenters=content["filters"]["augmenter"],
+        filters=content["filters"],
+        augmenters=content["augmenters"],
         overview=content["overview"],
-        tables=[
-            table | extra[table["id"]] | {"rows": _rows(table), "columns": _columns(table)}
-            for table in content["tables"]
-        ],
-        glossary=_glossary(content["tables"]),
+        tables=[table | {"rows": _rows(table), "columns": _columns(table)} for table in content["tables"]],
+        plots=plots,
+        glossary=[(title, COLUMN_HELP[key]) for key, title in data["titles"].items()],
         images=images,
     )
     return text.encode()
@@ -107,20 +99,19 @@ def _policy(style: str, script: str) -> str:
 
 
 def _name(colours: Mapping[str, int], augmenter: str) -> Markup:
-    """Format an augmenter's name after its marker in the plots."""
     index = colours[augmenter]
     name = Markup("_<wbr>").join(augmenter.split("_"))  # allows line breaks in long names
     return NAME.format(index % len(PALETTE), shape_of(index), name)
 
 
-def _cell(row: Mapping[str, Any], column: Mapping[str, Any]) -> Markup:
+def _cell(row: Content, column: Content) -> Markup:
     """Format an entry and those below it; an entry with records is a button that opens their list."""
     entry = _button(row, column["key"])
     below = [_button(row, key) for key in column["below"] if row["values"][key]["text"] != DASH]
     return entry + Markup("").join(Markup('<span class="under">{}</span>').format(one) for one in below)
 
 
-def _button(row: Mapping[str, Any], key: str) -> Markup:
+def _button(row: Content, key: str) -> Markup:
     text = minus(row["values"][key]["text"])
     if text in (DASH, "", "*") or key == "n_aug" or not row["runs"]:
         return Markup("{}").format(text)
@@ -133,68 +124,36 @@ def _thumb(image: Mapping[str, Any]) -> Markup:
     return THUMB.format(image["width"], image["height"], image["alt"], image["id"])
 
 
-def _columns(table: Mapping[str, Any]) -> list[dict[str, Any]]:
+def _columns(table: Content) -> list[dict[str, Any]]:
     """Return the columns of the page, each with the keys of the entries printed below its own."""
     every = table["columns"]
-    below = {column["key"]: [one for one in every if one["under"] == column["key"]] for column in every}
     columns = []
     for column in every:
         if not column["under"]:
-            lines = [column["group"], *(one["title"] for one in below[column["key"]])]
-            keys = [one["key"] for one in below[column["key"]]]
-            columns.append(column | {"below": keys, "group": ", ".join(line for line in lines if line)})
+            below = [one for one in every if one["under"] == column["key"]]
+            group = ", ".join(filter(None, (column["group"], *(one["title"] for one in below))))
+            columns.append(column | {"below": [one["key"] for one in below], "group": group})
     return columns
 
 
-def _rows(table: Mapping[str, Any]) -> list[dict[str, Any]]:
+def _rows(table: Content) -> list[dict[str, Any]]:
     """Return the rows with their CSS classes."""
-    names = [row["augmenter"] for row in table["rows"]]
-    firsts = [i == 0 or names[i - 1] != name for i, name in enumerate(names)]
-    kinds = ("is_average", "is_incomplete")
-    return [
-        row | {"classes": " ".join([*(["first"] if first else []), *(k.removeprefix("is_") for k in kinds if row[k])])}
-        for row, first in zip(table["rows"], firsts, strict=True)
-    ]
+    rows, before = [], None
+    for row in table["rows"]:
+        kinds = {"first": row["augmenter"] != before, "average": row["is_average"], "incomplete": row["is_incomplete"]}
+        rows.append(row | {"classes": " ".join(kind for kind, holds in kinds.items() if holds)})
+        before = row["augmenter"]
+    return rows
 
 
-def _data(content: Mapping[str, Any]) -> dict[str, Any]:
+def _data(content: Content) -> dict[str, Any]:
     """Return the data of the script: the runs and files behind each entry."""
     rows = {}
     for table in content["tables"]:
         for row in table["rows"]:
             files = {key: entry["files"] for key, entry in row["values"].items() if entry["files"]}
-            rows[row["id"]] = {
-                "augmenter": row["augmenter"],
-                "runs": row["runs"],
-                "files": files,
-                "headline": table["headline"],
-                "partner": row["partner"],
-            }
-    titles = {column["key"]: _title(column) for table in content["tables"] for column in table["columns"]}
+            rows[row["id"]] = {name: row[name] for name in ("augmenter", "runs", "partner")}
+            rows[row["id"]] |= {"files": files, "headline": table["headline"]}
+    columns = [column for table in content["tables"] for column in table["columns"]]
+    titles = {column["key"]: f"{column['title']} {column['group']}".rstrip() for column in columns}
     return {"rows": rows, "runs": content["runs"], "titles": titles}
-
-
-def _title(column: Mapping[str, Any]) -> str:
-    return " ".join(text for text in (column["title"], column["group"]) if text)
-
-
-def _facts(totals: Mapping[str, Any]) -> list[dict[str, str]]:
-    runs = f"{totals['runs']:,}" + (f" of {totals['expected']:,}" if totals["runs"] < totals["expected"] else "")
-    named = {
-        "trainings": runs,
-        "augmenters": str(totals["augmenters"]),
-        "datasets": str(totals["datasets"]),
-        "settings": str(totals["tables"]),
-        "time of training": totals["time"],
-    }
-    return [{"name": name, "text": text} for name, text in named.items()]
-
-
-def _glossary(tables: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
-    """Explain each column of the tables once."""
-    titles = {column["key"]: column for table in tables for column in table["columns"]}
-    found = []
-    for key, column in titles.items():
-        if COLUMN_HELP.get(key):
-            found.append({"name": _title(column), "text": COLUMN_HELP[key]})
-    return found

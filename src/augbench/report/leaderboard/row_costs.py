@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from augbench.core.specs import PoolSpec
@@ -10,7 +11,7 @@ from augbench.report.evidence.lineage import Lineages, inference_notes
 from augbench.report.evidence.pareto import cost_items
 from augbench.report.evidence.part_costs import COSTS, MadePart, marker_of, read_costs
 from augbench.report.leaderboard.merge import Gathered
-from augbench.storage.store import Kind, Store, parse_json
+from augbench.storage.store import Store, parse_json
 
 
 @dataclass(frozen=True)
@@ -27,15 +28,13 @@ class Source:
 class Cost:
     """Seconds of one worker for what one classifier needs before its training, as in `evidence.pareto`."""
 
-    generating: float = 0.0  # of its N_aug images
-    learning: float = 0.0  # adapters, class images and searches, counted in full even if other classifiers share them
-    is_whole: bool = True  # False: some part is not recorded, so the true cost is higher
-    sources: tuple[tuple[Source, float], ...] = ()  # with the seconds of each
+    is_whole: bool  # False: some part is not recorded, so the true cost is higher
+    sources: Mapping[Source, float]  # seconds of each; parts that other classifiers share count in full
 
     @property
     def total(self) -> float:
-        """Generating and learning together."""
-        return self.generating + self.learning
+        """The seconds of all parts on record."""
+        return sum(self.sources.values(), 0.0)
 
 
 class Costs:
@@ -45,30 +44,25 @@ class Costs:
         self._parts: dict[str, MadePart] = {}
         self._sources: dict[str, Source] = {}
         for number, store in enumerate(gathered.stores):
-            fallback = _fallback_sources(gathered, store, number)
+            costs = Source("costs", f"costs-{number}", store, COSTS)
+            fidelity = _fidelity_sources(gathered, store)
             for key, part in sorted(read_costs(store).items()):
                 if key not in self._parts:
+                    own = Source(part.kind, key, store, marker_of(store, part.kind, key))
+                    # A deleted part leaves its cost in the fidelity record of the pool, or in the store's cost list.
+                    self._sources[key] = own if store.files.exists(own.name) else fidelity.get(key, costs)
                     self._parts[key] = part
-                    self._sources[key] = _own_file(store, part.kind, key) or fallback(key)
         lineages = Lineages(self._parts)
         self._lineage = {key: lineages.of(parse_json(data, key)) for key, data in gathered.raw.items()}
 
     def of(self, key: str) -> Cost:
         """Return the cost of a cell."""
-        generating, learning = 0.0, 0.0
-        sources: dict[Source, float] = {}
-        is_whole = True
-        for item in cost_items(self._lineage[key], self._parts):
-            if item.seconds is None or item.key is None:
-                is_whole = False
-                continue
-            if item.kind == "pools":
-                generating += item.seconds
-            else:
-                learning += item.seconds
-            source = self._sources[item.key]
-            sources[source] = sources.get(source, 0.0) + item.seconds
-        return Cost(generating, learning, is_whole, tuple(sources.items()))
+        items = list(cost_items(self._lineage[key], self._parts))
+        known = [item for item in items if item.seconds is not None]
+        sources: dict[Source, float] = defaultdict(float)
+        for item in known:
+            sources[self._sources[item.key]] += item.seconds
+        return Cost(len(known) == len(items), sources)
 
     def seconds_per_image(self, key: str) -> tuple[Source, float] | None:
         """Return those of a cell's pool, with their source; None for mixtures and pools that are not on record."""
@@ -83,18 +77,10 @@ class Costs:
         return inference_notes(sum(one.inferred for one in lineages), sum(bool(one.pools) for one in lineages))
 
 
-def _own_file(store: Store, kind: Kind, key: str) -> Source | None:
-    """Return the file in which a part records its cost, if the part exists."""
-    name = marker_of(store, kind, key)
-    return Source(kind, key, store, name) if store.files.exists(name) else None
-
-
-def _fallback_sources(gathered: Gathered, store: Store, number: int) -> Callable[[str], Source]:
-    """Return a lookup of the cost source of a deleted part: the pool's fidelity record, else the store's cost list."""
-    fidelity = {}
+def _fidelity_sources(gathered: Gathered, store: Store) -> dict[str, Source]:
+    """Map the pools that are measured in a store to their fidelity records."""
+    found = {}
     for key in sorted(key for key in gathered.measured if gathered.home[key] is store):
-        record = store.read_json("fidelity", key) or {}
-        pool = PoolSpec.from_dict(record["spec"]["pool"])
-        fidelity[pool.key] = Source("fidelity", key, store, store.name("fidelity", key))
-    costs = Source("costs", f"costs-{number}", store, COSTS)
-    return lambda key: fidelity.get(key, costs)
+        source = Source("fidelity", key, store, store.name("fidelity", key))
+        found[PoolSpec.from_dict(store.parsed(source.name)["spec"]["pool"]).key] = source
+    return found

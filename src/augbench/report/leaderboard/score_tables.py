@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from augbench.core.contracts import GOOD
 from augbench.core.errors import UserError
+from augbench.report.leaderboard.headings import Content, Keys
 from augbench.report.leaderboard.merge import Gathered
 from augbench.storage.scores import scores_frame
 from augbench.storage.store import FIX_HINT
@@ -61,7 +60,7 @@ class PlottedRow:
     keys: tuple[str, ...]  # of its records
 
 
-def plotted_rows(table: Mapping[str, Any], cells: Mapping[tuple[str, int], Sequence[str]]) -> list[PlottedRow]:
+def plotted_rows(table: Content, cells: Keys) -> list[PlottedRow]:
     """Return each augmenter's row with the largest N_aug among those with records, whatever its metrics."""
     largest: dict[str, PlottedRow] = {}
     for row in table["rows"]:

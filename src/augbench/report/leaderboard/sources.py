@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -19,7 +18,7 @@ from augbench.core.specs import DataSpec, PoolSpec
 from augbench.planning.library import open_dataset
 from augbench.planning.splits import Split, checked_samples, make_split
 from augbench.report.frame import shots_rank
-from augbench.report.leaderboard.merge import Gathered, augmenter_identity
+from augbench.report.leaderboard.merge import Gathered
 from augbench.storage.store import Store
 
 SMALLEST_RING = 8  # minimum width in pixels of the surroundings that a defect's contrast is measured against
@@ -28,18 +27,17 @@ SMALLEST_RING = 8  # minimum width in pixels of the surroundings that a defect's
 class OpenDataset:
     """A dataset of the leaderboard, opened on first use."""
 
-    def __init__(self, label: str, specs: list[DataSpec]) -> None:
+    def __init__(self, label: str, spec: DataSpec) -> None:
         self.label = label
-        self.specs = specs  # one per fold and hold-out; the first is opened
+        self.spec = spec
         self._shapes: dict[str, tuple[float, float] | None] = {}
 
     @cached_property
     def dataset(self) -> Dataset | None:
         """The plug-in; None if it, or its files, are not available."""
-        spec = self.specs[0]
         try:
-            own = {k: v for k, v in spec.settings.items() if k not in registry.version("datasets", spec.name)}
-            dataset = open_dataset(spec.name, own)
+            version = registry.version("datasets", self.spec.name)
+            dataset = open_dataset(self.spec.name, {k: v for k, v in self.spec.settings.items() if k not in version})
             checked_samples(dataset)
         except UserError:
             return None
@@ -49,7 +47,7 @@ class OpenDataset:
     def licence(self) -> str:
         """The licence that the plug-in states."""
         try:
-            return registry.get("datasets", self.specs[0].name).licence or "not stated"
+            return registry.get("datasets", self.spec.name).licence or "not stated"
         except UserError:
             return "unknown, since its plug-in is not available here"
 
@@ -57,7 +55,7 @@ class OpenDataset:
     def split(self) -> Split:
         """The split of its first fold; needs the dataset's files."""
         assert self.dataset is not None
-        return make_split(self.dataset, self.specs[0])
+        return make_split(self.dataset, self.spec)
 
     @cached_property
     def rows(self) -> dict[str, dict[str, str]]:
@@ -69,7 +67,7 @@ class OpenDataset:
     def holds(self, scores: pd.DataFrame) -> bool:
         """Return whether the files here match the scored images by ids and labels."""
         labels = scores["id"].map({name: row["label"] for name, row in self.rows.items()})
-        return bool(len(self.rows)) and bool((labels == scores["label"]).all())
+        return bool(self.rows) and bool((labels == scores["label"]).all())
 
     def load(self, name: str) -> tuple[np.ndarray, np.ndarray | None]:
         """Read an image by its id: H,W,3 uint8; and its mask: H,W bool, or None for normal images."""
@@ -102,14 +100,12 @@ def _shape(image: np.ndarray, mask: np.ndarray) -> tuple[float, float]:
 
 def sources_of(gathered: Gathered) -> dict[str, OpenDataset]:
     """Map the name of each dataset in the tables to the dataset, in the order of the tables."""
-    labels = dict(zip(gathered.expected["key"], gathered.expected["dataset"], strict=True))
-    specs: dict[str, dict[str, DataSpec]] = {}
-    for key, label in labels.items():
+    first: dict[str, DataSpec] = {}  # the lowest fold and hold-out
+    for key, label in zip(gathered.expected["key"], gathered.expected["dataset"], strict=True):
         if key in gathered.specs:
             spec = DataSpec.from_dict(gathered.specs[key]["data"])
-            specs.setdefault(label, {}).setdefault(spec.digest, spec)
-    order = {label: sorted(found.values(), key=lambda s: (s.fold or 0, s.holdout)) for label, found in specs.items()}
-    return {label: OpenDataset(label, found) for label, found in order.items()}
+            first[label] = min(first.get(label, spec), spec, key=lambda one: (one.fold or 0, one.holdout))
+    return {label: OpenDataset(label, spec) for label, spec in first.items()}
 
 
 @dataclass(frozen=True)
@@ -138,45 +134,36 @@ def _decoded(data: bytes) -> np.ndarray:
 
 def pools_of(gathered: Gathered) -> dict[str, list[Pool]]:
     """Map each dataset to its pools, one per augmenter and shot regime: that of the first fold, draw and seed."""
-    datasets, augmenters = _names(gathered)
+    cells = gathered.expected.merge(gathered.records[["key", "dataset_id", "augmenter_id"]], on="key")
+    datasets = dict(zip(cells["dataset_id"], cells["dataset"], strict=True))
+    augmenters = dict(zip(cells["augmenter_id"], cells["augmenter"], strict=True))
     first: dict[tuple[Any, ...], tuple[tuple[Any, ...], PoolSpec, Store]] = {}
     for store in gathered.stores:
-        for spec in _specs(store):
+        for record in store.read_pools(sorted(store.keys("pools"))):
+            if record is None:
+                continue
+            spec = PoolSpec.from_dict(record["spec"])
+            # The digests that `frame.load_records` makes of a dataset and of an augmenter.
             label = datasets.get(digest([spec.data.name, spec.data.settings, spec.data.fingerprint]))
             if label is None:
                 continue
-            identity = augmenter_identity(spec.augmenter.as_dict(), bool(spec.fresh_for))
+            identity = digest([spec.augmenter.name, spec.augmenter.key_settings, bool(spec.fresh_for)])
             name = augmenters.get(identity, spec.augmenter.name)
             rank = (spec.data.fold or 0, spec.draw or 0, spec.seed, spec.fresh_for or 0, spec.key)
             where = (label, name, spec.shots)
             if where not in first or rank < first[where][0]:
                 first[where] = (rank, spec, store)
     found: dict[str, list[Pool]] = {}
-    order = list(dict.fromkeys(gathered.expected["augmenter"]))
-    for (label, name, _), (_, spec, store) in sorted(first.items(), key=lambda one: _order(one[0], order)):
+    places = {name: place for place, name in enumerate(dict.fromkeys(gathered.expected["augmenter"]))}
+
+    def order(where: tuple[Any, ...]) -> tuple[Any, ...]:
+        label, name, shots = where
+        return label, places.get(name, len(places)), name, shots_rank(shots or 0)
+
+    for where in sorted(first, key=order):
+        label, name, _ = where
+        _, spec, store = first[where]
         lines = [line for chunk in sorted(store.chunks(spec)) for line in store.chunk_lines(spec, chunk)]
         if lines and store.files.exists(store.image_name(spec, lines[0]["index"])):
             found.setdefault(label, []).append(Pool(spec, store, name, lines))
     return found
-
-
-def _specs(store: Store) -> Iterator[PoolSpec]:
-    for key in sorted(store.keys("pools")):
-        record = store.read_pool(key)
-        if record is not None:
-            yield PoolSpec.from_dict(record["spec"])
-
-
-def _order(where: tuple[Any, ...], order: list[str]) -> tuple[Any, ...]:
-    label, name, shots = where
-    return label, order.index(name) if name in order else len(order), name, shots_rank(shots or 0)
-
-
-def _names(gathered: Gathered) -> tuple[dict[str, str], dict[str, str]]:
-    """Map digests of datasets and of augmenters to their names in the tables."""
-    known = gathered.records.set_index("key")
-    rows = gathered.expected[gathered.expected["key"].isin(known.index)]
-    ids = known.loc[rows["key"]]
-    datasets = dict(zip(ids["dataset_id"], rows["dataset"], strict=True))
-    augmenters = dict(zip(ids["augmenter_id"], rows["augmenter"], strict=True))
-    return datasets, augmenters

@@ -20,7 +20,7 @@ class Thumbs:
 
     def __init__(self) -> None:
         self.library: list[dict[str, Any]] = []
-        self._ids: dict[bytes, dict[str, Any]] = {}
+        self._by_url: dict[str, dict[str, Any]] = {}
 
     def add(self, image: np.ndarray, alt: str, caption: str = "", mask: np.ndarray | None = None) -> dict[str, Any]:
         """Add an image.
@@ -34,15 +34,15 @@ class Thumbs:
         Returns:
             Id, width, height, alt and caption.
         """
-        small = _small(image, mask)
-        data = _webp(small)
-        if data not in self._ids:
-            url = f"data:image/webp;base64,{base64.b64encode(data).decode()}"
-            entry = {"id": f"p{len(self.library)}", "width": small.width, "height": small.height, "url": url}
-            self._ids[data] = entry
-            self.library.append(entry)
-        entry = self._ids[data]
-        return {name: entry[name] for name in ("id", "width", "height")} | {"alt": alt, "caption": caption}
+        small, buffer = _small(image, mask), io.BytesIO()
+        small.save(buffer, "WEBP", quality=QUALITY, method=4)
+        url = f"data:image/webp;base64,{base64.b64encode(buffer.getvalue()).decode()}"
+        known = self._by_url.get(url)
+        if known is None:
+            known = {"id": f"p{len(self.library)}", "width": small.width, "height": small.height}
+            self._by_url[url] = known
+            self.library.append(known | {"url": url})
+        return known | {"alt": alt, "caption": caption}
 
 
 def _small(image: np.ndarray, mask: np.ndarray | None) -> Image.Image:
@@ -54,9 +54,3 @@ def _small(image: np.ndarray, mask: np.ndarray | None) -> Image.Image:
     if mask is not None and mask.any():
         small.paste(OUTLINE, mask=outline(mask, size))
     return small
-
-
-def _webp(small: Image.Image) -> bytes:
-    buffer = io.BytesIO()
-    small.save(buffer, "WEBP", quality=QUALITY, method=4)
-    return buffer.getvalue()

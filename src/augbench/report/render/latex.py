@@ -7,15 +7,8 @@ from collections.abc import Iterator, Sequence
 
 from augbench.report.sheet import Section, Sheet, SheetRow
 
-_SPECIAL = {
+_SPECIAL = {character: rf"\{character}" for character in "&%$#_{}"} | {
     "\\": r"\textbackslash{}",
-    "&": r"\&",
-    "%": r"\%",
-    "$": r"\$",
-    "#": r"\#",
-    "_": r"\_",
-    "{": r"\{",
-    "}": r"\}",
     "~": r"\textasciitilde{}",
     "^": r"\textasciicircum{}",
     "<": r"\textless{}",
@@ -41,7 +34,7 @@ def to_latex(name: str, sections: Sequence[Section]) -> str:
 
 def escape(text: str) -> str:
     """Escape text and put it on one line."""
-    return "".join(_SPECIAL.get(character, character) for character in _one_line(text))
+    return _one_line(text).translate(str.maketrans(_SPECIAL))
 
 
 def _one_line(text: str) -> str:

@@ -133,10 +133,7 @@ class DDPM(Augmenter):
             ge=1,
         )
         conv_alpha: float = setting(
-            1.0,
-            "LoRA alpha of 3 x 3 convolutions",
-            f"{CONFIGURATION}; the published script ignores it",
-            gt=0,
+            1.0, "LoRA alpha of 3 x 3 convolutions", f"{CONFIGURATION}; the published script ignores it", gt=0
         )
         precision: Precision = setting("auto", PRECISION, f"fp16: {CONFIGURATION}; fp32 on a CPU: {OURS}")
         gradient_checkpointing: bool = setting(False, CHECKPOINTING, f"{OURS}; the {CONFIGURATION} turns it on")

@@ -182,10 +182,7 @@ DAMAGES = {
     "no scheduler": (lambda f: shutil.rmtree(f / "scheduler"), ["'scheduler'", "restore"]),
     "no tokens": (lambda f: [path.unlink() for path in (f / "tokenizer").glob("*o*.json")], ["token", "missing"]),
     "bad tokens": (lambda f: (f / "tokenizer/tokenizer.json").write_text("{"), ["tokenizer.json", "not JSON"]),
-    "few tokens": (
-        lambda f: replaced(f / "text_encoder/config.json", '"vocab_size": ', '"vocab_size": 9'),
-        ["mine"],
-    ),
+    "few tokens": (lambda f: replaced(f / "text_encoder/config.json", '"vocab_size": ', '"vocab_size": 9'), ["mine"]),
     "bad config": (lambda f: (f / "unet/config.json").write_text("[]"), ["unet/config.json", "damaged"]),
     "no size": (lambda f: replaced(f / "unet/config.json", '"sample_size"', '"size"'), ["sample_size"]),
     "no stages": (lambda f: (f / "vae/config.json").write_text("{}"), ["block_out_channels"]),
@@ -249,11 +246,7 @@ def test_prompt_negative_image_mask_and_strength_are_read(pipelines):
     for changed in (one(SD, "wood"), one(SD, ""), one(SD, negative="wood"), one(SD, guidance=1.0), one(SD, steps=3)):
         assert not np.array_equal(grey, changed)
     inside = one(SDXL)
-    for changed in (
-        one(SDXL, image=other),
-        one(SDXL, mask=np.ones((64, 64), bool)),
-        one(SDXL, steps=4, strength=0.5),
-    ):
+    for changed in (one(SDXL, image=other), one(SDXL, mask=np.ones((64, 64), bool)), one(SDXL, steps=4, strength=0.5)):
         assert not np.array_equal(inside, changed)
 
 

@@ -321,10 +321,7 @@ DAMAGES = {
     "junk": (lambda f, d: f.write_bytes(b"junk"), ["damaged"]),
     "one fewer in the U-Net": (lambda f, d: changed(f, lambda t: t.pop(NORM)), ["lacks weights"]),
     "one fewer in the VAE": (lambda f, d: changed(f, lambda t: t.pop(f"{VAE}quant_conv.weight")), ["lacks weights"]),
-    "one fewer in the texts": (
-        lambda f, d: changed(f, lambda t: t.pop(f"{ENCODER}final_layer_norm.bias")),
-        ["fit"],
-    ),
+    "one fewer in the texts": (lambda f, d: changed(f, lambda t: t.pop(f"{ENCODER}final_layer_norm.bias")), ["fit"]),
     "one more": (lambda f, d: changed(f, lambda t: t.update({NORM + "es": torch.ones(1)})), ["do not fit", "unet"]),
     "another name": (lambda f, d: changed(f, lambda t: t.update({NORM + "es": t.pop(NORM)})), ["lacks weights"]),
     "other widths": (lambda f, d: replaced(part(d, "unet"), 'attention_dim": 32', 'attention_dim": 48'), ["48", "32"]),
@@ -334,10 +331,7 @@ DAMAGES = {
     "bad": (lambda f, d: part(d, "unet").write_text("{"), ["unet", "not JSON"]),
     "no index": (lambda f, d: (d / "model_index.json").unlink(), ["has no model_index.json", "rename"]),
     "foreign code": (lambda f, d: replaced(d / "model_index.json", '"transformers"', '"os"'), ["'text_encoder'"]),
-    "no tokens": (
-        lambda f, d: [path.unlink() for path in (d / "tokenizer").glob("*o*.json")],
-        ["token", "missing"],
-    ),
+    "no tokens": (lambda f, d: [path.unlink() for path in (d / "tokenizer").glob("*o*.json")], ["token", "missing"]),
 }
 
 

@@ -32,7 +32,7 @@ from augbench.augmenters.diag import DIAG
 from augbench.core.contracts import SAMPLE_COLUMNS, Dataset, Request, TrainView
 from augbench.core.errors import UserError
 from augbench.core.seeds import derive_seed, rng
-from augbench.diffusion.pipelines import TITLES, PipelineSource, find, load
+from augbench.diffusion.pipelines import PipelineSource, find, load
 from augbench.procedural.noise import spectral
 from augbench.stages.provenance import device_name, versions
 
@@ -152,7 +152,7 @@ def random_sdxl(device: str) -> tuple[PipelineSource, DiffusionPipeline]:
     pipeline.unet.to(memory_format=torch.channels_last)
     pipeline.set_progress_bar_config(disable=True)
     size = SDXL["unet"]["sample_size"] * 2 ** (len(SDXL["vae"]["block_out_channels"]) - 1)
-    return PipelineSource("random sdxl", "sdxl-inpaint", TITLES["sdxl-inpaint"], size, ""), pipeline.to(device)
+    return PipelineSource("random sdxl", "sdxl-inpaint", size, ""), pipeline.to(device)
 
 
 def prepared(args: argparse.Namespace) -> DIAG:

@@ -3,15 +3,8 @@
 `original` converts their weights to the names of the original training code, which single-file checkpoints use.
 """
 
+import diffusers
 import torch
-from diffusers import (
-    AutoencoderKL,
-    DDIMScheduler,
-    EulerDiscreteScheduler,
-    StableDiffusionPipeline,
-    StableDiffusionXLInpaintPipeline,
-    UNet2DConditionModel,
-)
 from safetensors.torch import save_file
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
@@ -57,16 +50,15 @@ OPEN_CLIP = {
 def tiny_sd():
     """Stable Diffusion 1.5 with few channels, untrained; the tokenizer is that of the embedded pipeline."""
     torch.manual_seed(0)
-    tokens = tokenizer()
-    unet = UNet2DConditionModel(
-        sample_size=8, block_out_channels=(32, 32, 64, 64), cross_attention_dim=32, norm_num_groups=16
-    )
-    return StableDiffusionPipeline(
+    tokens, channels = tokenizer(), (32, 32, 64, 64)
+    config = {"sample_size": 8, "block_out_channels": channels, "cross_attention_dim": 32, "norm_num_groups": 16}
+    unet = diffusers.UNet2DConditionModel(**config)
+    return diffusers.StableDiffusionPipeline(
         vae=vae(),
         text_encoder=CLIPTextModel(text_config(tokens, 32)),
         tokenizer=tokens,
         unet=unet,
-        scheduler=DDIMScheduler(clip_sample=False, steps_offset=1, prediction_type="v_prediction"),
+        scheduler=diffusers.DDIMScheduler(clip_sample=False, steps_offset=1, prediction_type="v_prediction"),
         safety_checker=None,
         feature_extractor=None,
         requires_safety_checker=False,
@@ -77,7 +69,7 @@ def tiny_sdxl():
     """SDXL inpainting with few channels, untrained."""
     torch.manual_seed(1)
     tokens = tokenizer()
-    unet = UNet2DConditionModel(
+    unet = diffusers.UNet2DConditionModel(
         sample_size=8,
         in_channels=9,
         block_out_channels=(32, 32, 64),
@@ -91,14 +83,14 @@ def tiny_sdxl():
         projection_class_embeddings_input_dim=6 * 8 + 64,
         norm_num_groups=16,
     )
-    return StableDiffusionXLInpaintPipeline(
+    return diffusers.StableDiffusionXLInpaintPipeline(
         vae=vae(),
         text_encoder=CLIPTextModel(text_config(tokens, 32)),
         text_encoder_2=CLIPTextModelWithProjection(text_config(tokens, 64)),
         tokenizer=tokens,
         tokenizer_2=tokens,
         unet=unet,
-        scheduler=EulerDiscreteScheduler(),
+        scheduler=diffusers.EulerDiscreteScheduler(),
         add_watermarker=False,
     )
 
@@ -108,7 +100,7 @@ def tokenizer():
 
 
 def vae():
-    return AutoencoderKL(
+    return diffusers.AutoencoderKL(
         block_out_channels=(16, 16, 32, 32),
         down_block_types=("DownEncoderBlock2D",) * 4,
         up_block_types=("UpDecoderBlock2D",) * 4,
@@ -121,17 +113,9 @@ def vae():
 
 
 def text_config(tokens, width):
-    return CLIPTextConfig(
-        vocab_size=len(tokens),
-        hidden_size=width,
-        intermediate_size=2 * width,
-        projection_dim=width,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        bos_token_id=tokens.bos_token_id,
-        eos_token_id=tokens.eos_token_id,
-        pad_token_id=tokens.pad_token_id,
-    )
+    ids = {name: getattr(tokens, name) for name in ("bos_token_id", "eos_token_id", "pad_token_id")}
+    sizes = {"hidden_size": width, "intermediate_size": 2 * width, "projection_dim": width}
+    return CLIPTextConfig(vocab_size=len(tokens), num_hidden_layers=2, num_attention_heads=4, **sizes, **ids)
 
 
 def parts_of(pipeline):
@@ -174,8 +158,8 @@ def unet_of(unet):
     found = {}
     for name, tensor in unet.state_dict().items():
         prefix = next(old for old in prefixes if name.startswith(old))
-        rest = name.removeprefix(prefix)
-        found[prefixes[prefix] + (renamed(rest, RESNET) if ".resnets." in prefix else rest)] = tensor
+        rest = renamed(name.removeprefix(prefix), RESNET if ".resnets." in prefix else {})
+        found[prefixes[prefix] + rest] = tensor
     return found
 
 
@@ -193,23 +177,18 @@ def unet_prefixes(unet):
         "conv_norm_out.": "out.0.",
         "conv_out.": "out.2.",
     }.items()
-    number = 0
-    for level, block in enumerate(unet.down_blocks):
-        for layer in range(len(block.resnets)):
-            number += 1
-            yield f"down_blocks.{level}.resnets.{layer}.", f"input_blocks.{number}.0."
-            yield f"down_blocks.{level}.attentions.{layer}.", f"input_blocks.{number}.1."
-        if block.downsamplers:
-            number += 1
-            yield f"down_blocks.{level}.downsamplers.0.conv.", f"input_blocks.{number}.0.op."
-    number = -1
-    for level, block in enumerate(unet.up_blocks):
-        for layer in range(len(block.resnets)):
-            number += 1
-            yield f"up_blocks.{level}.resnets.{layer}.", f"output_blocks.{number}.0."
-            yield f"up_blocks.{level}.attentions.{layer}.", f"output_blocks.{number}.1."
-        after = 2 if getattr(block, "attentions", None) else 1
-        yield f"up_blocks.{level}.upsamplers.0.conv.", f"output_blocks.{number}.{after}.conv."
+    for blocks, ours, theirs, number in ((unet.down_blocks, "down", "input", 0), (unet.up_blocks, "up", "output", -1)):
+        for level, block in enumerate(blocks):
+            for layer in range(len(block.resnets)):
+                number += 1
+                yield f"{ours}_blocks.{level}.resnets.{layer}.", f"{theirs}_blocks.{number}.0."
+                yield f"{ours}_blocks.{level}.attentions.{layer}.", f"{theirs}_blocks.{number}.1."
+            if ours == "up":
+                after = 2 if getattr(block, "attentions", None) else 1
+                yield f"up_blocks.{level}.upsamplers.0.conv.", f"output_blocks.{number}.{after}.conv."
+            elif block.downsamplers:
+                number += 1
+                yield f"down_blocks.{level}.downsamplers.0.conv.", f"input_blocks.{number}.0.op."
 
 
 def vae_of(vae):

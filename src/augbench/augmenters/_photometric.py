@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
+from PIL import Image, ImageEnhance, ImageOps
 
 
 def to_grey(image: np.ndarray) -> np.ndarray:
@@ -15,15 +16,11 @@ def to_grey(image: np.ndarray) -> np.ndarray:
 
 def to_hsv(image: np.ndarray) -> np.ndarray:
     """Convert RGB to hue, saturation and value, each 0 to 255: H,W,3 uint8, a copy."""
-    from PIL import Image
-
     return np.array(Image.fromarray(image).convert("HSV"))
 
 
 def from_hsv(hsv: np.ndarray) -> np.ndarray:
     """Convert the output of `to_hsv` back to RGB: H,W,3 uint8."""
-    from PIL import Image
-
     planes = [Image.fromarray(np.ascontiguousarray(hsv[..., c])) for c in range(3)]
     return np.asarray(Image.merge("HSV", planes).convert("RGB"))
 
@@ -68,8 +65,6 @@ def _brightness(rng: np.random.Generator, image: np.ndarray) -> np.ndarray:
 
 def _sharpness(rng: np.random.Generator, image: np.ndarray) -> np.ndarray:
     """Blur (factor 0.1) to sharpen (factor 1.9)."""
-    from PIL import Image, ImageEnhance
-
     return np.asarray(ImageEnhance.Sharpness(Image.fromarray(image)).enhance(rng.uniform(0.1, 1.9)))
 
 
@@ -100,21 +95,15 @@ def _invert(rng: np.random.Generator, image: np.ndarray) -> np.ndarray:
 
 def _autocontrast(rng: np.random.Generator, image: np.ndarray) -> np.ndarray:
     """Stretch values over the full range, cutting off up to 20 % at either end."""
-    from PIL import Image, ImageOps
-
     return np.asarray(ImageOps.autocontrast(Image.fromarray(image), cutoff=int(rng.integers(0, 21))))
 
 
 def _equalize(rng: np.random.Generator, image: np.ndarray) -> np.ndarray:
-    from PIL import Image, ImageOps
-
     return np.asarray(ImageOps.equalize(Image.fromarray(image)))
 
 
 def _rotate(rng: np.random.Generator, image: np.ndarray) -> np.ndarray:
     """Rotate by -45 to 45 degrees about the centre; fill the corners with the mean colour."""
-    from PIL import Image
-
     mean = tuple(int(c) for c in image.mean((0, 1)).round())
     rotated = Image.fromarray(image).rotate(rng.uniform(-45, 45), Image.Resampling.BILINEAR, fillcolor=mean)
     return np.asarray(rotated)

@@ -23,18 +23,6 @@ def _palette(rng: np.random.Generator) -> np.ndarray:
     return np.stack([np.interp(np.arange(256), stops, colours[:, c]) for c in range(3)], 1).astype(np.uint8)
 
 
-def _clouds(rng: np.random.Generator, shape: Shape) -> np.ndarray:
-    return spectral(rng, shape, rng.uniform(0.3, 2.2))
-
-
-def _grain(rng: np.random.Generator, shape: Shape) -> np.ndarray:
-    return spectral(rng, shape, 0.0, lowest=rng.uniform(0.02, 0.15), highest=rng.uniform(0.2, 0.6))
-
-
-def _brushed(rng: np.random.Generator, shape: Shape) -> np.ndarray:
-    return streaks(rng, shape, rng.uniform(0, np.pi), rng.uniform(4, 30), rng.uniform(0.3, 2))
-
-
 def _stripes(rng: np.random.Generator, shape: Shape) -> np.ndarray:
     """Return warped sinusoidal bands of 4 to 40 pixels, half of the time crossed by a second set."""
     y, x = np.arange(shape[0], dtype=np.float32)[:, None], np.arange(shape[1], dtype=np.float32)[None, :]
@@ -45,9 +33,10 @@ def _stripes(rng: np.random.Generator, shape: Shape) -> np.ndarray:
     return bands * np.sin((y * cos - x * sin) * np.float32(2 * np.pi / pitch) + warp) if rng.random() < 0.5 else bands
 
 
-def _islands(rng: np.random.Generator, shape: Shape) -> np.ndarray:
-    """Return flat patches with sharp borders, as in stone or camouflage."""
-    return np.round(1.5 * spectral(rng, shape, rng.uniform(1.0, 2.0)))
-
-
-_FIELDS = (_clouds, _grain, _brushed, _stripes, _islands)
+_FIELDS = (  # clouds, grain, brushed metal, stripes, and flat patches with sharp borders as in stone or camouflage
+    lambda rng, shape: spectral(rng, shape, rng.uniform(0.3, 2.2)),
+    lambda rng, shape: spectral(rng, shape, 0.0, lowest=rng.uniform(0.02, 0.15), highest=rng.uniform(0.2, 0.6)),
+    lambda rng, shape: streaks(rng, shape, rng.uniform(0, np.pi), rng.uniform(4, 30), rng.uniform(0.3, 2)),
+    _stripes,
+    lambda rng, shape: np.round(1.5 * spectral(rng, shape, rng.uniform(1.0, 2.0))),
+)

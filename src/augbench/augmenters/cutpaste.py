@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
+from PIL import Image, ImageEnhance
 
 from augbench.augmenters._photometric import from_hsv, to_hsv
 from augbench.augmenters._settings import OURS, setting
@@ -108,8 +109,6 @@ def paste(
 
 def jitter(rng: np.random.Generator, piece: np.ndarray) -> np.ndarray:
     """Change brightness, contrast, saturation and hue by up to `JITTER`; a grey piece stays grey. h,w,3 uint8."""
-    from PIL import Image, ImageEnhance
-
     jittered = Image.fromarray(piece)
     for kind in (ImageEnhance.Brightness, ImageEnhance.Contrast, ImageEnhance.Color):
         jittered = kind(jittered).enhance(rng.uniform(1 - JITTER, 1 + JITTER))

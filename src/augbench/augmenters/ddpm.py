@@ -22,55 +22,53 @@ from augbench.augmenters._sd import (
     CHECKPOINTING,
     PRECISION,
     Aspect,
+    PipelineAugmenter,
     Precision,
     arithmetic,
+    enough_memory,
     generation_size,
-    loaded,
-    usable,
 )
 from augbench.augmenters._settings import OURS, setting
-from augbench.core.contracts import AdaptContext, Augmenter, Request, Settings, Shots, Synthetic, TrainView
+from augbench.core.contracts import AdaptContext, Request, Settings, Shots, Synthetic, TrainView
 from augbench.core.errors import UserError
 from augbench.core.hashing import digest
 from augbench.core.seeds import derive_seed, rng
 from augbench.diffusion import lora
 from augbench.diffusion.dreambooth import Examples, Recipe, Training, encode, joined
-from augbench.diffusion.gpu_memory import enough_memory
-from augbench.diffusion.pipelines import PipelineSource, embedded, fetch, find, of_content
+from augbench.diffusion.pipelines import PipelineSource, of_content
 from augbench.diffusion.sampling import check_prompts, fit_image, sample
 
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
 
 GENERATION = "generation.json"  # beside the LoRA matrices: merge weight, prompts and image size
-PUBLISHED = {"conv_rank": None}
-"""What `as_published` sets. The published training script never reads the rank that its configuration gives to 3 x 3
-convolutions, so it trains none. `as_published` also uses a learning rate schedule of 50 epochs in every regime, whose
-adapter is an intermediate checkpoint; adds mirrored instances; puts the class images into the folder of the instances,
-where they share prompt, repeats and weight (no prior preservation); and generates without clip skip."""
 PUBLISHED_EPOCHS = 50
+"""Length of the learning rate schedule with `as_published`, in every regime: adapters are intermediate checkpoints.
+
+The published training script never reads the rank that its configuration gives to 3 x 3 convolutions, so
+`as_published` trains none. It also adds mirrored instances; puts the class images into the folder of the instances,
+where they share prompt, repeats and weight (no prior preservation); and generates without clip skip."""
 SAMPLE_BATCH = 10  # images per batch; fixed, because an image depends slightly on its batch
 
+# Sources of settings
+REGIMES = "paper, sections 5.2 to 5.4"
 CONFIGURATION = "published configuration"
+IGNORED = f"{CONFIGURATION}; the published script ignores it"
 README = "README of the published code"
 
 
 class Regime(Settings):
     """Fine-tuning and generation in one shot regime."""
 
-    epochs: int = setting(..., "epochs of fine-tuning", "paper, sections 5.2 to 5.4", ge=1)
-    alpha: float = setting(
-        ..., "weight of the LoRA update when it is merged into the pipeline", "paper, sections 5.2 to 5.4", ge=0, le=1
-    )
-    instances: int | None = setting(
-        None, "number of images to fine-tune on, drawn at random; none: all", "paper, sections 5.2 to 5.4", ge=1
-    )
+    epochs: int = setting(..., "epochs of fine-tuning", REGIMES, ge=1)
+    alpha: float = setting(..., "weight of the LoRA update when it is merged into the pipeline", REGIMES, ge=0, le=1)
+    instances: int | None = setting(None, "number of images to fine-tune on, drawn at random; none: all", REGIMES, ge=1)
     prompts: tuple[str, ...] = setting(
         ("skt background",), "prompts of the generated images, used in turn", f"paper, section 5.1, and {README}"
     )
 
 
-class DDPM(Augmenter):
+class DDPM(PipelineAugmenter):
     """Generates whole images by Stable Diffusion fine-tuned on normal images (zero-shot) or on the shots.
 
     At zero-shot its pool does not depend on shots.
@@ -79,7 +77,6 @@ class DDPM(Augmenter):
     title = "DDPM (SD 1.5 + DreamBooth + LoRA-C3Lier)"
     paper = "In&Out, VISAPP 2024"
     learns = True
-    uses_gpu = True
 
     class Config(Settings):
         """Defaults: the paper's text, and where it is silent the published configuration."""
@@ -126,18 +123,8 @@ class DDPM(Augmenter):
         rank_alpha: float = setting(
             16.0, "LoRA alpha of these layers; their update is scaled by alpha / rank", CONFIGURATION, gt=0
         )
-        conv_rank: int | None = setting(
-            4,
-            "LoRA rank of 3 x 3 convolutions; none: they are not trained",
-            f"{CONFIGURATION}; the published script ignores it",
-            ge=1,
-        )
-        conv_alpha: float = setting(
-            1.0,
-            "LoRA alpha of 3 x 3 convolutions",
-            f"{CONFIGURATION}; the published script ignores it",
-            gt=0,
-        )
+        conv_rank: int | None = setting(4, "LoRA rank of 3 x 3 convolutions; none: they are not trained", IGNORED, ge=1)
+        conv_alpha: float = setting(1.0, "LoRA alpha of 3 x 3 convolutions", IGNORED, gt=0)
         precision: Precision = setting("auto", PRECISION, f"fp16: {CONFIGURATION}; fp32 on a CPU: {OURS}")
         gradient_checkpointing: bool = setting(False, CHECKPOINTING, f"{OURS}; the {CONFIGURATION} turns it on")
         steps: int = setting(50, "DDIM steps per generated image", "defaults of the published scripts", ge=1)
@@ -165,18 +152,6 @@ class DDPM(Augmenter):
         """Read normal images at zero-shot, the shots otherwise."""
         return frozenset({"shots"} if shots else {"negatives"})
 
-    def key_settings(self) -> dict:
-        """Return the settings that enter keys; a pipeline in a folder or file enters by its content."""
-        return of_content(super().key_settings(), "bundle")
-
-    def embedded(self) -> bool:
-        """Whether the pipeline's weights come with the package."""
-        return embedded(self.config.bundle)
-
-    def ready(self) -> None:
-        """Check that the pipeline generates images from text, and download it if necessary."""
-        fetch(usable(find(self.config.bundle), self.name))
-
     # -- fine-tuning
 
     def adapt(self, view: TrainView, out: Path, seed: int, context: AdaptContext) -> dict[str, Any]:
@@ -185,9 +160,9 @@ class DDPM(Augmenter):
         Raises:
             UserError: no image to learn from, no such pipeline, a prompt that is too long, too little memory.
         """
-        config, source = self._effective(), usable(find(self.config.bundle), self.name)
+        config, source = self.config, self.find_pipeline()
         regime = self._regime(view)
-        pipeline = loaded(source, config.precision, context.device)
+        pipeline = self.load_pipeline(source, context.device)
         check_prompts(pipeline, source, [config.instance_prompt, config.class_prompt, *regime.prompts])
         images = [view.image(name) for name in self._instances(view, regime, seed)]
         if config.as_published:
@@ -199,17 +174,13 @@ class DDPM(Augmenter):
             if config.as_published and class_images:
                 instances, class_images = joined(instances, class_images), None
             prompts = (config.instance_prompt, config.class_prompt)
-            recipe = self._recipe(config, regime, context.device)
-            training = Training(pipeline, source, recipe, prompts, instances, class_images, derive_seed("ddpm", seed))
+            recipe = self._recipe(regime, context.device)
+            training = Training(pipeline, recipe, prompts, instances, class_images, derive_seed("ddpm", seed))
             learned = training.run(context.scratch, context.say)
         lora.save(pipeline, out)
         generation = {"alpha": regime.alpha, "prompts": list(regime.prompts), "shape": list(shape)}
         (out / GENERATION).write_text(json.dumps(generation), encoding="utf-8")
         return learned
-
-    def _effective(self) -> DDPM.Config:
-        """Return the settings after applying `as_published`."""
-        return self.config.model_copy(update=PUBLISHED) if self.config.as_published else self.config
 
     def _regime(self, view: TrainView) -> Regime:
         if not view.reads("shots"):
@@ -217,7 +188,6 @@ class DDPM(Augmenter):
         return self.config.few if isinstance(view.regime, int) else self.config.full
 
     def _instances(self, view: TrainView, regime: Regime, seed: int) -> list[str]:
-        """Return the ids of the samples to fine-tune on."""
         rows = view.shots if view.reads("shots") else view.negatives
         names = list(rows["id"])
         if not names:
@@ -227,13 +197,15 @@ class DDPM(Augmenter):
         chosen = rng("ddpm-instances", seed).choice(len(names), regime.instances, replace=False)
         return [names[i] for i in sorted(chosen)]
 
-    def _recipe(self, config: DDPM.Config, regime: Regime, device: str) -> Recipe:
+    def _recipe(self, regime: Regime, device: str) -> Recipe:
+        config = self.config
         same = ("repeats", "batch", "lr", "prior_weight", "min_snr", "clip_skip", "cycles", "gradient_checkpointing")
+        conv_rank = None if config.as_published else config.conv_rank
         return Recipe(
             epochs=regime.epochs,
             schedule_epochs=max(PUBLISHED_EPOCHS, regime.epochs) if config.as_published else None,
             precision=arithmetic(config.precision, device),
-            shape=lora.LoraShape(config.rank, config.rank_alpha, config.conv_rank, config.conv_alpha),
+            shape=lora.LoraShape(config.rank, config.rank_alpha, conv_rank, config.conv_alpha),
             **{name: getattr(config, name) for name in same},
         )
 
@@ -253,9 +225,8 @@ class DDPM(Augmenter):
         }
 
         def make(folder: Path) -> None:
-            count = config.class_pictures
-            seeds = [derive_seed("class-picture", config.class_prompt, i) for i in range(count)]
-            prompts = [config.class_prompt] * count
+            seeds = [derive_seed("class-picture", config.class_prompt, i) for i in range(config.class_pictures)]
+            prompts = [config.class_prompt] * config.class_pictures
             options = {"steps": config.steps, "guidance": config.guidance, "batch": SAMPLE_BATCH}
             generated = sample(pipeline, source, prompts, seeds=seeds, shape=shape, **options)
             for number, image in enumerate(generated):
@@ -272,8 +243,8 @@ class DDPM(Augmenter):
         from diffusers import DDIMScheduler
 
         generation = json.loads((adapter / GENERATION).read_text(encoding="utf-8"))
-        self._pipeline_source = usable(find(self.config.bundle), self.name)
-        self._pipeline = loaded(self._pipeline_source, self.config.precision, device)
+        self._pipeline_source = self.find_pipeline()
+        self._pipeline = self.load_pipeline(self._pipeline_source, device)
         self._pipeline.scheduler = DDIMScheduler.from_config(self._pipeline.scheduler.config)
         self._prompts, self._shape = tuple(generation["prompts"]), tuple(generation["shape"])
         lora.merge(self._pipeline, adapter, generation["alpha"])

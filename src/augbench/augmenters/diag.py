@@ -29,15 +29,14 @@ import numpy as np
 from PIL import Image
 from pydantic import Field, field_validator
 
+from augbench.augmenters._folders import content_key, image_files
 from augbench.augmenters._photometric import to_grey
-from augbench.augmenters._sd import PRECISION, Precision, loaded
+from augbench.augmenters._sd import PRECISION, PipelineAugmenter, Precision, enough_memory
 from augbench.augmenters._settings import OURS, setting
-from augbench.core.contracts import Augmenter, Request, Settings, Shots, Synthetic, TrainView
+from augbench.core.contracts import Request, Settings, Shots, Synthetic, TrainView
 from augbench.core.errors import UserError
-from augbench.diffusion.gpu_memory import enough_memory
 from augbench.diffusion.inpaint import Inpainted, composited, inpaint_around, overlaid
-from augbench.diffusion.masks import Kind, drawn_digest, drawn_files, procedural_region, read_drawn
-from augbench.diffusion.pipelines import PipelineSource, embedded, fetch, find, of_content
+from augbench.diffusion.masks import Kind, procedural_region, read_drawn
 from augbench.diffusion.prompts import PromptSet, read_prompts
 from augbench.diffusion.sampling import check_prompts, fit_image, fit_mask
 
@@ -63,7 +62,7 @@ class Scene:
     meta: dict[str, str]
 
 
-class DIAG(Augmenter):
+class DIAG(PipelineAugmenter):
     """Inpaints defects into normal images with SDXL, inside a region and by a prompt; nothing is trained.
 
     With ``masks: positives`` it reads the masks of the shots, and at zero-shot those of all training positives. It
@@ -72,7 +71,7 @@ class DIAG(Augmenter):
 
     title = "DIAG (SDXL inpainting, training-free)"
     paper = "DIAG, Ital-IA 2024"
-    uses_gpu = True
+    kind = "sdxl-inpaint"
     without_masks = "set its masks to procedural, or to drawn with a mask_folder"
 
     class Config(Settings):
@@ -154,26 +153,22 @@ class DIAG(Augmenter):
         Raises:
             UserError: no such prompts, or no masks in the folder.
         """
-        settings = of_content(super().key_settings(), "bundle") | {"prompts": self._prompts.identity}
+        settings = super().key_settings() | {"prompts": self._prompts.identity}
         if self.config.mask_folder is not None:
-            settings["mask_folder"] = f"sha256:{drawn_digest(self.config.mask_folder, self._drawn)}"
+            settings["mask_folder"] = content_key(self.config.mask_folder, self._drawn)
         return settings
-
-    def embedded(self) -> bool:
-        """Whether the pipeline's weights come with the package."""
-        return embedded(self.config.bundle)
 
     def ready(self) -> None:
         """Check that the pipeline inpaints and drawn masks can be read; download the pipeline if necessary."""
         for path in self._drawn if self.config.mask_folder is not None else ():
             read_drawn(path)
-        fetch(_usable(find(self.config.bundle)))
+        super().ready()
 
     def load(self, adapter: Path | None, device: str) -> None:
         """Load the pipeline in the configured precision."""
-        self._pipeline_source = _usable(find(self.config.bundle))
+        self._pipeline_source = self.find_pipeline()
         with enough_memory("precision"):
-            self._pipeline = loaded(self._pipeline_source, self.config.precision, device)
+            self._pipeline = self.load_pipeline(self._pipeline_source, device)
         self._pipeline.vae.enable_slicing()  # one image at a time: less memory, and rounding independent of the batch
         check_prompts(self._pipeline, self._pipeline_source, [*self._prompts.prompts, self._prompts.negative_prompt])
 
@@ -254,8 +249,8 @@ class DIAG(Augmenter):
 
     @cached_property
     def _drawn(self) -> list[Path]:
-        """The files of the mask folder."""
-        return drawn_files(self.config.mask_folder, "set diag's mask_folder to a folder of masks: white is inpainted")
+        fix = "set diag's mask_folder to a folder of masks: white is inpainted"
+        return image_files("mask_folder", self.config.mask_folder, fix, hidden=False)
 
 
 def _composite(scene: Scene, inpainted: Inpainted) -> np.ndarray:
@@ -269,10 +264,3 @@ def _composite_as_published(scene: Scene, inpainted: Inpainted) -> np.ndarray:
     """Composite at the pipeline's size as diffusers does, then resize the whole image: H,W,3 uint8."""
     whole = Image.fromarray(overlaid(scene.square, scene.mask, inpainted))
     return np.asarray(whole.resize(scene.image.shape[1::-1]))
-
-
-def _usable(source: PipelineSource) -> PipelineSource:
-    if source.kind != "sdxl-inpaint":
-        fix = "set bundle to sdxl-inpaint or micro-sdxl-inpaint"
-        raise UserError(f"augmenter 'diag' cannot use pipeline '{source.name}' ({source.title}): {fix}")
-    return source

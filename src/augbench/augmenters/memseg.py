@@ -18,15 +18,16 @@ Our choices where these are silent:
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Literal
 
 import numpy as np
+from PIL import Image
 from pydantic import Field, model_validator
 
+from augbench.augmenters._folders import content_key, image_files
 from augbench.augmenters._photometric import cut_and_shuffle, three_of_ten, to_grey
 from augbench.augmenters._settings import OURS, setting
 from augbench.augmenters._textures import procedural_texture
@@ -34,7 +35,6 @@ from augbench.core.contracts import Augmenter, Reads, Request, Settings, Shots, 
 from augbench.core.errors import UserError
 from augbench.procedural.noise import Shape, perlin
 
-TEXTURE_SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
 LARGEST_EXPONENT = 5  # Perlin noise has 2**0 ... 2**5 cells per axis
 THRESHOLD = 0.5  # noise above it is the mask
 TRIES = 16  # masks drawn before the maximum of the noise serves as the mask
@@ -112,7 +112,7 @@ class MemSeg(Augmenter):
         """
         settings = super().key_settings()
         if self.config.texture_folder is not None:
-            settings["texture_folder"] = f"sha256:{self._texture_digest}"
+            settings["texture_folder"] = self._texture_content
         return settings
 
     def generate(self, requests: Sequence[Request], view: TrainView) -> list[Synthetic]:
@@ -140,21 +140,19 @@ class MemSeg(Augmenter):
 
         kind = "texture" if rng.random() < self.config.texture_share else "structure"
         opacity = rng.uniform(*self.config.opacity)
-        patch = self._texture(rng, image.shape[:2]) if kind == "texture" else self._structure(rng, image)
+        if kind == "texture":
+            patch = self._texture(rng, image.shape[:2])
+        else:
+            patch = cut_and_shuffle(rng, three_of_ten(rng, image), self.config.grid)
         if (image == image[..., :1]).all():
             patch = to_grey(patch)
         meta = {"source": source_id, "kind": kind, "opacity": opacity}
         return Synthetic(blend(image, patch, mask, opacity), request.label, mask, meta)
 
-    def _structure(self, rng: np.random.Generator, image: np.ndarray) -> np.ndarray:
-        return cut_and_shuffle(rng, three_of_ten(rng, image), self.config.grid)
-
     def _texture(self, rng: np.random.Generator, shape: Shape) -> np.ndarray:
         """Draw a texture of that size, H,W,3 uint8."""
         if self.config.texture_folder is None:
             return procedural_texture(rng, shape)
-        from PIL import Image
-
         path = self._texture_files[rng.integers(len(self._texture_files))]
         try:
             with Image.open(path) as texture:
@@ -165,24 +163,12 @@ class MemSeg(Augmenter):
 
     @cached_property
     def _texture_files(self) -> list[Path]:
-        """The images in the folder and below it, in an order that does not depend on the file system."""
-        folder = Path(self.config.texture_folder)
         fix = "set memseg's texture_folder to a folder of images, or leave it out for procedural textures"
-        if not folder.is_dir():
-            raise UserError(f"texture_folder '{folder}' is not a folder: {fix}")
-        found = [p for p in folder.rglob("*") if p.suffix.lower() in TEXTURE_SUFFIXES and p.is_file()]
-        if not found:
-            raise UserError(f"texture_folder '{folder}' holds no images ({', '.join(sorted(TEXTURE_SUFFIXES))}): {fix}")
-        return sorted(found, key=lambda p: p.relative_to(folder).as_posix())
+        return image_files("texture_folder", self.config.texture_folder, fix, hidden=True)
 
     @cached_property
-    def _texture_digest(self) -> str:
-        """SHA-256 (hex) of names and bytes: names determine which request gets which texture."""
-        total = hashlib.sha256()
-        for path in self._texture_files:
-            total.update(path.relative_to(self.config.texture_folder).as_posix().encode() + b"\0")
-            total.update(hashlib.sha256(path.read_bytes()).digest())
-        return total.hexdigest()
+    def _texture_content(self) -> str:
+        return content_key(self.config.texture_folder, self._texture_files)
 
 
 def perlin_mask(rng: np.random.Generator, shape: Shape, allowed: np.ndarray | None = None) -> np.ndarray:

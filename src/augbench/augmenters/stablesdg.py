@@ -14,6 +14,7 @@ import itertools
 import json
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -25,31 +26,19 @@ from augbench.augmenters._sd import (
     CHECKPOINTING,
     PRECISION,
     Aspect,
+    PipelineAugmenter,
     Precision,
     arithmetic,
+    enough_memory,
     generation_size,
-    loaded,
-    usable,
 )
 from augbench.augmenters._settings import OURS, setting
-from augbench.core.contracts import (
-    AdaptContext,
-    Augmenter,
-    Candidate,
-    Request,
-    Scoring,
-    Settings,
-    Shots,
-    Synthetic,
-    TrainView,
-)
+from augbench.core.contracts import AdaptContext, Candidate, Request, Scoring, Settings, Shots, Synthetic, TrainView
 from augbench.core.errors import UserError, listed
 from augbench.core.seeds import derive_seed, rng
 from augbench.diffusion import lora
 from augbench.diffusion.dreambooth import encode
-from augbench.diffusion.gpu_memory import enough_memory
 from augbench.diffusion.img2img import img2img
-from augbench.diffusion.pipelines import embedded, fetch, find, of_content
 from augbench.diffusion.sampling import check_prompts, fit_image
 from augbench.diffusion.textual_inversion import LearnedToken, StageRecipe, run_stages
 from augbench.planning.extractor_choice import EMBEDDED
@@ -95,7 +84,7 @@ class QualitySearch(Settings):
     )
 
 
-class StableSDG(Augmenter):
+class StableSDG(PipelineAugmenter):
     """Adapts Stable Diffusion to each defect class and generates from real defect images by img2img.
 
     It reads the shots only. In recognition an adapter holds a learned token and LoRA matrices for each class.
@@ -105,7 +94,6 @@ class StableSDG(Augmenter):
     paper = "StableSDG, arXiv 2405.01872"
     tasks = frozenset({"detection", "recognition"})
     learns = True
-    uses_gpu = True
 
     class Config(Settings):
         """Defaults: the paper's prompt and stages; the available text states no numbers, so those are our choice."""
@@ -185,18 +173,6 @@ class StableSDG(Augmenter):
         """Refuse zero-shot: there is no real defect image to start from."""
         return "" if shots else "it learns and starts from real defect images"
 
-    def key_settings(self) -> dict:
-        """Return the settings that enter keys; a pipeline in a folder or file enters by its content."""
-        return of_content(super().key_settings(), "bundle")
-
-    def embedded(self) -> bool:
-        """Whether the pipeline's weights come with the package."""
-        return embedded(self.config.bundle)
-
-    def ready(self) -> None:
-        """Check that the pipeline generates images from text, and download it if necessary."""
-        fetch(usable(find(self.config.bundle), self.name))
-
     # -- search
 
     def candidates(self) -> tuple[Candidate, ...]:
@@ -229,15 +205,15 @@ class StableSDG(Augmenter):
         if not labels:
             raise UserError(f"augmenter '{self.name}' has no image to learn from: give shots")
         steps_per_class = sum(recipe.steps for recipe in self._recipes(context.device))
+        total = len(labels) * steps_per_class
         classes, learned = {}, {}
         for number, label in enumerate(labels):
             folder = f"{number:02d}-{re.sub(r'[^a-z0-9]+', '-', label.lower()).strip('-')[:30]}"
-            total, before = len(labels) * steps_per_class, number * steps_per_class
 
-            def report_progress(step: int, _: int, loss: float, before: int = before, total: int = total) -> None:
+            def report_progress(step: int, _: int, loss: float, before: int = number * steps_per_class) -> None:
                 context.say(before + step, total, loss)
 
-            own = AdaptContext(context.scratch / folder, context.shared, context.device, report_progress)
+            own = replace(context, scratch=context.scratch / folder, say=report_progress)
             shape, learned[label] = self._adapt_class(view, label, out / folder, derive_seed("stablesdg", seed), own)
             classes[label] = {"folder": folder, "shape": list(shape)}
         generation = {"stages": self.config.stages, "alpha": self.config.alpha, "classes": classes}
@@ -246,7 +222,6 @@ class StableSDG(Augmenter):
         return {"classes": learned}
 
     def _recipes(self, device: str) -> list[StageRecipe]:
-        """Return the configured stages in order."""
         config = self.config
         same = {name: getattr(config, name) for name in ("batch", "min_snr", "clip_skip", "gradient_checkpointing")}
         same["precision"] = arithmetic(config.precision, device)
@@ -259,10 +234,10 @@ class StableSDG(Augmenter):
         self, view: TrainView, label: str, out: Path, seed: int, context: AdaptContext
     ) -> tuple[tuple[int, int], dict[str, Any]]:
         """Adapt to one class; return height and width of generation, and the entries of the adapter's record."""
-        config, source = self.config, usable(find(self.config.bundle), self.name)
+        config, source = self.config, self.find_pipeline()
         images = [view.image(name) for name in _sources(view, label)]
         shape = generation_size(source, config.aspect, images)
-        pipeline = loaded(source, config.precision, context.device)
+        pipeline = self.load_pipeline(source, context.device)
         token = LearnedToken(pipeline, config.token, config.init_word)
         check_prompts(pipeline, source, [config.prompt])
         recipes = self._recipes(context.device)
@@ -285,8 +260,8 @@ class StableSDG(Augmenter):
 
         self._adapter = adapter
         self._generation = json.loads((adapter / GENERATION).read_text(encoding="utf-8"))
-        self._pipeline_source = find(self.config.bundle)
-        self._pipeline = loaded(usable(self._pipeline_source, self.name), self.config.precision, device)
+        self._pipeline_source = self.find_pipeline()
+        self._pipeline = self.load_pipeline(self._pipeline_source, device)
         self._pipeline.scheduler = DDIMScheduler.from_config(self._pipeline.scheduler.config)
         self._token = LearnedToken(self._pipeline, self._generation["token"], self._generation["init_word"])
         self._switcher = lora.LoraSwitcher(self._pipeline)
@@ -302,17 +277,15 @@ class StableSDG(Augmenter):
         Raises:
             UserError: a class had no shots to learn from, or memory is too small.
         """
-        positions: dict[str, list[int]] = {}  # class -> indices of its requests
-        for position, request in enumerate(requests):
-            positions.setdefault(DEFECT if view.task == "detection" else request.label, []).append(position)
+        labels = [DEFECT if view.task == "detection" else request.label for request in requests]
         synthetic: dict[int, Synthetic] = {}
-        for label in sorted(positions):
-            generated = self._generate_class(label, [requests[position] for position in positions[label]], view)
-            synthetic |= dict(zip(positions[label], generated, strict=True))
+        for label in sorted(set(labels)):
+            positions = [position for position, own in enumerate(labels) if own == label]
+            generated = self._generate_class(label, [requests[position] for position in positions], view)
+            synthetic |= dict(zip(positions, generated, strict=True))
         return [synthetic[position] for position in range(len(requests))]
 
     def _generate_class(self, label: str, requests: Sequence[Request], view: TrainView) -> list[Synthetic]:
-        """Generate the images of one class."""
         self._activate(label)
         config, prompt = self.config, self._generation["prompt"]
         sources = [self._source(label, request, view) for request in requests]

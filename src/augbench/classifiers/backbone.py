@@ -69,11 +69,22 @@ def _pretrained(protocol: Protocol, outputs: int) -> torch.nn.Module:
     )
     if not timm.models.is_model_pretrained(name):
         raise UserError(f"timm has no pretrained weights for '{name}': {ways}")
+    return pretrained(name, outputs, f"no pretrained weights of '{name}' at hand", ways)
+
+
+def pretrained(name: str, outputs: int, missing: str, ways: str) -> torch.nn.Module:
+    """Build a timm model with its pretrained weights; with 0 outputs it has no head.
+
+    Raises:
+        UserError: the weights are not available. The message begins with ``missing`` and ends with ``ways``.
+    """
+    import timm
+
     try:
         with log_levels(logging.ERROR, "huggingface_hub"):  # it warns of each retry; the error below suffices
             return timm.create_model(name, pretrained=True, num_classes=outputs)
     except Exception as error:  # hub, network and cache errors have no common base
-        raise UserError(f"no pretrained weights of '{name}' at hand ({type(error).__name__}): {ways}") from error
+        raise UserError(f"{missing} ({type(error).__name__}): {ways}") from error
 
 
 def load_packaged(backbone: str) -> torch.nn.Module:

@@ -6,7 +6,6 @@ import logging
 import math
 import time
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -62,8 +61,7 @@ def fit(
     model = build(protocol, outputs, derive_seed("weights", seed) % 2**31)
     model = model.to(data.device, memory_format=torch.channels_last)
     optimiser = _optimiser(model, protocol)
-    order_rng = np.random.default_rng(derive_seed("order", seed))
-    sampler = make_sampler(protocol, labels, order_rng, good)
+    sampler = make_sampler(protocol, labels, np.random.default_rng(derive_seed("order", seed)), good)
     flips = np.random.default_rng(derive_seed("flips", seed))
     loss_function = _binary_loss if outputs == 1 else torch.nn.functional.cross_entropy
     losses, step_losses, samples_seen = [], [], 0
@@ -78,7 +76,7 @@ def fit(
             images = data.batch(indices)
             if protocol.flip:
                 images = _flip(images, flips)
-            with _precision(protocol, data.device):
+            with torch.autocast(data.device.type, torch.bfloat16, enabled=protocol.precision == "bf16"):
                 logits = model(images)
             loss = loss_function(logits.float(), torch.from_numpy(labels[indices]).to(data.device))
             optimiser.zero_grad(set_to_none=True)
@@ -101,12 +99,9 @@ def predict(model: torch.nn.Module, data: DeviceImages, protocol: Protocol) -> n
 
     model.eval()
     with torch.inference_mode():
-        parts = [model(data.batch(b)).float().cpu() for b in _slices(len(data), protocol.eval_batch)]
+        starts = range(protocol.eval_batch, len(data), protocol.eval_batch)
+        parts = [model(data.batch(b)).float().cpu() for b in np.split(np.arange(len(data)), starts)]
     return torch.cat(parts).numpy()
-
-
-def _slices(count: int, size: int) -> list[np.ndarray]:
-    return [np.arange(start, min(start + size, count)) for start in range(0, count, size)]
 
 
 def _binary_loss(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
@@ -140,11 +135,3 @@ def _flip(images: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
         flipped = torch.from_numpy(rng.random(len(images)) < 0.5).to(images.device)
         images = torch.where(flipped.view(-1, 1, 1, 1), images.flip(axis), images)
     return images.contiguous(memory_format=torch.channels_last)
-
-
-def _precision(protocol: Protocol, device: torch.device) -> AbstractContextManager:
-    import torch
-
-    if protocol.precision == "bf16":
-        return torch.autocast(device.type, dtype=torch.bfloat16)
-    return nullcontext()

@@ -86,68 +86,39 @@ class CyclingSampler:
         return np.concatenate(chosen)
 
 
-class BalancedSampler:
-    """Sample as many positives as negatives in an epoch, each by a `CyclingSampler`.
+class Sampler:
+    """Sample equally many members of each group in an epoch, each group by a `CyclingSampler`."""
 
-    Without ``samples`` an epoch holds every positive once, as in mixed-segdec; more synthetic images then also mean
-    longer training. With ``samples`` an epoch has that many.
-    """
-
-    def __init__(self, labels: np.ndarray, rng: np.random.Generator, samples: int | None = None) -> None:
-        self.positives = CyclingSampler(np.flatnonzero(labels), rng)
-        self.negatives = CyclingSampler(np.flatnonzero(labels == 0), rng)
-        self.half = samples // 2 if samples else len(self.positives.members)
-        self.rng = rng
+    def __init__(self, groups: list[np.ndarray], each: int, rng: np.random.Generator) -> None:
+        self.groups, self.each, self.rng = [CyclingSampler(members, rng) for members in groups], each, rng
 
     def epoch(self) -> np.ndarray:
         """Return the shuffled indices of one epoch."""
-        return self.rng.permutation(np.concatenate([self.positives.draw(self.half), self.negatives.draw(self.half)]))
-
-
-class ClassBalancedSampler:
-    """Sample equally many images of each class in an epoch: for recognition among defect classes alone.
-
-    Without ``samples`` an epoch holds every image of the largest class once.
-    """
-
-    def __init__(self, labels: np.ndarray, rng: np.random.Generator, samples: int | None = None) -> None:
-        self.classes = [CyclingSampler(np.flatnonzero(labels == label), rng) for label in np.unique(labels)]
-        each = samples // len(self.classes) if samples else max(len(sampler.members) for sampler in self.classes)
-        self.each = max(each, 1)
-        self.rng = rng
-
-    def epoch(self) -> np.ndarray:
-        """Return the shuffled indices of one epoch."""
-        return self.rng.permutation(np.concatenate([sampler.draw(self.each) for sampler in self.classes]))
-
-
-class ShuffleSampler:
-    """Sample every image once per epoch; with ``samples``, that many, cycling through all."""
-
-    def __init__(self, labels: np.ndarray, rng: np.random.Generator, samples: int | None = None) -> None:
-        self.all = CyclingSampler(np.arange(len(labels)), rng)
-        self.samples = samples or len(labels)
-        self.rng = rng
-
-    def epoch(self) -> np.ndarray:
-        """Return the shuffled indices of one epoch."""
-        return self.rng.permutation(self.all.draw(self.samples))
-
-
-Sampler = BalancedSampler | ClassBalancedSampler | ShuffleSampler
+        return self.rng.permutation(np.concatenate([group.draw(self.each) for group in self.groups]))
 
 
 def make_sampler(protocol: Protocol, labels: np.ndarray, rng: np.random.Generator, good: bool) -> Sampler:
-    """Return the protocol's sampler.
+    """Return the protocol's sampler; with ``epoch_pictures`` an epoch has that many samples, cycling through all.
+
+    - shuffle: every image once.
+    - balanced: as many negatives as positives, every positive once, as in mixed-segdec; more synthetic images then also
+      mean longer training. Among defect classes alone, equally many of each class, every image of the largest once.
 
     Args:
         protocol: names the sampler and the samples of an epoch.
         labels: N int.
         rng: of the order.
-        good: whether label 0 means a normal image. If not, "balanced" means equally many of each class.
+        good: whether label 0 means a normal image.
     """
-    kind = ShuffleSampler if protocol.sampler == "shuffle" else BalancedSampler if good else ClassBalancedSampler
-    return kind(labels, rng, protocol.epoch_pictures)
+    samples = protocol.epoch_pictures
+    if protocol.sampler == "shuffle":
+        return Sampler([np.arange(len(labels))], samples or len(labels), rng)
+    if good:
+        positives = np.flatnonzero(labels)
+        return Sampler([positives, np.flatnonzero(labels == 0)], samples // 2 if samples else len(positives), rng)
+    classes = [np.flatnonzero(labels == label) for label in np.unique(labels)]
+    each = samples // len(classes) if samples else max(map(len, classes))
+    return Sampler(classes, max(each, 1), rng)
 
 
 def batches(indices: np.ndarray, size: int) -> Iterator[np.ndarray]:

@@ -14,12 +14,7 @@ if TYPE_CHECKING:
 
 NAME = "micro_resnet"
 FEATURES = 160  # feature dimension without a head
-ARCHITECTURE = {
-    "layers": (1, 1, 2, 1),
-    "channels": (16, 32, 64, FEATURES),
-    "stem_width": 8,
-    "stem_type": "deep",
-}
+ARCHITECTURE = {"layers": (1, 1, 2, 1), "channels": (16, 32, 64, FEATURES), "stem_width": 8, "stem_type": "deep"}
 
 default_cfgs: dict[str, Any] = {}  # timm looks up pretrained weights of this module's models here
 

@@ -23,8 +23,7 @@ import numpy as np
 import augbench
 from augbench.core.seeds import derive_seed, rng
 from augbench.diffusion.lora import MODELS, LoraShape, wrap
-from augbench.diffusion.pipelines import PipelineSource
-from augbench.diffusion.sampling import check_prompts, fit_image
+from augbench.diffusion.sampling import as_pixels
 from augbench.diffusion.text_encoding import encode_tokens, tokens
 
 if TYPE_CHECKING:
@@ -87,11 +86,10 @@ def encode(pipeline: DiffusionPipeline, shape: tuple[int, int], images: Sequence
     """Encode images, H,W,3 uint8, with the VAE at the height and width ``shape``, once for the whole training."""
     import torch
 
-    vae, device = pipeline.vae, pipeline.device
+    vae = pipeline.vae
     means, stds = [], []
     for start in range(0, len(images), ENCODE_BATCH):
-        fitted = np.stack([fit_image(image, shape) for image in images[start : start + ENCODE_BATCH]])
-        batch = torch.from_numpy(fitted).permute(0, 3, 1, 2).to(device, vae.dtype) / 127.5 - 1
+        batch = as_pixels(pipeline, images[start : start + ENCODE_BATCH], shape)
         with torch.inference_mode():
             latents = vae.encode(batch).latent_dist
         shift = getattr(vae.config, "shift_factor", None) or 0.0
@@ -108,8 +106,8 @@ def joined(first: Examples, second: Examples) -> Examples:
     return Examples(torch.cat([first.mean, second.mean]), torch.cat([first.std, second.std]))
 
 
-def optimiser(parameters: Sequence[torch.nn.Parameter], lr: float, device: str) -> tuple[torch.optim.Optimizer, str]:
-    """Return AdamW and its name. On a GPU with bitsandbytes its moments have 8 bits, as in In&Out."""
+def optimiser(parameters: Sequence[torch.nn.Parameter], lr: float, device: str) -> torch.optim.Optimizer:
+    """Return AdamW. On a GPU with bitsandbytes its moments have 8 bits, as in In&Out."""
     import torch
 
     if device == "cuda":
@@ -118,9 +116,9 @@ def optimiser(parameters: Sequence[torch.nn.Parameter], lr: float, device: str) 
         except ImportError:
             pass  # an optional dependency: the record names the optimiser that was used
         else:
-            return bitsandbytes.optim.AdamW8bit(parameters, lr=lr), "AdamW8bit"
+            return bitsandbytes.optim.AdamW8bit(parameters, lr=lr)
     fused = True if device == "cpu" else None  # PyTorch's default there is a loop over hundreds of small tensors
-    return torch.optim.AdamW(parameters, lr=lr, fused=fused), "AdamW"
+    return torch.optim.AdamW(parameters, lr=lr, fused=fused)
 
 
 class Finetuning:
@@ -159,7 +157,7 @@ class Finetuning:
         self.ids = tokens(pipeline, prompts).to(pipeline.device)
         if recipe.gradient_checkpointing:
             pipeline.unet.enable_gradient_checkpointing()
-        self.optimiser, self.optimiser_name = optimiser(self.parameters, recipe.lr, pipeline.device.type)
+        self.optimiser = optimiser(self.parameters, recipe.lr, pipeline.device.type)
         scheduler = DDPMScheduler.from_config(pipeline.scheduler.config)
         self.predicts_v = scheduler.config.prediction_type == "v_prediction"
         self.alphas_cumprod = scheduler.alphas_cumprod.to(pipeline.device, torch.float32)
@@ -263,7 +261,7 @@ class Finetuning:
             getattr(self.pipeline, part).eval()
         return {
             "steps": self.steps,
-            "optimiser": self.optimiser_name,
+            "optimiser": type(self.optimiser).__name__,
             "trained_parameters": sum(parameter.numel() for parameter in self.parameters),
             **self.counts(),
             "recipe": asdict(self.recipe),
@@ -283,7 +281,6 @@ class Training(Finetuning):
     def __init__(
         self,
         pipeline: DiffusionPipeline,
-        source: PipelineSource,
         recipe: Recipe,
         prompts: tuple[str, str],
         instances: Examples,
@@ -293,17 +290,12 @@ class Training(Finetuning):
         """
         Args:
             pipeline: freshly loaded, on the device of the training.
-            source: what it was loaded from.
             recipe: hyperparameters.
-            prompts: of the instances and of the class images.
+            prompts: of the instances and of the class images; their length has been checked.
             instances: at least one image.
             class_examples: None: no prior preservation.
             seed: of LoRA weights, order and noise.
-
-        Raises:
-            UserError: a prompt is too long for the text encoder.
         """
-        check_prompts(pipeline, source, prompts)
         examples = [instances] if class_examples is None else [instances, class_examples]
         parameters = wrap(pipeline, recipe.shape, derive_seed("dreambooth-weights", seed))
         self.per_epoch = recipe.steps_per_epoch(len(instances), len(class_examples) if class_examples else 0)

@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image
 
 from augbench.diffusion.pipelines import PipelineSource
-from augbench.diffusion.sampling import PromptEncoder, check_prompts, fit_image, sample, sample_batch
+from augbench.diffusion.sampling import PromptEncoder, as_pixels, check_prompts, fit_image, sample, sample_batch
 
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
@@ -63,8 +63,8 @@ def img2img(
     if strength == 0:
         return round_trip(pipeline, images, shape, batch)
     if strength == 1:
-        amount: dict[str, Any] = {"steps": steps, "guidance": guidance, "clip_skip": clip_skip}
-        return sample(pipeline, source, prompts, seeds=seeds, shape=shape, batch=batch, **amount)
+        amount: dict[str, Any] = {"steps": steps, "guidance": guidance, "clip_skip": clip_skip, "batch": batch}
+        return sample(pipeline, source, prompts, seeds=seeds, shape=shape, **amount)
     img2img_pipeline = StableDiffusionImg2ImgPipeline(**pipeline.components, requires_safety_checker=False)
     img2img_pipeline.set_progress_bar_config(disable=True)
     encode = PromptEncoder(pipeline, source, None, clip_skip)
@@ -81,15 +81,14 @@ def img2img(
 
 
 def round_trip(
-    pipeline: DiffusionPipeline, images: Sequence[np.ndarray], shape: tuple[int, int], batch: int = 8
+    pipeline: DiffusionPipeline, images: Sequence[np.ndarray], shape: tuple[int, int], batch: int
 ) -> np.ndarray:
     """Reconstruct images with the VAE, without noise, at ``shape``: N,H,W,3 uint8."""
     import torch
 
     parts = []
     for start in range(0, len(images), batch):
-        fitted = np.stack([fit_image(image, shape) for image in images[start : start + batch]])
-        pixels = torch.from_numpy(fitted).permute(0, 3, 1, 2).to(pipeline.device, pipeline.vae.dtype) / 127.5 - 1
+        pixels = as_pixels(pipeline, images[start : start + batch], shape)
         with torch.inference_mode():
             made = pipeline.vae.decode(pipeline.vae.encode(pixels).latent_dist.mode()).sample
         made = ((made.float() / 2 + 0.5).clamp(0, 1) * 255).round()

@@ -49,7 +49,17 @@ class LoraShape:
 
     def layers(self, part: str, model: nn.Module) -> tuple[list[str], list[str]]:
         """Return names of the layers to wrap: those at ``rank``, and 3 x 3 convolutions at ``conv_rank``."""
-        return unet_layers(model, self) if part == "unet" else (text_layers(model), [])
+        from torch import nn
+
+        main, convolutions = [], []
+        in_unet = (TRANSFORMER,) if self.conv_rank is None else (TRANSFORMER, *CONVOLUTIONAL)
+        parents = in_unet if part == "unet" else IN_TEXT_ENCODER
+        for name, layer in _inside(model, parents):
+            if isinstance(layer, nn.Linear) or (isinstance(layer, nn.Conv2d) and layer.kernel_size == (1, 1)):
+                main.append(name)
+            elif isinstance(layer, nn.Conv2d) and self.conv_rank is not None:
+                convolutions.append(name)
+        return main, convolutions
 
 
 @dataclass(frozen=True)
@@ -62,27 +72,6 @@ class AttentionShape(LoraShape):
         """Return names of the attention layers, and no convolutions."""
         parents, suffixes = IN_ATTENTION[part]
         return [name for name, _ in _inside(model, parents) if name.endswith(suffixes)], []
-
-
-def unet_layers(unet: nn.Module, shape: LoraShape) -> tuple[list[str], list[str]]:
-    """Return names of the U-Net's layers to wrap: those at ``rank``, and 3 x 3 convolutions at ``conv_rank``."""
-    from torch import nn
-
-    main, convolutions = [], []
-    parents = (TRANSFORMER,) if shape.conv_rank is None else (TRANSFORMER, *CONVOLUTIONAL)
-    for name, layer in _inside(unet, parents):
-        if isinstance(layer, nn.Linear) or (isinstance(layer, nn.Conv2d) and layer.kernel_size == (1, 1)):
-            main.append(name)
-        elif isinstance(layer, nn.Conv2d) and shape.conv_rank is not None:
-            convolutions.append(name)
-    return main, convolutions
-
-
-def text_layers(encoder: nn.Module) -> list[str]:
-    """Return names of the text encoder's layers to wrap."""
-    from torch import nn
-
-    return [name for name, layer in _inside(encoder, IN_TEXT_ENCODER) if isinstance(layer, nn.Linear)]
 
 
 def _inside(model: nn.Module, parents: tuple[str, ...]) -> Iterator[tuple[str, nn.Module]]:
@@ -167,9 +156,9 @@ def merge(pipeline: DiffusionPipeline, folder: Path, alpha: float) -> None:
             inject_adapter_in_model(LoraConfig.from_pretrained(own), model, ADAPTER)
             result = set_peft_model_state_dict(model, tensors, adapter_name=ADAPTER)
         except (OSError, ValueError, RuntimeError) as error:
-            raise UserError(f"adapter '{own}' does not fit the pipeline ({_line(error)}): make it again") from error
+            raise _unfit(own, error) from error
         if result.unexpected_keys or len(tensors) != sum(f".{ADAPTER}." in name for name in model.state_dict()):
-            raise UserError(f"adapter '{own}' does not fit the pipeline (other layers): make it again")
+            raise _unfit(own, "other layers")
         _fold(model, alpha)
 
 
@@ -206,7 +195,7 @@ def _saved(folder: Path) -> dict[str, torch.Tensor]:
     try:
         return {name.removeprefix(PREFIX): tensor for name, tensor in load_file(folder / WEIGHTS).items()}
     except (OSError, SafetensorError) as error:
-        raise UserError(f"adapter '{folder}' does not fit the pipeline ({_line(error)}): make it again") from error
+        raise _unfit(folder, error) from error
 
 
 def _fold(model: nn.Module, alpha: float) -> None:
@@ -219,11 +208,9 @@ def _fold(model: nn.Module, alpha: float) -> None:
         layer.merge()
         parent, _, child = name.rpartition(".")
         setattr(model.get_submodule(parent), child, layer.get_base_layer())
-    if hasattr(model, "peft_config"):
-        del model.peft_config
-    if hasattr(model, "_hf_peft_config_loaded"):
-        model._hf_peft_config_loaded = False
+    del model.peft_config
 
 
-def _line(error: BaseException) -> str:
-    return " ".join(str(error).split())[:160]
+def _unfit(folder: Path, reason: object) -> UserError:
+    what = " ".join(str(reason).split())[:160]
+    return UserError(f"adapter '{folder}' does not fit the pipeline ({what}): make it again")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
@@ -10,7 +9,7 @@ from typing import Literal
 import numpy as np
 
 from augbench.core.errors import UserError
-from augbench.core.images import SUFFIXES, read_grey
+from augbench.core.images import read_grey
 from augbench.procedural.drawing import Range, distance, place, strokes, walk
 from augbench.procedural.noise import Shape, perlin
 
@@ -77,31 +76,6 @@ def _line(rng: np.random.Generator, shape: Shape, share: float) -> np.ndarray:
     segments = np.concatenate(halves)
     ones = np.ones(len(segments))
     return strokes(shape, segments, width * ones, ones) > 0.5
-
-
-def drawn_files(folder: Path, way_out: str) -> list[Path]:
-    """List the mask images of a folder and its subfolders, sorted by name, without hidden ones.
-
-    Raises:
-        UserError: there is no such folder, or no image in it; its message ends with ``way_out``.
-    """
-    if not folder.is_dir():
-        raise UserError(f"mask_folder '{folder}' is not a folder: {way_out}")
-    found = [path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file()]
-    names = {path.relative_to(folder).as_posix(): path for path in found}
-    visible = {name: path for name, path in names.items() if not any(part.startswith(".") for part in name.split("/"))}
-    if not visible:
-        raise UserError(f"mask_folder '{folder}' holds no images ({', '.join(sorted(SUFFIXES))}): {way_out}")
-    return [visible[name] for name in sorted(visible)]
-
-
-def drawn_digest(folder: Path, files: Sequence[Path]) -> str:
-    """Return SHA-256 (hex) over names and bytes: names decide which request gets which mask."""
-    total = hashlib.sha256()
-    for path in files:
-        total.update(path.relative_to(folder).as_posix().encode() + b"\0")
-        total.update(hashlib.sha256(path.read_bytes()).digest())
-    return total.hexdigest()
 
 
 def read_drawn(path: Path) -> np.ndarray:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import textwrap
 import warnings
 from collections.abc import Iterable, Iterator
@@ -22,6 +23,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from augbench.core.errors import UserError, did_you_mean, listed
+from augbench.core.temporary import log_levels
 from augbench.core.weights import digest, parameters
 from augbench.diffusion import single_file
 
@@ -63,27 +65,26 @@ class PipelineSource:
 
     name: str
     kind: str  # "sd": text to image; "sdxl-inpaint": inpainting
-    title: str
     size: int  # side length of its square images, in pixels
     location: str  # a folder, or a repository of the hub
     revision: str = ""  # of the repository
     variant: str = ""  # of its weights, e.g. fp16
     checkpoint: str = ""  # single file with all weights; ``location`` then gives configurations and tokenizers only
 
-
-def _shipped(name: str, kind: str, size: int) -> PipelineSource:
-    return PipelineSource(name, kind, TITLES[kind], size, str(MODELS / name))
+    @property
+    def title(self) -> str:
+        """What it does, in words."""
+        return TITLES[self.kind]
 
 
 BUNDLES: dict[str, PipelineSource] = {
     source.name: source
     for source in (
-        _shipped("micro-sd", "sd", 64),
-        _shipped("micro-sdxl-inpaint", "sdxl-inpaint", 64),
+        PipelineSource("micro-sd", "sd", 64, str(MODELS / "micro-sd")),
+        PipelineSource("micro-sdxl-inpaint", "sdxl-inpaint", 64, str(MODELS / "micro-sdxl-inpaint")),
         PipelineSource(
             "sd15",
             "sd",
-            TITLES["sd"],
             512,
             "stable-diffusion-v1-5/stable-diffusion-v1-5",
             "451f4fe16113bff5a5d2269ed5ad43b0592e9a14",
@@ -92,7 +93,6 @@ BUNDLES: dict[str, PipelineSource] = {
         PipelineSource(
             "sdxl-inpaint",
             "sdxl-inpaint",
-            TITLES["sdxl-inpaint"],
             1024,
             "diffusers/stable-diffusion-xl-1.0-inpainting-0.1",
             "115134f363124c53c7d878647567d04daf26e41e",
@@ -204,10 +204,10 @@ def _content(folder: Path, *weights: str) -> str:
     return total.hexdigest()
 
 
-def canvas(source: PipelineSource, aspect: float, step: int = 8) -> tuple[int, int]:
-    """Return height and width, multiples of ``step``, of about the pipeline's area and an aspect (width / height)."""
+def canvas(source: PipelineSource, aspect: float) -> tuple[int, int]:
+    """Return height and width, multiples of 8, of about the pipeline's area and an aspect (width / height)."""
     height = source.size / aspect**0.5
-    return tuple(max(step, round(side / step) * step) for side in (height, height * aspect))
+    return tuple(max(8, round(side / 8) * 8) for side in (height, height * aspect))
 
 
 def _from_folder(folder: Path) -> PipelineSource:
@@ -218,8 +218,7 @@ def _from_folder(folder: Path) -> PipelineSource:
     pipeline = _json(index).get("_class_name")
     if not isinstance(pipeline, str) or pipeline not in KINDS:
         raise UserError(f"'{index}': pipeline '{pipeline}' is not supported: give a {' or a '.join(KINDS)}")
-    kind = KINDS[pipeline]
-    return PipelineSource(folder.name, kind, TITLES[kind], _size(folder), str(folder))
+    return PipelineSource(folder.name, KINDS[pipeline], _size(folder), str(folder))
 
 
 def _from_checkpoint(path: Path) -> PipelineSource:
@@ -274,7 +273,6 @@ def fetch(source: PipelineSource) -> Path:
     if not source.revision:
         return Path(source.location)
     from huggingface_hub import snapshot_download
-    from huggingface_hub.utils import logging
 
     wanted = ["model_index.json"]
     for part in _PARTS[source.kind]:
@@ -286,7 +284,9 @@ def fetch(source: PipelineSource) -> Path:
     for offline in (True, False):
         try:
             options = {"revision": source.revision, "allow_patterns": wanted, "local_files_only": offline}
-            with errors_only(logging):  # it warns of each retry; the error below reports the outcome
+            with log_levels(
+                logging.ERROR, "huggingface_hub"
+            ):  # it warns of each retry; the error below reports the outcome
                 folder = Path(snapshot_download(source.location, **options))
         except Exception as error:  # the hub's errors, those of its network library, those of the disk
             reason = textwrap.shorten(str(error), 120, placeholder=" ...")
@@ -363,33 +363,18 @@ def _check_complete(pipeline: DiffusionPipeline, source: PipelineSource, folder:
 
 
 @contextmanager
-def errors_only(library: Any) -> Iterator[None]:
-    """Silence warnings of diffusers or the hub inside the block, given the library's ``utils.logging``."""
-    verbosity = library.get_verbosity()
-    library.set_verbosity_error()
-    try:
-        yield
-    finally:
-        library.set_verbosity(verbosity)
-
-
-@contextmanager
 def _quiet() -> Iterator[None]:
     """Silence progress bars and warnings of diffusers and transformers inside the block."""
     from diffusers.utils import logging as diffusers_logging
     from transformers.utils import logging as transformers_logging
 
-    libraries = (diffusers_logging, transformers_logging)
-    before = [(library.get_verbosity(), library.is_progress_bar_enabled()) for library in libraries]
+    with_bars = [library for library in (diffusers_logging, transformers_logging) if library.is_progress_bar_enabled()]
     try:
-        for library in libraries:
-            library.set_verbosity(library.CRITICAL)
+        for library in with_bars:
             library.disable_progress_bar()
-        with warnings.catch_warnings():
+        with log_levels(logging.CRITICAL, "diffusers", "transformers"), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
     finally:
-        for library, (verbosity, bars) in zip(libraries, before, strict=True):
-            library.set_verbosity(verbosity)
-            if bars:
-                library.enable_progress_bar()
+        for library in with_bars:
+            library.enable_progress_bar()

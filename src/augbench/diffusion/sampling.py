@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -9,7 +10,8 @@ import numpy as np
 from PIL import Image
 
 from augbench.core.errors import UserError
-from augbench.diffusion.pipelines import PipelineSource, errors_only
+from augbench.core.temporary import log_levels
+from augbench.diffusion.pipelines import PipelineSource
 from augbench.diffusion.text_encoding import encode_tokens, tokens
 
 if TYPE_CHECKING:
@@ -104,6 +106,14 @@ def fit_image(image: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
     return np.asarray(Image.fromarray(image).resize((shape[1], shape[0]), Image.Resampling.LANCZOS))
 
 
+def as_pixels(pipeline: DiffusionPipeline, images: Sequence[np.ndarray], shape: tuple[int, int]) -> torch.Tensor:
+    """Resize images H,W,3 uint8 to ``shape`` (height, width), as input of the pipeline's VAE: N,3,H,W in [-1, 1]."""
+    import torch
+
+    fitted = torch.from_numpy(np.stack([fit_image(image, shape) for image in images]))
+    return fitted.permute(0, 3, 1, 2).to(pipeline.device, pipeline.vae.dtype) / 127.5 - 1
+
+
 def fit_mask(mask: np.ndarray, size: int | tuple[int, int]) -> np.ndarray:
     """Resize a mask H,W bool to (height, width) or a square; a pixel the mask touches is set, so thin lines survive."""
     height, width = (size, size) if isinstance(size, int) else size
@@ -174,10 +184,9 @@ def sample_batch(
 ) -> np.ndarray:
     """Sample one batch: N,H,W,3 uint8. Raises UserError where the result is NaN."""
     import torch
-    from diffusers.utils import logging
 
     generators = [torch.Generator("cpu").manual_seed(seed) for seed in seeds]
-    with errors_only(logging):  # diffusers warns of SDXL's VAE in fp32, which is intended
+    with log_levels(logging.ERROR, "diffusers"):  # diffusers warns of SDXL's VAE in fp32, which is intended
         images = pipeline(generator=generators, output_type="np", **options).images  # N,H,W,3 float32 in [0, 1]
     if not np.isfinite(images).all():
         raise UserError(f"'{source.name}' produced NaN: lower the guidance, or restore its damaged weights")

@@ -6,7 +6,6 @@ configurations and no tokenizer. Its kind is detected from the tensor names in i
 
 from __future__ import annotations
 
-from collections.abc import Collection
 from pathlib import Path
 
 from augbench.core.errors import UserError
@@ -77,10 +76,9 @@ def kind_of(path: Path) -> str:
     kind = _KINDS.get((str(family), channels))
     if kind is None:
         raise UserError(f"'{path}' seems to be {_described(family, channels)}: {ACCEPTED}")
-    missing = [part for part, prefix in PREFIXES[kind].items() if not _has(tensors, prefix)]
-    if missing:
-        part = missing[0]
-        raise UserError(f"'{path}' lacks its {part} ('{PREFIXES[kind][part]}*'): give a checkpoint with all parts")
+    for part, prefix in PREFIXES[kind].items():
+        if not any(name.startswith(prefix) for name in tensors):
+            raise UserError(f"'{path}' lacks its {part} ('{prefix}*'): give a checkpoint with all parts")
     return kind
 
 
@@ -100,7 +98,3 @@ def _described(family: str | None, channels: int) -> str:
     if not channels:
         return f"{family} without its U-Net"
     return f"{family} with {channels} input channels ({_CHANNELS.get(channels, 'of an unknown task')})"
-
-
-def _has(tensors: Collection[str], prefix: str) -> bool:
-    return any(name.startswith(prefix) for name in tensors)

@@ -7,16 +7,13 @@ extractor only, so every record names it.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
 
 import numpy as np
 from PIL import Image
 
 from augbench.classifiers import micro_resnet
-from augbench.classifiers.backbone import refuse_unknown
-from augbench.core.errors import UserError
-from augbench.core.temporary import log_levels
+from augbench.classifiers.backbone import pretrained, refuse_unknown
 
 BATCH = 32  # fixed, as rounding of features depends on it
 AREA = 128 * 128  # input pixels of `micro_resnet`, at the aspect of the images; it was trained at this scale
@@ -33,19 +30,13 @@ class Extractor:
         Raises:
             UserError: timm does not know the backbone, or its weights are not available.
         """
-        import timm
         import torch
 
         micro_resnet.register()
         refuse_unknown(name)
-        try:
-            with log_levels(logging.ERROR, "huggingface_hub"):  # it warns of each retry; the error below suffices
-                model = timm.create_model(name, pretrained=True, num_classes=0)
-            self.model = model.eval().to(device)
-        except Exception as error:  # hub, network and cache errors have no common base
-            ways = "put it into the Hugging Face cache (HF_HOME) on a machine with a network, or use 'micro_resnet'"
-            what = f"no weights of the feature extractor '{name}' at hand ({type(error).__name__})"
-            raise UserError(f"{what}: {ways}") from error
+        ways = "put it into the Hugging Face cache (HF_HOME) on a machine with a network, or use 'micro_resnet'"
+        model = pretrained(name, 0, f"no weights of the feature extractor '{name}' at hand", ways)
+        self.model = model.eval().to(device)
         card = self.model.pretrained_cfg
         self.name, self.device = name, device
         self.input_size: tuple[int, int] = tuple(card["input_size"][1:])

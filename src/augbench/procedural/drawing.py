@@ -99,11 +99,6 @@ def lighting(rng: np.random.Generator, shape: Shape, gloss: float, gain: Range, 
     return (rng.uniform(*gain) * (1 + slope) + gloss * rng.random() * band).astype(np.float32)
 
 
-def develop(image: np.ndarray) -> np.ndarray:
-    """Convert a float image in [0, 1] to uint8; clip other values."""
-    return np.clip(image * 255 + 0.5, 0, 255).astype(np.uint8)
-
-
 def expose(
     rng: np.random.Generator, albedo: np.ndarray, light: np.ndarray, balance: float, blur: Range, noise: Range
 ) -> np.ndarray:
@@ -120,4 +115,4 @@ def expose(
     errors = rng.normal(1, balance, 3).astype(np.float32)
     image = soften(albedo * light[..., None] * errors, rng.uniform(*blur))
     image += rng.standard_normal(image.shape, dtype=np.float32) * np.float32(rng.uniform(*noise))
-    return develop(image)
+    return np.clip(image * 255 + 0.5, 0, 255).astype(np.uint8)

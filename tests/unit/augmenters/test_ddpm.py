@@ -1,12 +1,12 @@
 """The augmenter `ddpm` on the small pipeline: fine-tuning and generation in each regime."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
 import torch
-from helpers import TINY_DDPM, library_of, view_of
-from layouts import draw_surfaces
+from helpers import TINY_DDPM, view_of
 from PIL import Image
 
 from augbench import UserError
@@ -18,12 +18,9 @@ from augbench.diffusion.pipelines import MODELS, find, load
 from augbench.diffusion.sampling import sample
 from augbench.testing import adapt_context, requests
 
+BUNDLE = find("micro-sd")
+
 pytestmark = pytest.mark.usefixtures("one_thread")
-
-
-@pytest.fixture(scope="module")
-def surfaces():
-    return library_of("surfaces", draw_surfaces(None)).dataset("surfaces")
 
 
 def made(**changes):
@@ -45,6 +42,13 @@ def adapted(surfaces, tmp_path, shots, **changes):
     learned = augmenter.adapt(view, out, 0, adapt_context(tmp_path))
     augmenter.load(out, "cpu")
     return augmenter, view, out, learned
+
+
+def plain(pipeline, count, clip_skip):
+    """What the pipeline itself samples, at the size of the real images."""
+    options = {"seeds": range(count), "steps": 2, "guidance": 7.5, "batch": 10, "clip_skip": clip_skip}
+    made = sample(pipeline, BUNDLE, ["skt background"] * count, **options)
+    return [np.asarray(Image.fromarray(one).resize((64, 176), Image.Resampling.LANCZOS)) for one in made]
 
 
 def test_defaults_are_those_of_the_paper():
@@ -70,8 +74,6 @@ def test_each_regime_has_its_own_instances_and_prompts(surfaces, tmp_path, shots
     asked = [image.meta["prompt"] for image in images]
     assert asked == (["skt background"] * 4 if shots else TINY_DDPM["zero"]["prompts"] * 2)
     assert all(p.image.shape == (176, 64, 3) and p.image.dtype == np.uint8 and p.mask is None for p in images)
-    again = augmenter.generate(requests(4), view)
-    assert all((a.image == b.image).all() for a, b in zip(images, again, strict=True))
 
 
 def test_a_partial_regime_keeps_its_other_defaults():
@@ -82,34 +84,23 @@ def test_a_partial_regime_keeps_its_other_defaults():
 
 
 def test_alpha_zero_is_the_untouched_pipeline_and_one_is_not(surfaces, tmp_path):
-    options = {"steps": 2, "guidance": 7.5, "clip_skip": 2, "batch": 10}
-    plain = sample(load(find("micro-sd")), find("micro-sd"), ["skt background"] * 2, seeds=[0, 1], **options)
+    wanted = plain(load(BUNDLE), 2, clip_skip=2)
     for alpha, equal in ((0.0, True), (1.0, False)):
         augmenter, view, *_ = adapted(surfaces, tmp_path / str(alpha), 2, few={"epochs": 2, "alpha": alpha}, lr=1e-2)
         images = augmenter.generate(requests(2), view)
-        squeezed = [np.asarray(Image.fromarray(one).resize((64, 176), Image.Resampling.LANCZOS)) for one in plain]
-        assert all((p.image == s).all() for p, s in zip(images, squeezed, strict=True)) == equal
+        assert all((p.image == s).all() for p, s in zip(images, wanted, strict=True)) == equal
 
 
 def test_class_images_are_made_once_for_all_adapters(surfaces, tmp_path, monkeypatch):
-    made_so_far = []
-    honest = ddpm.sample
-
-    def counted(pipeline, bundle, prompts, **options):
-        made_so_far.append(len(prompts))
-        return honest(pipeline, bundle, prompts, **options)
-
-    monkeypatch.setattr(ddpm, "sample", counted)
-    place = adapt_context(tmp_path)
-    for number, changes in enumerate(({}, {"lr": 1e-2}, {"class_prompt": "wall"})):
+    made_so_far, honest, place = [], ddpm.sample, adapt_context(tmp_path)
+    monkeypatch.setattr(ddpm, "sample", lambda *args, **kwargs: made_so_far.append(args[2]) or honest(*args, **kwargs))
+    for number, changes in enumerate(({}, {"lr": 1e-2}, {"class_prompt": "wall"}, {"class_pictures": 0})):
         augmenter, out = made(**changes), tmp_path / str(number)
         out.mkdir()
-        augmenter.adapt(seen(surfaces, augmenter, 2), out, 0, place)
-    assert made_so_far == [3, 3]  # for "background" and for "wall"
+        learned = augmenter.adapt(seen(surfaces, augmenter, 2), out, 0, place)
+        assert learned["class_pictures"] == augmenter.config.class_pictures
+    assert made_so_far == [["background"] * 3, ["wall"] * 3]
     assert sorted(path.name for path in (tmp_path / "shared").iterdir())[0].startswith("class-background-")
-    none = made(class_pictures=0)
-    (tmp_path / "none").mkdir()
-    assert none.adapt(seen(surfaces, none, 2), tmp_path / "none", 0, place)["class_pictures"] == 0
 
 
 def test_bf16_on_a_cpu_is_bf16_and_has_its_own_class_images(surfaces, tmp_path):
@@ -125,11 +116,6 @@ def test_bf16_on_a_cpu_is_bf16_and_has_its_own_class_images(surfaces, tmp_path):
     assert len(names) == 2
 
 
-def test_fp16_without_a_gpu_is_refused(surfaces, tmp_path):
-    with pytest.raises(UserError, match="precision fp16 needs a GPU: set it to bf16 or fp32"):
-        adapted(surfaces, tmp_path, 2, precision="fp16")
-
-
 def test_as_published_is_what_the_published_files_do(surfaces, tmp_path):
     augmenter, view, out, learned = adapted(surfaces, tmp_path, 2, as_published=True)
     assert (learned["instances"], learned["class_pictures"]) == (2 * 2 + 3, 0)  # mirrored instances, joint training
@@ -137,11 +123,7 @@ def test_as_published_is_what_the_published_files_do(surfaces, tmp_path):
     assert learned["recipe"]["schedule_epochs"] == 50 and learned["recipe"]["epochs"] == 1
     config = json.loads((out / "unet" / "adapter_config.json").read_text())
     assert not [name for name in config["target_modules"] if "conv1" in name or "sampler" in name]
-    images = augmenter.generate(requests(1), view)
-    options = {"seeds": [0], "steps": 2, "guidance": 7.5, "batch": 10}
-    plain = sample(augmenter._pipeline, find("micro-sd"), ["skt background"], **options)  # without clip skip
-    squeezed = Image.fromarray(plain[0]).resize((64, 176), Image.Resampling.LANCZOS)
-    assert (images[0].image == np.asarray(squeezed)).all()
+    assert (augmenter.generate(requests(1), view)[0].image == plain(augmenter._pipeline, 1, clip_skip=1)[0]).all()
 
 
 def test_aspect_can_be_kept(surfaces, tmp_path):
@@ -151,8 +133,6 @@ def test_aspect_can_be_kept(surfaces, tmp_path):
 
 
 def test_a_pipeline_in_a_folder_enters_keys_by_its_content(tmp_path):
-    import shutil
-
     for place in ("a", "b"):
         shutil.copytree(MODELS / "micro-sd", tmp_path / place)
     keys = [made(bundle=str(tmp_path / place)).key_settings() for place in ("a", "b")]
@@ -174,6 +154,7 @@ def test_a_folder_that_is_no_pipeline_is_refused(tmp_path):
     [
         ({"bundle": "micro-sdxl-inpaint"}, "set bundle to sd15 or micro-sd"),
         ({"bundle": "micro-sdd"}, "does not exist"),
+        ({"precision": "fp16"}, "precision fp16 needs a GPU: set it to bf16 or fp32"),
         ({"instance_prompt": "word " * 90}, "tokens long"),
         ({"few": {"epochs": 1, "alpha": 1.0, "prompts": ["word " * 90]}}, "tokens long"),
     ],
@@ -191,12 +172,8 @@ def test_nothing_to_learn_from(surfaces, tmp_path):
         augmenter.adapt(TrainView(surfaces, table, table, augmenter.reads(2), 2), tmp_path, 0, adapt_context(tmp_path))
 
 
-def test_too_little_memory_names_what_saves_some(surfaces, tmp_path, monkeypatch):
-    def burst(*_):
-        raise torch.OutOfMemoryError("CUDA out of memory")
-
-    monkeypatch.setattr(ddpm.Training, "run", burst)
-    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda: (2**30, 8 * 2**30))
+def test_too_little_memory_names_what_saves_some(surfaces, tmp_path, out_of_memory):
+    out_of_memory(ddpm.Training, "run")
     with pytest.raises(UserError, match=r"1.0 of 8.0 GiB free.*'batch' and 'gradient_checkpointing'"):
         adapted(surfaces, tmp_path, 2)
 

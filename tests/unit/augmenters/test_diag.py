@@ -9,9 +9,7 @@ from pathlib import Path
 import layouts
 import numpy as np
 import pytest
-import torch
-from helpers import assert_one_line, cli, library_of, on_disk, tiny, tiny_grid, tiny_plan
-from layouts import draw_surfaces
+from helpers import assert_one_line, cli, on_disk, tiny, tiny_grid, tiny_plan
 from PIL import Image
 from rich.console import Console
 
@@ -25,7 +23,7 @@ from augbench.core.specs import PoolSpec
 from augbench.diffusion.inpaint import feathered
 from augbench.diffusion.pipelines import MODELS
 from augbench.diffusion.prompts import FOLDER, prompt_set_names, read_prompts
-from augbench.planning.grid import load_grid, make_grid
+from augbench.planning.grid import load_grid
 from augbench.planning.plan import make_plan, notes_of
 from augbench.planning.remaining import subtract
 from augbench.report.frame import load_records
@@ -37,11 +35,6 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 TINY = {"bundle": "micro-sdxl-inpaint", "prompts": "surfaces", "steps": 2, "guidance": 3.0}
 PAPER = ("white marks on the wall", "copper metal scratches")
-
-
-@pytest.fixture(scope="module")
-def surfaces():
-    return library_of("surfaces", draw_surfaces(None)).dataset("surfaces")
 
 
 def made(**changes):
@@ -100,22 +93,23 @@ def test_defaults_are_those_of_the_paper_and_its_code():
         ({"kinds": ()}, "kinds"),
         ({"masks": "positive"}, "masks"),
         ({"masks": "drawn"}, "'mask_folder': masks: drawn needs one"),
+        ({"masks": "drawn", "mask_folder": "nowhere"}, "mask_folder 'nowhere' is not a folder: set diag's"),
         ({"mask_folder": "somewhere"}, "'mask_folder': is for masks: drawn"),
         ({"promts": "diag"}, "did you mean 'prompts'"),
     ],
 )
 def test_settings_out_of_range_are_named(changes, message):
     with pytest.raises(UserError, match=message) as caught:
-        made(**changes)
+        made(**changes).key_settings()
     assert "\n" not in str(caught.value)
 
 
 def test_a_pipeline_of_another_kind_is_refused():
-    for method in (lambda a: a.ready(), lambda a: a.load(None, "cpu")):
-        with pytest.raises(
-            UserError, match=r"'micro-sd' \(text to image\): set bundle to sdxl-inpaint or micro-sdxl-inpaint"
-        ):
-            method(made(bundle="micro-sd"))
+    augmenter = made(bundle="micro-sd")
+    line = r"'diag' cannot use pipeline 'micro-sd' \(text to image\): set bundle to sdxl-inpaint or micro-sdxl-inpaint"
+    for method in (augmenter.ready, lambda: augmenter.load(None, "cpu")):
+        with pytest.raises(UserError, match=line):
+            method()
 
 
 # -- images
@@ -127,7 +121,6 @@ def test_images_are_unchanged_outside_the_region(surfaces, shots):
     view = seen(surfaces, augmenter, shots)
     images = augmenter.generate(requests(8), view)
     rows = {row["id"]: row for row in surfaces.samples().to_dict("records")}
-    sources, masks = set(), set()
     for number, image in enumerate(images):
         assert image.meta["prompt"] == augmenter._prompts.prompts[number % len(augmenter._prompts.prompts)]
         source = view.image(image.meta["source"])
@@ -136,8 +129,7 @@ def test_images_are_unchanged_outside_the_region(surfaces, shots):
         assert (image.image[outside] == source[outside]).all()
         assert (image.image[image.mask] != source[image.mask]).any()
         assert (image.mask == surfaces.read_mask(rows[image.meta["mask"]])).all()
-        sources.add(image.meta["source"])
-        masks.add(image.meta["mask"])
+    sources, masks = ({image.meta[name] for image in images} for name in ("source", "mask"))
     assert len(sources) > 1 and len(masks) > 1  # each drawn anew
     assert masks <= set(view.regions if shots in (0, "all") else view.shots["id"])
 
@@ -148,9 +140,8 @@ def test_an_image_depends_on_its_seed_and_its_chunk_alone(surfaces):
     first, second = requests(4), [Request(index, 900 + index, "defect") for index in range(4, 8)]
     forwards = augmenter.generate(first, view) + augmenter.generate(second, view)
     again = loaded(batch=2)
-    backwards = again.generate(second, view)
-    backwards = again.generate(first, view) + backwards
-    for a, b in zip(forwards, backwards, strict=True):
+    later, earlier = again.generate(second, view), again.generate(first, view)
+    for a, b in zip(forwards, earlier + later, strict=True):
         assert (a.image == b.image).all() and a.meta == b.meta
 
 
@@ -203,9 +194,8 @@ def test_drawn_regions_fit_any_image(surfaces, tmp_path):
 def test_a_mask_of_one_pixel_and_one_of_all(surfaces, tmp_path, all_of_it, as_published):
     mask = np.full((500, 500), 255 if all_of_it else 0, np.uint8)
     mask[250, 250] = 255
-    (tmp_path / "masks").mkdir()
-    Image.fromarray(mask).save(tmp_path / "masks" / "0.png")
-    augmenter = loaded(masks="drawn", mask_folder=str(tmp_path / "masks"), as_published=as_published)
+    Image.fromarray(mask).save(tmp_path / "0.png")
+    augmenter = loaded(masks="drawn", mask_folder=str(tmp_path), as_published=as_published)
     image = augmenter.generate(requests(1), seen(surfaces, augmenter, 0))[0]
     assert image.mask.any() and image.mask.all() == all_of_it
 
@@ -214,12 +204,10 @@ def test_empty_masks_are_skipped(surfaces, monkeypatch):
     augmenter = loaded()
     view = seen(surfaces, augmenter, 0)
     one = view.regions[3]
-    honest = surfaces.read_mask
-    monkeypatch.setattr(
-        surfaces, "read_mask", lambda row: honest(row) if row["id"] == one else np.zeros((176, 64), bool)
-    )
+    honest, empty = surfaces.read_mask, np.zeros((176, 64), bool)
+    monkeypatch.setattr(surfaces, "read_mask", lambda row: honest(row) if row["id"] == one else empty)
     assert {image.meta["mask"] for image in augmenter.generate(requests(4), view)} == {one}
-    monkeypatch.setattr(surfaces, "read_mask", lambda row: np.zeros((176, 64), bool))
+    monkeypatch.setattr(surfaces, "read_mask", lambda row: empty)
     with pytest.raises(UserError, match="none of 8 real defects has one: set its masks to procedural"):
         augmenter.generate(requests(1), view)
 
@@ -231,14 +219,9 @@ def test_no_normal_image(surfaces):
         augmenter.generate(requests(1), TrainView(surfaces, nothing, nothing, augmenter.reads(0)))
 
 
-def test_too_little_memory_names_what_saves_some(surfaces, monkeypatch):
+def test_too_little_memory_names_what_saves_some(surfaces, out_of_memory):
     augmenter = loaded()
-
-    def burst(*_, **__):
-        raise torch.OutOfMemoryError("CUDA out of memory")
-
-    monkeypatch.setattr(diag, "inpaint_around", burst)
-    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda: (2**30, 8 * 2**30))
+    out_of_memory(diag, "inpaint_around")
     with pytest.raises(UserError, match=r"1.0 of 8.0 GiB free.*'batch' and 'precision'"):
         augmenter.generate(requests(1), seen(surfaces, augmenter, 0))
 
@@ -253,9 +236,7 @@ def write(path, text):
 
 def test_every_set_of_prompts_says_what_it_is():
     assert {"diag", "surfaces"} <= set(prompt_set_names())
-    for name in prompt_set_names():
-        found = read_prompts(name)
-        assert found.about and found.source
+    assert all(found.about and found.source for found in map(read_prompts, prompt_set_names()))
 
 
 def test_prompts_enter_keys_by_their_content(tmp_path):
@@ -294,8 +275,8 @@ def test_a_file_of_prompts_that_cannot_be_used(tmp_path, text, message):
 def test_prompts_that_are_not_there(tmp_path):
     with pytest.raises(UserError, match="did you mean 'surfaces'"):
         made(prompts="surface").key_settings()
-    grid = tmp_path / "grid.yaml"
-    grid.write_text(json.dumps(tiny(augmenters=[{"name": "diag", "settings": {"prompts": "nowhere/my.yaml"}}])))
+    augmenters = [{"name": "diag", "settings": {"prompts": "nowhere/my.yaml"}}]
+    grid = write(tmp_path / "grid.yaml", json.dumps(tiny(augmenters=augmenters)))
     assert_one_line(cli("plan", grid), "nowhere/my.yaml", "give a .yaml file of prompts")
 
 
@@ -348,21 +329,16 @@ def test_regions_respect_folds_and_what_is_held_out(tmp_path):
 @pytest.mark.parametrize("shots", [0, 2, "all"])
 def test_without_masks_the_plan_names_the_way_out(tmp_path, shots):
     without = on_disk("folder", layouts.draw_folder(tmp_path), shots=[shots])
-    with pytest.raises(
-        UserError, match="'diag' needs masks, and dataset 'folder' has none: set its masks to procedural"
-    ):
-        make_plan(make_grid(tiny(**without, augmenters=["diag"])))
-    rules = {"name": "diag", "settings": {"masks": "procedural"}}
-    assert make_plan(make_grid(tiny(**without, augmenters=[rules]))).cells
+    line = "'diag' needs masks, and dataset 'folder' has none: set its masks to procedural"
+    with pytest.raises(UserError, match=line):
+        tiny_plan(**without, augmenters=["diag"])
+    assert tiny_plan(**without, augmenters=[{"name": "diag", "settings": {"masks": "procedural"}}]).cells
 
 
 def test_a_training_side_without_defects_has_no_regions(surfaces):
-    small = {
-        "name": "surfaces",
-        "settings": {"train_good": 12, "train_defective": 0, "test_good": 6, "test_defective": 4},
-    }
+    small = {"train_good": 12, "train_defective": 0, "test_good": 6, "test_defective": 4}
     with pytest.raises(UserError, match="has none on its training side: set its masks to procedural"):
-        tiny_plan(datasets=[small], augmenters=["diag"], shots=[0])
+        tiny_plan(**on_disk("surfaces", small), augmenters=["diag"], shots=[0])
 
 
 def test_plans_say_where_regions_come_from(store):
@@ -395,9 +371,8 @@ def test_reports_mark_rows_and_say_where_regions_come_from(store, tmp_path):
     rules = {"name": "diag", "as": "diag_rules", "settings": TINY | {"masks": "procedural"}}
     parts = [{"name": "memseg", "share": 0.5}, {"name": "diag", "share": 0.5, "settings": TINY}]
     mixed = {"name": "mixture", "as": "mixed", "settings": {"parts": parts}}
-    grid = tiny_grid(
-        augmenters=["none", {"name": "diag", "settings": TINY}, rules, mixed], shots=[0, "all"], n_aug=[4, 6]
-    )
+    augmenters = ["none", {"name": "diag", "settings": TINY}, rules, mixed]
+    grid = tiny_grid(augmenters=augmenters, shots=[0, "all"], n_aug=[4, 6])
     summary = run(grid, store, executor="inline", console=Console(file=io.StringIO()))
     assert summary.done == summary.cells
     assert len(store.keys("pools")) == 3  # of diag, of its rules, and of memseg
@@ -413,10 +388,9 @@ def test_reports_mark_rows_and_say_where_regions_come_from(store, tmp_path):
         assert "diag (1)" in text and "mixed (1)" in text
         assert "(1) diag: regions are the masks of all training defects" in " ".join(text.split())
     lines = list(csv.DictReader(files[".csv"].open()))
-    assert {line["notes"] for line in lines if line["augmenter"] == "diag" and line["shots"] == "0"} == {
-        f"diag: {diag.LEAK}"
-    }
-    assert {line["notes"] for line in lines if line["augmenter"] == "none"} == {""}
+    notes = {(line["augmenter"], line["shots"], line["notes"]) for line in lines}
+    assert {note for name, shots, note in notes if (name, shots) == ("diag", "0")} == {f"diag: {diag.LEAK}"}
+    assert {note for name, _, note in notes if name == "none"} == {""}
 
 
 def test_records_from_before_there_were_notes_can_be_read(store):

@@ -11,6 +11,7 @@ from PIL import Image
 from pydantic import ValidationError
 
 from augbench.augmenters import memseg
+from augbench.augmenters._folders import image_files
 from augbench.augmenters._photometric import OPERATIONS, cut_and_shuffle, three_of_ten, to_grey
 from augbench.augmenters.cutpaste import CutPaste, cut_patch, cut_scar, jitter
 from augbench.augmenters.memseg import MemSeg, blend, otsu_foreground, perlin_mask
@@ -59,10 +60,8 @@ def test_any_size_keeps_the_outside_and_fills_the_mask(augmenter, shape):
     images, made = make(augmenter, shape)
     for synthetic in made:
         source = images[synthetic.meta["source"]]
-        assert synthetic.image.shape == source.shape
-        assert synthetic.image.dtype == np.uint8
-        assert synthetic.mask.shape == shape
-        assert synthetic.mask.any()
+        assert synthetic.image.shape == source.shape and synthetic.image.dtype == np.uint8
+        assert synthetic.mask.shape == shape and synthetic.mask.any()
         assert (synthetic.image[~synthetic.mask] == source[~synthetic.mask]).all()
 
 
@@ -71,8 +70,7 @@ def test_an_image_depends_on_its_request_alone(augmenter):
     _, together = make(augmenter, count=6)
     for index in (4, 1):
         _, (alone,) = make(augmenter, count=1, first=index)
-        assert (alone.image == together[index].image).all()
-        assert (alone.mask == together[index].mask).all()
+        assert same_image(alone.image, together[index].image) and same_image(alone.mask, together[index].mask)
         assert alone.meta == together[index].meta
 
 
@@ -95,8 +93,7 @@ def test_sources_kinds_and_opacities_are_spread_over_their_ranges():
     meta = pd.DataFrame([s.meta for s in made])
     assert set(meta["source"]) == {"n0", "n1", "n2"}
     assert 70 <= (meta["kind"] == "texture").sum() <= 130
-    assert 0.15 <= meta["opacity"].min() < 0.25
-    assert 0.9 < meta["opacity"].max() <= 1
+    assert 0.15 <= meta["opacity"].min() < 0.25 and 0.9 < meta["opacity"].max() <= 1
 
 
 def test_opacity_and_share_settings_are_obeyed():
@@ -115,17 +112,12 @@ def test_impossible_settings_are_refused(wrong):
 def test_blend_mixes_by_opacity():
     image, patch = np.full((4, 4, 3), 100, np.uint8), np.full((4, 4, 3), 200, np.uint8)
     mask = np.eye(4, dtype=bool)
-    mixed = blend(image, patch, mask, 0.25)
-    assert (mixed[mask] == 125).all()
-    assert (mixed[~mask] == 100).all()
+    assert (blend(image, patch, mask, 0.25) == np.where(mask[..., None], 125, 100)).all()
 
 
 def test_masks_take_many_sizes_and_stay_a_minor_part():
-    masks = [perlin_mask(rng("mask", i), (176, 64)) for i in range(60)]
-    shares = np.array([m.mean() for m in masks])
-    assert all(m.any() for m in masks)
-    assert shares.mean() < 0.25
-    assert shares.std() > 0.01
+    shares = np.array([perlin_mask(rng("mask", i), (176, 64)).mean() for i in range(60)])
+    assert shares.min() > 0 and shares.mean() < 0.25 and shares.std() > 0.01
 
 
 def test_a_one_pixel_foreground_still_gets_its_mask():
@@ -139,8 +131,7 @@ def test_foreground_is_the_object_whatever_its_brightness(bright):
     image = np.full((40, 30, 3), 30 if bright else 220, np.uint8)
     image[10:30, 8:22] = 200 if bright else 50
     foreground = otsu_foreground(image)
-    assert foreground[10:30, 8:22].all()
-    assert foreground.sum() == 20 * 14
+    assert foreground[10:30, 8:22].all() and foreground.sum() == 20 * 14
     assert otsu_foreground(np.full((4, 4, 3), 9, np.uint8)).all()
 
 
@@ -172,8 +163,7 @@ def test_shuffle_of_an_indivisible_size_invents_nothing():
     image = rng("image").integers(0, 255, (37, 23, 3)).astype(np.uint8)
     shuffled = cut_and_shuffle(rng("shuffle"), image, (8, 8))
     assert shuffled.shape == image.shape
-    known = {tuple(p) for p in image.reshape(-1, 3)}
-    assert all(tuple(p) in known for p in shuffled.reshape(-1, 3))
+    assert {tuple(p) for p in shuffled.reshape(-1, 3)} <= {tuple(p) for p in image.reshape(-1, 3)}
 
 
 @pytest.mark.parametrize("operation", OPERATIONS, ids=lambda f: f.__name__)
@@ -209,22 +199,28 @@ def test_the_key_holds_the_textures_and_not_their_path(folder, tmp_path):
         return MemSeg(MemSeg.Config(texture_folder=path)).key_settings()
 
     shutil.copytree(folder, tmp_path / "copy")
-    assert key(folder) == key(tmp_path / "copy")
-    assert str(tmp_path) not in str(key(folder))
     before = key(folder)
+    assert before == key(tmp_path / "copy") and str(tmp_path) not in str(before)
     Image.new("RGB", (30, 20), (0, 0, 200)).save(folder / "below" / "1.jpg")
     assert key(folder) != before
     assert MemSeg().key_settings() == {}
 
 
-def test_a_missing_or_empty_texture_folder_is_a_user_error(tmp_path):
-    for path in (tmp_path / "missing", tmp_path):
-        augmenter = MemSeg(MemSeg.Config(texture_folder=path, texture_share=1))
-        for attempt in (augmenter.key_settings, lambda a=augmenter: make(a)):
-            with pytest.raises(UserError) as error:
-                attempt()
-            assert str(path) in str(error.value)
-            assert "\n" not in str(error.value)
+@pytest.mark.parametrize(("name", "what"), [("missing", "is not a folder"), (".", r"holds no images \(.bmp, .*\)")])
+def test_a_missing_or_empty_texture_folder_is_a_user_error(tmp_path, name, what):
+    augmenter = MemSeg(MemSeg.Config(texture_folder=tmp_path / name, texture_share=1))
+    for attempt in (augmenter.key_settings, lambda: make(augmenter)):
+        with pytest.raises(UserError, match=f"^texture_folder '{tmp_path / name}' {what}: set memseg's [^\n]*$"):
+            attempt()
+
+
+def test_files_of_a_folder_are_sorted_and_hidden_ones_left_out_on_demand(tmp_path):
+    for name in ("b/2.JPG", "b.png", "a.webp", ".b/0.png", "b/._2.jpg", "notes.txt"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("an image")
+    for hidden, names in ((False, "a.webp b.png b/2.JPG"), (True, ".b/0.png a.webp b.png b/._2.jpg b/2.JPG")):
+        files = image_files("folder", tmp_path, "", hidden)
+        assert [path.relative_to(tmp_path).as_posix() for path in files] == names.split()
 
 
 def test_a_broken_texture_is_a_user_error(folder):
@@ -235,16 +231,12 @@ def test_a_broken_texture_is_a_user_error(folder):
 
 
 def test_cells_are_never_finer_than_two_pixels(monkeypatch):
-    asked = []
-    real = memseg.perlin
-    monkeypatch.setattr(
-        memseg, "perlin", lambda r, shape, cells, angle: asked.append(cells) or real(r, shape, cells, angle)
-    )
+    asked, real = [], memseg.perlin
+    monkeypatch.setattr(memseg, "perlin", lambda r, shape, cells, *a: asked.append(cells) or real(r, shape, cells, *a))
     for i in range(60):
         perlin_mask(rng("cells", i), (256, 10))
-    rows, columns = zip(*asked, strict=True)
-    assert set(rows) == {1, 2, 4, 8, 16, 32}
-    assert set(columns) == {1, 2, 4}
+    rows, columns = map(set, zip(*asked, strict=True))
+    assert rows == {1, 2, 4, 8, 16, 32} and columns == {1, 2, 4}
 
 
 def test_cutpaste_pieces_keep_the_papers_ranges():
@@ -252,10 +244,8 @@ def test_cutpaste_pieces_keep_the_papers_ranges():
     patches = [cut_patch(rng("patch", i), image)[1] for i in range(80)]
     areas = np.array([p.size for p in patches]) / 256**2
     aspects = np.array([p.shape[1] / p.shape[0] for p in patches])
-    assert areas.min() > 0.018
-    assert areas.max() < 0.155
-    assert 0.28 < aspects.min() < 0.6
-    assert 1.8 < aspects.max() < 3.4
+    assert areas.min() > 0.018 and areas.max() < 0.155
+    assert 0.28 < aspects.min() < 0.6 and 1.8 < aspects.max() < 3.4
     scars = [cut_scar(rng("scar", i), image)[1] for i in range(80)]
     assert max(max(s.shape) for s in scars) <= np.hypot(25, 16) + 2
     assert all(10 * 2 * 0.7 < s.sum() < 25 * 16 * 1.2 for s in scars)
@@ -269,10 +259,8 @@ def test_cutpaste_jitter_is_slight():
 
 def test_none_reads_nothing_and_makes_nothing():
     augmenter = NoAugmentation()
-    assert not augmenter.makes_images
-    assert augmenter.reads("all") == frozenset()
-    assert augmenter.refuses(0)
-    assert not augmenter.refuses(5)
+    assert not augmenter.makes_images and augmenter.reads("all") == frozenset()
+    assert augmenter.refuses(0) and not augmenter.refuses(5)
     with pytest.raises(AssertionError):
         augmenter.generate([], None)
 

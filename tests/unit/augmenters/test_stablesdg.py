@@ -6,8 +6,9 @@ from collections import Counter
 import numpy as np
 import pytest
 import torch
+from diffusers import StableDiffusionImg2ImgPipeline
 from helpers import library_of, same_image, tiny_plan
-from layouts import draw_neu, draw_surfaces
+from layouts import draw_neu
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
@@ -28,14 +29,10 @@ from augbench.testing import adapt_context, requests
 
 TINY = {"bundle": "micro-sd", "token_steps": 2, "lora_steps": 2, "batch": 2, "rank": 2, "steps": 2}
 STRONG = TINY | {"token_lr": 0.5, "lora_lr": 0.1}  # so that classes are far from one another
+BUNDLE = find("micro-sd")
 CLASSES = ("crazing", "scratches")
 
 pytestmark = pytest.mark.usefixtures("one_thread")
-
-
-@pytest.fixture(scope="module")
-def surfaces():
-    return library_of("surfaces", draw_surfaces(None)).dataset("surfaces")
 
 
 @pytest.fixture(scope="module")
@@ -83,8 +80,7 @@ def files_of(folder):
 def test_the_prompt_is_the_papers_and_the_token_is_frozen_in_stage_two():
     config = StableSDG().config
     assert (config.prompt, config.bundle) == ("A photo of <unknown>", "sd15")
-    assert (config.stages, config.start) == ("both", "real")
-    assert not config.train_token_in_stage_two
+    assert (config.stages, config.start, config.train_token_in_stage_two) == ("both", "real", False)
     assert StableSDG().key_settings() == {} and not StableSDG().embedded() and made().embedded()
     files = made().key_settings()["bundle"]
     assert "files" in files and "micro-sd" not in str(files)  # by content
@@ -134,12 +130,8 @@ def test_nothing_to_learn_from(surfaces, tmp_path):
         adapted(shots_of(surfaces, 0), tmp_path)
 
 
-def test_too_little_memory_names_what_saves_some(surfaces, tmp_path, monkeypatch):
-    def burst(*_):
-        raise torch.OutOfMemoryError("CUDA out of memory")
-
-    monkeypatch.setattr(stablesdg, "run_stages", burst)
-    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda: (2**30, 8 * 2**30))
+def test_too_little_memory_names_what_saves_some(surfaces, tmp_path, out_of_memory):
+    out_of_memory(stablesdg, "run_stages")
     with pytest.raises(UserError, match=r"1.0 of 8.0 GiB free.*'batch' and 'gradient_checkpointing'"):
         adapted(shots_of(surfaces), tmp_path)
 
@@ -155,17 +147,12 @@ def test_in_detection_all_shots_are_one_class(surfaces, tmp_path):
     assert {path.suffix for path in out.rglob("*") if path.is_file()} == {".json", ".safetensors"}
     generation = json.loads((out / stablesdg.GENERATION).read_text())
     assert generation["classes"] == {"defect": {"folder": "00-defect", "shape": [64, 64]}}
-    assert (generation["prompt"], generation["token"], generation["init_word"]) == (
-        "A photo of <unknown>",
-        "<unknown>",
-        "defect",
-    )
+    asked_for = [generation[name] for name in ("prompt", "token", "init_word")]
+    assert asked_for == ["A photo of <unknown>", "<unknown>", "defect"]
     images = augmenter.generate(requests(6), view)
     assert Counter(image.meta["source"] for image in images) == dict.fromkeys(view.shots["id"], 2)
     assert all(p.meta == {"prompt": generation["prompt"], "strength": 0.5, "source": p.meta["source"]} for p in images)
     assert all(p.image.shape == (176, 64, 3) and p.image.dtype == np.uint8 and p.mask is None for p in images)
-    again = augmenter.generate(requests(6), view)
-    assert all(same_image(a.image, b.image) for a, b in zip(images, again, strict=True))
 
 
 def test_aspect_can_be_kept(surfaces, tmp_path):
@@ -208,8 +195,8 @@ def test_changing_classes_leaves_no_trace(two_classes):
 def test_an_image_among_others_is_equal_up_to_rounding(two_classes):
     augmenter, view, *_ = two_classes
     mixed = asked(*CLASSES * 3)
-    together = augmenter.generate(mixed, view)
-    assert all(same_image(a.image, b.image) for a, b in zip(together, augmenter.generate(mixed, view), strict=True))
+    together, again = augmenter.generate(mixed, view), augmenter.generate(mixed, view)
+    assert all(same_image(a.image, b.image) for a, b in zip(together, again, strict=True))
     for request, image in zip(mixed[:3], together, strict=False):
         (alone,) = augmenter.generate([request], view)
         assert alone.meta == image.meta
@@ -224,12 +211,9 @@ def test_a_class_without_shots_is_refused(two_classes):
 
 
 def test_an_adaptation_cut_off_in_any_class_ends_the_same(two_classes, tmp_path, monkeypatch):
-    class Cut(Exception):
-        pass
-
     def cut(step, total, loss):
         if step == 7 and total == 8:  # second class, second stage
-            raise Cut
+            raise RuntimeError("cut")
 
     _, view, whole, learned = two_classes
     place, augmenter, reported = adapt_context(tmp_path), made(STRONG), []
@@ -239,7 +223,7 @@ def test_an_adaptation_cut_off_in_any_class_ends_the_same(two_classes, tmp_path,
         out.mkdir()
         try:
             found = augmenter.adapt(view, out, 0, AdaptContext(place.scratch, place.shared, "cpu", say))
-        except Cut:
+        except RuntimeError:
             assert number == 0
     assert reported == [7, 8]
     assert found == learned and files_of(out) == files_of(whole)
@@ -248,68 +232,69 @@ def test_an_adaptation_cut_off_in_any_class_ends_the_same(two_classes, tmp_path,
 # Start of generation
 
 
-def test_the_less_strength_the_nearer_to_the_shot(two_classes):
-    *_, view, _, _ = two_classes
-    name = view.shots["id"].iloc[0]
-    pipeline, real, away = load(find("micro-sd")), view.image(name), []
-    for strength in (0.25, 0.5, 1.0):
-        options = {"seeds": [0], "steps": 4, "guidance": 1.0, "strength": strength, "shape": (64, 64)}
-        image = img2img(pipeline, find("micro-sd"), ["defect"], [real], **options)[0]
-        away.append(abs(image.astype(int) - fit_image(real, (64, 64))).mean())
+@pytest.fixture(scope="module")
+def untouched():
+    return load(BUNDLE)
+
+
+@pytest.fixture(scope="module")
+def shot(two_classes):
+    _, view, *_ = two_classes
+    return view.image(view.shots["id"].iloc[0])
+
+
+def varied(pipeline, image, prompt="defect", seed=0, guidance=1.0, strength=0.5):
+    options = {"seeds": [seed], "steps": 4, "guidance": guidance, "strength": strength, "shape": (64, 64)}
+    return img2img(pipeline, BUNDLE, [prompt], [image], **options)[0]
+
+
+def varied_by_diffusers(pipeline, image, prompt, seed, guidance, strength):
+    """As `varied`, but in [0, 1]."""
+    plain = StableDiffusionImg2ImgPipeline(**pipeline.components, requires_safety_checker=False)
+    plain.set_progress_bar_config(disable=True)
+    begin = Image.fromarray(image).resize((64, 64), Image.Resampling.LANCZOS)
+    options = {"strength": strength, "num_inference_steps": 4, "guidance_scale": guidance, "output_type": "np"}
+    return plain(prompt, begin, generator=torch.Generator().manual_seed(seed), **options).images[0]
+
+
+def test_the_less_strength_the_nearer_to_the_shot(untouched, shot):
+    made = [varied(untouched, shot, strength=strength).astype(int) for strength in (0.25, 0.5, 1.0)]
+    away = [abs(image - fit_image(shot, (64, 64))).mean() for image in made]
     assert away[0] < away[1] < away[2]
 
 
-def test_img2img_equals_diffusers(surfaces):
-    from diffusers import StableDiffusionImg2ImgPipeline
-
-    view, pipeline = shots_of(surfaces, 2), load(find("micro-sd"))
+def test_img2img_equals_diffusers(surfaces, untouched):
+    view = shots_of(surfaces, 2)
     images = [view.image(name) for name in view.shots["id"]]
     options = {"steps": 4, "guidance": 3.0, "strength": 0.5, "shape": (64, 64), "batch": 1}
-    made_here = img2img(pipeline, find("micro-sd"), ["a crack"] * 2, images, seeds=[3, 4], **options)
-    plain = StableDiffusionImg2ImgPipeline(**pipeline.components, requires_safety_checker=False)
-    plain.set_progress_bar_config(disable=True)
-    for seed, image, ours in zip((3, 4), images, made_here, strict=True):
-        begin = Image.fromarray(image).resize((64, 64), Image.Resampling.LANCZOS)
-        options = {"strength": 0.5, "num_inference_steps": 4, "guidance_scale": 3.0, "output_type": "np"}
-        found = plain("a crack", begin, generator=torch.Generator().manual_seed(seed), **options).images[0]
-        assert abs((found * 255).round() - ours).max() <= 1
+    ours = img2img(untouched, BUNDLE, ["a crack"] * 2, images, seeds=[3, 4], **options)
+    for seed, image, own in zip((3, 4), images, ours, strict=True):
+        theirs = varied_by_diffusers(untouched, image, "a crack", seed, 3.0, 0.5)
+        assert abs((theirs * 255).round() - own).max() <= 1
 
 
-def test_no_strength_is_the_shot_through_the_vae(two_classes):
+def test_no_strength_is_the_shot_through_the_vae(untouched, shot):
     """Independent of prompt, guidance and seed."""
-    *_, view, _, _ = two_classes
-    real, pipeline = view.image(view.shots["id"].iloc[0]), load(find("micro-sd"))
-    options = {"steps": 4, "strength": 0.0, "shape": (64, 64)}
-    made = [
-        img2img(pipeline, find("micro-sd"), [prompt], [real], seeds=[seed], guidance=guidance, **options)[0]
-        for prompt, seed, guidance in (("defect", 0, 1.0), ("a crack", 5, 7.5))
-    ]
+    ways = ({}, {"prompt": "a crack", "seed": 5, "guidance": 7.5})
+    made = [varied(untouched, shot, strength=0.0, **changes) for changes in ways]
     assert same_image(*made)
-    pixels = torch.tensor(fit_image(real, (64, 64))).permute(2, 0, 1)[None].float() / 127.5 - 1
+    fitted = fit_image(shot, (64, 64))
+    pixels = torch.tensor(fitted).permute(2, 0, 1)[None].float() / 127.5 - 1
     with torch.inference_mode():
-        back = pipeline.vae.decode(pipeline.vae.encode(pixels).latent_dist.mode()).sample[0]
+        back = untouched.vae.decode(untouched.vae.encode(pixels).latent_dist.mode()).sample[0]
     wanted = ((back / 2 + 0.5).clamp(0, 1) * 255).permute(1, 2, 0).numpy()
     assert abs(made[0] - wanted).max() <= 1
-    assert abs(made[0].astype(int) - fit_image(real, (64, 64))).mean() < 12
+    assert abs(made[0].astype(int) - fitted).mean() < 12
 
 
-def test_full_strength_holds_nothing_of_the_shot():
+def test_full_strength_holds_nothing_of_the_shot(untouched):
     """Image-to-image alone would leave some of it: the same seed from two shots makes two images there."""
-    from diffusers import StableDiffusionImg2ImgPipeline
-
-    pipeline, bundle = load(find("micro-sd")), find("micro-sd")
-    images = [np.zeros((64, 64, 3), np.uint8), np.full((64, 64, 3), 255, np.uint8)]
-    options = {"steps": 4, "guidance": 1.0, "shape": (64, 64)}
-    made = [img2img(pipeline, bundle, ["defect"], [im], seeds=[3], strength=1.0, **options)[0] for im in images]
+    images = [np.full((64, 64, 3), grey, np.uint8) for grey in (0, 255)]
+    made = [varied(untouched, image, seed=3, strength=1.0) for image in images]
     assert same_image(*made)
-    assert same_image(made[0], sample(pipeline, bundle, ["defect"], seeds=[3], **options)[0])
-    plain = StableDiffusionImg2ImgPipeline(**pipeline.components, requires_safety_checker=False)
-    plain.set_progress_bar_config(disable=True)
-    asked_for = {"strength": 1.0, "num_inference_steps": 4, "guidance_scale": 1.0, "output_type": "np"}
-    left = [
-        plain("defect", Image.fromarray(image), generator=torch.Generator().manual_seed(3), **asked_for).images[0]
-        for image in images
-    ]
+    options = {"seeds": [3], "steps": 4, "guidance": 1.0, "shape": (64, 64)}
+    assert same_image(made[0], sample(untouched, BUNDLE, ["defect"], **options)[0])
+    left = [varied_by_diffusers(untouched, image, "defect", 3, 1.0, 1.0) for image in images]
     assert abs(left[0] - left[1]).mean() > 0.01
 
 
@@ -320,15 +305,15 @@ def test_without_a_stage_it_is_the_untouched_pipeline(surfaces, tmp_path, start,
     augmenter, out, learned = adapted(view, tmp_path, stages="none", start=start, prompt=prompt)
     assert files_of(out).keys() == {stablesdg.GENERATION} and learned["classes"]["defect"]["stages"] == []
     (image,) = augmenter.generate(requests(1), view)
-    plain, bundle = load(find("micro-sd")), find("micro-sd")
+    plain = load(BUNDLE)
     plain.scheduler = augmenter._pipeline.scheduler
     real = view.image(view.shots["id"].iloc[0])
     options = {"seeds": [0], "steps": 2, "guidance": 7.5, "shape": (64, 64)}
     if start == "noise":
-        wanted = sample(plain, bundle, ["A photo of defect"], **options)[0]
+        wanted = sample(plain, BUNDLE, ["A photo of defect"], **options)[0]
         assert image.meta == {"prompt": prompt}
     else:
-        wanted = img2img(plain, bundle, [prompt], [real], strength=0.5, **options)[0]
+        wanted = img2img(plain, BUNDLE, [prompt], [real], strength=0.5, **options)[0]
     assert same_image(image.image, fit_image(wanted, real.shape[:2]))
 
 

@@ -1,16 +1,19 @@
 """The classifier: sampler, batches, determinism, weights; and the golden cell."""
 
 import json
+import shutil
 from pathlib import Path
 
+import layouts
 import numpy as np
 import pandas as pd
 import pytest
 import torch
-from helpers import TINY, path_of, tiny_grid, tiny_plan
+from helpers import TINY, on_disk, path_of, tiny_grid
+from safetensors.torch import save_file
 
 from augbench.classifiers.backbone import build
-from augbench.classifiers.loader import BalancedSampler, DeviceImages, ShuffleSampler, batches, make_sampler
+from augbench.classifiers.loader import DeviceImages, batches, make_sampler
 from augbench.core.errors import UserError
 from augbench.core.protocol import make_protocol
 from augbench.metrics.evaluate import evaluate, headline_score
@@ -24,12 +27,16 @@ def protocol(**changes):
     return make_protocol({"name": "tiny", **TINY, **changes})
 
 
+def sampler_of(labels, good=True, **changes):
+    return make_sampler(protocol(**changes), np.asarray(labels), np.random.default_rng(0), good)
+
+
 @pytest.mark.parametrize(("positives", "negatives"), [(4, 10), (3, 7), (5, 5), (6, 20), (1, 3)])
 def test_balanced_sampler_draws_positives_once_and_cycles_through_negatives(positives, negatives):
     labels = np.array([1] * positives + [0] * negatives)
-    sampler = BalancedSampler(labels, np.random.default_rng(0))
+    sampler = sampler_of(labels)
     seen = np.zeros(len(labels), int)
-    orders = []
+    orders = set()
     for number in range(1, 2 * negatives + 1):  # twice as many epochs as negatives: all cycles are complete
         epoch = sampler.epoch()
         assert sorted(epoch[labels[epoch] == 1]) == list(range(positives))
@@ -37,45 +44,34 @@ def test_balanced_sampler_draws_positives_once_and_cycles_through_negatives(posi
         np.add.at(seen, epoch, 1)
         assert np.ptp(seen[positives:]) <= 1  # no negative repeats before all were drawn
         assert seen[positives:].sum() == number * positives
-        orders.append(tuple(epoch))
+        orders.add(tuple(epoch))
     assert (seen == 2 * negatives * np.where(labels, 1, positives / negatives)).all()
-    assert len(set(orders)) > 1
+    assert len(orders) > 1
 
 
-def test_balanced_among_defect_classes_alone_is_class_balanced():
-    """Without normal images label 0 is a class like the others; it must not fill half of an epoch."""
-    labels = np.repeat([0, 1, 2, 3], [9, 4, 6, 2])
-    for samples, each in ((None, 9), (21, 5)):
-        p = protocol(sampler="balanced", epoch_pictures=samples)
-        sampler = make_sampler(p, labels, np.random.default_rng(0), good=False)
-        seen = np.zeros(len(labels), int)
-        for _ in range(6):
-            epoch = sampler.epoch()
-            assert np.bincount(labels[epoch]).tolist() == [each] * 4
-            np.add.at(seen, epoch, 1)
-        assert all(np.ptp(seen[labels == label]) <= 1 for label in range(4))
-    assert isinstance(make_sampler(p, labels, np.random.default_rng(0), good=True), BalancedSampler)
-
-
-def test_balanced_sampler_repeats_negatives_where_there_are_fewer():
-    epoch = BalancedSampler(np.array([1] * 7 + [0] * 3), np.random.default_rng(0)).epoch()
-    assert len(epoch) == 14 and np.ptp(np.bincount(epoch, minlength=10)[7:]) <= 1
-
-
-@pytest.mark.parametrize("positives", [2, 40])
-def test_fixed_epochs_are_equally_long_and_fair(positives):
-    labels = np.array([1] * positives + [0] * 30)
-    sampler = BalancedSampler(labels, np.random.default_rng(0), samples=24)
+@pytest.mark.parametrize(
+    ("counts", "good", "samples", "each"),
+    [
+        ([9, 4, 6, 2], False, None, 9),  # label 0 is a class like the others; it must not fill half of an epoch
+        ([9, 4, 6, 2], False, 21, 5),
+        ([3, 7], True, None, 7),  # fewer negatives than positives: they repeat
+        ([30, 2], True, 24, 12),
+        ([30, 40], True, 24, 12),
+    ],
+)
+def test_epochs_are_balanced_equally_long_and_fair(counts, good, samples, each):
+    labels = np.repeat(range(len(counts)), counts)
+    sampler = sampler_of(labels, good, sampler="balanced", epoch_pictures=samples)
     seen = np.zeros(len(labels), int)
     for _ in range(10):
         epoch = sampler.epoch()
-        assert len(epoch) == 24 and labels[epoch].sum() == 12
+        assert np.bincount(labels[epoch]).tolist() == [each] * len(counts)
         np.add.at(seen, epoch, 1)
-    assert np.ptp(seen[labels == 1]) <= 1 and np.ptp(seen[labels == 0]) <= 1
+    assert all(np.ptp(seen[labels == label]) <= 1 for label in range(len(counts)))
 
 
 def test_shuffle_sampler_draws_all_once():
-    assert sorted(ShuffleSampler(np.zeros(9), np.random.default_rng(0)).epoch()) == list(range(9))
+    assert sorted(sampler_of(np.zeros(9), sampler="shuffle").epoch()) == list(range(9))
 
 
 @pytest.mark.parametrize(
@@ -90,9 +86,8 @@ def test_no_last_batch_of_one(count, size, lengths):
 def test_device_images_are_normalised_and_channels_last():
     first, second = (np.random.default_rng(i).integers(0, 256, (3, 5, 4, 3), np.uint8) for i in (0, 1))
     p = protocol()
-    data = DeviceImages(
-        [torch.from_numpy(first), torch.from_numpy(second)], np.array([4, 0, 5, 2]), p, torch.device("cpu")
-    )
+    parts = [torch.from_numpy(first), torch.from_numpy(second)]
+    data = DeviceImages(parts, np.array([4, 0, 5, 2]), p, torch.device("cpu"))
     batch = data.batch(np.array([0, 3, 2]))
     assert batch.shape == (3, 3, 5, 4) and batch.is_contiguous(memory_format=torch.channels_last)
     for got, expected in zip(batch, (second[1], first[2], second[2]), strict=True):
@@ -122,8 +117,6 @@ def test_unknown_and_unavailable_weights_are_named(tmp_path):
 
 
 def test_local_weights_are_loaded_except_the_head(tmp_path):
-    from safetensors.torch import save_file
-
     donor = build(protocol(), 7, 1)
     path = str(tmp_path / "donor.safetensors")
     save_file(donor.state_dict(), path)
@@ -137,22 +130,19 @@ def test_local_weights_are_loaded_except_the_head(tmp_path):
 
 
 def test_key_follows_the_weights_content(tmp_path):
-    path = tmp_path / "w.safetensors"
-    digests = []
-    for content in (b"a", b"b"):
-        path = tmp_path / f"{content.decode()}.safetensors"
+    digests = {}
+    for name, content in (("a", b"1"), ("b", b"2"), ("c", b"1")):
+        path = tmp_path / f"{name}.safetensors"
         path.write_bytes(content)
-        digests.append(protocol(weights=str(path)).digest)
-    (tmp_path / "c.safetensors").write_bytes(b"a")
-    assert digests[0] != digests[1]
-    assert protocol(weights=str(tmp_path / "c.safetensors")).digest == digests[0]
+        digests[name] = protocol(weights=str(path)).digest
+    assert digests["a"] == digests["c"] != digests["b"]
 
 
 def test_golden_cell(store):
     """Same seed, same numbers. The tolerance allows for other processors and detects changes of the method."""
-    plan_cells = tiny_plan(augmenters=["memseg"], shots=[5]).cells
     run(tiny_grid(augmenters=["memseg"], shots=[5]), store, executor="inline")
-    result = store.read_record(plan_cells[0].key)["result"]
+    (key,) = store.keys("cells")
+    result = store.read_record(key)["result"]
     golden = json.loads(GOLDEN.read_text())
     assert result["counts"] == golden["counts"]
     assert result["curves"]["loss"] == pytest.approx(golden["loss"], abs=2e-3)
@@ -174,32 +164,21 @@ def test_result_follows_from_the_scores(store):
     assert result["best_epoch_oracle"]["ap"] >= result["ap"]
 
 
-def test_recognition_runs(store, tmp_path):
-    import layouts
-
+@pytest.mark.parametrize("normal", [True, False])
+def test_recognition_runs_also_among_defects_alone(store, tmp_path, normal):
     settings = {**layouts.draw_folder(tmp_path), "task": "recognition"}
-    grid = tiny_grid(datasets=[{"name": "folder", "settings": settings}], augmenters=["none", "memseg"], shots=[2])
+    if not normal:
+        shutil.rmtree(tmp_path / "good")
+    grid = tiny_grid(**on_disk("folder", settings), augmenters=["none", "memseg"], shots=[2 if normal else "all"])
     run(grid, store, executor="inline")
     (key,) = store.keys("cells")  # memseg does not do recognition
     result = store.read_record(key)["result"]
-    assert result["classes"] == ["good", "scratch", "stain"]
-    assert np.array(result["confusion"]).shape == (3, 3)
+    classes = ["good"] * normal + ["scratch", "stain"]
+    assert result["classes"] == classes
+    assert np.array(result["confusion"]).shape == (len(classes), len(classes))
     assert np.mean([c["f1"] for c in result["per_class"].values()]) == pytest.approx(result["macro_f1"])
     supports = {name: c["support"] for name, c in result["per_class"].items()}
-    assert supports == dict(zip(result["classes"], np.sum(result["confusion"], axis=1).tolist(), strict=True))
-
-
-def test_recognition_among_defects_alone_runs(store, tmp_path):
-    import shutil
-
-    import layouts
-
-    settings = {**layouts.draw_folder(tmp_path), "task": "recognition"}
-    shutil.rmtree(tmp_path / "good")
-    grid = tiny_grid(datasets=[{"name": "folder", "settings": settings}], augmenters=["none"], shots=["all"])
-    run(grid, store, executor="inline")
-    (key,) = store.keys("cells")
-    assert store.read_record(key)["result"]["classes"] == ["scratch", "stain"]
+    assert supports == dict(zip(classes, np.sum(result["confusion"], axis=1).tolist(), strict=True))
 
 
 def scored(label, logits, part="test"):
@@ -208,15 +187,9 @@ def scored(label, logits, part="test"):
 
 def test_metrics_per_defect_class():
     """Computed by hand: scratches score above all normal images, stains among them, dents below."""
-    scores = pd.concat(
-        [
-            scored("good", [0.0, 1.0, 2.0, 3.0]),
-            scored("scratch", [5.0, 4.0]),
-            scored("stain", [2.5]),
-            scored("dent", [-1.0]),
-            scored("good", [0.0, 3.5], part="heldout"),
-        ]
-    )
+    logits = {"good": [0.0, 1.0, 2.0, 3.0], "scratch": [5.0, 4.0], "stain": [2.5], "dent": [-1.0]}
+    test, heldout = (scored(*one) for one in logits.items()), scored("good", [0.0, 3.5], part="heldout")
+    scores = pd.concat([*test, heldout])
     result = evaluate(scores, protocol())
     # At the best F1 the threshold is 2.5: true positives are both scratches and the stain, one false positive (6/8).
     assert result["oracle"]["threshold"] == 2.5 and result["oracle"]["f1"] == 0.75

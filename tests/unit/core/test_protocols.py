@@ -14,7 +14,7 @@ from sklearn.metrics import average_precision_score
 
 from augbench.classifiers.backbone import build
 from augbench.classifiers.fit import Fitted, fit, predict
-from augbench.classifiers.loader import DeviceImages, ShuffleSampler
+from augbench.classifiers.loader import DeviceImages, make_sampler
 from augbench.cli.protocols_view import GROUPS
 from augbench.core.errors import UserError
 from augbench.core.protocol import PROTOCOL_NUMBERS, SWITCHES, Protocol, load_preset, make_protocol, preset_names
@@ -205,7 +205,7 @@ def test_training_is_that_of_the_published_loop(ksdd2, store):
     """
     train, test = (published_images(ksdd2["root"], split, **QUARTER) for split in ("train", "test"))
     model = build(small(), 1, derive_seed("weights", SEED) % 2**31)
-    sampler = ShuffleSampler(np.zeros(TRAIN), np.random.default_rng(derive_seed("order", SEED)))
+    sampler = make_sampler(small(), np.zeros(TRAIN), np.random.default_rng(derive_seed("order", SEED)), good=True)
     their_losses, their_aps, their_logits = published_training(
         model, train, test, [sampler.epoch() for _ in range(EPOCHS)], small().batch
     )

@@ -7,7 +7,7 @@ from PIL import Image
 
 from augbench import UserError
 from augbench.diffusion.inpaint import Inpainted, box_around, composited, feathered, inpaint_around, overlaid
-from augbench.diffusion.masks import drawn_files, procedural_region, read_drawn
+from augbench.diffusion.masks import procedural_region, read_drawn
 from augbench.diffusion.pipelines import find, load
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -42,19 +42,10 @@ def images():
 
 
 def by_diffusers(pipeline, prompt, image, mask, seed):
-    made = pipeline(
-        prompt=prompt,
-        negative_prompt=AMOUNT["negative"],
-        image=Image.fromarray(image),
-        mask_image=Image.fromarray(mask),
-        num_inference_steps=AMOUNT["steps"],
-        guidance_scale=AMOUNT["guidance"],
-        strength=AMOUNT["strength"],
-        padding_mask_crop=2,
-        height=SIZE,
-        width=SIZE,
-        generator=torch.Generator("cpu").manual_seed(seed),
-    )
+    inputs = {"image": Image.fromarray(image), "mask_image": Image.fromarray(mask), "padding_mask_crop": 2}
+    amount = {"num_inference_steps": AMOUNT["steps"], "guidance_scale": AMOUNT["guidance"]}
+    amount |= {"negative_prompt": AMOUNT["negative"], "strength": AMOUNT["strength"], "height": SIZE, "width": SIZE}
+    made = pipeline(prompt, **inputs, **amount, generator=torch.Generator("cpu").manual_seed(seed))
     return np.asarray(made.images[0])
 
 
@@ -139,9 +130,6 @@ def test_drawn_masks_are_read_right_or_refused_by_name(tmp_path):
     for name, image in kinds.items():
         image.save(tmp_path / f"{name}.png")
         assert (read_drawn(tmp_path / f"{name}.png") == (white > 0)).all()
-    (tmp_path / "notes.txt").write_text("no image")
-    (tmp_path / "._bit.png").write_text("a file in an archive from macOS")
-    assert [path.stem for path in drawn_files(tmp_path, "")] == ["bit", "grey", "opaque", "rgb"]
     hole = np.dstack([np.stack([white] * 3, 2), white])
     refused = {
         "16-bit|I;16": Image.fromarray(white.astype(np.uint16) * 257),
@@ -153,9 +141,3 @@ def test_drawn_masks_are_read_right_or_refused_by_name(tmp_path):
         with pytest.raises(UserError, match=message) as caught:
             read_drawn(tmp_path / "bad.png")
         assert "bad.png" in str(caught.value) and "\n" not in str(caught.value)
-
-
-def test_a_folder_without_masks_is_refused(tmp_path):
-    for folder, message in ((tmp_path / "nowhere", "not a folder"), (tmp_path, "holds no images")):
-        with pytest.raises(UserError, match=f"{message}.*: draw some"):
-            drawn_files(folder, "draw some")

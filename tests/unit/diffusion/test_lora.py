@@ -2,16 +2,19 @@
 
 import copy
 import json
+import shutil
 
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 
 from augbench.core.errors import UserError
 from augbench.diffusion import lora
 from augbench.diffusion.lora import AttentionShape, LoraShape
 from augbench.diffusion.pipelines import find, load
 from augbench.diffusion.sampling import sample
+
+BUNDLE = find("micro-sd")
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -24,10 +27,7 @@ def sd15():
 
     with torch.device("meta"):
         unet = UNet2DConditionModel(
-            sample_size=64,
-            block_out_channels=(320, 640, 1280, 1280),
-            cross_attention_dim=768,
-            attention_head_dim=8,
+            sample_size=64, block_out_channels=(320, 640, 1280, 1280), cross_attention_dim=768, attention_head_dim=8
         )
         encoder = CLIPTextModel(
             CLIPTextConfig(vocab_size=49408, hidden_size=768, intermediate_size=3072, num_hidden_layers=12)
@@ -48,7 +48,7 @@ def trainable(model, names, rank):
 def test_c3lier_wraps_in_sd15_what_kohyas_script_does(sd15):
     unet, encoder = sd15
     assert round(sum(p.numel() for p in unet.parameters()) / 1e6) == 860
-    main, convolutions = lora.unet_layers(unet, LoraShape())
+    main, convolutions = LoraShape().layers("unet", unet)
     assert len(main) + len(convolutions) == 278
     # 22 residual blocks with two convolutions each, three samplers down, three up
     assert len(convolutions) == 22 * 2 + 6
@@ -56,10 +56,10 @@ def test_c3lier_wraps_in_sd15_what_kohyas_script_does(sd15):
     assert len(main) == 16 * 12 + 22 + 14
     never = ("conv_in", "conv_out", "time_embedding", "conv_norm_out")
     assert not [name for name in (*main, *convolutions) if name.startswith(never)]
-    text_layers = lora.text_layers(encoder)
-    assert len(text_layers) == 12 * 6
-    assert len(lora.unet_layers(unet, LoraShape(conv_rank=None))[0]) == 192  # LierLa
-    assert lora.unet_layers(unet, LoraShape(conv_rank=None))[1] == []
+    text_layers, none = LoraShape().layers("text_encoder", encoder)
+    assert len(text_layers) == 12 * 6 and none == []
+    main, convolutions = LoraShape(conv_rank=None).layers("unet", unet)  # LierLa
+    assert len(main) == 192 and convolutions == []
 
 
 def test_the_number_of_trained_parameters_is_that_of_the_formula(sd15):
@@ -67,7 +67,7 @@ def test_the_number_of_trained_parameters_is_that_of_the_formula(sd15):
 
     shape = LoraShape()
     for part, model in zip(lora.MODELS, copy.deepcopy(sd15), strict=True):  # other tests look at them without LoRA
-        main, convolutions = lora.unet_layers(model, shape) if part == "unet" else (lora.text_layers(model), [])
+        main, convolutions = shape.layers(part, model)
         wanted = trainable(model, main, 32) + trainable(model, convolutions, 4)
         with torch.device("meta"):
             inject_adapter_in_model(lora.config(part, model, shape), model, lora.ADAPTER)
@@ -75,27 +75,30 @@ def test_the_number_of_trained_parameters_is_that_of_the_formula(sd15):
 
 
 def sampled(pipeline):
-    return sample(pipeline, find("micro-sd"), ["wood with a crack"] * 2, seeds=[0, 1], steps=3, guidance=2.0)
+    return sample(pipeline, BUNDLE, ["wood with a crack"] * 2, seeds=[0, 1], steps=3, guidance=2.0)
+
+
+def change_and_save(pipeline, parameters, folder, seed=1):
+    torch.manual_seed(seed)
+    with torch.no_grad():
+        for parameter in parameters:
+            parameter += 0.1 * torch.randn_like(parameter)
+    lora.save(pipeline, folder)
 
 
 @pytest.fixture(scope="module")
 def adapted(tmp_path_factory):
     """A folder with an adapter of every layer, images without it, and images with the unmerged adapter."""
-    folder = tmp_path_factory.mktemp("adapter")
-    pipeline = load(find("micro-sd"))
+    folder, pipeline = tmp_path_factory.mktemp("adapter"), load(BUNDLE)
     before = sampled(pipeline)
     parameters = lora.wrap(pipeline, LoraShape(rank=8, alpha=4.0), seed=0)
     assert (sampled(pipeline) == before).all()  # up is zero
-    torch.manual_seed(1)
-    with torch.no_grad():
-        for parameter in parameters:
-            parameter += 0.1 * torch.randn_like(parameter)
-    lora.save(pipeline, folder)
+    change_and_save(pipeline, parameters, folder)
     return folder, before, sampled(pipeline)
 
 
 def test_exactly_the_lora_weights_are_trained():
-    pipeline = load(find("micro-sd"))
+    pipeline = load(BUNDLE)
     parameters = lora.wrap(pipeline, LoraShape(), seed=0)
     images = torch.randn(2, 4, 32, 32)
     states = pipeline.text_encoder(torch.randint(0, 900, (2, 77)))[0]
@@ -108,12 +111,11 @@ def test_exactly_the_lora_weights_are_trained():
 
 def test_every_layer_is_saved_with_its_rank_and_loaded(adapted):
     folder, before, unmerged = adapted
-    pipeline = load(find("micro-sd"))
-    main, convolutions = lora.unet_layers(pipeline.unet, LoraShape())
+    pipeline = load(BUNDLE)
+    main, convolutions = LoraShape().layers("unet", pipeline.unet)
     tensors = load_file(folder / "unet" / lora.WEIGHTS)
     assert len(tensors) == 2 * (len(main) + len(convolutions))
-    ranks = {tensor.shape[0] for name, tensor in tensors.items() if "lora_A" in name}
-    assert ranks == {8, 4}
+    assert {tensor.shape[0] for name, tensor in tensors.items() if "lora_A" in name} == {8, 4}
     config = json.loads((folder / "unet" / "adapter_config.json").read_text())
     assert config["r"] == 8 and set(config["rank_pattern"].values()) == {4}
     lora.merge(pipeline, folder, 1.0)
@@ -125,7 +127,7 @@ def test_every_layer_is_saved_with_its_rank_and_loaded(adapted):
 def test_peft_itself_reads_it(adapted):
     from peft import PeftModel
 
-    pipeline = load(find("micro-sd"))
+    pipeline = load(BUNDLE)
     pipeline.unet = PeftModel.from_pretrained(pipeline.unet, adapted[0] / "unet").get_base_model()
     pipeline.text_encoder = PeftModel.from_pretrained(pipeline.text_encoder, adapted[0] / "text_encoder")
     pipeline.text_encoder = pipeline.text_encoder.get_base_model()
@@ -134,7 +136,7 @@ def test_peft_itself_reads_it(adapted):
 
 def test_alpha_scales_the_update_and_zero_changes_nothing(adapted):
     folder, before, _ = adapted
-    pipelines = {alpha: load(find("micro-sd")) for alpha in (0.0, 0.5, 1.0)}
+    pipelines = {alpha: load(BUNDLE) for alpha in (0.0, 0.5, 1.0)}
     own = pipelines[0.0].unet.mid_block.resnets[0].conv1.weight.clone()
     for alpha, pipeline in pipelines.items():
         lora.merge(pipeline, folder, alpha)
@@ -148,18 +150,14 @@ def test_alpha_scales_the_update_and_zero_changes_nothing(adapted):
 
 
 def test_an_adapter_of_other_layers_is_refused(adapted, tmp_path):
-    import shutil
-
     shutil.copytree(adapted[0], tmp_path / "a")
     file = tmp_path / "a" / "unet" / lora.WEIGHTS
     tensors = load_file(file)
     tensors.pop(next(iter(tensors)))
-    save_file(tensors, file)
-    with pytest.raises(UserError, match="does not fit"):
-        lora.merge(load(find("micro-sd")), tmp_path / "a", 1.0)
-    file.write_bytes(b"nothing")
-    with pytest.raises(UserError, match="does not fit"):
-        lora.merge(load(find("micro-sd")), tmp_path / "a", 1.0)
+    for content in (save(tensors), b"nothing"):
+        file.write_bytes(content)
+        with pytest.raises(UserError, match="does not fit"):
+            lora.merge(load(BUNDLE), tmp_path / "a", 1.0)
 
 
 # Attention alone
@@ -174,8 +172,6 @@ def test_attention_alone_wraps_in_sd15_what_the_first_lora_wraps(sd15):
     text_layers, none = AttentionShape().layers("text_encoder", encoder)
     assert len(text_layers) == 12 * 4 and none == []
     assert {name.rpartition(".")[2] for name in text_layers} == {"q_proj", "k_proj", "v_proj", "out_proj"}
-    assert LoraShape().layers("unet", unet) == lora.unet_layers(unet, LoraShape())
-    assert LoraShape().layers("text_encoder", encoder) == (lora.text_layers(encoder), [])
 
 
 @pytest.fixture(scope="module")
@@ -183,13 +179,8 @@ def two(tmp_path_factory):
     """Folders of two adapters of the attention layers."""
     folders = [tmp_path_factory.mktemp(name) for name in "ab"]
     for number, folder in enumerate(folders):
-        pipeline = load(find("micro-sd"))
-        parameters = lora.wrap(pipeline, AttentionShape(rank=4, alpha=4.0), seed=number)
-        torch.manual_seed(number)
-        with torch.no_grad():
-            for parameter in parameters:
-                parameter += 0.1 * torch.randn_like(parameter)
-        lora.save(pipeline, folder)
+        pipeline = load(BUNDLE)
+        change_and_save(pipeline, lora.wrap(pipeline, AttentionShape(rank=4, alpha=4.0), seed=number), folder, number)
     return folders
 
 
@@ -202,14 +193,14 @@ def equal(a, b):
 
 
 def test_switching_leaves_nothing_of_the_adapter_before(two):
-    pipeline = load(find("micro-sd"))
+    pipeline = load(BUNDLE)
     original = everything(pipeline)
     switcher = lora.LoraSwitcher(pipeline)
     seen = []
     for folder in (two[0], two[1], two[0], None):
         switcher.merge(folder, 0.7)
         seen.append(everything(pipeline))
-    fresh = load(find("micro-sd"))
+    fresh = load(BUNDLE)
     lora.merge(fresh, two[0], 0.7)
     assert equal(seen[0], everything(fresh)) and equal(seen[2], seen[0]) and equal(seen[3], original)
     assert not equal(seen[1], seen[0])
@@ -219,4 +210,4 @@ def test_switching_leaves_nothing_of_the_adapter_before(two):
 
 def test_switching_refuses_an_adapter_that_does_not_fit(two, tmp_path):
     with pytest.raises(UserError, match="does not fit"):
-        lora.LoraSwitcher(load(find("micro-sd"))).merge(tmp_path, 1.0)
+        lora.LoraSwitcher(load(BUNDLE)).merge(tmp_path, 1.0)

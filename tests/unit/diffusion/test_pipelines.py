@@ -6,10 +6,8 @@ The quality of the weights is not tested here.
 import filecmp
 import json
 import shutil
-import socket
 import subprocess
 import sys
-import warnings
 
 import numpy as np
 import pytest
@@ -22,7 +20,6 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 from transformers.utils import logging as transformers_logging
 
-import augbench.cli.app
 from augbench.cli.models_view import show_model
 from augbench.core.errors import UserError
 from augbench.core.weights import parameters, shapes
@@ -49,26 +46,21 @@ def folder(tmp_path):
 
 
 @pytest.fixture
-def augbench_here(tmp_path, monkeypatch, capsys):
-    """Run a command in this process and an empty folder: (exit status, output, error output)."""
+def here(tmp_path, monkeypatch):
+    """An empty working folder."""
     monkeypatch.chdir(tmp_path)
-
-    def call(*arguments):
-        monkeypatch.setattr("sys.argv", ["augbench", *map(str, arguments)])
-        with pytest.raises(SystemExit) as left:
-            augbench.cli.app.main()
-        return left.value.code, *capsys.readouterr()
-
-    return call
+    return tmp_path
 
 
-def refused(outcome, *words):
-    """Check as `assert_one_line`, for a command in this process."""
-    status, _, error = outcome
-    assert status == 2
-    assert error.startswith("augbench: ") and error.count("\n") == 1, error
-    for word in words:
-        assert str(word) in error, error
+def output(*arguments):
+    """What `augbench models` prints."""
+    ran = cli("models", *arguments)
+    assert ran.returncode == 0, ran.stderr
+    return ran.stdout
+
+
+def refused(*arguments, words):
+    assert_one_line(cli("models", *arguments), *words)
 
 
 def sampled(pipelines, name=SD, prompts=("metal", "wood", "a crack"), **options):
@@ -121,35 +113,21 @@ def test_ordinary_diffusers_loads_them(name, family, channels):
 # -- loading
 
 
-def test_loading_is_silent_offline_and_leaves_the_libraries_as_they_were(monkeypatch, capfd):
-    def no_network(*_):
-        raise AssertionError("asked the network")
-
-    monkeypatch.setattr(socket.socket, "connect", no_network)
-    monkeypatch.setattr(socket, "getaddrinfo", no_network)
+def test_loading_is_silent_offline_and_leaves_the_libraries_as_they_were(silent_and_offline):
     libraries = (diffusers_logging, transformers_logging)
     before = [(library.get_verbosity(), library.is_progress_bar_enabled()) for library in libraries]
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        pipeline = load(find(SDXL))
-        half = load(find(SD), dtype=torch.bfloat16)
-    assert "".join(capfd.readouterr()) == ""
+    with silent_and_offline():
+        pipeline, half = load(find(SDXL)), load(find(SD), dtype=torch.bfloat16)
     assert before == [(library.get_verbosity(), library.is_progress_bar_enabled()) for library in libraries]
     assert pipeline.unet.dtype == torch.float32 and half.unet.dtype == torch.bfloat16
     assert pipeline.unet.conv_in.weight.is_contiguous(memory_format=torch.channels_last)
-
-
-def test_a_folder_is_a_pipeline(folder):
-    bundle = find(folder)
-    assert (bundle.name, bundle.kind, bundle.size) == ("mine", "sd", 64)
-    assert load(bundle).unet.config.in_channels == 4
 
 
 def test_weights_in_several_files_are_read(folder):
     unet = folder / "unet"
     tensors = load_file(unet / "diffusion_pytorch_model.safetensors")
     (unet / "diffusion_pytorch_model.safetensors").unlink()
-    files = ["diffusion_pytorch_model-00001-of-00002.safetensors", "diffusion_pytorch_model-00002-of-00002.safetensors"]
+    files = [f"diffusion_pytorch_model-0000{number}-of-00002.safetensors" for number in (1, 2)]
     weight_map = {name: files[index % 2] for index, name in enumerate(tensors)}
     for file in files:
         save_file({name: tensors[name] for name in tensors if weight_map[name] == file}, unet / file, {"format": "pt"})
@@ -182,10 +160,7 @@ DAMAGES = {
     "no scheduler": (lambda f: shutil.rmtree(f / "scheduler"), ["'scheduler'", "restore"]),
     "no tokens": (lambda f: [path.unlink() for path in (f / "tokenizer").glob("*o*.json")], ["token", "missing"]),
     "bad tokens": (lambda f: (f / "tokenizer/tokenizer.json").write_text("{"), ["tokenizer.json", "not JSON"]),
-    "few tokens": (
-        lambda f: replaced(f / "text_encoder/config.json", '"vocab_size": ', '"vocab_size": 9'),
-        ["mine"],
-    ),
+    "few tokens": (lambda f: replaced(f / "text_encoder/config.json", '"vocab_size": ', '"vocab_size": 9'), ["mine"]),
     "bad config": (lambda f: (f / "unet/config.json").write_text("[]"), ["unet/config.json", "damaged"]),
     "no size": (lambda f: replaced(f / "unet/config.json", '"sample_size"', '"size"'), ["sample_size"]),
     "no stages": (lambda f: (f / "vae/config.json").write_text("{}"), ["block_out_channels"]),
@@ -249,11 +224,7 @@ def test_prompt_negative_image_mask_and_strength_are_read(pipelines):
     for changed in (one(SD, "wood"), one(SD, ""), one(SD, negative="wood"), one(SD, guidance=1.0), one(SD, steps=3)):
         assert not np.array_equal(grey, changed)
     inside = one(SDXL)
-    for changed in (
-        one(SDXL, image=other),
-        one(SDXL, mask=np.ones((64, 64), bool)),
-        one(SDXL, steps=4, strength=0.5),
-    ):
+    for changed in (one(SDXL, image=other), one(SDXL, mask=np.ones((64, 64), bool)), one(SDXL, steps=4, strength=0.5)):
         assert not np.array_equal(inside, changed)
 
 
@@ -309,54 +280,52 @@ def test_nan_is_refused(pipelines, monkeypatch):
 
 
 def test_list_and_show_need_no_torch():
-    listed = cli("models", "list")
-    assert listed.returncode == 0, listed.stderr
+    listed = output("list")
     for word in (*BUNDLES, "micro_resnet", "backbone", "0.49 M", "apache-2.0"):
-        assert word in listed.stdout
-    assert listed.stdout.rstrip().endswith('labelled "mechanics, not evidence".')
+        assert word in listed
+    assert listed.rstrip().endswith('labelled "mechanics, not evidence".')
     code = (
-        "import sys; from augbench.cli.models_view import models_sheet; models_sheet(); print('torch' in sys.modules)"
+        "from augbench.cli.models_view import models_sheet; models_sheet(); import sys; print('torch' in sys.modules)"
     )
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert ran.stdout.strip() == "False"
 
 
 @pytest.mark.parametrize("name", [*SHIPPED, "micro_resnet"])
-def test_show_prints_the_card(augbench_here, name):
-    status, out, _ = augbench_here("models", "show", name)
-    assert status == 0 and name in out and "parameters" in out and "---\n" not in out
+def test_show_prints_the_card(name):
+    out = output("show", name)
+    assert name in out and "parameters" in out and "---\n" not in out
 
 
-def test_a_card_that_is_missing_or_strange(augbench_here, folder):
+def test_a_card_that_is_missing_or_strange(folder):
     (folder / "README.md").write_text("---\n[ no: yaml\n---\nThe card.\n")
-    assert "The card." in augbench_here("models", "show", folder)[1]
+    assert "The card." in output("show", folder)
     (folder / "README.md").unlink()
-    refused(augbench_here("models", "show", folder), "README.md", "card")
-    refused(augbench_here("models", "show", "micro_resnt"), "did you mean 'micro_resnet'")
+    refused("show", folder, words=["README.md", "card"])
+    refused("show", "micro_resnt", words=["did you mean 'micro_resnet'"])
+    refused("show", "nothing", words=["nothing", "micro-sd"])
 
 
 @pytest.mark.parametrize("name", [SD, SDXL])
-def test_sample_writes_a_sheet(augbench_here, tmp_path, name):
-    options = ("--count", 2, "--steps", 1)
-    status, out, _ = augbench_here("models", "sample", name, *options)
-    assert status == 0 and "s each (mechanics, not evidence)" in out and f"{name}.png" in out
-    with Image.open(tmp_path / f"{name}.png") as sheet:
-        assert sheet.height > 4 * 168  # a row for each prompt
-        first = np.asarray(sheet)
-    assert augbench_here("models", "sample", name, *options, "--out", "again.png")[0] == 0
-    assert np.array_equal(first, np.asarray(Image.open(tmp_path / "again.png")))
-    assert augbench_here("models", "sample", name, *options, "--seed", 9, "--out", "again.png")[0] == 0
-    assert not np.array_equal(first, np.asarray(Image.open(tmp_path / "again.png")))
+def test_sample_writes_a_sheet(here, name):
+    command = ("sample", name, "--count", 2, "--steps", 1)
+    out = output(*command)
+    assert "s each (mechanics, not evidence)" in out and f"{name}.png" in out
+    first = np.asarray(Image.open(f"{name}.png"))
+    assert len(first) > 4 * 168  # a row for each prompt
+    for changes, equal in (((), True), (("--seed", 9), False)):
+        output(*command, *changes, "--out", "again.png")
+        assert np.array_equal(first, np.asarray(Image.open("again.png"))) == equal
     chosen = ("--prompt", "", "--prompt", "wood", "--negative", "metal", "--guidance", 2, "--out", "new/sheet.png")
-    assert augbench_here("models", "sample", name, *options, *chosen)[0] == 0
-    assert sorted(p.name for p in tmp_path.rglob("*") if p.is_file()) == ["again.png", f"{name}.png", "sheet.png"]
+    output(*command, *chosen)
+    assert sorted(p.name for p in here.rglob("*") if p.is_file()) == ["again.png", f"{name}.png", "sheet.png"]
 
 
-def test_sample_of_a_folder_is_not_called_embedded(augbench_here, folder):
+def test_sample_of_a_folder_is_not_called_embedded(here, folder):
     for name in ("mine", SD):  # its own name, then that of a shipped pipeline
         folder = folder.rename(folder.with_name(name))
-        status, out, _ = augbench_here("models", "sample", f"./{name}", "--count", 1, "--steps", 1, "--prompt", "a")
-        assert status == 0 and "1 image, " in out and "mechanics" not in out and f"{name}.png" in out
+        out = output("sample", f"./{name}", "--count", 1, "--steps", 1, "--prompt", "a")
+        assert "1 image, " in out and "mechanics" not in out and f"{name}.png" in out
 
 
 @pytest.fixture
@@ -374,12 +343,9 @@ def files(tmp_path):
     return {name: tmp_path / f"{name}.png" for name in (*arrays, "cut", "none")}
 
 
-def test_sample_inpaints_a_given_image(augbench_here, files):
-    given = ("--image", files["image"], "--mask", files["mask"])
-    status, out, _ = augbench_here(
-        "models", "sample", SDXL, "--prompt", "a", "--count", 2, "--steps", 2, *given, "--out", "given.png"
-    )
-    assert status == 0 and "2 images" in out
+def test_sample_inpaints_a_given_image(here, files):
+    given = ("--image", files["image"], "--mask", files["mask"], "--out", "given.png")
+    assert "2 images" in output("sample", SDXL, "--prompt", "a", "--count", 2, "--steps", 2, *given)
     assert np.asarray(Image.open("given.png")).any()
 
 
@@ -397,9 +363,9 @@ def test_sample_inpaints_a_given_image(augbench_here, files):
         ("image", "deep", ["deep.png", "8 bits"]),
     ],
 )
-def test_images_that_do_not_fit(augbench_here, files, image, mask, words):
+def test_images_that_do_not_fit(here, files, image, mask, words):
     given = [*(("--image", files[image]) if image else ()), *(("--mask", files[mask]) if mask else ())]
-    refused(augbench_here("models", "sample", SDXL, *given), *words)
+    refused("sample", SDXL, *given, words=words)
 
 
 @pytest.mark.parametrize(
@@ -419,37 +385,25 @@ def test_images_that_do_not_fit(augbench_here, files, image, mask, words):
         ([SD, "--prompt", "a", "--count", 1, "--steps", 1, "--out", "."], ["cannot write", "elsewhere"]),
     ],
 )
-def test_mistakes(augbench_here, arguments, words):
-    refused(augbench_here("models", "sample", *arguments), *words)
-
-
-def test_a_mistake_in_a_process_of_its_own():
-    assert_one_line(cli("models", "show", "nothing"), "nothing", "micro-sd")
+def test_mistakes(here, arguments, words):
+    refused("sample", *arguments, words=words)
 
 
 # -- the hub
 
 
 @pytest.fixture
-def hub(tmp_path, monkeypatch):
-    """A hub that holds `sd15` in the shape of the small pipeline, and its recorded requests."""
-    cached = shutil.copytree(MODELS / SD, tmp_path / "cached")
-    for path in list(cached.rglob("*.safetensors")):
+def cached(folder):
+    """What the hub's cache would hold of `sd15`, in the shape of the small pipeline."""
+    for path in list(folder.rglob("*.safetensors")):
         path.rename(path.with_name(f"{path.stem}.fp16.safetensors"))
-    asked = []
-
-    def snapshot_download(repository, **options):
-        asked.append((repository, options))
-        return str(cached)
-
-    monkeypatch.setattr("huggingface_hub.snapshot_download", snapshot_download)
-    return cached, asked
+    return folder
 
 
-def test_a_pipeline_of_the_hub_is_loaded_at_its_revision_without_the_network(hub):
-    pipeline = load(find("sd15"))
-    assert sum(p.numel() for p in pipeline.unet.parameters()) > 1e6
-    ((repository, options),) = hub[1]
+def test_a_pipeline_of_the_hub_is_loaded_at_its_revision_without_the_network(hub, cached):
+    asked = hub(cached)
+    assert sum(p.numel() for p in load(find("sd15")).unet.parameters()) > 1e6
+    ((repository, options),) = asked
     assert repository == "stable-diffusion-v1-5/stable-diffusion-v1-5"
     assert len(options["revision"]) == 40 and options["local_files_only"]
     wanted = options["allow_patterns"]
@@ -457,11 +411,12 @@ def test_a_pipeline_of_the_hub_is_loaded_at_its_revision_without_the_network(hub
     assert not [pattern for pattern in wanted if "safety" in pattern or pattern.endswith(".bin")]
 
 
-def test_an_unavailable_pipeline_is_one_line_with_both_ways_out(monkeypatch, hub, caplog):
-    (hub[0] / "unet" / "diffusion_pytorch_model.fp16.safetensors").unlink()  # a cache that was not filled
+def test_an_unavailable_pipeline_is_one_line_with_both_ways_out(monkeypatch, hub, cached, caplog):
+    asked = hub(cached)
+    (cached / "unet" / "diffusion_pytorch_model.fp16.safetensors").unlink()  # a cache that was not filled
     with pytest.raises(UserError, match="Hugging Face cache, or set `bundle` to a local diffusers folder"):
         load(find("sd15"))
-    assert [options["local_files_only"] for _, options in hub[1]] == [True, False]
+    assert [options["local_files_only"] for _, options in asked] == [True, False]
 
     def unreachable(*_, **__):
         hub_logging.get_logger("huggingface_hub.utils._http").warning("Retrying in 1s [Retry 1/5].")
@@ -493,19 +448,12 @@ def test_prompts_are_encoded_as_diffusers_does(pipelines):
     generators = [torch.Generator().manual_seed(seed) for seed in (3, 4, 5)]
     options = {"num_inference_steps": 2, "guidance_scale": 3.0, "height": 64, "width": 64, "output_type": "np"}
     plain = pipeline(prompts, negative_prompt=["dark"] * 3, generator=generators, **options).images
-    ours = [
-        sample(
-            pipeline, find(SD), prompts, seeds=[3, 4, 5], steps=2, guidance=3.0, negative="dark", clip_skip=clip_skip
-        )
-        for clip_skip in (1, 2)
-    ]
-    assert (abs(ours[0] - plain * 255) <= 0.51).all()
-    assert (ours[0] != ours[1]).any()
+    options = {"prompts": prompts, "seeds": [3, 4, 5], "negative": "dark"}
+    ours, skipped = (sampled(pipelines, clip_skip=clip_skip, **options) for clip_skip in (1, 2))
+    assert (abs(ours - plain * 255) <= 0.51).all() and (ours != skipped).any()
 
 
 def test_images_of_another_shape(pipelines):
-    bundle = find(SD)
-    shape = canvas(bundle, aspect=64 / 176)
+    shape = canvas(find(SD), aspect=64 / 176)
     assert shape == (104, 40)
-    made = sample(pipelines[SD], bundle, ["wood"], seeds=[0], steps=1, guidance=1.0, shape=shape)
-    assert made.shape == (1, *shape, 3)
+    assert sampled(pipelines, prompts=["wood"], steps=1, shape=shape).shape == (1, *shape, 3)

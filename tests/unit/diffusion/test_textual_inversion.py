@@ -42,11 +42,8 @@ def stage(examples, seed=0, **changes):
 
 
 def weights_of(pipeline):
-    return {
-        f"{part}.{name}": parameter.detach().clone()
-        for part in (*MODELS, "vae")
-        for name, parameter in getattr(pipeline, part).named_parameters()
-    }
+    parts = {part: getattr(pipeline, part).named_parameters() for part in (*MODELS, "vae")}
+    return {f"{part}.{name}": tensor.detach().clone() for part, named in parts.items() for name, tensor in named}
 
 
 # The token
@@ -59,11 +56,9 @@ def test_a_new_token_is_initialised_as_a_word():
     assert ids.count(token.id) == 1 and len(ids) == len(pipeline.tokenizer("A photo of defect").input_ids)
     before, after = (p.text_encoder.get_input_embeddings().weight for p in (original, pipeline))
     assert len(after) == len(before) + 1 and torch.equal(after[:-1], before)
-    states = [
-        encode_tokens(p.text_encoder, tokens(p, [text]), 1)
-        for p, text in ((pipeline, PROMPT), (original, "A photo of defect"), (pipeline, "A photo of defect"))
-    ]
-    assert torch.equal(states[0], states[1]) and torch.equal(states[0], states[2])
+    both = ((pipeline, PROMPT), (original, "A photo of defect"), (pipeline, "A photo of defect"))
+    first, *others = (encode_tokens(p.text_encoder, tokens(p, [text]), 1) for p, text in both)
+    assert all(torch.equal(first, other) for other in others)
 
 
 def test_it_is_initialised_with_the_mean_of_several_tokens():
@@ -194,10 +189,6 @@ def test_memory_and_precision_options_hardly_change_the_loss(examples):
 # Interruptions
 
 
-class Cut(Exception):
-    pass
-
-
 @pytest.mark.parametrize("where", [2, 5])  # of 3 steps each: in the first stage, in the second
 def test_an_interrupted_training_has_the_same_result(examples, tmp_path, monkeypatch, where):
     def stages(scratch, report_progress):
@@ -212,11 +203,11 @@ def test_an_interrupted_training_has_the_same_result(examples, tmp_path, monkeyp
 
     def cut(step, total, loss):
         if step == where:
-            raise Cut
+            raise RuntimeError("cut")
 
     whole = stages(tmp_path / "whole", lambda *_: None)
     monkeypatch.setattr(dreambooth, "FLUSH", -1.0)
-    with pytest.raises(Cut):
+    with pytest.raises(RuntimeError, match="cut"):
         stages(tmp_path / "cut", cut)
     rest = []
     assert stages(tmp_path / "cut", lambda step, *_: rest.append(step)) == whole

@@ -22,13 +22,7 @@ from augbench.storage.leases import Leases, heartbeat_name, lease_name
 from augbench.storage.store import Store
 
 SLOW = {"name": "slow", **TINY, "epochs": 12}  # long enough to be killed in the middle
-GRID = tiny(
-    name="killed",
-    augmenters=["none", "memseg", "toy"],
-    shots=[0, 5],
-    n_aug=[6, 30],
-    protocols=[SLOW],
-)
+GRID = tiny(name="killed", augmenters=["none", "memseg", "toy"], shots=[0, 5], n_aug=[6, 30], protocols=[SLOW])
 
 
 @pytest.fixture(scope="module")

@@ -16,10 +16,7 @@ from augbench.storage.store import ADAPTER_MARKER, Store
 DDPM = TINY_DDPM | {"few": {"epochs": 8, "alpha": 0.9}}
 GRID = tiny(
     name="inout",
-    augmenters=[
-        {"name": "ddpm", "settings": DDPM},
-        {"name": "inout", "settings": {"ddpm": DDPM}},
-    ],
+    augmenters=[{"name": "ddpm", "settings": DDPM}, {"name": "inout", "settings": {"ddpm": DDPM}}],
     shots=[3],
     n_aug=[4],
     seeds=[0],

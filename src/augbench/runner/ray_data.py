@@ -133,13 +133,9 @@ class ChunkExecutor:
         self._deaths = 0
 
     def execute_ready(self, meanwhile: Callable[[], None] = lambda: None) -> bool:
-        """Run one Ray Data execution over all chunks that are ready.
+        """Run one Ray Data execution over all chunks that are ready, and return whether there were any.
 
-        Args:
-            meanwhile: called after each chunk.
-
-        Returns:
-            False if no chunk was ready.
+        ``meanwhile`` is called after each chunk.
 
         Raises:
             RayError: workers died `ATTEMPTS` times without any progress in between.

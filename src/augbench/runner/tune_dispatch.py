@@ -36,12 +36,7 @@ class Dispatch:
     """Hands cells to trials and reports their results to the scheduler and to trackers, if any."""
 
     def __init__(self, scheduler: Scheduler, tracking: Tracking | None = None, mailbox: Any = None) -> None:
-        """
-        Args:
-            scheduler: hands out the cells.
-            tracking: reports trainings to experiment trackers; None: no tracking.
-            mailbox: the actor that passes further cells to workers; None: a new one on this node.
-        """
+        """``mailbox`` is the actor that passes further cells to workers; None: a new one on this node."""
         self.scheduler, self.tracking = scheduler, tracking
         self.mailbox = _mailbox() if mailbox is None else mailbox
         self._starting: set[str] = set()  # trials that have no worker yet

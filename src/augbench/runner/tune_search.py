@@ -50,9 +50,8 @@ class SearchThread(threading.Thread):
                 if self.scheduler.stopped:
                     return
                 # Not the whole process: other threads of the driver log and print too.
-                if failure := failed.get(key) or attempt(
-                    context, spec, partial(decide, context, spec), whole_process=False
-                ):
+                work = partial(decide, context, spec)
+                if failure := failed.get(key) or attempt(context, spec, work, whole_process=False):
                     self.scheduler.search_failed(key, failure)
                 else:
                     self.scheduler.search_done(key)

@@ -86,12 +86,7 @@ class DecodedImages:
     """Decoded images by dataset and pool, with cached copies on the device."""
 
     def __init__(self, store: Store, real: Mapping[tuple[str, Geometry], np.ndarray]) -> None:
-        """Take the decoded datasets.
-
-        Args:
-            store: holds the pools.
-            real: (dataset's name in the grid, geometry) -> N,H,W,3 uint8, in the order of its table.
-        """
+        """``real`` has N,H,W,3 uint8 by (dataset's name in the grid, geometry), in the order of the dataset's table."""
         self.store = store
         self.real = real
         self._pools: OrderedDict[tuple[str, Geometry], np.ndarray] = OrderedDict()
@@ -130,10 +125,7 @@ class DecodedImages:
             return on_device(array, device)
         address = array.__array_interface__["data"][0] ^ len(array)
         if address not in self._tensors:
-            self._tensors[address] = (
-                array,
-                on_device(array, device),
-            )  # keep the array, so that its address is not reused
+            self._tensors[address] = array, on_device(array, device)  # with the array: its address is not reused
         self._tensors.move_to_end(address)
         while len(self._tensors) > POOL_CACHE_SIZE:
             self._tensors.popitem(last=False)

@@ -286,11 +286,7 @@ class LocalFiles(Files):
 
 
 def made_folder(folder: Path) -> Path:
-    """Create a local folder if it does not exist, and return it.
-
-    Raises:
-        StoreError: no space or no permission.
-    """
+    """Create a local folder if it does not exist, and return it. Raises StoreError without space or permission"""
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -299,11 +295,7 @@ def made_folder(folder: Path) -> Path:
 
 
 def write_atomic(path: Path, data: bytes) -> None:
-    """Write a local file atomically, even if the machine loses power.
-
-    Raises:
-        StoreError: no space or no permission.
-    """
+    """Write a local file atomically, even if the machine loses power. Raises StoreError without space or permission"""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         _write_whole(path, data)

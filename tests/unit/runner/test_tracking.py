@@ -17,12 +17,7 @@ from augbench.storage.store import Store
 
 TALKER = HERE / "plugins" / "talker.py"
 DIVERGES = {"name": "diverges", **TINY, "lr": 1e30, "optimiser": "sgd"}
-GRID = {
-    "augmenters": ["none", "talker"],
-    "shots": [5],
-    "n_aug": [3],
-    "protocols": [{"name": "tiny", **TINY}, DIVERGES],
-}
+GRID = {"augmenters": ["none", "talker"], "shots": [5], "n_aug": [3], "protocols": [{"name": "tiny", **TINY}, DIVERGES]}
 
 
 @pytest.fixture(scope="module", autouse=True)

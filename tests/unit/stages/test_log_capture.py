@@ -294,10 +294,7 @@ def test_the_command_prints_no_control_characters(store):
 @pytest.mark.parametrize(
     ("word", "message"),
     [
-        (
-            "surfaces",
-            "'surfaces' is a prefix of 3 keys ('surfaces-a-1', 'surfaces-a-2' and 'surfaces-pool-1'): give",
-        ),
+        ("surfaces", "'surfaces' is a prefix of 3 keys ('surfaces-a-1', 'surfaces-a-2' and 'surfaces-pool-1'): give"),
         ("surfaces-b-1", "(did you mean 'surfaces-a-1'?)"),
         ("xyz", "has no log of 'xyz': augbench status names what failed"),
         ("", "has no log of ''"),

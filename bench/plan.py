@@ -33,7 +33,7 @@ from augbench.planning.grid import Grid, make_grid
 from augbench.planning.outline import outline_of
 from augbench.planning.plan import make_plan
 from augbench.planning.remaining import subtract
-from augbench.report import expected_frame, report, write_report
+from augbench.report import report
 from augbench.storage.store import Store, json_bytes
 
 SHOTS = [0, 1, 2, 5, 10, 20, "all"]
@@ -114,8 +114,8 @@ def measure_report(cells: int, root: Path) -> dict:
     store, out = Store(root), root / "out"
     plan = make_plan(grid_of(cells))
     held = store.keys("cells")
-    expected = expected_frame([cell for cell in expected_of(plan) if cell["key"] in held])
-    seconds, _ = timed(lambda: write_report(store, expected, "bench", out))
+    expected = [cell for cell in expected_of(plan) if cell["key"] in held]
+    seconds, _ = timed(lambda: report(store, "bench", expected, out))
     return {"what": f"report {len(expected):,} records", "seconds": seconds, "goal": GOALS["report"]}
 
 

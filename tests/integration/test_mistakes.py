@@ -105,8 +105,6 @@ def test_a_folder_with_other_things_is_no_store(tmp_path):
     (tmp_path / "holiday.jpg").write_bytes(b"")
     with pytest.raises(UserError, match="other contents"):
         Store(tmp_path)
-    with pytest.raises(UserError, match="empty"):
-        Store("")
     assert_one_line(cli("store", "check", tmp_path / "nothing"), "nothing", "no store")
 
 

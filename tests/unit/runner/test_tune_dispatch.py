@@ -94,9 +94,8 @@ def test_a_lost_worker_is_replaced_however_short_cells_are(played):
     tune.start("a", "b")
     tune.lose("b")
     tune.ask("c")  # Tune starts a worker for it
-    assert [tune.result("a") for _ in range(3)] == ["CONTINUE"] * 3, (
-        "or it would reuse this worker and kill the new one"
-    )
+    # Or it would reuse this worker and kill the new one.
+    assert [tune.result("a") for _ in range(3)] == ["CONTINUE"] * 3
     tune.start("c")
     assert tune.result("a") == "STOP"
 

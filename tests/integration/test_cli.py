@@ -3,7 +3,6 @@
 import time
 
 import layouts
-import numpy as np
 import pytest
 from helpers import TOY, assert_one_line, cli, grid_file, on_disk, path_of
 
@@ -107,15 +106,6 @@ def test_mistakes_in_a_grid(tmp_path, change, texts):
     assert_one_line(run_inline(grid_file(tmp_path, **change), tmp_path / "s"), *texts)
 
 
-def test_zero_positives(tmp_path):
-    settings = layouts.draw_folder(tmp_path / "data")
-    for folder in ("scratch", "stain"):
-        for path in (tmp_path / "data" / folder).iterdir():
-            path.unlink()
-    path = grid_file(tmp_path, **on_disk("folder", settings))
-    assert_one_line(run_inline(path, tmp_path / "s"), "folder", "no defect images")
-
-
 def test_mistakes_on_the_command_line(grid_path, tmp_path):
     assert_one_line(cli("plan", tmp_path / "none.yaml"), "none.yaml", "no such file")
     assert_one_line(cli("run", grid_path, "--set", "nonsense"), "--set", "key=value")
@@ -129,16 +119,10 @@ def test_mistakes_on_the_command_line(grid_path, tmp_path):
     assert "Traceback" in cli("--debug", "plan", tmp_path / "none.yaml").stderr
 
 
-def test_dataset_check_on_a_good_and_an_odd_folder(tmp_path):
+def test_dataset_check_of_a_good_folder(tmp_path):
     layouts.draw_folder_csv(tmp_path)
-    check = ("datasets", "check", "folder", "--root", tmp_path, "--set", "csv=table.csv")
-    good = cli(*check)
+    good = cli("datasets", "check", "folder", "--root", tmp_path, "--set", "csv=table.csv")
     assert good.returncode == 0 and "all is well" in good.stdout
-    layouts.save(layouts.noise_image(np.random.default_rng(0), 20, 20)[0], tmp_path / "masks/scratch_000.png")
-    odd = cli(*check)
-    assert odd.returncode == 2 and "scratch_000.png" in odd.stdout
-    (tmp_path / "table.csv").write_text("image,label\n../outside.png,good\n")
-    assert_one_line(cli(*check), "leaves the root")
 
 
 def test_record_has_key_provenance_and_weights(grid_path, tmp_path):

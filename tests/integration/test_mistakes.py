@@ -1,15 +1,12 @@
 """User errors: each is reported by name, and none leads to wrong numbers."""
 
-import numpy as np
 import pandas as pd
 import pytest
 from helpers import TINY, TOY, assert_one_line, cli, grid_file, library_of, path_of, tiny, tiny_grid, tiny_plan
-from layouts import draw_folder, draw_folder_csv, save
-from PIL import Image
+from layouts import draw_folder, draw_folder_csv
 
 from augbench.core import registry
 from augbench.core.errors import UserError
-from augbench.core.images import read_rgb
 from augbench.planning.grid import load_grid, make_grid
 from augbench.planning.plan import make_plan
 from augbench.planning.remaining import subtract
@@ -180,36 +177,3 @@ def test_good_class_must_exist(tmp_path):
     settings = draw_folder(tmp_path)
     with pytest.raises(UserError, match=r"no class is called 'ok' \(found: good, scratch, stain\).*setting good"):
         library_of("folder", {**settings, "good": "ok"}).dataset("folder").samples()
-
-
-def test_one_sided_folds_are_found_by_check(tmp_path):
-    draw_folder(tmp_path, good=12, bad=0)
-    save(np.zeros((8, 8), np.uint8), tmp_path / "scratch" / "only.png")
-    result = cli("datasets", "check", "folder", "--root", tmp_path)
-    assert result.returncode == 2 and "has no defect images" in result.stdout
-
-
-def test_rotated_transparent_and_16_bit_images(tmp_path):
-    upright = np.zeros((6, 4, 3), np.uint8)
-    upright[0] = 255
-    image = Image.fromarray(upright).rotate(90, expand=True)
-    exif = image.getexif()
-    exif[0x0112] = 6  # "turn me 90 degrees clockwise"
-    image.save(tmp_path / "turned.png", exif=exif)
-    assert np.array_equal(read_rgb(tmp_path / "turned.png"), upright)
-    alpha = np.full((4, 4, 4), 255, np.uint8)
-    save(alpha, tmp_path / "opaque.png")
-    assert read_rgb(tmp_path / "opaque.png").shape == (4, 4, 3)
-    alpha[0, 0, 3] = 0
-    save(alpha, tmp_path / "clear.png")
-    save(np.zeros((4, 4), np.uint16), tmp_path / "deep.png")
-    for name, message in (("clear.png", "transparent"), ("deep.png", "8 bits")):
-        with pytest.raises(UserError, match=message):
-            read_rgb(tmp_path / name)
-
-
-def test_palette_images_keep_their_colours(tmp_path):
-    rgb = np.zeros((4, 4, 3), np.uint8)
-    rgb[..., 0] = 200
-    Image.fromarray(rgb).convert("P", palette=Image.Palette.ADAPTIVE).save(tmp_path / "palette.png")
-    assert np.array_equal(read_rgb(tmp_path / "palette.png"), rgb)

@@ -160,11 +160,6 @@ def test_a_remote_file_system_never_shows_an_incomplete_file(tmp_path, monkeypat
     assert "a" not in store.keys("cells")
 
 
-def test_memory_cannot_be_shared_with_workers():
-    with pytest.raises(UserError, match="--executor inline"):
-        run(tiny_grid(), Store("memory://x"), executor="ray")
-
-
 def test_a_store_on_s3_refuses_a_bucket_with_other_contents(s3):
     Store("s3://bucket").files.write("photos/1.jpg", b"")
     with pytest.raises(UserError, match="with other contents"):

@@ -268,13 +268,8 @@ class Cell(_Keyed):
     @cached_property
     def prefix(self) -> str:
         """Dataset, augmenter, regime, N_aug and seed."""
-        return _join(
-            self.data.prefix,
-            self.augmenter.alias,
-            _read_regime(self.shots, self.draw),
-            f"n{self.n_aug}",
-            f"s{self.seed}",
-        )
+        shots = _read_regime(self.shots, self.draw)
+        return _join(self.data.prefix, self.augmenter.alias, shots, f"n{self.n_aug}", f"s{self.seed}")
 
     @cached_property
     def block(self) -> str:

@@ -49,27 +49,18 @@ def measure(context: Context, spec: FidelitySpec) -> dict[str, Any]:
     if pool.data.classes:
         labels = np.array(pool.data.classes)[np.arange(len(made)) % len(pool.data.classes)]
         found["kid_by_class"] = kid_by_class(features[0], unseen["label"].to_numpy(), features[1], labels)
+    counts = {"made": len(made), "real": len(real), "shots": len(learned)}
+    cost = {"seconds": time.perf_counter() - started, "seconds_per_picture": _seconds_per_image(context, spec)}
     record = {
         "key": spec.key,
         "spec": spec.as_dict(),
-        "result": {
-            "extractor": spec.extractor,
-            "size": list(size),
-            "made": len(made),
-            "real": len(real),
-            "shots": len(learned),
-            **found,
-        },
-        "provenance": {
-            "seconds": time.perf_counter() - started,
-            "seconds_per_picture": _seconds_per_image(context, spec),
-            **context.origin(),
-        },
+        "result": {"extractor": spec.extractor, "size": list(size), **counts, **found},
+        "provenance": cost | context.origin(),
     }
     context.store.write_json("fidelity", spec.key, record)
     context.store.clear_failure(spec.key)
-    counts = f"{len(made)} images against {len(real)} real defects, {len(learned)} shots"
-    log.info("KID %s, FID %s by %s: %s", found["kid"], found["fid"], spec.extractor, counts)
+    against = f"{len(made)} images against {len(real)} real defects, {len(learned)} shots"
+    log.info("KID %s, FID %s by %s: %s", found["kid"], found["fid"], spec.extractor, against)
     return record
 
 

@@ -223,12 +223,11 @@ def _lineage(library: Library, slices: Sequence[PoolSlice]) -> dict[str, Any]:
     """Return what the synthetic images come from: the pool slices in their order, their adapters and their searches."""
     used = [pool_slice for pool_slice in slices if pool_slice.n]  # a small share of few images rounds to none
     behind = [(one.pool.adapter, library.augmenter(one.pool.augmenter)) for one in used]
+    searches = [SearchSpec(adapter).key for adapter, augmenter in behind if augmenter.candidates()]
     return {
         "pools": [{"key": one.pool.key, "n": one.n} for one in used],
         "adapters": list(dict.fromkeys(adapter.key for adapter, augmenter in behind if augmenter.learns)),
-        "searches": list(
-            dict.fromkeys(SearchSpec(adapter).key for adapter, augmenter in behind if augmenter.candidates())
-        ),
+        "searches": list(dict.fromkeys(searches)),
     }
 
 

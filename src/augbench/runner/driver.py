@@ -287,10 +287,6 @@ def _discard_unfinished(store: Store, pools: Sequence[PoolSpec], leases: Leases)
 
 
 def _assemble(plan: Plan, store: Store) -> list[PoolSpec]:
-    """Complete the image folder of every pool of this plan, also after an earlier run was killed.
-
-    Returns:
-        The pools whose folder was incomplete.
-    """
+    """Complete the image folder of every pool of this plan, also after a killed run; return those that were not."""
     context, begun = Context(store, plan.library), store.keys("pools")
     return [pool for key, pool in plan.pools.items() if key in begun and assemble_pool(context, pool)]

@@ -238,14 +238,12 @@ class ProgressMailbox:
 
 @ray.remote(max_retries=2)
 def _adapt(setup: WorkerSetup, spec: AdapterSpec, progress: ray.actor.ActorHandle) -> Failure | None:
-    """Make an adapter; return None or why it failed."""
     context = setup.context(setup.uses_gpu(spec.augmenter))
     return attempt(context, spec, lambda: adapt(context, spec, progress.report.remote))
 
 
 @ray.remote(max_retries=2)
 def _fidelity(setup: WorkerSetup, spec: FidelitySpec) -> Failure | None:
-    """Measure a pool; return None or why it failed."""
     context = setup.context(use_gpu=True)
     return attempt(context, spec, lambda: measure(context, spec))
 

@@ -115,11 +115,9 @@ class _SchedulerStops(tune.Stopper):
         self.name = name
 
     def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
-        """Never stop a trial for its results."""
         return False
 
     def stop_all(self) -> bool:
-        """Return whether the run was stopped."""
         return self.name in _schedulers and _schedulers[self.name].stopped
 
 

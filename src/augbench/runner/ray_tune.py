@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
@@ -46,7 +46,8 @@ def run_training(
     work, dispatch = ray.put(Work(plan, ray.put)), Dispatch(scheduler, tracking)
     try:
         while scheduler.cells_left:
-            _wait_until(scheduler, lambda: scheduler.ready_count or not scheduler.cells_left)
+            while not scheduler.ready_count and scheduler.cells_left:
+                time.sleep(0.1)
             shared = {
                 "setup": WorkerSetup.of(plan, store),
                 "use_gpu": allotment.train.gpu > 0,
@@ -62,11 +63,6 @@ def run_training(
     finally:
         if tracking:
             tracking.end()
-
-
-def _wait_until(scheduler: Scheduler, condition: Callable[[], object]) -> None:
-    while not condition() and not scheduler.stopped:
-        time.sleep(0.1)
 
 
 def _fit(run_id: str, allotment: Allotment, shared: dict[str, Any]) -> None:

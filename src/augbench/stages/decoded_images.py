@@ -58,7 +58,7 @@ def _centre_crop(image: np.ndarray, aspect: float) -> np.ndarray:
     return image[top : top + new_height, left : left + new_width]
 
 
-def decode(dataset: Dataset, size: Geometry, threads: int) -> np.ndarray:
+def decode(dataset: Dataset, size: Geometry) -> np.ndarray:
     """Decode all images of a dataset in the order of its table: N,height,width,3 uint8.
 
     Raises:
@@ -70,16 +70,15 @@ def decode(dataset: Dataset, size: Geometry, threads: int) -> np.ndarray:
     def decode_row(index: int) -> None:
         out[index] = fit_to_protocol(dataset.read_image(rows[index]), size)
 
-    with ThreadPoolExecutor(threads) as executor:  # decoding releases the GIL
+    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as executor:  # decoding releases the GIL
         list(executor.map(decode_row, range(len(rows))))
     return out
 
 
 def decode_all(plan: Plan) -> dict[tuple[str, Geometry], np.ndarray]:
     """Decode the datasets of a plan at every size that its protocols use. Raises UserError as `decode`."""
-    threads = min(8, os.cpu_count() or 1)
     sizes = {(cell.data.alias, geometry(cell.protocol)) for cell in plan.cells}
-    return {(alias, size): decode(plan.library.dataset(alias), size, threads) for alias, size in sorted(sizes)}
+    return {(alias, size): decode(plan.library.dataset(alias), size) for alias, size in sorted(sizes)}
 
 
 class DecodedImages:

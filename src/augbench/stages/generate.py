@@ -19,8 +19,8 @@ DEFECT = "defect"  # the label of synthetic images in detection
 log = logging.getLogger(__name__)
 
 
-def generate_chunk(context: Context, pool: PoolSpec, chunk: int) -> float:
-    """Make one chunk and commit it: images and masks first, its metadata file last. Returns the seconds it took.
+def generate_chunk(context: Context, pool: PoolSpec, chunk: int) -> None:
+    """Make one chunk and commit it: images and masks first, its metadata file last.
 
     Raises:
         UserError: the view lacks what the augmenter needs.
@@ -40,7 +40,6 @@ def generate_chunk(context: Context, pool: PoolSpec, chunk: int) -> float:
     context.store.files.write(context.store.chunk_name(pool, chunk), json_lines(lines))
     context.store.clear_failure(pool.key)
     log.info("%d images in %.2f s; committed in %.2f s", len(samples), seconds, time.perf_counter() - started - seconds)
-    return seconds
 
 
 def assemble_pool(context: Context, pool: PoolSpec) -> bool:

@@ -52,13 +52,10 @@ class RemoteFiles(Files):
     @override
     def top(self) -> set[str]:
         # No retries, so that a wrong URL fails immediately.
-        return self._listed("", retry=False)
+        return self.names("", retry=False)
 
     @override
-    def names(self, folder: str) -> set[str]:
-        return self._listed(folder, retry=True)
-
-    def _listed(self, folder: str, retry: bool) -> set[str]:
+    def names(self, folder: str, retry: bool = True) -> set[str]:
         try:
             found = self._try("list", folder, lambda: self._fs.ls(self._path(folder), detail=False), retry)
         except FileNotFoundError:
@@ -95,12 +92,6 @@ class RemoteFiles(Files):
                     yield None
                 else:  # any other error: retry this file alone
                     yield self._read_or_none(name)
-
-    def _read_or_none(self, name: str) -> bytes | None:
-        try:
-            return self.read(name)
-        except FileNotFoundError:
-            return None
 
     @override
     def write(self, name: str, data: bytes) -> None:

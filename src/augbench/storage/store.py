@@ -31,6 +31,7 @@ SUFFIX |= {"scores": ".parquet", "weights": ".safetensors"}
 ADAPTER_MARKER = "adapter.json"
 SHARED_MARKER = "shared.json"
 LOGS = "logs"
+DIRECTORIES = {*SUFFIX, LOGS, "leases", "reports", "scratch"}
 FIX_HINT = "delete it, and run the grid again to make it anew"
 
 
@@ -51,7 +52,7 @@ class Store:
         top = self.files.top() if look else set()
         if RECORDS in top and not self.files.publication:
             raise UserError(f"'{location}' is a publication: copy it to a local folder to read it")
-        if top and not top & self._directories():
+        if top and not top & DIRECTORIES:
             raise UserError(f"store '{location}' is a folder with other contents: give a new or an empty one")
 
     @property
@@ -61,16 +62,12 @@ class Store:
 
     def exists(self) -> bool:
         """Whether anything has been written yet."""
-        return bool(self.files.top() & self._directories())
+        return bool(self.files.top() & DIRECTORIES)
 
     def require_writable(self) -> None:
         """Raise UserError if this is a publication."""
         if self.files.publication:
             raise UserError(f"'{self.url}' is a publication: give --store another folder")
-
-    @staticmethod
-    def _directories() -> set[str]:
-        return {*SUFFIX, LOGS, "leases", "reports", "scratch"}
 
     # -- names
 

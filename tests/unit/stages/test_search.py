@@ -35,6 +35,13 @@ def search_of(grid, store):
     return plan, spec, WorkerSetup.of(plan, store).context(use_gpu=False)
 
 
+def result_of(grid, store):
+    """Run a grid without failures; return its plan and the result of its search."""
+    assert not run(grid, store, executor="inline").failures
+    plan, spec, _ = search_of(grid, store)
+    return plan, store.read_json("searches", spec.key)["result"]
+
+
 @pytest.fixture(scope="module")
 def searched(tmp_path_factory):
     store = Store(tmp_path_factory.mktemp("searched"))
@@ -141,7 +148,7 @@ def test_a_committed_arm_does_not_run_again(tmp_path):
     assert run(grid, store, executor="inline").trained == 0
 
 
-def test_a_larger_grid_repeats_no_search(searched, tmp_path):
+def test_a_larger_grid_repeats_no_search(searched):
     grid = grid_of(n_aug=[6, 12], seeds=[0, 1])
     remaining = subtract(make_plan(grid, searched), searched)
     assert remaining.cells and remaining.chunks and not remaining.searches and not remaining.adapters
@@ -149,10 +156,7 @@ def test_a_larger_grid_repeats_no_search(searched, tmp_path):
 
 @pytest.mark.parametrize("shots", [3, 1])
 def test_with_too_few_shots_the_settings_stay_and_the_record_says_so(shots, store):
-    grid = grid_of(shots)
-    assert not run(grid, store, executor="inline").failures
-    plan, spec, _ = search_of(grid, store)
-    result = store.read_json("searches", spec.key)["result"]
+    plan, result = result_of(grid_of(shots), store)
     assert "too few for two halves" in result["why"] and result["chosen"] == {} and result["table"] == []
     (cell,) = [cell for cell in plan.cells if cell.n_aug]
     (note,) = store.read_record(cell.key)["provenance"]["notes"]
@@ -162,18 +166,14 @@ def test_with_too_few_shots_the_settings_stay_and_the_record_says_so(shots, stor
 
 
 def test_if_all_candidates_copy_the_settings_stay(store):
-    grid = grid_of(changes={"strengths": [0.0], "folds": 1})
-    assert not run(grid, store, executor="inline").failures
-    _, spec, _ = search_of(grid, store)
-    result = store.read_json("searches", spec.key)["result"]
+    _, result = result_of(grid_of(changes={"strengths": [0.0], "folds": 1}), store)
     assert result["why"].startswith("every candidate copies") and result["chosen"] == {}
     assert all(row["refused"] for row in result["table"])
 
 
 def test_each_class_is_split_and_evaluated(tmp_path, store):
     steel = on_disk("neu", draw_neu(tmp_path))
-    grid = grid_of(4, **steel)
-    _, spec, context = search_of(grid, store)
+    _, spec, context = search_of(grid_of(4, **steel), store)
     _, labels, fold = stage._halves(context, spec)
     for label in spec.adapter.data.classes:
         assert sorted(np.bincount(fold[labels == label]).tolist()) == [2, 2]
@@ -199,12 +199,10 @@ def test_fid_on_few_images_is_refused_in_a_line(store):
 
 
 def test_augmenters_without_adaptation_can_be_searched(store):
-    grid = grid_of(changes={"learner": False})
-    summary = run(grid, store, executor="inline")
-    assert not summary.failures and summary.done == 2
-    (pool,) = make_plan(grid, store).pools.values()
+    plan, _ = result_of(grid_of(changes={"learner": False}), store)
+    (pool,) = plan.pools.values()
     assert {line["meta"]["strength"] for line in store.chunk_lines(pool, 0)} == {0.15}
-    assert not store.keys("adapters") and len(store.keys("searches")) == 1
+    assert not store.keys("adapters") and len(store.keys("searches")) == 1 and len(store.keys("cells")) == 2
 
 
 def test_other_candidates_are_another_search_adapter_and_pool(store):
@@ -242,7 +240,7 @@ def test_on_ray_it_is_the_same(searched, store, tmp_path):
     assert searched.read_json("fidelity", key)["result"] == store.read_json("fidelity", key)["result"]
 
 
-def test_a_driver_leases_no_more_adapters_than_it_makes(store, tmp_path):
+def test_a_driver_leases_no_more_adapters_than_it_makes(store):
     """A second driver can lease the others."""
     many = [{"name": "toy", "as": f"toy{n}", "settings": {"limit": 100 + n}} for n in range(3)]
     plan = make_plan(tiny_grid(augmenters=many, shots=[5]))

@@ -36,12 +36,8 @@ class Pretender(Augmenter):
         mask = np.ones((48, 32), bool)
         return [Synthetic(np.full((48, 32, 3), one.index, np.uint8), one.label, mask, {}) for one in requests]
 '''
-GRID = tiny(
-    name="spread",
-    augmenters=["none", "memseg", "toy", "pretender"],
-    shots=[0, 5],
-    resources={"train": {"memory": "1MB"}},
-)
+AUGMENTERS = ["none", "memseg", "toy", "pretender"]
+GRID = tiny(name="spread", augmenters=AUGMENTERS, shots=[0, 5], resources={"train": {"memory": "1MB"}})
 TRAVELLED = f"{augbench.__version__}+travelled"
 
 
@@ -62,6 +58,10 @@ def inline(folder, tmp_path_factory):
     store = Store(tmp_path_factory.mktemp("inline"))
     assert not run(load_grid(folder / "spread.yaml"), store, executor="inline").failures
     return store
+
+
+def finished(command, environment):
+    return subprocess.run(list(map(str, command)), capture_output=True, text=True, timeout=240, env=environment)
 
 
 # -- what is sent to workers
@@ -140,10 +140,7 @@ def test_several_nodes_equal_inline(folder, inline, tmp_path):
     (tmp_path / "watched.py").write_text(WATCHED)
     with raylets() as ((_, address), environment):
         command = [sys.executable, tmp_path / "watched.py", folder, tmp_path / "store", address]
-        environment["PYTHONPATH"] = str(tmp_path / "code")
-        done = subprocess.run(
-            [str(word) for word in command], capture_output=True, text=True, timeout=240, env=environment
-        )
+        done = finished(command, {**environment, "PYTHONPATH": str(tmp_path / "code")})
     assert done.returncode == 0 and f"done {len(inline.keys('cells'))}" in done.stdout, done.stdout + done.stderr
     store = Store(tmp_path / "store")
     assert results_of(store) == results_of(inline)
@@ -162,9 +159,7 @@ def test_a_submitted_job_equals_inline(folder, inline, tmp_path):
               "augbench", "--plugin", "toy.py", "--plugin", "pretender.py", "run", "spread.yaml",
               "--store", tmp_path / "store"]  # fmt: skip
     with started(dashboard) as (_, environment):
-        submitted = subprocess.run(
-            [str(word) for word in submit], capture_output=True, text=True, timeout=240, env=environment
-        )
+        submitted = finished(submit, environment)
     assert submitted.returncode == 0, submitted.stdout + submitted.stderr
     assert "cells done" in submitted.stdout and "succeeded" in submitted.stdout
     assert results_of(Store(tmp_path / "store")) == results_of(inline)

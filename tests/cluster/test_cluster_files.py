@@ -206,15 +206,9 @@ def test_slurm_script_runs_the_right_command(tmp_path):
     for name in ("scontrol", "srun", "ray"):
         (bin_folder / name).write_text(STAND_IN)
         (bin_folder / name).chmod(0o755)
-    environment = {
-        "PATH": "/usr/bin:/bin",
-        "HOME": str(tmp_path),
-        "VENV": str(tmp_path / "a venv"),
-        "SLURM_JOB_NODELIST": "node[1-2]",
-        "SLURM_JOB_NUM_NODES": "2",
-        "SLURM_JOB_ID": "41234",
-        "SLURM_CPUS_PER_TASK": "32",
-    }
+    environment = {"PATH": "/usr/bin:/bin", "HOME": str(tmp_path), "VENV": str(tmp_path / "a venv")}
+    environment |= {"SLURM_JOB_NODELIST": "node[1-2]", "SLURM_JOB_NUM_NODES": "2", "SLURM_JOB_ID": "41234"}
+    environment["SLURM_CPUS_PER_TASK"] = "32"
     run = ["bash", str(SLURM), "tune_configs/demo.yaml", "/shared/my runs"]
     done = subprocess.run(run, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 
 from augbench.cli.app import main
 from augbench.core import registry
@@ -71,6 +72,13 @@ def tiny(**changes):
         "fidelity": None,  # fidelity would import torch, which nothing else here needs; its tests turn it on
     }
     return {**raw, **changes}
+
+
+def grid_file(folder, **changes):
+    """Write the grid of `tiny` to a YAML file."""
+    path = folder / "tiny.yaml"
+    path.write_text(yaml.safe_dump(tiny(**changes)))
+    return path
 
 
 def tiny_grid(**changes):

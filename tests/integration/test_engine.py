@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -10,9 +11,8 @@ import sys
 import time
 
 import pytest
-import yaml
 from chaos_machines import below, title_of
-from helpers import HERE, TINY, TOY, cli, path_of, results_of, tiny, tiny_grid
+from helpers import HERE, TINY, TOY, cli, grid_file, path_of, results_of, tiny, tiny_grid
 
 from augbench.planning.plan import make_plan
 from augbench.planning.remaining import subtract
@@ -22,13 +22,7 @@ from augbench.storage.leases import Leases, heartbeat_name, lease_name
 from augbench.storage.store import Store
 
 SLOW = {"name": "slow", **TINY, "epochs": 12}  # long enough to be killed in the middle
-GRID = tiny(
-    name="killed",
-    augmenters=["none", "memseg", "toy"],
-    shots=[0, 5],
-    n_aug=[6, 30],
-    protocols=[SLOW],
-)
+GRID = tiny(name="killed", augmenters=["none", "memseg", "toy"], shots=[0, 5], n_aug=[6, 30], protocols=[SLOW])
 
 
 @pytest.fixture(scope="module")
@@ -40,40 +34,27 @@ def undisturbed(tmp_path_factory):
     return store
 
 
-def grid_file(tmp_path, grid=GRID):
-    path = tmp_path / "killed.yaml"
-    path.write_text(yaml.safe_dump(grid))
-    return path
-
-
 def start(path, store, *options):
+    def restore_sigint():
+        """Restore the default handler: background jobs of a shell, such as in CI, inherit an ignored SIGINT."""
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+
     command = [sys.executable, "-m", "augbench", "--plugin", TOY, "run", path, "--store", store.url, *options]
-    return subprocess.Popen(
-        [str(word) for word in command],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        cwd=HERE,
-        preexec_fn=restore_sigint,
-    )
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    return subprocess.Popen([str(word) for word in command], cwd=HERE, preexec_fn=restore_sigint, **pipes)
 
 
-def restore_sigint():
-    """Restore the default handler: background jobs of a shell, such as in CI, inherit an ignored SIGINT."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
-
-
-def wait_for_records(store, count, process, seconds=120):
-    deadline = time.monotonic() + seconds
+def wait_for_records(store, count, process):
+    deadline = time.monotonic() + 120
     while len(store.keys("cells")) < count:
         assert process.poll() is None, process.stdout.read()
         assert time.monotonic() < deadline
         time.sleep(0.05)
 
 
-def wait_for_worker(name, process, seconds=60):
+def wait_for_worker(name, process):
     """Return the pid of a Ray worker with ``name`` in its title, among the descendants of that driver."""
-    deadline = time.monotonic() + seconds
+    deadline = time.monotonic() + 60
     while not (found := [pid for pid in below(process.pid) if name in title_of(pid)]):
         assert time.monotonic() < deadline
         time.sleep(0.01)
@@ -82,7 +63,7 @@ def wait_for_worker(name, process, seconds=60):
 
 def test_killed_workers_are_replaced_and_a_killed_driver_is_completed_by_the_same_command(undisturbed, store, tmp_path):
     """Kill a generator, a training worker and the driver; interrupt the second run; complete the third one inline."""
-    path = grid_file(tmp_path)
+    path = grid_file(tmp_path, **GRID)
     process = start(path, store)
     os.kill(wait_for_worker("MapWorker(MapBatches(ChunkMaker)).submit", process), signal.SIGKILL)
     wait_for_records(store, 1, process)
@@ -112,15 +93,16 @@ def test_killed_workers_are_replaced_and_a_killed_driver_is_completed_by_the_sam
 
 
 def test_inline_ctrl_c_and_second_run(undisturbed, store, tmp_path):
-    process = start(grid_file(tmp_path), store, "--executor", "inline")
+    path = grid_file(tmp_path, **GRID)
+    process = start(path, store, "--executor", "inline")
     wait_for_records(store, 3, process)
     process.send_signal(signal.SIGINT)
     out, _ = process.communicate(timeout=60)
     assert process.returncode == 130, out
-    second = cli("run", grid_file(tmp_path), "--store", store.url, "--executor", "inline")
+    second = cli("run", path, "--store", store.url, "--executor", "inline")
     assert second.returncode == 0, second.stderr
     assert results_of(store) == results_of(undisturbed)
-    third = cli("run", grid_file(tmp_path), "--store", store.url, "--executor", "inline")
+    third = cli("run", path, "--store", store.url, "--executor", "inline")
     assert "nothing to do" in " ".join(third.stdout.split())
 
 
@@ -173,7 +155,6 @@ def test_a_deleted_damaged_chunk_is_generated_again(store):
 
 
 def test_pools_are_readable_image_folders(undisturbed):
-
     for folder in (undisturbed.files.folder / "pools").iterdir():
         lines = [json.loads(line) for line in (folder / "metadata.jsonl").read_text().splitlines()]
         summary = json.loads((folder / "pool.json").read_text())
@@ -190,11 +171,9 @@ def test_pools_are_readable_image_folders(undisturbed):
 def test_a_larger_n_aug_extends_a_pool(store):
     run(tiny_grid(augmenters=["memseg"], shots=[0]), store, executor="inline")
     before = {p: p.read_bytes() for p in (store.files.folder / "pools").rglob("images/*.png")}
-    summary = run(tiny_grid(augmenters=["memseg"], shots=[0], n_aug=[6, 30]), store, executor="inline")
-    assert summary.trained == 1
+    assert run(tiny_grid(augmenters=["memseg"], shots=[0], n_aug=[6, 30]), store, executor="inline").trained == 1
     after = {p: p.read_bytes() for p in (store.files.folder / "pools").rglob("images/*.png")}
-    assert len(before) == 20 and len(after) == 40
-    assert all(after[path] == content for path, content in before.items())
+    assert len(before) == 20 and len(after) == 40 and before.items() <= after.items()
 
 
 def test_one_bad_pool_does_not_stop_the_sweep(store):
@@ -217,10 +196,9 @@ def test_one_bad_adapter_does_not_stop_the_sweep(store):
 
 
 def test_failed_cells_are_tried_again(store):
-    raw = tiny(augmenters=["toy"], shots=[5])
-    broken = {**raw, "augmenters": [{"name": "toy", "settings": {"broken_from": 0}}]}
-    assert run(tiny_grid(**broken), store, executor="inline").done == 0
-    assert run(tiny_grid(**broken), store, executor="inline").done == 0
+    grid = tiny_grid(augmenters=[{"name": "toy", "settings": {"broken_from": 0}}], shots=[5])
+    for _ in range(2):
+        assert run(grid, store, executor="inline").done == 0
     (key,) = store.keys("failures")
     assert store.read_json("failures", key)["attempts"] == 2
 
@@ -258,15 +236,10 @@ def test_scheduler_gives_up_on_a_cell_that_kills_its_workers(store):
 
 def test_two_drivers_do_nothing_twice(undisturbed, store, tmp_path):
     """Two concurrent drivers on one store: together they produce the results of one."""
-    path = grid_file(tmp_path)
+    path = grid_file(tmp_path, **GRID)
     processes = [start(path, store, "--executor", "inline") for _ in range(2)]
     outs = [process.communicate(timeout=240)[0] for process in processes]
     assert [process.returncode for process in processes] == [0, 0], outs
     assert results_of(store) == results_of(undisturbed)
-    trained = [int(word) for out in outs for word in _numbers_before(out, " of them now")]
+    trained = [int(number) for out in outs for number in re.findall(r"(\d+)\s+of\s+them\s+now", out)]
     assert sum(trained) == 9, outs
-
-
-def _numbers_before(text, suffix):
-    text = " ".join(text.split())
-    return [text[:i].split()[-1] for i in range(len(text)) if text.startswith(suffix, i)]

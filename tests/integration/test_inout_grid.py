@@ -7,8 +7,7 @@ import sys
 import time
 
 import pytest
-import yaml
-from helpers import HERE, TINY_DDPM, cli, path_of, results_of, tiny, tiny_grid
+from helpers import HERE, TINY_DDPM, cli, grid_file, path_of, results_of, tiny, tiny_grid
 
 from augbench.runner.driver import run
 from augbench.storage.store import ADAPTER_MARKER, Store
@@ -16,10 +15,7 @@ from augbench.storage.store import ADAPTER_MARKER, Store
 DDPM = TINY_DDPM | {"few": {"epochs": 8, "alpha": 0.9}}
 GRID = tiny(
     name="inout",
-    augmenters=[
-        {"name": "ddpm", "settings": DDPM},
-        {"name": "inout", "settings": {"ddpm": DDPM}},
-    ],
+    augmenters=[{"name": "ddpm", "settings": DDPM}, {"name": "inout", "settings": {"ddpm": DDPM}}],
     shots=[3],
     n_aug=[4],
     seeds=[0],
@@ -37,9 +33,8 @@ def undisturbed(tmp_path_factory):
 
 def adapters_of(store):
     """Return the adapter files except the record, which has times and hosts."""
-    return {
-        path.relative_to(store.files.folder): path.read_bytes() for path in store.files.folder.glob("adapters/*/*/*")
-    }
+    folder = store.files.folder
+    return {path.relative_to(folder): path.read_bytes() for path in folder.glob("adapters/*/*/*")}
 
 
 def test_halves_of_both_pools_and_one_adapter(undisturbed):
@@ -53,9 +48,7 @@ def test_halves_of_both_pools_and_one_adapter(undisturbed):
 
 
 def test_a_killed_adaptation_resumes_with_the_same_result(undisturbed, store, tmp_path):
-    path = tmp_path / "inout.yaml"
-    path.write_text(yaml.safe_dump(GRID))
-    arguments = ["run", str(path), "--store", store.url, "--executor", "inline"]
+    arguments = ["run", str(grid_file(tmp_path, **GRID)), "--store", store.url, "--executor", "inline"]
     process = subprocess.Popen([sys.executable, "-c", EAGER, *arguments], cwd=HERE)
     deadline = time.monotonic() + 120
     while not list(store.files.folder.glob("scratch/*/dreambooth.safetensors")):

@@ -1,12 +1,11 @@
 """Tests of `augbench new`: its skeletons pass their tests unchanged, are listed, and run in a grid."""
 
-import os
 import subprocess
 import sys
 
 import pytest
 import yaml
-from helpers import ROOT, TINY, assert_one_line, cli
+from helpers import ROOT, assert_one_line, cli, grid_file, on_disk
 
 from augbench.storage.store import Store
 
@@ -27,10 +26,7 @@ def skeletons(tmp_path_factory):
 
 
 def run_python(folder, *arguments):
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    return subprocess.run(
-        [sys.executable, *arguments], cwd=folder, env=environment, capture_output=True, text=True, timeout=240
-    )  # fmt: skip
+    return subprocess.run([sys.executable, *arguments], cwd=folder, capture_output=True, text=True, timeout=240)
 
 
 def test_their_tests_pass_unchanged(skeletons):
@@ -59,26 +55,18 @@ def test_a_broken_plugin_fails_the_contract(skeletons, tmp_path):
 def test_both_run_in_a_grid(skeletons, tmp_path):
     draw = f"from pathlib import Path; from test_plates import draw; draw(Path({str(tmp_path / 'data')!r}))"
     assert run_python(skeletons, "-c", draw).returncode == 0
-    grid = {
-        "datasets": [{"name": "plates", "settings": {"root": str(tmp_path / "data")}}],
-        "augmenters": ["none", {"name": "my_scratches", "settings": {"width": 3}}],
-        "protocols": [{"name": "tiny", **TINY}],
-        "shots": [4],
-        "n_aug": [6],
-        "fidelity": None,
-    }
-    (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(grid))
+    augmenters = ["none", {"name": "my_scratches", "settings": {"width": 3}}]
+    grid = grid_file(tmp_path, **on_disk("plates", {"root": str(tmp_path / "data")}), augmenters=augmenters, shots=[4])
     plugins = [part for name in NAMES.values() for part in ("--plugin", skeletons / f"{name}.py")]
     listed = cli(*plugins, "list", "augmenters")
     assert "my_scratches" in listed.stdout
     checked = cli(*plugins, "datasets", "check", "plates", "--root", tmp_path / "data")
     assert checked.returncode == 0, checked.stdout + checked.stderr
-    found = cli(*plugins, "run", tmp_path / "tiny.yaml", "--store", tmp_path / "store", "--executor", "inline")
+    found = cli(*plugins, "run", grid, "--store", tmp_path / "store", "--executor", "inline")
     assert found.returncode == 0, found.stdout + found.stderr
-    records = list(Store(tmp_path / "store").read_records(sorted(Store(tmp_path / "store").keys("cells"))))
-    assert len(records) == 2 and all(
-        record["spec"]["data"]["settings"]["plugin"][:7] == "sha256:" for record in records
-    )
+    store = Store(tmp_path / "store")
+    records = list(store.read_records(sorted(store.keys("cells"))))
+    assert [record["spec"]["data"]["settings"]["plugin"][:7] for record in records] == ["sha256:"] * 2
     made = next(record for record in records if record["spec"]["n_aug"])
     assert made["spec"]["augmenter"]["key_settings"]["width"] == 3
     assert made["spec"]["augmenter"]["key_settings"]["plugin"].startswith("sha256:")

@@ -4,8 +4,7 @@ import subprocess
 import sys
 
 import pytest
-import yaml
-from helpers import TINY, assert_one_line, cli
+from helpers import assert_one_line, cli, grid_file, on_disk
 
 from augbench.storage.store import Store
 
@@ -60,15 +59,8 @@ def package(tmp_path_factory):
     installed = install(build(folder / "source", "0.3.1"), folder / "site")
     cli("new", "dataset", "plates", "--dir", folder / "skeleton")  # its test file writes a tiny dataset
     subprocess.run([sys.executable, "-c", DRAW, folder / "data"], cwd=folder / "skeleton", check=True)
-    grid = {
-        "datasets": [{"name": "plates", "settings": {"root": str(folder / "data")}}],
-        "augmenters": ["none", "dark_scratches"],
-        "protocols": [{"name": "tiny", **TINY}],
-        "shots": [4],
-        "n_aug": [6],
-        "fidelity": None,
-    }
-    (folder / "tiny.yaml").write_text(yaml.safe_dump(grid))
+    data = on_disk("plates", {"root": str(folder / "data")})
+    grid_file(folder, **data, augmenters=["none", "dark_scratches"], shots=[4])
     return folder, installed
 
 

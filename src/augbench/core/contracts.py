@@ -56,9 +56,7 @@ class Dataset:
     homepage: ClassVar[str] = ""
     embedded: ClassVar[bool] = False  # True: toy data, so results are labelled "mechanics, not evidence"
     known: ClassVar[Mapping[str, str]] = {}  # sample id -> known anomaly of the official archive
-    official_counts: Mapping[
-        str, int
-    ] = {}  # "<split> <label>" or "<label>" -> number of images; `DEFECTIVE`: all but good
+    official_counts: Mapping[str, int] = {}  # "<split> <label>" or "<label>" -> images; `DEFECTIVE`: all but good
     folds: int = 0  # 0: the split column of `samples` is the official split; k: grouped k-fold, an axis of the grid
 
     class Config(Settings):
@@ -102,11 +100,7 @@ class Dataset:
     mask_threshold: int = 0  # mask values above it count as defect
 
     def root(self) -> Path:
-        """Return the folder with the dataset's files.
-
-        Raises:
-            UserError: no root is set, or it is not a folder.
-        """
+        """Return the folder with the dataset's files. Raises UserError if no root is set, or it is not a folder."""
         root = self.config.root
         fix = (
             f"set datasets.{self.name}.root, or AUGBENCH_DATA to the folder that holds '{self.name}/'"

@@ -26,16 +26,7 @@ if TYPE_CHECKING:
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"})
 """File suffixes, in lower case, of images in folders."""
 
-FORMATS = (
-    "PNG",
-    "JPEG",
-    "MPO",
-    "BMP",
-    "TIFF",
-    "WEBP",
-    "GIF",
-    "PPM",
-)  # with known bit depth; MPO: cameras' JPEG
+FORMATS = ("PNG", "JPEG", "MPO", "BMP", "TIFF", "WEBP", "GIF", "PPM")  # with known bit depth; MPO: cameras' JPEG
 KINDS = {"1": "1-bit", "L": "8-bit grey", "P": "palette", "RGB": "8-bit RGB", "RGBA": "8-bit RGB with alpha"}
 EXIF_ORIENTATION = 0x0112
 
@@ -64,11 +55,7 @@ def read_grey(path: Path) -> np.ndarray:
 
 
 def read_bytes(path: Path) -> bytes:
-    """Return the content of a dataset's file.
-
-    Raises:
-        UserError: the file is missing or cannot be read.
-    """
+    """Return the content of a dataset's file. Raises UserError if the file is missing or cannot be read."""
     try:
         return path.read_bytes()
     except FileNotFoundError:

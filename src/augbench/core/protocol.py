@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from functools import cache, cached_property
 from importlib import resources
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from augbench.core import weights
 from augbench.core.errors import UserError, did_you_mean
 from augbench.core.hashing import digest
 from augbench.core.weights import packaged
@@ -23,9 +25,7 @@ class Protocol(BaseModel):
     # image
     width: int = Field(ge=8, le=4096)
     height: int = Field(ge=8, le=4096)
-    crop: Literal["none", "centre"] = (
-        "none"  # centre: crop to the target's aspect ratio first, so that nothing is stretched
-    )
+    crop: Literal["none", "centre"] = "none"  # centre: crop to the target's aspect ratio first: nothing is stretched
     # (width, height) to which every image, real or synthetic, is resized first; None: resize only once
     resize_first: tuple[Annotated[int, Field(ge=8, le=4096)], Annotated[int, Field(ge=8, le=4096)]] | None = None
     mean: tuple[float, float, float] = (0.485, 0.456, 0.406)  # of ImageNet, for pixel values in [0, 1]
@@ -43,20 +43,14 @@ class Protocol(BaseModel):
     batch: int = Field(ge=1)
     epochs: int = Field(ge=1)
     sampler: Literal["balanced", "shuffle"] = "balanced"
-    epoch_pictures: int | None = Field(
-        default=None, ge=2
-    )  # samples per epoch; None: 2 x positives (balanced), all (shuffle)
+    epoch_pictures: int | None = Field(None, ge=2)  # samples per epoch; None: 2 x positives (balanced), all (shuffle)
     batchnorm: Literal["train", "eval_after_first_epoch"] = "train"
     precision: Literal["fp32", "bf16"] = "fp32"
     threads_per_cell: int = Field(default=1, ge=1)  # CPU threads; the number changes rounding errors
     # evaluation
-    test_share: float | None = Field(
-        default=None, gt=0, lt=1
-    )  # None: k folds; ignored if the dataset has an official split
+    test_share: float | None = Field(None, gt=0, lt=1)  # None: k folds; ignored if the dataset has an official split
     eval_batch: int = Field(default=64, ge=1)
-    eval_every: int = Field(
-        default=1, ge=1
-    )  # epochs between points of the test curve; the last epoch is always evaluated
+    eval_every: int = Field(1, ge=1)  # epochs between points of the test curve; the last one is always evaluated
     ap: Literal["trapezoidal", "step"] = "step"  # which definition tables call "AP"; both are recorded
     holdout: float = Field(default=0.0, ge=0, lt=0.5)  # share of training negatives held out to choose a threshold
     false_alarm_rate: float = Field(default=0.01, gt=0, lt=1)  # FPR on the held-out negatives that sets the threshold
@@ -158,24 +152,16 @@ def weights_digest(path: str) -> str:
     Raises:
         UserError: the file does not exist.
     """
-    import hashlib
-    from pathlib import Path
-
     if not Path(path).is_file():
         raise UserError(
             f"protocol weights: '{path}' is not a file: give a .safetensors file, 'timm' (pretrained by name), "
             "'package' (of a Python package) or 'scratch' (randomly initialised)"
         )
-    with Path(path).open("rb") as file:
-        return "sha256:" + hashlib.file_digest(file, "sha256").hexdigest()
+    return f"sha256:{weights.digest(Path(path))}"
 
 
 def make_protocol(fields: dict[str, Any]) -> Protocol:
-    """Create a `Protocol` from a mapping.
-
-    Raises:
-        UserError: an unknown field or a value out of range.
-    """
+    """Create a `Protocol` from a mapping. Raises UserError for an unknown field or a value out of range."""
     try:
         return Protocol(**fields)
     except ValidationError as error:
@@ -201,20 +187,18 @@ def first_problem(error: ValidationError, model: type[BaseModel]) -> str:
     return f"'{where}': {problem['msg'][0].lower()}{problem['msg'][1:]} (got {problem['input']!r})"
 
 
+_PRESETS = resources.files("augbench") / "assets" / "protocols"
+
+
 def preset_names() -> list[str]:
     """Return the names of the presets, sorted."""
-    folder = resources.files("augbench") / "assets" / "protocols"
-    return sorted(entry.name.removesuffix(".yaml") for entry in folder.iterdir() if entry.name.endswith(".yaml"))
+    return sorted(entry.name.removesuffix(".yaml") for entry in _PRESETS.iterdir() if entry.name.endswith(".yaml"))
 
 
 def load_preset(name: str) -> Protocol:
-    """Load the preset of that name.
-
-    Raises:
-        UserError: it does not exist.
-    """
+    """Load the preset of that name. Raises UserError if it does not exist."""
     names = preset_names()
     if name not in names:
         raise UserError(f"protocol '{name}' does not exist{did_you_mean(name, names)}")
-    text = (resources.files("augbench") / "assets" / "protocols" / f"{name}.yaml").read_text(encoding="utf-8")
+    text = (_PRESETS / f"{name}.yaml").read_text(encoding="utf-8")
     return make_protocol({"name": name, **yaml.safe_load(text)})

@@ -47,11 +47,7 @@ def find(kind: str) -> dict[str, type]:
 
 
 def get(kind: str, name: str) -> type:
-    """Return the plug-in class of that name.
-
-    Raises:
-        UserError: it does not exist.
-    """
+    """Return the plug-in class of that name. Raises UserError if it does not exist."""
     found = find(kind)
     if name not in found:
         raise UserError(f"{kind.removesuffix('s')} '{name}' does not exist{did_you_mean(name, found)}")

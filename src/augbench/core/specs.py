@@ -53,11 +53,10 @@ class DataSpec:
     @cached_property
     def identity(self) -> dict[str, Any]:
         """The fields that enter keys (the fingerprint determines the classes)."""
-        fields = ("name", "settings", "fingerprint", "fold", "holdout")
-        share = (
-            {} if self.test_share is None else {"test_share": self.test_share}
-        )  # no entry for None, as in older keys
-        return {field: getattr(self, field) for field in fields} | share
+        fields = ["name", "settings", "fingerprint", "fold", "holdout"]
+        if self.test_share is not None:  # no entry for None, as in older keys
+            fields.append("test_share")
+        return {field: getattr(self, field) for field in fields}
 
     @cached_property
     def digest(self) -> str:
@@ -95,12 +94,8 @@ class AugmenterSpec:
 
     def as_dict(self) -> dict[str, Any]:
         """Return JSON values; inverse of `AugmenterSpec(**value)`."""
-        return {
-            "name": self.name,
-            "alias": self.alias,
-            "settings": dict(self.settings),
-            "key_settings": dict(self.key_settings),
-        }
+        settings = {"settings": dict(self.settings), "key_settings": dict(self.key_settings)}
+        return {"name": self.name, "alias": self.alias, **settings}
 
 
 @dataclass(frozen=True)
@@ -132,20 +127,12 @@ class AdapterSpec(_Keyed):
 
     def as_dict(self) -> dict[str, Any]:
         """Return JSON values; inverse of `AdapterSpec.from_dict`."""
-        return {
-            "data": self.data.as_dict(),
-            "augmenter": self.augmenter.as_dict(),
-            "shots": self.shots,
-            "draw": self.draw,
-            **_where_read(self.regions),
-        }
+        return self.identity | {"data": self.data.as_dict(), "augmenter": self.augmenter.as_dict()}
 
     @classmethod
     def from_dict(cls, value: Mapping[str, Any]) -> AdapterSpec:
         """Create it from the result of `as_dict`."""
-        return cls(
-            **{**value, "data": DataSpec.from_dict(value["data"]), "augmenter": AugmenterSpec(**value["augmenter"])}
-        )
+        return cls(**{**value, **_nested_specs(value)})
 
 
 @dataclass(frozen=True)
@@ -165,16 +152,7 @@ class PoolSpec(_Keyed):
     @property
     def identity(self) -> dict[str, Any]:
         """The hashed values."""
-        return {
-            "data": self.data.digest,
-            "augmenter": self.augmenter.digest,
-            "shots": self.shots,
-            "draw": self.draw,
-            "seed": self.seed,
-            "chunk_size": self.chunk_size,
-            "fresh_for": self.fresh_for,
-            **_where_read(self.regions),
-        }
+        return self.adapter.identity | self._own_fields
 
     @property
     def prefix(self) -> str:
@@ -193,19 +171,16 @@ class PoolSpec(_Keyed):
 
     def as_dict(self) -> dict[str, Any]:
         """Return JSON values; inverse of `PoolSpec.from_dict`."""
-        return {
-            **self.adapter.as_dict(),
-            "seed": self.seed,
-            "chunk_size": self.chunk_size,
-            "fresh_for": self.fresh_for,
-        }
+        return self.adapter.as_dict() | self._own_fields
+
+    @property
+    def _own_fields(self) -> dict[str, int | None]:
+        return {"seed": self.seed, "chunk_size": self.chunk_size, "fresh_for": self.fresh_for}
 
     @classmethod
     def from_dict(cls, value: Mapping[str, Any]) -> PoolSpec:
         """Create it from the result of `as_dict`."""
-        return cls(
-            **{**value, "data": DataSpec.from_dict(value["data"]), "augmenter": AugmenterSpec(**value["augmenter"])}
-        )
+        return cls(**{**value, **_nested_specs(value)})
 
 
 @dataclass(frozen=True)
@@ -293,13 +268,8 @@ class Cell(_Keyed):
     @property
     def prefix(self) -> str:
         """Dataset, augmenter, regime, N_aug and seed."""
-        return _join(
-            self.data.prefix,
-            self.augmenter.alias,
-            _read_regime(self.shots, self.draw),
-            f"n{self.n_aug}",
-            f"s{self.seed}",
-        )
+        shots = _read_regime(self.shots, self.draw)
+        return _join(self.data.prefix, self.augmenter.alias, shots, f"n{self.n_aug}", f"s{self.seed}")
 
     @property
     def block(self) -> str:
@@ -324,13 +294,7 @@ class Cell(_Keyed):
     @classmethod
     def from_dict(cls, value: Mapping[str, Any]) -> Cell:
         """Create it from the result of `as_dict`."""
-        return cls(
-            **{
-                **value,
-                **_nested_specs(value),
-                "protocol": make_protocol(value["protocol"]),
-            }
-        )
+        return cls(**{**value, **_nested_specs(value), "protocol": make_protocol(value["protocol"])})
 
 
 @cache  # hashed once per row, not once per cell

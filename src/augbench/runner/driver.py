@@ -202,28 +202,22 @@ def _ray(address: str | None) -> Iterator[list[Node]]:
     # Ray sets RAY_AUTH_MODE for a cluster that it starts, and would from then on require a token of other clusters.
     # The errors of these loggers are dead workers, which the scheduler handles: no tracebacks on screen.
     quiet = log_levels(logging.CRITICAL, "ray", "ray._private.worker", "ray.tune", "ray.data", "ray.air")
-    with default_variables(RAY_ENV, ["RAY_AUTH_MODE"]), quiet, _started_or_joined(address) as nodes:
-        yield nodes
+    with default_variables(RAY_ENV, ["RAY_AUTH_MODE"]), quiet:
+        import ray
 
-
-@contextlib.contextmanager
-def _started_or_joined(address: str | None) -> Iterator[list[Node]]:
-    import ray
-
-    started_here = not ray.is_initialized()
-    # Not in the system's default temporary directory: Ray's sockets need a short path.
-    folder = tempfile.mkdtemp(prefix="augbench-ray-", dir="/tmp" if Path("/tmp").is_dir() else None)  # noqa: S108
-    try:
-        if started_here:
-            # By default Ray would join a cluster that another program started on this machine, and end with it.
-            _connect(address or os.environ.get("RAY_ADDRESS") or "local", folder)
-        alive = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-        yield [Node.of(resources) for resources in alive]
-    finally:
-        if started_here:
-            with _ignore_ctrl_c():
-                ray.shutdown()
-        shutil.rmtree(folder, ignore_errors=True)
+        started_here = not ray.is_initialized()
+        # Not in the system's default temporary directory: Ray's sockets need a short path.
+        folder = tempfile.mkdtemp(prefix="augbench-ray-", dir="/tmp" if Path("/tmp").is_dir() else None)  # noqa: S108
+        try:
+            if started_here:
+                # By default Ray would join a cluster that another program started on this machine, and end with it.
+                _connect(address or os.environ.get("RAY_ADDRESS") or "local", folder)
+            yield [Node.of(node["Resources"]) for node in ray.nodes() if node["Alive"]]
+        finally:
+            if started_here:
+                with _ignore_ctrl_c():
+                    ray.shutdown()
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 @contextlib.contextmanager
@@ -291,10 +285,6 @@ def _discard_unfinished(store: Store, pools: Sequence[PoolSpec], leases: Leases)
 
 
 def _assemble(plan: Plan, store: Store) -> list[PoolSpec]:
-    """Complete the image folder of every pool of this plan, also after an earlier run was killed.
-
-    Returns:
-        The pools whose folder was incomplete.
-    """
+    """Complete the image folder of every pool of this plan, also after a killed run; return those that were not."""
     context, begun = Context(store, plan.library), store.keys("pools")
     return [pool for key, pool in plan.pools.items() if key in begun and assemble_pool(context, pool)]

@@ -13,11 +13,7 @@ class Measurements:
     """Pending measurements by pool: a chunk costs the same for any number of pools. Callers hold a lock."""
 
     def __init__(self, specs: Iterable[FidelitySpec], chunks: Mapping[str, Collection[int]]) -> None:
-        """
-        Args:
-            specs: the pending measurements.
-            chunks: pool key -> its missing chunks.
-        """
+        """``chunks`` has the missing chunks by pool key."""
         self._waiting: dict[str, list[FidelitySpec]] = defaultdict(list)  # pool key -> specs that wait for its chunks
         self._ready: list[FidelitySpec] = []
         for spec in specs:
@@ -27,10 +23,8 @@ class Measurements:
 
     def note(self, pool: str, missing: Collection[int]) -> None:
         """Update the missing chunks of a pool."""
-        waiting, complete = (
-            self._waiting.pop(pool, []),
-            min(missing, default=inf),
-        )  # chunks before the first missing one
+        waiting = self._waiting.pop(pool, [])
+        complete = min(missing, default=inf)  # chunks before the first missing one
         self._ready += [spec for spec in waiting if spec.chunks <= complete]
         if later := [spec for spec in waiting if spec.chunks > complete]:
             self._waiting[pool] = later

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
+from typing import Any
 
 from augbench.core.specs import SearchSpec
 from augbench.planning.plan import Plan
 from augbench.runner.lease_cache import LOOK_AGAIN
 from augbench.runner.scheduler import Scheduler
-from augbench.runner.worker import WorkerSetup, attempt
+from augbench.runner.worker import Unit, WorkerSetup, attempt
 from augbench.stages.adapt import adapt
 from augbench.stages.context import Context
 from augbench.stages.decoded_images import DecodedImages, decode_all
@@ -24,10 +25,34 @@ from augbench.storage.store import Store
 def run_inline(plan: Plan, store: Store, scheduler: Scheduler) -> None:
     """Search, adapt, generate, measure and train everything that the scheduler hands out."""
     context = WorkerSetup.of(plan, store).context(use_gpu=True)
-    _until_done(lambda: bool(scheduler.searches) and not scheduler.stopped, lambda: _search_all(context, scheduler))
-    _until_done(lambda: bool(scheduler.adapters) and not scheduler.stopped, lambda: _adapt_all(context, scheduler))
+
+    def search(spec: SearchSpec) -> None:
+        for number in range(arms_to_run(context, spec)):
+            run_arm(context, spec, number, scheduler.adapter_at)
+        decide(context, spec)
+
+    def make_each(specs: Sequence[Unit], work: Callable[[Any], object], done: Callable, failed: Callable) -> bool:
+        """Do the work of some units and report it; return whether there were any."""
+        for spec in specs:
+            if scheduler.stopped:
+                break
+            if failure := attempt(context, spec, partial(work, spec)):
+                failed(spec.key, failure)
+            else:
+                done(spec.key)
+        return bool(specs)
+
+    def search_all() -> bool:
+        return make_each(scheduler.next_searches(), search, scheduler.search_done, scheduler.search_failed)
+
+    def adapt_all() -> bool:
+        work = partial(adapt, context, report_progress=scheduler.adapter_at)
+        return make_each(scheduler.next_adapters(), work, scheduler.adapter_done, scheduler.adapter_failed)
+
+    _until_done(lambda: bool(scheduler.searches) and not scheduler.stopped, search_all)
+    _until_done(lambda: bool(scheduler.adapters) and not scheduler.stopped, adapt_all)
     _until_done(lambda: scheduler.chunks_left, lambda: _generate_all(context, scheduler))
-    _measure_all(context, scheduler)
+    make_each(scheduler.next_fidelity(), partial(measure, context), scheduler.fidelity_done, scheduler.fidelity_failed)
     images = DecodedImages(store, decode_all(plan))
     _until_done(lambda: scheduler.cells_left, lambda: _train_all(context, images, scheduler))
 
@@ -37,32 +62,6 @@ def _until_done(left: Callable[[], bool], work: Callable[[], bool]) -> None:
     while left():
         if not work():
             time.sleep(LOOK_AGAIN)
-
-
-def _search_all(context: Context, scheduler: Scheduler) -> bool:
-    specs = scheduler.next_searches()
-    for spec in specs:
-        if failure := attempt(context, spec, partial(_search, context, spec, scheduler)):
-            scheduler.search_failed(spec.key, failure)
-        else:
-            scheduler.search_done(spec.key)
-    return bool(specs)
-
-
-def _search(context: Context, spec: SearchSpec, scheduler: Scheduler) -> None:
-    for number in range(arms_to_run(context, spec)):
-        run_arm(context, spec, number, scheduler.adapter_at)
-    decide(context, spec)
-
-
-def _adapt_all(context: Context, scheduler: Scheduler) -> bool:
-    specs = scheduler.next_adapters()
-    for spec in specs:
-        if failure := attempt(context, spec, partial(adapt, context, spec, scheduler.adapter_at)):
-            scheduler.adapter_failed(spec.key, failure)
-        else:
-            scheduler.adapter_done(spec.key)
-    return bool(specs)
 
 
 def _generate_all(context: Context, scheduler: Scheduler) -> bool:
@@ -75,16 +74,6 @@ def _generate_all(context: Context, scheduler: Scheduler) -> bool:
         else:
             scheduler.chunk_done(pool.key, chunk)
     return bool(units)
-
-
-def _measure_all(context: Context, scheduler: Scheduler) -> None:
-    for spec in scheduler.next_fidelity():
-        if scheduler.stopped:
-            return
-        if failure := attempt(context, spec, partial(measure, context, spec)):
-            scheduler.fidelity_failed(spec.key, failure)
-        else:
-            scheduler.fidelity_done(spec.key)
 
 
 def _train_all(context: Context, images: DecodedImages, scheduler: Scheduler) -> bool:

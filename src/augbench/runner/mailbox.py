@@ -23,11 +23,7 @@ class Work:
     """Map the key of a cell to its `Unit`. What grows with the cells is arrays, which Ray maps without copies."""
 
     def __init__(self, plan: Plan, put: Callable[[dict[str, Unit]], Any]) -> None:
-        """
-        Args:
-            plan: the grid.
-            put: puts a part of the cells into the object store and returns a reference.
-        """
+        """``put`` puts a part of the cells into the object store and returns a reference."""
         keys = np.array([cell.key.encode() for cell in plan.cells])  # N bytes
         order = np.argsort(keys)
         self._keys = keys[order]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
 
 from augbench.runner.scheduler import Scheduler
 
@@ -31,19 +31,14 @@ class RunProgress:
             console=console,
             disable=not console.is_terminal,
         )
-        self._search = self._bars.add_task(
-            "search", total=scheduler.searches_total, note="", visible=scheduler.searches_total > 0
-        )
-        self._adapt = self._bars.add_task(
-            "adapt", total=scheduler.adapters_total, note="", visible=scheduler.adapters_total > 0
-        )
-        self._generate = self._bars.add_task(
-            "generate", total=scheduler.chunks_total, note="", visible=scheduler.chunks_total > 0
-        )
-        self._fidelity = self._bars.add_task(
-            "fidelity", total=scheduler.fidelity_total, note="pools", visible=scheduler.fidelity_total > 0
-        )
+        self._search = self._add_stage("search", scheduler.searches_total)
+        self._adapt = self._add_stage("adapt", scheduler.adapters_total)
+        self._generate = self._add_stage("generate", scheduler.chunks_total)
+        self._fidelity = self._add_stage("fidelity", scheduler.fidelity_total, "pools")
         self._train = self._bars.add_task("train", total=scheduler.total, completed=scheduler.done, note="")
+
+    def _add_stage(self, name: str, total: int, note: str = "") -> TaskID:
+        return self._bars.add_task(name, total=total, note=note, visible=total > 0)
 
     def __enter__(self) -> RunProgress:
         self.scheduler.on_change = self.update
@@ -67,18 +62,13 @@ class RunProgress:
         due = time.monotonic() - self._printed > PLAIN_EVERY
         if not self.console.is_terminal and (due or final):
             self._printed = time.monotonic()
-            chunks = (
-                f"generate {scheduler.chunks_done}/{scheduler.chunks_total} chunks, " if scheduler.chunks_total else ""
-            )
-            searches = f"search {searched}/{scheduler.searches_total}, " if scheduler.searches_total else ""
-            adapters = f"adapt {adapted}/{scheduler.adapters_total}" if scheduler.adapters_total else ""
-            adapters = " ".join(filter(None, (adapters, self._learning()))) + ", " if adapters else ""
-            self.console.print(
-                f"{searches}{adapters}{chunks}train {scheduler.done}/{scheduler.total} {self._note()}",
-                markup=False,
-                highlight=False,
-                soft_wrap=True,
-            )
+            parts = [f"search {searched}/{scheduler.searches_total}"] if scheduler.searches_total else []
+            if scheduler.adapters_total:
+                parts.append(f"adapt {adapted}/{scheduler.adapters_total} {self._learning()}".rstrip())
+            if scheduler.chunks_total:
+                parts.append(f"generate {scheduler.chunks_done}/{scheduler.chunks_total} chunks")
+            line = ", ".join([*parts, f"train {scheduler.done}/{scheduler.total} {self._note()}"])
+            self.console.print(line, markup=False, highlight=False, soft_wrap=True)
 
     def _learning(self) -> str:
         return " · ".join(

@@ -133,13 +133,9 @@ class ChunkExecutor:
         self._deaths = 0
 
     def execute_ready(self, meanwhile: Callable[[], None] = lambda: None) -> bool:
-        """Run one Ray Data execution over all chunks that are ready.
+        """Run one Ray Data execution over all chunks that are ready, and return whether there were any.
 
-        Args:
-            meanwhile: called after each chunk.
-
-        Returns:
-            False if no chunk was ready.
+        ``meanwhile`` is called after each chunk.
 
         Raises:
             RayError: workers died `ATTEMPTS` times without any progress in between.
@@ -147,7 +143,10 @@ class ChunkExecutor:
         units, made = self.scheduler.next_chunks(self.lane.serves), 0
         try:
             for pool_key, chunk, failure in self._execute(units) if units else ():
-                self._note(pool_key, chunk, failure)
+                if failure is None:
+                    self.scheduler.chunk_done(pool_key, chunk)
+                else:
+                    self.scheduler.chunk_failed(pool_key, failure)
                 made += 1
                 meanwhile()
         except ray.exceptions.RayError:  # a dead worker ends the execution: the caller starts another
@@ -168,17 +167,12 @@ class ChunkExecutor:
             batch_size=1,
             compute=ray.data.ActorPoolStrategy(size=min(self.lane.share.workers, len(rows))),
             **self.lane.share.options,
-            ray_remote_args_fn=_without_restarts,
+            # No restarts: the arguments may be gone from the object store. `Generation.run` starts new actors.
+            ray_remote_args_fn=lambda: {"max_restarts": 0},
         )
         for row in made.iter_rows():
             failure = Failure(**json.loads(row["failure"])) if row["failure"] else None
             yield row["pool"], int(row["chunk"]), failure
-
-    def _note(self, pool_key: str, chunk: int, failure: Failure | None) -> None:
-        if failure is None:
-            self.scheduler.chunk_done(pool_key, chunk)
-        else:
-            self.scheduler.chunk_failed(pool_key, failure)
 
 
 class BackgroundMaker(threading.Thread):
@@ -199,11 +193,6 @@ class BackgroundMaker(threading.Thread):
         except BaseException as error:  # the generation thread passes it to the main thread
             self.error = error
             scheduler.stop()
-
-
-def _without_restarts() -> dict[str, int]:
-    """Disable actor restarts: their arguments may be gone from the object store. `Generation.run` starts new actors."""
-    return {"max_restarts": 0}
 
 
 class ChunkMaker:
@@ -249,14 +238,12 @@ class ProgressMailbox:
 
 @ray.remote(max_retries=2)
 def _adapt(setup: WorkerSetup, spec: AdapterSpec, progress: ray.actor.ActorHandle) -> Failure | None:
-    """Make an adapter; return None or why it failed."""
     context = setup.context(setup.uses_gpu(spec.augmenter))
     return attempt(context, spec, lambda: adapt(context, spec, progress.report.remote))
 
 
 @ray.remote(max_retries=2)
 def _fidelity(setup: WorkerSetup, spec: FidelitySpec) -> Failure | None:
-    """Measure a pool; return None or why it failed."""
     context = setup.context(use_gpu=True)
     return attempt(context, spec, lambda: measure(context, spec))
 
@@ -276,7 +263,7 @@ def quiet_ray_data() -> Iterator[None]:
     context.enable_progress_bars = context.print_on_execution_start = False
     try:
         with log_levels(logging.CRITICAL, "ray.data"), warnings.catch_warnings():
-            # For `_without_restarts`: this version of Ray has no other way; pyproject.toml bounds the version.
+            # For `max_restarts` above: this version of Ray has no other way; pyproject.toml bounds the version.
             warnings.filterwarnings("ignore", message="`ray_remote_args", category=DeprecationWarning)
             yield
     finally:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
@@ -40,20 +40,14 @@ def run_training(
 ) -> None:
     """Train every cell that the scheduler hands out, until none is left or the scheduler is stopped.
 
-    Args:
-        plan: the grid.
-        store: where workers write records.
-        scheduler: hands out the cells.
-        allotment: the number of slots and what each reserves.
-        real: (dataset, geometry) -> reference to its decoded images in the object store.
-        job: the function that trains a cell; `stages.train.train_cell` except in benchmarks.
-        tracking: reports trainings to experiment trackers; None: no tracking.
+    ``real`` has references to the decoded images in the object store.
     """
     run_id = f"{plan.grid.name}-{time.time_ns()}"
     work, dispatch = ray.put(Work(plan, ray.put)), Dispatch(scheduler, tracking)
     try:
         while scheduler.cells_left:
-            _wait_until(scheduler, lambda: scheduler.ready_count or not scheduler.cells_left)
+            while not scheduler.ready_count and scheduler.cells_left:
+                time.sleep(0.1)
             shared = {
                 "setup": WorkerSetup.of(plan, store),
                 "use_gpu": allotment.train.gpu > 0,
@@ -69,11 +63,6 @@ def run_training(
     finally:
         if tracking:
             tracking.end()
-
-
-def _wait_until(scheduler: Scheduler, condition: Callable[[], object]) -> None:
-    while not condition() and not scheduler.stopped:
-        time.sleep(0.1)
 
 
 def _fit(run_id: str, allotment: Allotment, shared: dict[str, Any]) -> None:
@@ -132,12 +121,10 @@ class CellTrainable(tune.Trainable):
         """Train a cell. An exception is returned as a result; only a dying process is an error to Tune."""
         key, self.key = self.key or ray.get(self.mailbox.take.remote(self.trial_id)), None
         cell, slices = self.work.of(key, ray.get)
-        record: dict = {}
+        context, record = self.context, {}
         with at_work_on(cell.key):
-            failure = attempt(
-                self.context, cell, lambda: record.update(self.job(self.context, self.images, cell, slices))
-            )
-        _free_gpu(self.context.device)
+            failure = attempt(context, cell, lambda: record.update(self.job(context, self.images, cell, slices)))
+        _free_gpu(context.device)
         # As JSON text: Tune stores the last result of every trial and flattens nested values.
         if failure:
             return {"failure": json.dumps(asdict(failure))}

@@ -225,9 +225,7 @@ class Scheduler:
     def next_adapters(self, most: int | None = None, of: Of = lambda augmenter: True) -> list[AdapterSpec]:
         """Return the adapters that are ready. Those of other drivers are checked again every `LOOK_AGAIN` seconds.
 
-        Args:
-            most: upper limit, running ones included: other drivers may start the rest.
-            of: a filter of augmenters.
+        ``most`` is an upper limit, running ones included: other drivers may start the rest.
         """
         with self._lock, self._or_stop():
             self._lease_cache.look()
@@ -283,9 +281,6 @@ class Scheduler:
         """Return all chunks that are ready, oldest need first: adapter made, lease acquired, not made elsewhere.
 
         Of the pools of other drivers only some are listed, and not at each call.
-
-        Args:
-            of: a filter of augmenters.
         """
         with self._or_stop():
             with self._lock:

@@ -21,11 +21,7 @@ class Tracker:
 
     @classmethod
     def of(cls, text: str) -> Tracker:
-        """Parse ``tool`` or ``tool=where``.
-
-        Raises:
-            UserError: there is no such tool, or nothing follows the ``=``.
-        """
+        """Parse ``tool`` or ``tool=where``. Raises UserError if there is no such tool, or nothing follows the ``=``."""
         tool, given, where = text.partition("=")
         if tool not in LIBRARIES:
             raise UserError(f"--track '{tool}' is not known{did_you_mean(tool, LIBRARIES)}")

@@ -36,14 +36,12 @@ class Dispatch:
     """Hands cells to trials and reports their results to the scheduler and to trackers, if any."""
 
     def __init__(self, scheduler: Scheduler, tracking: Tracking | None = None, mailbox: Any = None) -> None:
-        """
-        Args:
-            scheduler: hands out the cells.
-            tracking: reports trainings to experiment trackers; None: no tracking.
-            mailbox: the actor that passes further cells to workers; None: a new one on this node.
-        """
+        """``mailbox`` is the actor that passes further cells to workers; None: a new one on this node."""
         self.scheduler, self.tracking = scheduler, tracking
-        self.mailbox = _mailbox() if mailbox is None else mailbox
+        if mailbox is None:  # on this node: on another one it could be lost with the node
+            here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+            mailbox = Mailbox.options(scheduling_strategy=here).remote()
+        self.mailbox = mailbox
         self._starting: set[str] = set()  # trials that have no worker yet
         self._at: dict[str, tuple[str, str]] = {}  # trial -> key of its cell, name of the attempt
         self._numbers = itertools.count()
@@ -104,12 +102,6 @@ class Dispatch:
         self._at[trial_id] = key, attempt
         if self.tracking is not None:
             self.tracking.started(attempt, key)
-
-
-def _mailbox() -> Any:
-    """Start the mailbox actor on this node: on another one it could be lost with the node."""
-    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-    return Mailbox.options(scheduling_strategy=here).remote()
 
 
 def _note_loss(scheduler: Scheduler, key: str, trial: tune.experiment.Trial) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from functools import partial
 from typing import Any
@@ -14,7 +14,7 @@ from ray import tune
 
 from augbench.core.specs import SearchSpec
 from augbench.runner.process_title import at_work_on
-from augbench.runner.resources import Allotment, Share
+from augbench.runner.resources import Allotment, WorkerLane
 from augbench.runner.scheduler import Scheduler
 from augbench.runner.trainables import registered
 from augbench.runner.worker import Failure, WorkerSetup, attempt
@@ -45,14 +45,15 @@ class SearchThread(threading.Thread):
         _schedulers[self.setup.store] = self.scheduler
         try:
             context = self.setup.context(use_gpu=False)
-            failed = self._run_arms(context)
+            failed: dict[str, Failure] = {}
+            for lane in self.allotment.adapt:
+                failed |= self._run_arms(lane, context)
             for key, spec in self.specs.items():
                 if self.scheduler.stopped:
                     return
                 # Not the whole process: other threads of the driver log and print too.
-                if failure := failed.get(key) or attempt(
-                    context, spec, partial(decide, context, spec), whole_process=False
-                ):
+                work = partial(decide, context, spec)
+                if failure := failed.get(key) or attempt(context, spec, work, whole_process=False):
                     self.scheduler.search_failed(key, failure)
                 else:
                     self.scheduler.search_done(key)
@@ -62,31 +63,25 @@ class SearchThread(threading.Thread):
         finally:
             del _schedulers[self.setup.store]
 
-    def _run_arms(self, context: Context) -> dict[str, Failure]:
-        """Run every arm that is not in the store as a trial; return the failures by search."""
-        failed: dict[str, Failure] = {}
-        for lane in self.allotment.adapt:
-            specs = {key: spec for key, spec in self.specs.items() if lane.serves(spec.adapter.augmenter)}
-            failed |= self._run_arms_of(specs, lane.share, context)
-        return failed
-
-    def _run_arms_of(self, specs: Mapping[str, SearchSpec], share: Share, context: Context) -> dict[str, Failure]:
+    def _run_arms(self, lane: WorkerLane, context: Context) -> dict[str, Failure]:
+        """Run every arm of a lane that is not in the store as a trial; return the failures by search."""
         arms = [
             {"search": key, "arm": number}
-            for key, spec in specs.items()
+            for key, spec in self.specs.items()
+            if lane.serves(spec.adapter.augmenter)
             for number in range(arms_to_run(context, spec))
             if arm_rows(context.store, spec, number) is None
         ]
         if not arms:
             return {}
         shared = {"setup": self.setup, "specs": self.specs, "progress": self.progress}
-        trainable = registered(_arm, shared, share.bundle)
+        trainable = registered(_arm, shared, lane.share.bundle)
         with tempfile.TemporaryDirectory(prefix="augbench-tune-") as scratch:
             tuner = tune.Tuner(
                 trainable,
                 param_space={"unit": tune.grid_search(arms)},
                 tune_config=tune.TuneConfig(
-                    max_concurrent_trials=share.workers,
+                    max_concurrent_trials=lane.share.workers,
                     trial_name_creator=_trial_name,
                     trial_dirname_creator=_trial_name,
                 ),
@@ -98,8 +93,7 @@ class SearchThread(threading.Thread):
                     failure_config=tune.FailureConfig(max_failures=2),  # of workers that die
                 ),
             )
-            results = tuner.fit()
-        return _failures(results)
+            return _failures(tuner.fit())
 
 
 def _failures(results: tune.ResultGrid) -> dict[str, Failure]:
@@ -121,11 +115,9 @@ class _SchedulerStops(tune.Stopper):
         self.name = name
 
     def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
-        """Never stop a trial for its results."""
         return False
 
     def stop_all(self) -> bool:
-        """Return whether the run was stopped."""
         return self.name in _schedulers and _schedulers[self.name].stopped
 
 

@@ -107,12 +107,7 @@ class Tracking:
         self._notify(attempt, lambda logger, run: logger.log_trial_start(run))
 
     def ended(self, attempt: str, numbers: str | None) -> None:
-        """Report the end of a training.
-
-        Args:
-            attempt: as in `started`.
-            numbers: `stages.train.numbers` of its record, as JSON; None: it failed.
-        """
+        """Report the end of a training: `stages.train.numbers` of its record, as JSON; None if it failed."""
         if numbers is not None:
             result = {**json.loads(numbers), "training_iteration": 1}
             self._notify(attempt, lambda logger, run: logger.log_trial_result(1, run, result))

@@ -79,8 +79,13 @@ class Failure:
 
     @classmethod
     def of(cls, error: BaseException) -> Failure:
-        """Create the failure of an exception."""
-        return cls(_one_line(error), isinstance(error, UserError), isinstance(error, StoreError))
+        """Create the failure of an exception: a `UserError` as it is, others with type, file and line number."""
+        line = " ".join(str(error).split())
+        if not isinstance(error, UserError):
+            frames = traceback.extract_tb(error.__traceback__)
+            location = f" ({Path(frames[-1].filename).name}, line {frames[-1].lineno})" if frames else ""
+            line = f"{type(error).__name__}: {line}{location}"
+        return cls(line, isinstance(error, UserError), isinstance(error, StoreError))
 
 
 def attempt(
@@ -100,13 +105,3 @@ def attempt(
         context.store.record_failure(spec.key, spec.as_dict(), error)
         return Failure.of(error)
     return None
-
-
-def _one_line(error: BaseException) -> str:
-    """Format an exception as one line: a `UserError` as it is, others with type, file and line number."""
-    text = " ".join(str(error).split())
-    if isinstance(error, UserError):
-        return text
-    frames = traceback.extract_tb(error.__traceback__)
-    location = f" ({Path(frames[-1].filename).name}, line {frames[-1].lineno})" if frames else ""
-    return f"{type(error).__name__}: {text}{location}"

@@ -13,7 +13,6 @@ from augbench.core.contracts import AdaptContext
 from augbench.core.seeds import derive_seed
 from augbench.core.specs import AdapterSpec
 from augbench.stages.context import Context, chosen_augmenter, one_thread
-from augbench.stages.provenance import device_name, versions
 from augbench.storage.store import ADAPTER_MARKER, Store, json_bytes
 
 REPORT_INTERVAL = 1.0  # seconds between progress reports
@@ -33,7 +32,7 @@ def adapt(context: Context, spec: AdapterSpec, report_progress: ReportProgress =
     """
     started = time.perf_counter()
     augmenter, search = chosen_augmenter(context, spec)
-    view = context.library.view(spec.data, spec.shots, spec.draw, augmenter.reads(spec.shots or 0))
+    view = context.view(augmenter, spec)
     with tempfile.TemporaryDirectory(prefix="augbench-adapt-") as temporary:
         folder = Path(temporary) / "adapter"
         folder.mkdir()
@@ -47,13 +46,8 @@ def adapt(context: Context, spec: AdapterSpec, report_progress: ReportProgress =
             "spec": spec.as_dict(),
             "learned": learned or {},
             **({"search": search["result"]} if search else {}),
-            "provenance": {
-                "seconds": time.perf_counter() - started,
-                "shared_seconds": shared.seconds,
-                "device": device_name(context.device),
-                "git_sha": context.git_sha,
-                "versions": versions(),
-            },
+            "provenance": {"seconds": time.perf_counter() - started, "shared_seconds": shared.seconds}
+            | context.origin(),
         }
         (folder / ADAPTER_MARKER).write_bytes(json_bytes(record))
         context.store.files.commit_folder(folder, context.store.name("adapters", spec.key), ADAPTER_MARKER)

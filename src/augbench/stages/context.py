@@ -7,11 +7,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from augbench.core.contracts import Augmenter
+from augbench.core.contracts import Augmenter, TrainView
 from augbench.core.errors import UserError
-from augbench.core.specs import AdapterSpec, SearchSpec
+from augbench.core.specs import AdapterSpec, PoolSpec, SearchSpec
 from augbench.features.extractor import Extractor
 from augbench.planning.library import Library
+from augbench.stages.provenance import device_name, versions
 from augbench.storage.store import Store
 
 
@@ -27,6 +28,14 @@ class Context:
     place: str = ""  # description of the worker in a cluster, for logs
     loaded: dict = field(default_factory=dict)  # the loaded augmenter, see `stages.generate`
     extractors: dict = field(default_factory=dict)  # the loaded feature extractor
+
+    def view(self, augmenter: Augmenter, spec: AdapterSpec | PoolSpec) -> TrainView:
+        """Return the training data that an augmenter reads for an adapter or a pool."""
+        return self.library.view(spec.data, spec.shots, spec.draw, augmenter.reads(spec.shots or 0))
+
+    def origin(self) -> dict[str, Any]:
+        """Return the part of the provenance that all results of this process share."""
+        return {"device": device_name(self.device), "git_sha": self.git_sha, "versions": versions()}
 
 
 def chosen_augmenter(context: Context, spec: AdapterSpec) -> tuple[Augmenter, dict[str, Any] | None]:

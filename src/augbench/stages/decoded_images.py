@@ -58,7 +58,7 @@ def _centre_crop(image: np.ndarray, aspect: float) -> np.ndarray:
     return image[top : top + new_height, left : left + new_width]
 
 
-def decode(dataset: Dataset, size: Geometry, threads: int) -> np.ndarray:
+def decode(dataset: Dataset, size: Geometry) -> np.ndarray:
     """Decode all images of a dataset in the order of its table: N,height,width,3 uint8.
 
     Raises:
@@ -70,28 +70,22 @@ def decode(dataset: Dataset, size: Geometry, threads: int) -> np.ndarray:
     def decode_row(index: int) -> None:
         out[index] = fit_to_protocol(dataset.read_image(rows[index]), size)
 
-    with ThreadPoolExecutor(threads) as executor:  # decoding releases the GIL
+    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as executor:  # decoding releases the GIL
         list(executor.map(decode_row, range(len(rows))))
     return out
 
 
 def decode_all(plan: Plan) -> dict[tuple[str, Geometry], np.ndarray]:
     """Decode the datasets of a plan at every size that its protocols use. Raises UserError as `decode`."""
-    threads = min(8, os.cpu_count() or 1)
     sizes = {(cell.data.alias, geometry(cell.protocol)) for cell in plan.cells}
-    return {(alias, size): decode(plan.library.dataset(alias), size, threads) for alias, size in sorted(sizes)}
+    return {(alias, size): decode(plan.library.dataset(alias), size) for alias, size in sorted(sizes)}
 
 
 class DecodedImages:
     """Decoded images by dataset and pool, with cached copies on the device."""
 
     def __init__(self, store: Store, real: Mapping[tuple[str, Geometry], np.ndarray]) -> None:
-        """Take the decoded datasets.
-
-        Args:
-            store: holds the pools.
-            real: (dataset's name in the grid, geometry) -> N,H,W,3 uint8, in the order of its table.
-        """
+        """``real`` has N,H,W,3 uint8 by (dataset's name in the grid, geometry), in the order of the dataset's table."""
         self.store = store
         self.real = real
         self._pools: OrderedDict[tuple[str, Geometry], np.ndarray] = OrderedDict()
@@ -130,10 +124,7 @@ class DecodedImages:
             return on_device(array, device)
         address = array.__array_interface__["data"][0] ^ len(array)
         if address not in self._tensors:
-            self._tensors[address] = (
-                array,
-                on_device(array, device),
-            )  # keep the array, so that its address is not reused
+            self._tensors[address] = array, on_device(array, device)  # with the array: its address is not reused
         self._tensors.move_to_end(address)
         while len(self._tensors) > POOL_CACHE_SIZE:
             self._tensors.popitem(last=False)

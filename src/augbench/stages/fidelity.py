@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -22,7 +21,6 @@ from augbench.features.extractor import aspect_of, thumbnails
 from augbench.metrics import fidelity as measures
 from augbench.planning.library import Library
 from augbench.stages.context import Context, loaded_extractor, one_thread
-from augbench.stages.provenance import device_name, versions
 from augbench.storage.store import FIX_HINT
 
 log = logging.getLogger(__name__)
@@ -51,29 +49,18 @@ def measure(context: Context, spec: FidelitySpec) -> dict[str, Any]:
     if pool.data.classes:
         labels = np.array(pool.data.classes)[np.arange(len(made)) % len(pool.data.classes)]
         found["kid_by_class"] = kid_by_class(features[0], unseen["label"].to_numpy(), features[1], labels)
+    counts = {"made": len(made), "real": len(real), "shots": len(learned)}
+    cost = {"seconds": time.perf_counter() - started, "seconds_per_picture": _seconds_per_image(context, spec)}
     record = {
         "key": spec.key,
         "spec": spec.as_dict(),
-        "result": {
-            "extractor": spec.extractor,
-            "size": list(size),
-            "made": len(made),
-            "real": len(real),
-            "shots": len(learned),
-            **found,
-        },
-        "provenance": {
-            "seconds": time.perf_counter() - started,
-            "seconds_per_picture": _seconds_per_image(context, spec),
-            "device": device_name(context.device),
-            "git_sha": context.git_sha,
-            "versions": versions(),
-        },
+        "result": {"extractor": spec.extractor, "size": list(size), **counts, **found},
+        "provenance": cost | context.origin(),
     }
     context.store.write_json("fidelity", spec.key, record)
     context.store.clear_failure(spec.key)
-    counts = f"{len(made)} images against {len(real)} real defects, {len(learned)} shots"
-    log.info("KID %s, FID %s by %s: %s", found["kid"], found["fid"], spec.extractor, counts)
+    against = f"{len(made)} images against {len(real)} real defects, {len(learned)} shots"
+    log.info("KID %s, FID %s by %s: %s", found["kid"], found["fid"], spec.extractor, against)
     return record
 
 
@@ -108,8 +95,8 @@ def images_of(library: Library, data: DataSpec, rows: pd.DataFrame) -> list[np.n
 
 def _pool_images(context: Context, spec: FidelitySpec) -> list[np.ndarray]:
     """Read the first images of the pool, each H,W,3 uint8."""
-    store, pool = context.store, spec.pool
-    names: Sequence[str] = [store.image_name(pool, index) for index in range(spec.pictures)]
+    store = context.store
+    names = [store.image_name(spec.pool, index) for index in range(spec.pictures)]
     found = []
     for name, data in zip(names, store.files.read_many(names), strict=True):
         if data is None:
@@ -121,6 +108,5 @@ def _pool_images(context: Context, spec: FidelitySpec) -> list[np.ndarray]:
 def _seconds_per_image(context: Context, spec: FidelitySpec) -> float:
     """Return the seconds of generation per image, without adaptation and search."""
     store = context.store
-    names = [store.chunk_provenance_name(spec.pool, chunk) for chunk in range(spec.chunks)]
-    chunks = [store.parsed(name) for name in names]
+    chunks = [store.parsed(store.chunk_provenance_name(spec.pool, chunk)) for chunk in range(spec.chunks)]
     return sum(chunk["seconds"] for chunk in chunks) / sum(chunk["pictures"] for chunk in chunks)

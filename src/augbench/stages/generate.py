@@ -13,15 +13,14 @@ from augbench.core.contracts import Augmenter, Request, Synthetic
 from augbench.core.seeds import derive_seed
 from augbench.core.specs import PoolSpec
 from augbench.stages.context import Context, chosen_augmenter, one_thread
-from augbench.stages.provenance import device_name, versions
 from augbench.storage.store import Store, json_bytes, json_lines
 
 DEFECT = "defect"  # the label of synthetic images in detection
 log = logging.getLogger(__name__)
 
 
-def generate_chunk(context: Context, pool: PoolSpec, chunk: int) -> float:
-    """Make one chunk and commit it: images and masks first, its metadata file last. Returns the seconds it took.
+def generate_chunk(context: Context, pool: PoolSpec, chunk: int) -> None:
+    """Make one chunk and commit it: images and masks first, its metadata file last.
 
     Raises:
         UserError: the view lacks what the augmenter needs.
@@ -29,26 +28,18 @@ def generate_chunk(context: Context, pool: PoolSpec, chunk: int) -> float:
     """
     started = time.perf_counter()
     augmenter = _loaded(context, pool)
-    reads = augmenter.reads(pool.shots or 0)
-    view = context.library.view(pool.data, pool.shots, pool.draw, reads)
+    view = context.view(augmenter, pool)
     requests = [_request(pool, i) for i in range(chunk * pool.chunk_size, (chunk + 1) * pool.chunk_size)]
     with one_thread(augmenter.uses_gpu, context.device):
         samples = augmenter.generate(requests, view)
     _check(augmenter, requests, samples)
     seconds = time.perf_counter() - started
     lines = [_write_sample(context, pool, r, s) for r, s in zip(requests, samples, strict=True)]
-    provenance = {
-        "seconds": seconds,
-        "pictures": len(samples),
-        "device": device_name(context.device),
-        "git_sha": context.git_sha,
-        "versions": versions(),
-    }
+    provenance = {"seconds": seconds, "pictures": len(samples), **context.origin()}
     context.store.files.write(context.store.chunk_provenance_name(pool, chunk), json_bytes(provenance))
     context.store.files.write(context.store.chunk_name(pool, chunk), json_lines(lines))
     context.store.clear_failure(pool.key)
     log.info("%d images in %.2f s; committed in %.2f s", len(samples), seconds, time.perf_counter() - started - seconds)
-    return seconds
 
 
 def assemble_pool(context: Context, pool: PoolSpec) -> bool:
@@ -61,8 +52,7 @@ def assemble_pool(context: Context, pool: PoolSpec) -> bool:
         return False
     lines = [line for chunk in chunks for line in store.chunk_lines(pool, chunk)]
     store.files.write(f"{folder}/metadata.jsonl", json_lines(lines))
-    names = [store.chunk_provenance_name(pool, chunk) for chunk in chunks]
-    made = [store.parsed(name) for name in names]
+    made = [store.parsed(store.chunk_provenance_name(pool, chunk)) for chunk in chunks]
     record = {
         "key": pool.key,
         "spec": pool.as_dict(),
@@ -130,14 +120,9 @@ def _write_sample(context: Context, pool: PoolSpec, request: Request, sample: Sy
 
 def _write_png(store: Store, name: str, array: np.ndarray) -> str:
     """Write a PNG file. Returns its SHA-256 (hex), by which the store detects damage."""
-    data = _png(array)
-    store.files.write(name, data)
-    return hashlib.sha256(data).hexdigest()
-
-
-def _png(array: np.ndarray) -> bytes:
     from PIL import Image
 
     buffer = io.BytesIO()
     Image.fromarray(array).save(buffer, "PNG", compress_level=3)
-    return buffer.getvalue()
+    store.files.write(name, buffer.getvalue())
+    return hashlib.sha256(buffer.getvalue()).hexdigest()

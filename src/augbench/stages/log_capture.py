@@ -162,7 +162,6 @@ class _ListenedStream:
         self._partial = ""  # unfinished line
 
     def write(self, text: str) -> int:
-        """Write to the stream and pass on finished lines."""
         self._partial += text
         *lines, partial = self._partial.split("\n")
         self._partial = partial.rpartition("\r")[2][-10_000:]  # a progress bar redraws its line: keep the last state
@@ -171,7 +170,6 @@ class _ListenedStream:
         return self._stream.write(text)
 
     def writelines(self, lines: Iterator[str]) -> None:
-        """Write each line."""
         for line in lines:
             self.write(line)
 

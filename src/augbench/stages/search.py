@@ -37,7 +37,6 @@ from augbench.stages.adapt import ReportProgress, Throttled
 from augbench.stages.context import Context, loaded_extractor, one_thread
 from augbench.stages.fidelity import images_of, kid_by_class
 from augbench.stages.generate import DEFECT
-from augbench.stages.provenance import device_name, versions
 from augbench.storage.store import Store
 
 MIN_HALF = 2  # real images per class and half
@@ -104,9 +103,8 @@ def run_arm(
     augmenter = context.library.augmenter(spec.adapter.augmenter)
     arm = arms_of(augmenter)[number]
     shots, labels, fold = _halves(context, spec)
-    view = _view(context, spec.adapter, augmenter)
     seen, unseen = shots[fold != arm.fold], shots[fold == arm.fold]
-    half_view = view.with_shots(seen["id"])
+    half_view = context.view(augmenter, spec.adapter).with_shots(seen["id"])
     rows = []
     with tempfile.TemporaryDirectory(prefix="augbench-search-") as folder, one_thread(True, context.device):
         score = _HalfScorer(context, spec.adapter, augmenter.scoring(), seen, unseen, labels[fold == arm.fold])
@@ -157,12 +155,7 @@ def decide(context: Context, spec: SearchSpec) -> dict[str, Any]:
             "extractor": scoring.extractor,
             "table": table,
         },
-        "provenance": {
-            "seconds": _seconds(rows),
-            "device": device_name(context.device),
-            "git_sha": context.git_sha,
-            "versions": versions(),
-        },
+        "provenance": {"seconds": _seconds(rows), **context.origin()},
     }
     context.store.write_json("searches", spec.key, record)
     context.store.clear_failure(spec.key)
@@ -225,19 +218,13 @@ def _halves(context: Context, spec: SearchSpec) -> tuple[pd.DataFrame, np.ndarra
     return shots, labels, np.asarray(grouped_folds(table, 2, f"search-{adapter.data.name}"))
 
 
-def _view(context: Context, adapter: AdapterSpec, augmenter: Augmenter) -> TrainView:
-    return context.library.view(adapter.data, adapter.shots, adapter.draw, augmenter.reads(adapter.shots or 0))
-
-
 def _generated(
     augmenter: Augmenter, view: TrainView, adapter: AdapterSpec, per_class: int
 ) -> tuple[list[np.ndarray], np.ndarray]:
     """Generate images in chunks, as for a pool, and return them with their classes."""
     classes = adapter.data.classes or (DEFECT,)
-    requests = [
-        Request(i, derive_seed("search", augmenter.name, i), classes[i % len(classes)])
-        for i in range(per_class * len(classes))
-    ]
+    count = per_class * len(classes)
+    requests = [Request(i, derive_seed("search", augmenter.name, i), classes[i % len(classes)]) for i in range(count)]
     size = augmenter.chunk_size
     chunks = [augmenter.generate(requests[start : start + size], view) for start in range(0, len(requests), size)]
     return [made.image for chunk in chunks for made in chunk], np.array([request.label for request in requests])

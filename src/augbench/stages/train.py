@@ -24,7 +24,6 @@ from augbench.planning.plan import PoolSlice, notes_of
 from augbench.planning.splits import Split
 from augbench.stages.context import Context, chosen_augmenter
 from augbench.stages.decoded_images import DecodedImages, geometry
-from augbench.stages.provenance import device_name, versions
 from augbench.stages.search import line_of
 from augbench.storage.scores import scores_bytes
 
@@ -51,12 +50,6 @@ class CellData:
 
 def train_cell(context: Context, images: DecodedImages, cell: Cell, slices: Sequence[PoolSlice]) -> dict:
     """Train one classifier and commit its scores and record. Returns the record.
-
-    Args:
-        context: store, datasets, device.
-        images: decoded images.
-        cell: what to train.
-        slices: the pools it uses and how many images of each.
 
     Raises:
         UserError: weights or images are not available, or there is no defect image to train on.
@@ -203,14 +196,8 @@ def commit(
 ) -> dict:
     """Write the scores, then the record: the record is the commit marker.
 
-    Args:
-        context: gives the store.
-        cell: what was trained.
-        slices: the pool slices it used.
-        scores: from `score_table`.
-        result: from `evaluate`, with counts and curves.
-        seconds: keys total, gather, fit, judge.
-        shown: training samples seen, repetitions counted.
+    ``result`` is that of `evaluate`, with counts and curves; ``seconds`` has the keys total, gather, fit and judge;
+    ``shown`` is the number of training samples seen, repetitions counted.
     """
     context.store.files.write(context.store.name("scores", cell.key), scores_bytes(scores))
     record = {
@@ -224,9 +211,7 @@ def commit(
             "embedded": _embedded(context.library, cell, slices),
             "notes": [*notes_of(context.library, cell, slices), *_searches(context, slices)],
             **_lineage(context.library, slices),
-            "device": device_name(context.device),
-            "git_sha": context.git_sha,
-            "versions": versions(),
+            **context.origin(),
         },
     }
     context.store.write_json("cells", cell.key, record)
@@ -238,12 +223,11 @@ def _lineage(library: Library, slices: Sequence[PoolSlice]) -> dict[str, Any]:
     """Return what the synthetic images come from: the pool slices in their order, their adapters and their searches."""
     used = [pool_slice for pool_slice in slices if pool_slice.n]  # a small share of few images rounds to none
     behind = [(one.pool.adapter, library.augmenter(one.pool.augmenter)) for one in used]
+    searches = [SearchSpec(adapter).key for adapter, augmenter in behind if augmenter.candidates()]
     return {
         "pools": [{"key": one.pool.key, "n": one.n} for one in used],
         "adapters": list(dict.fromkeys(adapter.key for adapter, augmenter in behind if augmenter.learns)),
-        "searches": list(
-            dict.fromkeys(SearchSpec(adapter).key for adapter, augmenter in behind if augmenter.candidates())
-        ),
+        "searches": list(dict.fromkeys(searches)),
     }
 
 

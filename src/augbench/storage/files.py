@@ -35,9 +35,9 @@ class Files(ABC):
         """Return the path or URL of a file, for messages."""
         return f"{self.url}/{name}"
 
-    @abstractmethod
     def top(self) -> set[str]:
         """List names at the top level; empty if nothing was written yet. Raises UserError if the URL is unusable."""
+        return self.names("")
 
     @abstractmethod
     def names(self, folder: str) -> set[str]:
@@ -63,6 +63,12 @@ class Files(ABC):
     @abstractmethod
     def read_many(self, names: Sequence[str]) -> Iterator[bytes | None]:
         """Yield contents in order, None for missing files; remote files are requested concurrently."""
+
+    def _read_or_none(self, name: str) -> bytes | None:
+        try:
+            return self.read(name)
+        except FileNotFoundError:
+            return None
 
     @abstractmethod
     def write(self, name: str, data: bytes) -> None:
@@ -140,10 +146,6 @@ class LocalFiles(Files):
             raise _cannot_write(path, error) from error
 
     @override
-    def top(self) -> set[str]:
-        return self.names("")
-
-    @override
     def names(self, folder: str) -> set[str]:
         try:
             with os.scandir(self.folder / folder) as entries:
@@ -196,11 +198,7 @@ class LocalFiles(Files):
 
     @override
     def read_many(self, names: Sequence[str]) -> Iterator[bytes | None]:
-        for name in names:
-            try:
-                yield self.read(name)
-            except FileNotFoundError:
-                yield None
+        return map(self._read_or_none, names)
 
     @override
     def write(self, name: str, data: bytes) -> None:
@@ -286,11 +284,7 @@ class LocalFiles(Files):
 
 
 def made_folder(folder: Path) -> Path:
-    """Create a local folder if it does not exist, and return it.
-
-    Raises:
-        StoreError: no space or no permission.
-    """
+    """Create a local folder if it does not exist, and return it. Raises StoreError without space or permission"""
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -299,11 +293,7 @@ def made_folder(folder: Path) -> Path:
 
 
 def write_atomic(path: Path, data: bytes) -> None:
-    """Write a local file atomically, even if the machine loses power.
-
-    Raises:
-        StoreError: no space or no permission.
-    """
+    """Write a local file atomically, even if the machine loses power. Raises StoreError without space or permission"""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         _write_whole(path, data)

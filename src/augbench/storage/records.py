@@ -27,10 +27,10 @@ class _RecordModel(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
 
 
-class _Origin(BaseModel):
+class _Origin(_RecordModel):
     """Provenance. Newer versions may add fields, since it affects no result."""
 
-    model_config = ConfigDict(extra="allow", strict=True, frozen=True, allow_inf_nan=False)
+    model_config = ConfigDict(extra="allow")
 
     device: str
     git_sha: str | None
@@ -157,11 +157,7 @@ MODELS: dict[RecordKind, type[_Envelope]] = {"cells": CellRecord, "fidelity": Fi
 
 
 def read_as(model: type[BaseModel], value: object) -> Any:
-    """Validate a JSON value by one of the models above.
-
-    Raises:
-        UserError: an unknown, missing or invalid value.
-    """
+    """Validate a JSON value by one of the models above. Raises UserError for an unknown, missing or invalid value."""
     try:
         return model.model_validate(value)
     except ValidationError as error:

@@ -52,13 +52,10 @@ class RemoteFiles(Files):
     @override
     def top(self) -> set[str]:
         # No retries, so that a wrong URL fails immediately.
-        return self._listed("", retry=False)
+        return self.names("", retry=False)
 
     @override
-    def names(self, folder: str) -> set[str]:
-        return self._listed(folder, retry=True)
-
-    def _listed(self, folder: str, retry: bool) -> set[str]:
+    def names(self, folder: str, retry: bool = True) -> set[str]:
         try:
             found = self._try("list", folder, lambda: self._fs.ls(self._path(folder), detail=False), retry)
         except FileNotFoundError:
@@ -96,30 +93,25 @@ class RemoteFiles(Files):
                 else:  # any other error: retry this file alone
                     yield self._read_or_none(name)
 
-    def _read_or_none(self, name: str) -> bytes | None:
-        try:
-            return self.read(name)
-        except FileNotFoundError:
-            return None
-
     @override
     def write(self, name: str, data: bytes) -> None:
         put = self._put_object if self._holds_objects else self._put_and_rename
-        try:
-            self._try("write", name, lambda: put(self._path(name), data))
-        except FileNotFoundError as error:
-            raise StoreError(f"cannot write '{self.where(name)}' ({error}): create the bucket first") from error
+        self._try_to_write(name, lambda: put(self._path(name), data))
 
     @override
     def create(self, name: str, data: bytes) -> bool:
         # Exclusive on S3; elsewhere two callers may succeed, which is harmless.
         try:
-            self._try("write", name, lambda: self._put_object(self._path(name), data, mode="create"))
+            self._try_to_write(name, lambda: self._put_object(self._path(name), data, mode="create"))
         except FileExistsError:
             return False
+        return True
+
+    def _try_to_write(self, name: str, put: Callable[[], None]) -> None:
+        try:
+            self._try("write", name, put)
         except FileNotFoundError as error:
             raise StoreError(f"cannot write '{self.where(name)}' ({error}): create the bucket first") from error
-        return True
 
     @override
     def remove(self, name: str) -> bool:
@@ -209,17 +201,12 @@ class RemoteFiles(Files):
             way_out = "check the URL, your credentials and your permissions"
             if may_pass(error):
                 self._exhausted = True
-                number, seconds = (
-                    attempts.statistics[name] for name in ("attempt_number", "delay_since_first_attempt")
-                )
+                number, seconds = map(attempts.statistics.get, ("attempt_number", "delay_since_first_attempt"))
                 way_out = f"run the same command again when it answers (attempts: {number}, in {seconds:.0f} s)"
-            raise self._end(verb, name, error, way_out) from error
+            what = " ".join(str(error).split())[:160] or type(error).__name__
+            raise StoreError(f"cannot {verb} '{self.where(name).rstrip('/')}' ({what}): {way_out}") from error
         self._exhausted = False
         return answer
-
-    def _end(self, verb: str, name: str, error: Exception, way_out: str) -> StoreError:
-        what = " ".join(str(error).split())[:160] or type(error).__name__
-        return StoreError(f"cannot {verb} '{self.where(name).rstrip('/')}' ({what}): {way_out}")
 
 
 def _time_of(entry: Mapping[str, Any]) -> float | None:
@@ -261,25 +248,9 @@ def _file_system(url: str, protocol: str) -> tuple[AbstractFileSystem, str]:
     return fs, root
 
 
-TRANSIENT_ERRNOS = {
-    getattr(errno, name)
-    for name in (
-        "EAGAIN",
-        "EBUSY",
-        "ECONNABORTED",
-        "ECONNREFUSED",
-        "ECONNRESET",
-        "EHOSTUNREACH",
-        "EIO",
-        "ENETDOWN",
-        "ENETUNREACH",
-        "EPIPE",
-        "EREMOTEIO",
-        "ESTALE",
-        "ETIMEDOUT",
-    )
-    if hasattr(errno, name)
-}
+TRANSIENT = """EAGAIN EBUSY ECONNABORTED ECONNREFUSED ECONNRESET EHOSTUNREACH EIO ENETDOWN ENETUNREACH EPIPE EREMOTEIO
+ESTALE ETIMEDOUT"""
+TRANSIENT_ERRNOS = {getattr(errno, name) for name in TRANSIENT.split() if hasattr(errno, name)}
 TRANSIENT_TYPES = {  # names of base classes from optional libraries
     "botocore.exceptions.ConnectionError",
     "botocore.exceptions.HTTPClientError",

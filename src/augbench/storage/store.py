@@ -14,7 +14,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from augbench.core.errors import StoreError, UserError
 from augbench.core.specs import AdapterSpec, PoolSpec, SearchSpec
@@ -23,37 +23,15 @@ from augbench.storage.publication import RECORDS, PublicationFiles
 from augbench.storage.remote_files import RemoteFiles
 from augbench.storage.scores import scores_table
 
-Kind = Literal[
-    "adapters",
-    "pools",
-    "fidelity",
-    "searches",
-    "cells",
-    "scores",
-    "weights",
-    "failures",
-    "fingerprints",
-    "grids",
-    "shared",
-    "versions",
-]
-SUFFIX = {
-    "cells": ".json",
-    "scores": ".parquet",
-    "weights": ".safetensors",
-    "failures": ".json",
-    "fingerprints": ".json",
-    "grids": ".json",
-    "fidelity": ".json",
-    "searches": ".json",
-    "versions": ".json",
-    "adapters": "",
-    "shared": "",
-    "pools": "",
-}
+Folder = Literal["adapters", "pools", "shared"]
+JsonFile = Literal["cells", "failures", "fidelity", "fingerprints", "grids", "searches", "versions"]
+Kind = Folder | JsonFile | Literal["scores", "weights"]
+SUFFIX: dict[str, str] = dict.fromkeys(get_args(Folder), "") | dict.fromkeys(get_args(JsonFile), ".json")
+SUFFIX |= {"scores": ".parquet", "weights": ".safetensors"}
 ADAPTER_MARKER = "adapter.json"
 SHARED_MARKER = "shared.json"
 LOGS = "logs"
+DIRECTORIES = {*SUFFIX, LOGS, "leases", "reports", "scratch"}
 FIX_HINT = "delete it, and run the grid again to make it anew"
 
 
@@ -74,7 +52,7 @@ class Store:
         top = self.files.top() if look else set()
         if RECORDS in top and not self.files.publication:
             raise UserError(f"'{location}' is a publication: copy it to a local folder to read it")
-        if top and not top & self._directories():
+        if top and not top & DIRECTORIES:
             raise UserError(f"store '{location}' is a folder with other contents: give a new or an empty one")
 
     @property
@@ -84,16 +62,12 @@ class Store:
 
     def exists(self) -> bool:
         """Whether anything has been written yet."""
-        return bool(self.files.top() & self._directories())
+        return bool(self.files.top() & DIRECTORIES)
 
     def require_writable(self) -> None:
         """Raise UserError if this is a publication."""
         if self.files.publication:
             raise UserError(f"'{self.url}' is a publication: give --store another folder")
-
-    @staticmethod
-    def _directories() -> set[str]:
-        return {*SUFFIX, LOGS, "leases", "reports", "scratch"}
 
     # -- names
 
@@ -174,16 +148,10 @@ class Store:
     # -- reading and writing
 
     def read_json(self, kind: Kind, key: str) -> dict[str, Any] | None:
-        """Read the JSON object of that key; None if it does not exist.
-
-        Raises:
-            UserError: the file is damaged.
-        """
-        name = self.name(kind, key)
-        try:
-            return parse_json(self.files.read(name), self.files.where(name))
-        except FileNotFoundError:
-            return None
+        """Read the JSON object of that key; None if it does not exist. Raises UserError if the file is damaged."""
+        with contextlib.suppress(FileNotFoundError):
+            return self.parsed(self.name(kind, key))
+        return None
 
     def parsed(self, name: str) -> dict[str, Any]:
         """Read the JSON object in that file. Raises FileNotFoundError, or UserError if it is damaged."""
@@ -198,11 +166,7 @@ class Store:
         self.files.write(name, json_bytes(value))
 
     def read_record(self, key: str) -> dict[str, Any]:
-        """Read a cell's record.
-
-        Raises:
-            UserError: it is missing, damaged, or belongs to another key.
-        """
+        """Read a cell's record. Raises UserError if it is missing, damaged, or belongs to another key."""
         return next(self.read_records([key]))
 
     def read_records(self, keys: Sequence[str]) -> Iterator[dict[str, Any]]:
@@ -229,11 +193,7 @@ class Store:
         return f"{self.name('pools', key)}/pool.json"
 
     def read_pool(self, key: str) -> dict[str, Any] | None:
-        """Read the summary of a pool; None if it has none yet.
-
-        Raises:
-            UserError: the file is damaged.
-        """
+        """Read the summary of a pool; None if it has none yet. Raises UserError if the file is damaged."""
         return next(self.read_pools([key]))
 
     def read_pools(self, keys: Sequence[str]) -> Iterator[dict[str, Any] | None]:
@@ -346,8 +306,8 @@ def _check_scores(data: bytes | None, location: str) -> list[str]:
 
 def _digests(line: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Return (file, SHA-256) of an image and of its mask, if any. Fields are flat for Hugging Face datasets."""
-    found = [(line["file_name"], line["sha256"])]
-    return [*found, (line["mask_file_name"], line["mask_sha256"])] if "mask_file_name" in line else found
+    kinds = ("", "mask_") if "mask_file_name" in line else ("",)
+    return [(line[f"{kind}file_name"], line[f"{kind}sha256"]) for kind in kinds]
 
 
 def parse_json(data: bytes, location: str) -> dict[str, Any]:
@@ -373,6 +333,5 @@ def json_bytes(value: object) -> bytes:
 
 def json_lines(values: Iterable[object]) -> bytes:
     """Serialise one JSON value per line, with sorted keys. Refuses NaN."""
-    return b"".join(
-        (json.dumps(v, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n").encode() for v in values
-    )
+    lines = (json.dumps(value, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n" for value in values)
+    return "".join(lines).encode()

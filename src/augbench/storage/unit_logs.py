@@ -143,9 +143,7 @@ class UnitLog:
 def logs_of(store: Store, word: str) -> list[str]:
     """Return the names of a unit's logs: one, or one for each chunk of a pool or arm of a search.
 
-    Args:
-        store: the store with the logs.
-        word: a key or a key prefix, optionally followed by ``/`` and the number of a chunk or an arm.
+    ``word`` is a key or a key prefix, optionally followed by ``/`` and the number of a chunk or an arm.
 
     Raises:
         UserError: there is no such log, or the prefix is ambiguous.

@@ -38,12 +38,12 @@ def made_by_others(store: Store, pool: PoolSpec, chunks: Iterable[int]) -> set[i
     """
     numbers = sorted(chunks)
     names = [store.chunk_provenance_name(pool, chunk) for chunk in numbers]
-    found = set()
-    for chunk, name, data in zip(numbers, names, store.files.read_many(names), strict=True):
-        if data is not None:
-            versions = parse_json(data, store.files.where(name)).get("versions", {})
-            found |= {chunk} if versions.get("augbench") != augbench.__version__ else set()
-    return found
+    made = {
+        chunk: parse_json(data, store.files.where(name)).get("versions", {}).get("augbench")
+        for chunk, name, data in zip(numbers, names, store.files.read_many(names), strict=True)
+        if data is not None
+    }
+    return {chunk for chunk, version in made.items() if version != augbench.__version__}
 
 
 def discard_chunks(store: Store, chunks: Sequence[tuple[PoolSpec, int]]) -> None:

@@ -27,10 +27,8 @@ def test_jobs_are_placed(gpus, seconds):
 
 
 def test_the_driver_rate_limits_dispatch():
-    cells = {f"c{i}": Job("train", 1.0, ()) for i in range(100)} | {
-        "a": Job("adapt", 1.0, ()),
-        "p": Job("generate", 1.0, ()),
-    }
+    cells = {f"c{i}": Job("train", 1.0, ()) for i in range(100)}
+    cells |= {"a": Job("adapt", 1.0, ()), "p": Job("generate", 1.0, ())}
     slow, fast = (simulate(cells, 1000, RATES, driver_rate=rate).seconds for rate in (10.0, 1e9))
     assert fast == pytest.approx(1.0) and slow == pytest.approx(11.0, abs=0.2)
 

@@ -27,11 +27,9 @@ def vae_folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("vae")
     torch.manual_seed(0)
     bundle.vae().half().save_pretrained(folder)
-    (folder / "training.json").write_text(json.dumps(SETTINGS | {"kl": 1e-5}))
+    settings = {"steps": 5, "batch": 4, "lr": 1e-3, "mixed_precision": "no", "seed": 0, "kl": 1e-5}
+    (folder / "training.json").write_text(json.dumps(settings))
     return folder
-
-
-SETTINGS = {"steps": 5, "batch": 4, "lr": 1e-3, "mixed_precision": "no", "seed": 0}
 
 
 @pytest.fixture(scope="module")
@@ -123,9 +121,8 @@ def test_any_text_survives_a_round_trip(tokenizer):
 
 def test_the_older_files_give_the_same_tokens(out):
     saved = CLIPTokenizer.from_pretrained(out / SD / "tokenizer")
-    older = CLIPTokenizer(
-        vocab=str(out / SD / "tokenizer" / "vocab.json"), merges=str(out / SD / "tokenizer" / "merges.txt")
-    )
+    folder = out / SD / "tokenizer"
+    older = CLIPTokenizer(vocab=str(folder / "vocab.json"), merges=str(folder / "merges.txt"))
     for text in ("White marks on the wall, zqx 123", "copper metal scratches"):
         assert older(text).input_ids == saved(text).input_ids
 
@@ -227,9 +224,8 @@ def test_tone_is_the_mean_error_of_the_given_area():
 def test_a_text_encoder_learns_captions_in_a_few_steps(tokenizer):
     torch.manual_seed(0)
     encoder = bundle.text_encoder(tokenizer)
-    right = reading.teach(
-        Accelerator(), encoder, tokenizer, READING | {"items": 200, "steps": 25, "batch": 32, "lr": 1e-2}
-    )
+    settings = READING | {"items": 200, "steps": 25, "batch": 32, "lr": 1e-2}
+    right = reading.teach(Accelerator(), encoder, tokenizer, settings)
     assert right["defect"] > 0.5 and right["material"] > 0.5  # chance: at most a tenth
 
 

@@ -32,7 +32,7 @@ def pixels():
     return training.tensor_of(make(12, seed=0).images)
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def vae():
     torch.manual_seed(0)
     return bundle.vae().eval()
@@ -41,13 +41,9 @@ def vae():
 def test_the_vae_script_writes_a_folder_that_diffusers_loads_without_a_warning(tmp_path, pixels, caplog, monkeypatch):
     monkeypatch.setattr(logging.getLogger("diffusers"), "propagate", True)
     train_vae.main([*TINY, "--out", str(tmp_path)])
-    assert {path.name for path in tmp_path.iterdir()} == {
-        "config.json",
-        "diffusion_pytorch_model.safetensors",
-        "sheet.png",
-        "training.json",
-    }
-    weights = load_file(tmp_path / "diffusion_pytorch_model.safetensors")
+    name = "diffusion_pytorch_model.safetensors"
+    assert {path.name for path in tmp_path.iterdir()} == {"config.json", name, "sheet.png", "training.json"}
+    weights = load_file(tmp_path / name)
     assert {tensor.dtype for tensor in weights.values()} == {torch.float16}
     with warnings.catch_warnings(), caplog.at_level(logging.WARNING):
         warnings.simplefilter("error")
@@ -69,9 +65,7 @@ def test_the_resnet_script_writes_weights_that_timm_loads_and_a_card(tmp_path):
     assert "3 steps of 4, AdamW" in card and "never seen" in card and "What it gains" not in card
 
 
-def test_baking_normalises_the_latents_and_preserves_images(pixels):
-    torch.manual_seed(0)
-    vae = bundle.vae().eval()
+def test_baking_normalises_the_latents_and_preserves_images(pixels, vae):
     with torch.no_grad():
         vae.quant_conv.bias += torch.randn(8)  # a mean to remove
     images = bundle.from_pixels(pixels)

@@ -71,15 +71,11 @@ def test_every_field_is_printed_and_every_switch_explained():
 
 
 def test_a_changed_number_does_not_claim_the_papers_source():
-    grid = tiny_grid(
-        protocols=[{"name": "diag", "lr": 0.01, "width": 64}, {"name": "mine", "preset": "diag", "batch": 4}]
-    )
-    changed, mine = grid.protocols
-    assert (
-        changed.source_of("lr") == "changed; diag has 0.0001" and changed.source_of("width") == "changed; diag has 224"
-    )
-    assert changed.source_of("height").startswith("paper, ") and mine.source_of("batch") == "changed; diag has 32"
-    assert mine.source_of("lr").startswith("paper, ")
+    protocols = [{"name": "diag", "lr": 0.01, "width": 64}, {"name": "mine", "preset": "diag", "batch": 4}]
+    changed, mine = tiny_grid(protocols=protocols).protocols
+    for protocol, field, was in ((changed, "lr", 0.0001), (changed, "width", 224), (mine, "batch", 32)):
+        assert protocol.source_of(field) == f"changed; diag has {was}"
+    assert changed.source_of("height").startswith("paper, ") and mine.source_of("lr").startswith("paper, ")
 
 
 def test_new_fields_left_at_their_defaults_are_in_no_key():
@@ -99,10 +95,8 @@ def test_tagged_backbones_are_the_ones_the_papers_used():
         build(load_preset("diag"), 1, 0)
     with pytest.raises(UserError, match=r"no weights of that tag \(did you mean 'resnet18.tv_in1k'\?\)"):
         build(load_preset("recognition").under_name("r", backbone="resnet18.tv_in2k"), 1, 0)
-    tagged, plain = (
-        build(make_protocol({"name": "t", **TINY, "backbone": name}), 1, 0).state_dict()
-        for name in ("resnet18.tv_in1k", "resnet18")
-    )
+    protocols = (make_protocol({"name": "t", **TINY, "backbone": name}) for name in ("resnet18.tv_in1k", "resnet18"))
+    tagged, plain = (build(protocol, 1, 0).state_dict() for protocol in protocols)
     assert all(torch.equal(tagged[name], plain[name]) for name in plain)
 
 
@@ -171,8 +165,8 @@ def material_of(settings, store, protocol):
 
 
 def small(**changes):
-    fields = {"backbone": BACKBONE, "weights": "scratch", "epochs": EPOCHS, **QUARTER}
-    return load_preset("diag_as_published").under_name("small", **{**fields, **changes})
+    fields = {"backbone": BACKBONE, "weights": "scratch", "epochs": EPOCHS, **QUARTER, **changes}
+    return load_preset("diag_as_published").under_name("small", **fields)
 
 
 def trained(protocol, material):

@@ -1,8 +1,7 @@
 """Resource allotment: what each stage reserves, and that nothing waits for resources it does not use."""
 
 import pytest
-import yaml
-from helpers import TINY, tiny, tiny_grid, tiny_plan
+from helpers import TINY, grid_file, tiny_grid, tiny_plan
 
 from augbench.core.errors import UserError
 from augbench.planning.grid import load_grid, make_grid
@@ -67,9 +66,7 @@ def test_resources_never_enter_keys_nor_names(tmp_path):
     stage = {"cpu": 2, "gpu": 1, "memory": "8GB", "workers": 3}
     spread = tiny_plan(**BOTH, resources={"adapt": stage, "generate": stage, "train": stage})
     assert spread.by_key.keys() == plain.by_key.keys() and spread.pools.keys() == plain.pools.keys()
-    path = tmp_path / "tiny.yaml"
-    path.write_text(yaml.safe_dump(tiny()))
-    assert load_grid(path, ["resources.adapt.memory=8GB", "resources.train.gpu=0.5"]).name == "tiny"
+    assert load_grid(grid_file(tmp_path), ["resources.adapt.memory=8GB", "resources.train.gpu=0.5"]).name == "tiny"
 
 
 # -- reservations
@@ -90,10 +87,10 @@ def test_trainings_fit_the_cluster():
     assert allot(tiny_plan(**many), [GPU_2]).train == Share(1, 0.25, 0, 8)  # MemSeg reserves no GPU
     assert allot(tiny_plan(**many, resources={"train": {"workers": 3}}), [CPU_16]).train.workers == 3
     assert allot(tiny_plan(seeds=[0, 1], augmenters=["none"], shots=[5]), [CPU_16]).train.workers == 2
-    with pytest.raises(UserError, match="no training fits"):
-        allot(tiny_plan(protocols=[{"name": "t", **TINY, "threads_per_cell": 4}]), [Node(2)])
-    with pytest.raises(UserError, match="no training fits"):  # 4 CPUs, but on no machine
-        allot(tiny_plan(protocols=[{"name": "t", **TINY, "threads_per_cell": 4}]), [Node(2), Node(2)])
+    plan = tiny_plan(protocols=[{"name": "t", **TINY, "threads_per_cell": 4}])
+    for nodes in ([Node(2)], [Node(2), Node(2)]):  # 4 CPUs, but on no machine
+        with pytest.raises(UserError, match="no training fits"):
+            allot(plan, nodes)
 
 
 @pytest.mark.parametrize(

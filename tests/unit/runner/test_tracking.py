@@ -9,20 +9,16 @@ from helpers import HERE, ROOT, TINY, assert_one_line, cli, tiny_grid, tiny_plan
 
 from augbench.core import registry
 from augbench.core.errors import UserError
-from augbench.runner import trackers
+from augbench.runner import trackers, tune_tracking
 from augbench.runner.driver import run
 from augbench.runner.trackers import Tracker, trackers_of
+from augbench.runner.tune_tracking import Tracking
 from augbench.stages.train import numbers
 from augbench.storage.store import Store
 
 TALKER = HERE / "plugins" / "talker.py"
 DIVERGES = {"name": "diverges", **TINY, "lr": 1e30, "optimiser": "sgd"}
-GRID = {
-    "augmenters": ["none", "talker"],
-    "shots": [5],
-    "n_aug": [3],
-    "protocols": [{"name": "tiny", **TINY}, DIVERGES],
-}
+GRID = {"augmenters": ["none", "talker"], "shots": [5], "n_aug": [3], "protocols": [{"name": "tiny", **TINY}, DIVERGES]}
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -132,12 +128,11 @@ class FakeLogger:
 @pytest.fixture
 def make_tracking(monkeypatch):
     """Return a function that makes a `Tracking` with fake loggers and a list of the lines it reports."""
-    from augbench.runner import tune_tracking
 
     def make(plan, **loggers):
         lines = []
         monkeypatch.setattr(tune_tracking, "_logger", lambda tracker, grid: loggers[tracker.tool])
-        return tune_tracking.Tracking([Tracker(tool) for tool in loggers], plan, lines.append), lines
+        return Tracking([Tracker(tool) for tool in loggers], plan, lines.append), lines
 
     return make
 
@@ -184,8 +179,6 @@ def test_a_tracker_that_cannot_be_set_up_ends_the_run_with_one_line(make_trackin
 
 
 def test_an_unusable_folder_is_found_at_once(tmp_path):
-    from augbench.runner.tune_tracking import Tracking
-
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="give a folder that can be written, --track tensorboard=DIR"):
         Tracking([Tracker("tensorboard", str(tmp_path / "file"))], tiny_plan(**GRID), print)
@@ -193,8 +186,6 @@ def test_an_unusable_folder_is_found_at_once(tmp_path):
 
 def test_mlflow_really(tmp_path):
     mlflow = pytest.importorskip("mlflow")
-    from augbench.runner.tune_tracking import Tracking
-
     plan, address = tiny_plan(**GRID), f"sqlite:///{tmp_path / 'runs.db'}"
     cell = cells("talker", "tiny", plan)
     tracking = Tracking([Tracker("mlflow", address)], plan, lambda line: pytest.fail(line))
@@ -213,26 +204,20 @@ def test_mlflow_really(tmp_path):
         (["tensorbord"], "--track 'tensorbord' is not known (did you mean 'tensorboard'?)"),
         (["mlflow="], "--track 'mlflow=' has no destination: leave the = out, or give one"),
         (["tensorboard=a", "tensorboard=b"], "--track tensorboard is given twice: give it once"),
+        *(([tool], f"--track {tool} needs the package {package}: pip install 'augbench[{tool}]'")
+          for tool, package in trackers.LIBRARIES.items()),
     ],
-)
-def test_mistakes(texts, message):
+)  # fmt: skip
+def test_mistakes(monkeypatch, texts, message):
+    if texts[0] in trackers.LIBRARIES:
+        monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(UserError) as caught:
         trackers_of(texts, "ray")
     assert str(caught.value) == message
 
 
-@pytest.mark.parametrize("tool", sorted(trackers.LIBRARIES))
-def test_a_missing_library_is_one_line(monkeypatch, tool):
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    with pytest.raises(UserError) as caught:
-        trackers_of([tool], "ray")
-    package = trackers.LIBRARIES[tool]
-    assert str(caught.value) == f"--track {tool} needs the package {package}: pip install 'augbench[{tool}]'"
-
-
 def test_destinations_may_contain_an_equals_sign():
-    monitored = trackers_of(["tensorboard=/tmp/a=b"], "ray")
-    assert monitored == (Tracker("tensorboard", "/tmp/a=b"),)
+    assert trackers_of(["tensorboard=/tmp/a=b"], "ray") == (Tracker("tensorboard", "/tmp/a=b"),)
 
 
 def test_inline_is_refused_before_anything_is_written(tmp_path):

@@ -44,24 +44,20 @@ class FakeTune:
 
     def ask(self, *trial_ids):
         """Create trials; return the keys of their cells."""
-        with self.dispatch.named("run"):
-            for trial_id in trial_ids:
-                config = self.searcher.suggest(trial_id)
-                self.trials[trial_id] = SimpleNamespace(trial_id=trial_id, config=config, error_file=None)
+        for trial_id in trial_ids:
+            config = self.searcher.suggest(trial_id)
+            self.trials[trial_id] = SimpleNamespace(trial_id=trial_id, config=config, error_file=None)
         return [self.trials[trial_id].config["key"] for trial_id in trial_ids]
 
     def start(self, *trial_ids):
-        with self.dispatch.named("run"):
-            for trial_id in trial_ids:
-                self.callback.on_trial_start(0, [], self.trials[trial_id])
+        for trial_id in trial_ids:
+            self.callback.on_trial_start(0, [], self.trials[trial_id])
 
     def result(self, trial_id, outcome=None):
-        with self.dispatch.named("run"):
-            return self.scheduler.on_trial_result(None, self.trials[trial_id], outcome or DONE)
+        return self.scheduler.on_trial_result(None, self.trials[trial_id], outcome or DONE)
 
     def lose(self, trial_id):
-        with self.dispatch.named("run"):
-            self.callback.on_trial_error(0, [], self.trials[trial_id])
+        self.callback.on_trial_error(0, [], self.trials[trial_id])
 
 
 @pytest.fixture
@@ -69,7 +65,9 @@ def played(tmp_path):
     store, plan = Store(tmp_path), tiny_plan(**MANY)
     with Leases(store.files) as leases:
         scheduler = Scheduler(plan, subtract(plan, store), store, leases)
-        yield scheduler, FakeTune(Dispatch(scheduler, Calls(), Calls()))
+        dispatch = Dispatch(scheduler, Calls(), Calls())
+        with dispatch.named("run"):
+            yield scheduler, FakeTune(dispatch)
 
 
 def test_trials_continue_while_workers_are_starting(played):
@@ -94,9 +92,8 @@ def test_a_lost_worker_is_replaced_however_short_cells_are(played):
     tune.start("a", "b")
     tune.lose("b")
     tune.ask("c")  # Tune starts a worker for it
-    assert [tune.result("a") for _ in range(3)] == ["CONTINUE"] * 3, (
-        "or it would reuse this worker and kill the new one"
-    )
+    # Or it would reuse this worker and kill the new one.
+    assert [tune.result("a") for _ in range(3)] == ["CONTINUE"] * 3
     tune.start("c")
     assert tune.result("a") == "STOP"
 
@@ -108,8 +105,7 @@ def test_without_a_ready_cell_a_trial_ends_although_workers_are_starting(played)
     assert [tune.result("a") for _ in range(11)] == ["CONTINUE"] * 10 + ["STOP"]
     tune.start("b")  # by the worker of the other
     assert tune.result("b") == "STOP" and scheduler.done == 12
-    with tune.dispatch.named("run"):
-        assert tune.searcher.suggest("c") == "FINISHED"
+    assert tune.searcher.suggest("c") == "FINISHED"
 
 
 def test_a_lost_worker_loses_only_its_current_cell(played):

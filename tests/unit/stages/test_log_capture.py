@@ -41,6 +41,14 @@ def finished(tmp_path_factory):
     return store
 
 
+def hoarse_pool():
+    return next(pool for pool in tiny_plan(**GRID).pools.values() if pool.augmenter.alias == "hoarse")
+
+
+def cell_without_images():
+    return next(cell for cell in tiny_plan(**GRID).cells if cell.augmenter.name == "none")
+
+
 def context_of(store):
     return Context(store, Library({}))
 
@@ -67,7 +75,7 @@ def test_every_unit_has_a_log(finished):
 
 
 def test_the_log_of_a_training(finished):
-    cell = next(cell for cell in tiny_plan(**GRID).cells if cell.augmenter.name == "none")
+    cell = cell_without_images()
     lines = log_of(finished, cell.key).splitlines()
     assert lines[0].startswith(f"=== {cell.key}: begun 20")
     assert "host " in lines[1] and "process " in lines[1] and "cpu (" in lines[1] and "Ray" not in lines[1]
@@ -82,7 +90,7 @@ def test_the_log_of_a_training(finished):
 
 
 def test_output_of_plugins_and_libraries_and_tracebacks_are_logged(finished):
-    (pool,) = [pool for pool in tiny_plan(**GRID).pools.values() if pool.augmenter.alias == "hoarse"]
+    pool = hoarse_pool()
     adapting = log_of(finished, pool.adapter.key)
     assert "adapting as no worker of Ray" in adapting and "adapt: step 1 of 1: loss 0.2500" in adapting
     assert "generate: 4 images in " in log_of(finished, pool.key, 0)
@@ -190,7 +198,7 @@ def test_a_killed_worker_leaves_its_log_and_attempts_are_appended(store):
     assert text.index("last words") < text.index("lives") and text.count("=== done") == 1
 
 
-def test_attempts_are_appended_in_every_store(any_store, monkeypatch):
+def test_attempts_are_appended_in_every_store(any_store):
     for number in range(3):
         log = UnitLog(any_store.files, "logs/unit.log")
         log.say(f"attempt {number}")
@@ -199,9 +207,8 @@ def test_attempts_are_appended_in_every_store(any_store, monkeypatch):
 
 
 def test_the_size_has_a_bound(any_store, monkeypatch):
-    monkeypatch.setattr(unit_logs, "MOST_BEFORE", 400)
-    monkeypatch.setattr(unit_logs, "MOST_FIRST", 600)
-    monkeypatch.setattr(unit_logs, "MOST_LAST", 200)
+    for name, size in (("MOST_BEFORE", 400), ("MOST_FIRST", 600), ("MOST_LAST", 200)):
+        monkeypatch.setattr(unit_logs, name, size)
     for attempt in range(3):
         log = UnitLog(any_store.files, "logs/unit.log")
         for number in range(200):
@@ -231,8 +238,7 @@ def puts(s3):
 
 
 def test_a_short_unit_costs_one_write(s3):
-    store = Store("s3://bucket/store")
-    with unit_log(context_of(store), "unit"):
+    with unit_log(context_of(Store("s3://bucket/store")), "unit"):
         print("short")
     assert puts(s3) == ["/bucket/store/logs/unit.log"]
 
@@ -254,14 +260,14 @@ def test_a_long_unit_is_written_on_its_way(s3, monkeypatch):
 
 def test_a_store_out_of_reach_fails_no_unit_by_its_log(s3, monkeypatch, capfd):
     monkeypatch.setattr(remote_files, "ATTEMPTS", 1)
-    store, made = Store("s3://bucket/store"), []
+    store = Store("s3://bucket/store")
     s3.down = True
     with unit_log(context_of(store), "unit"):
-        made.append("something")
+        pass
     with pytest.raises(StoreError, match="of the unit's own"), unit_log(context_of(store), "unit"):
         raise StoreError("of the unit's own")
     s3.down = False
-    assert made and not store.files.exists("logs/unit.log")
+    assert not store.files.exists("logs/unit.log")
     assert "the log 's3://bucket/store/logs/unit.log' has a gap" in capfd.readouterr().err
 
 
@@ -277,10 +283,10 @@ def test_a_folder_that_cannot_be_written_fails_no_unit_by_its_log(store, capfd):
 
 
 def test_the_command_prints_the_log(finished):
-    cell = next(cell for cell in tiny_plan(**GRID).cells if cell.augmenter.name == "none")
+    cell = cell_without_images()
     found = cli("log", finished.url, cell.key[:-3])
     assert found.returncode == 0 and found.stdout == log_of(finished, cell.key)
-    (pool,) = [pool for pool in tiny_plan(**GRID).pools.values() if pool.augmenter.alias == "hoarse"]
+    pool = hoarse_pool()
     chunks = cli("log", finished.url, pool.key)
     assert chunks.stdout == log_of(finished, pool.key, 0) + log_of(finished, pool.key, 1)
     assert logs_of(finished, f"{pool.key}/1") == [finished.log_name(pool.key, 1)]
@@ -294,10 +300,7 @@ def test_the_command_prints_no_control_characters(store):
 @pytest.mark.parametrize(
     ("word", "message"),
     [
-        (
-            "surfaces",
-            "'surfaces' is a prefix of 3 keys ('surfaces-a-1', 'surfaces-a-2' and 'surfaces-pool-1'): give",
-        ),
+        ("surfaces", "'surfaces' is a prefix of 3 keys ('surfaces-a-1', 'surfaces-a-2' and 'surfaces-pool-1'): give"),
         ("surfaces-b-1", "(did you mean 'surfaces-a-1'?)"),
         ("xyz", "has no log of 'xyz': augbench status names what failed"),
         ("", "has no log of ''"),
@@ -315,7 +318,7 @@ def test_keys_that_mean_no_log(store, word, message):
     assert message in str(caught.value)
 
 
-def test_mistakes_are_one_line(store, tmp_path):
+def test_mistakes_are_one_line(store):
     store.write_json("cells", "x", {})
     assert_one_line(cli("log", store.url, "x"), "has no logs", store.url)
 
@@ -332,6 +335,6 @@ def test_reading_loads_nothing_heavy(store):
 
 
 def test_status_names_the_log_of_what_failed(finished):
-    (pool,) = [pool for pool in tiny_plan(**GRID).pools.values() if pool.augmenter.alias == "hoarse"]
+    pool = hoarse_pool()
     assert f"log: augbench log {finished.url} {pool.key}" in cli("status", finished.url).stdout
     assert f'"log": "logs/{pool.key}"' in cli("status", finished.url, "--json").stdout

@@ -5,11 +5,11 @@ import json
 import numpy as np
 import pytest
 import torch
-import yaml
-from helpers import SEARCHER, cli, on_disk, path_of, results_of, tiny_grid
+from helpers import SEARCHER, cli, grid_file, on_disk, path_of, results_of, tiny_grid
 from layouts import draw_neu
 
 from augbench.core.specs import SearchSpec
+from augbench.features.extractor import Extractor
 from augbench.planning.plan import make_plan
 from augbench.planning.remaining import subtract
 from augbench.runner.driver import run
@@ -33,6 +33,13 @@ def search_of(grid, store):
     (spec,) = {plan.search(pool).key: plan.search(pool) for pool in plan.pools.values()}.values()
     store.files.folder.mkdir(exist_ok=True)  # a run writes the grid there before workers start
     return plan, spec, WorkerSetup.of(plan, store).context(use_gpu=False)
+
+
+def result_of(grid, store):
+    """Run a grid without failures; return its plan and the result of its search."""
+    assert not run(grid, store, executor="inline").failures
+    plan, spec, _ = search_of(grid, store)
+    return plan, store.read_json("searches", spec.key)["result"]
 
 
 @pytest.fixture(scope="module")
@@ -113,8 +120,6 @@ def test_candidates_are_adapted_to_one_half_and_evaluated_on_the_other(searched,
 
 def test_an_arm_computes_on_one_thread_whatever_the_process_has(searched, tmp_path, monkeypatch):
     """Features of the evaluation half are extracted in an arm, too: inline has all cores, a Ray worker one."""
-    from augbench.features.extractor import Extractor
-
     _, spec, context = search_of(grid_of(), Store(tmp_path / "store"))
     seen, call = [], Extractor.__call__
     monkeypatch.setattr(Extractor, "__call__", lambda *a: seen.append(torch.get_num_threads()) or call(*a))
@@ -138,25 +143,21 @@ def test_a_committed_arm_does_not_run_again(tmp_path):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("augbench.__version__", "9.0.0")
         assert stage.arm_rows(store, spec, 2) is None, "no search mixes rows of two versions"
-    summary = run(grid, store, executor="inline")
-    assert not summary.failures
+    assert not run(grid, store, executor="inline").failures
     assert sorted(log.read_text().split("\n")[:-1]) == ["1 4", "1 4", "1 8", "2 4", "2 4"]  # 1 8: the adapter itself
     assert run(grid, store, executor="inline").trained == 0
 
 
-def test_a_larger_grid_repeats_no_search(searched, tmp_path):
+def test_a_larger_grid_repeats_no_search(searched):
     grid = grid_of(n_aug=[6, 12], seeds=[0, 1])
     remaining = subtract(make_plan(grid, searched), searched)
     assert remaining.cells and remaining.chunks and not remaining.searches and not remaining.adapters
 
 
-@pytest.mark.parametrize(("shots", "message"), [(3, "too few for two halves"), (1, "too few for two halves")])
-def test_with_too_few_shots_the_settings_stay_and_the_record_says_so(shots, message, store):
-    grid = grid_of(shots)
-    assert not run(grid, store, executor="inline").failures
-    plan, spec, _ = search_of(grid, store)
-    result = store.read_json("searches", spec.key)["result"]
-    assert message in result["why"] and result["chosen"] == {} and result["table"] == []
+@pytest.mark.parametrize("shots", [3, 1])
+def test_with_too_few_shots_the_settings_stay_and_the_record_says_so(shots, store):
+    plan, result = result_of(grid_of(shots), store)
+    assert "too few for two halves" in result["why"] and result["chosen"] == {} and result["table"] == []
     (cell,) = [cell for cell in plan.cells if cell.n_aug]
     (note,) = store.read_record(cell.key)["provenance"]["notes"]
     assert note == f"searcher: no quality search: {result['why']}"
@@ -165,18 +166,14 @@ def test_with_too_few_shots_the_settings_stay_and_the_record_says_so(shots, mess
 
 
 def test_if_all_candidates_copy_the_settings_stay(store):
-    grid = grid_of(changes={"strengths": [0.0], "folds": 1})
-    assert not run(grid, store, executor="inline").failures
-    _, spec, _ = search_of(grid, store)
-    result = store.read_json("searches", spec.key)["result"]
+    _, result = result_of(grid_of(changes={"strengths": [0.0], "folds": 1}), store)
     assert result["why"].startswith("every candidate copies") and result["chosen"] == {}
     assert all(row["refused"] for row in result["table"])
 
 
 def test_each_class_is_split_and_evaluated(tmp_path, store):
     steel = on_disk("neu", draw_neu(tmp_path))
-    grid = grid_of(4, **steel)
-    _, spec, context = search_of(grid, store)
+    _, spec, context = search_of(grid_of(4, **steel), store)
     _, labels, fold = stage._halves(context, spec)
     for label in spec.adapter.data.classes:
         assert sorted(np.bincount(fold[labels == label]).tolist()) == [2, 2]
@@ -202,12 +199,10 @@ def test_fid_on_few_images_is_refused_in_a_line(store):
 
 
 def test_augmenters_without_adaptation_can_be_searched(store):
-    grid = grid_of(changes={"learner": False})
-    summary = run(grid, store, executor="inline")
-    assert not summary.failures and summary.done == 2
-    (pool,) = make_plan(grid, store).pools.values()
+    plan, _ = result_of(grid_of(changes={"learner": False}), store)
+    (pool,) = plan.pools.values()
     assert {line["meta"]["strength"] for line in store.chunk_lines(pool, 0)} == {0.15}
-    assert not store.keys("adapters") and len(store.keys("searches")) == 1
+    assert not store.keys("adapters") and len(store.keys("searches")) == 1 and len(store.keys("cells")) == 2
 
 
 def test_other_candidates_are_another_search_adapter_and_pool(store):
@@ -235,19 +230,17 @@ def test_the_scheduler_leases_an_adapter_after_its_search(store):
 def test_on_ray_it_is_the_same(searched, store, tmp_path):
     """Ray Tune runs the arms, in parallel with trainings that need no search and with fidelity."""
     grid = grid_of(fidelity={"extractor": "micro_resnet"})
-    path = tmp_path / "tiny.yaml"
-    path.write_text(yaml.safe_dump(grid.as_dict()))
+    path = grid_file(tmp_path, **grid.as_dict())
     result = cli("--plugin", SEARCHER, "run", path, "--store", store.url)  # with the plug-ins of this test only
     assert result.returncode == 0, result.stdout + result.stderr
     _, spec, _ = search_of(grid, store)
     assert store.read_json("searches", spec.key)["result"] == searched.read_json("searches", spec.key)["result"]
     assert results_of(store) == results_of(searched)
-    assert len(store.keys("fidelity")) == 1
     (key,) = store.keys("fidelity")
     assert searched.read_json("fidelity", key)["result"] == store.read_json("fidelity", key)["result"]
 
 
-def test_a_driver_leases_no_more_adapters_than_it_makes(store, tmp_path):
+def test_a_driver_leases_no_more_adapters_than_it_makes(store):
     """A second driver can lease the others."""
     many = [{"name": "toy", "as": f"toy{n}", "settings": {"limit": 100 + n}} for n in range(3)]
     plan = make_plan(tiny_grid(augmenters=many, shots=[5]))

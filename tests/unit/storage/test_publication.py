@@ -4,8 +4,7 @@ import layouts
 import numpy as np
 import pandas as pd
 import pytest
-import yaml
-from helpers import assert_one_line, cli, on_disk, tiny
+from helpers import assert_one_line, cli, grid_file, on_disk
 
 from augbench.core.errors import UserError
 from augbench.storage.publication import ARCHIVES, RECORDS
@@ -14,14 +13,9 @@ from augbench.storage.store import Store, json_lines
 
 
 def table(*logits, rows=3):
-    about = {
-        "id": [f"i{n}" for n in range(rows)],
-        "part": "test",
-        "label": "good",
-        "group": [f"g{n}" for n in range(rows)],
-    }
+    ids, groups = ([f"{letter}{n}" for n in range(rows)] for letter in "ig")
     numbers = {name: np.arange(rows, dtype=np.float32) + place for place, name in enumerate(logits)}
-    return pd.DataFrame({**about, **numbers})
+    return pd.DataFrame({"id": ids, "part": "test", "label": "good", "group": groups, **numbers})
 
 
 TABLES = {
@@ -88,8 +82,7 @@ def test_a_publication_elsewhere_is_refused_in_one_line():
 def test_nothing_but_reports_is_written_into_a_publication(publication, tmp_path):
     before = sorted(publication.rglob("*"))
     settings = layouts.draw_folder(tmp_path / "data")
-    grid = tmp_path / "grid.yaml"
-    grid.write_text(yaml.safe_dump(tiny(**on_disk("folder", settings))))
+    grid = grid_file(tmp_path, **on_disk("folder", settings))
     refused = f"'{publication}' is a publication: give --store another folder"
     assert_one_line(cli("run", grid, "--store", publication), refused)
     assert_one_line(cli("datasets", "check", "folder", "--root", tmp_path / "data", "--store", publication), refused)

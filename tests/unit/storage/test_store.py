@@ -10,11 +10,9 @@ import time
 
 import layouts
 import pytest
-from helpers import path_of, tiny_plan
+from helpers import library_of, path_of, tiny_plan
 
 from augbench.core.errors import UserError
-from augbench.planning.grid import DatasetEntry
-from augbench.planning.library import Library
 from augbench.storage import leases as leases_module
 from augbench.storage.leases import Leases, abandoned, heartbeat_name, lease_name
 from augbench.storage.store import Store, json_bytes, json_lines
@@ -85,7 +83,7 @@ def test_fingerprint_is_cached_until_a_file_changes(store, tmp_path):
     settings = layouts.draw_folder(tmp_path)
 
     def fingerprint():
-        return Library.of((DatasetEntry(name="folder", settings=settings),)).fingerprint("folder", store)
+        return library_of("folder", settings).fingerprint("folder", store)
 
     first = fingerprint()
     store.write_json("fingerprints", "folder", {**store.read_json("fingerprints", "folder"), "fingerprint": "cached"})
@@ -109,12 +107,9 @@ def test_two_drivers_share_leases(any_store):
     assert files.names("leases") <= {"drivers"} and not files.names("leases/drivers")
 
 
-@pytest.mark.parametrize("kind", ["local", "s3"])
-def test_only_one_of_many_gets_a_lease(kind, request, tmp_path):
-    if kind == "s3":
-        request.getfixturevalue("s3")
-    store = Store(tmp_path if kind == "local" else "s3://bucket")
-    drivers = [Leases(store.files) for _ in range(8)]
+@pytest.mark.parametrize("any_store", ["local", "s3"], indirect=True)
+def test_only_one_of_many_gets_a_lease(any_store):
+    drivers = [Leases(any_store.files) for _ in range(8)]
     got = []
     threads = [threading.Thread(target=lambda d=d: got.append(d.acquire("a"))) for d in drivers]
     for thread in threads:

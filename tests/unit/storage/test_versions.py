@@ -1,7 +1,7 @@
 """A store used by several versions of augbench: reported once, and no unit mixes versions."""
 
 import io
-import json
+import shutil
 
 import pytest
 from helpers import results_of, tiny_grid, tiny_plan
@@ -46,11 +46,8 @@ def finished(tmp_path_factory):
 
 @pytest.fixture
 def begun(finished, tmp_path):
-    """Create a pool of three chunks without the last one, and its cell; another version made the other chunks."""
-    store = Store(tmp_path / "store")
-    for path in finished.files.folder.rglob("*"):
-        if path.is_file():
-            store.files.write(str(path.relative_to(finished.files.folder)), path.read_bytes())
+    """A pool of three chunks, made by another version, whose cell is missing."""
+    store = Store(shutil.copytree(finished.files.folder, tmp_path / "store"))
     plan = tiny_plan(**GRID)
     (pool,), (cell,) = plan.pools.values(), plan.cells
     chunks = sorted(store.chunks(pool))
@@ -59,21 +56,26 @@ def begun(finished, tmp_path):
         made = store.parsed(name)
         made["versions"]["augbench"] = FIRST
         store.write_json_at(name, made)
+    store.files.remove(store.name("cells", cell.key))
     return store, plan, pool, cell, chunks
+
+
+@pytest.fixture
+def unfinished(begun):
+    store, plan, pool, _, chunks = begun
+    store.files.remove(store.chunk_name(pool, chunks[-1]))
+    return store, plan, pool, chunks
 
 
 def test_a_finished_pool_of_another_version_stays(begun):
     store, plan, _, cell, _ = begun
-    store.files.remove(store.name("cells", cell.key))
     remaining = subtract(plan, store)
     assert [one.key for one in remaining.cells] == [cell.key]
     assert not remaining.chunks and not remaining.begun_by_others and not remaining.fidelity
 
 
-def test_an_unfinished_pool_is_regenerated(begun, finished, capsys):
-    store, plan, pool, cell, chunks = begun
-    store.files.remove(store.name("cells", cell.key))
-    store.files.remove(store.chunk_name(pool, chunks[-1]))
+def test_an_unfinished_pool_is_regenerated(unfinished, finished, capsys):
+    store, plan, pool, chunks = unfinished
     image = store.image_name(pool, 0)
     store.files.write(image, b"of another version")
     remaining = subtract(plan, store)
@@ -82,7 +84,7 @@ def test_an_unfinished_pool_is_regenerated(begun, finished, capsys):
     assert len(remaining.fidelity) == 1, "what was measured is not of the images that will be there"
     summary = run(tiny_grid(**GRID), store, executor="inline")
     assert not summary.failures and "begun by another version" in " ".join(capsys.readouterr().out.split())
-    made = {json.loads(store.files.read(store.chunk_provenance_name(pool, n)))["versions"]["augbench"] for n in chunks}
+    made = {store.parsed(store.chunk_provenance_name(pool, n))["versions"]["augbench"] for n in chunks}
     assert made == {HERE}
     assert store.files.read(image) == finished.files.read(image)
     assert store.read_pool(pool.key)["provenance"]["versions"]["augbench"] == HERE
@@ -90,19 +92,15 @@ def test_an_unfinished_pool_is_regenerated(begun, finished, capsys):
     assert results_of(store) == results_of(finished)
 
 
-def test_fidelity_of_an_unfinished_pool_is_recomputed_after_a_kill(begun):
-    store, plan, pool, cell, chunks = begun
-    store.files.remove(store.name("cells", cell.key))
-    store.files.remove(store.chunk_name(pool, chunks[-1]))
+def test_fidelity_of_an_unfinished_pool_is_recomputed_after_a_kill(unfinished):
+    store, plan, _, chunks = unfinished
     discard_chunks(store, subtract(plan, store).begun_by_others)
     remaining = subtract(plan, store)  # of the run after the killed one
     assert not remaining.begun_by_others and len(remaining.chunks) == len(chunks) and len(remaining.fidelity) == 1
 
 
-def test_a_plan_reports_chunks_of_other_versions(begun):
-    store, plan, pool, cell, chunks = begun
-    store.files.remove(store.name("cells", cell.key))
-    store.files.remove(store.chunk_name(pool, chunks[-1]))
+def test_a_plan_reports_chunks_of_other_versions(unfinished):
+    store, plan, _, chunks = unfinished
     console = Console(file=io.StringIO(), width=200)
     print_plan(plan, subtract(plan, store), store, console)
     assert f"{len(chunks) - 1} chunks of unfinished pools were made by another version" in console.file.getvalue()

@@ -693,11 +693,7 @@ def test_export_never_loses_a_record(full, tmp_path):
         ("scores", "is missing", Path.unlink),
         ("scores", "no whole Parquet file", lambda path: path.write_text("x")),
         ("cells", "is not the record of", lambda path: path.write_text("{}")),
-        (
-            "cells",
-            "not JSON compliant",
-            lambda path: edit_file(path, lambda one: one["result"].update(ap=NAN)),
-        ),
+        ("cells", "not JSON compliant", lambda path: edit_file(path, lambda one: one["result"].update(ap=NAN))),
     ],
 )
 def test_export_refuses_what_is_damaged(full, tmp_path, kind, what, damage):

@@ -88,12 +88,7 @@ def _keys(store: Store, grid_name: str | None) -> dict[Kind, list[str]]:
         raise UserError(f"store '{store.url}' holds no record of {listed(grids)}: {WAY_OUT}")
     pools = {key for frame in expected for pairs in frame["fidelity"] for _, key in pairs}
     fidelity = sorted((pools if grids else store.keys("fidelity")) & store.keys("fidelity"))
-    return {
-        "grids": grids,
-        "cells": cells,
-        "scores": cells,
-        "fidelity": fidelity,
-    }
+    return {"grids": grids, "cells": cells, "scores": cells, "fidelity": fidelity}
 
 
 def _parts_behind(store: Store, cells: Iterable[str]) -> set[str]:

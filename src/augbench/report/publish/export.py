@@ -87,7 +87,7 @@ def _keys(store: Store, grid_name: str | None) -> dict[Kind, list[str]]:
     if not cells:
         raise UserError(f"store '{store.url}' holds no record of {listed(grids)}: {WAY_OUT}")
     pools = {key for frame in expected for pairs in frame["fidelity"] for _, key in pairs}
-    fidelity = sorted((pools if grids else store.keys("fidelity")) & store.keys("fidelity"))
+    fidelity = sorted(store.keys("fidelity") & pools if grids else store.keys("fidelity"))
     return {"grids": grids, "cells": cells, "scores": cells, "fidelity": fidelity}
 
 
@@ -141,9 +141,9 @@ def _refuse_others(out: Path, own: set[str], keys: Mapping[Kind, list[str]]) -> 
     """Raise UserError where the folder holds files or records that an export would not write again."""
     if out.exists() and not out.is_dir():
         raise UserError(f"--out '{out}' is a file: give a folder")
-    existing = (
-        {path.relative_to(out).as_posix() for path in out.rglob("*") if not path.is_dir()} if out.exists() else set()
-    )
+    existing = {
+        path.relative_to(out).as_posix() for path in out.rglob("*") if not path.is_dir()
+    }  # none where there is no folder
     reports = tuple(f"reports/{name}/" for name in keys["grids"] or [ALL])
     others = sorted(name for name in existing - own if not name.startswith(reports))
     if RECORDS in existing:

@@ -445,15 +445,16 @@ def test_copied_rows_come_from_their_own_protocol_where_the_store_has_them_there
 def test_what_cannot_be_chosen_is_asked_for(store):
     _, other = several(store)
     renamed = [{**cell, "dataset": "tiles"} for cell in other]
-    with pytest.raises(UserError, match=r"several datasets, and not the paper's: give --dataset surfaces or tiles$"):
-        comparison_of(store, "inout_table1", other + renamed)
-    with pytest.raises(UserError, match=r"--dataset 'tile' is not in the store \(did you mean 'tiles'\?\)"):
-        comparison_of(store, "inout_table1", other + renamed, dataset="tile")
     plain = [{**cell, "protocol": {"inout": "small", "diag": "large"}[cell["protocol"]]} for cell in other]
-    with pytest.raises(UserError, match=r"several protocols, and not the paper's: give --protocol large or small$"):
-        comparison_of(store, "inout_table1", plain)
-    with pytest.raises(UserError, match="is a table of detection, and the store holds none"):
-        comparison_of(store, "inout_table1", [{**cell, "task": "recognition"} for cell in other])
+    recognition = [{**cell, "task": "recognition"} for cell in other]
+    for what, cells, dataset in (
+        (r"several datasets, and not the paper's: give --dataset surfaces or tiles$", other + renamed, None),
+        (r"--dataset 'tile' is not in the store \(did you mean 'tiles'\?\)", other + renamed, "tile"),
+        (r"several protocols, and not the paper's: give --protocol large or small$", plain, None),
+        ("is a table of detection, and the store holds none", recognition, None),
+    ):
+        with pytest.raises(UserError, match=what):
+            comparison_of(store, "inout_table1", cells, dataset)
 
 
 def test_one_name_for_two_settings_is_not_averaged(store):

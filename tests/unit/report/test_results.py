@@ -281,10 +281,7 @@ def test_a_record_without_scores_and_scores_without_a_record_are_refused(tiles, 
 
 @FORMS
 def test_better_logits_do_not_fit_the_record(tiles, form):
-    def better(table):
-        return table.assign(logit=table["logit"] + (table["label"] != "good").astype("float32"))
-
-    key = edit_scores(tiles, better)
+    key = edit_scores(tiles, lambda table: table.assign(logit=table["logit"] + (table["label"] != "good").astype("f4")))
     assert f"cell '{key}': ap is" in check_results(form(tiles)).refused[0]
 
 
@@ -381,10 +378,7 @@ def test_values_of_any_kind_end_in_a_refusal_or_a_note(neu):
         path = neu / ARCHIVES.get(kind, GRID)
         whole = path.read_bytes()
         for _ in range(4):
-            if kind == "grids":
-                edit_file(path, replace)
-            else:
-                edit(neu, kind, replace)
+            edit_file(path, replace) if kind == "grids" else edit(neu, kind, replace)
             assert check_results(neu).summary
             path.write_bytes(whole)
 
@@ -650,17 +644,16 @@ def test_export_refuses_what_it_cannot_do(full, tmp_path):
     (out / "thesis.tex").write_text("x")
     assert_one_line(cli("results", "export", full.url, "--out", out), "thesis.tex", "empty folder")
     assert (out / "thesis.tex").read_text() == "x" and len(list(out.iterdir())) == 1
-    with pytest.raises(UserError, match=r"knows no grid 'on' \(did you mean 'one'\?\)"):
-        export(full, tmp_path / "new", "on")
-    with pytest.raises(UserError, match="holds no records"):
-        export(Store(tmp_path / "nothing"), tmp_path / "new")
-    with pytest.raises(UserError, match="is a file"):
-        export(full, out / "thesis.tex")
     export(full, tmp_path / "both")
-    with pytest.raises(UserError, match="holds other things"):
-        export(full, tmp_path / "both", "one")  # the other grid would stay
-    with pytest.raises(UserError, match="holds other things"):
-        export(full, Path(full.url))
+    for what, arguments in (
+        (r"knows no grid 'on' \(did you mean 'one'\?\)", (full, tmp_path / "new", "on")),
+        ("holds no records", (Store(tmp_path / "nothing"), tmp_path / "new")),
+        ("is a file", (full, out / "thesis.tex")),
+        ("holds other things", (full, tmp_path / "both", "one")),  # the other grid would stay
+        ("holds other things", (full, Path(full.url))),
+    ):
+        with pytest.raises(UserError, match=what):
+            export(*arguments)
 
 
 def test_export_never_loses_a_record(full, tmp_path):

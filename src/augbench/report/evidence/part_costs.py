@@ -119,7 +119,6 @@ def _measured(store: Store) -> Iterator[tuple[str, MadePart]]:
 
 
 def _written(store: Store) -> Iterator[tuple[str, MadePart]]:
-    """Yield the entries of the store's ``costs.json``."""
     try:
         place, content = store.files.where(COSTS), store.parsed(COSTS)
     except FileNotFoundError:

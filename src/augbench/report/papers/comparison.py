@@ -171,7 +171,6 @@ def _ranked(lines: Sequence[Line], side: str) -> list[Line]:
 
 
 def _with_averages(layout: Layout, lines: Sequence[Line]) -> list[Line]:
-    """Add the average of each augmenter after its lines, where the paper prints averages."""
     if not layout.paper.about.tables[layout.number].average:
         return list(lines)
     result: list[Line] = []
@@ -238,7 +237,6 @@ def _missing(rows: Sequence[Line]) -> list[str]:
 
 
 def _from_elsewhere(rows: Sequence[Line]) -> list[str]:
-    """Return notes on our rows under another protocol than our other rows."""
     labels: dict[str, list[str]] = {}
     for protocol, label in dict.fromkeys((line.elsewhere, line.label) for line in rows if line.elsewhere):
         labels.setdefault(protocol, []).append(label)

@@ -97,7 +97,6 @@ def grid_problems(
 
 
 def _not_in(grid: Grid, cell: Cell) -> Iterator[str]:
-    """Yield the parts of a cell that its grid lacks."""
     if _numbers(cell.protocol) not in [_numbers(protocol) for protocol in grid.protocols]:
         yield f"the protocol '{cell.protocol.name}'"
     if (cell.data.name, cell.data.alias) not in [(entry.name, entry.label) for entry in grid.datasets]:

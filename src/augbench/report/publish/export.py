@@ -117,7 +117,6 @@ def _contents(store: Store, kind: Kind, keys: list[str]) -> Iterable[tuple[str, 
 
 
 def _record_lines(store: Store, kind: RecordKind, keys: list[str]) -> Iterator[bytes]:
-    """Yield the records as lines of an archive."""
     for key, data in _contents(store, kind, keys):
         place = store.where(kind, key)
         record = parse_json(data, place)
@@ -181,7 +180,6 @@ def _run_command(grid: str) -> str:
 
 
 def _made(records: list[dict[str, Any]]) -> str:
-    """Describe in a paragraph how the records were made."""
     origins = [record["provenance"] for record in records]
     commits = sorted({_short(origin["git_sha"]) for origin in origins})
     devices = [f"{device} ({number} cells)" for device, number in sorted(Counter(o["device"] for o in origins).items())]

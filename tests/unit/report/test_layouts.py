@@ -30,7 +30,6 @@ from augbench.report.papers.layouts import choose, find_layout, layouts
 from augbench.report.papers.printed import METRICS
 from augbench.report.render import latex, markdown, page
 from augbench.report.render.terminal import to_terminal
-from augbench.storage.store import Store
 
 # The tables as the papers print them, typed from the papers; a line holds what stands beside each other there.
 INOUT = {
@@ -105,16 +104,6 @@ DIAG_GRID = {**INOUT_GRID, "name": "diag", "augmenters": ["memseg", "inout", "di
              "seeds": [0, 1], "protocols": ["diag"]}  # fmt: skip
 
 
-@pytest.fixture(autouse=True)
-def _no_data(monkeypatch):
-    monkeypatch.delenv("AUGBENCH_DATA", raising=False)  # KSDD2 is planned without its files
-
-
-@pytest.fixture
-def store(tmp_path):
-    return Store(tmp_path / "store")
-
-
 def cells_of(**changes):
     """The cells of the grid of In&Out, with changes."""
     return make_plan(make_grid({**INOUT_GRID, **changes})).cells
@@ -137,22 +126,26 @@ def write(store, cell, ap=0.6, precision=0.7, recall=0.5, counts=None, embedded=
     store.write_json("cells", cell.key, record)
 
 
-def plan_into(store, raw):
-    """The plan of a grid that the store knows, too."""
+def reproduce(store, name, shift=0.0, leave_out=lambda cell: False, grid=None, **changes):
+    """Plan the paper's grid into a store, and write records with mean and std as printed (0.01 where none is).
+
+    Each mean is moved by ``shift``. Returns the expected cells.
+    """
+    raw = (INOUT_GRID if name.startswith("inout") else DIAG_GRID) | changes
     plan = make_plan(make_grid(raw))
-    store.write_json("grids", raw["name"], {"grid": {}, "cells": expected_of(plan)})
-    return plan
-
-
-def reproduce(store, raw, name, shift=0.0, leave_out=lambda cell: False):
-    """A store whose records have mean and std as printed (0.01 where none is), each mean moved by ``shift``."""
+    expected = expected_of(plan)
+    store.write_json("grids", grid or raw["name"], {"grid": {}, "cells": expected})
     wanted = {(row.augmenter, row.shots, row.n_aug): row for row in find_layout(name).rows}
-    seeds = len(raw["seeds"])
-    for cell in plan_into(store, raw).cells:
+    for cell in plan.cells:
         row = wanted.get((cell.augmenter.alias, cell.shots, cell.n_aug))
         if row and not leave_out(cell):
             stats = [(stat.mean + shift, 0.01 if math.isnan(stat.std) else stat.std) for stat in row.stats.values()]
-            write(store, cell, *(values(mean, std, seeds, cell.seed) for mean, std in stats))
+            write(store, cell, *(values(mean, std, len(raw["seeds"]), cell.seed) for mean, std in stats))
+    return expected
+
+
+def reproduced(store, name, **options):
+    return comparison_of(store, name, reproduce(store, name, **options))
 
 
 def comparison_of(store, name, expected=None, dataset=None, protocol=None):
@@ -200,10 +193,6 @@ def own_lines(name):
     return [line for line in GOLDEN[name] if "MixSegDec" not in line]
 
 
-def grid_of(name):
-    return INOUT_GRID if name.startswith("inout") else DIAG_GRID
-
-
 # -- the printed tables
 
 
@@ -214,8 +203,7 @@ def test_every_printed_table_is_a_layout():
 @pytest.mark.parametrize("name", GOLDEN)
 def test_the_papers_tables_come_out_digit_for_digit(store, name):
     """Theirs from the package; ours from a store whose records have the printed means and standard deviations."""
-    reproduce(store, grid_of(name), name)
-    comparison = comparison_of(store, name, store.read_json("grids", grid_of(name)["name"])["cells"])
+    comparison = reproduced(store, name)
     assert printed_lines(comparison, "theirs") == GOLDEN[name]
     assert [line for line in printed_lines(comparison, "ours") if "MixSegDec" not in line] == own_lines(name)
     assert not any(line.incomplete for line in comparison.lines)
@@ -232,8 +220,7 @@ def test_the_papers_tables_come_out_digit_for_digit(store, name):
     ],
 )
 def test_best_and_second_best_of_both_sides(store, name, metric, best, second):
-    reproduce(store, grid_of(name), name)
-    comparison = comparison_of(store, name, store.read_json("grids", grid_of(name)["name"])["cells"])
+    comparison = reproduced(store, name)
     sheet = compared(comparison)
     for side in ("theirs", "ours"):
         place = [column.key for column in sheet.columns].index(f"{side} {metric}")
@@ -254,8 +241,7 @@ def test_equal_at_the_printed_digits_is_equally_good(store):
 
 
 def test_a_difference_is_given_where_everything_matches(store):
-    reproduce(store, INOUT_GRID, "inout_table5", shift=0.012)
-    comparison = comparison_of(store, "inout_table5", store.read_json("grids", "inout")["cells"])
+    comparison = reproduced(store, "inout_table5", shift=0.012)
     assert comparison.mismatches == ()
     reference, *rows = comparison.lines
     assert [line.label for line in rows] == ["In&Out"] * 4 + ["Average"]
@@ -274,8 +260,7 @@ def test_a_difference_has_its_sign(value, text):
 
 
 def test_rows_that_diag_copied_are_marked_and_have_no_difference(store):
-    reproduce(store, DIAG_GRID, "diag_table1")
-    comparison = comparison_of(store, "diag_table1", store.read_json("grids", "diag")["cells"])
+    comparison = reproduced(store, "diag_table1")
     assert [line.matches for line in comparison.lines] == [False] * 6 + [True] * 3
     first = [row.texts[0] for row in compared(comparison).rows]
     assert first == ["MemSeg †"] * 3 + ["In&Out †"] * 3 + ["DIAG"] * 3
@@ -283,11 +268,6 @@ def test_rows_that_diag_copied_are_marked_and_have_no_difference(store):
     assert any(text.startswith("protocol is diag, theirs is inout") for text in comparison.mismatches)
     (note,) = [note for note in comparison.notes if note.startswith("† MemSeg")]
     assert "from In&Out (VISAPP 2024), Table 1, so obtained under protocol inout, not diag" in note
-    assert any("it has no counterpart here" in note for note in comparison_of_nothing("inout_table5", store).notes)
-
-
-def comparison_of_nothing(name, store):
-    return comparison_of(store, name, planned(cells_of(augmenters=["cutpaste"], shots=[0])))
 
 
 def one_changed(augmenter, shots=0, n_aug=80, **changes):
@@ -333,6 +313,8 @@ def ddpm(**settings):
         ("inout_table2", lambda: one_changed("inout", protocols=[{"name": "inout", "threads_per_cell": 2}]), []),
         ("inout_table2", lambda: one_changed("inout", seeds=[0, 1]), ["2 seeds, theirs 4"]),
         ("inout_table4", lambda: one_changed("inout", 5, draws=[0, 1]), ["2 draws of the shots, theirs 1"]),
+        ("inout_table2", lambda: [replace(cell, data=replace(cell.data, fold=0)) for cell in one_changed("inout")],
+         ["the split is one of folds, theirs is the official one"]),
     ],
 )  # fmt: skip
 def test_what_does_not_match_is_named(store, name, cells, mismatches):
@@ -364,12 +346,6 @@ def test_a_folder_of_that_name_with_other_images_is_not_the_dataset(store, count
     assert filled(store, one_changed("inout"), "inout_table2", counts=counts).mismatches == (mismatch,)
 
 
-def test_folds_are_not_the_official_split(store):
-    cells = [replace(cell, data=replace(cell.data, fold=0)) for cell in one_changed("inout")]
-    comparison = filled(store, cells, "inout_table2")
-    assert comparison.mismatches == ("the split is one of folds, theirs is the official one",)
-
-
 def test_edited_prompts_are_not_the_papers(store):
     cells = [cell for cell in make_plan(make_grid({**DIAG_GRID, "shots": [0]})).cells if cell.augmenter.name == "diag"]
     known = {"prompts": {"prompts": ["rust"], "negative_prompt": ""}}
@@ -396,10 +372,11 @@ def test_a_reason_names_its_rows_where_it_does_not_hold_for_all(store):
 
 
 def test_what_is_missing_is_marked_and_has_no_difference(store):
-    reproduce(store, INOUT_GRID, "inout_table1", leave_out=lambda cell: (cell.n_aug == 100 and cell.seed)
-              or (cell.augmenter.alias == "ddpm" and cell.n_aug == 120))  # fmt: skip
-    cells = [cell for cell in store.read_json("grids", "inout")["cells"]
-             if (cell["augmenter"], cell["n_aug"]) != ("memseg", 120)]  # fmt: skip
+    def left_out(cell):
+        return (cell.n_aug == 100 and cell.seed) or (cell.augmenter.alias == "ddpm" and cell.n_aug == 120)
+
+    cells = reproduce(store, "inout_table1", leave_out=left_out)
+    cells = [cell for cell in cells if (cell["augmenter"], cell["n_aug"]) != ("memseg", 120)]
     comparison = comparison_of(store, "inout_table1", cells)
     runs = [row.texts[-1] for row in compared(comparison).rows]
     assert runs == ["4", "1/4 *", "*", "*", "4", "1/4 *", "0/4 *", "*"]
@@ -413,10 +390,11 @@ def test_what_is_missing_is_marked_and_has_no_difference(store):
 
 
 def test_a_store_without_any_row_shows_theirs(store):
-    comparison = comparison_of_nothing("inout_table5", store)
+    comparison = comparison_of(store, "inout_table5", planned(cells_of(augmenters=["cutpaste"], shots=[0])))
     assert printed_lines(comparison, "theirs") == GOLDEN["inout_table5"]
     assert "Ours: no grid of this store has any of these rows." in comparison.captions
     assert comparison.notes[0].startswith("* incomplete: 4 of 4 rows are in no grid of the store.")
+    assert any("it has no counterpart here" in note for note in comparison.notes)
     assert "MixSegDec" in terminal(comparison)
 
 
@@ -447,18 +425,16 @@ def test_the_papers_dataset_and_protocol_are_the_default(store):
 
 
 def test_copied_rows_come_from_their_own_protocol_where_the_store_has_them_there_alone(store):
-    reproduce(store, DIAG_GRID | {"augmenters": ["diag"]}, "diag_table1", shift=0.02)
-    reproduce(store, INOUT_GRID, "inout_table1", shift=0.01)
-    cells = [cell for name in ("diag", "inout") for cell in store.read_json("grids", name)["cells"]]
+    cells = reproduce(store, "diag_table1", shift=0.02, augmenters=["diag"])
+    cells += reproduce(store, "inout_table1", shift=0.01)
     comparison = comparison_of(store, "diag_table1", cells)
     memseg, inout, diag = comparison.lines[:3], comparison.lines[3:6], comparison.lines[6:]
     assert [line.difference("ap") for line in memseg] == pytest.approx([0.01] * 3)
     assert [line.difference("ap") for line in diag] == pytest.approx([0.02] * 3)
     assert all(line.incomplete and line.elsewhere == "inout" for line in inout)  # planned, not run
     assert comparison.protocol == "diag" and comparison.mismatches == ()
-    assert any(
-        note.startswith("MemSeg, In&Out: ours are under protocol inout, as theirs are") for note in comparison.notes
-    )
+    elsewhere = "MemSeg, In&Out: ours are under protocol inout, as theirs are"
+    assert any(note.startswith(elsewhere) for note in comparison.notes)
     assert "AP is step-wise: the sum" in " ".join(comparison.captions)
     asked = comparison_of(store, "diag_table1", cells, protocol="diag")
     assert [line.expected for line in asked.lines] == [0] * 6 + [2] * 3
@@ -469,15 +445,16 @@ def test_copied_rows_come_from_their_own_protocol_where_the_store_has_them_there
 def test_what_cannot_be_chosen_is_asked_for(store):
     _, other = several(store)
     renamed = [{**cell, "dataset": "tiles"} for cell in other]
-    with pytest.raises(UserError, match=r"several datasets, and not the paper's: give --dataset surfaces or tiles$"):
-        comparison_of(store, "inout_table1", other + renamed)
-    with pytest.raises(UserError, match=r"--dataset 'tile' is not in the store \(did you mean 'tiles'\?\)"):
-        comparison_of(store, "inout_table1", other + renamed, dataset="tile")
     plain = [{**cell, "protocol": {"inout": "small", "diag": "large"}[cell["protocol"]]} for cell in other]
-    with pytest.raises(UserError, match=r"several protocols, and not the paper's: give --protocol large or small$"):
-        comparison_of(store, "inout_table1", plain)
-    with pytest.raises(UserError, match="is a table of detection, and the store holds none"):
-        comparison_of(store, "inout_table1", [{**cell, "task": "recognition"} for cell in other])
+    recognition = [{**cell, "task": "recognition"} for cell in other]
+    for what, cells, dataset in (
+        (r"several datasets, and not the paper's: give --dataset surfaces or tiles$", other + renamed, None),
+        (r"--dataset 'tile' is not in the store \(did you mean 'tiles'\?\)", other + renamed, "tile"),
+        (r"several protocols, and not the paper's: give --protocol large or small$", plain, None),
+        ("is a table of detection, and the store holds none", recognition, None),
+    ):
+        with pytest.raises(UserError, match=what):
+            comparison_of(store, "inout_table1", cells, dataset)
 
 
 def test_one_name_for_two_settings_is_not_averaged(store):
@@ -507,8 +484,7 @@ def terminal(comparison):
 
 @pytest.mark.parametrize("name", ["inout_table1", "inout_table5", "diag_table2"])
 def test_the_terminal_table_fits_100_columns(store, name):
-    reproduce(store, grid_of(name), name)
-    comparison = comparison_of(store, name, store.read_json("grids", grid_of(name)["name"])["cells"])
+    comparison = reproduced(store, name)
     text = terminal(comparison)
     assert max(map(len, text.splitlines())) <= 100
     numbers = re.findall(r"\.\d{3}(?: \(\.\d{3}\))?", "\n".join(own_lines(name)))
@@ -517,11 +493,10 @@ def test_the_terminal_table_fits_100_columns(store, name):
 
 
 def test_text_cannot_break_a_page_or_a_table(store):
-    cells = [replace(cell, data=replace(cell.data, name="x", alias="<b>|&_%</b>")) for cell in one_changed("inout")]
+    cells = [replace(cell, data=replace(cell.data, name="x")) for cell in one_changed("inout")]
     for cell in cells:
-        write(store, replace(cell, data=replace(cell.data, alias="ksdd2")))  # a key is a file name
-    expected = [{**one, "key": replace(cell, data=replace(cell.data, alias="ksdd2")).key}
-                for one, cell in zip(planned(cells), cells, strict=True)]  # fmt: skip
+        write(store, cell)
+    expected = [cell | {"dataset": "<b>|&_%</b>"} for cell in planned(cells)]
     comparison = comparison_of(store, "inout_table2", expected)
     page, latex, markdown = to_html(comparison), to_latex(comparison), to_markdown(comparison)
     assert "<b>|" not in page and "&lt;b&gt;|&amp;_%&lt;/b&gt;" in page
@@ -531,8 +506,7 @@ def test_text_cannot_break_a_page_or_a_table(store):
 
 
 def test_latex_is_balanced_and_has_the_papers_form(store):
-    reproduce(store, INOUT_GRID, "inout_table1")
-    latex = to_latex(comparison_of(store, "inout_table1", store.read_json("grids", "inout")["cells"]))
+    latex = to_latex(reproduced(store, "inout_table1"))
     assert latex.count(r"\begin{table}") == latex.count(r"\end{table}") == 2
     for line in latex.splitlines():
         assert line.count("{") == line.count("}"), line
@@ -544,7 +518,7 @@ def test_latex_is_balanced_and_has_the_papers_form(store):
 
 
 def test_files_are_equal_each_time_and_hold_the_numbers(store, tmp_path):
-    reproduce(store, INOUT_GRID, "inout_table5", shift=0.012)
+    reproduce(store, "inout_table5", shift=0.012)
     files = [Path(file) for file in report_layout(store, "inout_table5")]
     assert [file.name for file in files] == [f"inout_table5.{end}" for end in ("md", "tex", "csv", "json", "html")]
     assert {file.parent for file in files} == {store.files.folder / "reports" / "inout"}
@@ -564,8 +538,8 @@ def test_files_are_equal_each_time_and_hold_the_numbers(store, tmp_path):
 
 
 def test_several_grids_are_merged_and_no_grid_means_all_records(store, tmp_path):
-    reproduce(store, {**INOUT_GRID, "name": "one", "augmenters": ["memseg"]}, "inout_table1")
-    reproduce(store, {**INOUT_GRID, "name": "two", "augmenters": ["ddpm"]}, "inout_table1")
+    reproduce(store, "inout_table1", grid="one", augmenters=["memseg"])
+    reproduce(store, "inout_table1", grid="two", augmenters=["ddpm"])
     files = [Path(file) for file in report_layout(store, "inout_table1")]
     assert files[0].parent == store.files.folder / "reports" / "all"
     content = json.loads(files[3].read_text())
@@ -579,7 +553,7 @@ def test_several_grids_are_merged_and_no_grid_means_all_records(store, tmp_path)
 
 
 def test_it_works_without_torch_and_ray(store):
-    reproduce(store, DIAG_GRID, "diag_table1")
+    reproduce(store, "diag_table1")
     code = f"""
 import sys
 for name in ("torch", "ray", "scipy", "sklearn", "diffusers"):
@@ -596,7 +570,7 @@ assert len(report_layout(Store({store.url!r}), "diag_table1")) == 5
 
 
 def test_the_command_line_prints_a_layout_and_says_what_is_wrong(store, tmp_path):
-    reproduce(store, INOUT_GRID, "inout_table2")
+    reproduce(store, "inout_table2")
     done = cli("report", store.url, "--layout", "inout_table2", "--out", tmp_path / "out")
     assert done.returncode == 0 and ".626 (.059)" in done.stdout, done.stderr
     assert sorted(path.suffix for path in (tmp_path / "out").iterdir()) == [".csv", ".html", ".json", ".md", ".tex"]

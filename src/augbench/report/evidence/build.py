@@ -6,9 +6,10 @@ store, with the same resamples for all rows of a table, so that differences are 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import partial
 from itertools import combinations
 from math import nan
 from typing import Any
@@ -18,29 +19,10 @@ import pandas as pd
 
 from augbench.core.errors import UserError, did_you_mean
 from augbench.core.seeds import rng
-from augbench.metrics.inference import (
-    FEWEST_RUNS,
-    FEWEST_SEEDS,
-    VarianceSplit,
-    Verdict,
-    holm,
-    sign_flip_p,
-    variance_split,
-    verdict,
-)
-from augbench.metrics.resampling import (
-    RESAMPLES,
-    Interval,
-    RunWeights,
-    accuracy_under_weights,
-    ap_under_weights,
-    interval,
-    macro_f1_under_weights,
-    run_weights,
-    unit_weights,
-)
+from augbench.metrics import inference, resampling
+from augbench.metrics.resampling import RESAMPLES, Interval
 from augbench.report.evidence.pareto import RowCost, Spending, efficient
-from augbench.report.evidence.predictions import Predictions, check_against, load_predictions
+from augbench.report.evidence.predictions import check_against, load_predictions
 from augbench.report.tables import HEADLINE, Row, Table, build_tables
 from augbench.storage.store import Store
 
@@ -57,12 +39,12 @@ class RowEvidence:
     augmenter: str
     n_aug: int
     intervals: dict[str, Interval]  # each of `METRICS`
-    variance: VarianceSplit  # of the headline metric
+    variance: inference.VarianceSplit  # of the headline metric
     found: int  # cells with a record
     expected: int
     cost: RowCost | None  # None: not on record
     training_seconds: float  # mean over cells; NaN without cells
-    inferred: int = 0  # cells whose lineage is not in their record
+    inferred: int  # cells whose lineage is not in their record
     efficient: bool = False  # Pareto-optimal in metric and cost among complete rows
 
     @property
@@ -81,9 +63,9 @@ class Comparison:
     versus_n_aug: int
     alone: Interval  # not corrected for other comparisons
     together: Interval  # simultaneous with the others of the same list (Bonferroni)
-    verdict: Verdict
+    verdict: inference.Verdict
     seeds: int  # number of paired seeds
-    p: float = nan  # exact test over seeds; NaN below `FEWEST_SEEDS`
+    p: float  # exact test over seeds; NaN below `inference.FEWEST_SEEDS`
     p_holm: float = nan
 
 
@@ -99,11 +81,9 @@ class Evidence:
     groups: int  # number of test items over all folds
     defective_groups: int  # number of test items with a defect image
     smallest: int  # number of test items in the smallest stratum
-    folds_drawn: bool  # folds are random splits and not a partition
     resamples: int
-    seeds: int = 0  # largest number of paired seeds of a comparison
-    metrics: tuple[str, ...] = ()
-    wanted: tuple[str, ...] = BASELINES  # candidate baselines
+    metrics: tuple[str, ...]
+    wanted: tuple[str, ...]  # candidate baselines
 
     @property
     def headline(self) -> str:
@@ -112,11 +92,7 @@ class Evidence:
 
 
 def build_evidence(
-    store: Store,
-    expected: pd.DataFrame,
-    records: pd.DataFrame,
-    against: str | None = None,
-    resamples: int = RESAMPLES,
+    store: Store, expected: pd.DataFrame, records: pd.DataFrame, against: str | None = None, resamples: int = RESAMPLES
 ) -> list[Evidence]:
     """Build the evidence of every table, in the order of `build_tables`. Equal stores give equal numbers.
 
@@ -134,22 +110,22 @@ def build_evidence(
     if against is not None and against not in names:
         raise UserError(f"--against '{against}' is no augmenter of this grid{did_you_mean(against, names)}")
     found = {record.key: record for record in records.itertuples(index=False)}
-    where: dict[tuple[str, str, Any, str, int], list[Any]] = {}
+    runs: dict[tuple[str, str, Any, str, int], Have] = defaultdict(list)
     for cell in expected.itertuples(index=False):
-        where.setdefault((cell.dataset, cell.protocol, cell.shots, cell.augmenter, cell.n_aug), []).append(cell)
+        if cell.key in found:
+            row = (cell.dataset, cell.protocol, cell.shots, cell.augmenter, cell.n_aug)
+            runs[row].append((_run(cell), found[cell.key]))
     spending = Spending(store, [key for key in expected["key"] if key in found])
     made = []
     for table in build_tables(expected, records):
         rows = [row for row in table.rows if not row.is_average]
-        cells = [where[table.dataset, table.protocol, table.shots, row.augmenter, row.n_aug] for row in rows]
-        have = [[(run_of(cell), found[cell.key]) for cell in own if cell.key in found] for own in cells]
+        have = [runs[table.dataset, table.protocol, table.shots, row.augmenter, row.n_aug] for row in rows]
         if any(have):
             made.append(_evidence(_Resampled(store, table, have, resamples), rows, have, spending, against))
     return made
 
 
-def run_of(cell: Any) -> Run:
-    """Return fold, draw and seed of a cell."""
+def _run(cell: Any) -> Run:
     return (-1 if cell.fold is None else int(cell.fold), -1 if cell.draw is None else int(cell.draw), int(cell.seed))
 
 
@@ -162,70 +138,49 @@ class _Resampled:
     def __init__(self, store: Store, table: Table, have: list[Have], resamples: int) -> None:
         self.table, self.resamples = table, resamples
         self.metrics = METRICS[table.task]
-        self.by_run = {record.key: run for own in have for run, record in own}
-        records = {record.key: record for own in have for _, record in own}
-        self._predictions = load_predictions(store, sorted(records))
-        self._unit_index, self._strata = self._units()
+        self.folds_drawn = table.test_share is not None  # else the folds are a partition
+        cells = {record.key: (run, record) for own in have for run, record in own}
+        predictions = load_predictions(store, sorted(cells))
+        # Folds of a partition share no item, so each is resampled on its own. Random splits share items: an item that
+        # is drawn twice counts twice in all of them.
+        folds = {key: run[0] for key, (run, _) in cells.items()}
+        images = pd.concat(
+            pd.DataFrame({"fold": folds[key], "group": one.groups, "defective": one.defective})
+            for key, one in predictions.items()
+        )
+        if (images.groupby("group")["fold"].nunique() > 1).any():
+            folds, images["fold"] = dict.fromkeys(folds, -1), -1
+        items = images.groupby(["fold", "group"], as_index=False)["defective"].any()
+        strata = items.groupby(["fold", "defective"]).ngroup()
+        self.items, self.defective_items = len(items), int(items["defective"].sum())
+        self.smallest = int(strata.value_counts().min())  # number of items of a stratum
         drawn = rng("compare-items", table.dataset, *table.folds)
-        weights = unit_weights(np.array([number for number, _ in self._strata]), resamples, drawn)
+        weights = resampling.unit_weights(strata.to_numpy(), resamples, drawn)
         ones = np.ones((len(weights), 1))
+        functions = {
+            "ap": partial(resampling.ap_under_weights, trapezoidal=table.ap_definition == "trapezoidal"),
+            "accuracy": resampling.accuracy_under_weights,
+            "macro_f1": resampling.macro_f1_under_weights,
+        }
         self.values: dict[tuple[str, str], float] = {}  # (key, metric)
         self.sampled: dict[tuple[str, str], np.ndarray] = {}  # B floats
-        for key, predictions in self._predictions.items():
-            units = np.array([self._unit_index[self.by_run[key][0], group] for group in predictions.groups])
+        numbers = {name: number for number, name in enumerate(zip(items["fold"], items["group"], strict=True))}
+        for key, one in predictions.items():
+            units = np.array([numbers[folds[key], group] for group in one.groups])
             for metric in self.metrics:
-                function = _FUNCTIONS[metric]
-                value = float(function(table, predictions, units, ones)[0])
-                check_against(getattr(records[key], metric), value, metric, store.where("scores", key))
+                under = partial(functions[metric], one.labels, one.answers, units)
+                value = float(under(ones)[0])
+                check_against(getattr(cells[key][1], metric), value, metric, store.where("scores", key))
                 self.values[key, metric] = value
-                self.sampled[key, metric] = function(table, predictions, units, weights)
-        self._runs: dict[tuple[Run, ...], RunWeights] = {}
+                self.sampled[key, metric] = under(weights)
+        self._runs: dict[tuple[Run, ...], resampling.RunWeights] = {}
 
-    def _units(self) -> tuple[dict[tuple[int, str], int], list[tuple[int, bool]]]:
-        """Assign test items to resampling units.
-
-        Folds of a partition share no item, so each is resampled on its own. Random splits share items: an item that is
-        drawn twice counts twice in all of them.
-
-        Returns:
-            (fold, group) -> index of its unit; and for each unit the index of its stratum and whether it has a defect.
-        """
-        groups: dict[tuple[int, str], bool] = {}
-        for key, predictions in self._predictions.items():
-            fold = self.by_run[key][0]
-            for group, defective in zip(predictions.groups.tolist(), predictions.defective.tolist(), strict=True):
-                groups[fold, group] = groups.get((fold, group), False) or defective
-        apart = len({group for _, group in groups}) == len(groups)
-        kinds: dict[tuple[int, str], bool] = {}
-        for (fold, group), defective in groups.items():
-            name = (fold if apart else -1, group)
-            kinds[name] = kinds.get(name, False) or defective
-        numbers = {stratum: n for n, stratum in enumerate(sorted({(fold, kind) for (fold, _), kind in kinds.items()}))}
-        order = {name: index for index, name in enumerate(sorted(kinds))}
-        strata = [(numbers[name[0], kinds[name]], kinds[name]) for name in order]
-        return {(fold, group): order[fold if apart else -1, group] for fold, group in groups}, strata
-
-    @cached_property
-    def stratum_sizes(self) -> list[int]:
-        """The number of test items in each stratum."""
-        return np.bincount([number for number, _ in self._strata]).tolist()
-
-    @property
-    def items(self) -> tuple[int, int]:
-        """The number of test items, and of those with a defect image."""
-        return len(self._strata), sum(kind for _, kind in self._strata)
-
-    @property
-    def folds_drawn(self) -> bool:
-        """Whether folds are random splits."""
-        return self.table.test_share is not None
-
-    def runs(self, runs: Sequence[Run]) -> RunWeights:
+    def runs(self, runs: Sequence[Run]) -> resampling.RunWeights:
         """Return the bootstrap weights of these runs: equal for equal runs, whatever the row."""
         key = tuple(runs)
         if key not in self._runs:
             drawn = rng("compare-runs", *(number for run in key for number in run))
-            self._runs[key] = run_weights(key, self.resamples, drawn, self.folds_drawn)
+            self._runs[key] = resampling.run_weights(key, self.resamples, drawn, self.folds_drawn)
         return self._runs[key]
 
     def of(self, keys: Sequence[str], metric: str) -> tuple[np.ndarray, np.ndarray]:
@@ -236,26 +191,7 @@ class _Resampled:
     @property
     def item_freedom(self) -> int:
         """Degrees of freedom of the smallest stratum: the rare defect items dominate the variance over items."""
-        return min(self.stratum_sizes) - 1
-
-
-def _ap(table: Table, found: Predictions, units: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    return ap_under_weights(found.labels, found.answers, units, weights, table.ap_definition == "trapezoidal")
-
-
-def _accuracy(table: Table, found: Predictions, units: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    return accuracy_under_weights(found.labels, found.answers, units, weights)
-
-
-def _macro_f1(table: Table, found: Predictions, units: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    return macro_f1_under_weights(found.labels, found.answers, units, weights)
-
-
-_FUNCTIONS: dict[str, Callable[[Table, Predictions, np.ndarray, np.ndarray], np.ndarray]] = {
-    "ap": _ap,
-    "accuracy": _accuracy,
-    "macro_f1": _macro_f1,
-}
+        return self.smallest - 1
 
 
 def _evidence(
@@ -268,23 +204,20 @@ def _evidence(
     )
     made = [replace(row, efficient=is_best) for row, is_best in zip(made, best, strict=True)]
     keys = {row.name: {run: record.key for run, record in own} for row, own in zip(made, have, strict=True)}
-    baseline = _baseline(keys, against)
+    baseline = baseline_among({augmenter for (augmenter, _), runs in keys.items() if runs}, against)
     to_baseline = [(name, base) for name in keys if (base := _partner(name, baseline, keys)) is not None]
     others = [name for name in keys if name[1] and name[0] != baseline]
     pairs = [(a, b) for a, b in combinations(others, 2) if a[1] == b[1] and a[0] != b[0]]
     compared = [_compared(drawn, keys, wanted) for wanted in (to_baseline, pairs)]
-    items, defective = drawn.items
     return Evidence(
         table,
         made,
         baseline,
         *compared,
-        groups=items,
-        defective_groups=defective,
-        smallest=min(drawn.stratum_sizes),
-        folds_drawn=drawn.folds_drawn,
+        groups=drawn.items,
+        defective_groups=drawn.defective_items,
+        smallest=drawn.smallest,
         resamples=drawn.resamples,
-        seeds=max((one.seeds for some in compared for one in some), default=0),
         metrics=drawn.metrics,
         wanted=(against,) if against else BASELINES,
     )
@@ -292,32 +225,26 @@ def _evidence(
 
 def _row(drawn: _Resampled, row: Row, own: Have, spending: Spending) -> RowEvidence:
     keys, runs = [record.key for _, record in own], [run for run, _ in own]
-    seconds = [record.seconds for _, record in own]
-    found = {}
-    for metric in drawn.metrics:
-        values = drawn.of(keys, metric) if keys else None
-        found[metric] = interval(*values, drawn.runs(runs), drawn.item_freedom, bounds=(0, 1)) if values else Interval()
-    headline = [drawn.values[key, drawn.metrics[0]] for key in keys]
-    cost = spending.of(keys)
+    found = dict.fromkeys(drawn.metrics, Interval())
+    if keys:
+        weights, freedom = drawn.runs(runs), drawn.item_freedom
+        found = {
+            name: resampling.interval(*drawn.of(keys, name), weights, freedom, bounds=(0, 1)) for name in drawn.metrics
+        }
     return RowEvidence(
         row.augmenter,
         int(row.n_aug or 0),
         found,
-        variance_split(runs, headline),
+        inference.variance_split(runs, [drawn.values[key, drawn.metrics[0]] for key in keys]),
         row.found,
         row.expected,
-        cost,
-        float(np.mean(seconds)) if seconds else nan,
+        spending.of(keys),
+        float(np.mean([record.seconds for _, record in own])) if own else nan,
         spending.inferred(keys),
     )
 
 
 Keys = Mapping[tuple[str, int], dict[Run, str]]  # row -> its runs
-
-
-def _baseline(keys: Keys, against: str | None) -> str:
-    """Return the baseline augmenter; "" where the table does not have it."""
-    return baseline_among({augmenter for (augmenter, _), runs in keys.items() if runs}, against)
 
 
 def baseline_among(names: Collection[str], against: str | None = None) -> str:
@@ -344,10 +271,10 @@ def _compared(
 ) -> list[Comparison]:
     """Compare these pairs of rows, corrected for multiple comparisons."""
     shared = [[run for run in keys[a] if run in keys[b]] for a, b in wanted]
-    decided = sum(len(runs) >= FEWEST_RUNS for runs in shared)
+    decided = sum(len(runs) >= inference.FEWEST_RUNS for runs in shared)
     made = [_one(drawn, keys, a, b, runs, decided) for (a, b), runs in zip(wanted, shared, strict=True)]
     tested = [index for index, one in enumerate(made) if one.p == one.p]
-    for index, p in zip(tested, holm([made[index].p for index in tested]), strict=True):
+    for index, p in zip(tested, inference.holm([made[index].p for index in tested]), strict=True):
         made[index] = replace(made[index], p_holm=p)
     return made
 
@@ -361,14 +288,14 @@ def _one(
         first, second = (drawn.of([keys[name][run] for run in runs], drawn.metrics[0]) for name in (a, b))
         values, sampled = first[0] - second[0], first[1] - second[1]
         alone, together = (
-            interval(values, sampled, drawn.runs(runs), drawn.item_freedom, number)
+            resampling.interval(values, sampled, drawn.runs(runs), drawn.item_freedom, number)
             for number in (1, max(comparisons, 1))
         )
         for (_, _, seed), value in zip(runs, values.tolist(), strict=True):
             by_seed.setdefault(seed, []).append(value)
     p = nan
-    if len(by_seed) >= FEWEST_SEEDS:
+    if len(by_seed) >= inference.FEWEST_SEEDS:
         means = np.array([np.mean(by_seed[seed]) for seed in sorted(by_seed)])
-        p = sign_flip_p(means, rng("compare-signs", drawn.table.dataset, *a, *b))
-    decision = verdict(together.low, together.high, len(runs))
+        p = inference.sign_flip_p(means, rng("compare-signs", drawn.table.dataset, *a, *b))
+    decision = inference.verdict(together.low, together.high, len(runs))
     return Comparison(*a, *b, alone, together, decision, len(by_seed), p)

@@ -6,7 +6,6 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 from rich.console import Console
 
 from augbench.metrics.resampling import RESAMPLES
@@ -56,36 +55,23 @@ def compare(
     files: list[str] = []
     found = reported(store, grid_name, expected)
     for name, cells, records in found:
-        contents = _contents(store, name, cells, records, against, resamples, console)
+        evidence = build_evidence(store, cells, records, against, resamples)
+        ranked = rankings(evidence)
+        first, last = method_section(evidence), ranking_section(ranked, missing_ranks_note(ranked))
+        sections = [section_of(one) for one in evidence]
+        if console is not None:
+            console.print(f"[bold]{name}[/]", highlight=False)
+            console.print(to_terminal([first, *(section_of(one, brief=True) for one in evidence), last]))
+        every = [first, *sections, last]
+        drawn = {PARETO: ("Metric against cost", pareto_svg(evidence)), CD: ("Critical differences", cd_svg(ranked))}
+        plots = {file: (title, svg) for file, (title, svg) in drawn.items() if svg is not None}
+        images = [(title, file) for file, (title, _) in plots.items()]
+        contents = {
+            "compare.md": to_markdown(f"{name}: comparison", every, images).encode(),
+            "compare.tex": to_latex(name, every).encode(),
+            "compare.csv": to_csv(evidence).encode(),
+            "compare.json": to_json(name, evidence, sections, ranked),
+            **{file: svg.encode() for file, (_, svg) in plots.items()},
+        }
         files += write_files(store, name, contents, out / name if out and len(found) > 1 else out)
     return files
-
-
-def _contents(
-    store: Store,
-    name: str,
-    cells: pd.DataFrame,
-    records: pd.DataFrame,
-    against: str | None,
-    resamples: int,
-    console: Console | None,
-) -> dict[str, bytes]:
-    """Build every file of one comparison, and print it."""
-    evidence = build_evidence(store, cells, records, against, resamples)
-    ranked = rankings(evidence)
-    first, last = method_section(evidence), ranking_section(ranked, missing_ranks_note(ranked))
-    sections = [section_of(one) for one in evidence]
-    every = [first, *sections, last]
-    if console is not None:
-        console.print(f"[bold]{name}[/]", highlight=False)
-        console.print(to_terminal([first, *(section_of(one, brief=True) for one in evidence), last]))
-    drawn = {PARETO: ("Metric against cost", pareto_svg(evidence)), CD: ("Critical differences", cd_svg(ranked))}
-    plots = {file: (title, svg) for file, (title, svg) in drawn.items() if svg is not None}
-    images = [(title, file) for file, (title, _) in plots.items()]
-    return {
-        "compare.md": to_markdown(f"{name}: comparison", every, images).encode(),
-        "compare.tex": to_latex(name, every).encode(),
-        "compare.csv": to_csv(evidence).encode(),
-        "compare.json": to_json(name, evidence, sections, ranked),
-        **{file: svg.encode() for file, (_, svg) in plots.items()},
-    }

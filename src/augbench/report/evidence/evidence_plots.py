@@ -22,48 +22,43 @@ STEP = 22  # points between the names in a critical-difference diagram
 
 def pareto_svg(evidence: Sequence[Evidence]) -> str | None:
     """Plot the metric against cost, once per table with a known cost; None where there is none."""
-    known = [one for one in evidence if any(_has_position(one, row) for row in one.rows)]
+    known = [(one, points) for one in evidence if (points := _points(one))]
     if not known:
         return None
     with theme():
         drawn = figure(WIDTH, HEIGHT * len(known))
         parts = drawn.subfigures(len(known), squeeze=False)[:, 0]
-        names = dict.fromkeys(row.augmenter for one in known for row in one.rows)
+        names = dict.fromkeys(row.augmenter for one, _ in known for row in one.rows)
         indices = {name: index for index, name in enumerate(names)}
-        plotted = [_pareto(part, one, indices) for part, one in zip(parts, known, strict=True)]
-        for axes, one in zip(plotted, known, strict=True):  # only now do the axes have their places
-            label_points(axes, [(*_position(one, row), str(row.n_aug)) for row in _placed(one)])
+        plotted = [_pareto(part, *one, indices) for part, one in zip(parts, known, strict=True)]
+        for axes, (_, points) in zip(plotted, known, strict=True):  # only now do the axes have their places
+            label_points(axes, [(cost, value, str(row.n_aug)) for row, cost, value in points])
         about = (
             "up is better, left is cheaper. Bars are 95 % intervals; the line joins efficient rows. Numbers are N_aug."
         )
-        return svg_text(drawn, "Metric against cost", f"{about} {' '.join(map(_points_text, known))}")
+        texts = " ".join(_points_text(*one) for one in known)
+        return svg_text(drawn, "Metric against cost", f"{about} {texts}")
 
 
-def _has_position(evidence: Evidence, row: RowEvidence) -> bool:
-    """Whether a row can be drawn on the logarithmic axis; rows without cost become a horizontal line instead."""
-    return row.cost is not None and row.cost.total > 0 and not isnan(row.intervals[evidence.headline].estimate)
+Points = list[tuple[RowEvidence, float, float]]  # row, cost in seconds, metric
 
 
-def _placed(evidence: Evidence) -> list[RowEvidence]:
-    return [row for row in evidence.rows if _has_position(evidence, row)]
+def _points(evidence: Evidence) -> Points:
+    """Return what the logarithmic axis can show; rows without cost become a horizontal line instead."""
+    known = [(row, row.cost.total, row.intervals[evidence.headline].estimate) for row in evidence.rows if row.cost]
+    return [(row, cost, value) for row, cost, value in known if cost > 0 and not isnan(value)]
 
 
-def _position(evidence: Evidence, row: RowEvidence) -> tuple[float, float]:
-    assert row.cost is not None
-    return row.cost.total, row.intervals[evidence.headline].estimate
-
-
-def _points_text(evidence: Evidence) -> str:
-    points = [(row, *_position(evidence, row)) for row in _placed(evidence)]
+def _points_text(evidence: Evidence, points: Points) -> str:
     texts = [f"{row.augmenter} {row.n_aug}: {share(value)} for {seconds_text(cost)} s" for row, cost, value in points]
     return f"{evidence.table.title}, {NAMES[evidence.headline]}: {'; '.join(texts)}."
 
 
-def _pareto(part: SubFigure, evidence: Evidence, indices: Mapping[str, int]) -> Axes:
+def _pareto(part: SubFigure, evidence: Evidence, points: Points, indices: Mapping[str, int]) -> Axes:
     from matplotlib.ticker import LogLocator, StrMethodFormatter
 
     axes = part.subplots()
-    costs = [_position(evidence, row)[0] for row in _placed(evidence)]
+    costs = [cost for _, cost, _ in points]
     axes.set(ylabel=NAMES[evidence.headline], xscale="log", xlim=(min(costs) / 1.5, max(costs) * 1.5))
     axes.set_title(evidence.table.title, wrap=True)
     axes.set_xlabel("cost: seconds of one worker before training (logarithmic)")
@@ -71,18 +66,15 @@ def _pareto(part: SubFigure, evidence: Evidence, indices: Mapping[str, int]) -> 
     axes.xaxis.set_major_formatter(StrMethodFormatter("{x:,.10g}"))
     axes.minorticks_off()
     handles = {}
-    for row in _placed(evidence):
-        cost, value = _position(evidence, row)
+    for row, cost, value in points:
         interval = row.intervals[evidence.headline]
         (point,) = axes.plot(cost, value, linestyle="none", **look(indices[row.augmenter], hollow=not row.efficient))
         axes.vlines(cost, interval.low, interval.high, color=point.get_color(), linewidth=1.5, zorder=1)
         handles.setdefault(row.augmenter, point)
-    front = sorted(_position(evidence, row) for row in _placed(evidence) if row.efficient)
+    front = sorted((cost, value) for row, cost, value in points if row.efficient)
     if front:
-        x, y = zip(*front, strict=True)
-        (handles["efficient (filled)"],) = axes.plot(
-            x, y, drawstyle="steps-post", ls="--", lw=1.5, color=MUTED, zorder=1
-        )
+        look_of_front = {"drawstyle": "steps-post", "ls": "--", "lw": 1.5, "color": MUTED, "zorder": 1}
+        (handles["efficient (filled)"],) = axes.plot(*zip(*front, strict=True), **look_of_front)
     for row in evidence.rows:
         if row.cost is not None and not row.cost.total and row.found:
             guide(axes, row.intervals[evidence.headline].estimate, f"{row.augmenter} (costs nothing)")
@@ -136,13 +128,9 @@ def _diagram(part: SubFigure, ranking: Ranking) -> None:
     axes.spines["top"].set(visible=True, position=("data", 0))
     wide = min(ranks.critical_difference, count - 1)
     axes.plot((1, 1 + wide), (-1.5, -1.5), color=PALETTE[1])
+    beside = {"textcoords": "offset points", "va": "center"}
     axes.annotate(
-        f"critical difference {ranks.critical_difference:.2f}",
-        (1 + wide, -1.5),
-        (6, 0),
-        textcoords="offset points",
-        va="center",
-        color=MUTED,
+        f"critical difference {ranks.critical_difference:.2f}", (1 + wide, -1.5), (6, 0), color=MUTED, **beside
     )
     for place, clique in enumerate(ranks.cliques):
         ends = [ranks.average[index] for index in clique]
@@ -153,5 +141,4 @@ def _diagram(part: SubFigure, ranking: Ranking) -> None:
         edge, y = (1, place) if left else (count, count - 1 - place)
         y += 0.4 * len(ranks.cliques) + 0.8
         axes.plot((rank, rank, edge), (0, y, y), color=MUTED, linewidth=1)
-        axes.annotate(name, (edge, y), (-6 if left else 6, 0), textcoords="offset points", va="center",
-                      ha="right" if left else "left")  # fmt: skip
+        axes.annotate(name, (edge, y), (-6 if left else 6, 0), ha="right" if left else "left", **beside)

@@ -17,7 +17,15 @@ SEED = (
     "The seed of a cell is both that of its pool and that of its classifier, so the variance of the two cannot be "
     "separated"
 )
-EFFICIENT = "Efficient: no other row is as good at no higher cost. This compares means: see their intervals."
+VARIANCE_CAPTIONS = (
+    "Standard deviations that each source adds to one run, by analysis of variance (random effects, method of "
+    "moments; negative estimates are given as 0). A dash: it cannot be estimated from these runs.",
+    f"{SEED}.",
+)
+COST_CAPTIONS = (
+    DEFINITION,
+    "Efficient: no other row is as good at no higher cost. This compares means: see their intervals.",
+)
 
 
 def plural(number: int, word: str) -> str:
@@ -113,31 +121,17 @@ def comparison_notes(evidence: Evidence, compared: list[Comparison]) -> list[str
     return notes
 
 
-def variance_captions() -> list[str]:
-    """Describe the variance components."""
-    return [
-        "Standard deviations that each source adds to one run, by analysis of variance (random effects, method of "
-        "moments; negative estimates are given as 0). A dash: it cannot be estimated from these runs.",
-        f"{SEED}.",
-    ]
-
-
 def no_variance_split(evidence: Evidence) -> str:
     """Explain why the variance cannot be split; "" where it can."""
     if any(row.variance.is_split for row in evidence.rows):
         return ""
-    if not any(row.found > 1 for row in evidence.rows):
+    if all(row.found <= 1 for row in evidence.rows):
         return "One run per row: the variance between runs is unknown."
     if any(not row.variance.balanced for row in evidence.rows):
         return "Runs are missing, so the variance between runs is not split."
     none = any(not row.n_aug and row.found > 1 for row in evidence.rows)
     pool = "; a row without synthetic images has no pool, so its variance is the classifier's" if none else ""
     return f"Runs differ in their seed alone: no variance to split. {SEED}{pool}."
-
-
-def cost_captions() -> list[str]:
-    """Define cost and efficiency."""
-    return [DEFINITION, EFFICIENT]
 
 
 def cost_notes(evidence: Evidence) -> list[str]:

@@ -17,26 +17,16 @@ from augbench.report.table_exports import about_table
 
 DIGITS = 10
 FIELDS = (
-    *(
-        "dataset",
-        "protocol",
-        "folds",
-        "shots",
-        "line",
-        "augmenter",
-        "n_aug",
-        "versus",
-        "versus_n_aug",
-        "metric",
-        "runs",
-    ),
+    *("dataset", "protocol", "folds", "shots"),
+    *("line", "augmenter", "n_aug", "versus", "versus_n_aug", "metric", "runs"),
     *("estimate", "low", "high", "low_together", "high_together", "error", "freedom"),
     *("error_items", "error_draw", "error_seed", "error_fold", "seeds", "p", "p_holm", "verdict"),
     *("std_fold", "std_draw", "std_seed", "std_rest"),
     *("search_seconds", "class_pictures_seconds", "adapting_seconds", "generating_seconds", "cost_seconds"),
     *("training_seconds", "efficient", "embedded"),
 )
-INTERVAL = ("estimate", "low", "high", "error", "freedom")
+INTERVAL = ("runs", "estimate", "low", "high", "error", "freedom")
+COMPARED = ("augmenter", "n_aug", "versus", "versus_n_aug", "seeds", "p", "p_holm")
 SOURCES = ("fold", "draw", "seed", "rest")  # of variance
 PARTS = ("search", "class_pictures", "adapting", "generating", "total")  # of cost
 
@@ -66,22 +56,21 @@ def _lines(evidence: Evidence) -> Iterator[dict[str, Any]]:
             yield where | name | _flat(row.intervals[metric]) | (_more(row) if metric == evidence.headline else {})
     for kind, compared in (("against", evidence.against), ("pair", evidence.pairs)):
         for one in compared:
-            names = ("augmenter", "n_aug", "versus", "versus_n_aug", "seeds", "p", "p_holm")
             together = {"low_together": one.together.low, "high_together": one.together.high}
             line = {"line": kind, "metric": evidence.headline, "verdict": str(one.verdict)}
-            yield where | line | {name: getattr(one, name) for name in names} | _flat(one.alone) | together
+            yield where | line | _fields(one, COMPARED) | _flat(one.alone) | together
 
 
 def _flat(found: Interval) -> dict[str, Any]:
-    plain = {name: getattr(found, name) for name in ("runs", *INTERVAL)}
-    return plain | {f"error_{name}": value for name, value in found.parts.items()}
+    return _fields(found, INTERVAL) | {f"error_{name}": value for name, value in found.parts.items()}
 
 
 def _more(row: RowEvidence) -> dict[str, Any]:
-    costs = {} if row.cost is None else {f"{name}_seconds": getattr(row.cost, name) for name in PARTS}
-    return {f"std_{name}": getattr(row.variance, name) for name in SOURCES} | {
-        "cost_seconds" if name == "total_seconds" else name: seconds for name, seconds in costs.items()
-    } | {"training_seconds": row.training_seconds, "efficient": int(row.efficient)}  # fmt: skip
+    more = {f"std_{name}": value for name, value in _fields(row.variance, SOURCES).items()}
+    if row.cost is not None:
+        more |= {f"{name}_seconds": value for name, value in _fields(row.cost, PARTS).items()}
+        more["cost_seconds"] = more.pop("total_seconds")
+    return more | {"training_seconds": row.training_seconds, "efficient": int(row.efficient)}
 
 
 def to_json(name: str, evidence: Sequence[Evidence], sections: Sequence[Section], rankings: Sequence[Ranking]) -> bytes:
@@ -108,26 +97,29 @@ def _table(evidence: Evidence, section: Section) -> dict[str, Any]:
 
 def _row(row: RowEvidence) -> dict[str, Any]:
     names = ("augmenter", "n_aug", "found", "expected", "training_seconds", "efficient")
-    return {name: getattr(row, name) for name in names} | {
+    return _fields(row, names) | {
         "intervals": {metric: _interval(found) for metric, found in row.intervals.items()},
-        "variance": {name: getattr(row.variance, name) for name in SOURCES},
-        "cost": row.cost and {name: getattr(row.cost, name) for name in (*PARTS, "devices", "told_apart")},
+        "variance": _fields(row.variance, SOURCES),
+        "cost": row.cost and _fields(row.cost, (*PARTS, "devices", "told_apart")),
     }
 
 
 def _comparison(one: Comparison) -> dict[str, Any]:
-    names = ("augmenter", "n_aug", "versus", "versus_n_aug", "seeds", "p", "p_holm")
     intervals = {"alone": _interval(one.alone), "together": _interval(one.together)}
-    return {name: getattr(one, name) for name in names} | intervals | {"verdict": str(one.verdict)}
+    return _fields(one, COMPARED) | intervals | {"verdict": str(one.verdict)}
+
+
+def _fields(source: Any, names: Sequence[str]) -> dict[str, Any]:
+    return {name: getattr(source, name) for name in names}
 
 
 def _interval(found: Interval) -> dict[str, Any]:
-    return {name: getattr(found, name) for name in ("runs", *INTERVAL)} | {"error_by": found.parts}
+    return _fields(found, INTERVAL) | {"error_by": found.parts}
 
 
 def _ranking(found: Ranking) -> dict[str, Any]:
     ranks = found.ranks
-    return {name: getattr(found, name) for name in ("protocol", "shots", "metric", "datasets", "augmenters")} | {
+    return _fields(found, ("protocol", "shots", "metric", "datasets", "augmenters")) | {
         "average": ranks and list(map(float, ranks.average)),
         "p": ranks and ranks.p,
         "critical_difference": ranks and ranks.critical_difference,

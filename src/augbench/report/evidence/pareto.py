@@ -83,13 +83,12 @@ class Spending:
     def of(self, keys: Sequence[str]) -> RowCost | None:
         """Return the cost of a row with these cells; None where that of one of them is not on record."""
         costs = [self._cell(self._lineage[key]) for key in keys]
-        known = [cost for cost in costs if cost is not None]
-        if not known or len(known) < len(costs):
+        if not costs or None in costs:
             return None
         names = ("search", "class_pictures", "adapting", "generating")
-        means = {name: fsum(getattr(cost, name) for cost in known) / len(known) for name in names}
-        devices = tuple(sorted({device for cost in known for device in cost.devices}))
-        return RowCost(**means, devices=devices, told_apart=all(cost.told_apart for cost in known))
+        means = {name: fsum(getattr(cost, name) for cost in costs) / len(costs) for name in names}
+        devices = tuple(sorted({device for cost in costs for device in cost.devices}))
+        return RowCost(**means, devices=devices, told_apart=all(cost.told_apart for cost in costs))
 
     def inferred(self, keys: Sequence[str]) -> int:
         """Count the cells whose lineage is not in their record."""

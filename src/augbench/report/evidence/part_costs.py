@@ -13,7 +13,7 @@ the adapter's seconds went into making this part, 0 where it existed already; nu
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from math import isfinite
 from typing import Any
 
@@ -36,7 +36,7 @@ class MadePart:
     pictures: int | None = None  # number of images of a pool
     device: str = ""
     spec: Mapping[str, Any] | None = None  # of a pool, see `PoolSpec.as_dict`
-    shared: Mapping[str, float] | None = field(default=None)  # of an adapter; None: not on record
+    shared: Mapping[str, float] | None = None  # of an adapter; None: not on record
 
     @property
     def seconds_per_image(self) -> float | None:
@@ -106,8 +106,7 @@ def _part(kind: Kind, record: Mapping[str, Any], place: str) -> MadePart:
 
 def _measured(store: Store) -> Iterator[tuple[str, MadePart]]:
     """Yield the pools with a fidelity record, whether they still exist or not; their device is unknown."""
-    keys = sorted(store.keys("fidelity"))
-    names = [store.name("fidelity", key) for key in keys]
+    names = [store.name("fidelity", key) for key in sorted(store.keys("fidelity"))]
     for name, data in zip(names, store.files.read_many(names), strict=True):
         place = store.files.where(name)
         record = parse_json(data or b"", place)
@@ -120,7 +119,6 @@ def _measured(store: Store) -> Iterator[tuple[str, MadePart]]:
 
 
 def _written(store: Store) -> Iterator[tuple[str, MadePart]]:
-    """Yield the entries of the store's ``costs.json``."""
     try:
         place, content = store.files.where(COSTS), store.parsed(COSTS)
     except FileNotFoundError:
@@ -130,13 +128,12 @@ def _written(store: Store) -> Iterator[tuple[str, MadePart]]:
     for key, entry in content["costs"].items():
         try:
             part = MadePart(**entry)
-            _seconds(part.seconds, place)
+            for seconds in (part.seconds, *(part.shared or {}).values()):
+                _seconds(seconds, place)
             if part.kind not in KINDS or (part.kind == "pools") != isinstance(part.spec, dict):
                 raise ValueError(f"kind '{part.kind}'")
             if part.kind == "pools" and not (isinstance(part.pictures, int) and part.pictures > 0):
                 raise ValueError(f"pictures {part.pictures}")
-            for seconds in (part.shared or {}).values():
-                _seconds(seconds, place)
         except (TypeError, ValueError, AttributeError) as error:
             raise UserError(f"'{place}' is damaged at '{key}' ({error}): export the results again") from None
         yield key, part

@@ -18,8 +18,6 @@ from augbench.report.tables import AP_NAMES
 NAMES = {"ap": "AP", "accuracy": "accuracy", "macro_f1": "macro-F1"}
 DECIDED = (Verdict.BETTER, Verdict.WORSE)
 MAX_ROWS = 30  # rows of a list of comparisons in the terminal; of a longer list only the decided ones
-
-
 AUGMENTER = Column("augmenter", "augmenter", is_text=True)
 N_AUG = Column("n_aug", "N_aug", is_text=True)
 
@@ -42,8 +40,7 @@ def section_of(evidence: Evidence, brief: bool = False) -> Section:
     if evidence.pairs:
         title = "Between augmenters, at the same N_aug"
         sheets.append(_comparisons(evidence, evidence.pairs, title, True, brief))
-    sentence = explanations.no_variance_split(evidence)
-    if sentence:
+    if sentence := explanations.no_variance_split(evidence):
         sentences.append(sentence)
     else:
         sheets.append(_variance(evidence))
@@ -131,7 +128,7 @@ def _variance(evidence: Evidence) -> Sheet:
     ]
     notes = ["A row with missing runs is not split."] if any(not row.variance.balanced for row in evidence.rows) else []
     title = f"Where the variance of {NAMES[evidence.headline]} comes from"
-    return Sheet(columns, rows, title, explanations.variance_captions(), notes)
+    return Sheet(columns, rows, title, explanations.VARIANCE_CAPTIONS, notes)
 
 
 def _costs(evidence: Evidence) -> Sheet:
@@ -149,7 +146,7 @@ def _costs(evidence: Evidence) -> Sheet:
         own = (*seconds, seconds_text(row.training_seconds), value, "yes" if row.efficient else "")
         rows.append(SheetRow((row.augmenter, str(row.n_aug), *own), {0: "best"} if row.efficient else {}))
     title = f"{name[0].upper()}{name[1:]} against cost"
-    return Sheet(columns, rows, title, explanations.cost_captions(), explanations.cost_notes(evidence))
+    return Sheet(columns, rows, title, explanations.COST_CAPTIONS, explanations.cost_notes(evidence))
 
 
 def _ranks(ranking: Ranking) -> Sheet:

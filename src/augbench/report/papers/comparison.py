@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from itertools import groupby
 from math import isnan
 from typing import Any
 
@@ -49,16 +50,17 @@ def compare(
     for cell in cells.itertuples(index=False):
         planned.setdefault((cell.augmenter, cell.n_aug), []).append(cell)
     _check_one_meaning(layout, records)
-    lines = [_line(layout.paper, row, planned.get((row.augmenter, row.n_aug), []), found) for row in layout.rows]
     protocol = _main_protocol(layout, cells)
-    lines = [replace(line, elsewhere=_elsewhere(line, protocol)) for line in lines]
+    lines = [
+        _line(layout.paper, row, planned.get((row.augmenter, row.n_aug), []), found, protocol) for row in layout.rows
+    ]
     lines, mismatches = _matched(layout, lines, contents, where)
     marked = _with_averages(layout, _ranked(_ranked(lines, "theirs"), "ours"))
-    used = [record for record in found.values() if any(record.key == cell.key for line in lines for cell in line.cells)]
-    first = next((cell for line in lines for cell in line.cells), None)
+    own = {cell.key: cell for line in lines for cell in line.cells}
+    used = [record for key, record in found.items() if key in own]
     return LayoutComparison(
         layout=layout,
-        dataset=first.dataset if first else "",
+        dataset=next((cell.dataset for cell in own.values()), ""),
         protocol=protocol,
         lines=tuple(marked),
         captions=(_their_caption(layout), *_our_captions(protocol, lines, used)),
@@ -72,17 +74,12 @@ def _check_one_meaning(layout: Layout, records: pd.DataFrame) -> None:
     """Raise UserError where one name stands for several settings, since their numbers must not be averaged."""
     names = ("dataset", "protocol")
     several = [name for name in names if (records.groupby(name)[f"{name}_id"].nunique() > 1).any()]
-    by_augmenter = records.groupby("augmenter")["augmenter_id"]
-    several += [f"augmenter '{name}'" for name, ids in by_augmenter if _settings_of(records, ids.index) > 1]
+    # Rows with N_aug = 0 count separately, since they have no pool.
+    settings = records.groupby(["augmenter", records["n_aug"] > 0])["augmenter_id"].nunique()
+    several += [f"augmenter '{name}'" for name, _ in settings.index[settings > 1]]
     if several:
         what = f"{several[0]} stands for several settings among the store's cells of {layout.name}"
         raise UserError(f"{what}: give --grid FILE, the grid that is meant")
-
-
-def _settings_of(records: pd.DataFrame, index: Any) -> int:
-    """Count the settings of an augmenter; rows with N_aug = 0 count separately, since they have no pool."""
-    rows = records.loc[index]
-    return max((len(set(ids)) for _, ids in rows.groupby(rows["n_aug"] > 0)["augmenter_id"]), default=0)
 
 
 def _main_protocol(layout: Layout, cells: pd.DataFrame) -> str:
@@ -92,11 +89,7 @@ def _main_protocol(layout: Layout, cells: pd.DataFrame) -> str:
     return theirs if theirs in names or not names else names[0]
 
 
-def _elsewhere(line: Line, protocol: str) -> str:
-    return next((cell.protocol for cell in line.cells if cell.protocol != protocol), "")
-
-
-def _line(paper: Paper, row: Reference, cells: list[Any], found: Mapping[str, Any]) -> Line:
+def _line(paper: Paper, row: Reference, cells: list[Any], found: Mapping[str, Any], protocol: str) -> Line:
     records = [found[cell.key] for cell in cells if cell.key in found]
     return Line(
         augmenter=row.augmenter,
@@ -109,6 +102,7 @@ def _line(paper: Paper, row: Reference, cells: list[Any], found: Mapping[str, An
         found=len(records),
         expected=len(cells),
         comparable=row.augmenter not in paper.about.baselines,
+        elsewhere=next((cell.protocol for cell in cells if cell.protocol != protocol), ""),
     )
 
 
@@ -163,30 +157,27 @@ def _ranked(lines: Sequence[Line], side: str) -> list[Line]:
     """
     marks: list[dict[str, str]] = [{} for _ in lines]
     for metric in METRICS:
-        values = [getattr(line, side)[metric].mean for line in lines]
-        held = [not isnan(value) and not (side == "ours" and line.incomplete)
-                for value, line in zip(values, lines, strict=True)]  # fmt: skip
-        if sum(held) < 2:
-            continue
-        texts = [share(value) if complete else "" for value, complete in zip(values, held, strict=True)]
-        order = sorted({text for text in texts if text}, key=float, reverse=True)[:2]
-        for mark, text in zip(marks, texts, strict=True):
-            if text in order:
-                mark[metric] = ("best", "second")[order.index(text)]
+        values = {
+            index: getattr(line, side)[metric].mean
+            for index, line in enumerate(lines)
+            if side == "theirs" or not line.incomplete
+        }
+        texts = {index: share(value) for index, value in values.items() if not isnan(value)}
+        best = sorted(set(texts.values()), key=float, reverse=True)[:2] if len(texts) > 1 else []
+        for index, text in texts.items():
+            if text in best:
+                marks[index][metric] = ("best", "second")[best.index(text)]
     return [replace(line, best={**line.best, side: mark}) for line, mark in zip(lines, marks, strict=True)]
 
 
 def _with_averages(layout: Layout, lines: Sequence[Line]) -> list[Line]:
-    """Add the average of each augmenter after its lines, where the paper prints averages."""
     if not layout.paper.about.tables[layout.number].average:
         return list(lines)
     result: list[Line] = []
-    for index, line in enumerate(lines):
-        result.append(line)
-        last = index + 1 == len(lines) or lines[index + 1].augmenter != line.augmenter
-        block = [one for one in lines if one.augmenter == line.augmenter and one.n_aug]
-        if last and len(block) > 1:
-            result.append(_average(block))
+    for _, block in groupby(lines, key=lambda line: line.augmenter):
+        result += (block := list(block))
+        averaged = [line for line in block if line.n_aug]
+        result += [_average(averaged)] if len(averaged) > 1 else []
     return result
 
 
@@ -222,7 +213,8 @@ def _our_captions(protocol: str, lines: Sequence[Line], records: list[Any]) -> l
 def _notes(layout: Layout, lines: Sequence[Line], records: list[Any]) -> list[str]:
     about = layout.paper.about
     rows = [line for line in lines if not line.average]
-    notes = [*_missing(rows), *_copied(layout, rows), *_from_elsewhere(rows)]
+    copied = dict.fromkeys(_copied_text(layout, row) for row in layout.rows if row.copied_from)
+    notes = [*_missing(rows), *(f"\N{DAGGER} {text}" for text in copied), *_from_elsewhere(rows)]
     if any(line.average for line in lines):
         notes.append(
             "Average: mean of the means and mean of the standard deviations over N_aug > 0, as the paper does."
@@ -239,30 +231,21 @@ def _missing(rows: Sequence[Line]) -> list[str]:
     found, expected = sum(line.found for line in rows), sum(line.expected for line in rows)
     unplanned = sum(not line.expected for line in open_rows)
     parts = [f"{found} of {expected} cells have a record"] if found < expected else []
-    parts += [f"{unplanned} of {sum(line.comparable for line in rows)} rows are in no grid of the store"] * bool(
-        unplanned
-    )
+    if unplanned:
+        parts.append(f"{unplanned} of {sum(line.comparable for line in rows)} rows are in no grid of the store")
     return [f"* incomplete: {'; '.join(parts)}. Such a row has no difference."]
 
 
-def _copied(layout: Layout, rows: Sequence[Line]) -> list[str]:
-    """Return notes on rows that the paper copied from elsewhere, so from another protocol than its other rows."""
-    of = [line.reference for line in rows if line.reference.copied_from]
-    return [f"\N{DAGGER} {text}" for text in dict.fromkeys(_copied_text(layout, row) for row in of)]
-
-
 def _from_elsewhere(rows: Sequence[Line]) -> list[str]:
-    """Return notes on our rows under another protocol than our other rows."""
-    found: dict[tuple[str, str], None] = {}
-    for line in rows:
-        if line.elsewhere:
-            found[line.label, line.elsewhere] = None
-    labels = {one: ", ".join(label for label, name in found if name == one) for _, one in found}
+    labels: dict[str, list[str]] = {}
+    for protocol, label in dict.fromkeys((line.elsewhere, line.label) for line in rows if line.elsewhere):
+        labels.setdefault(protocol, []).append(label)
     reason = "as theirs are: they compare with theirs, and not with our other rows"
-    return [f"{names}: ours are under protocol {protocol}, {reason}." for protocol, names in labels.items()]
+    return [f"{', '.join(names)}: ours are under protocol {protocol}, {reason}." for protocol, names in labels.items()]
 
 
 def _copied_text(layout: Layout, row: Reference) -> str:
+    """Describe a row that the paper copied from elsewhere, so from another protocol than its other rows."""
     about = layout.paper.about
     source, _, table = row.copied_from.partition(" table ")
     where = about.sources.get(source, source) + (f", Table {table}" if table else "")

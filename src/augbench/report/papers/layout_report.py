@@ -14,7 +14,7 @@ from augbench.report.frame import CELL_FIELDS, expected_frame, load_expected, lo
 from augbench.report.papers.comparison import compare
 from augbench.report.papers.layout_exports import to_csv, to_json
 from augbench.report.papers.layout_sheets import sections_of
-from augbench.report.papers.layouts import LayoutComparison, choose, find_layout
+from augbench.report.papers.layouts import choose, find_layout
 from augbench.report.render.latex import to_latex
 from augbench.report.render.markdown import to_markdown
 from augbench.report.render.page import to_html
@@ -60,9 +60,17 @@ def report_layout(
     records = load_records(store, cells["key"])
     contents = dict(zip(records["key"], store.read_records(list(records["key"])), strict=True))
     comparison = compare(layout, cells, records, contents, lambda key: store.where("cells", key))
+    sections = sections_of(comparison)
     if console is not None:
-        console.print(to_terminal(sections_of(comparison)[:1]))
-    return _write(store, known[0] if len(known) == 1 else ALL, comparison, out)
+        console.print(to_terminal(sections[:1]))
+    contents = {
+        f"{name}.md": to_markdown(name, sections).encode(),
+        f"{name}.tex": to_latex(name, sections).encode(),
+        f"{name}.csv": to_csv(comparison).encode(),
+        f"{name}.json": to_json(comparison),
+        f"{name}.html": to_html(name, sections).encode(),
+    }
+    return write_files(store, known[0] if len(known) == 1 else ALL, contents, out)
 
 
 def _expected(store: Store, grids: list[str], given: Iterable[Mapping[str, Any]] | None) -> pd.DataFrame:
@@ -73,16 +81,3 @@ def _expected(store: Store, grids: list[str], given: Iterable[Mapping[str, Any]]
         return expected_frame(load_records(store)[list(CELL_FIELDS)].to_dict("records"))
     cells = pd.concat([load_expected(store, name) for name in grids], ignore_index=True)
     return cells.drop_duplicates("key", ignore_index=True)
-
-
-def _write(store: Store, grid_name: str, comparison: LayoutComparison, out: Path | None) -> list[str]:
-    name = comparison.layout.name
-    sections = sections_of(comparison)
-    contents = {
-        f"{name}.md": to_markdown(name, sections).encode(),
-        f"{name}.tex": to_latex(name, sections).encode(),
-        f"{name}.csv": to_csv(comparison).encode(),
-        f"{name}.json": to_json(comparison),
-        f"{name}.html": to_html(name, sections).encode(),
-    }
-    return write_files(store, grid_name, contents, out)

@@ -149,6 +149,8 @@ def _one(what: str, held: pd.Series, theirs: str, asked: str | None) -> str:
     names = sorted(set(held))
     if asked is not None and asked not in names:
         raise UserError(f"--{what} '{asked}' is not in the store{did_you_mean(asked, names)}")
-    if asked is not None or theirs in names or len(names) == 1:
-        return asked or (theirs if theirs in names else names[0])
+    if asked is not None or theirs in names:
+        return asked or theirs
+    if len(names) == 1:
+        return names[0]
     raise UserError(f"the store holds several {what}s, and not the paper's: give --{what} {' or '.join(names)}")

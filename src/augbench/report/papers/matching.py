@@ -18,6 +18,7 @@ from augbench.core.errors import UserError
 from augbench.core.protocol import PROTOCOL_NUMBERS, Protocol, load_preset, make_protocol
 from augbench.diffusion.pipelines import BUNDLES
 from augbench.report.papers.printed import About, Reference
+from augbench.report.tables import AP_NAMES
 from augbench.storage.store import FIX_HINT
 
 TITLES = {"sd15": "Stable Diffusion 1.5", "sdxl-inpaint": "SDXL inpainting 0.1"}
@@ -32,7 +33,6 @@ SAME_IMAGES = {"ddpm": {"gradient_checkpointing"}, "diag": {"batch"}}
 REGIMES = {0: "zero", "all": "full"}
 """Shots -> name of the augmenter's settings for this regime; any other number: ``few``."""
 
-AP_NAMES = {"trapezoidal": "trapezoidal", "step": "step-wise"}
 NAMED = 3  # up to so many differing protocol fields are listed with their values
 
 
@@ -81,9 +81,8 @@ def _dataset(row: Reference, about: About, ours: Ours) -> Iterator[str]:
 def _counts(row: Reference, found: Mapping[str, int]) -> Iterator[str]:
     """Compare image counts, since a folder of the dataset's name may hold other images."""
     official = registry.get("datasets", row.dataset).official_counts
-    defects = next(
-        (what.removeprefix("test ") for what in official if what.startswith("test ") and what != f"test {GOOD}"), ""
-    )
+    kinds = [what.removeprefix("test ") for what in official if what.startswith("test ")]
+    defects = next((kind for kind in kinds if kind != GOOD), None)
     if not defects:
         return
     shots = official[f"train {defects}"] if row.shots == "all" else row.shots
@@ -101,9 +100,7 @@ def _counts(row: Reference, found: Mapping[str, int]) -> Iterator[str]:
 
 
 def _pipeline(row: Reference, about: About, ours: Ours) -> Iterator[str]:
-    if _foreign(row, ours):
-        return
-    for name, settings in _made_by(ours):
+    for name, settings in [] if _foreign(row, ours) else _made_by(ours):
         theirs = about.bundles.get(name)
         if theirs and settings["bundle"] != theirs:
             source = str(settings["bundle"])
@@ -122,8 +119,7 @@ def _foreign(row: Reference, ours: Ours) -> str:
 
 
 def _augmenter(row: Reference, about: About, ours: Ours) -> Iterator[str]:
-    foreign = _foreign(row, ours)
-    if foreign:
+    if foreign := _foreign(row, ours):
         yield foreign
         return
     texts = [text for name, settings in _made_by(ours) for text in _settings(name, settings, row, about)]
@@ -135,21 +131,15 @@ def _augmenter(row: Reference, about: About, ours: Ours) -> Iterator[str]:
 def _settings(name: str, settings: Mapping[str, Any], row: Reference, about: About) -> Iterator[str]:
     """Yield settings of this regime, except the pipeline, that differ from the paper's, which are the defaults."""
     other = {"zero", "few", "full"} - {REGIMES.get(row.shots, "few")}
-    defaults = _defaults(name)
+    defaults = _plugin(name).config.model_dump(mode="json")
+    stated = "theirs is not stated; by default it is" if name in about.not_stated else "theirs is"
     for field in sorted(settings.keys() - other - SAME_IMAGES.get(name, set()) - {"bundle"}):
         value, theirs = settings[field], defaults[field]
-        if value != theirs and not isinstance(theirs, dict):
-            yield f"{name}: {field} is {_short(value)}, {_theirs(name, about)} {_short(theirs)}"
-        elif value != theirs:
-            yield from (
-                f"{name}: {field}.{key} is {_short(value[key])}, {_theirs(name, about)} {_short(theirs.get(key))}"
-                for key in value
-                if value[key] != theirs.get(key)
-            )
-
-
-def _theirs(name: str, about: About) -> str:
-    return "theirs is not stated; by default it is" if name in about.not_stated else "theirs is"
+        if isinstance(theirs, dict):
+            pairs = [(f"{field}.{key}", value[key], theirs.get(key)) for key in value]
+        else:
+            pairs = [(field, value, theirs)]
+        yield from (f"{name}: {what} is {_short(a)}, {stated} {_short(b)}" for what, a, b in pairs if a != b)
 
 
 def _short(value: Any) -> str:
@@ -174,17 +164,11 @@ def _content(name: str, given: Mapping[str, Any]) -> Iterator[str]:
 
 def _made_by(ours: Ours) -> list[tuple[str, dict[str, Any]]]:
     """Return (name, settings) of the augmenters behind a cell: the augmenter itself and, in a mixture, its parts."""
-    made = registry.make("augmenters", ours.augmenter["name"], dict(ours.augmenter["settings"]))
+    made_by = ours.augmenter["name"]
+    made = registry.make("augmenters", made_by, dict(ours.augmenter["settings"]))
     parts = {part.augmenter: registry.make("augmenters", part.augmenter, part.settings) for part in made.parts()}
     own = made.config.model_dump(mode="json", exclude=set(parts))  # settings of parts are compared with the parts
-    return [
-        (ours.augmenter["name"], own),
-        *((name, part.config.model_dump(mode="json")) for name, part in parts.items()),
-    ]
-
-
-def _defaults(name: str) -> dict[str, Any]:
-    return _plugin(name).config.model_dump(mode="json")
+    return [(made_by, own), *((name, part.config.model_dump(mode="json")) for name, part in parts.items())]
 
 
 @cache
@@ -192,10 +176,18 @@ def _plugin(name: str) -> Augmenter:
     return registry.make("augmenters", name, {})
 
 
+_preset = cache(load_preset)
+
+
 def _protocol(row: Reference, about: About, ours: Ours) -> Iterator[str]:
     theirs, given = _preset(row.protocol), ours.protocol
+    same_backbone = given.backbone in (*about.backbones, theirs.backbone)
     differing = [
-        field for field in PROTOCOL_NUMBERS if field not in SAME_NUMBERS and not _same(field, given, theirs, about)
+        field
+        for field in PROTOCOL_NUMBERS
+        if field not in SAME_NUMBERS
+        and getattr(given, field) != getattr(theirs, field)
+        and not (field == "backbone" and same_backbone)
     ]
     if given.ap != row.ap_definition:
         yield f"AP is {AP_NAMES[given.ap]}, theirs is {AP_NAMES[row.ap_definition]}"
@@ -209,22 +201,11 @@ def _protocol(row: Reference, about: About, ours: Ours) -> Iterator[str]:
     yield f"{which}, with another {', '.join(named if len(fields) <= NAMED else fields)}"
 
 
-def _same(field: str, given: Protocol, theirs: Protocol, about: About) -> bool:
-    if field == "backbone":
-        return given.backbone in (*about.backbones, theirs.backbone)
-    return getattr(given, field) == getattr(theirs, field)
-
-
 def _classifier(protocol: Protocol) -> str:
     names = {"timm": "pretrained", "package": "ImageNet weights", "scratch": "randomly initialised"}
     weights = names.get(protocol.weights, "from a local file")
     known = "ImageNet weights" if protocol.backbone.startswith("resnet50") and weights == "pretrained" else weights
     return f"{protocol.backbone} ({known})"
-
-
-@cache
-def _preset(name: str) -> Protocol:
-    return load_preset(name)
 
 
 CHECKS: tuple[Callable[[Reference, About, Ours], Iterator[str]], ...] = (_dataset, _pipeline, _augmenter, _protocol)

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import cache, cached_property
 from importlib import resources
 from math import nan
-from typing import Any, Literal
+from typing import Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -22,18 +22,12 @@ from augbench.core.errors import UserError
 from augbench.core.protocol import first_problem
 from augbench.report.numbers import Stat
 
+FOLDER = resources.files("augbench") / "assets" / "papers"
 METRICS = ("ap", "precision", "recall")
 COLUMNS = (
-    "paper",
-    "table",
-    "dataset",
-    "augmenter",
-    "shots",
-    "n_aug",
+    *("paper", "table", "dataset", "augmenter", "shots", "n_aug"),
     *(f"{metric}{of}" for metric in METRICS for of in ("", "_std")),
-    "protocol",
-    "copied_from",
-    "ap_definition",
+    *("protocol", "copied_from", "ap_definition"),
 )
 AP_DEFINITIONS = {"trapezoidal": "trapezoidal", "step-wise": "step"}
 """First word of column ``ap_definition`` -> name in protocols."""
@@ -106,7 +100,7 @@ class Paper:
 
 def paper_names() -> list[str]:
     """List the papers by the names of their files, sorted."""
-    names = (entry.name for entry in _folder().iterdir())
+    names = (entry.name for entry in FOLDER.iterdir())
     return sorted(name.removesuffix(".csv") for name in names if name.endswith(".csv"))
 
 
@@ -120,7 +114,7 @@ def load_paper(key: str) -> Paper:
     texts = []
     for suffix in (".yaml", ".csv"):
         try:
-            texts.append((_folder() / f"{key}{suffix}").read_text(encoding="utf-8"))
+            texts.append((FOLDER / f"{key}{suffix}").read_text(encoding="utf-8"))
         except FileNotFoundError:
             raise UserError(f"'{key}{suffix}' is missing in the package: install augbench anew") from None
     return read_paper(key, *texts)
@@ -141,10 +135,6 @@ def read_paper(key: str, about: str, rows: str) -> Paper:
     if unnamed:
         raise UserError(f"'{key}.yaml': 'printed_as' lacks {sorted(unnamed)}, which '{key}.csv' has")
     return Paper(key, described, found)
-
-
-def _folder() -> Any:
-    return resources.files("augbench") / "assets" / "papers"
 
 
 def _about(file: str, text: str) -> About:

@@ -26,19 +26,18 @@ class ScoredItems:
     """The items that the cells of each data spec were evaluated on, which must be equal."""
 
     def __init__(self) -> None:
-        # Held-out images belong to one data spec; test images also to specs that differ in the hold-out alone.
-        self.tables: dict[tuple[str, str], dict[str, pd.DataFrame]] = defaultdict(dict)
-        self.keys: dict[tuple[str, str], dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
+        # (part, data) -> digest of a table of items -> the table and the cells that have it.
+        self.seen: dict[tuple[str, str], dict[str, tuple[pd.DataFrame, list[str]]]] = defaultdict(dict)
         self.logits: dict[bytes, list[str]] = defaultdict(list)
 
     def add(self, key: str, cell: Cell, scores: pd.DataFrame) -> None:
         """Add a cell with its scores."""
+        # Held-out images belong to one data spec; test images also to specs that differ in the hold-out alone.
         identity = {name: value for name, value in cell.data.identity.items() if name != "holdout"}
         for part, of in (("test", digest(identity)), ("heldout", cell.data.digest)):
             table = scores.loc[scores["part"] == part, list(ABOUT)].sort_values("id", ignore_index=True)
             mark = hashlib.sha256(table.to_csv(index=False).encode()).hexdigest()
-            self.tables[part, of].setdefault(mark, table)
-            self.keys[part, of][mark].append(key)
+            self.seen[part, of].setdefault(mark, (table, []))[1].append(key)
         logits = scores.drop(columns=list(ABOUT)).to_numpy()
         self.logits[hashlib.sha256(logits.tobytes()).digest()].append(key)
 
@@ -48,13 +47,13 @@ class ScoredItems:
 
     def strangers(self) -> Iterable[tuple[str, str]]:
         """Yield (key, problem) of cells that were evaluated on other images than most of their data spec."""
-        for (part, of), by_mark in self.keys.items():
-            usual = max(by_mark, key=lambda mark: (len(by_mark[mark]), mark))
-            for mark, keys in sorted(by_mark.items()):
-                if mark != usual:
-                    tables = self.tables[part, of]
-                    for key in keys:
-                        yield key, _different_images(part, tables[mark], tables[usual], by_mark[usual][0])
+        for (part, _), by_mark in self.seen.items():
+            most = max(by_mark, key=lambda mark: (len(by_mark[mark][1]), mark))
+            usual, (example, *_) = by_mark[most]
+            for mark in sorted(by_mark.keys() - {most}):
+                table, keys = by_mark[mark]
+                for key in keys:
+                    yield key, _different_images(part, table, usual, example)
 
 
 def _different_images(part: str, own: pd.DataFrame, usual: pd.DataFrame, example: str) -> str:
@@ -79,16 +78,14 @@ def grid_problems(
         specs: specs of these records, by key.
         pools: pools with a fidelity record, by the key of that record.
     """
-    rows = found.set_index("key")
+    rows = {row["key"]: row for row in found.to_dict("records")}
     problems = []
-    for cell in cells.to_dict("records"):
+    for cell in cells[cells["key"].isin(rows)].to_dict("records"):
         key = cell["key"]
-        if key not in rows.index:
-            continue
         problems += [
-            f"it says that '{key}' has {name} {cell[name]!r}, its record says {rows.at[key, name]!r}"
+            f"it says that '{key}' has {name} {cell[name]!r}, its record says {rows[key][name]!r}"
             for name in CELL_FIELDS
-            if name != "key" and _differ(cell[name], rows.at[key, name])
+            if _differ(cell[name], rows[key][name])
         ]
         problems += [f"it lacks {what} of '{key}'" for what in _not_in(grid, specs[key])]
         problems += [
@@ -100,7 +97,6 @@ def grid_problems(
 
 
 def _not_in(grid: Grid, cell: Cell) -> Iterator[str]:
-    """Yield the parts of a cell that its grid lacks."""
     if _numbers(cell.protocol) not in [_numbers(protocol) for protocol in grid.protocols]:
         yield f"the protocol '{cell.protocol.name}'"
     if (cell.data.name, cell.data.alias) not in [(entry.name, entry.label) for entry in grid.datasets]:
@@ -158,11 +154,8 @@ def settings_note(spec: AugmenterSpec) -> str:
 
 def paths_in(value: Any) -> Iterable[str]:
     """Yield the strings in JSON values that are absolute paths."""
-    if isinstance(value, Mapping):
-        for inner in value.values():
-            yield from paths_in(inner)
-    elif isinstance(value, list | tuple):
-        for inner in value:
+    if isinstance(value, Mapping | list | tuple):
+        for inner in value.values() if isinstance(value, Mapping) else value:
             yield from paths_in(inner)
     elif isinstance(value, str) and (value.startswith(("/", "~")) or value[1:3] == ":\\"):
         yield value

@@ -116,7 +116,6 @@ def _files(folder: Path, problems: list[str]) -> Iterator[tuple[str, Path]]:
 
 
 def _what(name: str) -> str:
-    """Describe an unknown file by its ending."""
     for what, endings in _WHAT.items():
         if name.lower().endswith(endings):
             return f"{what}, which is not published"

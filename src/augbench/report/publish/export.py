@@ -87,13 +87,8 @@ def _keys(store: Store, grid_name: str | None) -> dict[Kind, list[str]]:
     if not cells:
         raise UserError(f"store '{store.url}' holds no record of {listed(grids)}: {WAY_OUT}")
     pools = {key for frame in expected for pairs in frame["fidelity"] for _, key in pairs}
-    fidelity = sorted((pools if grids else store.keys("fidelity")) & store.keys("fidelity"))
-    return {
-        "grids": grids,
-        "cells": cells,
-        "scores": cells,
-        "fidelity": fidelity,
-    }
+    fidelity = sorted(store.keys("fidelity") & pools if grids else store.keys("fidelity"))
+    return {"grids": grids, "cells": cells, "scores": cells, "fidelity": fidelity}
 
 
 def _parts_behind(store: Store, cells: Iterable[str]) -> set[str]:
@@ -122,7 +117,6 @@ def _contents(store: Store, kind: Kind, keys: list[str]) -> Iterable[tuple[str, 
 
 
 def _record_lines(store: Store, kind: RecordKind, keys: list[str]) -> Iterator[bytes]:
-    """Yield the records as lines of an archive."""
     for key, data in _contents(store, kind, keys):
         place = store.where(kind, key)
         record = parse_json(data, place)
@@ -146,9 +140,9 @@ def _refuse_others(out: Path, own: set[str], keys: Mapping[Kind, list[str]]) -> 
     """Raise UserError where the folder holds files or records that an export would not write again."""
     if out.exists() and not out.is_dir():
         raise UserError(f"--out '{out}' is a file: give a folder")
-    existing = (
-        {path.relative_to(out).as_posix() for path in out.rglob("*") if not path.is_dir()} if out.exists() else set()
-    )
+    existing = {
+        path.relative_to(out).as_posix() for path in out.rglob("*") if not path.is_dir()
+    }  # none where there is no folder
     reports = tuple(f"reports/{name}/" for name in keys["grids"] or [ALL])
     others = sorted(name for name in existing - own if not name.startswith(reports))
     if RECORDS in existing:
@@ -186,7 +180,6 @@ def _run_command(grid: str) -> str:
 
 
 def _made(records: list[dict[str, Any]]) -> str:
-    """Describe in a paragraph how the records were made."""
     origins = [record["provenance"] for record in records]
     commits = sorted({_short(origin["git_sha"]) for origin in origins})
     devices = [f"{device} ({number} cells)" for device, number in sorted(Counter(o["device"] for o in origins).items())]

@@ -140,7 +140,6 @@ def _short(value: Any) -> str:
 
 
 def _counts(cell: Cell, stated: Any, scores: pd.DataFrame) -> list[str]:
-    """Check the counts that follow from scores or spec."""
     try:
         counts: Counts = read_as(Counts, stated)
     except UserError as error:

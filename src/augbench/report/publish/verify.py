@@ -21,17 +21,10 @@ from augbench.core.specs import Cell, DataSpec, FidelitySpec, PoolSpec
 from augbench.planning.grid import make_grid
 from augbench.report.evidence.part_costs import read_costs
 from augbench.report.frame import load_expected, load_records
+from augbench.report.publish import recompute
 from augbench.report.publish.consistency import ScoredItems, grid_problems, paths_in, settings_note
 from augbench.report.publish.contents import COMPLETE, README, stray_files, today
 from augbench.report.publish.lineage_check import LineageCheck
-from augbench.report.publish.recompute import (
-    TOLERANCE,
-    differences,
-    older_than,
-    score_problems,
-    seconds_problems,
-    unmarked,
-)
 from augbench.storage.publication import ARCHIVES
 from augbench.storage.records import MODELS, RecordKind, read_as, spec_of, weights_at_hand
 from augbench.storage.scores import checked_scores
@@ -99,6 +92,7 @@ class _Check:
     def __init__(self, store: Store) -> None:
         self.store = store
         self.verdict = CheckResult()
+        self.note = self.verdict.said.append
         self.records: dict[str, dict[str, Any]] = {}  # records of cells that match the schema
         self.specs: dict[str, Cell] = {}
         self.pools: dict[str, FidelitySpec] = {}
@@ -113,10 +107,6 @@ class _Check:
         more = f" (and {len(problems) - MAX_PROBLEMS} more)" if len(problems) > MAX_PROBLEMS else ""
         for index, problem in enumerate(problems[:MAX_PROBLEMS]):
             self.verdict.refused.append(f"{kind} '{key}': {problem}{more if index == MAX_PROBLEMS - 1 else ''}")
-
-    def note(self, sentence: str) -> None:
-        """Add a note for the reader."""
-        self.verdict.said.append(sentence)
 
     # -- records
 
@@ -159,14 +149,13 @@ class _Check:
             except ValueError as error:
                 self.refuse("cell", key, [str(error)])
                 continue
-            problems = score_problems(cell, scores)
-            found = list(problems) or differences(cell, record["result"], scores)
-            found += unmarked(cell, record["provenance"]["embedded"]) + seconds_problems(
-                record["provenance"]["seconds"]
-            )
+            problems = recompute.score_problems(cell, scores)
+            origin = record["provenance"]
+            found = list(problems) or recompute.differences(cell, record["result"], scores)
+            found += recompute.unmarked(cell, origin["embedded"]) + recompute.seconds_problems(origin["seconds"])
             self.refuse("cell", key, [*found, *lineage.problems(cell, record), *self._other_classes(cell.data)])
             if not problems:
-                older.update(older_than(record["result"]))
+                older.update(recompute.older_than(record["result"]))
                 items.add(key, cell, scores)
                 self.positives[cell.data.digest] = int(((scores["part"] == "test") & (scores["label"] != GOOD)).sum())
         for keys in items.twins():
@@ -208,7 +197,7 @@ class _Check:
             result, problems = record["result"], self._other_classes(spec.adapter.data)
             for index, row in enumerate(result["table"]):
                 mean = float(np.mean(row["scores"]))
-                if abs(mean - row["score"]) > TOLERANCE * max(1, abs(mean)):
+                if abs(mean - row["score"]) > recompute.TOLERANCE * max(1, abs(mean)):
                     problems.append(f"table[{index}].score is {row['score']!r}, the mean of its scores is {mean!r}")
             ordered = sorted(result["table"], key=lambda row: (row["refused"], row["score"]))
             if ordered != result["table"]:

@@ -242,10 +242,7 @@ def test_mvtec_layout(tmp_path):
         ("test", "broken"): 8, ("test", GOOD): 10, ("test", "stain"): 6, ("train", GOOD): 20,
     }  # fmt: skip
     row = table.loc["test/broken/003"]
-    assert (row["image"], row["mask"]) == (
-        "bottle/test/broken/003.png",
-        "bottle/ground_truth/broken/003_mask.png",
-    )
+    assert (row["image"], row["mask"]) == ("bottle/test/broken/003.png", "bottle/ground_truth/broken/003_mask.png")
     assert set(table.loc[table["label"] == GOOD, "mask"]) == {""}
     assert dataset.check() == [
         "train good: 20 images, the official number is 209",

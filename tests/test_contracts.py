@@ -61,7 +61,7 @@ class TestOtherAugmenters(AugmenterIdentity):
         return request.param
 
 
-def test_view_never_holds_test_or_heldout(tmp_path):
+def test_view_never_holds_test_or_heldout():
     plan = tiny_plan(shots=["all"])
     spec = plan.cells[0].data
     split = plan.library.split(spec)

@@ -132,16 +132,14 @@ class MVTec(Dataset):
 
     def _visa(self, home: Path) -> list[Row]:
         images, masks = home / "Data" / "Images", _Masks(home / "Data" / "Masks", "Anomaly", ".png")
-        sides = {} if self.config.split == "folds" else self._visa_sides(home)
+        if self.config.split == "folds":
+            sides = dict.fromkeys([*_images(images / "Normal"), *_images(images / "Anomaly")], "")
+        else:  # also what is listed but missing: reading it raises an error
+            sides = {home / name: side for name, side in self._visa_sides(home).items()}
         rows = []
-        for label, folder in ((GOOD, "Normal"), (DEFECT, "Anomaly")):
-            for image in _images(images / folder):
-                side = sides.pop(image.relative_to(home).as_posix(), "") if sides else ""
-                if side or self.config.split == "folds":
-                    rows.append(self._row(image, masks.of(image) if label == DEFECT else None, label, side, images))
-        for name, side in sides.items():  # listed in the CSV but missing: reading them raises an error
-            label = DEFECT if "/Anomaly/" in name else GOOD
-            rows.append(self._row(home / name, masks.of(home / name) if label == DEFECT else None, label, side, images))
+        for image, side in sides.items():
+            label, mask = (DEFECT, masks.of(image)) if image.parent.name == "Anomaly" else (GOOD, None)
+            rows.append(self._row(image, mask, label, side, images))
         return rows
 
     def _visa_sides(self, home: Path) -> dict[str, str]:
@@ -151,9 +149,8 @@ class MVTec(Dataset):
         try:
             table = pd.read_csv(path, dtype=str, keep_default_na=False)[["object", "split", "image"]]
         except FileNotFoundError:
-            raise UserError(
-                f"dataset 'mvtec': '{path}' is missing: copy it from the archive, or set split: folds"
-            ) from None
+            fix = "copy it from the archive, or set split: folds"
+            raise UserError(f"dataset 'mvtec': '{path}' is missing: {fix}") from None
         except (OSError, ValueError, KeyError) as error:
             raise UserError(f"dataset 'mvtec': '{path}' cannot be read ({error}): restore it") from None
         category = home.resolve().name

@@ -139,17 +139,9 @@ def _oddities(dataset: Dataset) -> dict[str, list[str]]:
 def check_dataset(
     name: str, root: Path | None, changes: Iterable[str], store: str | None, console: Console
 ) -> list[str]:
-    """Read every file once and print the findings.
+    """Read every file once, print the findings, and return the problems, one sentence each.
 
-    Args:
-        name: of the dataset.
-        root: directory of its files; None: as `open_dataset` finds it.
-        changes: settings as ``key=value``.
-        store: path or URL; the fingerprint is stored there, so that a later run need not read the files again.
-        console: where to print.
-
-    Returns:
-        The problems, one sentence each.
+    The fingerprint is written into ``store``, a path or URL, so that a later run need not read the files again.
 
     Raises:
         UserError: the dataset's files do not exist, or ``store`` cannot be a store.
@@ -203,9 +195,8 @@ def _summary(dataset: Dataset, findings: Findings) -> Iterable[tuple[str, str]]:
     labels = table.groupby("group")["label"].agg(set)
     defective = sum(bool(found - {GOOD}) for found in labels)
     mixed = int((labels.map(len) > 1).sum())
-    text = f"{len(sizes):,} of {_range(list(sizes))} images" + (
-        f" (median {sizes.median():g})" if max(sizes) > 1 else ""
-    )
+    median = f" (median {sizes.median():g})" if max(sizes) > 1 else ""
+    text = f"{len(sizes):,} of {_range(list(sizes))} images{median}"
     if dataset.task == "detection":
         text += f"; {defective:,} with a defect"
     yield "groups", f"{text}; {f'{mixed:,} mix' if mixed else 'none mixes'} classes"
@@ -215,13 +206,12 @@ def _summary(dataset: Dataset, findings: Findings) -> Iterable[tuple[str, str]]:
         text = f"{len(rows)}, each evaluated on {_range(rows)} images"
         yield "folds", text + (f", {_range(defects)} of them defective" if dataset.task == "detection" else "")
     yield "sizes", _sizes([one.size for one in seen if one.size])
-    if any(one.stored for one in seen):
-        yield "images", count([one.stored for one in seen if one.stored])
-    rotated = sum(one.turned for one in seen)
-    if rotated:
+    if images := count(one.stored for one in seen):
+        yield "images", images
+    if rotated := sum(one.turned for one in seen):
         yield "turned", f"{rotated:,} marked as rotated or mirrored (EXIF), read upright"
-    if any(one.mask_stored for one in seen):
-        yield "masks", count([one.mask_stored for one in seen if one.mask_stored])
+    if masks := count(one.mask_stored for one in seen):
+        yield "masks", masks
     elif not (table["mask"] != "").any():
         yield "masks", "none"
     for line in _stray_lines(findings.strays):

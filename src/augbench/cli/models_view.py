@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import textwrap
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -66,7 +66,7 @@ def show_model(name: str, console: Console) -> None:
     on_hub = name in BUNDLES and BUNDLES[name].revision
     source = BUNDLES[name] if on_hub else None if name in shipped else find(name, known=shipped)
     if source and (on_hub or source.checkpoint):
-        _show_source(source, console)
+        print_line(console, "\n".join(_origin(source)))
         return
     folder = Path(source.location) if source else shipped[name]
     console.print(Markdown(_card(folder)[1]))
@@ -74,18 +74,18 @@ def show_model(name: str, console: Console) -> None:
     print_line(console, f"\n{kind}, {number} parameters, {size} MB: {folder}")
 
 
-def _show_source(source: PipelineSource, console: Console) -> None:
-    """Print the origin of a pipeline on the Hugging Face hub, or what a checkpoint contains."""
-    print_line(console, f"{source.name}: {source.title}, {source.size} x {source.size} pixels")
+def _origin(source: PipelineSource) -> Iterator[str]:
+    """Describe the origin of a pipeline on the Hugging Face hub, or what a checkpoint contains."""
+    yield f"{source.name}: {source.title}, {source.size} x {source.size} pixels"
     on_hub = f"https://huggingface.co/{source.location}, revision {source.revision}"
-    if not source.checkpoint:
-        print_line(console, f"{on_hub}, {source.variant} weights")
-        print_line(console, "downloaded into the Hugging Face cache on first use; see its page for the licence")
-        return
-    path = Path(source.checkpoint)
-    number, size = _amounts(sum(single_file.held(path, source.kind).values()), path.stat().st_size)
-    print_line(console, f"{source.kind}, {number} parameters, {size} MB: {path}")
-    print_line(console, f"configurations and tokenizers: {on_hub if source.revision else source.location}")
+    if source.checkpoint:
+        path = Path(source.checkpoint)
+        number, size = _amounts(sum(single_file.held(path, source.kind).values()), path.stat().st_size)
+        yield f"{source.kind}, {number} parameters, {size} MB: {path}"
+        yield f"configurations and tokenizers: {on_hub if source.revision else source.location}"
+    else:
+        yield f"{on_hub}, {source.variant} weights"
+        yield "downloaded into the Hugging Face cache on first use; see its page for the licence"
 
 
 def _shipped() -> dict[str, Path]:
@@ -165,16 +165,9 @@ def write_models_sample(
         pipeline = load(source)
     started = time.perf_counter()
     with console.status(f"{source.name}: {count * len(prompts)} images"):
-        made = sample(
-            pipeline,
-            source,
-            [prompt for prompt in prompts for _ in range(count)],
-            seeds=list(range(seed, seed + count)) * len(prompts),
-            steps=steps,
-            guidance=guidance,
-            negative=negative,
-            **arrays,
-        )
+        asked = [prompt for prompt in prompts for _ in range(count)]
+        seeds = [*range(seed, seed + count)] * len(prompts)
+        made = sample(pipeline, source, asked, seeds=seeds, steps=steps, guidance=guidance, negative=negative, **arrays)
     seconds = (time.perf_counter() - started) / len(made)
     title = f"{source.name}: {steps} steps, guidance {guidance:g}" + (f", not {negative!r}" if negative else "")
     sections = [

@@ -58,9 +58,8 @@ def _create(kind: str, name: str, folder: Path) -> None:
     if name in registry.find(kind):
         raise UserError(f"'{name}' is already one of the {kind}: choose another name")
     if folder.resolve().is_relative_to(Path(augbench.__file__).parent):
-        raise UserError(
-            f"--dir '{folder}' lies in augbench, where each file is a plug-in: create it elsewhere, then move it"
-        )
+        fix = "create it elsewhere, then move it"
+        raise UserError(f"--dir '{folder}' lies in augbench, where each file is a plug-in: {fix}")
     if folder.exists() and not folder.is_dir():
         raise UserError(f"--dir '{folder}' is a file: give a folder")
     names = {f"{name}.py": f"{singular}.py.txt", f"test_{name}.py": f"test_{singular}.py.txt"}

@@ -25,13 +25,7 @@ def write_pool_sheet(
 ) -> None:
     """Write a contact sheet of up to ``number`` real training defects, and of a pool's first ``number`` images.
 
-    Args:
-        store: has the pool.
-        asked: its key, or a unique prefix of it.
-        root: directory of the dataset's files; None: the default one.
-        out: the PNG to write; None: KEY.png.
-        number: maximum number of images in each of the two sections.
-        console: where to print what was written.
+    The pool is ``asked`` for by its key, or a unique prefix of it; ``out`` is KEY.png by default.
 
     Raises:
         UserError: no such pool, none of its images made yet, no such dataset, or ``out`` cannot be written.
@@ -55,9 +49,8 @@ def _spec(store: Store, asked: str) -> PoolSpec:
     keys = sorted(store.keys("pools"))
     found = [asked] if asked in keys else [key for key in keys if key.startswith(asked)]
     if len(found) > 1:
-        raise UserError(
-            f"'{asked}' begins {len(found)} keys, '{found[0]}' and '{found[1]}' among them: give a longer prefix"
-        )
+        some = f"'{found[0]}' and '{found[1]}' among them"
+        raise UserError(f"'{asked}' begins {len(found)} keys, {some}: give a longer prefix")
     if not found:
         hint = did_you_mean(asked, keys) if keys else ": no pool has been made there"
         raise UserError(f"pool '{asked}' is not in the store{hint}: see {store.files.where('pools')}")

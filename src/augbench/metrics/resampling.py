@@ -70,21 +70,19 @@ def run_weights(
         folds: resample folds, too: correct if each is a random split. Folds of a partition are fixed, unless runs
             differ in nothing else.
     """
-    table = np.array(sorted(runs)).reshape(-1, 3)
-    order = {run: row for row, run in enumerate(map(tuple, table.tolist()))}
+    table, back = np.unique(np.array(runs), axis=0, return_inverse=True)  # sorted
     fold, draw, seed = table.T
     levels, fold_of = np.unique(fold, return_inverse=True)
     found, freedom = {}, {}
     for name, axis in (("draw", draw), ("seed", seed)):
         pairs, which = np.unique(np.stack([fold, axis], axis=1), axis=0, return_inverse=True)
         if len(pairs) > len(levels):
-            found[name] = unit_weights(pairs[:, 0], resamples, rng)[which.ravel()]  # NumPy 2.0 gives a column
+            found[name] = unit_weights(pairs[:, 0], resamples, rng)[which.ravel()]  # ravel: NumPy 2.0 gives a column
             freedom[name] = len(pairs) - len(levels)
     if len(levels) > 1 and (folds or not found):
         found["fold"] = unit_weights(np.zeros(len(levels), int), resamples, rng)[fold_of]
         freedom["fold"] = len(levels) - 1
-    back = [order[tuple(run)] for run in runs]
-    by_factor = {name: weights[back] for name, weights in found.items()}
+    by_factor = {name: weights[back.ravel()] for name, weights in found.items()}
     return RunWeights(prod(by_factor.values(), start=np.ones((len(runs), resamples))), by_factor, freedom)
 
 

@@ -6,7 +6,7 @@ import copy
 import hashlib
 import os
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
@@ -192,9 +192,9 @@ def _check_duplicates(dataset: Dataset, findings: Findings) -> None:
         findings.problems.append(f"{what}: take all but one out" + ("" if len(labels) > 1 else ", or group them"))
 
 
-def count(values: Sequence[str]) -> str:
-    """Count equal values, the most frequent first: ``1,344 JPEG, 8-bit grey; 3 PNG, palette``."""
-    return "; ".join(f"{number:,} {value}" for value, number in Counter(values).most_common())
+def count(values: Iterable[str]) -> str:
+    """Count equal values except "", the most frequent first: ``1,344 JPEG, 8-bit grey; 3 PNG, palette``."""
+    return "; ".join(f"{number:,} {value}" for value, number in Counter(filter(None, values)).most_common())
 
 
 def _by(size: Size) -> str:

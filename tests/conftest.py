@@ -131,7 +131,7 @@ def s3(_s3_server, monkeypatch):
     for name, value in _s3_server.variables.items():
         monkeypatch.setenv(name, value)
     _s3_server.reset()
-    _s3_server.make_bucket()
+    _s3_server.make_bucket("bucket")
     return _s3_server
 
 

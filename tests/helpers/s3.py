@@ -61,10 +61,13 @@ class S3Server:
         self.failures_left, self.fail_every, self.denied, self.down = 0, 0, False, False
         self.requests.clear()
 
-    def make_bucket(self):
-        """Create the bucket ``bucket``, or empty it; the environment variables must be set."""
+    def make_bucket(self, name):
+        """Create a bucket, or empty it, and return its URL."""
         import boto3
 
-        bucket = boto3.resource("s3").Bucket("bucket")
+        keys = {"aws_access_key_id": "test", "aws_secret_access_key": "test", "region_name": "us-east-1"}
+        s3 = boto3.resource("s3", endpoint_url=self.variables["AWS_ENDPOINT_URL"], **keys)
+        bucket = s3.Bucket(name)
         bucket.create()
         bucket.objects.all().delete()
+        return f"s3://{name}"

@@ -78,18 +78,17 @@ def assert_unchanged(before, test):
         assert after[what] == old, f"{test} changed: {what}"
 
 
-@pytest.fixture(autouse=True, scope="module")
-def _module_state_unchanged(request, _plugins_of_tests):
+@contextmanager
+def state_unchanged(test):
+    """Remove plug-ins added with ``--plugin`` on exit, as their files are gone by then; fail if other state differs."""
     before = process_state()
+    tables = [registry._files, registry._versions, *(registry.find(kind) for kind in registry.PLUGIN_KINDS)]
+    copies = [dict(table) for table in tables]
     yield
-    assert_unchanged(before, request.node.name)
-
-
-@pytest.fixture(autouse=True)
-def _state_unchanged(request, _module_state_unchanged):
-    before = process_state()
-    yield
-    assert_unchanged(before, request.node.name)
+    for table, old in zip(tables, copies, strict=True):
+        table.clear()
+        table.update(old)
+    assert_unchanged(before, test)
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -100,26 +99,15 @@ def _plugins_of_tests():
     registry.load_file(helpers.SEARCHER)
 
 
-@contextmanager
-def plugins_restored():
-    """Remove plug-ins added with ``--plugin`` on exit: their files are gone by then, too."""
-    tables = [registry._files, registry._versions, *(registry.find(kind) for kind in registry.PLUGIN_KINDS)]
-    before = [dict(table) for table in tables]
-    yield
-    for table, old in zip(tables, before, strict=True):
-        table.clear()
-        table.update(old)
-
-
 @pytest.fixture(autouse=True, scope="module")
-def _plugins_of_the_file(_module_state_unchanged):
-    with plugins_restored():
+def _module_state_unchanged(request, _plugins_of_tests):
+    with state_unchanged(request.node.name):
         yield
 
 
 @pytest.fixture(autouse=True)
-def _plugins_of_the_test(_state_unchanged):
-    with plugins_restored():
+def _state_unchanged(request, _module_state_unchanged):
+    with state_unchanged(request.node.name):
         yield
 
 

@@ -153,9 +153,8 @@ class DatasetContract(_Listed):
     def test_can_be_shown_and_checked(self, dataset: Dataset) -> None:
         """`augbench datasets show` describes it; `augbench datasets check` finds no problem except official counts."""
         plugin = type(dataset)
-        assert all(field.description for field in plugin.Config.model_fields.values()), (
-            "each setting needs a description"
-        )
+        described = all(field.description for field in plugin.Config.model_fields.values())
+        assert described, "each setting needs a description"
         assert plugin.__doc__ != Dataset.__doc__, "the docstring must describe the expected layout"
         findings = examine(dataset)
         counted = tuple(dataset.official_counts)

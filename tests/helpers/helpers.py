@@ -16,10 +16,11 @@ import yaml
 
 from augbench.cli.app import main
 from augbench.core import registry
-from augbench.core.contracts import Dataset, TrainView
 from augbench.planning.grid import make_grid
 from augbench.planning.library import Library
 from augbench.planning.plan import make_plan
+from augbench.testing import SURFACES as SMALL_SURFACES
+from augbench.testing import view_of as view_of
 
 HERE = Path(__file__).parent
 ROOT = HERE.parent.parent  # of the repository
@@ -38,7 +39,6 @@ TINY = {
     "false_alarm_rate": 0.25,
     "eval_batch": 16,
 }
-SMALL_SURFACES = {"train_good": 24, "train_defective": 8, "test_good": 12, "test_defective": 8}
 TINY_DDPM = {
     "bundle": "micro-sd",
     "zero": {
@@ -61,7 +61,7 @@ TINY_DDPM = {
 
 def tiny(**changes):
     """A grid as JSON values: surfaces, none and memseg, one seed."""
-    raw = {
+    return {
         "name": "tiny",
         "datasets": [{"name": "surfaces", "settings": dict(SMALL_SURFACES)}],
         "augmenters": ["none", "memseg"],
@@ -70,8 +70,8 @@ def tiny(**changes):
         "n_aug": [6],
         "seeds": [0],
         "fidelity": None,  # fidelity would import torch, which nothing else here needs; its tests turn it on
+        **changes,
     }
-    return {**raw, **changes}
 
 
 def grid_file(folder, **changes):
@@ -143,13 +143,6 @@ def cli_process(*arguments, **options):
         [sys.executable, "-m", "augbench", *map(str, arguments)],
         capture_output=True, text=True, timeout=240, env=environment, **options,
     )  # fmt: skip
-
-
-def view_of(dataset: Dataset, reads=frozenset({"negatives"})):
-    """A view of all samples of a dataset, for augmenter tests."""
-    table = dataset.samples()
-    is_normal = table["label"] == "good"
-    return TrainView(dataset, table[is_normal], table[~is_normal], frozenset(reads), regions=table[~is_normal])
 
 
 def assert_one_line(result, *fragments):

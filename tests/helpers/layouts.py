@@ -8,8 +8,6 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-FOLDER_CLASSES = ("good", "scratch", "stain")
-
 
 def noise_image(rng, height=40, width=32, mark=False, contrast=90):
     """Draw grey noise, with a rectangle brighter by ``contrast`` if ``mark``; return it and the rectangle's mask."""
@@ -26,32 +24,41 @@ picture = noise_image  # the old name
 
 
 def save(array, path):
+    """Write an image, H,W or H,W,3 uint8, or a mask, H,W bool."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(array).save(path)
+    Image.fromarray(array.astype(np.uint8) * 255 if array.dtype == bool else array).save(path)
+
+
+def rgb(image):
+    return np.repeat(image[..., None], 3, axis=2)
+
+
+def drawn(seed, **counts):
+    """Yield folder, index, image and mask (None for normal images) of as many images as each folder should have."""
+    rng = np.random.default_rng(seed)
+    for folder, count in counts.items():
+        defective = folder.rpartition("/")[2] not in ("good", "ok", "Normal")
+        for index in range(count):
+            image, mask = noise_image(rng, mark=defective)
+            yield folder, index, image, mask if defective else None
 
 
 def draw_folder(root, good=16, bad=8):
-    rng = np.random.default_rng(0)
-    for label in FOLDER_CLASSES:
-        for index in range(good if label == "good" else bad):
-            save(noise_image(rng, mark=label != "good")[0], root / label / f"{index:03d}.png")
+    for label, index, image, _ in drawn(0, good=good, scratch=bad, stain=bad):
+        save(image, root / label / f"{index:03d}.png")
     return {"root": str(root)}
 
 
-def draw_folder_csv(root, good=16, bad=8):
+def draw_folder_csv(root):
     """A folder with a CSV that gives masks, split and groups of two images."""
-    rng = np.random.default_rng(1)
     rows = []
-    for label in ("good", "scratch"):
-        for index in range(good if label == "good" else bad):
-            image, mask = noise_image(rng, mark=label != "good")
-            name = f"images/{label}_{index:03d}.png"
-            save(image, root / name)
-            mask_name = f"masks/{label}_{index:03d}.png" if label != "good" else ""
-            if mask_name:
-                save(mask.astype(np.uint8) * 255, root / mask_name)
-            split = "test" if index % 4 >= 2 else "train"
-            rows.append((name, label, mask_name, split, f"{label}{index // 2}"))
+    for label, index, image, mask in drawn(1, good=16, scratch=8):
+        name = f"images/{label}_{index:03d}.png"
+        save(image, root / name)
+        mask_name = "" if mask is None else f"masks/{label}_{index:03d}.png"
+        if mask_name:
+            save(mask, root / mask_name)
+        rows.append((name, label, mask_name, "test" if index % 4 >= 2 else "train", f"{label}{index // 2}"))
     pd.DataFrame(rows, columns=["image", "label", "mask", "split", "group"]).to_csv(root / "table.csv", index=False)
     return {"root": str(root), "csv": "table.csv"}
 
@@ -61,22 +68,21 @@ def draw_ksdd2(root, train=20, test=12, contrast=90):
     for split, first, count in (("train", 10000, train), ("test", 20000, test)):
         for index in range(count):
             image, mask = noise_image(rng, 63, 23, index % 3 == 0, contrast)
-            rgb = np.repeat(image[..., None], 3, axis=2)
-            save(rgb, root / split / f"{first + index}.png")
-            save(mask.astype(np.uint8) * 255, root / split / f"{first + index}_GT.png")
-    save(rgb, root / "train" / "10301 (copy).png")
+            save(rgb(image), root / split / f"{first + index}.png")
+            save(mask, root / split / f"{first + index}_GT.png")
+    save(rgb(image), root / "train" / "10301 (copy).png")
     save(mask.astype(np.uint8), root / "train" / "10301_GT (copy).png")
     return {"root": str(root)}
 
 
-def draw_ksdd(root, items=9, parts=4):
+def draw_ksdd(root):
     """One folder per item; one image of each has a defect."""
     rng = np.random.default_rng(4)
-    for item in range(1, items + 1):
-        for part in range(parts):
-            image, mask = noise_image(rng, 63, 25, mark=part == item % parts)
+    for item in range(1, 10):
+        for part in range(4):
+            image, mask = noise_image(rng, 63, 25, mark=part == item % 4)
             save(image, root / f"kos{item:02d}" / f"Part{part}.jpg")
-            save(mask.astype(np.uint8) * 255, root / f"kos{item:02d}" / f"Part{part}_label.bmp")
+            save(mask, root / f"kos{item:02d}" / f"Part{part}_label.bmp")
     return {"root": str(root)}
 
 
@@ -119,7 +125,7 @@ def box_of(mask):
     return xs.min() + 1, ys.min() + 1, xs.max() + 1, ys.max() + 1
 
 
-def write_boxes(path, shape, boxes, prolog=""):
+def write_boxes(path, shape, boxes):
     """Write a Pascal VOC annotation."""
     path.parent.mkdir(parents=True, exist_ok=True)
     objects = "".join(
@@ -128,7 +134,7 @@ def write_boxes(path, shape, boxes, prolog=""):
         for label, box in boxes
     )
     size = f"<size><width>{shape[1]}</width><height>{shape[0]}</height><depth>1</depth></size>"
-    path.write_text(f"{prolog}<annotation>{size}{objects}</annotation>")
+    path.write_text(f"<annotation>{size}{objects}</annotation>")
 
 
 def draw_mvtec(root):
@@ -137,60 +143,42 @@ def draw_mvtec(root):
     return {"root": str(root), "category": "bottle", "split": "folds"}
 
 
-def draw_mvtec_ad(root, category="bottle"):
-    rng = np.random.default_rng(6)
-    for folder, count in (("train/good", 20), ("test/good", 10), ("test/broken", 8), ("test/stain", 6)):
-        for index in range(count):
-            image, mask = noise_image(rng, mark=not folder.endswith("good"))
-            save(np.repeat(image[..., None], 3, axis=2), root / category / folder / f"{index:03d}.png")
-            if not folder.endswith("good"):
-                kind = folder.removeprefix("test/")
-                save(mask.astype(np.uint8) * 255, root / category / "ground_truth" / kind / f"{index:03d}_mask.png")
-    return {"root": str(root), "category": category}
+def draw_mvtec_ad(root):
+    counts = {"train/good": 20, "test/good": 10, "test/broken": 8, "test/stain": 6}
+    for folder, index, image, mask in drawn(6, **counts):
+        save(rgb(image), root / "bottle" / folder / f"{index:03d}.png")
+        if mask is not None:
+            save(mask, root / "bottle/ground_truth" / folder.removeprefix("test/") / f"{index:03d}_mask.png")
+    return {"root": str(root), "category": "bottle"}
 
 
-def draw_btech(root, category="01"):
+def draw_btech(root):
     """Images in .bmp; masks of the same name in .png, two in .bmp."""
-    rng = np.random.default_rng(7)
-    for folder, count in (("train/ok", 12), ("test/ok", 6), ("test/ko", 5)):
-        for index in range(count):
-            image, mask = noise_image(rng, mark=folder.endswith("ko"))
-            save(np.repeat(image[..., None], 3, axis=2), root / category / folder / f"{index:04d}.bmp")
-            if folder.endswith("ko"):
-                ending = "bmp" if index < 2 else "png"
-                save(mask.astype(np.uint8) * 255, root / category / "ground_truth" / "ko" / f"{index:04d}.{ending}")
-    return {"root": str(root), "category": category}
+    for folder, index, image, mask in drawn(7, **{"train/ok": 12, "test/ok": 6, "test/ko": 5}):
+        save(rgb(image), root / "01" / folder / f"{index:04d}.bmp")
+        if mask is not None:
+            save(mask, root / "01/ground_truth/ko" / f"{index:04d}.{'bmp' if index < 2 else 'png'}")
+    return {"root": str(root), "category": "01"}
 
 
-def draw_visa(root, category="candle"):
+def draw_visa(root):
     """Mask values are small numbers, one per kind of defect; the split CSVs lie beside the category."""
-    rng = np.random.default_rng(8)
-    rows = []
-    for folder, count in (("Normal", 12), ("Anomaly", 6)):
-        for index in range(count):
-            image, mask = noise_image(rng, mark=folder == "Anomaly")
-            name = f"Data/Images/{folder}/{index:0{4 if folder == 'Normal' else 3}d}.JPG"
-            save(np.repeat(image[..., None], 3, axis=2), root / category / name)
-            mask_name = f"Data/Masks/Anomaly/{index:03d}.png" if folder == "Anomaly" else ""
-            if mask_name:
-                save(mask.astype(np.uint8) * (index % 3 + 1), root / category / mask_name)
-            rows.append((folder, index, f"{category}/{name}", f"{category}/{mask_name}" if mask_name else ""))
     trained = {"1cls": (9, 0), "2cls_fewshot": (3, 2), "2cls_highshot": (7, 4)}  # normal, defect
-    for split, (normal, defect) in trained.items():
-        lines = [
-            (
-                category,
-                "train" if index < (normal if folder == "Normal" else defect) else "test",
-                folder.lower(),
-                image,
-                mask,
-            )
-            for folder, index, image, mask in rows
-        ]
-        path = root / "split_csv" / f"{split}.csv"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        pd.DataFrame(lines, columns=["object", "split", "label", "image", "mask"]).to_csv(path, index=False)
-    return {"root": str(root), "category": category}
+    lines = {split: [] for split in trained}
+    for folder, index, image, mask in drawn(8, Normal=12, Anomaly=6):
+        name = f"candle/Data/Images/{folder}/{index:0{4 if folder == 'Normal' else 3}d}.JPG"
+        save(rgb(image), root / name)
+        mask_name = "" if mask is None else f"candle/Data/Masks/Anomaly/{index:03d}.png"
+        if mask_name:
+            save(mask.astype(np.uint8) * (index % 3 + 1), root / mask_name)
+        for split, numbers in trained.items():
+            side = "train" if index < numbers[folder == "Anomaly"] else "test"
+            lines[split].append(("candle", side, folder.lower(), name, mask_name))
+    (root / "split_csv").mkdir()
+    for split, rows in lines.items():
+        table = pd.DataFrame(rows, columns=["object", "split", "label", "image", "mask"])
+        table.to_csv(root / "split_csv" / f"{split}.csv", index=False)
+    return {"root": str(root), "category": "candle"}
 
 
 def draw_magnetic_tile(root):
@@ -201,7 +189,7 @@ def draw_magnetic_tile(root):
         for name in rows.groupby("group").head(2)["image"].head(24):
             image, mask = noise_image(rng, mark="MT_Free" not in name)
             save(image, root / name)
-            save(mask.astype(np.uint8) * 255, (root / name).with_suffix(".png"))
+            save(mask, (root / name).with_suffix(".png"))
     return {"root": str(root)}
 
 

@@ -54,9 +54,6 @@ class S3Server:
         return self
 
     def __exit__(self, *exception):
-        self.stop()
-
-    def stop(self):
         self._server.shutdown()
         self._server.server_close()
 

@@ -36,13 +36,13 @@ app = typer.Typer(
 )
 
 
-class Listable(StrEnum):
-    """The arguments of ``augbench list``."""
-
-    datasets = "datasets"
-    augmenters = "augmenters"
-    models = "models"
-    protocols = "protocols"
+LISTS = {
+    "datasets": datasets.datasets_list,
+    "augmenters": augmenters.augmenters_list,
+    "models": models.models_list,
+    "protocols": protocols.protocols_list,
+}
+Listable = StrEnum("Listable", list(LISTS))
 
 
 @app.callback(invoke_without_command=True)
@@ -69,19 +69,13 @@ def _options(
 @app.command("list")
 def list_(what: Annotated[Listable, typer.Argument(help="datasets, augmenters, models or protocols")]) -> None:
     """List datasets, augmenters, models or protocols: the same as `augbench WHAT list`."""
-    commands = {
-        Listable.datasets: datasets.datasets_list,
-        Listable.augmenters: augmenters.augmenters_list,
-        Listable.models: models.models_list,
-        Listable.protocols: protocols.protocols_list,
-    }
-    commands[what]()
+    LISTS[what]()
 
 
-for command in (plan, run, status, log, report, compare, leaderboard):
-    command.add_to(app)
+for command in (plan.plan, run.run, status.status, log.log, report.report, compare.compare, leaderboard.leaderboard):
+    app.command()(command)
 for group in (results, new, datasets, augmenters, protocols, models, pools, stores):
-    group.add_to(app)
+    app.add_typer(group.app)
 
 
 def main() -> None:

@@ -6,15 +6,10 @@ from typing import Annotated
 
 import typer
 
-augmenters_app = typer.Typer(help="List augmenters and show their settings.", no_args_is_help=True)
+app = typer.Typer(name="augmenters", help="List augmenters and show their settings.", no_args_is_help=True)
 
 
-def add_to(app: typer.Typer) -> None:
-    """Add these commands to the command line."""
-    app.add_typer(augmenters_app, name="augmenters")
-
-
-@augmenters_app.command("list")
+@app.command("list")
 def augmenters_list() -> None:
     """List the augmenters: title, what they read, whether they learn."""
     from augbench.cli.augmenters_view import augmenters_sheet
@@ -23,7 +18,7 @@ def augmenters_list() -> None:
     standard_output().print(sheet_parts(augmenters_sheet()))
 
 
-@augmenters_app.command("show")
+@app.command("show")
 def augmenters_show(
     name: Annotated[str, typer.Argument(metavar="NAME", help="An augmenter; see `augbench augmenters list`.")],
 ) -> None:

@@ -20,7 +20,7 @@ from rich.text import Text
 from augbench.core import registry
 from augbench.core.contracts import Augmenter, Settings, Shots
 from augbench.core.errors import UserError
-from augbench.diffusion.pipelines import PipelineSource, find
+from augbench.diffusion.pipelines import find
 from augbench.report.sheet import Sheet
 
 REGIMES: dict[str, Shots] = {"zero-shot": 0, "few-shot": 5, "full-shot": "all"}
@@ -77,10 +77,6 @@ def _reads_in_short(plugin: type[Augmenter]) -> str:
 def show_augmenter(name: str, console: Console) -> None:
     """Print what is known about an augmenter without running it or using the network.
 
-    Args:
-        name: of the augmenter.
-        console: prints.
-
     Raises:
         UserError: no such augmenter.
     """
@@ -129,12 +125,9 @@ def _facts(plugin: type[Augmenter]) -> Iterator[tuple[str, str]]:
     nothing = "what its parts need" if _is_mixture(plugin) else "nothing besides the dataset"
     for number, need in enumerate([*_needs(plugin, made)] or [nothing]):
         yield "" if number else "needs:", need
-    if _is_mixture(plugin):
-        yield "adapter:", "those of its parts"
-        yield "search:", "those of its parts"
-    else:
-        yield "adapter:", "trained before generation" if plugin.learns else "none: nothing is trained"
-        yield "search:", _search(plugin, made)
+    adapter = "trained before generation" if plugin.learns else "none: nothing is trained"
+    yield "adapter:", "those of its parts" if _is_mixture(plugin) else adapter
+    yield "search:", "those of its parts" if _is_mixture(plugin) else _search(plugin, made)
 
 
 def _regime(plugin: type[Augmenter], made: Augmenter | None, shots: Shots) -> str:
@@ -186,7 +179,7 @@ def _needs(plugin: type[Augmenter], made: Augmenter | None) -> Iterator[str]:
 def _pipeline(name: str) -> str:
     """Describe the pipeline of that name, without the network; "" if there is none."""
     try:
-        source: PipelineSource = find(name)
+        source = find(name)
     except UserError:
         return ""
     where = f"huggingface.co/{source.location}" if source.revision else f"folder {source.location}"
@@ -209,11 +202,9 @@ def _settings_table(config: type[BaseModel], width: int) -> Table:
     In a narrow terminal the default stands below the type, and the source below the meaning.
     """
     wide = width >= WIDE
-    heads = (
-        ("setting", "type", "default", "meaning", "source") if wide else ("setting", "type, default", "meaning, source")
-    )
+    between = ("type", "default", "meaning", "source") if wide else ("type, default", "meaning, source")
     table = Table(box=box.SIMPLE_HEAD, width=width)
-    for head in heads:
+    for head in ("setting", *between):
         ratio = RATIOS.get(head)
         most = None if ratio or head == "setting" else NARROW
         table.add_column(head, no_wrap=head == "setting", overflow="fold", ratio=ratio, max_width=most)
@@ -279,10 +270,9 @@ def _flat(metadata: tuple[Any, ...]) -> list[Any]:
 
 
 def _limits(metadata: list[Any]) -> str:
-    limits = [
-        f"{sign} {getattr(one, name):g}" for one in metadata for name, sign in LIMITS.items() if hasattr(one, name)
-    ]
-    return f" {', '.join(limits)}" if limits else ""
+    found = ((sign, getattr(one, name, None)) for one in metadata for name, sign in LIMITS.items())
+    limits = ", ".join(f"{sign} {limit:g}" for sign, limit in found if limit is not None)
+    return f" {limits}" if limits else ""
 
 
 def _default(field: FieldInfo) -> str:
@@ -292,9 +282,8 @@ def _default(field: FieldInfo) -> str:
 def _short(value: Any) -> str:
     """Return a default as it would stand in a grid; of nested settings only what differs from their own defaults."""
     if isinstance(value, Settings):
-        return (
-            ", ".join(f"{key}: {_short(one)}" for key, one in value.model_dump(exclude_defaults=True).items()) or "{}"
-        )
+        changed = value.model_dump(exclude_defaults=True)
+        return ", ".join(f"{key}: {_short(one)}" for key, one in changed.items()) or "{}"
     if value is None:
         return "none"
     if isinstance(value, float):

@@ -10,11 +10,6 @@ import typer
 from augbench.cli.options import SetOption, planned_cells
 
 
-def add_to(app: typer.Typer) -> None:
-    """Put this command into the command line."""
-    app.command()(compare)
-
-
 def compare(
     store: Annotated[str, typer.Argument(help="The store whose rows are compared: a folder or a URL.")],
     grid: Annotated[

@@ -9,12 +9,7 @@ import typer
 
 from augbench.cli.options import RootOption
 
-datasets_app = typer.Typer(help="Look at datasets.", no_args_is_help=True)
-
-
-def add_to(app: typer.Typer) -> None:
-    """Put these commands into the command line."""
-    app.add_typer(datasets_app, name="datasets")
+app = typer.Typer(name="datasets", help="Look at datasets.", no_args_is_help=True)
 
 
 DatasetArgument = Annotated[str, typer.Argument(metavar="NAME", help="A dataset; see `augbench datasets list`.")]
@@ -23,7 +18,7 @@ SettingOption = Annotated[
 ]
 
 
-@datasets_app.command("list")
+@app.command("list")
 def datasets_list() -> None:
     """List the datasets: task, split, size, licence."""
     from augbench.cli.datasets_view import datasets_sheet
@@ -32,7 +27,7 @@ def datasets_list() -> None:
     standard_output().print(sheet_parts(datasets_sheet()))
 
 
-@datasets_app.command("show")
+@app.command("show")
 def datasets_show(name: DatasetArgument, changes: SettingOption = None) -> None:
     """Print what a dataset is, where to get it, its expected layout and its settings."""
     from augbench.cli.datasets_view import show_dataset
@@ -41,14 +36,13 @@ def datasets_show(name: DatasetArgument, changes: SettingOption = None) -> None:
     show_dataset(name, changes or (), standard_output())
 
 
-@datasets_app.command("check")
+@app.command("check")
 def datasets_check(
     name: DatasetArgument,
     root: RootOption = None,
     changes: SettingOption = None,
     store: Annotated[
-        str | None,
-        typer.Option(help="Store the fingerprint there, so that a run need not read all files again."),
+        str | None, typer.Option(help="Store the fingerprint there, so that a run need not read all files again.")
     ] = None,
 ) -> None:
     """Read every file once; print counts, groups, formats and each problem."""
@@ -59,7 +53,7 @@ def datasets_check(
         raise typer.Exit(2)
 
 
-@datasets_app.command("sample")
+@app.command("sample")
 def datasets_sample(
     name: DatasetArgument,
     root: RootOption = None,

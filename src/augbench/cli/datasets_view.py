@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections import Counter, defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from inspect import cleandoc
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -13,16 +13,17 @@ import pandas as pd
 import yaml
 from rich.console import Console
 
+from augbench.cli.options import print_line
 from augbench.core import registry
 from augbench.core.contracts import DEFECTIVE, GOOD, Dataset
 from augbench.core.errors import UserError
 from augbench.planning.grid import DatasetEntry
 from augbench.planning.library import DATA_VARIABLE, Library
 from augbench.planning.splits import checked_samples
+from augbench.report.contact_sheet import Section, Tile, evenly_spaced, write_sheet
 from augbench.report.dataset_findings import Findings, count, examine
 from augbench.report.render.terminal import sheet_parts
 from augbench.report.sheet import Sheet
-from augbench.storage.files import write_atomic
 from augbench.storage.store import Store
 
 
@@ -89,34 +90,30 @@ def show_dataset(name: str, changes: Iterable[str], console: Console) -> None:
         UserError: no such dataset, or settings it does not have.
     """
     dataset = open_library(name, None, changes).dataset(name)
-    plugin = type(dataset)
+    for line in _description(name, dataset, type(dataset)):
+        print_line(console, line)
 
-    def print_line(text: str = "") -> None:
-        console.print(text, markup=False, highlight=False, soft_wrap=True)
 
-    print_line(f"{plugin.title} ({name})")
-    print_line(_prose(sys.modules[plugin.__module__].__doc__))
-    print_line()
-    facts = {
-        "task": plugin.task,
-        "split": _split(plugin if _split(plugin) == "yours" else dataset),
-        "licence": plugin.licence,
-        "citation": plugin.citation,
-        "homepage": plugin.homepage,
-    }
-    for what, text in facts.items():
+def _description(name: str, dataset: Dataset, plugin: type[Dataset]) -> Iterator[str]:
+    yield f"{plugin.title} ({name})\n{_prose(sys.modules[plugin.__module__].__doc__)}\n"
+    split = _split(plugin if _split(plugin) == "yours" else dataset)
+    facts = {"task": plugin.task, "split": split, "licence": plugin.licence}
+    for what, text in {**facts, "citation": plugin.citation, "homepage": plugin.homepage}.items():
         if text:
-            print_line(f"{what + ':':<10} {text}")
-    print_line(f"\n{_prose(plugin.__doc__)}\n")
-    print_line("Settings (--set key=value, or under `settings` in a grid):")
+            yield f"{what + ':':<10} {text}"
+    yield f"\n{_prose(plugin.__doc__)}\n\nSettings (--set key=value, or under `settings` in a grid):"
     for key, field in plugin.Config.model_fields.items():
         default = "needed" if field.is_required() else f"default {_plain(field.get_default(call_default_factory=True))}"
-        print_line(f"  {key} ({default})" + (f": {field.description}" if field.description else ""))
-    _print_counts(dataset, print_line)
+        yield f"  {key} ({default})" + (f": {field.description}" if field.description else "")
+    if dataset.official_counts:
+        counts = ", ".join(f"{what} {number:,}" for what, number in dataset.official_counts.items())
+        yield f"\nOfficial counts: {counts}"
+    elif not dataset.embedded:
+        yield "\nOfficial counts: none for these settings"
     for oddity, ids in _oddities(dataset).items():
-        print_line(f"known: {', '.join(ids)}: {oddity}")
+        yield f"known: {', '.join(ids)}: {oddity}"
     if not plugin.embedded:
-        print_line(f"Its files: --root DIR, `root` in a grid, or {DATA_VARIABLE}=DIR where they lie in DIR/{name}/.")
+        yield f"Its files: --root DIR, `root` in a grid, or {DATA_VARIABLE}=DIR where they lie in DIR/{name}/."
 
 
 def _prose(docstring: str | None) -> str:
@@ -126,15 +123,6 @@ def _prose(docstring: str | None) -> str:
 
 def _plain(value: Any) -> str:
     return "none" if value is None else yaml.safe_dump(value).splitlines()[0]
-
-
-def _print_counts(dataset: Dataset, print_line: Any) -> None:
-    if dataset.official_counts:
-        print_line(
-            "\nOfficial counts: " + ", ".join(f"{what} {number:,}" for what, number in dataset.official_counts.items())
-        )
-    elif not dataset.embedded:
-        print_line("\nOfficial counts: none for these settings")
 
 
 def _oddities(dataset: Dataset) -> dict[str, list[str]]:
@@ -151,17 +139,9 @@ def _oddities(dataset: Dataset) -> dict[str, list[str]]:
 def check_dataset(
     name: str, root: Path | None, changes: Iterable[str], store: str | None, console: Console
 ) -> list[str]:
-    """Read every file once and print the findings.
+    """Read every file once, print the findings, and return the problems, one sentence each.
 
-    Args:
-        name: of the dataset.
-        root: directory of its files; None: as `open_dataset` finds it.
-        changes: settings as ``key=value``.
-        store: path or URL; the fingerprint is stored there, so that a later run need not read the files again.
-        console: where to print.
-
-    Returns:
-        The problems, one sentence each.
+    The fingerprint is written into ``store``, a path or URL, so that a later run need not read the files again.
 
     Raises:
         UserError: the dataset's files do not exist, or ``store`` cannot be a store.
@@ -173,51 +153,40 @@ def check_dataset(
     dataset = library.dataset(name)
     with console.status(f"reading {name}"):
         findings = examine(dataset)
-
-    def print_line(text: str) -> None:
-        console.print(text, markup=False, highlight=False, soft_wrap=True)
-
     location = "" if dataset.config.root is None else f", {dataset.home()}"
-    print_line(f"{dataset.title} ({name}, {dataset.task}{location})")
+    print_line(console, f"{dataset.title} ({name}, {dataset.task}{location})")
     console.print(sheet_parts(_counts(dataset, findings)))
-    for what, text in _summary(dataset, findings):
-        print_line(f"{what:<9} {text}")
-    for line in _known_lines(dataset, findings):
-        print_line(f"known     {line}")
-    for note in findings.notes:
-        print_line(f"note      {note}")
-    for problem in findings.problems:
-        print_line(f"problem: {problem}")
-    print_line(_fingerprint(library, name, target, findings))
-    total = f"{len(findings.table):,} images"
-    if findings.problems:
-        number = len(findings.problems)
-        print_line(f"{total}: {number} problem{'s' if number > 1 else ''}")
-    else:
-        print_line(f"{total}: all is well")
+    number = len(findings.problems)
+    result = f"{number} problem{'s' if number > 1 else ''}" if number else "all is well"
+    for line in (
+        *(f"{what:<9} {text}" for what, text in _summary(dataset, findings)),
+        *(f"known     {line}" for line in _known_lines(dataset, findings)),
+        *(f"note      {note}" for note in findings.notes),
+        *(f"problem: {problem}" for problem in findings.problems),
+        _fingerprint(library, name, target),
+        f"{len(findings.table):,} images: {result}",
+    ):
+        print_line(console, line)
     return findings.problems
 
 
 def _counts(dataset: Dataset, findings: Findings) -> Sheet:
     """Return a table of images by split and label, beside the official numbers."""
-    lines: list[tuple[str, str, pd.DataFrame, int | None]] = []
+    texts = []
+
+    def add(split: str, label: str, rows: pd.DataFrame, official: int | None) -> None:
+        number = "" if official is None else f"{official:,}"
+        texts.append((split or "by fold", label, f"{len(rows):,}", number, f"{rows['group'].nunique():,}"))
+
     left = dict(dataset.official_counts)
     for (split, label), rows in findings.table.groupby(["split", "label"]):
-        lines.append((split, label or "unknown", rows, left.pop(f"{split} {label}".strip(), None)))
+        add(split, label or "unknown", rows, left.pop(f"{split} {label}".strip(), None))
     for what, official in left.items():
         split, _, label = what.rpartition(" ")
         rows = findings.table[(findings.table["split"] == split) | (split == "")]
         rows = rows[(rows["label"] != GOOD) if label == DEFECTIVE else (rows["label"] == label)]
-        lines.append((split, "all defective" if label == DEFECTIVE else label, rows, official))
-    texts = [
-        (split or "by fold", label, f"{len(rows):,}", _number(official), f"{rows['group'].nunique():,}")
-        for split, label, rows, official in lines
-    ]
+        add(split, "all defective" if label == DEFECTIVE else label, rows, official)
     return Sheet.of(["split", "class"], ["images", "official", "groups"], texts)
-
-
-def _number(value: int | None) -> str:
-    return "" if value is None else f"{value:,}"
 
 
 def _summary(dataset: Dataset, findings: Findings) -> Iterable[tuple[str, str]]:
@@ -226,9 +195,8 @@ def _summary(dataset: Dataset, findings: Findings) -> Iterable[tuple[str, str]]:
     labels = table.groupby("group")["label"].agg(set)
     defective = sum(bool(found - {GOOD}) for found in labels)
     mixed = int((labels.map(len) > 1).sum())
-    text = f"{len(sizes):,} of {_range(list(sizes))} images" + (
-        f" (median {sizes.median():g})" if max(sizes) > 1 else ""
-    )
+    median = f" (median {sizes.median():g})" if max(sizes) > 1 else ""
+    text = f"{len(sizes):,} of {_range(list(sizes))} images{median}"
     if dataset.task == "detection":
         text += f"; {defective:,} with a defect"
     yield "groups", f"{text}; {f'{mixed:,} mix' if mixed else 'none mixes'} classes"
@@ -238,13 +206,12 @@ def _summary(dataset: Dataset, findings: Findings) -> Iterable[tuple[str, str]]:
         text = f"{len(rows)}, each evaluated on {_range(rows)} images"
         yield "folds", text + (f", {_range(defects)} of them defective" if dataset.task == "detection" else "")
     yield "sizes", _sizes([one.size for one in seen if one.size])
-    if any(one.stored for one in seen):
-        yield "images", count([one.stored for one in seen if one.stored])
-    rotated = sum(one.turned for one in seen)
-    if rotated:
+    if images := count(one.stored for one in seen):
+        yield "images", images
+    if rotated := sum(one.turned for one in seen):
         yield "turned", f"{rotated:,} marked as rotated or mirrored (EXIF), read upright"
-    if any(one.mask_stored for one in seen):
-        yield "masks", count([one.mask_stored for one in seen if one.mask_stored])
+    if masks := count(one.mask_stored for one in seen):
+        yield "masks", masks
     elif not (table["mask"] != "").any():
         yield "masks", "none"
     for line in _stray_lines(findings.strays):
@@ -285,7 +252,7 @@ def _known_lines(dataset: Dataset, findings: Findings) -> Iterable[str]:
             yield f"{', '.join(gone)}: {oddity} (not found in these files)"
 
 
-def _fingerprint(library: Library, name: str, store: Store | None, findings: Findings) -> str:
+def _fingerprint(library: Library, name: str, store: Store | None) -> str:
     try:
         fingerprint = library.fingerprint(name, store)
     except UserError:
@@ -304,8 +271,6 @@ def write_sample(
     Raises:
         UserError: the dataset cannot be read, or ``out`` cannot be written.
     """
-    from augbench.report.contact_sheet import Section, Tile, draw_sheet, png
-
     dataset = open_library(name, root, changes).dataset(name)
     table = checked_samples(dataset)
     labels = sorted(set(table["label"]), key=lambda label: (label != GOOD, label))
@@ -313,22 +278,16 @@ def write_sample(
     sections = []
     for label in labels:
         rows = table[table["label"] == label]
-        tiles = []
-        for row in _spread(rows, each).to_dict("records"):
-            mask = dataset.read_mask(row) if label != GOOD else None
-            tiles.append(Tile(dataset.read_image(row), row["id"], mask))
+        firsts = rows.drop_duplicates("group")  # images of different groups, if there are enough
+        chosen = evenly_spaced(firsts if len(firsts) >= each else rows, each)
+        tiles = [
+            Tile(dataset.read_image(row), row["id"], dataset.read_mask(row) if label != GOOD else None)
+            for row in chosen.to_dict("records")
+        ]
         groups = rows["group"].nunique()
         note = f"{len(rows):,} images" + (f" in {groups:,} groups" if groups < len(rows) else "")
         sections.append(Section(label, note, tiles))
-    path = out if out is not None else Path(f"{name}.png")
-    write_atomic(path, png(draw_sheet(f"{dataset.title}: {len(table):,} images", sections)))
+    path = out or Path(f"{name}.png")
+    write_sheet(path, f"{dataset.title}: {len(table):,} images", sections)
     drawn = sum(len(section.tiles) for section in sections)
-    console.print(f"{drawn} of {len(table):,} images: {path}", markup=False, highlight=False, soft_wrap=True)
-
-
-def _spread(rows: pd.DataFrame, number: int) -> pd.DataFrame:
-    """Return up to ``number`` evenly spaced rows, of different groups if there are enough."""
-    firsts = rows.drop_duplicates("group")
-    rows = firsts if len(firsts) >= number else rows
-    positions = [round(index * (len(rows) - 1) / max(1, number - 1)) for index in range(min(number, len(rows)))]
-    return rows.iloc[sorted(set(positions))]
+    print_line(console, f"{drawn} of {len(table):,} images: {path}")

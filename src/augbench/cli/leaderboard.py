@@ -8,17 +8,9 @@ from typing import Annotated
 
 import typer
 
+from augbench.cli.options import print_line
 
-def add_to(app: typer.Typer) -> None:
-    """Put this command into the command line."""
-    app.command()(leaderboard)
-
-
-class EmbeddedImages(StrEnum):
-    """Which images a leaderboard embeds."""
-
-    all = "all"
-    none = "none"
+EmbeddedImages = StrEnum("EmbeddedImages", ["all", "none"])
 
 
 def leaderboard(
@@ -35,6 +27,6 @@ def leaderboard(
     from augbench.report.render.terminal import standard_output
     from augbench.storage.store import Store
 
-    print_line = partial(standard_output().print, markup=False, highlight=False, soft_wrap=True)
-    page, _ = write_leaderboard([Store(store) for store in stores], out, pictures is EmbeddedImages.all, print_line)
-    print_line(f"Written: {page}")
+    say = partial(print_line, standard_output())
+    page, _ = write_leaderboard([Store(store) for store in stores], out, pictures is EmbeddedImages.all, say)
+    say(f"Written: {page}")

@@ -7,16 +7,10 @@ from typing import Annotated
 import typer
 
 
-def add_to(app: typer.Typer) -> None:
-    """Put this command into the command line."""
-    app.command()(log)
-
-
 def log(
     store: Annotated[str, typer.Argument(help="The store to look in: a folder or a URL.")],
     key: Annotated[
-        str,
-        typer.Argument(help="Of a cell, a pool, an adapter, a search or a measurement; a key prefix is enough."),
+        str, typer.Argument(help="Of a cell, a pool, an adapter, a search or a measurement; a key prefix is enough.")
     ],
 ) -> None:
     """Print the log of a unit: its attempts, losses, warnings and errors.

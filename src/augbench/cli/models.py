@@ -7,12 +7,7 @@ from typing import Annotated
 
 import typer
 
-models_app = typer.Typer(help="Look at the weights that come with augbench.", no_args_is_help=True)
-
-
-def add_to(app: typer.Typer) -> None:
-    """Put these commands into the command line."""
-    app.add_typer(models_app, name="models")
+app = typer.Typer(name="models", help="Look at the weights that come with augbench.", no_args_is_help=True)
 
 
 ModelArgument = Annotated[
@@ -23,7 +18,7 @@ ModelArgument = Annotated[
 ]
 
 
-@models_app.command("list")
+@app.command("list")
 def models_list() -> None:
     """List the weights: kind, size, purpose, licence."""
     from augbench.cli.models_view import models_sheet
@@ -32,7 +27,7 @@ def models_list() -> None:
     standard_output().print(sheet_parts(models_sheet()))
 
 
-@models_app.command("show")
+@app.command("show")
 def models_show(name: ModelArgument) -> None:
     """Print the card of a model: training data, abilities, limits."""
     from augbench.cli.models_view import show_model
@@ -41,7 +36,7 @@ def models_show(name: ModelArgument) -> None:
     show_model(name, standard_output())
 
 
-@models_app.command("sample")
+@app.command("sample")
 def models_sample(
     name: ModelArgument,
     prompt: Annotated[

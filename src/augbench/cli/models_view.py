@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import textwrap
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ import yaml
 from rich.console import Console
 from rich.markdown import Markdown
 
+from augbench.cli.options import print_line
 from augbench.core import registry
 from augbench.core.contracts import GOOD
 from augbench.core.errors import UserError
@@ -25,16 +26,11 @@ from augbench.diffusion.pipelines import BUNDLES, MODELS, PipelineSource, embedd
 from augbench.diffusion.sampling import fit_image, fit_mask, sample
 from augbench.procedural.drawing import distance, place
 from augbench.procedural.noise import perlin
+from augbench.report.contact_sheet import Section, Tile, write_sheet
 from augbench.report.sheet import Sheet
-from augbench.storage.files import write_atomic
 
 PROMPTS = {
-    "sd": (
-        "brushed metal background",
-        "copper metal scratches",
-        "concrete with a crack",
-        "white marks on the wall",
-    ),
+    "sd": ("brushed metal background", "copper metal scratches", "concrete with a crack", "white marks on the wall"),
     "sdxl-inpaint": (
         "metal surface with a scratch",
         "surface with a crack",
@@ -52,17 +48,13 @@ LABEL = "mechanics, not evidence"
 
 def models_sheet() -> Sheet:
     """Return a table of the weights in the package, then of those on the Hugging Face hub."""
-    hub = [
-        (source.name, source.kind, f"{source.title}; from {source.location}", "see there", "", "")
-        for source in BUNDLES.values()
-        if source.revision
-    ]
     rows = [(name, *_facts(name, folder)) for name, folder in _shipped().items()]
-    rows += [
-        (name, "backbone", f"{one.title}; from the package {one.package}", one.licence.lower(), "", "")
-        for name, one in PACKAGED.items()
-    ]
-    sheet = Sheet.of(["model", "kind", "purpose", "licence"], ["parameters", "MB"], [*rows, *hub])
+    for name, one in PACKAGED.items():
+        rows.append((name, "backbone", f"{one.title}; from the package {one.package}", one.licence.lower(), "", ""))
+    for source in BUNDLES.values():
+        if source.revision:
+            rows.append((source.name, source.kind, f"{source.title}; from {source.location}", "see there", "", ""))
+    sheet = Sheet.of(["model", "kind", "purpose", "licence"], ["parameters", "MB"], rows)
     names = ", ".join(_shipped())
     return replace(sheet, notes=[f'Results that rest on {names} are labelled "{LABEL}".'])
 
@@ -74,49 +66,29 @@ def show_model(name: str, console: Console) -> None:
         UserError: there is no such model, or its folder has no card.
     """
     shipped = _shipped()
-    if name in BUNDLES and BUNDLES[name].revision:
-        _show_hub(BUNDLES[name], console)
-        return
-    source = None if name in shipped else find(name, known=shipped)
-    if source and source.checkpoint:
-        _show_checkpoint(source, console)
+    on_hub = name in BUNDLES and BUNDLES[name].revision
+    source = BUNDLES[name] if on_hub else None if name in shipped else find(name, known=shipped)
+    if source and (on_hub or source.checkpoint):
+        print_line(console, "\n".join(_origin(source)))
         return
     folder = Path(source.location) if source else shipped[name]
     console.print(Markdown(_card(folder)[1]))
     kind, *_, number, size = _facts(name, folder)
-    facts = f"{kind}, {number} parameters, {size} MB: {folder}"
-    console.print(f"\n{facts}", markup=False, highlight=False, soft_wrap=True)
+    print_line(console, f"\n{kind}, {number} parameters, {size} MB: {folder}")
 
 
-def _show_hub(source: PipelineSource, console: Console) -> None:
-    """Print the origin of a pipeline on the Hugging Face hub."""
-    _show_lines(
-        source,
-        f"{_on_hub(source)}, {source.variant} weights",
-        "downloaded into the Hugging Face cache on first use; see its page for the licence",
-        console=console,
-    )
-
-
-def _show_checkpoint(source: PipelineSource, console: Console) -> None:
-    """Print what a checkpoint contains, and the source of its configurations."""
-    path = Path(source.checkpoint)
-    number, size = _amounts(sum(single_file.held(path, source.kind).values()), path.stat().st_size)
-    _show_lines(
-        source,
-        f"{source.kind}, {number} parameters, {size} MB: {path}",
-        f"configurations and tokenizers: {_on_hub(source) if source.revision else source.location}",
-        console=console,
-    )
-
-
-def _on_hub(source: PipelineSource) -> str:
-    return f"https://huggingface.co/{source.location}, revision {source.revision}"
-
-
-def _show_lines(source: PipelineSource, *lines: str, console: Console) -> None:
-    for line in (f"{source.name}: {source.title}, {source.size} x {source.size} pixels", *lines):
-        console.print(line, markup=False, highlight=False, soft_wrap=True)
+def _origin(source: PipelineSource) -> Iterator[str]:
+    """Describe the origin of a pipeline on the Hugging Face hub, or what a checkpoint contains."""
+    yield f"{source.name}: {source.title}, {source.size} x {source.size} pixels"
+    on_hub = f"https://huggingface.co/{source.location}, revision {source.revision}"
+    if source.checkpoint:
+        path = Path(source.checkpoint)
+        number, size = _amounts(sum(single_file.held(path, source.kind).values()), path.stat().st_size)
+        yield f"{source.kind}, {number} parameters, {size} MB: {path}"
+        yield f"configurations and tokenizers: {on_hub if source.revision else source.location}"
+    else:
+        yield f"{on_hub}, {source.variant} weights"
+        yield "downloaded into the Hugging Face cache on first use; see its page for the licence"
 
 
 def _shipped() -> dict[str, Path]:
@@ -126,15 +98,12 @@ def _shipped() -> dict[str, Path]:
 
 def _facts(name: str, folder: Path) -> tuple[str, str, str, str, str]:
     """Return kind, purpose, licence, parameters and MB."""
-    source = None if _is_backbone(name) else find(name)
+    kind, purpose = "backbone", "classifiers: backbone of a protocol"
+    if not _is_backbone(name):
+        kind, purpose = find(name).kind, find(name).title
     number = sum(map(parameters, folder.rglob("*.safetensors")))
     size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
-    return (
-        source.kind if source else "backbone",
-        source.title if source else "classifiers: backbone of a protocol",
-        str(_card(folder)[0].get("license", "unknown")),
-        *_amounts(number, size),
-    )
+    return kind, purpose, str(_card(folder)[0].get("license", "unknown")), *_amounts(number, size)
 
 
 def _amounts(number: int, size: int) -> tuple[str, str]:
@@ -143,7 +112,6 @@ def _amounts(number: int, size: int) -> tuple[str, str]:
 
 
 def _is_backbone(name: str) -> bool:
-    """Return whether a model is a classifier backbone of the package."""
     return name in _shipped() and name not in BUNDLES
 
 
@@ -167,15 +135,6 @@ def _card(folder: Path) -> tuple[dict[str, Any], str]:
 # -- sample
 
 
-@dataclass(frozen=True)
-class InpaintInput:
-    """Input of an inpainting pipeline, of the pipeline's size."""
-
-    image: np.ndarray  # H,W,3 uint8
-    mask: np.ndarray  # H,W bool
-    caption: str
-
-
 def write_models_sample(
     name: str,
     prompts: Sequence[str],
@@ -197,54 +156,40 @@ def write_models_sample(
     Raises:
         UserError: no such pipeline, sizes that do not match, a prompt that is too long, or ``out`` cannot be written.
     """
-    from augbench.report.contact_sheet import draw_sheet, png
-
     if _is_backbone(name):
         raise UserError(f"'{name}' is a classifier backbone and makes no images: see augbench models show {name}")
     source = find(name)
     prompts = list(prompts) or list(PROMPTS[source.kind])
     inputs = _inputs(source, image, mask, count, seed)
-    arrays: dict[str, Any] = {}
-    if inputs:
-        arrays["image"] = np.stack([one.image for one in inputs] * len(prompts))
-        arrays["mask"] = np.stack([one.mask for one in inputs] * len(prompts))
+    arrays = {
+        kind: np.stack([getattr(one, kind) for one in inputs] * len(prompts)) for kind in ("image", "mask") if inputs
+    }
     with console.status(f"loading {source.name}"):
         pipeline = load(source)
     started = time.perf_counter()
     with console.status(f"{source.name}: {count * len(prompts)} images"):
-        made = sample(
-            pipeline,
-            source,
-            [prompt for prompt in prompts for _ in range(count)],
-            seeds=list(range(seed, seed + count)) * len(prompts),
-            steps=steps,
-            guidance=guidance,
-            negative=negative,
-            **arrays,
-        )
+        asked = [prompt for prompt in prompts for _ in range(count)]
+        seeds = [*range(seed, seed + count)] * len(prompts)
+        made = sample(pipeline, source, asked, seeds=seeds, steps=steps, guidance=guidance, negative=negative, **arrays)
     seconds = (time.perf_counter() - started) / len(made)
     title = f"{source.name}: {steps} steps, guidance {guidance:g}" + (f", not {negative!r}" if negative else "")
     sections = [
         _section(prompt, made[index * count : (index + 1) * count], seed, inputs, image is not None)
         for index, prompt in enumerate(prompts)
     ]
-    path = out if out is not None else Path(f"{source.name}.png")
-    write_atomic(path, png(draw_sheet(_short(title, 100), sections)))
+    path = out or Path(f"{source.name}.png")
+    write_sheet(path, _short(title, 100), sections)
     ours = embedded(source.name) and source == BUNDLES[source.name]  # not a folder of the same name
     label = f" ({LABEL})" if ours else ""
-    line = f"{len(made)} image{'s' if len(made) > 1 else ''}, {seconds:.2f} s each{label}: {path}"
-    console.print(line, markup=False, highlight=False, soft_wrap=True)
+    print_line(console, f"{len(made)} image{'s' if len(made) > 1 else ''}, {seconds:.2f} s each{label}: {path}")
 
 
-def _section(prompt: str, made: np.ndarray, seed: int, inputs: Sequence[InpaintInput], same: bool) -> Any:
+def _section(prompt: str, made: np.ndarray, seed: int, inputs: Sequence[Tile], same: bool) -> Section:
     """Create the section of a prompt: its images, each after its input; only once if the input is the ``same``."""
-    from augbench.report.contact_sheet import Section, Tile
-
     tiles = []
     for index, image in enumerate(made):
         if inputs and (index == 0 or not same):
-            one = inputs[index]
-            tiles.append(Tile(one.image, one.caption, one.mask))
+            tiles.append(inputs[index])
         tiles.append(Tile(image, f"seed {seed + index}"))
     return Section(_short(prompt, 150) or "no prompt", "", tiles)
 
@@ -253,8 +198,8 @@ def _short(text: str, width: int) -> str:
     return textwrap.shorten(text, width, placeholder=" ...")
 
 
-def _inputs(source: PipelineSource, image: Path | None, mask: Path | None, count: int, seed: int) -> list[InpaintInput]:
-    """Return an input for each of ``count`` images; none for a text-to-image pipeline."""
+def _inputs(source: PipelineSource, image: Path | None, mask: Path | None, count: int, seed: int) -> list[Tile]:
+    """Return an input of the pipeline's size for each of ``count`` images; none for a text-to-image pipeline."""
     if source.kind != "sdxl-inpaint":
         if image is not None or mask is not None:
             option = "--image" if image is not None else "--mask"
@@ -269,18 +214,17 @@ def _inputs(source: PipelineSource, image: Path | None, mask: Path | None, count
     return [_given(image, mask, source.size)] * count
 
 
-def _given(image: Path, mask: Path, size: int) -> InpaintInput:
-    """Read a user's image and mask."""
+def _given(image: Path, mask: Path, size: int) -> Tile:
     pixels, marked = read_rgb(image), read_grey(mask) > 127
     if marked.shape != pixels.shape[:2]:
         sizes = [f"{shape[1]} x {shape[0]}" for shape in (marked.shape, pixels.shape)]
         raise UserError(f"--mask '{mask}' has {sizes[0]} pixels and the image {sizes[1]}: give a mask of the same size")
     if not marked.any():
         raise UserError(f"--mask '{mask}' is empty (no pixel above 127): mark the region to inpaint in white")
-    return InpaintInput(fit_image(pixels, (size, size)), fit_mask(marked, size), image.name)
+    return Tile(fit_image(pixels, (size, size)), image.name, fit_mask(marked, size))
 
 
-def _surface(index: int, seed: int, size: int) -> InpaintInput:
+def _surface(index: int, seed: int, size: int) -> Tile:
     """Crop a normal image of the embedded dataset to a square, with a blob as mask."""
     dataset = registry.make("datasets", "surfaces", {})
     table = dataset.samples()
@@ -290,7 +234,7 @@ def _surface(index: int, seed: int, size: int) -> InpaintInput:
     side = min(image.shape[:2])
     top, left = ((length - side) // 2 for length in image.shape[:2])
     square = image[top : top + side, left : left + side]
-    return InpaintInput(fit_image(square, (size, size)), _blob(rng("models-sample", seed + index), size), row["id"])
+    return Tile(fit_image(square, (size, size)), row["id"], _blob(rng("models-sample", seed + index), size))
 
 
 def _blob(draw: np.random.Generator, size: int) -> np.ndarray:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-new_app = typer.Typer(help="Create a plug-in from a working template, with its test.", no_args_is_help=True)
+app = typer.Typer(name="new", help="Create a plug-in from a working template, with its test.", no_args_is_help=True)
 
 GRID = {
     "augmenters": """datasets: [surfaces]
@@ -25,22 +25,17 @@ n_aug: [20]""",
 }
 
 
-def add_to(app: typer.Typer) -> None:
-    """Put these commands into the command line."""
-    app.add_typer(new_app, name="new")
-
-
 NameArgument = Annotated[str, typer.Argument(metavar="NAME", help="Its name in grids, tables and of the file.")]
 FolderOption = Annotated[Path, typer.Option("--dir", metavar="DIR", help="Where the two files go.")]
 
 
-@new_app.command("augmenter")
+@app.command("augmenter")
 def new_augmenter(name: NameArgument, folder: FolderOption = Path()) -> None:
     """Write NAME.py and test_NAME.py: an augmenter that draws scratches, to be replaced."""
     _create("augmenters", name, folder)
 
 
-@new_app.command("dataset")
+@app.command("dataset")
 def new_dataset(name: NameArgument, folder: FolderOption = Path()) -> None:
     """Write NAME.py and test_NAME.py: a dataset of images in folders, to be replaced."""
     _create("datasets", name, folder)
@@ -63,9 +58,8 @@ def _create(kind: str, name: str, folder: Path) -> None:
     if name in registry.find(kind):
         raise UserError(f"'{name}' is already one of the {kind}: choose another name")
     if folder.resolve().is_relative_to(Path(augbench.__file__).parent):
-        raise UserError(
-            f"--dir '{folder}' lies in augbench, where each file is a plug-in: create it elsewhere, then move it"
-        )
+        fix = "create it elsewhere, then move it"
+        raise UserError(f"--dir '{folder}' lies in augbench, where each file is a plug-in: {fix}")
     if folder.exists() and not folder.is_dir():
         raise UserError(f"--dir '{folder}' is a file: give a folder")
     names = {f"{name}.py": f"{singular}.py.txt", f"test_{name}.py": f"test_{singular}.py.txt"}

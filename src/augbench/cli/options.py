@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from augbench.storage.store import Store
 
 GridArgument = Annotated[Path, typer.Argument(metavar="GRID", help="A grid file, e.g. tune_configs/demo.yaml.")]
@@ -21,6 +23,11 @@ StoreOption = Annotated[
     typer.Option("--store", help="The store of the results: a folder or a URL (s3://...). Default: runs/<grid name>."),
 ]
 RootOption = Annotated[Path | None, typer.Option(help="Directory of its files. Default: $AUGBENCH_DATA/NAME.")]
+
+
+def print_line(console: Console, line: str = "") -> None:
+    """Print a line as it is: without markup, and broken by the terminal alone."""
+    console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
 def store_of(location: str | None, grid_name: str) -> Store:

@@ -2,14 +2,7 @@
 
 from __future__ import annotations
 
-import typer
-
 from augbench.cli.options import GridArgument, SetOption, StoreOption, store_of
-
-
-def add_to(app: typer.Typer) -> None:
-    """Put this command into the command line."""
-    app.command()(plan)
 
 
 def plan(grid: GridArgument, changes: SetOption = None, store: StoreOption = None) -> None:

@@ -33,9 +33,8 @@ def print_plan(plan: Plan, remaining: Remaining, store: Store, console: Console)
     for note, regimes in _notes(plan).items():
         console.print(f"note ({', '.join(_regimes(regimes))}): {note}", highlight=False, markup=False)
     for label in plan.absent:
-        console.print(
-            f"not available: dataset '{label}' has no root; the numbers are exact, the keys depend on its files"
-        )
+        reason = "has no root; the numbers are exact, the keys depend on its files"
+        console.print(f"not available: dataset '{label}' {reason}")
     for name, reason in plan.not_runnable.items():
         console.print(f"not runnable: augmenter '{name}': {reason}", markup=False)
     if remaining.begun_by_others:
@@ -100,14 +99,15 @@ def _pool_arithmetic(plan: Plan) -> str:
 def _left(plan: Plan, remaining: Remaining, store: Store) -> str:
     if remaining.nothing:
         return f"done: all {len(plan.cells):,} cells are in {store.url}"
-    parts = [f"{len(remaining.cells):,} trainings"]
-    if remaining.chunks:
-        parts.insert(0, f"{remaining.images:,} images in {len(remaining.chunks):,} chunks")
-    if remaining.adapters:
-        parts.insert(0, f"{len(remaining.adapters)} adapters")
+    parts = []
     if remaining.searches:
         tried = sum(len(plan.library.augmenter(s.adapter.augmenter).candidates()) for s in remaining.searches)
-        parts.insert(0, f"{len(remaining.searches)} searches over {tried} candidates")
+        parts.append(f"{len(remaining.searches)} searches over {tried} candidates")
+    if remaining.adapters:
+        parts.append(f"{len(remaining.adapters)} adapters")
+    if remaining.chunks:
+        parts.append(f"{remaining.images:,} images in {len(remaining.chunks):,} chunks")
+    parts.append(f"{len(remaining.cells):,} trainings")
     if remaining.fidelity:
         parts.append(f"the fidelity of {len(remaining.fidelity)} pools")
     failed = f"; {remaining.failed_before} failed before and are tried again" if remaining.failed_before else ""

@@ -9,15 +9,10 @@ import typer
 
 from augbench.cli.options import RootOption
 
-pool_app = typer.Typer(help="Look at the images of augmenters.", no_args_is_help=True)
+app = typer.Typer(name="pool", help="Look at the images of augmenters.", no_args_is_help=True)
 
 
-def add_to(app: typer.Typer) -> None:
-    """Put these commands into the command line."""
-    app.add_typer(pool_app, name="pool")
-
-
-@pool_app.command("show")
+@app.command("show")
 def pool_show(
     key: Annotated[str, typer.Argument(metavar="KEY", help="The key of a pool, or a prefix of it.")],
     store: Annotated[str, typer.Option(help="The store of the pool: a folder or a URL.")],

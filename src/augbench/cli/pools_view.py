@@ -4,21 +4,20 @@ from __future__ import annotations
 
 import io
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+from PIL import Image
 from rich.console import Console
 
+from augbench.cli.options import print_line
 from augbench.core.contracts import GOOD
 from augbench.core.errors import UserError, did_you_mean
 from augbench.core.specs import PoolSpec
 from augbench.planning.grid import DatasetEntry
 from augbench.planning.library import Library
-from augbench.storage.files import write_atomic
+from augbench.report.contact_sheet import Section, Tile, evenly_spaced, write_sheet
 from augbench.storage.store import Store
-
-if TYPE_CHECKING:
-    from augbench.report.contact_sheet import Tile
 
 
 def write_pool_sheet(
@@ -26,19 +25,11 @@ def write_pool_sheet(
 ) -> None:
     """Write a contact sheet of up to ``number`` real training defects, and of a pool's first ``number`` images.
 
-    Args:
-        store: has the pool.
-        asked: its key, or a unique prefix of it.
-        root: directory of the dataset's files; None: the default one.
-        out: the PNG to write; None: KEY.png.
-        number: maximum number of images in each of the two sections.
-        console: where to print what was written.
+    The pool is ``asked`` for by its key, or a unique prefix of it; ``out`` is KEY.png by default.
 
     Raises:
         UserError: no such pool, none of its images made yet, no such dataset, or ``out`` cannot be written.
     """
-    from augbench.report.contact_sheet import Section, draw_sheet, png
-
     pool = _spec(store, asked)
     lines = [line for chunk in sorted(store.chunks(pool)) for line in store.chunk_lines(pool, chunk)]
     if not lines:
@@ -49,20 +40,17 @@ def write_pool_sheet(
         Section("real", f"{len(real)} of {of_all:,} training defects", real),
         Section(pool.augmenter.name, f"{len(made)} of {len(lines):,} images, seed {pool.seed}", made),
     ]
-    path = out if out is not None else Path(f"{pool.key}.png")
-    write_atomic(path, png(draw_sheet(pool.key, sections)))
-    line = f"{len(made)} of {len(lines):,} images of {pool.key}: {path}"
-    console.print(line, markup=False, highlight=False, soft_wrap=True)
+    path = out or Path(f"{pool.key}.png")
+    write_sheet(path, pool.key, sections)
+    print_line(console, f"{len(made)} of {len(lines):,} images of {pool.key}: {path}")
 
 
 def _spec(store: Store, asked: str) -> PoolSpec:
-    """Find a pool by its key or a unique prefix of it."""
     keys = sorted(store.keys("pools"))
     found = [asked] if asked in keys else [key for key in keys if key.startswith(asked)]
     if len(found) > 1:
-        raise UserError(
-            f"'{asked}' begins {len(found)} keys, '{found[0]}' and '{found[1]}' among them: give a longer prefix"
-        )
+        some = f"'{found[0]}' and '{found[1]}' among them"
+        raise UserError(f"'{asked}' begins {len(found)} keys, {some}: give a longer prefix")
     if not found:
         hint = did_you_mean(asked, keys) if keys else ": no pool has been made there"
         raise UserError(f"pool '{asked}' is not in the store{hint}: see {store.files.where('pools')}")
@@ -74,8 +62,6 @@ def _spec(store: Store, asked: str) -> PoolSpec:
 
 def _tile(store: Store, pool: PoolSpec, line: dict[str, Any]) -> Tile:
     """Create the tile of a synthetic image; its caption is the prompt or source, if recorded, else the index."""
-    from augbench.report.contact_sheet import Tile
-
     meta = line["meta"]
     image = _pixels(store.files.read(store.image_name(pool, line["index"])))
     mask = None
@@ -86,23 +72,16 @@ def _tile(store: Store, pool: PoolSpec, line: dict[str, Any]) -> Tile:
 
 def _pixels(data: bytes) -> np.ndarray:
     """Decode a PNG: H,W,3 uint8."""
-    from PIL import Image
-
     return np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))
 
 
 def _real(pool: PoolSpec, root: Path | None, number: int) -> tuple[list[Tile], int]:
     """Return up to ``number`` real training defects of the pool's split, and the number of all."""
-    from augbench.report.contact_sheet import Tile
-
     data = pool.data
     settings = {**data.settings, **({"root": str(root)} if root else {})}
     library = Library.of((DatasetEntry(name=data.name, **{"as": data.alias}, settings=settings),))
     dataset = library.dataset(data.alias)
     rows = library.split(data).positives
     rows = rows[rows["label"] != GOOD]
-    positions = (
-        np.unique(np.linspace(0, len(rows) - 1, min(number, len(rows))).round().astype(int)) if len(rows) else []
-    )
-    chosen = rows.iloc[positions].to_dict("records")
+    chosen = evenly_spaced(rows, number).to_dict("records")
     return [Tile(dataset.read_image(row), row["id"], dataset.read_mask(row)) for row in chosen], len(rows)

@@ -6,15 +6,10 @@ from typing import Annotated
 
 import typer
 
-protocols_app = typer.Typer(help="Look at how classifiers are trained and evaluated.", no_args_is_help=True)
+app = typer.Typer(name="protocols", help="Look at how classifiers are trained and evaluated.", no_args_is_help=True)
 
 
-def add_to(app: typer.Typer) -> None:
-    """Put these commands into the command line."""
-    app.add_typer(protocols_app, name="protocols")
-
-
-@protocols_app.command("list")
+@app.command("list")
 def protocols_list() -> None:
     """List the presets."""
     from augbench.cli.protocols_view import protocols_sheet
@@ -23,7 +18,7 @@ def protocols_list() -> None:
     standard_output().print(sheet_parts(protocols_sheet()))
 
 
-@protocols_app.command("show")
+@app.command("show")
 def protocols_show(
     name: Annotated[str, typer.Argument(metavar="NAME", help="A preset; see `augbench protocols list`.")],
 ) -> None:

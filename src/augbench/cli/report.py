@@ -10,11 +10,6 @@ import typer
 from augbench.cli.options import SetOption, planned_cells
 
 
-def add_to(app: typer.Typer) -> None:
-    """Put this command into the command line."""
-    app.command()(report)
-
-
 def report(
     store: Annotated[str, typer.Argument(help="The store to report on: a folder or a URL.")],
     grid: Annotated[Path | None, typer.Option("--grid", help="Report on the cells of this grid file.")] = None,

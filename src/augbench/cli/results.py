@@ -10,15 +10,10 @@ import typer
 if TYPE_CHECKING:
     from augbench.report.publish.verify import CheckResult
 
-results_app = typer.Typer(help="Publish results, and check what was published.", no_args_is_help=True)
+app = typer.Typer(name="results", help="Publish results, and check what was published.", no_args_is_help=True)
 
 
-def add_to(app: typer.Typer) -> None:
-    """Put these commands into the command line."""
-    app.add_typer(results_app, name="results")
-
-
-@results_app.command("check")
+@app.command("check")
 def results_check(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="A published store, e.g. results/neu.")],
 ) -> None:
@@ -28,7 +23,7 @@ def results_check(
     _print(folder, check_results(folder))
 
 
-@results_app.command("export")
+@app.command("export")
 def results_export(
     store: Annotated[str, typer.Argument(help="The store to publish from: a folder or a URL.")],
     out: Annotated[Path, typer.Option("--out", metavar="DIR", help="A new or an empty folder.")],

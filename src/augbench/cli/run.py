@@ -3,27 +3,13 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from functools import partial
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-from augbench.cli.options import GridArgument, SetOption, StoreOption, store_of
+from augbench.cli.options import GridArgument, SetOption, StoreOption, print_line, store_of
 
-if TYPE_CHECKING:
-    from augbench.storage.store import Store
-
-
-class Executor(StrEnum):
-    """How a run is executed."""
-
-    ray = "ray"
-    inline = "inline"
-
-
-def add_to(app: typer.Typer) -> None:
-    """Put this command into the command line."""
-    app.command()(run)
+Executor = StrEnum("Executor", ["ray", "inline"])
 
 
 def run(
@@ -47,27 +33,23 @@ def run(
     from augbench.runner.driver import run as run_grid
 
     console = standard_output()
-    print_line = partial(console.print, markup=False, highlight=False, soft_wrap=True)
     loaded = load_grid(grid, changes or ())
     target = store_of(store, loaded.base)
     summary = run_grid(loaded, target, executor=executor.value, address=address, console=console, track=track or ())
     again = f"run the same command again to go on (store: {target.url})"
     if summary.interrupted:
-        print_line(f"Stopped: {summary.done} of {summary.cells} cells are done; {again}.")
+        print_line(console, f"Stopped: {summary.done} of {summary.cells} cells are done; {again}.")
         raise typer.Exit(130)
     if summary.done:
         write_report(target, loaded.name, console=console)
     for key, line in list(summary.failures.items())[:10]:
         waiting = f" ({summary.blocked[key]} cells wait for it)" if summary.blocked[key] else ""
-        print_line(f"failed: {key}: {line}{waiting}")
+        print_line(console, f"failed: {key}: {line}{waiting}")
     if summary.failures:
         missing = f"{summary.cells - summary.done} of {summary.cells} cells are missing"
-        print_line(f"{missing}; logs: augbench log {target.url} KEY; fix what failed, then {again}.")
+        print_line(console, f"{missing}; logs: augbench log {target.url} KEY; fix what failed, then {again}.")
         raise typer.Exit(2 if summary.user_error else 1)
-    print_line(_closing(summary.cells, summary.trained, summary.seconds, target))
-
-
-def _closing(cells: int, trained: int, seconds: float, store: Store) -> str:
-    if not trained:
-        return f"All {cells} cells were done already: nothing to do. Store: {store.url}"
-    return f"{cells} cells done, {trained} of them now, in {seconds:.0f} s. Store: {store.url}"
+    closing = f"All {summary.cells} cells were done already: nothing to do."
+    if summary.trained:
+        closing = f"{summary.cells} cells done, {summary.trained} of them now, in {summary.seconds:.0f} s."
+    print_line(console, f"{closing} Store: {target.url}")

@@ -11,13 +11,7 @@ from augbench.cli.options import SetOption
 
 if TYPE_CHECKING:
     from augbench.monitoring.known_grids import KnownGrid
-    from augbench.monitoring.status import Status
     from augbench.storage.store import Store
-
-
-def add_to(app: typer.Typer) -> None:
-    """Put this command into the command line."""
-    app.command()(status)
 
 
 def status(
@@ -34,6 +28,7 @@ def status(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object per line and report.")] = False,
 ) -> None:
     """Print the progress of a store: units done, running, failed, missing; drivers; time left."""
+    import time
     from functools import partial
 
     from augbench.cli.status_view import print_status, to_json
@@ -45,29 +40,20 @@ def status(
     grids = _grids(target, grid, changes or [])
     console = standard_output()
     print_report = (lambda found: typer.echo(to_json(found))) if as_json else partial(print_status, console=console)
-    if watch is None:
-        print_report(look(target, grids))
-        return
-    import time
-
     was_running = False
     while True:
         found = look(target, grids)
-        if console.is_terminal and not as_json:
+        if watch is not None and console.is_terminal and not as_json:
             console.clear()
         print_report(found)
-        ended = was_running and not _at_work(found)  # all drivers have gone
-        if found.done or ended:
+        at_work = any(grid.drivers for grid in found.grids)
+        if watch is None or found.done or (was_running and not at_work):  # all drivers have gone
             return
-        was_running = was_running or _at_work(found)
+        was_running = was_running or at_work
         try:
             time.sleep(watch)
         except KeyboardInterrupt:
             raise typer.Exit(130) from None
-
-
-def _at_work(found: Status) -> bool:
-    return any(grid.drivers for grid in found.grids)
 
 
 def _grids(store: Store, grid: str | None, changes: list[str]) -> list[KnownGrid]:

@@ -42,33 +42,21 @@ def as_dict(status: Status) -> dict[str, Any]:
 
 
 def _driver_dict(driver: Driver) -> dict[str, Any]:
-    return {
-        "owner": driver.owner,
-        "host": driver.host,
-        "pid": driver.pid,
-        "lives": driver.lives,
-        "since": _utc(driver.since),
-        "seconds": driver.seconds,
-        "silence": driver.silence,
-        "leases": len(driver.holds),
-    }
+    as_they_are = ("owner", "host", "pid", "lives", "seconds", "silence")
+    values = {name: getattr(driver, name) for name in as_they_are}
+    return {**values, "since": _utc(driver.since), "leases": len(driver.holds)}
 
 
 def _grid_dict(grid: GridStatus) -> dict[str, Any]:
+    as_they_are = ("name", "done", "blocked", "eta_seconds", "again")
     return {
-        "name": grid.name,
+        **{name: getattr(grid, name) for name in as_they_are},
         "planned": grid.source,
-        "done": grid.done,
-        "stages": {
-            stage: counts and {**counts, "total": sum(counts.values())} for stage, counts in grid.stages.items()
-        },
+        "stages": {name: counts and {**counts, "total": sum(counts.values())} for name, counts in grid.stages.items()},
         "chunks": grid.chunks and {"done": grid.chunks[0], "total": grid.chunks[1]},
-        "blocked": grid.blocked,
         "drivers": list(grid.drivers),
         "rates": {what: asdict(rate) for what, rate in grid.rates.items()},
-        "eta_seconds": grid.eta_seconds,
         "failures": [asdict(failure) for failure in grid.failures],
-        "again": grid.again,
         "notes": list(grid.notes),
     }
 

@@ -6,15 +6,10 @@ from typing import Annotated
 
 import typer
 
-store_app = typer.Typer(help="Maintain a store.", no_args_is_help=True)
+app = typer.Typer(name="store", help="Maintain a store.", no_args_is_help=True)
 
 
-def add_to(app: typer.Typer) -> None:
-    """Put these commands into the command line."""
-    app.add_typer(store_app, name="store")
-
-
-@store_app.command("check")
+@app.command("check")
 def store_check(store: Annotated[str, typer.Argument(help="The store to look at: a folder or a URL.")]) -> None:
     """Check a store; print every damaged file."""
     from augbench.core.errors import UserError

@@ -51,22 +51,14 @@ VISA_TRAINING = {"official": (1, 0), "2cls_fewshot": (2, 20), "2cls_highshot": (
 def official_counts(category: str, split: str) -> dict[str, int]:
     """Return `Dataset.official_counts` of a category for a value of ``split``; {} for an unknown category."""
     if category in VISA:
-        good = VISA[category][0]
-        if split == "folds":
-            return {GOOD: good, DEFECTIVE: VISA_DEFECTIVE}
-        column, train_defective = VISA_TRAINING[split]
+        column, trained = VISA_TRAINING["official" if split == "folds" else split]
         train = VISA[category][column]
-        return _counts(train, train_defective, good - train, VISA_DEFECTIVE - train_defective)
-    if category in TRAIN_TEST:
-        train, test, defective = TRAIN_TEST[category]
-        return {GOOD: train + test, DEFECTIVE: defective} if split == "folds" else _counts(train, 0, test, defective)
-    return {}
-
-
-def _counts(train_good: int, train_defective: int, test_good: int, test_defective: int) -> dict[str, int]:
-    return {
-        f"train {GOOD}": train_good,
-        f"train {DEFECTIVE}": train_defective,
-        f"test {GOOD}": test_good,
-        f"test {DEFECTIVE}": test_defective,
-    }
+        test, defective = VISA[category][0] - train, VISA_DEFECTIVE - trained
+    elif category in TRAIN_TEST:
+        (train, test, defective), trained = TRAIN_TEST[category], 0
+    else:
+        return {}
+    if split == "folds":
+        return {GOOD: train + test, DEFECTIVE: trained + defective}
+    counts = {f"train {GOOD}": train, f"train {DEFECTIVE}": trained}
+    return {**counts, f"test {GOOD}": test, f"test {DEFECTIVE}": defective}

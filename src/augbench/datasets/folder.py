@@ -60,10 +60,8 @@ class Folder(Dataset):
         table = self._from_csv() if self.config.csv else self._from_folders()
         labels = sorted(set(table["label"]))
         if self.config.task == "detection" and self.config.good not in labels:
-            raise UserError(
-                f"dataset 'folder': no class is called '{self.config.good}' (found: {', '.join(labels[:8])}): "
-                "name the class of normal images with the setting good"
-            )
+            wrong = f"no class is called '{self.config.good}' (found: {', '.join(labels[:8])})"
+            raise UserError(f"dataset 'folder': {wrong}: name the class of normal images with the setting good")
         table["label"] = table["label"].where(table["label"] != self.config.good, GOOD)
         return table[list(SAMPLE_COLUMNS)].sort_values("id", ignore_index=True)
 
@@ -79,18 +77,17 @@ class Folder(Dataset):
         unknown = set(table.columns) - {"image", "label", "mask", "split", "group"}
         if missing or unknown:
             wrong = f"lacks {sorted(missing)}" if missing else f"has unknown {sorted(unknown)}"
-            raise UserError(
-                f"dataset 'folder': '{path}' {wrong}: columns are image, label, mask, split, group, with commas between"
-            )
+            names = "columns are image, label, mask, split, group, with commas between"
+            raise UserError(f"dataset 'folder': '{path}' {wrong}: {names}")
         self._check_cells(path, table)
         for column in {"image", "mask"} & set(table.columns):
             table[column] = [posixpath.normpath(name) if name else "" for name in table[column]]
         if table["image"].duplicated().any():
             twice = table["image"][table["image"].duplicated()].iloc[0]
             raise UserError(f"dataset 'folder': '{path}' names '{twice}' twice: one row per image")
-        groups = table["group"].where(table["group"] != "", table["image"]) if "group" in table else table["image"]
-        defaults = {"mask": "", "split": ""}
-        return table.assign(id=table["image"], group=groups, **{k: v for k, v in defaults.items() if k not in table})
+        for column in {"mask", "split", "group"} - set(table.columns):
+            table[column] = ""
+        return table.assign(id=table["image"], group=table["group"].where(table["group"] != "", table["image"]))
 
     def _check_cells(self, path: Path, table: pd.DataFrame) -> None:
         """Refuse rows without image or label, blanks around values, and paths outside the root."""

@@ -45,8 +45,6 @@ class KSDD(Dataset):
             item = path.parent.name
             rows.append((f"{item}/{path.stem}", f"{item}/{path.name}", f"{item}/{path.stem}_label.bmp", "", item))
         if not rows:
-            raise UserError(
-                f"dataset 'ksdd': no images kos01/Part0.jpg, ... in '{root}': "
-                f"unpack the archive of {self.homepage} there"
-            )
+            fix = f"unpack the archive of {self.homepage} there"
+            raise UserError(f"dataset 'ksdd': no images kos01/Part0.jpg, ... in '{root}': {fix}")
         return labelled("ksdd", root, rows)

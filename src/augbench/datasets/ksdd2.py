@@ -25,12 +25,7 @@ class KSDD2(Dataset):
     licence = "CC BY-NC-SA 4.0"
     citation = "Bozic et al.: Mixed supervision for surface-defect detection. Computers in Industry 129, 2021"
     homepage = "https://www.vicos.si/resources/kolektorsdd2/"
-    official_counts = {
-        f"train {GOOD}": 2085,
-        f"train {DEFECT}": 246,
-        f"test {GOOD}": 894,
-        f"test {DEFECT}": 110,
-    }
+    official_counts = {f"train {GOOD}": 2085, f"train {DEFECT}": 246, f"test {GOOD}": 894, f"test {DEFECT}": 110}
 
     def samples(self) -> pd.DataFrame:
         """Return the sample table; ids are file numbers. The archive names no items: each image is its own group."""

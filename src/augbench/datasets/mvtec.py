@@ -10,6 +10,7 @@ Their official training splits hold normal images only (except VisA's 2cls split
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -123,25 +124,23 @@ class MVTec(Dataset):
         for split in ("train", "test"):
             for folder in sorted(path for path in (home / split).iterdir() if path.is_dir()):
                 label = names.get(folder.name, folder.name)
-                masks = _Masks(home / "ground_truth", folder.name, "_mask.png" if not names else ".png")
+                mask_of = _masks(home / "ground_truth", folder.name, "_mask.png" if not names else ".png")
                 for image in _images(folder):
-                    rows.append(self._row(image, None if label == GOOD else masks.of(image), label, split, home))
+                    rows.append(self._row(image, None if label == GOOD else mask_of(image), label, split, home))
         if not any(row[3] == GOOD for row in rows):
             raise UserError(f"dataset 'mvtec': no normal images in '{home}' (train/good/*.png or train/ok/*.bmp)")
         return rows
 
     def _visa(self, home: Path) -> list[Row]:
-        images, masks = home / "Data" / "Images", _Masks(home / "Data" / "Masks", "Anomaly", ".png")
-        sides = {} if self.config.split == "folds" else self._visa_sides(home)
+        images, mask_of = home / "Data" / "Images", _masks(home / "Data" / "Masks", "Anomaly", ".png")
+        if self.config.split == "folds":
+            sides = dict.fromkeys([*_images(images / "Normal"), *_images(images / "Anomaly")], "")
+        else:  # also what is listed but missing: reading it raises an error
+            sides = {home / name: side for name, side in self._visa_sides(home).items()}
         rows = []
-        for label, folder in ((GOOD, "Normal"), (DEFECT, "Anomaly")):
-            for image in _images(images / folder):
-                side = sides.pop(image.relative_to(home).as_posix(), "") if sides else ""
-                if side or self.config.split == "folds":
-                    rows.append(self._row(image, masks.of(image) if label == DEFECT else None, label, side, images))
-        for name, side in sides.items():  # listed in the CSV but missing: reading them raises an error
-            label = DEFECT if "/Anomaly/" in name else GOOD
-            rows.append(self._row(home / name, masks.of(home / name) if label == DEFECT else None, label, side, images))
+        for image, side in sides.items():
+            label, mask = (DEFECT, mask_of(image)) if image.parent.name == "Anomaly" else (GOOD, None)
+            rows.append(self._row(image, mask, label, side, images))
         return rows
 
     def _visa_sides(self, home: Path) -> dict[str, str]:
@@ -151,9 +150,8 @@ class MVTec(Dataset):
         try:
             table = pd.read_csv(path, dtype=str, keep_default_na=False)[["object", "split", "image"]]
         except FileNotFoundError:
-            raise UserError(
-                f"dataset 'mvtec': '{path}' is missing: copy it from the archive, or set split: folds"
-            ) from None
+            fix = "copy it from the archive, or set split: folds"
+            raise UserError(f"dataset 'mvtec': '{path}' is missing: {fix}") from None
         except (OSError, ValueError, KeyError) as error:
             raise UserError(f"dataset 'mvtec': '{path}' cannot be read ({error}): restore it") from None
         category = home.resolve().name
@@ -176,15 +174,13 @@ def _images(folder: Path) -> list[Path]:
     return sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES and path.name[0] != ".")
 
 
-class _Masks:
-    """Find the masks of one defect class: ``000_mask.png`` or ``000.png``, with the suffix of any image format."""
+def _masks(ground_truth: Path, folder: str, ending: str) -> Callable[[Path], Path | None]:
+    """Return a function from images of a defect class to their masks; it returns None where the dataset has no masks.
 
-    def __init__(self, ground_truth: Path, folder: str, ending: str) -> None:
-        self.has_masks = ground_truth.is_dir()
-        self.folder = ground_truth / folder
-        self.ending = ending  # for the name of a missing mask in error messages
-        self.found = {path.stem.removesuffix("_mask"): path for path in _images(self.folder)}
-
-    def of(self, image: Path) -> Path | None:
-        """Return the mask's path, whether or not the file exists; None where the dataset has no masks."""
-        return self.found.get(image.stem, self.folder / (image.stem + self.ending)) if self.has_masks else None
+    Masks are called ``000_mask.png`` or ``000.png``, with the suffix of any image format. One that does not exist has
+    the ``ending``, for error messages.
+    """
+    if not ground_truth.is_dir():
+        return lambda image: None
+    found = {path.stem.removesuffix("_mask"): path for path in _images(ground_truth / folder)}
+    return lambda image: found.get(image.stem, ground_truth / folder / (image.stem + ending))

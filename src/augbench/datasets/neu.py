@@ -73,13 +73,11 @@ class NEU(Dataset):
         images = _by_name([path for path in paths if path.suffix.lower() in SUFFIXES], root, problems)
         boxes = _by_name([path for path in paths if path.suffix.lower() == ".xml"], root, problems)
         if not images:
-            raise UserError(
-                f"dataset 'neu': no images Cr_1.bmp or crazing_1.jpg, ... below '{root}': "
-                f"unpack the archive of {self.homepage} there"
-            )
+            fix = f"unpack the archive of {self.homepage} there"
+            raise UserError(f"dataset 'neu': no images Cr_1.bmp or crazing_1.jpg, ... below '{root}': {fix}")
         rows = [
-            (name, images[name], boxes.get(name, ""), name.rpartition("_")[0], "", DUPLICATES.get(name, name))
-            for name in sorted(images)
+            (name, image, boxes.get(name, ""), name.rpartition("_")[0], "", DUPLICATES.get(name, name))
+            for name, image in sorted(images.items())
         ]
         table = pd.DataFrame(rows, columns=SAMPLE_COLUMNS)
         if problems:
@@ -101,9 +99,8 @@ def _by_name(paths: list[Path], root: Path, problems: list[str]) -> dict[str, st
         label, number = SHORT.get(match[1], match[1]), int(match[2])
         name, relative = f"{label}_{number}", path.relative_to(root).as_posix()
         if found.setdefault(name, relative) != relative:
-            problems.append(
-                f"dataset 'neu': '{found[name]}' and '{relative}' are both {name}: keep one archive below the root"
-            )
+            both = f"'{found[name]}' and '{relative}' are both {name}"
+            problems.append(f"dataset 'neu': {both}: keep one archive below the root")
     return found
 
 

@@ -52,11 +52,9 @@ class Surfaces(Dataset):
 
     def samples(self) -> pd.DataFrame:
         """Return the sample table. Its ``image`` and ``mask`` are names, not files."""
-        rows = []
-        for split in ("train", "test"):
-            rows += [_row(split, "good", i) for i in range(getattr(self.config, f"{split}_good"))]
-            rows += [_row(split, "defective", i) for i in range(getattr(self.config, f"{split}_defective"))]
-        return pd.DataFrame(rows, columns=list(SAMPLE_COLUMNS)).sort_values("id", ignore_index=True)
+        parts = [(split, kind) for split in ("train", "test") for kind in ("good", "defective")]
+        rows = [_row(*part, i) for part in parts for i in range(getattr(self.config, "_".join(part)))]
+        return pd.DataFrame(rows, columns=SAMPLE_COLUMNS).sort_values("id", ignore_index=True)
 
     def read_image(self, sample: Mapping[str, str]) -> np.ndarray:
         """Render the image of one row: 176,64,3 uint8, RGB."""

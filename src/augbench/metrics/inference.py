@@ -171,11 +171,7 @@ def variance_split(runs: Sequence[tuple[int, int, int]], values: Sequence[float]
         return VarianceSplit(balanced=sorted(found) == design)
     table = np.array([found[run] for run in design]).reshape(len(folds), len(draws), len(seeds))
     a, b, c = table.shape
-    by_fold, by_draw, by_seed = (
-        table.mean((1, 2), keepdims=True),
-        table.mean(2, keepdims=True),
-        table.mean(1, keepdims=True),
-    )
+    by_fold, by_draw, by_seed = (table.mean(axes, keepdims=True) for axes in ((1, 2), 2, 1))
     squares = {
         "fold": (b * c * (by_fold - table.mean()) ** 2).sum(),
         "draw": (c * (by_draw - by_fold) ** 2).sum(),

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from math import inf, nan, sqrt
+from math import inf, nan, prod, sqrt
 
 import numpy as np
 
@@ -70,31 +70,20 @@ def run_weights(
         folds: resample folds, too: correct if each is a random split. Folds of a partition are fixed, unless runs
             differ in nothing else.
     """
-    table = np.array(sorted(runs)).reshape(-1, 3)
-    order = {run: row for row, run in enumerate(map(tuple, table.tolist()))}
+    table, back = np.unique(np.array(runs), axis=0, return_inverse=True)  # sorted
     fold, draw, seed = table.T
-    inner = {
-        name: axis
-        for name, axis in (("draw", draw), ("seed", seed))
-        if len(set(zip(fold, axis, strict=True))) > len(set(fold))
-    }
+    levels, fold_of = np.unique(fold, return_inverse=True)
     found, freedom = {}, {}
-    for name, axis in inner.items():
-        pairs = sorted(set(zip(fold.tolist(), axis.tolist(), strict=True)))
-        drawn = unit_weights(np.array([f for f, _ in pairs]), resamples, rng)
-        index = {pair: number for number, pair in enumerate(pairs)}
-        found[name] = drawn[[index[pair] for pair in zip(fold.tolist(), axis.tolist(), strict=True)]]
-        freedom[name] = len(pairs) - len(set(fold.tolist()))
-    if len(set(fold.tolist())) > 1 and (folds or not inner):
-        levels, which = np.unique(fold, return_inverse=True)
-        found["fold"] = unit_weights(np.zeros(len(levels), int), resamples, rng)[which]
+    for name, axis in (("draw", draw), ("seed", seed)):
+        pairs, which = np.unique(np.stack([fold, axis], axis=1), axis=0, return_inverse=True)
+        if len(pairs) > len(levels):
+            found[name] = unit_weights(pairs[:, 0], resamples, rng)[which.ravel()]  # ravel: NumPy 2.0 gives a column
+            freedom[name] = len(pairs) - len(levels)
+    if len(levels) > 1 and (folds or not found):
+        found["fold"] = unit_weights(np.zeros(len(levels), int), resamples, rng)[fold_of]
         freedom["fold"] = len(levels) - 1
-    back = [order[tuple(run)] for run in runs]
-    by_factor = {name: weights[back] for name, weights in found.items()}
-    together = np.ones((len(runs), resamples))
-    for weights in by_factor.values():
-        together = together * weights
-    return RunWeights(together, by_factor, freedom)
+    by_factor = {name: weights[back.ravel()] for name, weights in found.items()}
+    return RunWeights(prod(by_factor.values(), start=np.ones((len(runs), resamples))), by_factor, freedom)
 
 
 # -- metrics under weights
@@ -152,10 +141,7 @@ def _share(hits: np.ndarray, predicted: np.ndarray) -> np.ndarray:
 def accuracy_under_weights(
     labels: np.ndarray, predicted: np.ndarray, units: np.ndarray, weights: np.ndarray
 ) -> np.ndarray:
-    """Compute accuracy with the weights of each image's unit.
-
-    Arguments and result as in `macro_f1_under_weights`.
-    """
+    """Compute accuracy with the weights of each image's unit; arguments and result as in `macro_f1_under_weights`."""
     images = np.bincount(units, minlength=len(weights))
     right = np.bincount(units[np.asarray(labels) == np.asarray(predicted)], minlength=len(weights))
     return _times(right[:, None], weights)[0] / _times(images[:, None], weights)[0]

@@ -6,9 +6,13 @@ import io
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
+import pandas as pd
 from PIL import Image, ImageChops, ImageDraw, ImageFilter, ImageFont
+
+from augbench.storage.files import write_atomic
 
 WIDTH = 1480  # largest width of a sheet, in pixels
 TILE_AREA = 168 * 168  # pixels of a tile; the aspect ratio of the image is preserved
@@ -38,7 +42,7 @@ class Section:
 
 
 def draw_sheet(title: str, sections: Sequence[Section]) -> Image.Image:
-    """Draw a contact sheet as an RGB image with rows of equal height. Equal arguments give equal pixels."""
+    """Draw a contact sheet as an RGB image with rows of equal height."""
     height = _height([tile for section in sections for tile in section.tiles])
     rows = [list(_rows([_thumbnail(tile, height) for tile in section.tiles])) for section in sections]
     width = max(sum(image.width + GAP for image in row) - GAP for section in rows for row in section)
@@ -63,11 +67,16 @@ def draw_sheet(title: str, sections: Sequence[Section]) -> Image.Image:
     return sheet
 
 
-def png(sheet: Image.Image) -> bytes:
-    """Encode the sheet as an optimised PNG file."""
+def write_sheet(path: Path, title: str, sections: Sequence[Section]) -> None:
+    """Write a contact sheet as an optimised PNG file, atomically. Equal arguments give equal bytes."""
     buffer = io.BytesIO()
-    sheet.save(buffer, "PNG", optimize=True)
-    return buffer.getvalue()
+    draw_sheet(title, sections).save(buffer, "PNG", optimize=True)
+    write_atomic(path, buffer.getvalue())
+
+
+def evenly_spaced(rows: pd.DataFrame, number: int) -> pd.DataFrame:
+    """Return up to ``number`` evenly spaced rows."""
+    return rows.iloc[np.linspace(0, len(rows) - 1, min(number, len(rows))).round().astype(int)]
 
 
 def _height(tiles: Sequence[Tile]) -> int:
@@ -114,9 +123,8 @@ def outline(mask: np.ndarray, size: tuple[int, int]) -> Image.Image:
     Returns:
         An image of mode "L": 255 on the ring, 0 elsewhere.
     """
-    area = (
-        Image.fromarray(mask.astype(np.uint8) * 255).resize(size, Image.Resampling.BOX).point(lambda v: 255 * (v > 0))
-    )
+    area = Image.fromarray(mask.astype(np.uint8) * 255).resize(size, Image.Resampling.BOX)
+    area = area.point(lambda value: 255 * (value > 0))
     border = 4
     wide = Image.new("L", (size[0] + 2 * border, size[1] + 2 * border))
     wide.paste(area, (border, border))

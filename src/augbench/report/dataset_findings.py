@@ -5,8 +5,8 @@ from __future__ import annotations
 import copy
 import hashlib
 import os
-from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
@@ -67,8 +67,8 @@ def examine(dataset: Dataset) -> Findings:
         seen = list(pool.map(lambda row: _see(dataset, row), rows))
     folds, unfit = _folds(_with_table(dataset, _usable_rows(dataset, table)))
     strays = view.strays() if dataset.config.root is not None else []
-    findings = Findings(table, seen, folds, strays)
-    findings.problems = list(dict.fromkeys(problems + view.check() + unfit + [p for one in seen for p in one.problems]))
+    problems += view.check() + unfit + [problem for one in seen for problem in one.problems]
+    findings = Findings(table, seen, folds, strays, problems=list(dict.fromkeys(problems)))
     _check_masks(dataset, rows, findings)
     _check_duplicates(dataset, findings)
     return findings
@@ -95,10 +95,8 @@ def _see(dataset: Dataset, row: Sample) -> Seen:
     except UserError as error:
         seen.problems.append(str(error))
         return seen
-    if mask is None:
-        return seen
-    seen.mask_empty = not mask.any()
-    if seen.size and mask.shape[::-1] != seen.size:
+    seen.mask_empty = mask is not None and not mask.any()
+    if seen.size and mask is not None and mask.shape[::-1] != seen.size:
         sizes = f"{_by(mask.shape[::-1])}, its image {_by(seen.size)}"
         seen.problems.append(f"mask of '{row['id']}' ('{row['mask']}') is {sizes}: make them agree")
     return seen
@@ -157,30 +155,24 @@ def _check_masks(dataset: Dataset, rows: Sequence[Sample], findings: Findings) -
     """Report masks that are missing or contradict the label."""
     with_mask = sum(row["label"] != GOOD and row["mask"] != "" for row in rows)
     for row, seen in zip(rows, findings.seen, strict=True):
-        defective, has_mask = row["label"] not in (GOOD, ""), row["mask"] != ""
-        if defective and not has_mask and with_mask:
-            findings.problems.append(
-                f"sample '{row['id']}' ({row['label']}) has no mask, {with_mask} other defect images have one: add it"
-            )
-        elif defective and has_mask and seen.mask_empty and row["id"] in dataset.known:
-            findings.known.add(row["id"])
-        elif defective and has_mask and seen.mask_empty:
+        name, label, has_mask = row["id"], row["label"], row["mask"] != ""
+        if label == GOOD:
+            if has_mask and not seen.mask_empty and not seen.problems:
+                findings.problems.append(f"mask of '{name}' marks a defect, its label is {GOOD}: change one of them")
+        elif label and not has_mask and with_mask:
+            others = f"{with_mask} other defect images have one"
+            findings.problems.append(f"sample '{name}' ({label}) has no mask, {others}: add it")
+        elif label and has_mask and seen.mask_empty and name in dataset.known:
+            findings.known.add(name)
+        elif label and has_mask and seen.mask_empty:
             threshold = f", no value exceeds {dataset.mask_threshold}" if dataset.mask_threshold else ""
-            findings.problems.append(f"mask of '{row['id']}' ({row['label']}) is empty{threshold}: mark the defect")
-        elif row["label"] == GOOD and has_mask and not seen.mask_empty and not seen.problems:
-            findings.problems.append(f"mask of '{row['id']}' marks a defect, its label is {GOOD}: change one of them")
+            findings.problems.append(f"mask of '{name}' ({label}) is empty{threshold}: mark the defect")
 
 
 def _check_duplicates(dataset: Dataset, findings: Findings) -> None:
     """Report pixel-identical images: harmless in one group, else one may be in training and test at once."""
-    duplicates: dict[bytes, list[int]] = defaultdict(list)
-    for index, seen in enumerate(findings.seen):
-        if seen.pixels:
-            duplicates[seen.pixels].append(index)
-    for indices in duplicates.values():
-        if len(indices) == 1:
-            continue
-        rows = findings.table.iloc[indices]
+    table = findings.table.assign(pixels=[seen.pixels for seen in findings.seen])
+    for _, rows in table[table.duplicated("pixels", keep=False)].groupby("pixels", sort=False):  # None is dropped
         known = set(rows["id"]) & set(dataset.known)
         findings.known |= known
         labels, groups, sides = (list(dict.fromkeys(rows[column])) for column in ("label", "group", "split"))
@@ -200,9 +192,9 @@ def _check_duplicates(dataset: Dataset, findings: Findings) -> None:
         findings.problems.append(f"{what}: take all but one out" + ("" if len(labels) > 1 else ", or group them"))
 
 
-def count(values: Sequence[str]) -> str:
-    """Count equal values, the most frequent first: ``1,344 JPEG, 8-bit grey; 3 PNG, palette``."""
-    return "; ".join(f"{number:,} {value}" for value, number in Counter(values).most_common())
+def count(values: Iterable[str]) -> str:
+    """Count equal values except "", the most frequent first: ``1,344 JPEG, 8-bit grey; 3 PNG, palette``."""
+    return "; ".join(f"{number:,} {value}" for value, number in Counter(filter(None, values)).most_common())
 
 
 def _by(size: Size) -> str:

@@ -1,6 +1,6 @@
 """`augbench pool show`: a contact sheet of a pool, and user errors."""
 
-import json
+import shutil
 
 import pytest
 import yaml
@@ -12,10 +12,15 @@ from PIL import Image
 @pytest.fixture(scope="module")
 def store(tmp_path_factory):
     """A store with two pools of `memseg`."""
-    folder = tmp_path_factory.mktemp("pools")
+    return run(tmp_path_factory.mktemp("pools"), seeds=[0, 1])
+
+
+def run(folder, env=None, **changes):
+    """Run a grid of `memseg`; return its store."""
     grid = folder / "g.yaml"
-    grid.write_text(yaml.safe_dump(tiny(augmenters=["memseg"], shots=[0], seeds=[0, 1])))
-    ran = cli("run", grid, "--store", folder / "s", "--executor", "inline")
+    grid.write_text(yaml.safe_dump(tiny(augmenters=["memseg"], shots=[0], **changes)))
+    options = {"env": env} if env else {}
+    ran = cli("run", grid, "--store", folder / "s", "--executor", "inline", **options)
     assert ran.returncode == 0, ran.stderr
     return folder / "s"
 
@@ -43,11 +48,8 @@ def test_a_unique_key_prefix_is_enough(store, tmp_path):
 def test_real_defects_are_read_from_the_dataset_of_the_run(tmp_path):
     """From the folder of `AUGBENCH_DATA`, or of `--root`."""
     draw_folder(tmp_path / "data" / "folder")
-    grid, store = tmp_path / "g.yaml", tmp_path / "s"
-    grid.write_text(yaml.safe_dump(tiny(datasets=["folder"], augmenters=["memseg"], shots=[0])))
     environment = {"AUGBENCH_DATA": str(tmp_path / "data")}
-    ran = cli("run", grid, "--store", store, "--executor", "inline", env=environment)
-    assert ran.returncode == 0, ran.stderr
+    store = run(tmp_path, environment, datasets=["folder"])
     show = ("pool", "show", pools(store)[0], "--store", store, "--out")
     sheets = [
         cli(*show, tmp_path / "a.png", env=environment),
@@ -63,9 +65,8 @@ def test_mistakes(store, tmp_path):
     assert_one_line(cli("pool", "show", "nothing", "--store", store), "nothing", "not in the store")
     assert_one_line(cli("pool", "show", key, "--store", tmp_path / "none"), "no pool has been made")
     assert_one_line(cli("pool", "show", key, "--store", store, "--out", tmp_path), str(tmp_path))
-    unfinished = tmp_path / "copy"
-    (unfinished / "pools" / "mine").mkdir(parents=True)
-    assert_one_line(cli("pool", "show", "mine", "--store", unfinished), "not finished")
-    record = json.loads((store / "pools" / key / "pool.json").read_text())
-    (unfinished / "pools" / "mine" / "pool.json").write_text(json.dumps(record))
-    assert_one_line(cli("pool", "show", "mine", "--store", unfinished), "no image yet")
+    unfinished = tmp_path / "copy" / "pools" / "mine"
+    unfinished.mkdir(parents=True)
+    assert_one_line(cli("pool", "show", "mine", "--store", tmp_path / "copy"), "not finished")
+    shutil.copy(store / "pools" / key / "pool.json", unfinished)
+    assert_one_line(cli("pool", "show", "mine", "--store", tmp_path / "copy"), "no image yet")

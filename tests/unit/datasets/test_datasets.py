@@ -21,11 +21,16 @@ from augbench.cli.datasets_view import check_dataset, show_dataset, write_sample
 from augbench.core import contracts, images, registry
 from augbench.core.errors import DatasetError, UserError
 from augbench.core.images import decode_grey, decode_rgb, look, read_grey, read_rgb
-from augbench.planning.library import Library, open_dataset
+from augbench.planning.library import open_dataset
 from augbench.report import dataset_findings as findings_module
 from augbench.report.contact_sheet import OUTLINE
 from augbench.report.dataset_findings import examine
 from augbench.storage.store import Store
+
+
+def about_files(problems):
+    """The problems that are not about official counts, which tiny datasets miss."""
+    return [problem for problem in problems if "official number" not in problem]
 
 
 def check(name, root, *changes, store=None):
@@ -64,10 +69,8 @@ def deep_tiff(path, order):
     ]  # fmt: skip
     directory = struct.pack(order + "H", len(tags))
     for number, kind, times, value in tags:
-        directory += struct.pack(order + "HHI", number, kind, times)
-        directory += (
-            struct.pack(order + "HH", value, 0) if kind == 3 and times == 1 else struct.pack(order + "I", value)
-        )
+        short = kind == 3 and times == 1
+        directory += struct.pack(order + ("HHIHH" if short else "HHII"), number, kind, times, value, *[0] * short)
     start = 8 + len(pixels) + 6
     header = (b"II" if order == "<" else b"MM") + struct.pack(order + "HI", 42, start)
     path.write_bytes(header + pixels + struct.pack(order + "HHH", 16, 16, 16) + directory + bytes(4))
@@ -76,15 +79,15 @@ def deep_tiff(path, order):
 def test_deep_images_are_refused_and_not_cut_to_8_bits(tmp_path):
     for channels in (1, 3, 4):
         deep_png(tmp_path / f"{channels}.png", channels)
-    for name, order in (("little.tif", "<"), ("big.tif", ">")):
-        deep_tiff(tmp_path / name, order)
+    deep_tiff(tmp_path / "little.tif", "<")
+    deep_tiff(tmp_path / "big.tif", ">")
     (tmp_path / "deep.ppm").write_bytes(b"P6\n4 4\n65535\n" + bytes(96))
-    for name in ("1.png", "3.png", "4.png", "little.tif", "big.tif", "deep.ppm"):
-        with Image.open(tmp_path / name) as image:
+    for path in tmp_path.iterdir():
+        with Image.open(path) as image:
             image.load()  # the file is complete: it is refused for its depth
         for read in (read_rgb, read_grey):
-            with pytest.raises(UserError, match=rf"{name}.*16.*convert it to 8 bits per channel"):
-                read(tmp_path / name)
+            with pytest.raises(UserError, match=rf"{path.name}.*16.*convert it to 8 bits per channel"):
+                read(path)
 
 
 def test_transparent_masks_are_refused_and_opaque_ones_read(tmp_path):
@@ -162,7 +165,7 @@ def test_neu_is_the_same_in_every_layout(tmp_path):
         dataset = open_drawn("neu", layouts.draw_neu(tmp_path / layout, layout))
         tables[layout] = dataset.samples()
         assert dataset.has_masks() == (not layout.startswith("cls"))
-        assert not [problem for problem in examine(dataset).problems if "official number is 300" not in problem]
+        assert not about_files(examine(dataset).problems)
     first = tables["det"].drop(columns=["image", "mask"])
     assert len(first) == 6 * len(layouts.NEU_NUMBERS)
     assert set(first["label"]) == set(layouts.NEU_SHORT)
@@ -203,8 +206,8 @@ def test_neu_damaged_annotations_are_named(tmp_path, text, message):
         path.write_text(text)
     else:
         layouts.write_boxes(path, (40, 32), [("scratches", text)])
-    problems = [problem for problem in check("neu", tmp_path)[1] if "official" not in problem]
-    assert len(problems) == 1 and "scratches_99.xml" in problems[0] and message in problems[0]
+    (problem,) = about_files(check("neu", tmp_path)[1])
+    assert "scratches_99.xml" in problem and message in problem
 
 
 def test_neu_twice_below_the_root(tmp_path):
@@ -225,9 +228,9 @@ def test_neu_duplicate_is_known_and_an_unknown_one_is_not(tmp_path):
     shutil.copy(images / "patches_101.jpg", images / "patches_105.jpg")
     text, problems = check("neu", tmp_path)
     assert "patches_101, patches_105: these two are pixel-identical" in text and "(found)" in text
-    assert not [problem for problem in problems if "identical" in problem]
+    assert not about_files(problems)
     shutil.copy(images / "patches_1.jpg", images / "scratches_3.jpg")
-    (problem,) = [problem for problem in check("neu", tmp_path)[1] if "identical" in problem]
+    (problem,) = about_files(check("neu", tmp_path)[1])
     assert "'patches_1' and 'scratches_3'" in problem and "labelled patches and scratches" in problem
     assert "a fold can put them on both sides" in problem
 
@@ -242,10 +245,7 @@ def test_mvtec_layout(tmp_path):
         ("test", "broken"): 8, ("test", GOOD): 10, ("test", "stain"): 6, ("train", GOOD): 20,
     }  # fmt: skip
     row = table.loc["test/broken/003"]
-    assert (row["image"], row["mask"]) == (
-        "bottle/test/broken/003.png",
-        "bottle/ground_truth/broken/003_mask.png",
-    )
+    assert (row["image"], row["mask"]) == ("bottle/test/broken/003.png", "bottle/ground_truth/broken/003_mask.png")
     assert set(table.loc[table["label"] == GOOD, "mask"]) == {""}
     assert dataset.check() == [
         "train good: 20 images, the official number is 209",
@@ -334,13 +334,13 @@ def test_ksdd_groups_are_items(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("name", "mask", "broken"),
+    ("name", "broken"),
     [
-        ("ksdd", "kos{:02d}/Part1_label.bmp", ("kos01/Part1_label.bmp", "kos02/Part1_label.bmp")),
-        ("ksdd2", "train/{}_GT.png", ("train/10001_GT.png", "train/10002_GT.png")),
+        ("ksdd", ("kos01/Part1_label.bmp", "kos02/Part1_label.bmp")),
+        ("ksdd2", ("train/10001_GT.png", "train/10002_GT.png")),
     ],
 )
-def test_unreadable_masks_are_one_error_and_check_goes_on(tmp_path, name, mask, broken):
+def test_unreadable_masks_are_one_error_and_check_goes_on(tmp_path, name, broken):
     getattr(layouts, f"draw_{name}")(tmp_path)
     dataset = open_dataset(name, {"root": str(tmp_path)})
     image = tmp_path / dataset.samples()["image"].iloc[-1]
@@ -348,9 +348,8 @@ def test_unreadable_masks_are_one_error_and_check_goes_on(tmp_path, name, mask, 
     cut, gone = (tmp_path / path for path in broken)
     cut.write_bytes(cut.read_bytes()[:60])
     gone.unlink()
-    fresh = open_dataset(name, {"root": str(tmp_path)})
     with pytest.raises(DatasetError) as error:
-        fresh.samples()
+        open_dataset(name, {"root": str(tmp_path)}).samples()
     assert "\n" not in str(error.value) and "and 1 more" in str(error.value)
     assert len(error.value.problems) == 2 and (error.value.table["label"] == "").sum() == 2
     assert pickle.loads(pickle.dumps(error.value)).problems == error.value.problems
@@ -366,7 +365,7 @@ def test_unused_files_are_reported_as_left_out(tmp_path):
     (tmp_path / "train" / "._10000.png").write_bytes(b"a macOS resource fork")
     text, problems = check("ksdd2", tmp_path)
     assert "left out  'train/10301 (copy).png', 'train/10301_GT (copy).png'" in text
-    assert all("official number" in problem for problem in problems)
+    assert not about_files(problems)
 
 
 # -- what `datasets check` finds
@@ -377,12 +376,8 @@ def odd_folder(root):
     settings = layouts.draw_folder_csv(root)
     table = pd.read_csv(root / "table.csv", dtype=str, keep_default_na=False).set_index("image", drop=False)
     images, masks = root / "images", root / "masks"
-    rng = np.random.default_rng(0)
-
-    def cut(path):
+    for path in (images / "good_000.png", masks / "scratch_000.png"):
         path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-
-    cut(images / "good_000.png")
     (images / "good_001.png").write_text("not an image")
     deep_png(images / "good_004.png", 1)
     deep_png(images / "good_005.png", 3)
@@ -390,7 +385,6 @@ def odd_folder(root):
     clear[:5, :5, 3] = 0
     Image.fromarray(clear).save(images / "good_008.png")
     (images / "good_009.png").unlink()
-    cut(masks / "scratch_000.png")
     layouts.save(np.full((20, 20), 255, np.uint8), masks / "scratch_001.png")
     layouts.save(np.zeros((40, 32), np.uint8), masks / "scratch_002.png")
     table.loc["images/scratch_003.png", "mask"] = ""
@@ -400,7 +394,7 @@ def odd_folder(root):
     shutil.copy(images / "good_014.png", images / "good_015.png")  # in one group
     shutil.copy(images / "good_003.png", images / "scratch_007.png")
     table.loc["images/scratch_006.png", "group"] = "scratch2"  # the group of 4 and 5, which are in training
-    layouts.save(layouts.noise_image(rng)[0], images / "not_listed.png")
+    layouts.save(np.zeros((40, 32), np.uint8), images / "not_listed.png")
     # valid, but unusual
     Image.open(images / "good_013.png").convert("P").save(images / "good_013.png")
     turned = Image.open(images / "good_007.png").rotate(90, expand=True)
@@ -482,7 +476,7 @@ def test_missing_images_show_in_the_counts(tmp_path):
     text, problems = check("magnetic_tile", settings["root"])
     found = sum(1 for _ in (tmp_path / "MT_Break/Imgs").glob("*.jpg"))
     assert f"break: {found} images, the official number is 85" in problems
-    assert len(problems) == 6 and all("official number" in problem for problem in problems)
+    assert len(problems) == 6 and not about_files(problems)
     assert "groups    " in text
 
 
@@ -495,9 +489,7 @@ def test_known_empty_masks_are_no_problem_and_others_are(tmp_path, monkeypatch):
     for name in (known, other):
         layouts.save(np.full_like(np.asarray(Image.open(folder / f"{name}.png")), 127), folder / f"{name}.png")
     text, problems = check("magnetic_tile", tmp_path)
-    assert [problem for problem in problems if "mask" in problem] == [
-        f"mask of '{other}' (uneven) is empty, no value exceeds 127: mark the defect"
-    ]
+    assert about_files(problems) == [f"mask of '{other}' (uneven) is empty, no value exceeds 127: mark the defect"]
     assert f"{known}: its mask is empty (found)" in text
 
 
@@ -516,11 +508,10 @@ def test_fingerprint_is_stored_and_files_are_read_once(tmp_path, monkeypatch):
     fingerprint = open_drawn("folder", settings).fingerprint()
     assert f"fingerprint: {fingerprint}" in text
     read.clear()
-    library = library_of("folder", {**settings, "root": str(tmp_path / "data")})
+    library = library_of("folder", settings)  # a grid without an alias
     assert library.fingerprint("folder", Store(tmp_path / "store")) == fingerprint and not read
-    assert_one_line(
-        cli("datasets", "check", "folder", "--root", tmp_path / "data", "--store", tmp_path / "data"), "store"
-    )
+    data = tmp_path / "data"
+    assert_one_line(cli("datasets", "check", "folder", "--root", data, "--store", data), "store")
 
 
 def test_a_changed_file_is_read_again(tmp_path):
@@ -608,11 +599,3 @@ def test_real_magnetic_tile():
     assert "1,344 JPEG, 8-bit grey" in text and "103-632 x 222-403" in text
     known = registry.get("datasets", "magnetic_tile").known
     assert f"{', '.join(known)}: its mask holds no value above 127 (found)" in text
-
-
-def test_library_is_shared_by_name(tmp_path):
-    """`check` stores the fingerprint under the name that a grid without an alias uses."""
-    settings = layouts.draw_folder(tmp_path / "data")
-    check("folder", tmp_path / "data", store=str(tmp_path / "store"))
-    stored = Store(tmp_path / "store").read_json("fingerprints", "folder")
-    assert stored["fingerprint"] == Library({"folder": ("folder", settings)}).fingerprint("folder", None)

@@ -11,7 +11,8 @@ from augbench.datasets.surfaces import HEIGHT, WIDTH, Surfaces, _render
 from augbench.procedural import noise
 from augbench.procedural.drawing import strokes
 
-SMALL = Surfaces.Config(train_good=21, train_defective=20, test_good=10, test_defective=20)
+COUNTS = {"train_good": 21, "train_defective": 20, "test_good": 10, "test_defective": 20}
+SMALL = Surfaces.Config(**COUNTS)
 
 
 @pytest.fixture(scope="module")
@@ -23,18 +24,10 @@ def small():
 def test_counts_and_labels_follow_the_settings(small):
     _, table = small
     kind = table["label"].where(table["label"] == "good", "defective")
-    counts = table.groupby([table["split"], kind]).size().to_dict()
-    assert counts == {
-        ("train", "good"): 21,
-        ("train", "defective"): 20,
-        ("test", "good"): 10,
-        ("test", "defective"): 20,
-    }
+    counts = table.groupby(["split", kind]).size().to_dict()
+    assert {f"{split}_{kind}": count for (split, kind), count in counts.items()} == COUNTS
     assert set(table["label"]) == {"good", *DEFECTS}
     assert "train-good-00012" in set(table["id"])
-
-
-def test_default_sizes():
     assert Surfaces().samples().groupby("split").size().to_dict() == {"train": 440, "test": 260}
 
 
@@ -58,10 +51,8 @@ def test_images_and_masks(small):
     dataset, table = small
     for sample in table.to_dict("records"):
         image, mask = dataset.read_image(sample), dataset.read_mask(sample)
-        assert image.shape == (HEIGHT, WIDTH, 3)
-        assert image.dtype == np.uint8
-        assert mask.shape == (HEIGHT, WIDTH)
-        assert mask.dtype == bool
+        assert image.shape == (HEIGHT, WIDTH, 3) and image.dtype == np.uint8
+        assert mask.shape == (HEIGHT, WIDTH) and mask.dtype == bool
         assert mask.any() == (sample["label"] != "good")
         assert mask.mean() < 0.25
 
@@ -99,8 +90,7 @@ def test_a_read_image_is_a_copy(small):
     sample = table.iloc[3].to_dict()
     dataset.read_image(sample)[:] = 0
     dataset.read_mask(sample)[:] = True
-    assert dataset.read_image(sample).any()
-    assert not dataset.read_mask(sample).all()
+    assert dataset.read_image(sample).any() and not dataset.read_mask(sample).all()
 
 
 def test_fingerprint_ignores_the_root(tmp_path):
@@ -118,16 +108,13 @@ def test_impossible_settings_are_refused(wrong):
 def test_materials_work_at_any_size(name):
     for shape in ((5, 7), (64, 64), (30, 90)):
         texture = MATERIALS[name].texture(rng("texture", name), shape, 0.3)
-        assert texture.shape == shape
-        assert np.isfinite(texture).all()
+        assert texture.shape == shape and np.isfinite(texture).all()
     assert photograph(rng("light"), make_surface(rng("piece"), (30, 90))).shape == (30, 90, 3)
 
 
 def test_strokes_cover_the_segment_and_nothing_far_from_it():
     canvas = strokes((20, 30), np.array([[[10.0, 5.0], [10.0, 25.0]]]), np.array([3.0]), np.array([0.8]))
-    assert np.allclose(canvas[10, 5:26], 0.8)
-    assert not canvas[:8].any()
-    assert not canvas[13:].any()
+    assert np.allclose(canvas[10, 5:26], 0.8) and not canvas[:8].any() and not canvas[13:].any()
     outside = strokes((20, 30), np.array([[[-9.0, -9.0], [-5.0, -5.0]]]), np.array([1.0]), np.array([1.0]))
     assert not outside.any()
 
@@ -135,17 +122,14 @@ def test_strokes_cover_the_segment_and_nothing_far_from_it():
 @pytest.mark.parametrize("shape", [(176, 64), (33, 70), (12, 90)])
 def test_noise_fields_are_standardised(shape):
     for field in (noise.spectral(rng("n"), shape, 1.0), noise.streaks(rng("n"), shape, 0.4, 10)):
-        assert field.shape == shape
-        assert field.dtype == np.float32
-        assert abs(field.mean()) < 1e-3
-        assert field.std() == pytest.approx(1, abs=1e-2)
+        assert field.shape == shape and field.dtype == np.float32
+        assert abs(field.mean()) < 1e-3 and field.std() == pytest.approx(1, abs=1e-2)
 
 
 def test_perlin_is_smooth_and_turns_with_its_angle():
     level, upright = (noise.perlin(rng("p"), (128, 128), (32, 2), angle) for angle in (0.0, np.pi / 2))
     for field in (level, upright):
-        assert np.abs(field).max() <= 1.01
-        assert field.std() > 0.1
+        assert np.abs(field).max() <= 1.01 and field.std() > 0.1
     steps = [np.abs(np.diff(field, axis=axis)).mean() for field in (level, upright) for axis in (0, 1)]
     assert steps[0] > 4 * steps[1]  # 32 rows of cells: it varies faster along axis 0
     assert steps[3] > 4 * steps[2]

@@ -4,6 +4,7 @@ import math
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from augbench.metrics import recognition
 from augbench.metrics.detection import average_precision, average_precision_trapezoidal
@@ -126,7 +127,7 @@ def test_resampled_factors(runs, folds, factors):
 def test_runs_keep_their_order():
     runs = [(0, -1, s) for s in (2, 0, 1)]
     there = run_weights(runs, 100, np.random.default_rng(3), folds=False).weights
-    ordered = run_weights(sorted(runs), 100, np.random.default_rng(3), folds=False).weights
+    ordered = seeds_of(3, 100, 3).weights
     np.testing.assert_array_equal(there, ordered[[2, 0, 1]])
 
 
@@ -134,12 +135,9 @@ def test_runs_keep_their_order():
 
 
 def test_many_units_give_the_percentile_interval_of_scipy():
-    from scipy import stats
-
     values = np.random.default_rng(0).exponential(size=400)
     weights = unit_weights(np.zeros(400, int), 20_000, np.random.default_rng(1))
-    runs = run_weights([(0, -1, 0)], 20_000, np.random.default_rng(2), folds=False)
-    ours = interval(np.array([values.mean()]), (values @ weights / 400)[None], runs, 399)
+    ours = interval(np.array([values.mean()]), (values @ weights / 400)[None], seeds_of(1, 20_000), 399)
     theirs = stats.bootstrap((values,), np.mean, n_resamples=20_000, method="percentile", rng=np.random.default_rng(3))
     assert ours.low == pytest.approx(theirs.confidence_interval.low, abs=0.01)
     assert ours.high == pytest.approx(theirs.confidence_interval.high, abs=0.01)
@@ -164,42 +162,34 @@ def test_intervals_that_hold_together_are_wider_and_all_stay_in_bounds():
     assert many.low < one.low < one.estimate < one.high <= many.high == 1
 
 
-def random_scores(rng, defective, good, size, seeds):
-    """Draw scores of test items with effects of item, run, and image in a run."""
-    units = np.repeat(np.arange(defective + good), size)
-    labels = units < defective
-    items = rng.normal(size=defective + good) * 0.7
-    runs = [
-        labels * (1.2 + 0.25 * rng.normal()) + items[units] + 0.7 * rng.normal(size=len(units)) for _ in range(seeds)
-    ]
-    return labels, units, runs
+def random_aps(rng, runs, seeds):
+    """Draw the AP of runs, in total and resampled, and weights of seeds.
+
+    The scores of 20 defective and 40 good items, two images each, have effects of item, run, and image in a run.
+    """
+    units = np.repeat(np.arange(60), 2)
+    labels, items = units < 20, rng.normal(size=60) * 0.7
+    scores = [labels * (1.2 + 0.25 * rng.normal()) + items[units] + 0.7 * rng.normal(size=120) for _ in range(runs)]
+    weights = unit_weights(np.repeat([1, 0], [20, 40]), 300, rng)
+    values = np.array([average_precision(labels, one) for one in scores])
+    sampled = np.array([ap_under_weights(labels, one, units, weights) for one in scores])
+    return values, sampled, run_weights([(0, -1, s) for s in range(seeds)], 300, rng, folds=False)
 
 
 @pytest.mark.parametrize("seeds", [3, 5])
 def test_95_of_100_intervals_cover_the_true_ap(seeds):
     truth, wrong = 0.6793, 0.5793  # mean of 6,000 runs on 25 times as many items; a wrong value
-    rng, found, worlds = np.random.default_rng(seeds), [], 200
-    strata = np.repeat([1, 0], [20, 40])
-    for _ in range(worlds):
-        labels, units, scores = random_scores(rng, 20, 40, 2, seeds)
-        weights = unit_weights(strata, 300, rng)
-        values = np.array([average_precision(labels, one) for one in scores])
-        sampled = np.array([ap_under_weights(labels, one, units, weights) for one in scores])
-        runs = run_weights([(0, -1, s) for s in range(seeds)], 300, rng, folds=False)
-        found.append(interval(values, sampled, runs, 19, bounds=(0, 1)))
-    assert 0.91 <= sum(one.low <= truth <= one.high for one in found) / worlds <= 0.99
-    assert sum(one.low <= wrong <= one.high for one in found) / worlds < 0.85
+    rng = np.random.default_rng(seeds)
+    found = [interval(*random_aps(rng, seeds, seeds), 19, bounds=(0, 1)) for _ in range(200)]
+    assert 0.91 <= sum(one.low <= truth <= one.high for one in found) / 200 <= 0.99
+    assert sum(one.low <= wrong <= one.high for one in found) / 200 < 0.85
 
 
 def test_false_positive_rate_of_differences():
     """Two augmenters of equal worth, four paired seeds: at most about 5 in 100 intervals exclude 0."""
     rng, wrong = np.random.default_rng(0), 0
     for _ in range(200):
-        labels, units, scores = random_scores(rng, 20, 40, 2, 8)
-        weights = unit_weights(np.repeat([1, 0], [20, 40]), 300, rng)
-        values = np.array([average_precision(labels, one) for one in scores])
-        sampled = np.array([ap_under_weights(labels, one, units, weights) for one in scores])
-        runs = run_weights([(0, -1, s) for s in range(4)], 300, rng, folds=False)
+        values, sampled, runs = random_aps(rng, 8, 4)
         found = interval(values[:4] - values[4:], sampled[:4] - sampled[4:], runs, 19)
         wrong += verdict(found.low, found.high, 4) in (Verdict.BETTER, Verdict.WORSE)
     assert wrong / 200 <= 0.09
@@ -224,8 +214,6 @@ def test_the_verdict_on_a_difference(low, high, runs, word):
 
 
 def test_the_sign_flip_test_is_the_exact_permutation_test_of_scipy():
-    from scipy import stats
-
     for case in range(10):
         differences = np.random.default_rng(case).normal(0.3, 1, 8)
         theirs = stats.permutation_test((differences,), np.mean, permutation_type="samples", n_resamples=np.inf)
@@ -240,8 +228,6 @@ def test_the_smallest_p_is_that_of_differences_that_all_agree():
 
 
 def test_many_seeds_are_flipped_at_random():
-    from scipy import stats
-
     differences = np.random.default_rng(0).normal(0.4, 1, 40)
     p = sign_flip_p(differences, np.random.default_rng(1))
     assert p == pytest.approx(stats.ttest_1samp(differences, 0).pvalue, rel=0.15)
@@ -279,9 +265,8 @@ def test_average_ranks_are_those_of_demsar():
 
 @pytest.mark.parametrize(("augmenters", "q"), [(2, 1.960), (3, 2.343), (4, 2.569), (5, 2.728), (10, 3.164)])
 def test_critical_values_are_those_of_nemenyis_table(augmenters, q):
-    assert critical_difference(augmenters, 10) == pytest.approx(
-        q * math.sqrt(augmenters * (augmenters + 1) / 60), abs=1e-3
-    )
+    expected = q * math.sqrt(augmenters * (augmenters + 1) / 60)
+    assert critical_difference(augmenters, 10) == pytest.approx(expected, abs=1e-3)
 
 
 def test_cliques_join_ranks_without_a_significant_difference():

@@ -7,6 +7,7 @@ from sklearn import metrics as sk
 from augbench.metrics import detection, recognition
 
 SEEDS = range(5)
+RATES = (0.001, 0.01, 0.05, 0.1, 0.29, 0.5, 0.99)
 
 
 def drawn(seed, n=60, levels=None):
@@ -18,20 +19,21 @@ def drawn(seed, n=60, levels=None):
     return labels, np.round(scores * levels) / np.float32(levels) if levels else scores
 
 
-@pytest.mark.parametrize("seed", SEEDS)
-@pytest.mark.parametrize("levels", [None, 2])
-def test_curves_agree_with_scikit_learn(seed, levels):
-    labels, scores = drawn(seed, levels=levels)
+drawn_cases = pytest.mark.parametrize(
+    ("labels", "scores"), [drawn(seed, levels=levels) for levels in (None, 2) for seed in SEEDS]
+)
+
+
+@drawn_cases
+def test_curves_agree_with_scikit_learn(labels, scores):
     precision, recall, _ = sk.precision_recall_curve(labels, scores)
     assert detection.average_precision(labels, scores) == sk.average_precision_score(labels, scores)
     assert detection.average_precision_trapezoidal(labels, scores) == pytest.approx(sk.auc(recall, precision))
     assert detection.auroc(labels, scores) == sk.roc_auc_score(labels, scores)
 
 
-@pytest.mark.parametrize("seed", SEEDS)
-@pytest.mark.parametrize("levels", [None, 2])
-def test_counts_at_a_threshold_agree_with_scikit_learn(seed, levels):
-    labels, scores = drawn(seed, levels=levels)
+@drawn_cases
+def test_counts_at_a_threshold_agree_with_scikit_learn(labels, scores):
     for threshold in (*scores[:5], 0.1):
         found, called = detection.at_threshold(labels, scores, float(threshold)), scores >= threshold
         assert found["precision"] == pytest.approx(sk.precision_score(labels, called, zero_division=1))
@@ -41,10 +43,8 @@ def test_counts_at_a_threshold_agree_with_scikit_learn(seed, levels):
         assert found["false_alarm_rate"] == pytest.approx(called[~labels].mean())
 
 
-@pytest.mark.parametrize("seed", SEEDS)
-@pytest.mark.parametrize("levels", [None, 2])
-def test_best_f1_threshold_is_the_best_of_all(seed, levels):
-    labels, scores = drawn(seed, levels=levels)
+@drawn_cases
+def test_best_f1_threshold_is_the_best_of_all(labels, scores):
     best = detection.at_threshold(labels, scores, detection.best_f1_threshold(labels, scores))["f1"]
     assert best == pytest.approx(max(sk.f1_score(labels, scores >= t) for t in np.unique(scores)))
 
@@ -78,13 +78,13 @@ def test_no_predicted_positives():
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("levels", [None, 1, 3])
-@pytest.mark.parametrize("rate", [0.001, 0.01, 0.1, 0.29, 0.5, 0.99])
+@pytest.mark.parametrize("rate", RATES)
 def test_fpr_never_exceeds_the_rate(dtype, levels, rate):
     for seed in SEEDS:
         _, scores = drawn(seed, n=100, levels=levels)
         scores = scores.astype(dtype)
         threshold = detection.threshold_for_false_alarms(scores, rate)
-        labels = np.append(np.zeros(len(scores), bool), True)  # at_threshold needs both classes
+        labels = np.append(np.zeros(100, bool), True)  # at_threshold needs both classes
         tested = np.append(scores, dtype(9))
         assert detection.at_threshold(labels, tested, threshold)["false_alarm_rate"] <= rate
 
@@ -117,32 +117,18 @@ def test_recognition_agrees_with_scikit_learn(seed):
     assert np.array_equal(matrix, sk.confusion_matrix(labels, predicted, labels=range(6)))
     assert recognition.accuracy(matrix) == pytest.approx(sk.accuracy_score(labels, predicted))
     assert recognition.macro_f1(matrix) == pytest.approx(sk.f1_score(labels, predicted, average="macro"))
-
-
-def test_macro_f1_by_hand():
-    # Class 0: 2 of 2 found, 1 false: F1 = 4/5. Class 1: 1 of 2 found, none false: F1 = 2/3.
-    matrix = recognition.confusion_matrix(np.array([0, 0, 1, 1]), np.array([0, 0, 0, 1]), 2)
-    assert matrix.tolist() == [[2, 0], [1, 1]]
-    assert recognition.macro_f1(matrix) == pytest.approx((4 / 5 + 2 / 3) / 2)
-    assert recognition.accuracy(matrix) == 0.75
-
-
-@pytest.mark.parametrize("seed", SEEDS)
-def test_each_class_agrees_with_scikit_learn(seed):
-    rng = np.random.default_rng(seed)
-    labels, predicted = rng.integers(0, 4, 50), rng.integers(1, 5, 50)  # class 0 never predicted, 4 and 5 never occur
-    found = recognition.by_class(recognition.confusion_matrix(labels, predicted, 6))
+    found = recognition.by_class(matrix)
     theirs = sk.precision_recall_fscore_support(labels, predicted, labels=range(6), zero_division=0)
     for metric, values in zip(("precision", "recall", "f1", "support"), theirs, strict=True):
         assert [one[metric] for one in found] == pytest.approx(values.tolist()), metric
-    assert np.mean([one["f1"] for one in found[:5]]) == pytest.approx(
-        recognition.macro_f1(recognition.confusion_matrix(labels, predicted, 6))
-    )
 
 
-def test_each_class_by_hand():
+def test_recognition_by_hand():
     # Class 0: found 2 of 2, and 1 of class 1 predicted as it. Class 2 never occurs.
     matrix = recognition.confusion_matrix(np.array([0, 0, 1, 1]), np.array([0, 0, 0, 1]), 3)
+    assert matrix.tolist() == [[2, 0, 0], [1, 1, 0], [0, 0, 0]]
+    assert recognition.macro_f1(matrix) == pytest.approx((4 / 5 + 2 / 3) / 2)
+    assert recognition.accuracy(matrix) == 0.75
     assert recognition.by_class(matrix) == [
         {"precision": 2 / 3, "recall": 1.0, "f1": 4 / 5, "support": 2},
         {"precision": 1.0, "recall": 1 / 2, "f1": 2 / 3, "support": 2},
@@ -150,7 +136,7 @@ def test_each_class_by_hand():
     ]
 
 
-@pytest.mark.parametrize("rate", [0.01, 0.05, 0.29, 0.5])
+@pytest.mark.parametrize("rate", RATES)
 @pytest.mark.parametrize("levels", [None, 1, 3])
 def test_recall_at_false_alarms_is_the_best_point_of_the_roc_curve(levels, rate):
     for seed in SEEDS:
@@ -167,9 +153,8 @@ def test_recall_at_false_alarms_by_hand():
         scores = np.append(good, np.array(defective, np.float32))
         assert detection.recall_at_false_alarms(labels, scores) == recall
     tied = np.append(np.minimum(good, 98), np.array([98, 98, 98, 98.5], np.float32))
-    assert (
-        detection.recall_at_false_alarms(labels, tied) == 1 / 4
-    )  # two normal images tie at the top: neither may be a false positive
+    # Two normal images tie at the top: neither may be a false positive.
+    assert detection.recall_at_false_alarms(labels, tied) == 1 / 4
     few = np.append(good[:50], np.array([49, 50, 51, 52], np.float32))
     assert detection.recall_at_false_alarms(labels[50:], few) == 3 / 4  # of 50 none may be a false positive
 

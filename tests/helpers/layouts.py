@@ -198,7 +198,7 @@ def draw_surfaces(root):
     return {"train_good": 24, "train_defective": 8, "test_good": 12, "test_defective": 8}
 
 
-def draw_elpv(root, cells=480):
+def draw_elpv(root, cells=320):
     """Cells in blocks of 60, with every probability and both types."""
     rng = np.random.default_rng(9)
     lines = []

@@ -19,11 +19,11 @@ def labels(**settings):
 @pytest.mark.parametrize(
     ("settings", "expected"),
     [
-        ({}, {"good": 240, "mono": 60, "poly": 60}),
-        ({"defective_from": 0.67}, {"good": 240, "mono": 90, "poly": 90}),
-        ({"defective_from": 0.34}, {"good": 240, "mono": 120, "poly": 120}),
-        ({"between": "good"}, {"good": 360, "mono": 60, "poly": 60}),
-        ({"between": "good", "defective_from": 0.5}, {"good": 300, "mono": 90, "poly": 90}),
+        ({}, {"good": 160, "mono": 40, "poly": 40}),
+        ({"defective_from": 0.67}, {"good": 160, "mono": 60, "poly": 60}),
+        ({"defective_from": 0.34}, {"good": 160, "mono": 80, "poly": 80}),
+        ({"between": "good"}, {"good": 240, "mono": 40, "poly": 40}),
+        ({"between": "good", "defective_from": 0.5}, {"good": 200, "mono": 60, "poly": 60}),
     ],
 )
 def test_settings_decide_what_is_defective(tmp_path, settings, expected):
@@ -33,7 +33,7 @@ def test_settings_decide_what_is_defective(tmp_path, settings, expected):
 def test_groups_are_blocks_of_files_unless_asked_otherwise(tmp_path):
     drawn = layouts.draw_elpv(tmp_path)
     table = registry.make("datasets", "elpv", drawn).samples()
-    assert set(table.loc[table["id"] <= "cell0060", "group"]) == {"block00"} and table["group"].nunique() == 8
+    assert set(table.loc[table["id"] <= "cell0060", "group"]) == {"block00"} and table["group"].nunique() == 6
     alone = registry.make("datasets", "elpv", drawn | {"groups": "images"})
     assert alone.samples()["group"].is_unique
     assert alone.key_settings() == {"groups": "images"}

@@ -29,7 +29,7 @@ from augbench.core.hashing import digest
 from augbench.core.protocol import make_protocol
 from augbench.core.specs import AugmenterSpec, Cell, DataSpec
 from augbench.metrics.evaluate import evaluate
-from augbench.planning.outline import EXPECTED_FIELDS
+from augbench.planning.outline import expected_cell
 from augbench.storage.store import Store, json_bytes
 
 GOAL_SECONDS, GOAL_BYTES = 10.0, 1_000_000_000
@@ -61,25 +61,6 @@ def cells(number: int) -> Iterator[Cell]:
         data = DataSpec(name, name, {}, hashlib.sha256(name.encode()).hexdigest(), None, protocol.holdout)
         draw = 0 if isinstance(shots, int) and shots else None
         yield Cell(data, AugmenterSpec(augmenter, augmenter, {}, {}), shots, draw, n_aug, seed, protocol)
-
-
-def expected(cell: Cell) -> dict:
-    """Return the cell as a grid lists it."""
-    values = {
-        "key": cell.key,
-        "dataset": cell.data.alias,
-        "augmenter": cell.augmenter.alias,
-        "shots": cell.shots,
-        "draw": cell.draw,
-        "n_aug": cell.n_aug,
-        "seed": cell.seed,
-        "protocol": cell.protocol.name,
-        "task": "detection",
-        "ap_definition": cell.protocol.ap,
-        "false_alarm_rate": cell.protocol.false_alarm_rate,
-        "fidelity": [],
-    }
-    return {field: values.get(field) for field in EXPECTED_FIELDS}
 
 
 def record(cell: Cell, rng: np.random.Generator, scores: pd.DataFrame | None) -> dict:
@@ -143,7 +124,11 @@ def make_store(folder: Path, number: int, scored: float) -> None:
         (folder / store.name("cells", cell.key)).write_bytes(json_bytes(record(cell, rng, scores)))
         if scores is not None:
             (folder / store.name("scores", cell.key)).write_bytes(parquet(scores))
-    listing = {"name": "bench", "cells": [expected(cell) for cell in every], "digest": digest(PROTOCOL)}
+    listing = {
+        "name": "bench",
+        "cells": [expected_cell(cell, "detection") for cell in every],
+        "digest": digest(PROTOCOL),
+    }
     (folder / store.name("grids", "bench")).write_bytes(json_bytes(listing))
 
 

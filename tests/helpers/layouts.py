@@ -20,9 +20,6 @@ def noise_image(rng, height=40, width=32, mark=False, contrast=90):
     return np.clip(image, 0, 255).astype(np.uint8), mask
 
 
-picture = noise_image  # the old name
-
-
 def save(array, path):
     """Write an image, H,W or H,W,3 uint8, or a mask, H,W bool."""
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -13,6 +13,7 @@ from __future__ import annotations
 import json
 import math
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -121,7 +122,7 @@ def optimiser(parameters: Sequence[torch.nn.Parameter], lr: float, device: str) 
     return torch.optim.AdamW(parameters, lr=lr, fused=fused)
 
 
-class Finetuning:
+class Finetuning(ABC):
     """Training loop: some parameters of a pipeline learn to denoise latents, conditioned on prompts.
 
     A subclass chooses the parameters, and implements `rows` (the batch of a step) and `rate` (the learning rate).
@@ -164,13 +165,13 @@ class Finetuning:
         self.losses = torch.zeros(self.steps)  # of the finished steps
         self.scaler = torch.amp.GradScaler(enabled=recipe.precision == "fp16" and pipeline.device.type == "cuda")
 
+    @abstractmethod
     def rate(self, step: int) -> float:
         """Return the learning rate of a step."""
-        raise NotImplementedError
 
+    @abstractmethod
     def rows(self, step: int) -> tuple[np.ndarray, np.ndarray]:
         """Return the batch of a step: for each sample the index of its prompt and of its image, both B int64."""
-        raise NotImplementedError
 
     def mean_of(self, each: torch.Tensor, kinds: np.ndarray) -> torch.Tensor:
         """Reduce the losses of a batch, B float32, to a scalar."""

@@ -5,6 +5,7 @@ The outline is the plan by keys: enough to tell what a store lacks, without data
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -113,25 +114,27 @@ def outline_of(plan: Plan) -> Outline:
 def expected_of(plan: Plan) -> list[dict[str, Any]]:
     """Return the cells that a report expects, with the fields `EXPECTED_FIELDS`, in the order of the grid."""
     tasks = {alias: plan.library.dataset(alias).task for alias in {cell.data.alias for cell in plan.cells}}
-    return [
-        {
-            "key": cell.key,
-            "dataset": cell.data.alias,
-            "fold": cell.data.fold,
-            "test_share": cell.data.test_share,
-            "augmenter": cell.augmenter.alias,
-            "shots": cell.shots,
-            "draw": cell.draw,
-            "n_aug": cell.n_aug,
-            "seed": cell.seed,
-            "protocol": cell.protocol.name,
-            "task": tasks[cell.data.alias],
-            "ap_definition": cell.protocol.ap,
-            "false_alarm_rate": cell.protocol.false_alarm_rate if cell.data.holdout else None,
-            "fidelity": _fidelity(plan, cell),
-        }
-        for cell in plan.cells
-    ]
+    return [expected_cell(cell, tasks[cell.data.alias], _fidelity(plan, cell)) for cell in plan.cells]
+
+
+def expected_cell(cell: Cell, task: str, fidelity: Sequence[tuple[str, str]] = ()) -> dict[str, Any]:
+    """Return one cell with the fields `EXPECTED_FIELDS`."""
+    return {
+        "key": cell.key,
+        "dataset": cell.data.alias,
+        "fold": cell.data.fold,
+        "test_share": cell.data.test_share,
+        "augmenter": cell.augmenter.alias,
+        "shots": cell.shots,
+        "draw": cell.draw,
+        "n_aug": cell.n_aug,
+        "seed": cell.seed,
+        "protocol": cell.protocol.name,
+        "task": task,
+        "ap_definition": cell.protocol.ap,
+        "false_alarm_rate": cell.protocol.false_alarm_rate if cell.data.holdout else None,
+        "fidelity": list(fidelity),
+    }
 
 
 def _fidelity(plan: Plan, cell: Cell) -> list[tuple[str, str]]:

@@ -89,7 +89,7 @@ def test_mixture_key_follows_the_content_of_its_parts(tmp_path):
     ]
     keys = set()
     for number in range(2):
-        layouts.save(layouts.picture(np.random.default_rng(number))[0], tmp_path / f"{number}.png")
+        layouts.save(layouts.noise_image(np.random.default_rng(number))[0], tmp_path / f"{number}.png")
         plan = tiny_plan(augmenters=[{"name": "mixture", "settings": {"parts": parts}}], shots=[0])
         keys.add(plan.cells[0].key)
     assert len(keys) == 2

@@ -299,7 +299,8 @@ def protocols():
     found = {}
     for name in preset_names():
         preset = load_preset(name)
-        for protocol in (preset, *(preset.changed(**change) for change in CHANGES)):
+        changes = CHANGES if preset.kind == "finetune" else ()
+        for protocol in (preset, *(preset.changed(**change) for change in changes)):
             found[protocol.name] = protocol.digest[:16]
     return found
 

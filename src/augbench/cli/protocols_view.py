@@ -10,13 +10,13 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from augbench.core.protocol import SWITCHES, Protocol, load_preset, preset_names
+from augbench.core.protocol import READ_BY, SWITCHES, Protocol, load_preset, preset_names
 from augbench.report.sheet import WIDTH, Sheet
 
 GROUPS = {
     "image": ("width", "height", "crop", "resize_first", "mean", "std", "flip"),
-    "classifier": ("backbone", "weights"),
-    "training": (
+    "classifier": ("kind", "backbone", "weights", "precision"),
+    "fine-tuning": (
         "optimiser",
         "lr",
         "momentum",
@@ -27,9 +27,9 @@ GROUPS = {
         "sampler",
         "epoch_pictures",
         "batchnorm",
-        "precision",
         "threads_per_cell",
     ),
+    "probe": ("head", "C", "synthetic_weight", "normality"),
     "evaluation": ("test_share", "eval_batch", "eval_every", "ap", "holdout", "false_alarm_rate"),
 }
 """The fields of a protocol by group."""
@@ -40,10 +40,21 @@ def protocols_sheet() -> Sheet:
     rows = []
     for name in preset_names():
         p = load_preset(name)
-        training = f"{p.optimiser} {p.lr:g}, batch {p.batch}, {p.epochs} epochs, {p.sampler}"
         holdout = f"{100 * p.holdout:g} %" if p.holdout else "none"
-        rows.append((name, f"{p.width} x {p.height}", f"{p.backbone} ({p.weights})", training, p.ap, holdout))
+        rows.append((name, f"{p.width} x {p.height}", f"{p.backbone} ({p.weights})", _training(p), p.ap, holdout))
     return Sheet.of(["protocol", "size", "backbone", "training", "AP", "hold-out"], [], rows)
+
+
+def _training(protocol: Protocol) -> str:
+    """Return the most important settings of the classifier, on one line."""
+    if protocol.kind == "finetune":
+        optimiser = f"{protocol.optimiser} {protocol.lr:g}"
+        return f"{optimiser}, batch {protocol.batch}, {protocol.epochs} epochs, {protocol.sampler}"
+    if protocol.kind == "gaussian":
+        return "gaussian: normal images only"
+    weight, normality = protocol.synthetic_weight, ", normality" * protocol.normality
+    weight = f"{weight:g}" if isinstance(weight, float) else weight
+    return f"probe: {protocol.head}, C {protocol.C}, synthetic weight {weight}{normality}"
 
 
 def show_protocol(name: str, console: Console) -> None:
@@ -62,11 +73,13 @@ def show_protocol(name: str, console: Console) -> None:
 
 def _fields(protocol: Protocol, width: int) -> Table:
     table = Table(*("", "value", "source"), box=box.SIMPLE_HEAD, width=width)
-    for group, fields in GROUPS.items():
-        table.add_row(f"[bold]{group}[/]")
+    read = {group: [field for field in fields if field in READ_BY[protocol.kind]] for group, fields in GROUPS.items()}
+    for group, fields in read.items():
+        if fields:
+            table.add_row(f"[bold]{group}[/]")
         before = ""
         for field in fields:
-            source = protocol.source_of(field) or "no source"
+            source = "see below" if field == "kind" else protocol.source_of(field) or "no source"
             text = "same" if source == before else escape(source)
             table.add_row(f"  {field}", escape(_text(protocol, field)), text, end_section=field == fields[-1])
             before = source
@@ -91,9 +104,9 @@ def _text(protocol: Protocol, field: str) -> str:
 def _switches(protocol: Protocol, width: int) -> Table:
     """Return a table of all values of each switch; an arrow marks the value of this protocol."""
     table = Table(*("switch", "value", "what it does"), box=box.SIMPLE_HEAD, width=width)
-    for field, meanings in SWITCHES.items():
-        chosen = getattr(protocol, field)
+    for field in (field for field in SWITCHES if field in READ_BY[protocol.kind]):
+        meanings, chosen = SWITCHES[field], getattr(protocol, field)
         for number, (value, meaning) in enumerate(meanings.items(), 1):
-            arrow = "> " if value == chosen else "  "
+            arrow = "> " if value == chosen or (value == "NUMBER" and isinstance(chosen, float)) else "  "
             table.add_row("" if number > 1 else field, arrow + value, meaning, end_section=number == len(meanings))
     return table

@@ -5,10 +5,10 @@ from __future__ import annotations
 from functools import cache, cached_property
 from importlib import resources
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from augbench.core import weights
 from augbench.core.errors import UserError, did_you_mean
@@ -22,6 +22,7 @@ class Protocol(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     name: str
+    kind: Literal["finetune", "probe", "gaussian"] = "finetune"  # which fields it reads: see `READ_BY`
     # image
     width: int = Field(ge=8, le=4096)
     height: int = Field(ge=8, le=4096)
@@ -34,19 +35,24 @@ class Protocol(BaseModel):
     # classifier
     backbone: str = "resnet50"  # a timm model name
     weights: str = "timm"  # see `SWITCHES`
-    # training
+    precision: Literal["fp32", "bf16"] = "fp32"
+    # fine-tuning
     optimiser: Literal["sgd", "adam", "adamw"] = "sgd"
-    lr: float = Field(gt=0)
+    lr: float | None = Field(None, gt=0)  # this, batch and epochs: never None in fine-tuning
     momentum: float = Field(default=0.0, ge=0, lt=1)
     weight_decay: float = Field(default=0.0, ge=0)
     schedule: Literal["constant", "cosine"] = "constant"
-    batch: int = Field(ge=1)
-    epochs: int = Field(ge=1)
+    batch: int | None = Field(None, ge=1)
+    epochs: int | None = Field(None, ge=1)
     sampler: Literal["balanced", "shuffle"] = "balanced"
     epoch_pictures: int | None = Field(None, ge=2)  # samples per epoch; None: 2 x positives (balanced), all (shuffle)
     batchnorm: Literal["train", "eval_after_first_epoch"] = "train"
-    precision: Literal["fp32", "bf16"] = "fp32"
     threads_per_cell: int = Field(default=1, ge=1)  # CPU threads; the number changes rounding errors
+    # probe
+    head: Literal["logistic", "lda", "mlp"] = "logistic"
+    C: Annotated[float, Field(gt=0)] | Literal["cv"] = "cv"  # inverse strength of the L2 penalty, as in scikit-learn
+    synthetic_weight: Annotated[float, Field(gt=0)] | Literal["equal_mass", "cv"] = 1.0  # against a real image
+    normality: bool = False  # the normals-only score, cross-fitted, is a further feature
     # evaluation
     test_share: float | None = Field(None, gt=0, lt=1)  # None: k folds; ignored if the dataset has an official split
     eval_batch: int = Field(default=64, ge=1)
@@ -57,6 +63,22 @@ class Protocol(BaseModel):
     # prose
     about: str = ""
     sources: dict[str, str] = {}  # field, or several separated by commas -> source of the value
+
+    @model_validator(mode="after")
+    def _reads_what_is_set(self) -> Self:
+        """Refuse settings that this kind does not read, and settings that it lacks."""
+        read = READ_BY[self.kind]
+        for field in PROTOCOL_NUMBERS:
+            if field not in read and getattr(self, field) != type(self).model_fields[field].default:
+                raise ValueError(f"'{field}' is not read by a protocol of kind '{self.kind}': leave it out")
+        for field in ("lr", "batch", "epochs"):
+            if field in read and getattr(self, field) is None:
+                raise ValueError(f"'{field}' is missing or empty")
+        if self.kind != "finetune" and self.weights == "scratch":
+            raise ValueError(f"a protocol of kind '{self.kind}' needs pretrained weights, not 'scratch'")
+        if self.head == "lda" and (self.C != "cv" or self.synthetic_weight != 1):
+            raise ValueError("head 'lda' has no C and counts every image alike: leave C and synthetic_weight out")
+        return self
 
     def source_of(self, field: str) -> str:
         """Return the source of that field's value; "" if the protocol names none."""
@@ -72,7 +94,15 @@ class Protocol(BaseModel):
         So a field that is added later, with a default that means "as before", leaves old keys unchanged. A released
         default must never change.
         """
-        fields = self.model_dump(mode="json", exclude={"about", "sources"}, exclude_defaults=True)
+        return self._with_digests(self.model_dump(mode="json", exclude={"about", "sources"}, exclude_defaults=True))
+
+    @cached_property
+    def feature_fields(self) -> dict[str, Any]:
+        """The fields that decide the features of a frozen backbone: non-default values."""
+        return self._with_digests(self.model_dump(mode="json", include={*_FEATURES}, exclude_defaults=True))
+
+    def _with_digests(self, fields: dict[str, Any]) -> dict[str, Any]:
+        """Replace the name or path of weights by a digest of their content."""
         if self.weights == "package":
             fields["weights"] = f"package:sha256:{packaged(self.backbone).sha256}"
         elif self.weights not in ("timm", "scratch"):
@@ -100,9 +130,25 @@ PROSE = ("name", "about", "sources")
 """The fields of a `Protocol` that influence no number. The name is nevertheless part of keys: tables print it."""
 
 PROTOCOL_NUMBERS = tuple(field for field in Protocol.model_fields if field not in PROSE)
-"""The fields of a `Protocol` that influence numbers. Every preset gives a source for each."""
+"""The fields of a `Protocol` that influence numbers. Every preset gives a source for each that its kind reads."""
+
+_FEATURES = ("width", "height", "crop", "resize_first", "mean", "std", "backbone", "weights", "precision")
+_COMMON = ("kind", *_FEATURES, "test_share", "ap", "holdout", "false_alarm_rate")
+_PROBE = ("head", "C", "synthetic_weight", "normality")
+READ_BY = {
+    "finetune": tuple(field for field in PROTOCOL_NUMBERS if field not in _PROBE),
+    "probe": (*_COMMON, *_PROBE),
+    "gaussian": _COMMON,
+}
+"""Kind of protocol -> the fields that it reads; the others keep their defaults."""
 
 SWITCHES: dict[str, dict[str, str]] = {
+    "kind": {
+        "finetune": "the whole backbone is trained, with a new last layer",
+        "probe": "the backbone is frozen; a classifier is fitted on its features",
+        "gaussian": "the backbone is frozen; the score is the Mahalanobis distance to the features of the normal "
+        "training images (Ledoit-Wolf covariance). No defect image is used: only none at zero-shot",
+    },
     "crop": {
         "none": "the whole image is resized; a different aspect ratio is stretched",
         "centre": "the largest centred crop with the target's aspect ratio is resized: nothing is stretched",
@@ -135,7 +181,23 @@ SWITCHES: dict[str, dict[str, str]] = {
     },
     "precision": {
         "fp32": "32-bit floats throughout",
-        "bf16": "the forward pass of training in bfloat16 (autocast); evaluation always in fp32",
+        "bf16": "bfloat16 (autocast) in the forward pass of fine-tuning, which evaluates in fp32, or of a frozen "
+        "backbone",
+    },
+    "head": {
+        "logistic": "logistic regression",
+        "lda": "linear discriminant analysis with a Ledoit-Wolf covariance; it counts every image alike",
+        "mlp": "a perceptron with one hidden layer of 64 units",
+    },
+    "C": {
+        "NUMBER": "inverse strength of the L2 penalty of a logistic or mlp head",
+        "cv": "0.01 below 20 items with real defects; from there on chosen by grouped cross-validation on real "
+        "training images",
+    },
+    "synthetic_weight": {
+        "NUMBER": "how much one synthetic image counts, against a real one with 1",
+        "equal_mass": "all synthetic images together count as much as all real defect images",
+        "cv": "chosen among values that include 0, by grouped cross-validation on real training images",
     },
     "ap": {
         "trapezoidal": "AP is the area under the precision-recall curve by the trapezoidal rule",
@@ -181,11 +243,18 @@ def first_problem(error: ValidationError, model: type[BaseModel]) -> str:
             f"'{where}': '{problem['input']}' may contain letters, digits and underscores, and must begin with a letter"
         )
     if problem["type"] == "value_error":
-        return f"'{where}': {problem['ctx']['error']}"
-    if where.startswith("shots."):
-        return f"'shots': a number from 0 on, or 'all' (got {problem['input']!r})"
+        return f"'{where}': {problem['ctx']['error']}" if where else str(problem["ctx"]["error"])
+    if choice := _NUMBER_OR.get(where.partition(".")[0]):
+        return f"'{where.partition('.')[0]}': {choice} (got {problem['input']!r})"
     return f"'{where}': {problem['msg'][0].lower()}{problem['msg'][1:]} (got {problem['input']!r})"
 
+
+_NUMBER_OR = {
+    "shots": "a number from 0 on, or 'all'",
+    "C": "a number above 0, or 'cv'",
+    "synthetic_weight": "a number above 0, 'equal_mass' or 'cv'",
+}
+"""Fields that take a number or a word: pydantic would report each alternative on its own."""
 
 _PRESETS = resources.files("augbench") / "assets" / "protocols"
 

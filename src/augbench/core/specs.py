@@ -1,4 +1,4 @@
-"""Specs: frozen descriptions of searches, adapters, pools, fidelity and cells, and their keys.
+"""Specs: frozen descriptions of searches, adapters, pools, fidelity, features and cells, and their keys.
 
 A key is a readable prefix and the first digits of a hash of the spec's canonical JSON, for example
 ``ksdd2-inout-few5-n100-s2-1f3a9c02``. Bump `SCHEMA` when the meaning of a field changes.
@@ -57,6 +57,11 @@ class DataSpec:
         if self.test_share is not None:  # no entry for None, as in older keys
             fields.append("test_share")
         return {field: getattr(self, field) for field in fields}
+
+    @cached_property
+    def content(self) -> dict[str, Any]:
+        """The fields that decide its images, without those that split them."""
+        return {field: getattr(self, field) for field in ("name", "settings", "fingerprint")}
 
     @cached_property
     def digest(self) -> str:
@@ -237,6 +242,43 @@ class FidelitySpec(_Keyed):
         return {"pool": self.pool.as_dict(), "extractor": self.extractor, "pictures": self.pictures}
 
 
+FEATURE_CHUNK = 256
+"""Images of a dataset per chunk of features."""
+POOLING = "max and mean of the last four stages"
+
+
+@dataclass(frozen=True)
+class FeatureSpec(_Keyed):
+    """Features of all images of a dataset, or of a pool, by the frozen backbone of a protocol.
+
+    They are made by chunks: `FEATURE_CHUNK` images in the order of the dataset's table, or a chunk of the pool.
+    """
+
+    images: DataSpec | PoolSpec  # of a `DataSpec`, folds and held-out negatives do not count
+    protocol: Protocol  # only its `feature_fields` count
+    kind = "features"
+
+    @property
+    def pool(self) -> PoolSpec | None:
+        """The pool; None for a dataset."""
+        return self.images if isinstance(self.images, PoolSpec) else None
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """The hashed values."""
+        images = self.images.identity if self.pool else self.images.content
+        return {"images": digest(images), "network": self.protocol.feature_fields, "pooling": POOLING}
+
+    @property
+    def prefix(self) -> str:
+        """The pool's prefix or the dataset, and the backbone."""
+        return _join(self.pool.prefix if self.pool else self.images.alias, self.protocol.backbone.partition(".")[0])
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return JSON values."""
+        return {"images": self.images.as_dict(), "network": self.protocol.feature_fields}
+
+
 @dataclass(frozen=True)
 class Cell(_Keyed):
     """One training of one classifier."""
@@ -246,7 +288,7 @@ class Cell(_Keyed):
     shots: Shots
     draw: int | None  # None unless shots is a number > 0
     n_aug: int  # in recognition: per class
-    seed: int
+    seed: int | None  # None: a frozen backbone without synthetic images, where nothing is random
     protocol: Protocol
     fresh_pools: bool = False
     kind = "cell"
@@ -268,8 +310,8 @@ class Cell(_Keyed):
     @property
     def prefix(self) -> str:
         """Dataset, augmenter, regime, N_aug and seed."""
-        shots = _read_regime(self.shots, self.draw)
-        return _join(self.data.prefix, self.augmenter.alias, shots, f"n{self.n_aug}", f"s{self.seed}")
+        shots, seed = _read_regime(self.shots, self.draw), "" if self.seed is None else f"s{self.seed}"
+        return _join(self.data.prefix, self.augmenter.alias, shots, f"n{self.n_aug}", seed)
 
     @property
     def block(self) -> str:

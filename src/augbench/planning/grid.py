@@ -245,7 +245,8 @@ def _protocol(entry: Any) -> Protocol:
     if isinstance(entry, Protocol):
         return entry
     fields = {key: value for key, value in entry.items() if key not in ("name", "preset")}
-    if {"width", "height", "lr", "batch", "epochs"} <= set(fields):
+    of_training = ("lr", "batch", "epochs") if fields.get("kind", "finetune") == "finetune" else ()
+    if {"width", "height", *of_training} <= set(fields):
         return make_protocol({"name": entry["name"], **fields})
     preset = load_preset(entry.get("preset", entry["name"]))
     if "preset" in entry:  # rename the changed preset

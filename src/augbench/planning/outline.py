@@ -6,7 +6,7 @@ The outline is the plan by keys: enough to tell what a store lacks, without data
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from pydantic import TypeAdapter
@@ -37,10 +37,11 @@ LATER_FIELDS: dict[str, Any] = {"test_share": None, "fidelity": []}
 
 @dataclass(frozen=True)
 class CellWork:
-    """A training: the block of its lease, and its pools (key -> number of first chunks that it needs)."""
+    """A training: the block of its lease, its pools and features (key -> number of first chunks that it needs)."""
 
     block: str
     takes: dict[str, int]
+    features: dict[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -61,12 +62,21 @@ class FidelityWork:
 
 
 @dataclass(frozen=True)
+class FeatureWork:
+    """Features: the number of chunks that the grid needs, and the key of their pool; None: of a dataset."""
+
+    chunks: int
+    pool: str | None
+
+
+@dataclass(frozen=True)
 class Outline:
     """A plan by keys, in the plan's order."""
 
     cells: dict[str, CellWork]
     pools: dict[str, PoolWork]
     fidelity: dict[str, FidelityWork]
+    features: dict[str, FeatureWork] = field(default_factory=dict)
 
 
 _OUTLINE = TypeAdapter(Outline)
@@ -74,7 +84,7 @@ _OUTLINE = TypeAdapter(Outline)
 
 def stored_grid(plan: Plan) -> dict[str, Any]:
     """Return what the driver writes to ``STORE/grids/<name>.json``, as JSON values."""
-    outline = _OUTLINE.dump_python(outline_of(plan))
+    outline = _OUTLINE.dump_python(outline_of(plan), exclude_defaults=True)  # no features: as in older files
     return {"grid": plan.grid.as_dict(), "cells": expected_of(plan), "outline": outline}
 
 
@@ -87,8 +97,11 @@ def read_outline(value: Any) -> Outline:
     outline = _OUTLINE.validate_python(value)
     named = {pool for cell in outline.cells.values() for pool in cell.takes}
     named |= {one.pool for one in outline.fidelity.values()}
+    named |= {one.pool for one in outline.features.values() if one.pool}
     if unknown := named - outline.pools.keys():
         raise ValueError(f"pool '{min(unknown)}' is not among the pools")
+    if unknown := {key for cell in outline.cells.values() for key in cell.features} - outline.features.keys():
+        raise ValueError(f"'{min(unknown)}' is not among the features")
     return outline
 
 
@@ -96,7 +109,11 @@ def outline_of(plan: Plan) -> Outline:
     """Return the outline of a plan."""
     return Outline(
         {
-            cell.key: CellWork(cell.block, {part.pool.key: part.chunks for part in plan.needs[cell.key]})
+            cell.key: CellWork(
+                cell.block,
+                {part.pool.key: part.chunks for part in plan.needs[cell.key]},
+                {part.features.key: part.chunks for part in plan.reads.get(cell.key, ())},
+            )
             for cell in plan.cells
         },
         {
@@ -108,6 +125,10 @@ def outline_of(plan: Plan) -> Outline:
             for key, pool in plan.pools.items()
         },
         {spec.key: FidelityWork(spec.pool.key, spec.chunks) for spec in plan.fidelity.values()},
+        {
+            key: FeatureWork(plan.feature_chunks[key], spec.pool.key if spec.pool else None)
+            for key, spec in plan.features.items()
+        },
     )
 
 

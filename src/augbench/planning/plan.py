@@ -1,6 +1,7 @@
 """Expand a grid to a plan: all cells and what they depend on.
 
-A cell needs the first chunks of its pools; a pool may need an adapter, and an adapter a search.
+A cell needs the first chunks of its pools; a pool may need an adapter, and an adapter a search. A cell with a frozen
+backbone also needs the features of these chunks and of the dataset.
 """
 
 from __future__ import annotations
@@ -15,7 +16,18 @@ from augbench.core import registry
 from augbench.core.contracts import GOOD, Augmenter, Part, Shots
 from augbench.core.errors import UserError
 from augbench.core.protocol import Protocol
-from augbench.core.specs import AdapterSpec, AugmenterSpec, Cell, DataSpec, FidelitySpec, PoolSpec, SearchSpec, regime
+from augbench.core.specs import (
+    FEATURE_CHUNK,
+    AdapterSpec,
+    AugmenterSpec,
+    Cell,
+    DataSpec,
+    FeatureSpec,
+    FidelitySpec,
+    PoolSpec,
+    SearchSpec,
+    regime,
+)
 from augbench.planning.extractor_choice import resolve
 from augbench.planning.grid import AugmenterEntry, DatasetEntry, Grid
 from augbench.planning.library import ABSENT, Library
@@ -37,6 +49,14 @@ class PoolSlice:
         return self.pool.chunks_for(self.n)
 
 
+@dataclass(frozen=True)
+class FeatureSlice:
+    """The first ``chunks`` chunks of features."""
+
+    features: FeatureSpec
+    chunks: int
+
+
 @dataclass
 class Plan:
     """An expanded grid: cells, pools, and the cells that were dropped with reasons."""
@@ -51,7 +71,12 @@ class Plan:
     absent: list[str] = field(default_factory=list)  # datasets whose files are not available
     not_runnable: dict[str, str] = field(default_factory=dict)  # augmenter -> reason
     fidelity: dict[str, FidelitySpec] = field(default_factory=dict)  # pool key -> its fidelity computation
-    pool_of: dict[tuple, PoolSpec] = field(default_factory=dict, repr=False)  # its identity -> pool, while planning
+    reads: dict[str, tuple[FeatureSlice, ...]] = field(default_factory=dict)  # cell key -> features; none: fine-tuned
+    features: dict[str, FeatureSpec] = field(default_factory=dict)
+    feature_chunks: dict[str, int] = field(default_factory=dict)  # key -> the most chunks that a cell needs
+    # while planning: identity -> spec, so that its key is hashed once
+    pool_of: dict[tuple, PoolSpec] = field(default_factory=dict, repr=False)
+    features_of: dict[tuple, FeatureSpec] = field(default_factory=dict, repr=False)
 
     @cached_property
     def by_key(self) -> dict[str, Cell]:
@@ -209,11 +234,13 @@ def _cells(
     augmenter = plan.library.augmenter(spec)
     task = plan.library.dataset(data.alias).task
     counts = entry.n_aug or grid.n_aug if augmenter.makes_images else (0,)
-    seeds = entry.seeds or grid.seeds
+    seeds: tuple[int | None, ...] = entry.seeds or grid.seeds
+    if protocol.kind != "finetune" and not augmenter.makes_images:
+        seeds = (None,)  # nothing is random
     for shots in entry.shots or grid.shots:
         draws: tuple[int | None, ...] = grid.draws if shots not in (0, "all") else (None,)
         for n_aug in counts:
-            reason = _why_not(augmenter, entry.label, task, shots, n_aug)
+            reason = _why_not(augmenter, entry.label, task, shots, n_aug, protocol)
             if reason:
                 plan.dropped[reason] += len(draws) * len(seeds)
                 continue
@@ -223,8 +250,13 @@ def _cells(
                     yield Cell(data, spec, shots, draw, n_aug, seed, protocol, fresh)
 
 
-def _why_not(augmenter: Augmenter, label: str, task: str, shots: Shots, n_aug: int) -> str:
+def _why_not(augmenter: Augmenter, label: str, task: str, shots: Shots, n_aug: int, protocol: Protocol) -> str:
     """Return why a cell is impossible, for the plan's table; "" if it is possible."""
+    if protocol.kind == "gaussian":
+        if task != "detection":
+            return f"protocol {protocol.name}: made for detection, not for {task}"
+        unread = augmenter.makes_images or shots != 0
+        return f"protocol {protocol.name} uses no defect image: only none at zero-shot" if unread else ""
     if augmenter.makes_images and task not in augmenter.tasks:
         return f"{label}: made for {' and '.join(sorted(augmenter.tasks))}, not for {task}"
     if shots == 0 and not augmenter.makes_images:
@@ -246,6 +278,22 @@ def _add(plan: Plan, cell: Cell) -> None:
     for pool_slice in slices:
         plan.pools.setdefault(pool_slice.pool.key, pool_slice.pool)
         plan.pool_sizes[pool_slice.pool.key] = max(plan.pool_sizes.get(pool_slice.pool.key, 0), pool_slice.n)
+    if cell.protocol.kind != "finetune":
+        plan.reads[cell.key] = tuple(_feature_slices(plan, cell, slices))
+        for one in plan.reads[cell.key]:
+            plan.features.setdefault(one.features.key, one.features)
+            plan.feature_chunks[one.features.key] = max(plan.feature_chunks.get(one.features.key, 0), one.chunks)
+
+
+def _feature_slices(plan: Plan, cell: Cell, slices: Iterable[PoolSlice]) -> Iterator[FeatureSlice]:
+    """Yield the features of all images of the dataset, and of the pool slices."""
+    rows = 0 if cell.data.alias in plan.absent else len(plan.library.row_of(cell.data.alias))
+    own = (cell.data, cell.data.digest, -(-rows // FEATURE_CHUNK))
+    for images, digest, chunks in [own, *((one.pool, one.pool.key, one.chunks) for one in slices if one.n)]:
+        identity = (digest, cell.protocol.digest)
+        if identity not in plan.features_of:
+            plan.features_of[identity] = FeatureSpec(images, cell.protocol)
+        yield FeatureSlice(plan.features_of[identity], chunks)
 
 
 def _pool_slices(plan: Plan, spec: AugmenterSpec, cell: Cell, n: int) -> Iterator[PoolSlice]:
@@ -273,7 +321,7 @@ def _pool(plan: Plan, spec: AugmenterSpec, cell: Cell) -> PoolSpec:
     fresh_for = cell.n_aug if cell.fresh_pools else None
     choices = (shots, draw, cell.seed, augmenter.chunk_size, fresh_for, "regions" in reads)
     identity = (cell.data.prefix, cell.data.digest, spec.digest, *choices)
-    if identity not in plan.pool_of:  # one spec for all its cells, so that its key is hashed once
+    if identity not in plan.pool_of:
         plan.pool_of[identity] = PoolSpec(cell.data, spec, *choices)
     return plan.pool_of[identity]
 

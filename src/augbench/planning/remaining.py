@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Set
+from collections.abc import Iterable, Iterator, Mapping, Set
 from dataclasses import dataclass
 from functools import cache
 from typing import Literal
 
-from augbench.core.specs import AdapterSpec, Cell, FidelitySpec, PoolSpec, SearchSpec
+from augbench.core.specs import AdapterSpec, Cell, FeatureSpec, FidelitySpec, PoolSpec, SearchSpec
 from augbench.planning.outline import CellWork, FidelityWork, Outline, outline_of
 from augbench.planning.plan import Plan
 from augbench.storage.store import ADAPTER_MARKER, Store
@@ -20,7 +20,9 @@ class Holdings:
     def __init__(self, store: Store) -> None:
         self.store = store
         self.keys = cache(store.keys)  # kind -> its keys
-        self.chunks = cache(self._chunks)  # key of a pool -> {number of a committed chunk: age}
+        # Key -> {number of a committed chunk: age}.
+        self.chunks = cache(lambda pool: self._numbered("pools", pool, "/chunks", ".jsonl"))
+        self.features = cache(lambda key: self._numbered("features", key, "", ".safetensors"))
         ages, scored = self.ages("cells"), self.keys("scores")
         # Done cells -> age of the record. A record without scores cannot be verified: train again.
         self.cells = {key: age for key, age in ages.items() if key in scored}
@@ -35,11 +37,13 @@ class Holdings:
         marker = f"{self.store.name('adapters', key)}/{ADAPTER_MARKER}"
         return key in self.keys("adapters") and self.store.files.exists(marker)
 
-    def _chunks(self, pool: str) -> dict[int, float | None]:
-        if pool not in self.keys("pools"):
+    def _numbered(
+        self, kind: Literal["pools", "features"], key: str, below: str, suffix: str
+    ) -> dict[int, float | None]:
+        if key not in self.keys(kind):
             return {}
-        listed = self.store.files.ages(f"{self.store.name('pools', pool)}/chunks")
-        stems = ((name.removesuffix(".jsonl"), age) for name, age in listed.items() if name.endswith(".jsonl"))
+        listed = self.store.files.ages(f"{self.store.name(kind, key)}{below}")
+        stems = ((name.removesuffix(suffix), age) for name, age in listed.items() if name.endswith(suffix))
         return {int(stem): age for stem, age in stems if stem.isdecimal()}
 
 
@@ -52,6 +56,7 @@ class Missing:
     adapters: Set[str]  # of unfinished pools
     searches: Set[str]  # of unfinished pools
     fidelity: Mapping[str, FidelityWork]  # only of pools that exist or will: no pool is generated for it
+    features: Mapping[str, list[int]]  # that unfinished cells need -> chunks, sorted
 
 
 def find_missing(
@@ -66,17 +71,19 @@ def find_missing(
         outline: the plan by keys.
         held: what the store holds.
         also: pool key -> number of first chunks to complete, even if no unfinished cell needs them.
-        ignored: pool key -> committed chunks that count as missing, as does the fidelity of their pool.
+        ignored: pool key -> committed chunks that count as missing, as do their features and their pool's fidelity.
     """
     ignored = ignored or {}
     cells = {key: cell for key, cell in outline.cells.items() if key not in held.cells}
-    wanted: dict[str, int] = {}
-    for takes in [*(cell.takes for cell in cells.values()), also or {}]:
-        for pool, count in takes.items():
-            wanted[pool] = max(wanted.get(pool, 0), count)
+    wanted = _most([*(cell.takes for cell in cells.values()), also or {}])
+    read = _most(cell.features for cell in cells.values())
 
     def lacking(pool: str, count: int) -> list[int]:
         have = held.chunks(pool).keys() - ignored.get(pool, set())
+        return [chunk for chunk in range(count) if chunk not in have]
+
+    def unread(key: str, count: int) -> list[int]:
+        have = held.features(key).keys() - ignored.get(outline.features[key].pool or "", set())
         return [chunk for chunk in range(count) if chunk not in have]
 
     chunks = {pool: lost for pool, count in wanted.items() if (lost := lacking(pool, count))}
@@ -94,7 +101,17 @@ def find_missing(
             if (key not in held.keys("fidelity") or one.pool in ignored)
             and (wanted.get(one.pool, 0) >= one.chunks or not lacking(one.pool, one.chunks))
         },
+        {key: lost for key, count in read.items() if (lost := unread(key, count))},
     )
+
+
+def _most(counts: Iterable[Mapping[str, int]]) -> dict[str, int]:
+    """Return the largest count of each key."""
+    found: dict[str, int] = {}
+    for each in counts:
+        for key, count in each.items():
+            found[key] = max(found.get(key, 0), count)
+    return found
 
 
 @dataclass
@@ -107,6 +124,7 @@ class Remaining:
     searches: list[SearchSpec]
     begun_by_others: list[tuple[PoolSpec, int]]  # chunks of unfinished pools by another version; also in `chunks`
     fidelity: list[FidelitySpec]  # only of pools that exist or will: no pool is regenerated for it
+    features: list[tuple[FeatureSpec, int]]  # chunks, in the order of the cells that need them
     done: int
     failed_before: int
     images: int
@@ -143,6 +161,7 @@ def subtract(plan: Plan, store: Store) -> Remaining:
         searches=[searches[key] for key in missing.searches],
         begun_by_others=[(plan.pools[key], chunk) for key, made in others.items() for chunk in sorted(made)],
         fidelity=[fidelity[key] for key in missing.fidelity],
+        features=[(plan.features[key], chunk) for key, lost in missing.features.items() for chunk in lost],
         done=len(plan.cells) - len(missing.cells),
         failed_before=len(held.keys("failures").intersection(missing.cells)),
         images=sum(pool.chunk_size for pool, _ in chunks),

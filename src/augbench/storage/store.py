@@ -17,13 +17,13 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from augbench.core.errors import StoreError, UserError
-from augbench.core.specs import AdapterSpec, PoolSpec, SearchSpec
+from augbench.core.specs import AdapterSpec, FeatureSpec, PoolSpec, SearchSpec
 from augbench.storage.files import Files, LocalFiles
 from augbench.storage.publication import RECORDS, PublicationFiles
 from augbench.storage.remote_files import RemoteFiles
 from augbench.storage.scores import scores_table
 
-Folder = Literal["adapters", "pools", "shared"]
+Folder = Literal["adapters", "pools", "shared", "features"]
 JsonFile = Literal["cells", "failures", "fidelity", "fingerprints", "grids", "searches", "versions"]
 Kind = Folder | JsonFile | Literal["scores", "weights"]
 SUFFIX: dict[str, str] = dict.fromkeys(get_args(Folder), "") | dict.fromkeys(get_args(JsonFile), ".json")
@@ -75,9 +75,11 @@ class Store:
         """Return the name of a unit (a folder for adapters and pools), relative to the store."""
         return f"{kind}/{key}{SUFFIX[kind]}"
 
-    def chunk_name(self, pool: PoolSpec, chunk: int) -> str:
-        """Return the name of a chunk's commit marker: one JSON line per image."""
-        return f"{self.name('pools', pool.key)}/chunks/{chunk:05d}.jsonl"
+    def chunk_name(self, spec: PoolSpec | FeatureSpec, chunk: int) -> str:
+        """Return the name of a chunk's commit marker: of a pool one JSON line per image; of features their file."""
+        if isinstance(spec, FeatureSpec):
+            return f"{self.name('features', spec.key)}/{chunk:05d}.safetensors"
+        return f"{self.name('pools', spec.key)}/chunks/{chunk:05d}.jsonl"
 
     def chunk_provenance_name(self, pool: PoolSpec, chunk: int) -> str:
         """Return the name of a chunk's provenance: seconds, device, versions."""
@@ -140,10 +142,11 @@ class Store:
                 self.files.commit_folder(made, name, SHARED_MARKER)
         return self.files.local_folder(name)
 
-    def chunks(self, pool: PoolSpec) -> set[int]:
-        """Return the numbers of the committed chunks of a pool."""
-        names = self.files.names(f"{self.name('pools', pool.key)}/chunks")
-        return {int(name.removesuffix(".jsonl")) for name in names if name.endswith(".jsonl")}
+    def chunks(self, spec: PoolSpec | FeatureSpec) -> set[int]:
+        """Return the numbers of the committed chunks of a pool, or of features."""
+        folder, _, marker = self.chunk_name(spec, 0).rpartition("/")
+        suffix = marker[marker.index(".") :]
+        return {int(name.removesuffix(suffix)) for name in self.files.names(folder) if name.endswith(suffix)}
 
     # -- reading and writing
 

@@ -17,7 +17,7 @@ from augbench.classifiers.fit import Fitted, fit, predict
 from augbench.classifiers.loader import DeviceImages, make_sampler
 from augbench.cli.protocols_view import GROUPS
 from augbench.core.errors import UserError
-from augbench.core.protocol import PROTOCOL_NUMBERS, SWITCHES, Protocol, load_preset, make_protocol, preset_names
+from augbench.core.protocol import PROTOCOL_NUMBERS, READ_BY, SWITCHES, Protocol, load_preset, make_protocol, preset_names
 from augbench.core.seeds import derive_seed
 from augbench.metrics.evaluate import headline_score
 from augbench.stages.context import Context
@@ -54,8 +54,8 @@ def test_presets_of_papers_hold_their_numbers(name):
 def test_every_number_has_a_source(name):
     preset = load_preset(name)
     named = [field.strip() for fields in preset.sources for field in fields.split(",")]
-    assert sorted(named) == sorted(PROTOCOL_NUMBERS), "each field once, and nothing else"
-    assert all(len(preset.source_of(field)) > 8 for field in PROTOCOL_NUMBERS)
+    assert sorted(named) == sorted(set(READ_BY[preset.kind]) - {"kind"}), "each field once, and nothing else"
+    assert all(len(preset.source_of(field)) > 8 for field in named)
     assert preset.about
     if name not in PAPERS:
         assert all(text.startswith("our choice: ") for text in preset.sources.values())
@@ -66,8 +66,15 @@ def test_every_number_has_a_source(name):
 def test_every_field_is_printed_and_every_switch_explained():
     assert sorted(field for fields in GROUPS.values() for field in fields) == sorted(PROTOCOL_NUMBERS)
     hints = typing.get_type_hints(Protocol)
-    named = {field: set(typing.get_args(hints[field])) for field in PROTOCOL_NUMBERS if "Literal" in str(hints[field])}
-    assert named == {field: set(meanings) for field, meanings in SWITCHES.items() if field != "weights"}
+    named = {field: _words(hints[field]) for field in PROTOCOL_NUMBERS if "Literal" in str(hints[field])}
+    words = {field: set(meanings) - {"NUMBER"} for field, meanings in SWITCHES.items() if field != "weights"}
+    assert named == words
+
+
+def _words(hint):
+    """The strings that a type allows, also beside a number."""
+    inside = typing.get_args(hint)
+    return {word for one in inside for word in ([one] if isinstance(one, str) else _words(one))}
 
 
 def test_a_changed_number_does_not_claim_the_papers_source():
@@ -105,8 +112,9 @@ def test_protocols_are_listed_and_shown():
     shown = cli("protocols", "show", "diag_as_published", env={"COLUMNS": "100"})
     lines = shown.stdout.splitlines()
     assert shown.returncode == 0 and max(map(len, lines)) <= 100
-    for field in PROTOCOL_NUMBERS:
+    for field in READ_BY["finetune"]:
         assert any(line.split()[:1] == [field] for line in lines), field
+    assert not any(line.split()[:1] == ["synthetic_weight"] for line in lines), "no field of another kind"
     assert any(line.split()[:2] == [">", "eval_after_first_epoch"] for line in lines)
     assert "model.train() once before the loop" in " ".join(shown.stdout.split())
     assert_one_line(cli("protocols", "show", "inuot"), "inuot", "did you mean 'inout'?")

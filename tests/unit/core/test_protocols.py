@@ -17,7 +17,15 @@ from augbench.classifiers.fit import Fitted, fit, predict
 from augbench.classifiers.loader import DeviceImages, make_sampler
 from augbench.cli.protocols_view import GROUPS
 from augbench.core.errors import UserError
-from augbench.core.protocol import PROTOCOL_NUMBERS, READ_BY, SWITCHES, Protocol, load_preset, make_protocol, preset_names
+from augbench.core.protocol import (
+    PROTOCOL_NUMBERS,
+    READ_BY,
+    SWITCHES,
+    Protocol,
+    load_preset,
+    make_protocol,
+    preset_names,
+)
 from augbench.core.seeds import derive_seed
 from augbench.metrics.evaluate import headline_score
 from augbench.stages.context import Context

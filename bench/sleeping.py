@@ -25,7 +25,9 @@ class SleepingJob:
 
     def __call__(self, context, images, cell, slices):
         """Sleep, evaluate, commit. Evaluates before the sleep too, as a training does during its epochs."""
-        from augbench.stages.train import commit, evaluate
+        from augbench.metrics.evaluate import evaluate
+        from augbench.stages.cell_data import Trained
+        from augbench.stages.train import commit
 
         used, times = time.process_time(), [time.time()]
         scores = scores_of(cell.seed)
@@ -38,7 +40,7 @@ class SleepingJob:
         result = {**evaluate(scores, cell.protocol), "counts": counts, "curves": curves}
         times.append(time.time())
         seconds = {"total": self.seconds, "fit": self.seconds, "gather": 0.0, "judge": times[-1] - times[-2]}
-        record = commit(context, cell, slices, scores, result, seconds, shown=0)
+        record = commit(context, cell, slices, Trained(scores, result, seconds, 0, dict))
         times.append(time.time())
         with (self.notes / f"times-{os.getpid()}.txt").open("a") as file:
             file.write(f"{' '.join(map(str, times))} {used}\n")

@@ -46,6 +46,7 @@ class Library:
         self._datasets: dict[str, Dataset] = {}
         self._splits: dict[str, Split] = {}
         self._rows: dict[str, pd.Series] = {}
+        self._samples: dict[str, pd.DataFrame] = {}
         self._augmenters: dict[str, Augmenter] = {}
 
     @classmethod
@@ -80,9 +81,15 @@ class Library:
     def row_of(self, label: str) -> pd.Series:
         """Map sample id -> row in the dataset's table, which is also the index in the array of decoded images."""
         if label not in self._rows:
-            ids = checked_samples(self.dataset(label))["id"]
+            ids = self.samples(label)["id"]
             self._rows[label] = pd.Series(range(len(ids)), index=ids)
         return self._rows[label]
+
+    def samples(self, label: str) -> pd.DataFrame:
+        """Return the dataset's table, checked and sorted by id."""
+        if label not in self._samples:
+            self._samples[label] = checked_samples(self.dataset(label))
+        return self._samples[label]
 
     def view(self, spec: DataSpec, shots: Shots | None, draw: int | None, reads: frozenset[str]) -> TrainView:
         """Return the view of an augmenter that declares ``reads``."""

@@ -257,6 +257,8 @@ def _why_not(augmenter: Augmenter, label: str, task: str, shots: Shots, n_aug: i
             return f"protocol {protocol.name}: made for detection, not for {task}"
         unread = augmenter.makes_images or shots != 0
         return f"protocol {protocol.name} uses no defect image: only none at zero-shot" if unread else ""
+    if protocol.normality and task != "detection":
+        return f"protocol {protocol.name}: its normality is made for detection, not for {task}"
     if augmenter.makes_images and task not in augmenter.tasks:
         return f"{label}: made for {' and '.join(sorted(augmenter.tasks))}, not for {task}"
     if shots == 0 and not augmenter.makes_images:

@@ -36,6 +36,7 @@ from augbench.runner.trackers import Tracker, trackers_of
 from augbench.runner.worker import Job
 from augbench.stages.context import Context
 from augbench.stages.decoded_images import decode_all
+from augbench.stages.features import load_shared
 from augbench.stages.generate import assemble_pool
 from augbench.stages.preflight import preflight
 from augbench.stages.train import train_cell
@@ -185,7 +186,10 @@ def _run_on_ray(
         # Once per node: all its workers map the same read-only arrays.
         real = {key: ray.put(array) for key, array in decode_all(plan).items()}
         try:
-            run_training(plan, store, scheduler, allotment, real, job, tracking)
+            while scheduler.datasets_left:
+                time.sleep(0.1)
+            features = {key: ray.put(array) for key, array in load_shared(plan, store).items()}
+            run_training(plan, store, scheduler, allotment, real, features, job, tracking)
             while generation.is_alive():  # fidelity, unneeded chunks; short joins, so that Ctrl-C is handled
                 generation.join(0.2)
         except BaseException:

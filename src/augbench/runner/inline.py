@@ -11,12 +11,11 @@ from augbench.core.specs import SearchSpec
 from augbench.planning.plan import Plan
 from augbench.runner.lease_cache import LOOK_AGAIN
 from augbench.runner.scheduler import Scheduler
-from augbench.runner.worker import Unit, WorkerSetup, attempt
+from augbench.runner.worker import Unit, WorkerSetup, attempt, chunk_maker
 from augbench.stages.adapt import adapt
 from augbench.stages.context import Context
 from augbench.stages.decoded_images import DecodedImages, decode_all
 from augbench.stages.fidelity import measure
-from augbench.stages.generate import generate_chunk
 from augbench.stages.search import arms_to_run, decide, run_arm
 from augbench.stages.train import headline, train_cell
 from augbench.storage.store import Store
@@ -66,13 +65,13 @@ def _until_done(left: Callable[[], bool], work: Callable[[], bool]) -> None:
 
 def _generate_all(context: Context, scheduler: Scheduler) -> bool:
     units = scheduler.next_chunks()
-    for pool, chunk in units:
-        if pool.key in scheduler.failures or scheduler.stopped:
+    for spec, chunk in units:
+        if spec.key in scheduler.failures or scheduler.stopped:
             continue
-        if failure := attempt(context, pool, partial(generate_chunk, context, pool, chunk), part=chunk):
-            scheduler.chunk_failed(pool.key, failure)
+        if failure := attempt(context, spec, partial(chunk_maker(spec), context, spec, chunk), part=chunk):
+            scheduler.chunk_failed(spec.key, failure)
         else:
-            scheduler.chunk_done(pool.key, chunk)
+            scheduler.chunk_done(spec.key, chunk)
     return bool(units)
 
 

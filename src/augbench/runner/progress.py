@@ -34,6 +34,7 @@ class RunProgress:
         self._search = self._add_stage("search", scheduler.searches_total)
         self._adapt = self._add_stage("adapt", scheduler.adapters_total)
         self._generate = self._add_stage("generate", scheduler.chunks_total)
+        self._features = self._add_stage("features", scheduler.features_total, "chunks")
         self._fidelity = self._add_stage("fidelity", scheduler.fidelity_total, "pools")
         self._train = self._bars.add_task("train", total=scheduler.total, completed=scheduler.done, note="")
 
@@ -58,6 +59,7 @@ class RunProgress:
         self._bars.update(self._adapt, completed=adapted, note=self._learning())
         self._bars.update(self._fidelity, completed=scheduler.fidelity_total - len(scheduler.fidelity))
         self._bars.update(self._generate, completed=scheduler.chunks_done, note="chunks")
+        self._bars.update(self._features, completed=scheduler.features_done)
         self._bars.update(self._train, completed=scheduler.done, note=self._note())
         due = time.monotonic() - self._printed > PLAIN_EVERY
         if not self.console.is_terminal and (due or final):
@@ -67,6 +69,8 @@ class RunProgress:
                 parts.append(f"adapt {adapted}/{scheduler.adapters_total} {self._learning()}".rstrip())
             if scheduler.chunks_total:
                 parts.append(f"generate {scheduler.chunks_done}/{scheduler.chunks_total} chunks")
+            if scheduler.features_total:
+                parts.append(f"features {scheduler.features_done}/{scheduler.features_total} chunks")
             line = ", ".join([*parts, f"train {scheduler.done}/{scheduler.total} {self._note()}"])
             self.console.print(line, markup=False, highlight=False, soft_wrap=True)
 

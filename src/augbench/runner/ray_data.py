@@ -1,4 +1,4 @@
-"""Adapters and fidelity as Ray tasks, pools on Ray Data, in a background thread beside the trainings."""
+"""Adapters and fidelity as Ray tasks, pools and features on Ray Data, in a background thread beside the trainings."""
 
 from __future__ import annotations
 
@@ -14,19 +14,18 @@ from dataclasses import asdict
 import numpy as np
 import ray
 
-from augbench.core.specs import AdapterSpec, FidelitySpec, PoolSpec
+from augbench.core.specs import AdapterSpec, FidelitySpec
 from augbench.core.temporary import log_levels
 from augbench.planning.plan import Plan
 from augbench.runner.lease_cache import LOOK_AGAIN
 from augbench.runner.process_title import at_work_on
 from augbench.runner.resources import Allotment, WorkerLane
-from augbench.runner.scheduler import ATTEMPTS, Scheduler
+from augbench.runner.scheduler import ATTEMPTS, Chunked, Scheduler
 from augbench.runner.tune_search import SearchThread
-from augbench.runner.worker import Failure, WorkerSetup, attempt
+from augbench.runner.worker import Failure, WorkerSetup, attempt, chunk_maker
 from augbench.stages.adapt import adapt
 from augbench.stages.context import Context
 from augbench.stages.fidelity import measure
-from augbench.stages.generate import generate_chunk
 from augbench.storage.store import Store
 
 REST_SECONDS = 10.0
@@ -142,11 +141,11 @@ class ChunkExecutor:
         """
         units, made = self.scheduler.next_chunks(self.lane.serves), 0
         try:
-            for pool_key, chunk, failure in self._execute(units) if units else ():
+            for key, chunk, failure in self._execute(units) if units else ():
                 if failure is None:
-                    self.scheduler.chunk_done(pool_key, chunk)
+                    self.scheduler.chunk_done(key, chunk)
                 else:
-                    self.scheduler.chunk_failed(pool_key, failure)
+                    self.scheduler.chunk_failed(key, failure)
                 made += 1
                 meanwhile()
         except ray.exceptions.RayError:  # a dead worker ends the execution: the caller starts another
@@ -155,15 +154,15 @@ class ChunkExecutor:
                 raise
         return bool(units)
 
-    def _execute(self, units: list[tuple[PoolSpec, int]]) -> Iterator[tuple[str, int, Failure | None]]:
-        """Make one chunk per row; yield (pool key, chunk, failure) as chunks are committed."""
-        pools = {pool.key: pool for pool, _ in units}
-        rows = [{"pool": pool.key, "chunk": chunk} for pool, chunk in units]
+    def _execute(self, units: list[tuple[Chunked, int]]) -> Iterator[tuple[str, int, Failure | None]]:
+        """Make one chunk per row; yield (key of its unit, chunk, failure) as chunks are committed."""
+        specs = {spec.key: spec for spec, _ in units}
+        rows = [{"key": spec.key, "chunk": chunk} for spec, chunk in units]
         # Materialised with one block per row: each chunk is a task of its own, and no read task needs a CPU.
         dataset = ray.data.from_items(rows, override_num_blocks=len(rows)).materialize()
         made = dataset.map_batches(
             ChunkMaker,
-            fn_constructor_args=(self.setup, pools),
+            fn_constructor_args=(self.setup, specs),
             batch_size=1,
             compute=ray.data.ActorPoolStrategy(size=min(self.lane.share.workers, len(rows))),
             **self.lane.share.options,
@@ -172,7 +171,7 @@ class ChunkExecutor:
         )
         for row in made.iter_rows():
             failure = Failure(**json.loads(row["failure"])) if row["failure"] else None
-            yield row["pool"], int(row["chunk"]), failure
+            yield row["key"], int(row["chunk"]), failure
 
 
 class BackgroundMaker(threading.Thread):
@@ -198,22 +197,22 @@ class BackgroundMaker(threading.Thread):
 class ChunkMaker:
     """An actor that makes chunks; it loads a pipeline once for consecutive chunks of one pool."""
 
-    def __init__(self, setup: WorkerSetup, pools: dict[str, PoolSpec]) -> None:
-        self.pools = pools
+    def __init__(self, setup: WorkerSetup, specs: dict[str, Chunked]) -> None:
+        self.specs = specs
         self.setup = setup
         self.contexts: dict[bool, Context] = {}
 
     def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, list]:
         """Make one chunk. An exception is returned as a row; only a dying process is an error to Ray."""
-        pool, chunk = self.pools[batch["pool"][0]], int(batch["chunk"][0])
-        context = self._context(pool)
-        with at_work_on(f"{pool.key}/{chunk:05d}"):
-            failure = attempt(context, pool, lambda: generate_chunk(context, pool, chunk), part=chunk)
-        return {"pool": [pool.key], "chunk": [chunk], "failure": [json.dumps(asdict(failure)) if failure else ""]}
+        spec, chunk = self.specs[batch["key"][0]], int(batch["chunk"][0])
+        context, make = self._context(spec), chunk_maker(spec)
+        with at_work_on(f"{spec.key}/{chunk:05d}"):
+            failure = attempt(context, spec, lambda: make(context, spec, chunk), part=chunk)
+        return {"key": [spec.key], "chunk": [chunk], "failure": [json.dumps(asdict(failure)) if failure else ""]}
 
-    def _context(self, pool: PoolSpec) -> Context:
-        """Return the context, with a GPU only if the augmenter uses one: a device query would load torch."""
-        use_gpu = self.setup.uses_gpu(pool.augmenter)
+    def _context(self, spec: Chunked) -> Context:
+        """Return the context, with a GPU only if the unit uses one: a device query would load torch."""
+        use_gpu = self.setup.uses_gpu(spec)
         if use_gpu not in self.contexts:
             self.contexts[use_gpu] = self.setup.context(use_gpu)
         return self.contexts[use_gpu]
@@ -238,7 +237,7 @@ class ProgressMailbox:
 
 @ray.remote(max_retries=2)
 def _adapt(setup: WorkerSetup, spec: AdapterSpec, progress: ray.actor.ActorHandle) -> Failure | None:
-    context = setup.context(setup.uses_gpu(spec.augmenter))
+    context = setup.context(setup.uses_gpu(spec))
     return attempt(context, spec, lambda: adapt(context, spec, progress.report.remote))
 
 

@@ -35,12 +35,14 @@ def run_training(
     scheduler: Scheduler,
     allotment: Allotment,
     real: Mapping[tuple[str, Geometry], Any],
+    features: Mapping[str, Any],
     job: Job,
     tracking: Tracking | None = None,
 ) -> None:
     """Train every cell that the scheduler hands out, until none is left or the scheduler is stopped.
 
-    ``real`` has references to the decoded images in the object store.
+    ``real`` and ``features`` have references to the decoded images of datasets and to their features, in the object
+    store.
     """
     run_id = f"{plan.grid.name}-{time.time_ns()}"
     work, dispatch = ray.put(Work(plan, ray.put)), Dispatch(scheduler, tracking)
@@ -53,6 +55,7 @@ def run_training(
                 "use_gpu": allotment.train.gpu > 0,
                 "work": [work],  # inside lists, Ray does not resolve references
                 "real": {key: [reference] for key, reference in real.items()},
+                "features": {key: [reference] for key, reference in features.items()},
                 "mailbox": dispatch.mailbox,
                 "job": job,
                 "grid": plan.grid.name,
@@ -103,8 +106,10 @@ class CellTrainable(tune.Trainable):
         # A slot that reserves no GPU uses none: it need not load torch to look for one.
         self.context: Context = shared["setup"].context(shared["use_gpu"])
         self.work: Work = ray.get(shared["work"][0])
-        self.references = shared["real"]  # references keep the arrays below mapped
-        real = {key: ray.get(reference[0]) for key, reference in self.references.items()}
+        self.references = shared["real"], shared["features"]  # references keep the arrays below mapped
+        real, self.context.shared_features = (
+            {key: ray.get(reference[0]) for key, reference in references.items()} for references in self.references
+        )
         self.images = DecodedImages(self.context.store, real)
         self.job: Job = shared["job"]
         self.grid: str = shared["grid"]

@@ -6,16 +6,17 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import inf, isinf
-from typing import Any
+from typing import Any, Literal
 
 from augbench.core import registry
 from augbench.core.errors import UserError
-from augbench.core.specs import AugmenterSpec
+from augbench.core.specs import AdapterSpec, FeatureSpec, PoolSpec
 from augbench.planning.grid import StageResources
 from augbench.planning.plan import Plan
 
 GPU_PER_TRAINING = 0.25  # a ResNet-50 at 224 x 632 and batch 32 fits four times on one GPU
 GPU_PER_GENERATOR = 0.5  # also of an adaptation; trainings on the same GPU may use the rest
+GPU_PER_EXTRACTOR = 0.25  # of features
 ROUNDING = 1e-6  # Ray counts in ten-thousandths
 ANY = "any"  # setting: any kind of GPU
 KIND = "accelerator_type:"  # prefix of the resource by which Ray marks a node's kind of GPU
@@ -70,30 +71,37 @@ class Share:
         return f"{self.cpu:g} CPUs, {self.gpu:g} GPUs{f' ({self.kind})' if self.kind else ''}{memory}"
 
 
+LaneKind = Literal["gpu", "cpu", "features"]
+"""Of units: of an augmenter that can use a GPU, or cannot; features."""
+
+
 @dataclass(frozen=True)
 class WorkerLane:
-    """Workers of a stage for augmenters that use a GPU, for those that do not, or for both."""
+    """Workers of a stage for some kinds of units."""
 
     share: Share
-    kinds: frozenset[bool]  # of `Augmenter.uses_gpu`
+    kinds: frozenset[LaneKind]
 
-    def serves(self, augmenter: AugmenterSpec) -> bool:
-        """Whether this lane does the work of that augmenter."""
-        return registry.get("augmenters", augmenter.name).uses_gpu in self.kinds
+    def serves(self, unit: AdapterSpec | PoolSpec | FeatureSpec) -> bool:
+        """Whether this lane does the work of that unit."""
+        if isinstance(unit, FeatureSpec):
+            return "features" in self.kinds
+        return ("gpu" if registry.get("augmenters", unit.augmenter.name).uses_gpu else "cpu") in self.kinds
 
 
 @dataclass(frozen=True)
 class Allotment:
     """What each stage reserves.
 
-    Augmenters that use no GPU get a lane of their own where others reserve a GPU: they never wait for it. On a
-    CPU-only cluster generators reserve nothing by default and share the cores with trainings: a generator that
-    reserved whole CPUs could starve, or be starved by, the trainings that wait for its images.
+    Augmenters that use no GPU get a lane of their own where others reserve a GPU: they never wait for it. Features
+    always have one: all cells wait for those of a dataset, which should not wait for images that take hours. On a
+    CPU-only cluster generators reserve nothing by default and share the cores with trainings: a generator that reserved
+    whole CPUs could starve, or be starved by, the trainings that wait for its images.
     """
 
     train: Share
     adapt: tuple[WorkerLane, ...]  # searches too
-    generate: tuple[WorkerLane, ...]
+    generate: tuple[WorkerLane, ...]  # features too
     measure: Share  # fidelity
     notes: tuple[str, ...] = ()  # decisions to print
 
@@ -108,9 +116,10 @@ def allot(plan: Plan, nodes: Sequence[Node]) -> Allotment:
     kind, notes = _one_kind(settings.train, nodes)
     # Generators fill nodes in this order: those without a GPU first, and last the GPUs that trainings may use.
     nodes = sorted(nodes, key=lambda node: (node.gpus > 0 and node.kind == kind != "", int(node.gpus)))
-    kinds = {key: plan.library.augmenter(pool.augmenter).uses_gpu for key, pool in plan.pools.items()}
-    learning = {kinds[key] for key, pool in plan.pools.items() if plan.adapter(pool) or plan.search(pool)}
-    generate, beside_generators = _fitted("generate", _lanes(settings.generate, nodes, kinds.values()), nodes)
+    on_gpu = {key: plan.library.augmenter(pool.augmenter).uses_gpu for key, pool in plan.pools.items()}
+    learning = {on_gpu[key] for key, pool in plan.pools.items() if plan.adapter(pool) or plan.search(pool)}
+    makers = _lanes(settings.generate, nodes, on_gpu.values()) + _feature_lanes(plan, nodes, kind)
+    generate, beside_generators = _fitted("generate", makers, nodes)
     adapt, beside_adapters = _fitted("adapt", _lanes(settings.adapting, nodes, learning), nodes)
     train = _train_share(plan, any(node.gpus for node in nodes), kind)
     slots = min(_place(capacities, train, train.workers) for capacities in (beside_generators, beside_adapters))
@@ -150,17 +159,30 @@ def _train_share(plan: Plan, gpus: bool, kind: str) -> Share:
     settings = plan.grid.resources.train
     threads = max(protocol.threads_per_cell for protocol in plan.grid.protocols)
     cpu = threads if settings.cpu is None else settings.cpu
-    by_default = GPU_PER_TRAINING if gpus else 0.0
+    finetunes = any(protocol.kind == "finetune" for protocol in plan.grid.protocols)
+    by_default = GPU_PER_TRAINING if gpus and finetunes else 0.0
     most = min(settings.workers or len(plan.cells), len(plan.cells))
     return Share(cpu, by_default if settings.gpu is None else settings.gpu, settings.memory or 0, most, kind)
 
 
-def _lanes(settings: StageResources, nodes: Sequence[Node], kinds: Iterable[bool]) -> list[WorkerLane]:
+def _lanes(settings: StageResources, nodes: Sequence[Node], on_gpu: Iterable[bool]) -> list[WorkerLane]:
     """Return a lane per kind of augmenter (with or without a GPU), or a single one if both reserve the same."""
-    shares = {uses_gpu: _maker_share(settings, nodes, uses_gpu) for uses_gpu in sorted(set(kinds), reverse=True)}
+    shares: dict[LaneKind, Share] = {
+        "gpu" if uses_gpu else "cpu": _maker_share(settings, nodes, uses_gpu)
+        for uses_gpu in sorted(set(on_gpu), reverse=True)
+    }
     if len(set(shares.values())) == 1:
         return [WorkerLane(share, frozenset(shares)) for share in set(shares.values())]
-    return [WorkerLane(share, frozenset({uses_gpu})) for uses_gpu, share in shares.items()]
+    return [WorkerLane(share, frozenset({kind})) for kind, share in shares.items()]
+
+
+def _feature_lanes(plan: Plan, nodes: Sequence[Node], kind: str) -> list[WorkerLane]:
+    """Return the lane of features: a worker per GPU of that kind, else per CPU, as trainings wait for it."""
+    if not plan.features:
+        return []
+    gpus = sum(int(node.gpus) for node in nodes if kind in ("", node.kind))
+    workers = gpus or max(1, int(sum(node.cpus for node in nodes)))
+    return [WorkerLane(Share(0.0, GPU_PER_EXTRACTOR if gpus else 0.0, 0, workers, kind), frozenset({"features"}))]
 
 
 def _maker_share(settings: StageResources, nodes: Sequence[Node], uses_gpu: bool) -> Share:

@@ -1,7 +1,8 @@
 """The scheduler: which units of a plan wait, are ready, run or are done. Generation and training share it, without Ray.
 
-A cell is ready as soon as the chunks of its pool slices are committed. The scheduler also holds the leases: a second
-driver on the same store works on other cells and pools, and its finished work is noticed.
+A cell is ready as soon as the chunks of its pool slices, and of the features it reads, are committed. The scheduler
+also holds the leases: a second driver on the same store works on other cells and pools, and its finished work is
+noticed.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Iterator
 
 from augbench.core.errors import StoreError
-from augbench.core.specs import AdapterSpec, AugmenterSpec, Cell, FidelitySpec, PoolSpec, SearchSpec
+from augbench.core.specs import AdapterSpec, Cell, FeatureSpec, FidelitySpec, PoolSpec, SearchSpec
 from augbench.planning.plan import Plan, PoolSlice
 from augbench.planning.remaining import Remaining
 from augbench.runner.cell_blocks import Blocks, committed
@@ -25,8 +26,10 @@ from augbench.storage.store import Store
 ATTEMPTS = 3  # starts of a cell per run, if its workers die
 LOOK_INTO = 16  # pools of other drivers whose chunks are listed per check, in rotation
 
-Of = Callable[[AugmenterSpec], bool]
-"""A filter of augmenters."""
+Chunked = PoolSpec | FeatureSpec
+"""What is made by chunks."""
+Of = Callable[[AdapterSpec | Chunked], bool]
+"""A filter of units."""
 
 
 class Scheduler:
@@ -42,24 +45,27 @@ class Scheduler:
         self.failures: dict[str, str] = {}  # key of a cell, pool or adapter -> one line
         self.user_error = False  # whether the user can fix one of the failures
         self.blocked: Counter[str] = Counter()  # key of a failed unit -> cells that it blocks
-        self.chunks_total = len(remaining.chunks)
+        self.chunks_total = len(remaining.chunks)  # of pools
         self.chunks_done = 0
+        self.features_total = len(remaining.features)  # chunks
+        self.features_done = 0
         self.last: tuple[str, dict] | None = None  # the cell finished last and its headline
         self.stopped = False
         self.fatal: StoreError | None = None  # why the store is out of reach
         self.on_change: Callable[[], None] = lambda: None
         self._lock = threading.RLock()
-        self._chunks: dict[str, list[int]] = defaultdict(list)  # pool key -> chunks still to make
-        self._pools = {pool.key: pool for pool, _ in remaining.chunks}
-        for pool, chunk in remaining.chunks:
-            self._chunks[pool.key].append(chunk)
+        self._chunks: dict[str, list[int]] = defaultdict(list)  # key of a pool or of features -> chunks still to make
+        self._chunked: dict[str, Chunked] = {}
+        for spec, chunk in [*remaining.chunks, *remaining.features]:
+            self._chunked[spec.key] = spec
+            self._chunks[spec.key].append(chunk)
         self.adapters = {adapter.key: adapter for adapter in remaining.adapters}
         self.adapters_total = len(self.adapters)
         self.learning: dict[str, tuple[int, int, float]] = {}  # running adapter or search: step, steps, loss
         self.searches = {search.key: search for search in remaining.searches}
         self.searches_total = len(self.searches)
         learns = self.adapters or self.searches
-        self._adapter_keys = {key: pool.adapter.key for key, pool in self._pools.items()} if learns else {}
+        self._adapter_keys = {pool.key: pool.adapter.key for pool, _ in remaining.chunks} if learns else {}
         self.fidelity = {spec.key: spec for spec in remaining.fidelity}
         self.fidelity_total = len(self.fidelity)
         self._measurements = Measurements(remaining.fidelity, self._chunks)
@@ -74,12 +80,9 @@ class Scheduler:
 
     def _place(self, cell: Cell) -> None:
         """Queue a cell as ready or as waiting for chunks."""
-        missing = {
-            (pool_slice.pool.key, chunk)
-            for pool_slice in self.plan.needs[cell.key]
-            for chunk in self._chunks.get(pool_slice.pool.key, ())
-            if chunk < pool_slice.chunks
-        }
+        needed = [(one.pool.key, one.chunks) for one in self.plan.needs[cell.key]]
+        needed += [(one.features.key, one.chunks) for one in self.plan.reads.get(cell.key, ())]
+        missing = {(key, chunk) for key, count in needed for chunk in self._chunks.get(key, ()) if chunk < count}
         if missing:
             self._missing[cell.key] = missing
             for unit in missing:
@@ -222,7 +225,7 @@ class Scheduler:
         """Return the keys of the adapters whose search is not decided yet."""
         return {search.adapter.key for search in self.searches.values()}
 
-    def next_adapters(self, most: int | None = None, of: Of = lambda augmenter: True) -> list[AdapterSpec]:
+    def next_adapters(self, most: int | None = None, of: Of = lambda unit: True) -> list[AdapterSpec]:
         """Return the adapters that are ready. Those of other drivers are checked again every `LOOK_AGAIN` seconds.
 
         ``most`` is an upper limit, running ones included: other drivers may start the rest.
@@ -232,7 +235,7 @@ class Scheduler:
             self._take_over_adapters()
             waiting, ready = self._searched_for(), []
             for key, spec in list(self.adapters.items()):
-                if key in waiting or not of(spec.augmenter):
+                if key in waiting or not of(spec):
                     continue
                 if len(ready) == most:
                     break
@@ -277,8 +280,10 @@ class Scheduler:
             self._lease_cache.release(key)
             self._drop_pools_of(spec, key)
 
-    def next_chunks(self, of: Of = lambda augmenter: True) -> list[tuple[PoolSpec, int]]:
+    def next_chunks(self, of: Of = lambda unit: True) -> list[tuple[Chunked, int]]:
         """Return all chunks that are ready, oldest need first: adapter made, lease acquired, not made elsewhere.
+
+        A chunk of the features of a pool is ready when the chunk of the pool is committed.
 
         Of the pools of other drivers only some are listed, and not at each call.
         """
@@ -288,28 +293,30 @@ class Scheduler:
                 waiting = self._searched_for() | self.adapters.keys()
                 # Chunks need the adapter.
                 keys = [key for key in self._chunks if self._adapter_keys.get(key) not in waiting]
-                pools = [pool for key in keys if of((pool := self._pools[key]).augmenter)]
+                specs = [spec for key in keys if of(spec := self._chunked[key])]
                 elsewhere = self._lease_cache.in_turn(keys, LOOK_INTO)
             for key in elsewhere:  # cells may wait for chunks that another driver makes
-                self._take_over_chunks(self._pools[key])
-            units: list[tuple[PoolSpec, int]] = []
-            for pool in pools:  # without the lock: requests to a remote store are slow, and trainings go on
+                self._take_over_chunks(self._chunked[key])
+            units: list[tuple[Chunked, int]] = []
+            for spec in specs:  # without the lock: requests to a remote store are slow, and trainings go on
                 if self.stopped:
                     return []
-                if self._lease_cache.obtain(pool.key):
-                    self._take_over_chunks(pool)  # committed by another driver since this run was planned
+                if self._lease_cache.obtain(spec.key):
+                    self._take_over_chunks(spec)  # committed by another driver since this run was planned
                     with self._lock:
-                        units += [(pool, chunk) for chunk in self._chunks.get(pool.key, ())]
-                        if pool.key not in self._chunks:  # all made, or dropped meanwhile
-                            self._lease_cache.release(pool.key)
+                        pool = spec.pool if isinstance(spec, FeatureSpec) else None
+                        not_yet = self._chunks.get(pool.key, ()) if pool else ()
+                        units += [(spec, chunk) for chunk in self._chunks.get(spec.key, ()) if chunk not in not_yet]
+                        if spec.key not in self._chunks:  # all made, or dropped meanwhile
+                            self._lease_cache.release(spec.key)
             return units
         return []
 
-    def _take_over_chunks(self, pool: PoolSpec) -> None:
-        committed_chunks = self.store.chunks(pool)
+    def _take_over_chunks(self, spec: Chunked) -> None:
+        committed_chunks = self.store.chunks(spec)
         with self._lock:
-            for chunk in committed_chunks & set(self._chunks.get(pool.key, ())):
-                self.chunk_done(pool.key, chunk)
+            for chunk in committed_chunks & set(self._chunks.get(spec.key, ())):
+                self.chunk_done(spec.key, chunk)
 
     @property
     def chunks_left(self) -> bool:
@@ -318,52 +325,66 @@ class Scheduler:
             return not self.stopped and bool(self._chunks)
 
     def chunks_left_of(self, of: Of) -> bool:
-        """Return whether any chunk of these augmenters is missing."""
+        """Return whether any chunk of these units is missing."""
         with self._lock:
-            return not self.stopped and any(of(self._pools[key].augmenter) for key in self._chunks)
+            return not self.stopped and any(of(self._chunked[key]) for key in self._chunks)
 
-    def chunk_done(self, pool_key: str, chunk: int) -> None:
-        """Note that a chunk is committed: cells that waited only for it become ready."""
+    def chunk_done(self, spec_key: str, chunk: int) -> None:
+        """Note that a chunk of a pool, or of features, is committed: cells that waited only for it become ready."""
         with self._lock:
-            if chunk not in self._chunks.get(pool_key, ()):  # its pool has failed, or it was already seen in the store
+            if chunk not in self._chunks.get(spec_key, ()):  # its unit has failed, or it was already seen in the store
                 return
-            self.chunks_done += 1
-            for key in self._waiting.pop((pool_key, chunk), ()):
+            if isinstance(self._chunked[spec_key], FeatureSpec):
+                self.features_done += 1
+            else:
+                self.chunks_done += 1
+            for key in self._waiting.pop((spec_key, chunk), ()):
                 missing = self._missing.get(key)
                 if missing is None:
                     continue
-                missing.discard((pool_key, chunk))
+                missing.discard((spec_key, chunk))
                 if not missing:
                     del self._missing[key]
                     self._ready.append(key)
-            self._chunks[pool_key].remove(chunk)
-            if not self._chunks[pool_key]:
-                del self._chunks[pool_key]
-                self._lease_cache.release(pool_key)
-            self._measurements.note(pool_key, self._chunks.get(pool_key, ()))
+            self._chunks[spec_key].remove(chunk)
+            if not self._chunks[spec_key]:
+                del self._chunks[spec_key]
+                self._lease_cache.release(spec_key)
+            self._measurements.note(spec_key, self._chunks.get(spec_key, ()))
         self.on_change()
 
-    def chunk_failed(self, pool_key: str, failure: Failure) -> None:
-        """Note that a chunk failed: the cells that need missing chunks of its pool are blocked."""
+    def chunk_failed(self, spec_key: str, failure: Failure) -> None:
+        """Note that a chunk failed: the cells that need missing chunks of its pool, or features, are blocked."""
         with self._lock:
-            if pool_key in self._chunks:
-                self._fail(pool_key, failure)
-                self._drop_pool(pool_key, pool_key)
+            if spec_key in self._chunks:
+                self._fail(spec_key, failure)
+                self._drop(spec_key, spec_key)
         self.on_change()
+
+    @property
+    def datasets_left(self) -> bool:
+        """Whether features of a dataset's images are missing."""
+        return self.chunks_left_of(lambda unit: isinstance(unit, FeatureSpec) and unit.pool is None)
 
     def _drop_pools_of(self, adapter: AdapterSpec, culprit: str) -> None:
-        for pool in [p for p in self._pools.values() if p.adapter == adapter and p.key in self._chunks]:
-            self._drop_pool(pool.key, culprit)
+        for spec in list(self._chunked.values()):
+            if isinstance(spec, PoolSpec) and spec.adapter == adapter and spec.key in self._chunks:
+                self._drop(spec.key, culprit)
 
-    def _drop_pool(self, pool_key: str, culprit: str) -> None:
-        for key in self._measurements.drop(pool_key):
+    def _drop(self, spec_key: str, culprit: str) -> None:
+        """Drop the missing chunks of a pool, or of features, and what waits for them."""
+        for key in self._measurements.drop(spec_key):
             del self.fidelity[key]
-        for chunk in self._chunks.pop(pool_key):
-            for key in self._waiting.pop((pool_key, chunk), ()):
+        for chunk in self._chunks.pop(spec_key):
+            for key in self._waiting.pop((spec_key, chunk), ()):
                 if self._missing.pop(key, None) is not None:
                     self.blocked[culprit] += 1
                     self._leave_block(key)
-        self._lease_cache.release(pool_key)
+        self._lease_cache.release(spec_key)
+        for spec in list(self._chunked.values()):
+            of_it = isinstance(spec, FeatureSpec) and spec.pool is not None and spec.pool.key == spec_key
+            if of_it and spec.key in self._chunks:
+                self._drop(spec.key, culprit)
 
     # -- fidelity
 

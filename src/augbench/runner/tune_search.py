@@ -68,7 +68,7 @@ class SearchThread(threading.Thread):
         arms = [
             {"search": key, "arm": number}
             for key, spec in self.specs.items()
-            if lane.serves(spec.adapter.augmenter)
+            if lane.serves(spec.adapter)
             for number in range(arms_to_run(context, spec))
             if arm_rows(context.store, spec, number) is None
         ]
@@ -130,7 +130,7 @@ def _arm(config: dict[str, Any], shared: dict[str, Any]) -> None:
     """Run an arm as a trial. An exception is returned as a result; only a dying process is an error to Tune."""
     unit = config["unit"]
     spec, setup = shared["specs"][unit["search"]], shared["setup"]
-    context: Context = setup.context(setup.uses_gpu(spec.adapter.augmenter))
+    context: Context = setup.context(setup.uses_gpu(spec.adapter))
     number = unit["arm"]
     with at_work_on(f"{spec.key}, arm {number}"):
         work = partial(run_arm, context, spec, number, shared["progress"].report.remote)

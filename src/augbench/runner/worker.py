@@ -12,16 +12,18 @@ from typing import Any
 
 from augbench.core import registry
 from augbench.core.errors import StoreError, UserError
-from augbench.core.specs import AdapterSpec, AugmenterSpec, Cell, FidelitySpec, PoolSpec, SearchSpec
+from augbench.core.specs import AdapterSpec, Cell, FeatureSpec, FidelitySpec, PoolSpec, SearchSpec
 from augbench.planning.library import Library
 from augbench.planning.plan import Plan, PoolSlice
 from augbench.stages.context import Context, best_device
 from augbench.stages.decoded_images import DecodedImages
+from augbench.stages.features import extract_chunk
+from augbench.stages.generate import generate_chunk
 from augbench.stages.log_capture import unit_log
 from augbench.stages.provenance import git_sha
 from augbench.storage.store import Store
 
-Unit = SearchSpec | AdapterSpec | PoolSpec | FidelitySpec | Cell
+Unit = SearchSpec | AdapterSpec | PoolSpec | FidelitySpec | FeatureSpec | Cell
 Job = Callable[[Context, DecodedImages, Cell, tuple[PoolSlice, ...]], dict]
 """The function that trains a cell: `stages.train.train_cell`, except in benchmarks."""
 
@@ -41,10 +43,10 @@ class WorkerSetup:
         """Create the setup of a run."""
         return cls(store.url, plan.library.settings, registry.loaded_files(), plan.grid.save_weights, git_sha())
 
-    def uses_gpu(self, augmenter: AugmenterSpec) -> bool:
-        """Return whether an augmenter can use a GPU."""
+    def uses_gpu(self, unit: AdapterSpec | PoolSpec | FeatureSpec) -> bool:
+        """Return whether the work of a unit can use a GPU."""
         self._load_plugins()
-        return registry.get("augmenters", augmenter.name).uses_gpu
+        return isinstance(unit, FeatureSpec) or registry.get("augmenters", unit.augmenter.name).uses_gpu
 
     def context(self, use_gpu: bool) -> Context:
         """Create the context of this process."""
@@ -58,6 +60,11 @@ class WorkerSetup:
     def _load_plugins(self) -> None:
         for file, text in self.plugin_files.items():
             registry.load_text(file, text)
+
+
+def chunk_maker(spec: PoolSpec | FeatureSpec) -> Callable[[Context, Any, int], None]:
+    """Return the stage that makes a chunk of that unit."""
+    return extract_chunk if isinstance(spec, FeatureSpec) else generate_chunk
 
 
 def _ray_worker() -> str:

@@ -28,6 +28,9 @@ class Context:
     place: str = ""  # description of the worker in a cluster, for logs
     loaded: dict = field(default_factory=dict)  # the loaded augmenter, see `stages.generate`
     extractors: dict = field(default_factory=dict)  # the loaded feature extractor
+    backbones: dict = field(default_factory=dict)  # the loaded frozen backbone, this and the next: `stages.features`
+    features: dict = field(default_factory=dict)  # features that were read, the last ones
+    shared_features: dict = field(default_factory=dict)  # key -> N,D float32: those of datasets, mapped once per node
 
     def view(self, augmenter: Augmenter, spec: AdapterSpec | PoolSpec) -> TrainView:
         """Return the training data that an augmenter reads for an adapter or a pool."""

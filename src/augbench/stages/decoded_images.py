@@ -9,11 +9,13 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 import numpy as np
+import pandas as pd
 
 from augbench.classifiers.loader import on_device
 from augbench.core.contracts import Dataset, decode_rgb
 from augbench.core.errors import UserError
 from augbench.core.protocol import Protocol
+from augbench.core.specs import PoolSpec
 from augbench.planning.plan import Plan, PoolSlice
 from augbench.planning.splits import checked_samples
 from augbench.storage.store import FIX_HINT, Store
@@ -58,13 +60,13 @@ def _centre_crop(image: np.ndarray, aspect: float) -> np.ndarray:
     return image[top : top + new_height, left : left + new_width]
 
 
-def decode(dataset: Dataset, size: Geometry) -> np.ndarray:
-    """Decode all images of a dataset in the order of its table: N,height,width,3 uint8.
+def decode_rows(dataset: Dataset, table: pd.DataFrame, size: Geometry) -> np.ndarray:
+    """Decode the images of rows of a dataset's table: N,height,width,3 uint8.
 
     Raises:
         UserError: an image cannot be read; the message names it.
     """
-    rows = checked_samples(dataset).to_dict("records")
+    rows = table.to_dict("records")
     out = np.empty((len(rows), size[1], size[0], 3), np.uint8)
 
     def decode_row(index: int) -> None:
@@ -75,10 +77,33 @@ def decode(dataset: Dataset, size: Geometry) -> np.ndarray:
     return out
 
 
+def decode_pool(store: Store, pool: PoolSpec, indices: range, size: Geometry) -> np.ndarray:
+    """Decode images of a pool: N,height,width,3 uint8.
+
+    Raises:
+        UserError: an image is missing or damaged; the message names it.
+    """
+    out = np.empty((len(indices), size[1], size[0], 3), np.uint8)
+    names = [store.image_name(pool, index) for index in indices]
+    for number, data in enumerate(store.files.read_many(names)):
+        location = store.files.where(names[number])
+        try:
+            out[number] = fit_to_protocol(decode_rgb(data or b"", location), size)
+        except UserError:
+            marker = store.files.where(store.chunk_name(pool, indices[number] // pool.chunk_size))
+            problem = f"pool image '{location}' is missing or damaged: chunk '{marker}'"
+            raise UserError(f"{problem}: {FIX_HINT}") from None
+    return out
+
+
 def decode_all(plan: Plan) -> dict[tuple[str, Geometry], np.ndarray]:
-    """Decode the datasets of a plan at every size that its protocols use. Raises UserError as `decode`."""
-    sizes = {(cell.data.alias, geometry(cell.protocol)) for cell in plan.cells}
-    return {(alias, size): decode(plan.library.dataset(alias), size) for alias, size in sorted(sizes)}
+    """Decode the datasets of a plan at every size at which it fine-tunes. Raises UserError as `decode_rows`."""
+    sizes = {(cell.data.alias, geometry(cell.protocol)) for cell in plan.cells if cell.protocol.kind == "finetune"}
+    datasets = {alias: plan.library.dataset(alias) for alias, _ in sizes}
+    return {
+        (alias, size): decode_rows(datasets[alias], checked_samples(datasets[alias]), size)
+        for alias, size in sorted(sizes)
+    }
 
 
 class DecodedImages:
@@ -96,27 +121,13 @@ class DecodedImages:
         key = (pool_slice.pool.key, size)
         cached = self._pools.pop(key, None)
         if cached is None or len(cached) < pool_slice.n:
-            cached = self._read_pool(pool_slice, size)
+            # All chunks that hold the first n images, so that a larger N_aug in the same chunks is cached too.
+            indices = range(pool_slice.chunks * pool_slice.pool.chunk_size)
+            cached = decode_pool(self.store, pool_slice.pool, indices, size)
         self._pools[key] = cached
         while len(self._pools) > POOL_CACHE_SIZE:
             self._pools.popitem(last=False)
         return cached[: pool_slice.n]
-
-    def _read_pool(self, pool_slice: PoolSlice, size: Geometry) -> np.ndarray:
-        """Decode all chunks that hold the first n images, so that a larger N_aug in the same chunks is cached too."""
-        pool = pool_slice.pool
-        count = pool_slice.chunks * pool.chunk_size
-        out = np.empty((count, size[1], size[0], 3), np.uint8)
-        names = [self.store.image_name(pool, index) for index in range(count)]
-        for index, data in enumerate(self.store.files.read_many(names)):
-            location = self.store.files.where(names[index])
-            try:
-                out[index] = fit_to_protocol(decode_rgb(data or b"", location), size)
-            except UserError:
-                marker = self.store.files.where(self.store.chunk_name(pool, index // pool.chunk_size))
-                problem = f"pool image '{location}' is missing or damaged: chunk '{marker}'"
-                raise UserError(f"{problem}: {FIX_HINT}") from None
-        return out
 
     def tensor(self, array: np.ndarray, device: torch.device) -> torch.Tensor:
         """Return the array as a tensor on the device. A GPU caches the last few of them across cells."""

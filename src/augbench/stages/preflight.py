@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from augbench.classifiers.backbone import build
 from augbench.core.errors import UserError
 from augbench.features.extractor import Extractor
+from augbench.features.frozen import FrozenBackbone
 from augbench.planning.plan import Plan
 
 
@@ -23,10 +26,14 @@ def preflight(plan: Plan) -> None:
         Extractor(extractor, "cpu")
 
     for protocol in plan.grid.protocols:
-        model = build(protocol, 1, 0).eval()
+        frozen = protocol.kind != "finetune"
+        model = FrozenBackbone(protocol, "cpu") if frozen else build(protocol, 1, 0).eval()
         try:
-            with torch.inference_mode():
-                model(torch.zeros(1, 3, protocol.height, protocol.width))
+            if frozen:
+                model(np.zeros((1, protocol.height, protocol.width, 3), np.uint8))
+            else:
+                with torch.inference_mode():
+                    model(torch.zeros(1, 3, protocol.height, protocol.width))
         except (AssertionError, RuntimeError, ValueError) as error:
             name = protocol.name.partition("+")[0]
             raise UserError(

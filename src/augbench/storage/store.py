@@ -81,9 +81,9 @@ class Store:
             return f"{self.name('features', spec.key)}/{chunk:05d}.safetensors"
         return f"{self.name('pools', spec.key)}/chunks/{chunk:05d}.jsonl"
 
-    def chunk_provenance_name(self, pool: PoolSpec, chunk: int) -> str:
+    def chunk_provenance_name(self, spec: PoolSpec | FeatureSpec, chunk: int) -> str:
         """Return the name of a chunk's provenance: seconds, device, versions."""
-        return f"{self.name('pools', pool.key)}/chunks/{chunk:05d}.provenance.json"
+        return f"{self.chunk_name(spec, chunk).rpartition('.')[0]}.provenance.json"
 
     def image_name(self, pool: PoolSpec, index: int) -> str:
         """Return the name of the image with that index in the pool."""

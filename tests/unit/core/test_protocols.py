@@ -28,9 +28,10 @@ from augbench.core.protocol import (
 )
 from augbench.core.seeds import derive_seed
 from augbench.metrics.evaluate import headline_score
+from augbench.stages.cell_data import data_of, score_table
 from augbench.stages.context import Context
 from augbench.stages.decoded_images import DecodedImages, decode_all
-from augbench.stages.train import gather, score_table
+from augbench.stages.finetune import gather
 
 PAPERS = {  # values from the papers and their code; sources mark all other values as our choice
     "inout": {"width": 200, "height": 600, "crop": "centre", "backbone": "resnet50", "optimiser": "sgd", "lr": 0.01,
@@ -177,7 +178,8 @@ def ksdd2(tmp_path_factory):
 
 def material_of(settings, store, protocol):
     plan = tiny_plan(**on_disk("ksdd2", settings, augmenters=["none"], shots=["all"], protocols=[protocol]))
-    return gather(Context(store, plan.library), DecodedImages(store, decode_all(plan)), plan.cells[0], ())
+    cell, data = plan.cells[0], data_of(plan.library, plan.cells[0], ())
+    return data, *gather(Context(store, plan.library), DecodedImages(store, decode_all(plan)), cell, (), data)
 
 
 def small(**changes):
@@ -187,20 +189,21 @@ def small(**changes):
 
 def trained(protocol, material):
     """Run our training: the loss of every step, the AP after every epoch, the last logits, normal images first."""
+    data, train, evaluation = material
     aps, logits = [], []
 
     def evaluate(model, epoch):
-        logits[:] = [predict(model, material.evaluation, protocol)]
-        aps.append(headline_score(score_table(material, logits[0]), protocol))
+        logits[:] = [predict(model, evaluation, protocol)]
+        aps.append(headline_score(score_table(data, logits[0]), protocol))
 
-    losses = fit(material.train, material.train_labels, 1, protocol, SEED, evaluate).step_losses
-    return losses, aps, logits[0][np.argsort(material.evaluated["label"] != "good", kind="stable"), 0]
+    losses = fit(train, data.labels, 1, protocol, SEED, evaluate).step_losses
+    return losses, aps, logits[0][np.argsort(data.evaluated["label"] != "good", kind="stable"), 0]
 
 
 def test_images_equal_those_of_the_published_loader(ksdd2, store):
     """At the published size. Scaling and normalising are in a different order, so rounding may differ."""
     size = {"width": 256, "height": 704, "resize_first": (224, 632)}
-    data = material_of(ksdd2, store, small(**size)).train
+    _, data, _ = material_of(ksdd2, store, small(**size))
     theirs, _ = published_images(ksdd2["root"], "train", **size)
     some = np.array([0, 1, TRAIN // 2, TRAIN - 1])
     assert np.abs(data.batch(some) - theirs[some]).max() < 2e-6

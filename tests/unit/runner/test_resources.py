@@ -77,7 +77,7 @@ def test_a_laptop_reserves_cpus_for_trainings_alone():
     found = allot(plan, [CPU_16])
     assert found.train == Share(1, 0, 0, 16)
     (lane,) = found.generate
-    assert lane.kinds == {True, False} and lane.share == Share(0, 0, 0, 8)  # one lane: there is no GPU to wait for
+    assert lane.kinds == {"gpu", "cpu"} and lane.share == Share(0, 0, 0, 8)  # one lane: there is no GPU to wait for
     assert found.measure.bundle == {}
 
 
@@ -113,8 +113,8 @@ def test_trainings_are_counted_machine_by_machine(train, nodes, slots):
 def test_an_augmenter_without_gpu_reserves_none_where_others_do():
     """A head and a machine with CPUs, one with GPUs: MemSeg runs on the former, DDPM on the latter."""
     found = allot(tiny_plan(**BOTH, seeds=list(range(40))), [Node(4), CPU_16, GPU_2])
-    assert lanes_of(found.generate) == {True: (0.5, 2), False: (0, 18)}
-    assert lanes_of(found.adapt) == {True: (0.5, 2)}  # MemSeg has no adapter
+    assert lanes_of(found.generate) == {"gpu": (0.5, 2), "cpu": (0, 18)}
+    assert lanes_of(found.adapt) == {"gpu": (0.5, 2)}  # MemSeg has no adapter
     assert found.train == Share(1, 0.25, 0, 4)  # beside two generators
     assert found.measure.gpu == 0.5
 
@@ -123,7 +123,7 @@ def test_generators_with_cpus_of_their_own_leave_gpu_machines_alone():
     plan = tiny_plan(**BOTH, seeds=list(range(40)), resources={"generate": {"cpu": 4, "gpu": 0.25, "workers": 2}})
     found = allot(plan, [GPU_1, Node(8)])
     assert found.train.workers == 2  # beside two generators on the GPU; those of MemSeg are on the other machine
-    assert lanes_of(found.generate) == {True: (0.25, 2), False: (0, 2)}
+    assert lanes_of(found.generate) == {"gpu": (0.25, 2), "cpu": (0, 2)}
 
 
 def test_a_worker_that_would_wait_forever_is_refused():
@@ -167,8 +167,8 @@ def test_a_kind_of_gpu_that_is_not_there_is_refused():
     with pytest.raises(UserError, match=r"generate fits: .* \(H100\)"):
         allot(tiny_plan(**BOTH, resources={"generate": {"accelerator": "H100"}}), [T4, A100])
     found = allot(tiny_plan(**BOTH, resources={"generate": {"accelerator": "A100"}}), [T4, A100])
-    assert {lane.share.kind for lane in found.generate if True in lane.kinds} == {"A100"}
-    assert {lane.share.kind for lane in found.generate if False in lane.kinds} == {""}  # MemSeg uses none
+    assert {lane.share.kind for lane in found.generate if "gpu" in lane.kinds} == {"A100"}
+    assert {lane.share.kind for lane in found.generate if "cpu" in lane.kinds} == {""}  # MemSeg uses none
 
 
 def test_node_from_rays_resources():
@@ -191,7 +191,7 @@ def test_bundle_and_options_of_a_share():
 
 def test_a_lane_serves_its_kind_alone(store):
     plan = tiny_plan(**BOTH)
-    gpu, plain = sorted(allot(plan, [GPU_2]).generate, key=lambda lane: lane.kinds != {True})
+    gpu, plain = sorted(allot(plan, [GPU_2]).generate, key=lambda lane: lane.kinds != {"gpu"})
     with Leases(store.files) as leases:
         scheduler = Scheduler(plan, subtract(plan, store), store, leases)
         assert {pool.augmenter.name for pool, _ in scheduler.next_chunks(plain.serves)} == {"memseg"}

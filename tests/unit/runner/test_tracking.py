@@ -79,7 +79,7 @@ def test_tensorboard_has_a_run_for_each_training_of_this_run(tracked):
 def test_ray_workers_write_logs(tracked):
     store, _ = tracked
     text = store.files.read(store.log_name(cells("talker", "tiny").key)).decode()
-    assert "Ray node " in text and "worker " in text and "train: epoch 2: ap " in text
+    assert "Ray node " in text and "worker " in text and "finetune: epoch 2: ap " in text
     failed = store.files.read(store.log_name(cells("talker", "diverges").key)).decode()
     assert "=== augbench.core.errors.UserError: training diverged" in failed and "Traceback" in failed
 

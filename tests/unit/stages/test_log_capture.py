@@ -82,10 +82,10 @@ def test_the_log_of_a_training(finished):
     assert "augbench " in lines[2] and "torch " in lines[2]
     result = finished.read_record(cell.key)["result"]
     text = "\n".join(lines)
-    assert "train: gathered in " in text and "shots 5" in text
+    assert "finetune: gathered in " in text and "shots 5" in text
     for epoch in range(1, TINY["epochs"] + 1):
         assert f"fit: epoch {epoch} of {TINY['epochs']}: loss {result['curves']['loss'][epoch - 1]:.4f}" in text
-        assert f"train: epoch {epoch}: ap {result['curves']['test'][epoch - 1]['ap']:.4f}" in text
+        assert f"finetune: epoch {epoch}: ap {result['curves']['test'][epoch - 1]['ap']:.4f}" in text
     assert f"ap {result['ap']:.4f}" in lines[-2] and lines[-1].startswith("=== done after ")
 
 

@@ -1,0 +1,124 @@
+"""The features stage: features of a chunk of images by a frozen backbone, and how trainings read them."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import time
+from dataclasses import dataclass
+
+import numpy as np
+
+from augbench.core.errors import UserError
+from augbench.core.hashing import digest
+from augbench.core.specs import FEATURE_CHUNK, FeatureSpec
+from augbench.features.frozen import FrozenBackbone
+from augbench.planning.plan import Plan
+from augbench.planning.splits import checked_samples
+from augbench.stages.context import Context, one_thread
+from augbench.stages.decoded_images import decode_pool, decode_rows, geometry
+from augbench.storage.store import FIX_HINT, Store, json_bytes, parse_lines
+
+CACHED = 32  # feature arrays that a worker caches; cells of one pool run close together
+log = logging.getLogger(__name__)
+
+
+def extract_chunk(context: Context, spec: FeatureSpec, chunk: int) -> None:
+    """Extract the features of one chunk of images and commit them.
+
+    Raises:
+        UserError: an image or the weights are not available.
+    """
+    from safetensors.numpy import save
+
+    started = time.perf_counter()
+    size = geometry(spec.protocol)
+    if spec.pool is None:
+        dataset = context.library.dataset(spec.images.alias)
+        rows = checked_samples(dataset).iloc[chunk * FEATURE_CHUNK : (chunk + 1) * FEATURE_CHUNK]
+        images = decode_rows(dataset, rows, size)
+    else:
+        first = chunk * spec.pool.chunk_size
+        images = decode_pool(context.store, spec.pool, range(first, first + spec.pool.chunk_size), size)
+    with one_thread(True, context.device):
+        features = _loaded_backbone(context, spec)(images)
+    seconds = time.perf_counter() - started
+    arrays = {"features": features}
+    if spec.pool is not None:
+        arrays["images"] = _digest(context.store.files.read(context.store.chunk_name(spec.pool, chunk)))
+    provenance = {"seconds": seconds, "pictures": len(images), **context.origin()}
+    context.store.files.write(context.store.chunk_provenance_name(spec, chunk), json_bytes(provenance))
+    context.store.files.write(context.store.chunk_name(spec, chunk), save(arrays))
+    context.store.clear_failure(spec.key)
+    log.info("features of %d images in %.2f s", len(images), seconds)
+
+
+@dataclass(frozen=True)
+class Features:
+    """Features of the images of a dataset, in the order of its table, or of the first images of a pool."""
+
+    values: np.ndarray  # N,D float32
+    sources: list[str | None]  # pool: id of the sample that each image was made from, None: of none or several
+
+
+def features_of(context: Context, spec: FeatureSpec, chunks: int) -> Features:
+    """Return the features of the first chunks. A process caches them, and what `Context.shared_features` has.
+
+    Raises:
+        UserError: they are missing, damaged, or of other images than the pool holds.
+    """
+    if spec.key in context.shared_features:
+        return Features(context.shared_features[spec.key], [])
+    cached = context.features.pop((spec.key, chunks), None) or read_features(context.store, spec, chunks)
+    context.features[spec.key, chunks] = cached
+    while len(context.features) > CACHED:
+        del context.features[next(iter(context.features))]  # the one that was used least recently
+    return cached
+
+
+def read_features(store: Store, spec: FeatureSpec, chunks: int) -> Features:
+    """Read the features of the first chunks. Raises as `features_of`."""
+    from safetensors import SafetensorError
+    from safetensors.numpy import load
+
+    names = [store.chunk_name(spec, chunk) for chunk in range(chunks)]
+    parts, sources = [], []
+    for chunk, (name, data) in enumerate(zip(names, store.files.read_many(names), strict=True)):
+        location = store.files.where(name)
+        try:
+            arrays = load(data or b"")
+            parts.append(arrays["features"])
+            made_of = arrays["images"] if spec.pool else None
+        except (SafetensorError, KeyError):
+            raise UserError(f"features '{location}' are missing or damaged: {FIX_HINT}") from None
+        if spec.pool:
+            marker = store.files.read(store.chunk_name(spec.pool, chunk))
+            if not np.array_equal(made_of, _digest(marker)):
+                raise UserError(f"features '{location}' are of images that the pool no longer holds: {FIX_HINT}")
+            lines = parse_lines(marker, store.files.where(store.chunk_name(spec.pool, chunk)))
+            sources += [line["meta"].get("source") for line in lines]
+    return Features(np.concatenate(parts), sources)
+
+
+def load_shared(plan: Plan, store: Store) -> dict[str, np.ndarray]:
+    """Read the features of all datasets of a plan that are in the store, by key."""
+    found = {}
+    for key, spec in plan.features.items():
+        chunks = plan.feature_chunks[key]
+        if spec.pool is None and len(store.chunks(spec)) >= chunks:
+            found[key] = read_features(store, spec, chunks).values
+    return found
+
+
+def _loaded_backbone(context: Context, spec: FeatureSpec) -> FrozenBackbone:
+    """Return the frozen backbone of a spec. Each process holds the last one."""
+    network = digest(spec.protocol.feature_fields)
+    if network not in context.backbones:
+        context.backbones.clear()
+        context.backbones[network] = FrozenBackbone(spec.protocol, context.device)
+    return context.backbones[network]
+
+
+def _digest(content: bytes) -> np.ndarray:
+    """Return the SHA-256 as 32 uint8."""
+    return np.frombuffer(hashlib.sha256(content).digest(), np.uint8)

@@ -1,0 +1,89 @@
+"""Fine-tuning: train the whole backbone of a cell on its images, and evaluate it on the way."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from augbench.classifiers.fit import fit, predict
+from augbench.classifiers.loader import DeviceImages
+from augbench.core.contracts import GOOD
+from augbench.core.seeds import derive_seed
+from augbench.core.specs import Cell
+from augbench.metrics.evaluate import evaluate, headline_score
+from augbench.planning.plan import PoolSlice
+from augbench.stages.cell_data import CellData, Trained, data_of, score_table
+from augbench.stages.context import Context
+from augbench.stages.decoded_images import DecodedImages, geometry
+
+if TYPE_CHECKING:
+    import torch
+
+log = logging.getLogger(__name__)
+
+
+def finetune(context: Context, images: DecodedImages, cell: Cell, slices: Sequence[PoolSlice]) -> Trained:
+    """Train and evaluate the classifier of a cell.
+
+    Raises:
+        UserError: weights or images are not available, or there is no defect image to train on.
+    """
+    import torch
+
+    torch.set_num_threads(cell.protocol.threads_per_cell)
+    started = time.perf_counter()
+    data = data_of(context.library, cell, slices)
+    train, evaluation = gather(context, images, cell, slices, data)
+    gathered = time.perf_counter()
+    log.info("gathered in %.2f s: %s", gathered - started, ", ".join(f"{n} {v}" for n, v in data.counts.items()))
+    curve, evaluation_seconds, logits = [], 0.0, np.empty(0)
+
+    def evaluate_epoch(model: torch.nn.Module, epoch: int) -> None:
+        nonlocal evaluation_seconds, logits
+        if epoch % cell.protocol.eval_every == 0 or epoch == cell.protocol.epochs:
+            evaluation_started = time.perf_counter()
+            logits = predict(model, evaluation, cell.protocol)
+            score = headline_score(score_table(data, logits), cell.protocol)
+            curve.append({"epoch": epoch, data.metric: score})
+            seconds = time.perf_counter() - evaluation_started
+            evaluation_seconds += seconds
+            log.info("epoch %d: %s %.4f on the test split, %.2f s", epoch, data.metric, score, seconds)
+
+    # From the cell's names, not its key: a seed gives the same initialisation for all augmenters and their settings.
+    seed = derive_seed("cell", cell.data.name, cell.data.fold, cell.seed)
+    good = not data.classes or data.classes[0] == GOOD
+    fitted = fit(train, data.labels, data.outputs, cell.protocol, seed, evaluate_epoch, good)
+    scores = score_table(data, logits)
+    result = {
+        **evaluate(scores, cell.protocol),
+        "counts": data.counts,
+        "curves": {"loss": fitted.losses, "test": curve},
+        "best_epoch_oracle": max(curve, key=lambda point: (point[data.metric], -point["epoch"])),
+    }
+    times = {"total": time.perf_counter() - started, "gather": gathered - started, "judge": evaluation_seconds}
+    times["fit"] = times["total"] - times["gather"] - times["judge"]
+    state = fitted.model.state_dict()
+    return Trained(scores, result, times, fitted.shown, lambda: {k: v.cpu().numpy() for k, v in state.items()})
+
+
+def gather(
+    context: Context, images: DecodedImages, cell: Cell, slices: Sequence[PoolSlice], data: CellData
+) -> tuple[DeviceImages, DeviceImages]:
+    """Return the images to train on and to evaluate, on the device."""
+    import torch
+
+    device = torch.device(context.device)
+    size = geometry(cell.protocol)
+    real = images.real[cell.data.alias, size]
+    pools = [images.pool(pool_slice, size) for pool_slice in slices]
+    synthetic_rows = np.arange(len(real), len(real) + sum(map(len, pools)))
+    parts = [images.tensor(array, device) for array in (real, *pools)]
+    train_rows = np.concatenate([data.train_rows, synthetic_rows])
+    return (
+        DeviceImages(parts, train_rows, cell.protocol, device),
+        DeviceImages(parts[:1], data.evaluated_rows, cell.protocol, device),
+    )

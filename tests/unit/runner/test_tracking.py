@@ -147,7 +147,8 @@ def test_a_run_has_the_parameters_of_its_cell(make_tracking):
     tracking.end()
     params = {
         "key": cell.key, "grid": "tiny", "dataset": "surfaces", "augmenter": "talker", "shots": "5", "draw": 0,
-        "n_aug": 3, "seed": 0, "protocol": "tiny", "backbone": "test_byobnet", "weights": "scratch", "epochs": 2,
+        "n_aug": 3, "seed": 0, "protocol": "tiny", "kind": "finetune", "backbone": "test_byobnet", "weights": "scratch",
+        "epochs": 2,
     }  # fmt: skip
     assert tool.calls == [
         ("setup",),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pandas as pd
-from helpers import tiny
+from helpers import SMALL_SURFACES, tiny
 
 from augbench.core.contracts import GOOD
 from augbench.core.hashing import digest
@@ -17,12 +17,14 @@ from augbench.storage.scores import scores_bytes
 IMAGE = {"width": 32, "height": 48, "backbone": "test_byobnet", "holdout": 0.2, "false_alarm_rate": 0.25}
 PROBE = {"name": "probing", "kind": "probe", "synthetic_weight": "cv", **IMAGE}
 NORMALS = {"name": "normals", "kind": "gaussian", **IMAGE}
-SKILL = {"none": 0.5, "memseg": 3.0}  # mean distance of the logits of defect and normal images
+SKILL = {"none": 0.3, "memseg": 2.5}  # mean distance of the logits of defect and normal images
 
 
 def frozen_plan(**changes):
     """The plan of a grid with probes, three seeds, and the distance to the normal images."""
-    return make_plan(make_grid(tiny(**{"protocols": [PROBE, NORMALS], "seeds": [0, 1, 2], **changes})))
+    datasets = [{"name": "surfaces", "settings": {**SMALL_SURFACES, "test_good": 60, "test_defective": 24}}]
+    defaults = {"datasets": datasets, "protocols": [PROBE, NORMALS], "seeds": [0, 1, 2]}
+    return make_plan(make_grid(tiny(**{**defaults, **changes})))
 
 
 def fill(store, plan, weights=(0.1,)):

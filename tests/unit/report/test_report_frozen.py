@@ -88,7 +88,8 @@ def test_a_caption_says_what_was_trained(store, protocol, caption):
 def test_the_distance_to_normal_images_used_no_defect(store):
     table = tables_of(store, frozen_plan(protocols=[NORMALS]))["normals", 0]
     assert table.captions[1] == (
-        "Mahalanobis distance to the normal training images on frozen features of test_byobnet: no defect image was used."
+        "Mahalanobis distance to the normal training images on frozen features of test_byobnet: no defect image was "
+        "used."
     )
 
 

@@ -36,9 +36,17 @@ def fill(store, plan, weights=(0.1,)):
 
 
 def chosen_in(cell, weights):
-    if cell.protocol.kind == "gaussian":
+    protocol = cell.protocol
+    if protocol.kind == "gaussian":
         return {"shrinkage": 0.25}
-    return {"C": 0.01, "synthetic_weight": weights[cell.seed % len(weights)] if cell.n_aug else None}
+    if protocol.head == "lda":
+        return {"C": None, "synthetic_weight": None}
+    weight = protocol.synthetic_weight if cell.n_aug else None
+    if weight == "cv":
+        weight = weights[cell.seed % len(weights)]
+    elif weight == "equal_mass":
+        weight = cell.shots / cell.n_aug if cell.shots else 1.0
+    return {"C": 0.01 if protocol.C == "cv" else protocol.C, "synthetic_weight": weight}
 
 
 def write(store, plan, cell, chosen):

@@ -105,7 +105,8 @@ def _features(plan: Plan) -> str:
         count = sum(_feature_images(plan, spec, chunk) for chunk in range(plan.feature_chunks[key]))
         images["pools" if spec.pool else "datasets"] += count
     chunks, each = sum(plan.feature_chunks.values()), ", ".join(f"{n:,} of {what}" for what, n in images.items())
-    return f"[bold]{images.total():,} images to extract features of[/] in {chunks:,} chunks: {each}."
+    uncounted = f"; the images of {', '.join(plan.absent)} are not here to be counted" if plan.absent else ""
+    return f"[bold]{images.total():,} images to extract features of[/] in {chunks:,} chunks: {each}{uncounted}."
 
 
 def _feature_images(plan: Plan, spec: FeatureSpec, chunk: int) -> int:

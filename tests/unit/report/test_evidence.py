@@ -298,6 +298,7 @@ def test_a_row_without_seed_counts_once_and_is_compared_with_all_seeds(store):
     assert "none has no seed, as nothing is random in it: each of its runs is paired with every pool seed" in text
     assert "The seed of a cell is that of its pool alone, since its classifier has none." in text
     assert "it screens augmenters" in text and "One run" not in text and "of its classifier, so" not in text
+    assert "with 1 to 3 runs a row" in text
 
 
 def test_seven_seeds_are_tested_against_a_row_without_any(store):
@@ -315,7 +316,7 @@ def test_draws_of_a_row_without_seed_are_resampled_and_split(store):
 @pytest.mark.parametrize(
     ("grid", "text"),
     [
-        ({"protocols": [NORMALS], "shots": [0]}, "the variance between runs is none, as nothing is random in them."),
+        ({"protocols": [NORMALS], "shots": [0]}, "One run per row, as nothing is random in it: no variance to split."),
         ({"augmenters": ["none"], "draws": [0, 1, 2]}, "Runs differ in their draw alone: no variance to split."),
     ],
 )

@@ -80,10 +80,11 @@ def method(evidence: Sequence[Evidence]) -> list[str]:
 def interval_captions(evidence: Evidence) -> list[str]:
     """Return what the intervals of rows are based on."""
     defective = "" if evidence.table.task == "recognition" else f", {evidence.defective_groups} of them with a defect"
-    most = max(row.found for row in evidence.rows)
-    return [
-        f"{PERCENT} intervals from {plural(evidence.groups, 'test item')}{defective}, with {plural(most, 'run')} a row."
-    ]
+    counts = [row.found for row in evidence.rows]
+    runs = plural(max(counts), "run")
+    if evidence.without_seed and min(counts) < max(counts):
+        runs = f"{min(counts)} to {runs}"
+    return [f"{PERCENT} intervals from {plural(evidence.groups, 'test item')}{defective}, with {runs} a row."]
 
 
 def interval_notes(evidence: Evidence) -> list[str]:
@@ -150,8 +151,9 @@ def no_variance_split(evidence: Evidence) -> str:
     if any(row.variance.is_split for row in evidence.rows):
         return ""
     if all(row.found <= 1 for row in evidence.rows):
-        known = "unknown" if any(row.has_seed for row in evidence.rows) else "none, as nothing is random in them"
-        return f"One run per row: the variance between runs is {known}."
+        if not any(row.has_seed for row in evidence.rows):
+            return "One run per row, as nothing is random in it: no variance to split."
+        return "One run per row: the variance between runs is unknown."
     if any(not row.variance.balanced for row in evidence.rows):
         return "Runs are missing, so the variance between runs is not split."
     for source in ("fold", "draw"):

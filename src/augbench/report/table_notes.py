@@ -10,6 +10,7 @@ AP_SENTENCES = {
     "trapezoidal": "AP is the area under the precision-recall curve by the trapezoidal rule.",
     "step": "AP is step-wise: the sum of precision times the gain in recall, without interpolation.",
 }
+FEATURE_SECONDS = "Seconds of a training do not include the extraction of features, which its classifiers share."
 SHA_LENGTH = 12
 HEADS = {
     "logistic": "Logistic regression",

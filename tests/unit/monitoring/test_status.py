@@ -216,7 +216,7 @@ def test_fidelity_counts_what_a_run_would_measure(store):
 
 @pytest.fixture
 def probes(store):
-    """A store after planning a grid of probes, and its plan: features of a dataset, one chunk, and of 3 pools, two each."""
+    """A planned grid of probes in a store, and its plan: features of a dataset (1 chunk) and of 3 pools (2 each)."""
     plan = frozen_plan(n_aug=[6, 30])
     store.write_json("grids", "tiny", stored_grid(plan))
     return store, plan

@@ -124,7 +124,7 @@ def test_a_row_without_seed_is_one_run(store):
     assert (none["values"]["runs"]["text"], memseg["values"]["runs"]["text"]) == ("1", "3")
     assert memseg["values"]["verdict"]["text"] == "better" and memseg["mark"] == "(1)"
     notes = " ".join(table["notes"])
-    assert "none has no seed" in notes and "0.1, 0 in 1 of 3 cells" in notes
+    assert "none has no seed" in notes and "0.1, 0 in 1 of 3 cells" in notes and "extraction of features" in notes
 
 
 def test_without_scores_means_have_no_verdicts(store):

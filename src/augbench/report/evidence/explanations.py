@@ -11,6 +11,7 @@ from augbench.report.evidence.build import Comparison, Evidence
 from augbench.report.evidence.lineage import inference_notes
 from augbench.report.evidence.pareto import DEFINITION
 from augbench.report.numbers import share
+from augbench.report.table_notes import FEATURE_SECONDS
 
 FEW_ITEMS = 20  # below it a percentile bootstrap gives intervals that are too narrow
 PERCENT = f"{100 * CONFIDENCE:g} %"
@@ -165,8 +166,8 @@ def no_variance_split(evidence: Evidence) -> str:
 
 
 def cost_notes(evidence: Evidence) -> list[str]:
-    """Return why costs are missing or cannot be compared."""
-    notes = []
+    """Return why costs are missing or cannot be compared, and what they lack."""
+    notes = [FEATURE_SECONDS] if evidence.table.frozen else []
     unknown = dict.fromkeys(row.augmenter for row in evidence.rows if row.cost is None and row.n_aug)
     if unknown:
         notes.append(f"Not on record, and so not compared: the cost of {', '.join(unknown)}.")

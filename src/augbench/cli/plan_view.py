@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from rich.console import Console
 
 from augbench.core.contracts import Shots
-from augbench.core.specs import regime
+from augbench.core.specs import FEATURE_CHUNK, FeatureSpec, regime
 from augbench.planning.plan import Plan, notes_of
 from augbench.planning.remaining import Remaining
 from augbench.report.render.terminal import sheet_parts
@@ -28,6 +28,8 @@ def print_plan(plan: Plan, remaining: Remaining, store: Store, console: Console)
             f"without shared pools it would be {plan.naive_images:,}{saved}.",
             highlight=False,
         )
+    if plan.features:
+        console.print(_features(plan), highlight=False)
     for reason, count in plan.dropped.items():
         console.print(f"left out: {count} x {reason}", highlight=False, markup=False)
     for note, regimes in _notes(plan).items():
@@ -96,6 +98,24 @@ def _pool_arithmetic(plan: Plan) -> str:
     return " + ".join(terms)
 
 
+def _features(plan: Plan) -> str:
+    """Count the images that a frozen backbone reads, such as ``2,120 images ...: 1,320 of datasets, 800 of pools``."""
+    images: Counter[str] = Counter()
+    for key, spec in plan.features.items():
+        count = sum(_feature_images(plan, spec, chunk) for chunk in range(plan.feature_chunks[key]))
+        images["pools" if spec.pool else "datasets"] += count
+    chunks, each = sum(plan.feature_chunks.values()), ", ".join(f"{n:,} of {what}" for what, n in images.items())
+    uncounted = f"; the images of {', '.join(plan.absent)} are not here to be counted" if plan.absent else ""
+    return f"[bold]{images.total():,} images to extract features of[/] in {chunks:,} chunks: {each}{uncounted}."
+
+
+def _feature_images(plan: Plan, spec: FeatureSpec, chunk: int) -> int:
+    """Return the number of images in a chunk of features; the last one of a dataset may have fewer."""
+    if spec.pool is not None:
+        return spec.pool.chunk_size
+    return min(FEATURE_CHUNK, len(plan.library.row_of(spec.images.alias)) - chunk * FEATURE_CHUNK)
+
+
 def _left(plan: Plan, remaining: Remaining, store: Store) -> str:
     if remaining.nothing:
         return f"done: all {len(plan.cells):,} cells are in {store.url}"
@@ -107,6 +127,9 @@ def _left(plan: Plan, remaining: Remaining, store: Store) -> str:
         parts.append(f"{len(remaining.adapters)} adapters")
     if remaining.chunks:
         parts.append(f"{remaining.images:,} images in {len(remaining.chunks):,} chunks")
+    if remaining.features:
+        images = sum(_feature_images(plan, spec, chunk) for spec, chunk in remaining.features)
+        parts.append(f"the features of {images:,} images in {len(remaining.features):,} chunks")
     parts.append(f"{len(remaining.cells):,} trainings")
     if remaining.fidelity:
         parts.append(f"the fidelity of {len(remaining.fidelity)} pools")

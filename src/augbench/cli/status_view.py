@@ -22,7 +22,7 @@ FORMAT = 1
 """Version of the JSON object; raised when a field changes its meaning."""
 MOST = 10  # groups of equal failures to print
 KEYS = 3  # keys to print per group
-ONE = {"searches": "search", "fidelity": "measurement"}  # irregular singulars of stages
+ONE = {"searches": "search", "features": "set of features", "fidelity": "measurement"}  # irregular singulars of stages
 
 
 def to_json(status: Status) -> str:
@@ -53,12 +53,16 @@ def _grid_dict(grid: GridStatus) -> dict[str, Any]:
         **{name: getattr(grid, name) for name in as_they_are},
         "planned": grid.source,
         "stages": {name: counts and {**counts, "total": sum(counts.values())} for name, counts in grid.stages.items()},
-        "chunks": grid.chunks and {"done": grid.chunks[0], "total": grid.chunks[1]},
+        **{name: _chunks_dict(getattr(grid, name)) for name in ("chunks", "feature_chunks")},
         "drivers": list(grid.drivers),
         "rates": {what: asdict(rate) for what, rate in grid.rates.items()},
         "failures": [asdict(failure) for failure in grid.failures],
         "notes": list(grid.notes),
     }
+
+
+def _chunks_dict(counts: tuple[int, int] | None) -> dict[str, int] | None:
+    return counts and {"done": counts[0], "total": counts[1]}
 
 
 def print_status(status: Status, console: Console) -> None:
@@ -116,8 +120,9 @@ def _counts(grid: GridStatus) -> RenderableType:
         counts = grid.stages[stage]
         if counts and (total := sum(counts.values())):
             rows.append((stage, *(f"{counts[state]:,}" if counts[state] else "-" for state in STATES), f"{total:,}"))
-        if stage == "pools" and grid.chunks and grid.chunks[1]:
-            done, total = grid.chunks
+        chunks = {"pools": grid.chunks, "features": grid.feature_chunks}.get(stage)
+        if chunks and chunks[1]:
+            done, total = chunks
             rows.append(("  chunks", f"{done:,}" if done else "-", *[""] * (len(STATES) - 1), f"{total:,}"))
     return sheet_parts(Sheet.of([""], [*STATES, "total"], rows))
 
@@ -125,7 +130,7 @@ def _counts(grid: GridStatus) -> RenderableType:
 def _rate_lines(grid: GridStatus) -> list[str]:
     if grid.done:
         return []
-    return [line for what, rate in grid.rates.items() if rate.left and (line := _rate_line(grid, what, rate))]
+    return [_rate_line(grid, what.replace("_", " "), rate) for what, rate in grid.rates.items() if rate.left]
 
 
 def _rate_line(grid: GridStatus, what: str, rate: Rate) -> str:

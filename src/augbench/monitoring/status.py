@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from augbench.core.errors import UserError
 from augbench.monitoring.known_grids import KnownGrid
-from augbench.planning.outline import Outline, PoolWork
+from augbench.planning.outline import FeatureWork, Outline, PoolWork
 from augbench.planning.remaining import Holdings, Missing, find_missing
 from augbench.storage.leases import Driver, survey
 from augbench.storage.store import LOGS, Store, parse_json
@@ -28,7 +28,7 @@ EARLIER = (
 
 State = Literal["done", "running", "failed", "missing"]
 STATES: tuple[State, ...] = ("done", "running", "failed", "missing")
-LEASED = ("searches", "adapters", "pools")  # each unit has a lease of its own; cells have one per block
+LEASED = ("searches", "adapters", "pools", "features")  # each unit has a lease of its own; cells have one per block
 STAGES = (*LEASED, "cells", "fidelity")
 """In the order in which they run. Fidelity has no leases, so its units never appear as running."""
 
@@ -69,10 +69,11 @@ class GridStatus:
     source: str
     stages: Mapping[str, Mapping[State, int] | None]  # of `STAGES`; None: unknown
     chunks: tuple[int, int] | None  # of pools: done, total
+    feature_chunks: tuple[int, int] | None  # of features: done, total; (0, 0) where no cell reads any
     blocked: int  # missing cells that need a failed unit
     failures: Sequence[Failed]  # by stage, then by key
     drivers: Sequence[str]  # owners that work on it
-    rates: Mapping[str, Rate]  # of cells, and of chunks if known
+    rates: Mapping[str, Rate]  # of cells; of chunks, if known; of feature_chunks, if cells read features
     again: str | None
     notes: Sequence[str] = field(default=())
 
@@ -83,7 +84,7 @@ class GridStatus:
 
     @property
     def eta_seconds(self) -> float | None:
-        """Time left for the grid: that of cells or chunks, whichever is longer, as both run concurrently."""
+        """Time left for the grid: that of cells or chunks, whichever is longest, as they run concurrently."""
         left = [rate for rate in self.rates.values() if rate.left]
         known = [rate.eta_seconds for rate in left if rate.eta_seconds is not None]
         return max(known) if known and len(known) == len(left) else None
@@ -138,9 +139,12 @@ def _grid_status(snapshot: _Snapshot, grid: KnownGrid) -> GridStatus:
     outline, missing = grid.outline, find_missing(grid.outline, snapshot)
     states = _states(snapshot, outline, missing)
     culprits = {pool: unit for pool in missing.chunks if (unit := _culprit(pool, outline.pools[pool], states))}
+    culprits |= {key: key for key in missing.features if states["features"][key] == "failed"}
     waiting: Counter[str] = Counter()  # failed unit -> cells that it blocks
+    lost = {**missing.chunks, **missing.features}
     for key, cell in missing.cells.items():
-        units = [culprits[pool] for pool, n in cell.takes.items() if pool in culprits and missing.chunks[pool][0] < n]
+        needs = {**cell.takes, **cell.features}
+        units = [culprits[unit] for unit, n in needs.items() if unit in culprits and lost[unit][0] < n]
         if units:
             waiting[units[0]] += 1
             states["cells"][key] = "missing"
@@ -152,6 +156,7 @@ def _grid_status(snapshot: _Snapshot, grid: KnownGrid) -> GridStatus:
         source=grid.source,
         stages={stage: _counts(states[stage]) for stage in STAGES},
         chunks=None,
+        feature_chunks=None,
         blocked=waiting.total(),
         failures=_failures(snapshot.store, states, waiting),
         drivers=[driver.owner for driver in drivers],
@@ -160,17 +165,39 @@ def _grid_status(snapshot: _Snapshot, grid: KnownGrid) -> GridStatus:
     )
     if not grid.complete:
         return replace(status, stages={**dict.fromkeys(STAGES), "cells": status.stages["cells"]}, notes=[EARLIER])
-    total = sum(pool.chunks for pool in outline.pools.values())
     needed = {pool for cell in missing.cells.values() for pool in cell.takes}
     chunk_ages = [age for pool in needed for age in snapshot.chunks(pool).values()]
     chunks_left = sum(len(chunks) for pool, chunks in missing.chunks.items() if pool not in culprits)
+    rates = {**status.rates, "chunks": _rate(chunk_ages, chunks_left, drivers)}
+    if outline.features:
+        rates["feature_chunks"] = _feature_rate(snapshot, outline, missing, culprits, drivers)
     gone = len(outline.fidelity) - len(states["fidelity"])
     return replace(
         status,
-        chunks=(total - sum(map(len, missing.chunks.values())), total),
-        rates={**status.rates, "chunks": _rate(chunk_ages, chunks_left, drivers)},
+        chunks=_done_of(outline.pools, missing.chunks),
+        feature_chunks=_done_of(outline.features, missing.features),
+        rates=rates,
         notes=[f"the images of {gone} pools are gone: their fidelity is left out"] if gone else [],
     )
+
+
+def _feature_rate(
+    snapshot: _Snapshot, outline: Outline, missing: Missing, culprits: Container[str], drivers: Sequence[Driver]
+) -> Rate:
+    needed = {key for cell in missing.cells.values() for key in cell.features}
+    ages = [age for key in needed for age in snapshot.features(key).values()]
+    open_chunks = [
+        len(chunks)
+        for key, chunks in missing.features.items()
+        if key not in culprits and outline.features[key].pool not in culprits
+    ]
+    return _rate(ages, sum(open_chunks), drivers)
+
+
+def _done_of(work: Mapping[str, PoolWork | FeatureWork], missing: Mapping[str, Sequence[int]]) -> tuple[int, int]:
+    """Return how many chunks of these units are done, and how many there are."""
+    total = sum(one.chunks for one in work.values())
+    return total - sum(map(len, missing.values())), total
 
 
 def _states(snapshot: _Snapshot, outline: Outline, missing: Missing) -> dict[str, dict[str, State]]:
@@ -181,6 +208,7 @@ def _states(snapshot: _Snapshot, outline: Outline, missing: Missing) -> dict[str
         "searches": {pool.search: snapshot.state(pool.search, missing.searches) for pool in work if pool.search},
         "adapters": {pool.adapter: snapshot.state(pool.adapter, missing.adapters) for pool in work if pool.adapter},
         "pools": {key: snapshot.state(key, missing.chunks) for key in outline.pools},
+        "features": {key: snapshot.state(key, missing.features) for key in outline.features},
         "cells": {key: snapshot.state(key, missing.cells, cell.block) for key, cell in outline.cells.items()},
         "fidelity": {key: snapshot.state(key, missing.fidelity) for key in measured},
     }

@@ -37,12 +37,15 @@ CELL_FIELDS = tuple(field for field in EXPECTED_FIELDS if field != "fidelity")
 IDENTITIES = {"dataset": "dataset_id", "augmenter": "augmenter_id", "protocol": "protocol_id"}
 """Column with a name -> column with the digest of the settings behind that name."""
 
-REMARKS = ("per_class", "confusion", "seconds", "device", "git_sha", "embedded", "notes")
+REMARKS = ("per_class", "confusion", "frozen", "weight", "seconds", "device", "git_sha", "embedded", "notes")
 RECORD_FIELDS = (*CELL_FIELDS, *IDENTITIES.values(), *ALL_METRICS, *REMARKS)
 
-MIXED = {"fold", "test_share", "shots", "draw", "false_alarm_rate"}
+FROZEN_FIELDS = ("kind", "backbone", "head", "normality")
+"""The fields of a protocol that name a classifier on frozen features."""
+
+MIXED = {"fold", "test_share", "shots", "draw", "seed", "false_alarm_rate"}
 """Columns that hold None or "all" beside numbers."""
-OBJECTS = MIXED | {"embedded", "notes", "per_class", "confusion", "fidelity"}
+OBJECTS = MIXED | {"embedded", "notes", "per_class", "confusion", "frozen", "weight", "fidelity"}
 """Columns of dtype object."""
 
 
@@ -56,9 +59,10 @@ def load_records(store: Store, keys: Iterable[str] | None = None) -> pd.DataFram
     Returns:
         Columns `RECORD_FIELDS`: names and axes of the cell; its metrics, NaN where the cell has none; ``per_class``,
         class -> its ``support`` and `CLASS_METRICS`; ``confusion`` of recognition, ``classes`` and ``matrix`` (row =
-        true class); both None where the record has none; ``seconds`` of the whole training; ``device``; ``git_sha``
-        ("" where unknown); ``embedded``, a tuple of the smoke-test parts; ``notes``, a tuple of remarks about its
-        synthetic images.
+        true class); both None where the record has none; ``frozen``, of a classifier on frozen features its protocol's
+        `FROZEN_FIELDS`, and ``weight``, where its protocol leaves the weight of synthetic images open the one it chose;
+        else None; ``seconds`` of the whole training; ``device``; ``git_sha`` ("" where unknown); ``embedded``, a tuple
+        of the smoke-test parts; ``notes``, a tuple of remarks about its synthetic images.
 
     Raises:
         UserError: a damaged record, named.
@@ -126,7 +130,8 @@ def _frame(rows: list[Mapping[str, Any]], fields: tuple[str, ...]) -> pd.DataFra
 def _row(store: Store, record: Mapping[str, Any]) -> dict[str, Any]:
     key = record["key"]
     try:
-        return {"key": key, **_axes(record["spec"]), **_metrics(record["result"]), **_origin(record["provenance"])}
+        spec, result = record["spec"], record["result"]
+        return {"key": key, **_axes(spec), **_metrics(result), **_probe(spec, result), **_origin(record["provenance"])}
     except (KeyError, TypeError, AttributeError) as error:
         place = store.where("cells", key)
         raise UserError(f"record '{place}' is damaged ({type(error).__name__}: {error}): {FIX_HINT}") from None
@@ -181,6 +186,16 @@ def _metrics(result: Mapping[str, Any]) -> dict[str, Any]:
         chosen = ("precision", "recall", "false_alarm_rate")
         found |= {f"heldout_{metric}": result["heldout"][metric] for metric in chosen}
     return {**found, "task": "detection"}
+
+
+def _probe(spec: Mapping[str, Any], result: Mapping[str, Any]) -> dict[str, Any]:
+    protocol = spec["protocol"]
+    is_frozen = protocol.get("kind", "finetune") != "finetune"  # older records have no kind
+    is_open = is_frozen and protocol["synthetic_weight"] == "cv"
+    return {
+        "frozen": {field: protocol[field] for field in FROZEN_FIELDS} if is_frozen else None,
+        "weight": result["chosen"]["synthetic_weight"] if is_open else None,
+    }
 
 
 def _origin(provenance: Mapping[str, Any]) -> dict[str, Any]:

@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 AP_SENTENCES = {
     "trapezoidal": "AP is the area under the precision-recall curve by the trapezoidal rule.",
     "step": "AP is step-wise: the sum of precision times the gain in recall, without interpolation.",
 }
+FEATURE_SECONDS = "Seconds of a training do not include the extraction of features, which its classifiers share."
 SHA_LENGTH = 12
+HEADS = {
+    "logistic": "Logistic regression",
+    "lda": "Linear discriminant analysis",
+    "mlp": "A perceptron with one hidden layer",
+}
+"""Head of a probe -> its name."""
 
 
 def title_of(cell: Any, folds: tuple[int, ...]) -> str:
@@ -41,9 +48,51 @@ def captions(rows: list[list[Any]], records: list[Any]) -> list[str]:
     """
     cell = rows[0][0]
     sentences = [f"{_spread(rows)}."]
+    if about := frozen_text(records):
+        sentences.append(about)
     if cell.task == "detection":
         sentences.append(AP_SENTENCES[cell.ap_definition])
     return sentences + _origin(records)
+
+
+def frozen_text(records: Sequence[Any]) -> str:
+    """Say what was trained on frozen features, and what that tells; "" where the classifier was fine-tuned."""
+    frozen = next((record.frozen for record in records if record.frozen), None)
+    if not frozen:
+        return ""
+    features = f"on frozen features of {frozen['backbone']}"
+    if frozen["kind"] == "gaussian":
+        return f"Mahalanobis distance to the normal training images {features}: no defect image was used."
+    distance = " and their distance to the normal training images" if frozen["normality"] else ""
+    screens = "it screens augmenters; a fine-tuned classifier may rank them otherwise"
+    return f"{HEADS[frozen['head']]} {features}{distance}: {screens}."
+
+
+def weight_note(augmenter: str, weights: Mapping[int, Sequence[float]], is_chosen: bool) -> str:
+    """Say how much a synthetic image counted in classifiers whose protocol leaves that open.
+
+    Args:
+        augmenter: its name.
+        weights: N_aug -> the weight in each cell.
+        is_chosen: whether there were real defects enough to choose the weights by.
+    """
+    how = "chosen on real training images" if is_chosen else "with too few real defects to choose it by"
+    each = "; ".join(f"N_aug {n_aug}: {_weights(found)}" for n_aug, found in weights.items())
+    return f"{augmenter}: weight of a synthetic image against a real one, {how}: {each}"
+
+
+def _weights(found: Sequence[float]) -> str:
+    """Format weights: ``0.03 to 0.1, 0 in 2 of 15 cells``."""
+    positive = sorted(weight for weight in found if weight)
+    if not positive:
+        return f"0 in {_all(len(found), 'cell')}"
+    low, high = f"{positive[0]:.3g}", f"{positive[-1]:.3g}"
+    zeros = len(found) - len(positive)
+    return (low if low == high else f"{low} to {high}") + (f", 0 in {zeros} of {len(found)} cells" if zeros else "")
+
+
+def _all(number: int, what: str) -> str:
+    return f"its only {what}" if number == 1 else f"all {number} {what}s"
 
 
 def footnotes(cell: Any, found: int, expected: int, averages: bool) -> list[str]:
@@ -72,17 +121,22 @@ def footnotes(cell: Any, found: int, expected: int, averages: bool) -> list[str]
 
 
 def _spread(rows: list[list[Any]]) -> str:
-    """Name what mean and std are over: seeds, and the draws and folds pooled with them."""
+    """Name what mean and std are over: seeds, and the draws and folds pooled with them; and the rows without a seed."""
     fold = "fold" if rows[0][0].test_share is None else "drawn split"
     axes = {"seed": "seed", "draw": "draw of the shots", "fold": fold}
-    counts = {axis: {len({getattr(cell, axis) for cell in cells}) for cells in rows} for axis in axes}
+    seeded = [cells for cells in rows if cells[0].seed is not None]
+    fixed = dict.fromkeys(cells[0].augmenter for cells in rows if cells[0].seed is None)
+    counts = {axis: {len({getattr(cell, axis) for cell in cells}) for cells in seeded or rows} for axis in axes}
     several = [axis for axis in ("draw", "fold") if max(counts[axis]) > 1]
-    axes_text = " x ".join(_count(counts[axis], axes[axis]) for axis in ("seed", *several))
-    if several:
-        return f"Mean (sample standard deviation) over {axes_text}, pooled"
-    if counts["seed"] == {1}:
-        return "One seed: no standard deviation"
-    return f"Mean (sample standard deviation) over {axes_text}"
+    axes_text = " x ".join(_count(counts[axis], axes[axis]) for axis in (*["seed"] * bool(seeded), *several))
+    over = f"Mean (sample standard deviation) over {axes_text}"
+    if not seeded:
+        return f"{over}, as nothing else is random" if several else "One run, as nothing is random in it"
+    text = f"{over}, pooled" if several else "One seed: no standard deviation" if counts["seed"] == {1} else over
+    if not fixed:
+        return text
+    one_run = f"one run for each {' and '.join(axes[axis] for axis in several)}" if several else "one run"
+    return f"{text}; {', '.join(fixed)}: {one_run}, as nothing {'else ' * bool(several)}is random in it"
 
 
 def _count(numbers: set[int], what: str) -> str:

@@ -20,7 +20,7 @@ from augbench.report.fidelity_table import Fidelity, Outcome, fidelity_of
 from augbench.report.frame import CLASS_METRICS, METRICS, shots_rank
 from augbench.report.numbers import INCOMPLETE, Stat, average_of, share, stat_of
 from augbench.report.sheet import Column, Mark, Medium, Section, Sheet, SheetRow
-from augbench.report.table_notes import captions, footnotes, title_of
+from augbench.report.table_notes import captions, footnotes, frozen_text, title_of, weight_note
 
 HEADLINE = {"detection": "ap", "recognition": "accuracy"}
 AP_NAMES = {"trapezoidal": "trapezoidal", "step": "step-wise"}
@@ -41,6 +41,7 @@ class Row:
     best: bool = False  # whether it has the best headline metric of the complete rows
     classes: dict[str, dict[str, Stat]] = field(default_factory=dict)  # class -> "support" and metrics; not printed
     confusion: Confusion | None = None  # of recognition, over its cells
+    weights: tuple[float, ...] = ()  # of its synthetic images, in each cell whose protocol leaves them open
     notes: tuple[str, ...] = ()  # remarks about its synthetic images
     mark: str = ""  # refers to these notes under the table: "(1)"
 
@@ -81,6 +82,7 @@ class Table:
     captions: list[str]  # sentences over or under the table
     notes: list[str] = field(default_factory=list)  # footnotes
     fidelity: Fidelity = field(default_factory=Fidelity)  # of the pools that its cells use; printed below
+    frozen: str = ""  # the caption about its classifier on frozen features; "": it was fine-tuned
 
     @property
     def label(self) -> str:
@@ -156,10 +158,13 @@ def _table(cells_of: Rows, found: dict[str, Any], measured: Mapping[str, Measure
     cells = [cell for row in cells_of.values() for cell in row]
     records = [found[cell.key] for cell in cells if cell.key in found]
     first, folds = cells[0], folds_of(cells)
-    rows, marked = _mark_notes(_mark_best(_rows(cells_of, found, first.task), HEADLINE[first.task]))
+    few = first.shots == 0 or (first.shots == 1 and first.task == "detection")  # a single defect cannot be held out
+    noted = _note_weights(_rows(cells_of, found, first.task), is_chosen=not few)
+    rows, marked = _mark_notes(_mark_best(noted, HEADLINE[first.task]))
     embedded = tuple(sorted({part for record in records for part in record.embedded}))
     title, headline = title_of(first, folds), HEADLINE[first.task]
-    columns = _columns(first, pooled=len({(cell.draw, cell.fold) for cell in cells}) > 1)
+    pooled = len({(cell.draw, cell.fold) for cell in cells}) > 1
+    columns = _columns(first, pooled or any(cell.seed is None for cell in cells))
     headline_column = next(column for column in columns if column.key == headline)
     return Table(
         title=title,
@@ -176,11 +181,12 @@ def _table(cells_of: Rows, found: dict[str, Any], measured: Mapping[str, Measure
         captions=captions(list(cells_of.values()), records),
         notes=[*marked, *footnotes(first, len(records), len(cells), any(row.is_average for row in rows))],
         fidelity=fidelity_of(title, cells, measured, _outcomes(rows, headline), headline_column, embedded),
+        frozen=frozen_text(records),
     )
 
 
-def _columns(cell: Any, pooled: bool) -> list[Column]:
-    """Return the columns of the table of a cell; ``pooled`` says that its runs differ in more than the seed."""
+def _columns(cell: Any, are_runs: bool) -> list[Column]:
+    """Return the columns of the table of a cell; ``are_runs``: its runs differ in more than the seed, or have none."""
     if cell.task == "recognition":
         metrics = [Column("accuracy", "accuracy"), Column("macro_f1", "macro-F1")]
     else:
@@ -191,7 +197,7 @@ def _columns(cell: Any, pooled: bool) -> list[Column]:
         ]
         if cell.false_alarm_rate is not None:
             metrics += [Column("heldout_recall", "recall", HELDOUT), Column("heldout_false_alarm_rate", "FPR", HELDOUT)]
-    runs = Column("runs", "runs" if pooled else "seeds")
+    runs = Column("runs", "runs" if are_runs else "seeds")
     return [Column("augmenter", "augmenter", is_text=True), Column("n_aug", "N_aug", is_text=True), *metrics, runs]
 
 
@@ -214,6 +220,7 @@ def _row(augmenter: str, n_aug: int, cells: list[Any], found: dict[str, Any], ta
         expected=len(cells),
         classes=_class_stats(records, task),
         confusion=confusion_of(records),
+        weights=tuple(record.weight for record in records if record.weight is not None),
         notes=tuple(dict.fromkeys(note for record in records for note in record.notes)),
     )
 
@@ -258,6 +265,16 @@ def _mark_best(rows: list[Row], headline: str) -> list[Row]:
         return rows
     best = share(max(row.stats[headline].mean for row in complete))
     return [replace(row, best=row in complete and share(row.stats[headline].mean) == best) for row in rows]
+
+
+def _note_weights(rows: list[Row], is_chosen: bool) -> list[Row]:
+    """Note the weights of synthetic images, once per augmenter."""
+    weights: dict[str, dict[int, tuple[float, ...]]] = {}
+    for row in rows:
+        if row.weights:
+            weights.setdefault(row.augmenter, {})[row.n_aug or 0] = row.weights
+    notes = {name: weight_note(name, found, is_chosen) for name, found in weights.items()}
+    return [replace(row, notes=(*row.notes, notes[row.augmenter])) if row.weights else row for row in rows]
 
 
 def _mark_notes(rows: list[Row]) -> tuple[list[Row], list[str]]:

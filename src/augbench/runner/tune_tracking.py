@@ -53,7 +53,7 @@ class Run:
 
 
 def params_of(cell: Cell, grid: str) -> dict[str, Any]:
-    """Return a cell as flat values, without those that are None, such as the fold of an official split."""
+    """Return a cell as flat values, without those that are None: the fold of an official split, a probe's epochs."""
     params = {
         "key": cell.key,
         "grid": grid,
@@ -65,6 +65,7 @@ def params_of(cell: Cell, grid: str) -> dict[str, Any]:
         "n_aug": cell.n_aug,
         "seed": cell.seed,
         "protocol": cell.protocol.name,
+        "kind": cell.protocol.kind,
         "backbone": cell.protocol.backbone,
         "weights": cell.protocol.weights,
         "epochs": cell.protocol.epochs,

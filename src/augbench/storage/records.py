@@ -82,6 +82,19 @@ class Curves(_RecordModel):
     test: list[dict[str, float]]
 
 
+class ProbeChoice(_RecordModel):
+    """What a probe was fitted with: the protocol's values, or those that cross-validation chose."""
+
+    C: Annotated[float, Field(gt=0)] | None  # None: its head has none
+    synthetic_weight: Amount | None  # None: without synthetic images, or all images count alike
+
+
+class GaussianChoice(_RecordModel):
+    """The shrinkage of the covariance of normal images."""
+
+    shrinkage: float = Field(ge=0, le=1)
+
+
 class Counts(_RecordModel):
     """Numbers of images that a cell was trained and evaluated on."""
 
@@ -196,6 +209,19 @@ def _check_types(spec: Cell | FidelitySpec | SearchSpec) -> None:
     for name in ("settings", "key_settings"):
         if not isinstance(getattr(owner.augmenter, name), Mapping):
             raise TypeError(f"augmenter.{name} are not a mapping")
+    if isinstance(spec, Cell):
+        _check_seed(spec)
+
+
+def _check_seed(cell: Cell) -> None:
+    """Raise TypeError unless the seed is a whole number; None is that of a cell in which nothing is random."""
+    fixed = cell.protocol.kind != "finetune" and not cell.n_aug
+    if fixed and cell.seed is not None:
+        raise TypeError(
+            f"seed is {cell.seed!r}, but nothing is random: kind '{cell.protocol.kind}' and no synthetic images"
+        )
+    if not fixed and (not isinstance(cell.seed, int) or isinstance(cell.seed, bool)):
+        raise TypeError(f"seed is {cell.seed!r}, not a whole number")
 
 
 def weights_at_hand(spec: Cell | FidelitySpec | SearchSpec) -> bool:

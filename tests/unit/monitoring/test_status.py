@@ -11,6 +11,7 @@ import time
 import jsonschema
 import pytest
 import yaml
+from frozen_cells import frozen_plan
 from helpers import TOY, assert_one_line, cli, path_of, tiny, tiny_grid, tiny_plan
 from rich.console import Console
 
@@ -134,7 +135,13 @@ def test_a_grid_of_an_earlier_version_has_cells_alone(store, plan):
     found = seen(store)
     (grid,) = found.grids
     assert counts(grid) == (3, 0, 1, len(plan.cells) - 4)
-    assert [stage for stage in STAGES if grid.stages[stage] is None] == ["searches", "adapters", "pools", "fidelity"]
+    assert [stage for stage in STAGES if grid.stages[stage] is None] == [
+        "searches",
+        "adapters",
+        "pools",
+        "features",
+        "fidelity",
+    ]
     assert "earlier version" in printed(found)
 
 
@@ -202,6 +209,70 @@ def test_fidelity_counts_what_a_run_would_measure(store):
     for chunk in range(second.chunks):
         make_chunk(store, second.pool, chunk)
     assert counts(status_of(store), "fidelity") == (1, 0, 0, 1) and not status_of(store).done
+
+
+# -- features
+
+
+@pytest.fixture
+def probes(store):
+    """A planned grid of probes in a store, and its plan: features of a dataset (1 chunk) and of 3 pools (2 each)."""
+    plan = frozen_plan(n_aug=[6, 30])
+    store.write_json("grids", "tiny", stored_grid(plan))
+    return store, plan
+
+
+def features_of(plan, pool=None):
+    """The features of a pool, or of the dataset."""
+    return next(spec for spec in plan.features.values() if spec.pool == pool)
+
+
+def test_features_are_a_stage(probes):
+    store, plan = probes
+    pool = pool_of(plan, "memseg")
+    assert counts(status_of(store), "features") == (0, 0, 0, 4) and status_of(store).feature_chunks == (0, 7)
+    for spec in (features_of(plan), pool, features_of(plan, pool)):
+        make_chunk(store, spec, 0)
+    store.files.write(f"{store.name('features', features_of(plan, pool).key)}/00001.provenance.json", b"{}")
+    owner = driver_elsewhere(store, features_of(plan, pool).key, since=time.time() - 100)
+    found = seen(store)
+    (grid,) = found.grids
+    assert counts(grid, "features") == (1, 1, 0, 2) and grid.feature_chunks == (2, 7) and grid.drivers == [owner]
+    rate = grid.rates["feature_chunks"]
+    assert (rate.finished, rate.left) == (2, len(subtract(plan, store).features)) == (2, 5)
+    text = " ".join(printed(found).split())
+    assert "features 1 1 - 2 4 chunks 2 7" in text and "feature chunks: 5 left, 2 finished" in text
+
+
+def test_a_done_store_needs_no_features_any_more(probes):
+    store, plan = probes
+    finish(store, plan.cells)
+    found = seen(store)
+    assert found.done and counts(found.grids[0], "features") == (4, 0, 0, 0)
+
+
+@pytest.mark.parametrize(
+    ("what", "left"),
+    [("dataset", 3 * 2), ("features of a pool", 1 + 2 * 2), ("pool", 1 + 2 * 2)],  # without those that failed or wait
+)
+def test_failed_features_block_cells(probes, what, left):
+    store, plan = probes
+    pool = pool_of(plan, "memseg")
+    failed = {"dataset": features_of(plan), "features of a pool": features_of(plan, pool), "pool": pool}[what]
+    if what == "features of a pool":
+        for spec in (pool, failed):
+            make_chunk(store, spec, 0)  # enough for 6 images
+    fail(store, failed)
+    grid = status_of(store)
+    fewest = {"dataset": 0, "features of a pool": 30, "pool": 6}[what]
+    waiting = [cell for cell in plan.cells if what == "dataset" or (cell.seed == 0 and cell.n_aug >= fewest)]
+    (failure,) = grid.failures
+    assert (failure.key, failure.stage) == (failed.key, "pools" if what == "pool" else "features")
+    assert grid.blocked == failure.waiting == len(waiting) > 0
+    assert grid.rates["cells"].left == len(plan.cells) - len(waiting)
+    assert grid.rates["feature_chunks"].left == left
+    assert what == "pool" or "1 set of features: RuntimeError: it broke" in printed(seen(store))
+    jsonschema.validate(as_dict(seen(store)), SCHEMA)
 
 
 # -- drivers
@@ -455,7 +526,12 @@ SCHEMA = closed(
             notes=some(KINDS["text"]),
             stages=closed(**dict.fromkeys(STAGES, maybe(closed(COUNTS)))),
             chunks=maybe(closed("done:count total:count")),
-            rates={"type": "object", "properties": {"cells": RATE, "chunks": RATE}, "additionalProperties": False},
+            feature_chunks=maybe(closed("done:count total:count")),
+            rates={
+                "type": "object",
+                "properties": dict.fromkeys(("cells", "chunks", "feature_chunks"), RATE),
+                "additionalProperties": False,
+            },
             failures=some(
                 closed("key:text stage:stage error:text attempts:count by_user:flag waiting:count log:text?")
             ),

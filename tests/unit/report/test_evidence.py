@@ -9,6 +9,7 @@ from math import isnan
 import numpy as np
 import pandas as pd
 import pytest
+from frozen_cells import NORMALS, PROBE, fill, frozen_plan
 from helpers import assert_one_line, cli, path_of, tiny_grid
 from rich.console import Console
 
@@ -18,7 +19,7 @@ from augbench.core.protocol import make_protocol
 from augbench.core.specs import AdapterSpec, AugmenterSpec, Cell, DataSpec, PoolSpec, SearchSpec
 from augbench.metrics.evaluate import evaluate
 from augbench.planning.library import Library
-from augbench.report.evidence.build import baseline_among, build_evidence
+from augbench.report.evidence.build import baseline_among, build_evidence, pair_runs
 from augbench.report.evidence.comparison_report import compare
 from augbench.report.evidence.pareto import RowCost, efficient
 from augbench.report.evidence.part_costs import COSTS, costs_of, read_costs
@@ -262,6 +263,66 @@ def test_from_seven_seeds_on_p_is_exact_and_holds_for_all(store):
     text = printed(store)
     assert "exact two-sided sign-flip test" in text and "after Holm over 3 comparisons" in text
     assert str(one.against[2].verdict) == "worse"
+
+
+# -- rows without a seed
+
+
+def test_a_run_without_seed_is_paired_with_every_seed_of_its_fold_and_draw():
+    none = {(0, -1, -1): "a", (1, -1, -1): "b"}
+    memseg = {(0, -1, 0): "c", (0, -1, 1): "d", (1, -1, 0): "e", (2, -1, 0): "f"}
+    assert pair_runs(memseg, none) == {(0, -1, 0): ("c", "a"), (0, -1, 1): ("d", "a"), (1, -1, 0): ("e", "b")}
+    assert pair_runs(none, memseg) == {run: pair[::-1] for run, pair in pair_runs(memseg, none).items()}
+    assert pair_runs(none, none) == {run: (key, key) for run, key in none.items()}
+    assert pair_runs(memseg, {(0, -1, 1): "g"}) == {(0, -1, 1): ("d", "g")}
+
+
+def frozen_evidence(store, **changes):
+    fill(store, frozen_plan(**{"protocols": [PROBE], "shots": [5], **changes}))
+    (one,) = evidence_of(store)
+    return one, {row.augmenter: row for row in one.rows}
+
+
+def test_a_row_without_seed_counts_once_and_is_compared_with_all_seeds(store):
+    one, rows = frozen_evidence(store)
+    (difference,) = one.against
+    assert (rows["none"].found, rows["none"].has_seed, rows["memseg"].has_seed) == (1, False, True)
+    assert rows["none"].intervals["ap"].runs == 1 and set(rows["none"].intervals["ap"].parts) == {"items"}
+    assert isnan(rows["none"].variance.seed)
+    means = mean_of_records(store, "ap")
+    assert difference.alone.estimate == pytest.approx(means["memseg"] - means["none"], abs=1e-12)
+    assert difference.alone.runs == difference.seeds == 3 and difference.verdict == "better"
+    of_seeds = rows["memseg"].intervals["ap"].parts["seed"]  # a constant has no variance over seeds
+    assert difference.alone.parts["seed"] == pytest.approx(of_seeds, abs=1e-12) and of_seeds > 0
+    text = printed(store)
+    assert "none has no seed, as nothing is random in it: each of its runs is paired with every pool seed" in text
+    assert "The seed of a cell is that of its pool alone, since its classifier has none." in text
+    assert "it screens augmenters" in text and "One run" not in text and "of its classifier, so" not in text
+    assert "with 1 to 3 runs a row" in text
+
+
+def test_seven_seeds_are_tested_against_a_row_without_any(store):
+    one, _ = frozen_evidence(store, seeds=[*range(7)])
+    assert one.against[0].seeds == 7 and one.against[0].p == 2 / 128
+
+
+def test_draws_of_a_row_without_seed_are_resampled_and_split(store):
+    one, rows = frozen_evidence(store, draws=[0, 1, 2])
+    assert set(rows["none"].intervals["ap"].parts) == {"items", "draw"} and rows["none"].variance.draw >= 0
+    assert set(one.against[0].alone.parts) == {"items", "draw", "seed"} and one.against[0].alone.runs == 9
+    assert "The seed of a cell is that of its pool alone, since its classifier has none." in printed(store)
+
+
+@pytest.mark.parametrize(
+    ("grid", "text"),
+    [
+        ({"protocols": [NORMALS], "shots": [0]}, "One run per row, as nothing is random in it: no variance to split."),
+        ({"augmenters": ["none"], "draws": [0, 1, 2]}, "Runs differ in their draw alone: no variance to split."),
+    ],
+)
+def test_a_table_of_rows_without_seed_alone(store, grid, text):
+    one, _ = frozen_evidence(store, **grid)
+    assert not one.against and text in printed(store)
 
 
 # -- what is wrong with a store

@@ -104,6 +104,9 @@ DIAG_GRID = {**INOUT_GRID, "name": "diag", "augmenters": ["memseg", "inout", "di
              "seeds": [0, 1], "protocols": ["diag"]}  # fmt: skip
 
 
+PROBE = {"name": "probing", "kind": "probe", "width": 200, "height": 600, "crop": "centre", "ap": "trapezoidal"}
+
+
 def cells_of(**changes):
     """The cells of the grid of In&Out, with changes."""
     return make_plan(make_grid({**INOUT_GRID, **changes})).cells
@@ -312,6 +315,11 @@ def ddpm(**settings):
          []),
         ("inout_table2", lambda: one_changed("inout", protocols=[{"name": "inout", "threads_per_cell": 2}]), []),
         ("inout_table2", lambda: one_changed("inout", seeds=[0, 1]), ["2 seeds, theirs 4"]),
+        ("inout_table2", lambda: one_changed("inout", protocols=[PROBE]),
+         ["protocol is probing on a frozen backbone, theirs is inout, which trains all of it"]),
+        ("inout_table5", lambda: one_changed("none", "all", 0, protocols=[PROBE]),
+         ["protocol is probing on a frozen backbone, theirs is inout, which trains all of it",
+          "no seed, as nothing is random in it; theirs 4"]),
         ("inout_table4", lambda: one_changed("inout", 5, draws=[0, 1]), ["2 draws of the shots, theirs 1"]),
         ("inout_table2", lambda: [replace(cell, data=replace(cell.data, fold=0)) for cell in one_changed("inout")],
          ["the split is one of folds, theirs is the official one"]),

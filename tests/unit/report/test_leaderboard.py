@@ -14,6 +14,7 @@ import pandas as pd
 import pytest
 import yaml
 from boards import BREAKING, HOSTILE, cell, expect, grid_cells, protocol_of, write
+from frozen_cells import PROBE, fill, frozen_plan
 from helpers import assert_one_line, cli, path_of, tiny
 from PIL import Image
 
@@ -112,6 +113,18 @@ def test_gains_and_verdicts_are_those_of_the_evidence(made):
         assert row["values"]["gain"]["value"] == pytest.approx(found[name].together.estimate, abs=1e-6)
         assert row["values"]["verdict"]["text"] == found[name].verdict
     assert {row.verdict for row in found.values()} >= {"better"}  # ddpm is made to be
+
+
+def test_a_row_without_seed_is_one_run(store):
+    fill(store, frozen_plan(protocols=[PROBE], shots=[5]), (0.1, 0.0))
+    content = board_of(gather([store])).content
+    (table,), labels = content["tables"], [run["label"] for run in content["runs"]]
+    assert labels == ["draw 0, no seed", *(f"N_aug 6, draw 0, seed {seed}" for seed in (0, 1, 2))]
+    none, memseg = table["rows"]
+    assert (none["values"]["runs"]["text"], memseg["values"]["runs"]["text"]) == ("1", "3")
+    assert memseg["values"]["verdict"]["text"] == "better" and memseg["mark"] == "(1)"
+    notes = " ".join(table["notes"])
+    assert "none has no seed" in notes and "0.1, 0 in 1 of 3 cells" in notes and "extraction of features" in notes
 
 
 def test_without_scores_means_have_no_verdicts(store):

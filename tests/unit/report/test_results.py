@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from frozen_cells import NORMALS, PROBE, fill, frozen_plan
 from helpers import ROOT, assert_one_line, cli, path_of, tiny_grid
 
 from augbench.core.errors import UserError
@@ -153,6 +154,8 @@ def scaled(value):
         *((name, put(f"result.{name}", 1)) for name in ("counts.test_positives", "counts.synthetic")),
         ("curves.test ends", put("result.curves.test.-1.ap", 0.999)),
         ("curves", put("result.curves.loss", lambda loss: loss[:-1])),
+        ("curves", without("result.curves")),
+        ("chosen is stated, a result of kind 'finetune' has none", put("result.chosen", {"C": 1.0})),
         ("best_epoch_oracle", put("result.best_epoch_oracle.ap", 0.999)),
         ("confusion[0][0]", put("result.confusion.0.0", 90)),
         ("classes[0]", put("result.classes.0", "other")),
@@ -174,6 +177,7 @@ def test_every_number_is_recomputed(tiles, neu, field, change):
         ("gives the key", put("spec.data.fingerprint", "0" * 64)),
         ("gives the key", put("spec.augmenter.key_settings.steps", 50)),
         ("its spec is not valid for cells", without("spec.seed")),
+        *((f"seed is {seed!r}, not a whole number", put("spec.seed", seed)) for seed in (None, "0", 1.5, True)),
         ("unknown key 'epoch'", put("spec.protocol.epoch", 3)),
         ("'provenance.device' is missing", without("provenance.device")),
         ("'provenance.seconds.total'", put("provenance.seconds.total", -1.0)),
@@ -204,6 +208,102 @@ def test_nothing_a_file_may_hold_ends_in_a_traceback(tiles):
     refused = check_results(tiles).refused
     for path in (*paths[: len(others)], paths[-1]):
         assert sum(f"cell '{path.stem}'" in line for line in refused) == 1
+
+
+# -- records of classifiers on frozen features
+
+
+@pytest.fixture(scope="module")
+def probed(tmp_path_factory):
+    """A published store with probes of several protocols, and the distance to the normal images."""
+    weights = {"fixed": {"C": 0.1, "synthetic_weight": 0.5}, "equal": {"synthetic_weight": "equal_mass"}}
+    heads = {"lda": {"head": "lda", "synthetic_weight": 1.0}}
+    protocols = [PROBE, NORMALS, *(PROBE | {"name": name, **fields} for name, fields in (weights | heads).items())]
+    store, out = (tmp_path_factory.mktemp(name) / name for name in ("store", "probed"))
+    export(fill(Store(store), frozen_plan(protocols=protocols, draws=[0, 1]), (0.1, 0.0)), out)
+    return out
+
+
+def numbered(folder, protocol, augmenter, shots):
+    """The number of the first record of that protocol, augmenter and shots."""
+    specs = [json.loads(line)["spec"] for line in lines_of(folder)]
+    names = [(spec["protocol"]["name"], spec["augmenter"]["name"], spec["shots"]) for spec in specs]
+    return names.index((protocol, augmenter, shots))
+
+
+def rekeyed(change):
+    """The change, and the key that the spec gives then."""
+
+    def both(record):
+        change(record)
+        record["key"] = Cell.from_dict(record["spec"]).key
+
+    return both
+
+
+def test_probes_follow_from_their_scores(probed):
+    verdict = check_results(probed)
+    assert verdict.refused == [] and verdict.counts["cell"] == 4 * (3 + 2 * 4) + 1
+
+
+@pytest.mark.parametrize("weight", [0.0, 0.1])
+def test_a_probe_whose_synthetic_images_count_nothing_may_equal_one_without(probed, tmp_path, weight):
+    """Give a cell with synthetic images the result and logits of that without."""
+    folder = shutil.copytree(probed, tmp_path / "copy")
+    none, memseg = (json.loads(lines_of(folder)[numbered(folder, "probing", name, 5)]) for name in ("none", "memseg"))
+    counts = memseg["result"]["counts"]
+    result = {**none["result"], "counts": counts, "chosen": {"C": 0.01, "synthetic_weight": weight}}
+    edit(folder, "cells", put("result", result), numbered(folder, "probing", "memseg", 5))
+    table = pd.read_parquet(folder / ARCHIVES["scores"])
+    own = table["key"] == memseg["key"]
+    table.loc[own, "logit"] = table.loc[table["key"] == none["key"], "logit"].to_numpy()
+    table.to_parquet(folder / ARCHIVES["scores"], index=False)
+    verdict = check_results(folder)
+    assert verdict.refused == []
+    assert any("same logits" in line and memseg["key"] in line for line in verdict.said) == (weight > 0)
+
+
+@pytest.mark.parametrize(
+    ("where", "what", "change"),
+    [
+        (("probing", "memseg", 5), "chosen: 'C'", put("result.chosen.C", -1.0)),
+        (("probing", "memseg", 5), "chosen: 'C'", put("result.chosen.C", "cv")),
+        (("probing", "memseg", 5), "chosen.C is None, its spec gives a number", put("result.chosen.C", None)),
+        (("probing", "memseg", 5), "chosen: 'synthetic_weight'", put("result.chosen.synthetic_weight", -0.1)),
+        (("probing", "memseg", 5), "chosen.synthetic_weight is None", put("result.chosen.synthetic_weight", None)),
+        (("probing", "none", 5), "chosen.synthetic_weight is 0.5, its spec gives None",
+         put("result.chosen.synthetic_weight", 0.5)),
+        (("fixed", "none", 5), "chosen.C is 0.01, its spec gives 0.1", put("result.chosen.C", 0.01)),
+        (("fixed", "memseg", 5), "chosen.synthetic_weight is 1.0, its spec gives 0.5",
+         put("result.chosen.synthetic_weight", 1.0)),
+        (("equal", "memseg", 5), "chosen.synthetic_weight is 1.0, its spec gives 0.8333",
+         put("result.chosen.synthetic_weight", 1.0)),
+        (("equal", "memseg", 0), "chosen.synthetic_weight is 0.1, its spec gives 1.0",
+         put("result.chosen.synthetic_weight", 0.1)),
+        (("lda", "memseg", 5), "chosen.C is 1.0, its spec gives None", put("result.chosen.C", 1.0)),
+        (("probing", "memseg", 0), "chosen: unknown key 'alpha'", put("result.chosen.alpha", 1.0)),
+        (("probing", "memseg", 0), "chosen: ", without("result.chosen")),
+        (("probing", "memseg", 0), "chosen: ", put("result.chosen", [1])),
+        (("probing", "memseg", 0), "ap is", put("result.ap", 0.25)),
+        (("probing", "memseg", 0), "counts.synthetic is 7", put("result.counts.synthetic", 7)),
+        (("probing", "memseg", 0), "curves is stated, a result of kind 'probe' has none",
+         put("result.curves", {"loss": [1.0], "test": []})),
+        (("normals", "none", 0), "best_epoch_oracle is stated, a result of kind 'gaussian' has none",
+         put("result.best_epoch_oracle", {"epoch": 1, "ap": 0.5})),
+        *((("normals", "none", 0), "chosen: 'shrinkage'", put("result.chosen.shrinkage", wrong))
+          for wrong in (-0.1, 1.5, None, "0.5", NAN)),
+        (("probing", "none", 5), "seed is 0, but nothing is random", rekeyed(put("spec.seed", 0))),
+        (("normals", "none", 0), "seed is 7, but nothing is random", rekeyed(put("spec.seed", 7))),
+        (("probing", "memseg", 5), "seed is None, not a whole number", rekeyed(put("spec.seed", None))),
+        (("probing", "memseg", 5), "gives the key", put("spec.seed", 7)),
+        (("fixed", "memseg", 5), "gives the key", put("spec.protocol.C", 1.0)),
+    ],
+)  # fmt: skip
+def test_a_forged_probe_is_refused(probed, tmp_path, where, what, change):
+    folder = shutil.copytree(probed, tmp_path / "copy")
+    edit(folder, "cells", change, numbered(folder, *where))
+    refused = check_results(folder).refused
+    assert any(line.startswith("cell '") and what in line for line in refused), refused
 
 
 # -- archives

@@ -5,6 +5,7 @@ import struct
 from pathlib import Path
 
 import pytest
+from frozen_cells import frozen_plan
 from helpers import HERE, ROOT, TINY, assert_one_line, cli, tiny_grid, tiny_plan
 
 from augbench.core import registry
@@ -147,7 +148,8 @@ def test_a_run_has_the_parameters_of_its_cell(make_tracking):
     tracking.end()
     params = {
         "key": cell.key, "grid": "tiny", "dataset": "surfaces", "augmenter": "talker", "shots": "5", "draw": 0,
-        "n_aug": 3, "seed": 0, "protocol": "tiny", "backbone": "test_byobnet", "weights": "scratch", "epochs": 2,
+        "n_aug": 3, "seed": 0, "protocol": "tiny", "kind": "finetune", "backbone": "test_byobnet", "weights": "scratch",
+        "epochs": 2,
     }  # fmt: skip
     assert tool.calls == [
         ("setup",),
@@ -159,6 +161,12 @@ def test_a_run_has_the_parameters_of_its_cell(make_tracking):
         ("over",),
     ]
     assert not lines
+
+
+def test_a_probe_has_neither_seed_nor_epochs():
+    cell = next(cell for cell in frozen_plan(shots=[5]).cells if cell.augmenter.name == "none")
+    params = tune_tracking.params_of(cell, "tiny")
+    assert params["kind"] == "probe" and not {"seed", "epochs"} & params.keys()
 
 
 @pytest.mark.parametrize("broken_at", ["start", "result", "end", "over"])

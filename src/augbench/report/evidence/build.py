@@ -42,6 +42,7 @@ class RowEvidence:
     variance: inference.VarianceSplit  # of the headline metric
     found: int  # cells with a record
     expected: int
+    has_seed: bool  # False: nothing is random in its runs, given fold and draw
     cost: RowCost | None  # None: not on record
     training_seconds: float  # mean over cells; NaN without cells
     inferred: int  # cells whose lineage is not in their record
@@ -64,7 +65,7 @@ class Comparison:
     alone: Interval  # not corrected for other comparisons
     together: Interval  # simultaneous with the others of the same list (Bonferroni)
     verdict: inference.Verdict
-    seeds: int  # number of paired seeds
+    seeds: int  # number of paired seeds; 0 if neither row has any
     p: float  # exact test over seeds; NaN below `inference.FEWEST_SEEDS`
     p_holm: float = nan
 
@@ -89,6 +90,11 @@ class Evidence:
     def headline(self) -> str:
         """The metric that is compared."""
         return HEADLINE[self.table.task]
+
+    @property
+    def without_seed(self) -> list[str]:
+        """The augmenters of the rows in which nothing is random."""
+        return list(dict.fromkeys(row.augmenter for row in self.rows if row.found and not row.has_seed))
 
 
 def build_evidence(
@@ -126,7 +132,26 @@ def build_evidence(
 
 
 def _run(cell: Any) -> Run:
-    return (-1 if cell.fold is None else int(cell.fold), -1 if cell.draw is None else int(cell.draw), int(cell.seed))
+    fold, draw, seed = (-1 if axis is None else int(axis) for axis in (cell.fold, cell.draw, cell.seed))
+    return fold, draw, seed
+
+
+def pair_runs(a: Mapping[Run, str], b: Mapping[Run, str]) -> dict[Run, tuple[str, str]]:
+    """Pair the runs of two rows: those of equal fold, draw and seed.
+
+    A run without a seed is paired with every seed of the other row at its fold and draw. It has no variance over seeds,
+    so the differences have exactly that of the other row.
+
+    Args:
+        a: run -> key of its cell.
+        b: the same of the other row.
+
+    Returns:
+        Run, with the seed that one of the two has -> the keys of the cells.
+    """
+    runs = [*a, *(run for run in b if run not in a)]
+    pairs = {run: tuple(row.get(run) or row.get((*run[:2], -1)) for row in (a, b)) for run in runs}
+    return {run: keys for run, keys in pairs.items() if all(keys)}
 
 
 Have = list[tuple[Run, Any]]  # the runs of a row with their records
@@ -238,6 +263,7 @@ def _row(drawn: _Resampled, row: Row, own: Have, spending: Spending) -> RowEvide
         inference.variance_split(runs, [drawn.values[key, drawn.metrics[0]] for key in keys]),
         row.found,
         row.expected,
+        any(seed >= 0 for _, _, seed in runs),
         spending.of(keys),
         float(np.mean([record.seconds for _, record in own])) if own else nan,
         spending.inferred(keys),
@@ -270,9 +296,9 @@ def _compared(
     drawn: _Resampled, keys: Keys, wanted: Sequence[tuple[tuple[str, int], tuple[str, int]]]
 ) -> list[Comparison]:
     """Compare these pairs of rows, corrected for multiple comparisons."""
-    shared = [[run for run in keys[a] if run in keys[b]] for a, b in wanted]
-    decided = sum(len(runs) >= inference.FEWEST_RUNS for runs in shared)
-    made = [_one(drawn, keys, a, b, runs, decided) for (a, b), runs in zip(wanted, shared, strict=True)]
+    paired = [pair_runs(keys[a], keys[b]) for a, b in wanted]
+    decided = sum(len(pairs) >= inference.FEWEST_RUNS for pairs in paired)
+    made = [_one(drawn, a, b, pairs, decided) for (a, b), pairs in zip(wanted, paired, strict=True)]
     tested = [index for index, one in enumerate(made) if one.p == one.p]
     for index, p in zip(tested, inference.holm([made[index].p for index in tested]), strict=True):
         made[index] = replace(made[index], p_holm=p)
@@ -280,19 +306,20 @@ def _compared(
 
 
 def _one(
-    drawn: _Resampled, keys: Keys, a: tuple[str, int], b: tuple[str, int], runs: list[Run], comparisons: int
+    drawn: _Resampled, a: tuple[str, int], b: tuple[str, int], pairs: Mapping[Run, tuple[str, str]], comparisons: int
 ) -> Comparison:
     by_seed: dict[int, list[float]] = {}
     alone = together = Interval()
-    if runs:
-        first, second = (drawn.of([keys[name][run] for run in runs], drawn.metrics[0]) for name in (a, b))
+    if runs := list(pairs):
+        first, second = (drawn.of(keys, drawn.metrics[0]) for keys in zip(*pairs.values(), strict=True))
         values, sampled = first[0] - second[0], first[1] - second[1]
         alone, together = (
             resampling.interval(values, sampled, drawn.runs(runs), drawn.item_freedom, number)
             for number in (1, max(comparisons, 1))
         )
         for (_, _, seed), value in zip(runs, values.tolist(), strict=True):
-            by_seed.setdefault(seed, []).append(value)
+            if seed >= 0:
+                by_seed.setdefault(seed, []).append(value)
     p = nan
     if len(by_seed) >= inference.FEWEST_SEEDS:
         means = np.array([np.mean(by_seed[seed]) for seed in sorted(by_seed)])

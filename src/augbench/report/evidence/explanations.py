@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import isnan
 
 from augbench.metrics.inference import FEWEST_RUNS, FEWEST_SEEDS, LEVEL, seeds_needed, smallest_p
 from augbench.metrics.resampling import CONFIDENCE
@@ -10,6 +11,7 @@ from augbench.report.evidence.build import Comparison, Evidence
 from augbench.report.evidence.lineage import inference_notes
 from augbench.report.evidence.pareto import DEFINITION
 from augbench.report.numbers import share
+from augbench.report.table_notes import FEATURE_SECONDS
 
 FEW_ITEMS = 20  # below it a percentile bootstrap gives intervals that are too narrow
 PERCENT = f"{100 * CONFIDENCE:g} %"
@@ -17,11 +19,7 @@ SEED = (
     "The seed of a cell is both that of its pool and that of its classifier, so the variance of the two cannot be "
     "separated"
 )
-VARIANCE_CAPTIONS = (
-    "Standard deviations that each source adds to one run, by analysis of variance (random effects, method of "
-    "moments; negative estimates are given as 0). A dash: it cannot be estimated from these runs.",
-    f"{SEED}.",
-)
+POOL_SEED = "The seed of a cell is that of its pool alone, since its classifier has none"
 COST_CAPTIONS = (
     DEFINITION,
     "Efficient: no other row is as good at no higher cost. This compares means: see their intervals.",
@@ -31,6 +29,31 @@ COST_CAPTIONS = (
 def plural(number: int, word: str) -> str:
     """Format a count: ``1 seed``, ``3 seeds``."""
     return f"{number} {word}{'' if number == 1 else 's'}"
+
+
+def variance_captions(evidence: Evidence) -> list[str]:
+    """Explain the sources of variance."""
+    return [
+        "Standard deviations that each source adds to one run, by analysis of variance (random effects, method of "
+        "moments; negative estimates are given as 0). A dash: it cannot be estimated from these runs.",
+        f"{_seed(evidence)}.",
+    ]
+
+
+def _seed(evidence: Evidence) -> str:
+    return POOL_SEED if evidence.table.frozen else SEED
+
+
+def seed_notes(evidence: Evidence, compared: Sequence[Comparison]) -> list[str]:
+    """Say how rows without a seed are paired with the others."""
+    paired = [name for one in compared if one.seeds for name in (one.augmenter, one.versus)]
+    names = [name for name in dict.fromkeys(paired) if name in evidence.without_seed]
+    if not names:
+        return []
+    return [
+        f"{', '.join(names)} has no seed, as nothing is random in it: each of its runs is paired with every pool seed "
+        "of the other row at the same fold and draw, and counts once in its own interval."
+    ]
 
 
 def method(evidence: Sequence[Evidence]) -> list[str]:
@@ -58,10 +81,11 @@ def method(evidence: Sequence[Evidence]) -> list[str]:
 def interval_captions(evidence: Evidence) -> list[str]:
     """Return what the intervals of rows are based on."""
     defective = "" if evidence.table.task == "recognition" else f", {evidence.defective_groups} of them with a defect"
-    most = max(row.found for row in evidence.rows)
-    return [
-        f"{PERCENT} intervals from {plural(evidence.groups, 'test item')}{defective}, with {plural(most, 'run')} a row."
-    ]
+    counts = [row.found for row in evidence.rows]
+    runs = plural(max(counts), "run")
+    if evidence.without_seed and min(counts) < max(counts):
+        runs = f"{min(counts)} to {runs}"
+    return [f"{PERCENT} intervals from {plural(evidence.groups, 'test item')}{defective}, with {runs} a row."]
 
 
 def interval_notes(evidence: Evidence) -> list[str]:
@@ -69,7 +93,7 @@ def interval_notes(evidence: Evidence) -> list[str]:
     notes = []
     if any(row.found < row.expected for row in evidence.rows):
         notes.append("* incomplete: some cells have no record.")
-    if any(row.found == 1 for row in evidence.rows):
+    if any(row.found == 1 and row.has_seed for row in evidence.rows):
         notes.append("One run: the interval covers other test items alone, not other seeds.")
     if evidence.smallest < FEW_ITEMS:
         kind = "" if evidence.table.task == "recognition" else " of one kind (normal or defect) in a fold"
@@ -99,19 +123,21 @@ def comparison_captions(evidence: Evidence, compared: list[Comparison]) -> list[
 
 
 def comparison_notes(evidence: Evidence, compared: list[Comparison]) -> list[str]:
-    """Describe the test, or explain why there is none."""
+    """Describe the test, or explain why there is none; and say how rows without a seed are paired."""
+    notes = seed_notes(evidence, compared)
     tested = [one for one in compared if one.p == one.p]
     seeds = max((one.seeds for one in compared), default=0)
     if not tested:
         return [
+            *notes,
             f"No test over seeds: with {plural(seeds, 'paired seed')} an exact one has no p below "
-            f"{_p(smallest_p(seeds))}. There is one from {FEWEST_SEEDS} on ({_p(smallest_p(FEWEST_SEEDS))})."
+            f"{_p(smallest_p(seeds))}. There is one from {FEWEST_SEEDS} on ({_p(smallest_p(FEWEST_SEEDS))}).",
         ]
-    notes = [
+    notes.append(
         "p: exact two-sided sign-flip test of the mean difference over paired seeds, after Holm over "
         f"{plural(len(tested), 'comparison')}. It treats the test items as fixed, so it may be small where the "
         "interval, which does not, includes 0."
-    ]
+    )
     least = min(1.0, smallest_p(seeds) * len(tested))
     if least > LEVEL:
         notes.append(
@@ -126,17 +152,22 @@ def no_variance_split(evidence: Evidence) -> str:
     if any(row.variance.is_split for row in evidence.rows):
         return ""
     if all(row.found <= 1 for row in evidence.rows):
+        if not any(row.has_seed for row in evidence.rows):
+            return "One run per row, as nothing is random in it: no variance to split."
         return "One run per row: the variance between runs is unknown."
     if any(not row.variance.balanced for row in evidence.rows):
         return "Runs are missing, so the variance between runs is not split."
+    for source in ("fold", "draw"):
+        if any(not isnan(getattr(row.variance, source)) for row in evidence.rows):
+            return f"Runs differ in their {source} alone: no variance to split."
     none = any(not row.n_aug and row.found > 1 for row in evidence.rows)
     pool = "; a row without synthetic images has no pool, so its variance is the classifier's" if none else ""
-    return f"Runs differ in their seed alone: no variance to split. {SEED}{pool}."
+    return f"Runs differ in their seed alone: no variance to split. {_seed(evidence)}{pool}."
 
 
 def cost_notes(evidence: Evidence) -> list[str]:
-    """Return why costs are missing or cannot be compared."""
-    notes = []
+    """Return why costs are missing or cannot be compared, and what they lack."""
+    notes = [FEATURE_SECONDS] if evidence.table.frozen else []
     unknown = dict.fromkeys(row.augmenter for row in evidence.rows if row.cost is None and row.n_aug)
     if unknown:
         notes.append(f"Not on record, and so not compared: the cost of {', '.join(unknown)}.")

@@ -31,6 +31,8 @@ def section_of(evidence: Evidence, brief: bool = False) -> Section:
     """
     table = evidence.table
     sheets, sentences = [_intervals(evidence)], []
+    if table.frozen:
+        sentences.append(table.frozen)
     if table.task == "detection":
         sentences.append(AP_SENTENCES[table.ap_definition])
     if evidence.against:
@@ -128,7 +130,7 @@ def _variance(evidence: Evidence) -> Sheet:
     ]
     notes = ["A row with missing runs is not split."] if any(not row.variance.balanced for row in evidence.rows) else []
     title = f"Where the variance of {NAMES[evidence.headline]} comes from"
-    return Sheet(columns, rows, title, explanations.VARIANCE_CAPTIONS, notes)
+    return Sheet(columns, rows, title, explanations.variance_captions(evidence), notes)
 
 
 def _costs(evidence: Evidence) -> Sheet:

@@ -22,6 +22,7 @@ from augbench.report.leaderboard.row_costs import Costs, Source
 from augbench.report.numbers import DASH, Stat, seconds_text, share, stat_of
 from augbench.report.plots import PALETTE
 from augbench.report.sheet import Column
+from augbench.report.table_notes import FEATURE_SECONDS
 from augbench.report.tables import HELDOUT, ORACLE, Row, Table, build_tables
 
 GREY = len(PALETTE) - 1
@@ -100,7 +101,7 @@ class _TableBuilder:
         against = with_gains(table, rows, evidence)
         columns = _columns(table, against)
         keys = self.keys(chain.from_iterable(cells.values()))
-        costs = [*_cost_notes(rows), *self.costs.inference_notes(keys)]
+        costs = [*_cost_notes(rows), *([FEATURE_SECONDS] if table.frozen else []), *self.costs.inference_notes(keys)]
         return {
             **{name: getattr(table, name) for name in TABLE_FIELDS},
             "id": name,

@@ -10,6 +10,7 @@ from typing import Any
 
 from augbench.metrics.inference import FEWEST_RUNS, Verdict
 from augbench.report.evidence.build import BASELINES, Comparison, Evidence, baseline_among, build_evidence
+from augbench.report.evidence.explanations import seed_notes
 from augbench.report.leaderboard.headings import Content, entry
 from augbench.report.leaderboard.merge import Gathered
 from augbench.report.leaderboard.merged_store import MergedStore
@@ -80,6 +81,7 @@ def notes_of(table: Table, against: str, evidence: Evidence | None) -> list[str]
         "the runs of the row.",
         f"Gain: difference to {against} over the runs that both have. Its interval holds for all rows of the table at "
         f"once. The verdict is better or worse if the interval excludes 0; it needs at least {FEWEST_RUNS} runs.",
+        *seed_notes(evidence, evidence.against),
     ]
 
 

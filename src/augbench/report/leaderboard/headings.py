@@ -61,9 +61,10 @@ def shots_text(shots: int | str) -> str:
 
 
 def run_label(cell: Any) -> str:
-    """Label a run: ``N_aug 80, seed 0``, with draw and fold if it has them."""
+    """Label a run: ``N_aug 80, seed 0``, with draw and fold if it has them; ``fold 2, no seed``."""
     parts = [("N_aug", cell.n_aug or None), ("fold", cell.fold), ("draw", cell.draw), ("seed", cell.seed)]
-    return ", ".join(f"{name} {int(value)}" for name, value in parts if value is not None)
+    labels = [f"{name} {int(value)}" for name, value in parts if value is not None]
+    return ", ".join(labels if cell.seed is not None else [*labels, "no seed"])
 
 
 def span_text(seconds: float) -> str:

@@ -131,7 +131,9 @@ def _matched(
 def _spread(line: Line, seeds: int | None) -> Iterator[str]:
     """Yield mismatches in seeds and draws, of expected cells, since missing ones are marked anyway."""
     counts = {axis: len({getattr(cell, axis) for cell in line.cells}) for axis in ("seed", "draw")}
-    if seeds is not None and counts["seed"] != seeds:
+    if seeds is not None and any(cell.seed is None for cell in line.cells):
+        yield f"no seed, as nothing is random in it; theirs {seeds}"
+    elif seeds is not None and counts["seed"] != seeds:
         yield f"{counts['seed']} seed{'s' * (counts['seed'] > 1)}, theirs {seeds}"
     if counts["draw"] > 1:
         yield f"{counts['draw']} draws of the shots, theirs 1"

@@ -15,7 +15,7 @@ from typing import Any
 from augbench.core import registry
 from augbench.core.contracts import GOOD, Augmenter
 from augbench.core.errors import UserError
-from augbench.core.protocol import PROTOCOL_NUMBERS, Protocol, load_preset, make_protocol
+from augbench.core.protocol import PROTOCOL_NUMBERS, READ_BY, Protocol, load_preset, make_protocol
 from augbench.diffusion.pipelines import BUNDLES
 from augbench.report.papers.printed import About, Reference
 from augbench.report.tables import AP_NAMES
@@ -181,11 +181,16 @@ _preset = cache(load_preset)
 
 def _protocol(row: Reference, about: About, ours: Ours) -> Iterator[str]:
     theirs, given = _preset(row.protocol), ours.protocol
+    if given.kind != theirs.kind:
+        yield f"protocol is {given.name} on a frozen backbone, theirs is {theirs.name}, which trains all of it"
     same_backbone = given.backbone in (*about.backbones, theirs.backbone)
     differing = [
         field
         for field in PROTOCOL_NUMBERS
         if field not in SAME_NUMBERS
+        and field != "kind"
+        and field in READ_BY[given.kind]
+        and field in READ_BY[theirs.kind]
         and getattr(given, field) != getattr(theirs, field)
         and not (field == "backbone" and same_backbone)
     ]

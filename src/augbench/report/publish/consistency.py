@@ -30,14 +30,16 @@ class ScoredItems:
         self.seen: dict[tuple[str, str], dict[str, tuple[pd.DataFrame, list[str]]]] = defaultdict(dict)
         self.logits: dict[bytes, list[str]] = defaultdict(list)
 
-    def add(self, key: str, cell: Cell, scores: pd.DataFrame) -> None:
-        """Add a cell with its scores."""
+    def add(self, key: str, cell: Cell, scores: pd.DataFrame, is_twin: bool = False) -> None:
+        """Add a cell with its scores; ``is_twin``: its logits are those of a cell without synthetic images."""
         # Held-out images belong to one data spec; test images also to specs that differ in the hold-out alone.
         identity = {name: value for name, value in cell.data.identity.items() if name != "holdout"}
         for part, of in (("test", digest(identity)), ("heldout", cell.data.digest)):
             table = scores.loc[scores["part"] == part, list(ABOUT)].sort_values("id", ignore_index=True)
             mark = hashlib.sha256(table.to_csv(index=False).encode()).hexdigest()
             self.seen[part, of].setdefault(mark, (table, []))[1].append(key)
+        if is_twin:
+            return
         logits = scores.drop(columns=list(ABOUT)).to_numpy()
         self.logits[hashlib.sha256(logits.tobytes()).digest()].append(key)
 

@@ -14,7 +14,7 @@ from augbench.core.errors import UserError
 from augbench.core.specs import Cell
 from augbench.metrics.evaluate import evaluate
 from augbench.planning.extractor_choice import EMBEDDED
-from augbench.storage.records import Counts, Curves, read_as
+from augbench.storage.records import Counts, Curves, GaussianChoice, ProbeChoice, read_as
 from augbench.storage.scores import ABOUT
 
 TOLERANCE = 1e-9
@@ -24,8 +24,12 @@ they are equal up to rounding: a curve's thousands of float64 terms differ by 1e
 LATER_METRICS = frozenset({"per_class", "recall_at_1pct_false_alarms"})
 """Metrics that are newer than the first published records."""
 
-TRAINING = ("counts", "curves", "best_epoch_oracle")
-"""The fields of a result that are not metrics."""
+TRAINING = {
+    "finetune": ("counts", "curves", "best_epoch_oracle"),
+    "probe": ("counts", "chosen"),
+    "gaussian": ("counts", "chosen"),
+}
+"""Kind of protocol -> the fields of a result that are not metrics."""
 
 
 def score_problems(cell: Cell, scores: pd.DataFrame) -> list[str]:
@@ -61,19 +65,31 @@ def differences(cell: Cell, result: Mapping[str, Any], scores: pd.DataFrame) -> 
         scores: a table in which `score_problems` finds nothing.
     """
     found = evaluate(scores, cell.protocol)
-    stated = {name: value for name, value in result.items() if name not in TRAINING}
+    kind = cell.protocol.kind
+    training = {name for names in TRAINING.values() for name in names}
+    stated = {name: value for name, value in result.items() if name not in training}
     given = {name: value for name, value in found.items() if name in stated or name not in LATER_METRICS}
     problems = [
         f"{name} is {_short(was)}, its scores give {_short(now)}" for name, was, now in _compare("", stated, given)
     ]
-    problems += _counts(cell, result.get("counts"), scores)
-    return problems + _curves(cell, result, found)
+    others = sorted((result.keys() & training) - set(TRAINING[kind]))
+    problems += [f"{name} is stated, a result of kind '{kind}' has none" for name in others]
+    miscounted = _counts(cell, result.get("counts"), scores)
+    if kind == "finetune":
+        return problems + miscounted + _curves(cell, result, found)
+    return problems + (miscounted or _chosen(cell, result))
 
 
 def older_than(result: Mapping[str, Any]) -> frozenset[str]:
     """Return the metrics that are newer than this record, so that it does not state them."""
     names = LATER_METRICS if "ap" in result else LATER_METRICS - {"recall_at_1pct_false_alarms"}
     return names - result.keys()
+
+
+def counts_nothing(result: Mapping[str, Any]) -> bool:
+    """Return whether synthetic images have weight 0, so that the classifier equals one without them."""
+    chosen = result.get("chosen")
+    return isinstance(chosen, dict) and chosen.get("synthetic_weight") == 0
 
 
 def unmarked(cell: Cell, stated: Iterable[str]) -> list[str]:
@@ -179,3 +195,26 @@ def _curves(cell: Cell, result: Mapping[str, Any], found: Mapping[str, Any]) -> 
     if result.get("best_epoch_oracle") != best:
         problems.append(f"best_epoch_oracle is {result.get('best_epoch_oracle')!r}, its curve gives {best!r}")
     return problems
+
+
+def _chosen(cell: Cell, result: Mapping[str, Any]) -> list[str]:
+    """Check what a classifier on frozen features was fitted with, as far as the protocol fixes it."""
+    protocol = cell.protocol
+    try:
+        chosen = read_as(ProbeChoice if protocol.kind == "probe" else GaussianChoice, result.get("chosen"))
+    except UserError as error:
+        return [f"chosen: {error}"]
+    if protocol.kind == "gaussian":
+        return []
+    counts, alike = result["counts"], protocol.head == "lda"
+    fixed = {
+        "C": None if alike else protocol.C,
+        "synthetic_weight": None if alike or not cell.n_aug else protocol.synthetic_weight,
+    }
+    if fixed["synthetic_weight"] == "equal_mass":
+        fixed["synthetic_weight"] = counts["shots"] / counts["synthetic"] if counts["shots"] else 1.0
+    return [
+        f"chosen.{name} is {value!r}, its spec gives {'a number' if fixed[name] == 'cv' else repr(fixed[name])}"
+        for name, value in chosen
+        if (value is None if fixed[name] == "cv" else not _equal(value, fixed[name]))
+    ]

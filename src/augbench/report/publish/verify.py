@@ -156,7 +156,7 @@ class _Check:
             self.refuse("cell", key, [*found, *lineage.problems(cell, record), *self._other_classes(cell.data)])
             if not problems:
                 older.update(recompute.older_than(record["result"]))
-                items.add(key, cell, scores)
+                items.add(key, cell, scores, is_twin=recompute.counts_nothing(record["result"]))
                 self.positives[cell.data.digest] = int(((scores["part"] == "test") & (scores["label"] != GOOD)).sum())
         for keys in items.twins():
             self.note(f"{_number(len(keys), 'cell')} have the same logits to the last bit: {listed(keys)}")

@@ -211,14 +211,14 @@ def scheduler_of(store, leases, **changes):
 def test_scheduler_starts_a_cell_when_its_chunks_are_committed(store):
     with Leases(store.files) as leases:
         plan, scheduler = scheduler_of(store, leases, augmenters=["memseg"], shots=[0], n_aug=[6, 30])
-        assert scheduler.next_cell() is None and scheduler.cells_left
+        assert scheduler.next_cells() == [] and scheduler.cells_left
         units = scheduler.next_chunks()
         assert [chunk for _, chunk in units] == [0, 1]
         scheduler.chunk_done(units[0][0].key, 0)
-        cell, _ = scheduler.next_cell()
-        assert cell.n_aug == 6 and scheduler.next_cell() is None
+        ((cell, _),) = scheduler.next_cells()
+        assert cell.n_aug == 6 and scheduler.next_cells() == []
         scheduler.chunk_done(units[0][0].key, 1)
-        assert scheduler.next_cell()[0].n_aug == 30
+        assert [cell.n_aug for cell, _ in scheduler.next_cells()] == [30]
         for each in plan.cells:
             scheduler.cell_done(each.key, {"ap": 1.0})
         assert not scheduler.cells_left and not scheduler.chunks_left
@@ -228,9 +228,9 @@ def test_scheduler_gives_up_on_a_cell_that_kills_its_workers(store):
     with Leases(store.files) as leases:
         _, scheduler = scheduler_of(store, leases, augmenters=["none"], shots=[5])
         for _ in range(ATTEMPTS):
-            cell, _ = scheduler.next_cell()
-            scheduler.cell_lost(cell.key)
-        assert scheduler.next_cell() is None and not scheduler.cells_left
+            ((cell, _),) = scheduler.next_cells()
+            assert scheduler.cells_lost([cell.key]) == [cell.key]
+        assert scheduler.next_cells() == [] and not scheduler.cells_left
         assert "died" in scheduler.failures[cell.key] and store.keys("failures") == {cell.key}
 
 

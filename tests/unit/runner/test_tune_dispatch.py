@@ -12,13 +12,13 @@ from sleeping import SleepingJob, noted
 from augbench.planning.remaining import subtract
 from augbench.runner.driver import run
 from augbench.runner.scheduler import Scheduler
-from augbench.runner.tune_dispatch import CellByCell, Dispatch, Mailbox, ReadyCells, Workers
+from augbench.runner.tune_dispatch import BatchByBatch, Dispatch, Mailbox, ReadyCells, Workers
 from augbench.runner.worker import Failure
 from augbench.storage.leases import Leases
 from augbench.storage.store import Store
 
 MANY = {"augmenters": ["none"], "shots": [5], "seeds": list(range(12))}
-DONE = {"headline": json.dumps({"ap": 0.5}), "numbers": json.dumps({"ap": 0.5})}
+DONE = {"headline": {"ap": 0.5}, "seconds": 1.0, "numbers": {"ap": 0.5}}
 
 
 class Calls(list):
@@ -26,7 +26,7 @@ class Calls(list):
 
     def __init__(self):
         super().__init__()
-        self.give = SimpleNamespace(remote=lambda trial_id, key: self.append((trial_id, key)))
+        self.give = SimpleNamespace(remote=lambda trial_id, keys: self.append((trial_id, *keys)))
 
     def started(self, attempt, key):
         self.append(("started", attempt, key))
@@ -40,21 +40,21 @@ class FakeTune:
 
     def __init__(self, dispatch):
         self.dispatch, self.trials = dispatch, {}
-        self.searcher, self.scheduler, self.callback = ReadyCells("run"), CellByCell("run"), Workers("run")
+        self.searcher, self.scheduler, self.callback = ReadyCells("run"), BatchByBatch("run"), Workers("run")
 
     def ask(self, *trial_ids):
         """Create trials; return the keys of their cells."""
         for trial_id in trial_ids:
             config = self.searcher.suggest(trial_id)
             self.trials[trial_id] = SimpleNamespace(trial_id=trial_id, config=config, error_file=None)
-        return [self.trials[trial_id].config["key"] for trial_id in trial_ids]
+        return [key for trial_id in trial_ids for key in self.trials[trial_id].config["keys"]]
 
     def start(self, *trial_ids):
         for trial_id in trial_ids:
             self.callback.on_trial_start(0, [], self.trials[trial_id])
 
-    def result(self, trial_id, outcome=None):
-        return self.scheduler.on_trial_result(None, self.trials[trial_id], outcome or DONE)
+    def result(self, trial_id, *outcomes):
+        return self.scheduler.on_trial_result(None, self.trials[trial_id], {"outcomes": json.dumps(outcomes or [DONE])})
 
     def lose(self, trial_id):
         self.callback.on_trial_error(0, [], self.trials[trial_id])
@@ -115,7 +115,7 @@ def test_a_lost_worker_loses_only_its_current_cell(played):
     tune.result("a")
     ((_, second),) = tune.dispatch.mailbox
     tune.lose("a")
-    assert scheduler.done == 1 and scheduler.next_cell()[0].key == second, "the first is done, the second queued again"
+    assert scheduler.done == 1 and next_of(scheduler) == [second], "the first is done, the second queued again"
     assert b"worker of this cell was lost" in scheduler.store.files.read(scheduler.store.log_name(second))
     assert not scheduler.store.files.exists(scheduler.store.log_name(first))
 
@@ -126,7 +126,7 @@ def test_a_worker_that_could_not_be_set_up_loses_the_cell_of_its_trial(played):
     tune.lose("a")  # before it started
     tune.start("b")
     assert tune.result("b") == "STOP", "no worker is starting any more"
-    assert scheduler.next_cell()[0].key == lost
+    assert next_of(scheduler) == [lost]
     assert [what for what, *_ in tune.dispatch.tracking] == ["started", "ended"]  # of the other
 
 
@@ -135,7 +135,7 @@ def test_trackers_get_each_cell_of_a_trial(played):
     first, _ = tune.ask("a", "b")
     tune.start("a")
     tune.result("a")
-    tune.result("a", {"failure": json.dumps(asdict(Failure("broken", by_user=False)))})
+    tune.result("a", BROKEN)
     tune.lose("a")
     (_, second), (_, third) = tune.dispatch.mailbox
     assert tune.dispatch.tracking == [
@@ -149,19 +149,19 @@ def test_trackers_get_each_cell_of_a_trial(played):
     assert tune.dispatch.scheduler.failures == {second: "broken"}
 
 
-def test_a_worker_gets_its_own_cell_in_any_order():
+def test_a_worker_gets_its_own_batch_in_any_order():
     mailbox = Mailbox.__ray_metadata__.modified_class()
 
     async def meet():
         early = asyncio.create_task(mailbox.take("a"))
         await asyncio.sleep(0)
-        await mailbox.give("b", "cell of b")
-        await mailbox.give("a", "cell of a")
+        await mailbox.give("b", ["cell of b"])
+        await mailbox.give("a", ["cell of a", "another of a"])
         keys = [await early, await mailbox.take("b")]
-        await mailbox.give("a", "another")
+        await mailbox.give("a", ["a third"])
         return [*keys, await mailbox.take("a")]
 
-    assert asyncio.run(meet()) == ["cell of a", "cell of b", "another"]
+    assert asyncio.run(meet()) == [["cell of a", "another of a"], ["cell of b"], ["a third"]]
 
 
 def test_short_cells_run_on_all_workers_while_these_start(tmp_path, monkeypatch):

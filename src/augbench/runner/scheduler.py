@@ -32,6 +32,11 @@ Of = Callable[[AugmenterSpec], bool]
 """A filter of augmenters."""
 
 
+def _group(cell: Cell) -> tuple[str, str]:
+    """Return dataset and protocol: only cells that share both share a batch, and their seconds predict each other."""
+    return cell.data.alias, cell.protocol.digest
+
+
 class Scheduler:
     """Thread-safe state of a run. Methods ``next_*`` hand out work, the others report its outcome."""
 
@@ -73,7 +78,7 @@ class Scheduler:
         self._running: set[str] = set()  # keys of cells
         self._deaths: Counter[str] = Counter()  # cell key -> workers that died at it
         self._singly: set[str] = set()  # keys of cells that were in the batch of a worker that died
-        self._measured: dict[str, tuple[int, float]] = {}  # digest of a protocol -> cells done here, their seconds
+        self._measured: dict[tuple[str, str], tuple[int, float]] = {}  # `_group` -> cells done here, their seconds
         self._blocks = Blocks(remaining.cells, store, self._lease_cache)
         for cell in remaining.cells:
             self._place(cell)
@@ -109,7 +114,7 @@ class Scheduler:
             while self._ready and len(batch) < most and not self.stopped:
                 key = self._ready.popleft()
                 cell = self.plan.by_key[key]
-                if batch and not self._joins(cell, batch[0][0]):
+                if batch and (key in self._singly or _group(cell) != _group(batch[0][0])):
                     skipped.append(key)
                     continue
                 if not self._blocks.acquire(cell):
@@ -128,16 +133,11 @@ class Scheduler:
 
     def _batch_size(self, first: Cell) -> int:
         """Return the maximum number of cells in the batch that begins with this cell."""
-        cells, seconds = self._measured.get(first.protocol.digest, (0, 0.0))
+        cells, seconds = self._measured.get(_group(first), (0, 0.0))
         if not cells or first.protocol.kind == "finetune" or first.key in self._singly:
             return 1
         share = ceil((1 + len(self._ready)) / self.workers)
         return max(1, int(min(share, BATCH_SECONDS * cells / max(seconds, 1e-6))))
-
-    def _joins(self, cell: Cell, first: Cell) -> bool:
-        """Whether a cell may be in the batch of another one."""
-        same = cell.data.alias == first.data.alias and cell.protocol.digest == first.protocol.digest
-        return same and cell.key not in self._singly
 
     @property
     def ready_count(self) -> int:
@@ -157,9 +157,9 @@ class Scheduler:
         """Note that a cell's record is in the store; ``seconds`` that it took decide the size of later batches."""
         with self._lock:
             if seconds is not None:
-                protocol = self.plan.by_key[key].protocol.digest
-                cells, before = self._measured.get(protocol, (0, 0.0))
-                self._measured[protocol] = cells + 1, before + seconds
+                group = _group(self.plan.by_key[key])
+                cells, before = self._measured.get(group, (0, 0.0))
+                self._measured[group] = cells + 1, before + seconds
             self.last = (key, headline)
             self._note_trained(key)
         self.on_change()

@@ -2,11 +2,12 @@
 
 import asyncio
 import json
-from dataclasses import asdict
+from contextlib import contextmanager
+from dataclasses import asdict, replace
 from types import SimpleNamespace
 
 import pytest
-from helpers import ROOT, tiny_grid, tiny_plan
+from helpers import ROOT, TINY_PROBE, tiny_grid, tiny_plan
 from sleeping import SleepingJob, noted
 
 from augbench.planning.remaining import subtract
@@ -18,7 +19,9 @@ from augbench.storage.leases import Leases
 from augbench.storage.store import Store
 
 MANY = {"augmenters": ["none"], "shots": [5], "seeds": list(range(12))}
+PROBES = {"augmenters": ["memseg"], "shots": [5], "seeds": list(range(12)), "protocols": [TINY_PROBE]}
 DONE = {"headline": {"ap": 0.5}, "seconds": 1.0, "numbers": {"ap": 0.5}}
+BROKEN = {"failure": asdict(Failure("broken", by_user=False))}
 
 
 class Calls(list):
@@ -60,14 +63,37 @@ class FakeTune:
         self.callback.on_trial_error(0, [], self.trials[trial_id])
 
 
-@pytest.fixture
-def played(tmp_path):
-    store, plan = Store(tmp_path), tiny_plan(**MANY)
+@contextmanager
+def playing(store, grid):
+    """A scheduler whose cells are ready, and a simulation of Tune that works for it."""
+    plan = tiny_plan(**grid)
     with Leases(store.files) as leases:
-        scheduler = Scheduler(plan, subtract(plan, store), store, leases)
+        remaining = replace(subtract(plan, store), chunks=[], features=[])
+        scheduler = Scheduler(plan, remaining, store, leases)
         dispatch = Dispatch(scheduler, Calls(), Calls())
         with dispatch.named("run"):
             yield scheduler, FakeTune(dispatch)
+
+
+@pytest.fixture
+def played(store):
+    with playing(store, MANY) as both:
+        yield both
+
+
+@pytest.fixture
+def probed(store):
+    """The same with short cells, the first of which has taken a second: batches hold five."""
+    with playing(store, PROBES) as (scheduler, tune):
+        tune.ask("first")
+        tune.start("first")
+        assert tune.result("first") == "STOP"
+        tune.dispatch.tracking.clear()
+        yield scheduler, tune
+
+
+def next_of(scheduler):
+    return [cell.key for cell, _ in scheduler.next_cells()]
 
 
 def test_trials_continue_while_workers_are_starting(played):
@@ -147,6 +173,43 @@ def test_trackers_get_each_cell_of_a_trial(played):
         ("ended", "a-2", None),
     ]
     assert tune.dispatch.scheduler.failures == {second: "broken"}
+
+
+def test_a_trial_is_a_batch_of_short_cells(probed):
+    scheduler, tune = probed
+    keys = [cell.key for cell in scheduler.plan.cells]
+    assert tune.ask("a", "b") == keys[1:11]
+    tune.start("a")
+    assert tune.result("a", DONE, BROKEN, DONE, DONE, DONE) == "CONTINUE"
+    assert tune.dispatch.mailbox == [("a", keys[11])]
+    assert scheduler.done == 5 and scheduler.failures == {keys[2]: "broken"}
+    begun = [("started", f"a-{number}", key) for number, key in enumerate(keys[1:6], 1)]
+    ended = [("ended", f"a-{number}", None if number == 2 else DONE["numbers"]) for number in range(1, 6)]
+    assert tune.dispatch.tracking == [*begun, *ended, ("started", "a-6", keys[11])]
+
+
+def test_the_loss_of_a_batch_is_noted_at_its_first_unfinished_cell(probed):
+    scheduler, tune = probed
+    batch = tune.ask("a")
+    tune.start("a")
+    for key in batch[:2]:
+        result = {"ap": 0.25, "curves": {"loss": [1.0]}}
+        scheduler.store.files.write(scheduler.store.name("scores", key), b"")
+        scheduler.store.write_json("cells", key, {"result": result, "provenance": {"seconds": {"total": 1.0}}})
+    tune.lose("a")
+    logs = [name.removesuffix(".log") for name in scheduler.store.files.names("logs")]
+    assert logs == [batch[2]] and scheduler.done == 3 and next_of(scheduler) == [batch[2]]
+    reported = [numbers and numbers["ap"] for what, _, numbers in tune.dispatch.tracking if what == "ended"]
+    assert reported == [0.25, 0.25, None, None, None]
+
+
+def test_a_batch_ends_where_the_store_is_out_of_reach(probed):
+    scheduler, tune = probed
+    tune.ask("a")
+    tune.start("a")
+    assert tune.result("a", DONE, {"failure": asdict(Failure("no space", False, fatal=True))}) == "STOP"
+    assert scheduler.done == 2 and not scheduler.failures and "no space" in str(scheduler.fatal)
+    assert tune.searcher.suggest("b") == "FINISHED"
 
 
 def test_a_worker_gets_its_own_batch_in_any_order():

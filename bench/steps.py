@@ -45,9 +45,10 @@ def play(scheduler: Scheduler) -> int:
             for spec in scheduler.next_fidelity():  # the driver polls after each chunk
                 scheduler.fidelity_done(spec.key)
     done = 0
-    while (unit := scheduler.next_cell()) is not None:
-        scheduler.cell_done(unit[0].key, {"ap": 0.5})
-        done += 1
+    while batch := scheduler.next_cells():
+        for cell, _ in batch:
+            scheduler.cell_done(cell.key, {"ap": 0.5})
+        done += len(batch)
     return done
 
 

@@ -39,6 +39,15 @@ TINY = {
     "false_alarm_rate": 0.25,
     "eval_batch": 16,
 }
+TINY_PROBE = {
+    "name": "probe",
+    "kind": "probe",
+    "width": 32,
+    "height": 48,
+    "backbone": "micro_resnet",
+    "holdout": 0.2,
+    "false_alarm_rate": 0.25,
+}
 TINY_DDPM = {
     "bundle": "micro-sd",
     "zero": {

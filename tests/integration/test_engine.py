@@ -12,7 +12,8 @@ import time
 
 import pytest
 from chaos_machines import below, title_of
-from helpers import HERE, TINY, TOY, cli, grid_file, path_of, results_of, tiny, tiny_grid
+from dying import DyingJob
+from helpers import HERE, ROOT, TINY, TINY_PROBE, TOY, cli, grid_file, path_of, results_of, tiny, tiny_grid
 
 from augbench.planning.plan import make_plan
 from augbench.planning.remaining import subtract
@@ -211,14 +212,14 @@ def scheduler_of(store, leases, **changes):
 def test_scheduler_starts_a_cell_when_its_chunks_are_committed(store):
     with Leases(store.files) as leases:
         plan, scheduler = scheduler_of(store, leases, augmenters=["memseg"], shots=[0], n_aug=[6, 30])
-        assert scheduler.next_cell() is None and scheduler.cells_left
+        assert scheduler.next_cells() == [] and scheduler.cells_left
         units = scheduler.next_chunks()
         assert [chunk for _, chunk in units] == [0, 1]
         scheduler.chunk_done(units[0][0].key, 0)
-        cell, _ = scheduler.next_cell()
-        assert cell.n_aug == 6 and scheduler.next_cell() is None
+        ((cell, _),) = scheduler.next_cells()
+        assert cell.n_aug == 6 and scheduler.next_cells() == []
         scheduler.chunk_done(units[0][0].key, 1)
-        assert scheduler.next_cell()[0].n_aug == 30
+        assert [cell.n_aug for cell, _ in scheduler.next_cells()] == [30]
         for each in plan.cells:
             scheduler.cell_done(each.key, {"ap": 1.0})
         assert not scheduler.cells_left and not scheduler.chunks_left
@@ -228,10 +229,36 @@ def test_scheduler_gives_up_on_a_cell_that_kills_its_workers(store):
     with Leases(store.files) as leases:
         _, scheduler = scheduler_of(store, leases, augmenters=["none"], shots=[5])
         for _ in range(ATTEMPTS):
-            cell, _ = scheduler.next_cell()
-            scheduler.cell_lost(cell.key)
-        assert scheduler.next_cell() is None and not scheduler.cells_left
+            ((cell, _),) = scheduler.next_cells()
+            assert scheduler.cells_lost([cell.key]) == [cell.key]
+        assert scheduler.next_cells() == [] and not scheduler.cells_left
         assert "died" in scheduler.failures[cell.key] and store.keys("failures") == {cell.key}
+
+
+def test_a_cell_that_kills_its_workers_takes_no_others_with_it(store, tmp_path, monkeypatch):
+    """Short cells in batches on two workers: one kills its worker once, another every time."""
+    grid = tiny_grid(augmenters=["none"], shots=[5], draws=list(range(60)), protocols=[TINY_PROBE])
+    keys = [cell.key for cell in make_plan(grid).cells]
+    once, always = keys[30], keys[40]
+    batches, next_cells = [], Scheduler.next_cells
+
+    def noted(scheduler):
+        batch = next_cells(scheduler)
+        batches.append([cell.key for cell, _ in batch])
+        return batch
+
+    monkeypatch.setattr(Scheduler, "next_cells", noted)
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(HERE), str(ROOT / "bench")]))  # workers import the job
+    (tmp_path / "died").touch()
+    summary = run(grid, store, job=DyingJob(0.02, tmp_path, {once}, {always}))
+    assert (tmp_path / "died").read_text().split().count(always) == ATTEMPTS
+    assert (tmp_path / "died").read_text().split().count(once) == 1
+    assert summary.done == summary.trained == 59 and summary.failures.keys() == {always}
+    assert sorted((tmp_path / "committed").read_text().split()) == sorted({*keys} - {always}), "each once"
+    assert store.keys("cells") == {*keys} - {always} and store.keys("failures") == {always}
+    assert any(once in batch and len(batch) > 1 for batch in batches), "no batch was lost"
+    text = store.files.read(store.log_name(once)).decode()
+    assert text.count("the worker of this cell was lost") == 1
 
 
 def test_two_drivers_do_nothing_twice(undisturbed, store, tmp_path):

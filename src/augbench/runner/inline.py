@@ -7,8 +7,8 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
-from augbench.core.specs import SearchSpec
-from augbench.planning.plan import Plan
+from augbench.core.specs import Cell, SearchSpec
+from augbench.planning.plan import Plan, PoolSlice
 from augbench.runner.lease_cache import LOOK_AGAIN
 from augbench.runner.scheduler import Scheduler
 from augbench.runner.worker import Unit, WorkerSetup, attempt, chunk_maker
@@ -76,13 +76,18 @@ def _generate_all(context: Context, scheduler: Scheduler) -> bool:
 
 
 def _train_all(context: Context, images: DecodedImages, scheduler: Scheduler) -> bool:
-    unit = scheduler.next_cell()
-    if unit is None:
-        return False
-    cell, slices = unit
+    batch = scheduler.next_cells()
+    for cell, slices in batch:
+        _train(context, images, scheduler, cell, slices)
+    return bool(batch)
+
+
+def _train(
+    context: Context, images: DecodedImages, scheduler: Scheduler, cell: Cell, slices: Sequence[PoolSlice]
+) -> None:
+    """Train a cell. Its seconds are not reported, so each batch is one cell: a hand-out costs nothing here."""
     record: dict = {}
     if failure := attempt(context, cell, lambda: record.update(train_cell(context, images, cell, slices))):
         scheduler.cell_failed(cell.key, failure)
     else:
         scheduler.cell_done(cell.key, headline(record))
-    return True

@@ -1,4 +1,4 @@
-"""Training on Ray Tune: one `Tuner.fit` fed by the scheduler. Workers are reused from cell to cell."""
+"""Training on Ray Tune: one `Tuner.fit` fed by the scheduler. Workers are reused from batch to batch of cells."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from augbench.runner.process_title import at_work_on
 from augbench.runner.resources import Allotment
 from augbench.runner.scheduler import Scheduler
 from augbench.runner.trainables import registered
-from augbench.runner.tune_dispatch import CellByCell, Dispatch, ReadyCells, Workers
+from augbench.runner.tune_dispatch import BatchByBatch, Dispatch, ReadyCells, Workers
 from augbench.runner.tune_tracking import Tracking
 from augbench.runner.worker import Job, WorkerSetup, attempt
 from augbench.stages.context import Context
@@ -26,7 +26,7 @@ from augbench.stages.decoded_images import DecodedImages, Geometry
 from augbench.stages.train import headline, numbers
 from augbench.storage.store import Store
 
-CELLS_PER_FIT = 5000  # the driver needs some 20 kB per trial (bench/scale.py); a new fit frees them
+TRIALS_PER_FIT = 5000  # the driver needs some 20 kB per trial (bench/scale.py); a new fit frees them
 
 
 def run_training(
@@ -44,6 +44,7 @@ def run_training(
     ``real`` and ``features`` have references to the decoded images of datasets and to their features, in the object
     store.
     """
+    scheduler.workers = allotment.train.workers
     run_id = f"{plan.grid.name}-{time.time_ns()}"
     work, dispatch = ray.put(Work(plan, ray.put)), Dispatch(scheduler, tracking)
     try:
@@ -75,8 +76,8 @@ def _fit(run_id: str, allotment: Allotment, shared: dict[str, Any]) -> None:
             trainable,
             tune_config=tune.TuneConfig(
                 search_alg=ReadyCells(run_id),
-                scheduler=CellByCell(run_id),
-                num_samples=CELLS_PER_FIT,
+                scheduler=BatchByBatch(run_id),
+                num_samples=TRIALS_PER_FIT,
                 max_concurrent_trials=allotment.train.workers,
                 reuse_actors=True,
                 trial_name_creator=_trial_name,
@@ -95,11 +96,11 @@ def _fit(run_id: str, allotment: Allotment, shared: dict[str, Any]) -> None:
 
 
 def _trial_name(trial: tune.experiment.Trial) -> str:
-    return trial.config["key"]
+    return trial.config["keys"][0]
 
 
 class CellTrainable(tune.Trainable):
-    """A training slot; each step trains one cell. Process, decoded images and GPU context are reused."""
+    """A training slot; each step trains a batch of cells. Process, decoded images and GPU context are reused."""
 
     def setup(self, config: dict[str, Any], shared: dict[str, Any]) -> None:
         """Set up the process, once."""
@@ -115,26 +116,35 @@ class CellTrainable(tune.Trainable):
         self.grid: str = shared["grid"]
         self.tracked: bool = shared["tracked"]
         self.mailbox: ray.actor.ActorHandle = shared["mailbox"]
-        self.key: str | None = config["key"]  # of the next cell; None: ask the mailbox
+        self.keys: list[str] | None = config["keys"]  # of the next batch; None: ask the mailbox
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         """Continue with another trial in this process."""
-        self.config, self.key = new_config, new_config["key"]
+        self.config, self.keys = new_config, new_config["keys"]
         return True
 
     def step(self) -> dict[str, Any]:
-        """Train a cell. An exception is returned as a result; only a dying process is an error to Tune."""
-        key, self.key = self.key or ray.get(self.mailbox.take.remote(self.trial_id)), None
+        """Train a batch. An exception is returned as a result; only a dying process is an error to Tune."""
+        keys, self.keys = self.keys or ray.get(self.mailbox.take.remote(self.trial_id)), None
+        outcomes: list[dict[str, Any]] = []
+        for key in keys:
+            outcomes.append(self._train(key))
+            if outcomes[-1].get("failure", {}).get("fatal"):  # no other cell could be committed either
+                break
+        _free_gpu(self.context.device)
+        # As JSON text: Tune stores the last result of every trial and flattens nested values.
+        return {"outcomes": json.dumps(outcomes)}
+
+    def _train(self, key: str) -> dict[str, Any]:
+        """Train and commit one cell; return its failure, or what the driver wants to know of its record."""
+        began, context, record = time.monotonic(), self.context, {}
         cell, slices = self.work.of(key, ray.get)
-        context, record = self.context, {}
         with at_work_on(cell.key):
             failure = attempt(context, cell, lambda: record.update(self.job(context, self.images, cell, slices)))
-        _free_gpu(context.device)
-        # As JSON text: Tune stores the last result of every trial and flattens nested values.
         if failure:
-            return {"failure": json.dumps(asdict(failure))}
-        tracked = {"numbers": json.dumps(numbers(record))} if self.tracked else {}
-        return {"headline": json.dumps(headline(record)), **tracked}
+            return {"failure": asdict(failure)}
+        tracked = {"numbers": numbers(record)} if self.tracked else {}
+        return {"headline": headline(record), "seconds": time.monotonic() - began, **tracked}
 
     def __repr__(self) -> str:
         # Ray's permanent name of the slot, so without its cell. Ray may call this although `setup` failed.
@@ -142,7 +152,7 @@ class CellTrainable(tune.Trainable):
 
 
 def _free_gpu(device: str) -> None:
-    """Free the cell's GPU memory: the process stays alive, and others share the device."""
+    """Free the GPU memory of the cells: the process stays alive, and others share the device."""
     if device != "cpu":
         import gc
 

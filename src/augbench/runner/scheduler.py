@@ -1,8 +1,8 @@
 """The scheduler: which units of a plan wait, are ready, run or are done. Generation and training share it, without Ray.
 
-A cell is ready as soon as the chunks of its pool slices, and of the features it reads, are committed. The scheduler
-also holds the leases: a second driver on the same store works on other cells and pools, and its finished work is
-noticed.
+A cell is ready as soon as the chunks of its pool slices, and of the features it reads, are committed. Short cells are
+handed out in batches, since a hand-out can take longer than such a training. The scheduler also holds the leases: a
+second driver on the same store works on other cells and pools, and its finished work is noticed.
 """
 
 from __future__ import annotations
@@ -10,7 +10,8 @@ from __future__ import annotations
 import contextlib
 import threading
 from collections import Counter, defaultdict, deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from math import ceil
 
 from augbench.core.errors import StoreError
 from augbench.core.specs import AdapterSpec, Cell, FeatureSpec, FidelitySpec, PoolSpec, SearchSpec
@@ -24,12 +25,18 @@ from augbench.storage.leases import Leases
 from augbench.storage.store import Store
 
 ATTEMPTS = 3  # starts of a cell per run, if its workers die
+BATCH_SECONDS = 5.0  # of work in a batch of cells: long against its hand-out, short against a lost worker or an end
 LOOK_INTO = 16  # pools of other drivers whose chunks are listed per check, in rotation
 
 Chunked = PoolSpec | FeatureSpec
 """What is made by chunks."""
 Of = Callable[[AdapterSpec | Chunked], bool]
 """A filter of units."""
+
+
+def _group(cell: Cell) -> tuple[str, str]:
+    """Return dataset and protocol: only cells that share both share a batch, and their seconds predict each other."""
+    return cell.data.alias, cell.protocol.digest
 
 
 class Scheduler:
@@ -53,6 +60,7 @@ class Scheduler:
         self.stopped = False
         self.fatal: StoreError | None = None  # why the store is out of reach
         self.on_change: Callable[[], None] = lambda: None
+        self.workers = 1  # that train at the same time: no batch is more than a worker's share of the ready cells
         self._lock = threading.RLock()
         self._chunks: dict[str, list[int]] = defaultdict(list)  # key of a pool or of features -> chunks still to make
         self._chunked: dict[str, Chunked] = {}
@@ -72,8 +80,10 @@ class Scheduler:
         self._missing: dict[str, set[tuple[str, int]]] = {}  # cell key -> chunks it waits for
         self._waiting: dict[tuple[str, int], list[str]] = defaultdict(list)  # chunk -> cells that wait for it
         self._ready: deque[str] = deque()
-        self._running: dict[str, int] = {}  # cell key -> attempt
-        self._attempts: Counter[str] = Counter()
+        self._running: set[str] = set()  # keys of cells
+        self._deaths: Counter[str] = Counter()  # cell key -> workers that died at it
+        self._singly: set[str] = set()  # keys of cells that were in the batch of a worker that died
+        self._measured: dict[tuple[str, str], tuple[int, float]] = {}  # `_group` -> cells done here, their seconds
         self._blocks = Blocks(remaining.cells, store, self._lease_cache)
         for cell in remaining.cells:
             self._place(cell)
@@ -92,23 +102,44 @@ class Scheduler:
 
     # -- cells
 
-    def next_cell(self) -> tuple[Cell, tuple[PoolSlice, ...]] | None:
-        """Return a ready cell or None. The lease of its block is held until the block is done."""
+    def next_cells(self) -> list[tuple[Cell, tuple[PoolSlice, ...]]]:
+        """Return the next batch for a worker: the first ready cell, and others of its dataset and protocol.
+
+        The leases of their blocks are held until the blocks are done.
+
+        Returns:
+            Cells with their pool slices, in the order in which to train them; none if no cell is ready.
+        """
         with self._lock, self._or_stop():
             self._ready.extend(self._blocks.returned())
-            while self._ready and not self.stopped:
+            batch, most, skipped = [], 1, []
+            while self._ready and len(batch) < most and not self.stopped:
                 key = self._ready.popleft()
                 cell = self.plan.by_key[key]
+                if batch and (key in self._singly or _group(cell) != _group(batch[0][0])):
+                    skipped.append(key)
+                    continue
                 if not self._blocks.acquire(cell):
                     continue
                 if self._blocks.made_elsewhere(key):
                     self.done += 1
                     self._leave_block(key)
                     continue
-                self._attempts[key] += 1
-                self._running[key] = self._attempts[key]
-                return cell, self.plan.needs[key]
-        return None
+                self._running.add(key)
+                batch.append((cell, self.plan.needs[key]))
+                if len(batch) == 1:
+                    most = self._batch_size(cell)
+            self._ready.extendleft(reversed(skipped))
+            return batch
+        return []
+
+    def _batch_size(self, first: Cell) -> int:
+        """Return the maximum number of cells in the batch that begins with this cell."""
+        cells, seconds = self._measured.get(_group(first), (0, 0.0))
+        if not cells or first.protocol.kind == "finetune" or first.key in self._singly:
+            return 1
+        share = ceil((1 + len(self._ready)) / self.workers)
+        return max(1, int(min(share, BATCH_SECONDS * cells / max(seconds, 1e-6))))
 
     @property
     def ready_count(self) -> int:
@@ -124,39 +155,65 @@ class Scheduler:
             here = self._missing or self._ready or self._running
             return not self.stopped and bool(here or self._blocks.any_elsewhere)
 
-    def cell_done(self, key: str, headline: dict) -> None:
-        """Note that a cell's record is in the store."""
+    def cell_done(self, key: str, headline: dict, seconds: float | None = None) -> None:
+        """Note that a cell's record is in the store; ``seconds`` that it took decide the size of later batches."""
         with self._lock:
-            self._running.pop(key, None)
-            self.done += 1
-            self.trained += 1
+            if seconds is not None:
+                group = _group(self.plan.by_key[key])
+                cells, before = self._measured.get(group, (0, 0.0))
+                self._measured[group] = cells + 1, before + seconds
             self.last = (key, headline)
-            self._leave_block(key)
+            self._note_trained(key)
         self.on_change()
 
     def cell_failed(self, key: str, failure: Failure) -> None:
         """Note that a cell raised; its failure record is in the store."""
         with self._lock:
-            self._running.pop(key, None)
+            self._running.discard(key)
             self._fail(key, failure)
             self._leave_block(key)
         self.on_change()
 
-    def cell_lost(self, key: str) -> None:
-        """Note that the worker of a cell died. The cell is queued again, at most `ATTEMPTS` times."""
+    def cells_lost(self, keys: Sequence[str]) -> list[str]:
+        """Note that the worker of a batch died at the first cell without a record.
+
+        That cell fails once `ATTEMPTS` workers died at it. Until then it is queued again like the cells behind it, each
+        as a batch of its own, so that a cell that kills its workers takes no others with it.
+
+        Args:
+            keys: the cells of the batch, in its order.
+
+        Returns:
+            The cells without a record, in the order of the batch.
+        """
+        left = list(keys)
         with self._lock, self._or_stop():
-            self._running.pop(key, None)
-            if committed(self.store, [key]):  # it died after its last write
-                self.done += 1
-                self._leave_block(key)
-            elif self._attempts[key] < ATTEMPTS:
-                self._ready.appendleft(key)
-            else:
-                error = RuntimeError(f"its worker died {ATTEMPTS} times (out of memory?)")
-                self.store.record_failure(key, self.plan.by_key[key].as_dict(), error)
-                self._fail(key, Failure(str(error), by_user=False))
-                self._leave_block(key)
+            self._running.difference_update(keys)
+            made = committed(self.store, keys)
+            for key in made:
+                self._note_trained(key)
+            left = [key for key in keys if key not in made]
+            self._singly.update(left)
+            self._deaths.update(left[:1])
+            again = left
+            if left and self._deaths[left[0]] == ATTEMPTS:
+                self._give_up(left[0])
+                again = left[1:]
+            self._ready.extendleft(reversed(again))
         self.on_change()
+        return left
+
+    def _note_trained(self, key: str) -> None:
+        self._running.discard(key)
+        self.done += 1
+        self.trained += 1
+        self._leave_block(key)
+
+    def _give_up(self, key: str) -> None:
+        error = RuntimeError(f"its worker died {ATTEMPTS} times (out of memory?)")
+        self.store.record_failure(key, self.plan.by_key[key].as_dict(), error)
+        self._fail(key, Failure(str(error), by_user=False))
+        self._leave_block(key)
 
     def _leave_block(self, key: str) -> None:
         self._blocks.leave(self.plan.by_key[key])

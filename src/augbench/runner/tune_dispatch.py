@@ -1,9 +1,9 @@
 """Assign cells to Tune trials, and report their results to the scheduler.
 
-A trial is one cell, and the worker of a finished trial is reused for the next one. But if Tune is still starting a
-worker for that trial, it kills the new worker: a grid of short cells would run on the first worker only, and lost
-workers would never be replaced. So while workers are still starting, a trial processes further cells instead of ending.
-Its worker gets their keys from `Mailbox`.
+A trial is one batch of cells, and the worker of a finished trial is reused for the next one. But if Tune is still
+starting a worker for that trial, it kills the new worker: a grid of short cells would run on the first worker only, and
+lost workers would never be replaced. So while workers are still starting, a trial processes further batches instead of
+ending. Its worker gets their keys from `Mailbox`.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import contextlib
 import itertools
 import json
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from augbench.runner.scheduler import Scheduler
 from augbench.runner.tune_tracking import Tracking
 from augbench.runner.worker import Failure
+from augbench.stages.train import numbers
 from augbench.storage.unit_logs import UnitLog
 
 _open: dict[str, Dispatch] = {}  # by run id: Tune pickles its callbacks, and a scheduler has locks
@@ -36,14 +37,14 @@ class Dispatch:
     """Hands cells to trials and reports their results to the scheduler and to trackers, if any."""
 
     def __init__(self, scheduler: Scheduler, tracking: Tracking | None = None, mailbox: Any = None) -> None:
-        """``mailbox`` is the actor that passes further cells to workers; None: a new one on this node."""
+        """``mailbox`` is the actor that passes further batches to workers; None: a new one on this node."""
         self.scheduler, self.tracking = scheduler, tracking
         if mailbox is None:  # on this node: on another one it could be lost with the node
             here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
             mailbox = Mailbox.options(scheduling_strategy=here).remote()
         self.mailbox = mailbox
         self._starting: set[str] = set()  # trials that have no worker yet
-        self._at: dict[str, tuple[str, str]] = {}  # trial -> key of its cell, name of the attempt
+        self._at: dict[str, dict[str, str]] = {}  # trial -> keys of its batch, each with the name of the attempt
         self._numbers = itertools.count()
 
     @contextlib.contextmanager
@@ -55,53 +56,56 @@ class Dispatch:
         finally:
             del _open[run_id]
 
-    def suggest(self, trial_id: str) -> str | None:
-        """Return the key of the cell of a new trial; None if no cell is ready."""
-        unit = self.scheduler.next_cell()
-        if unit is None:
-            return None
-        self._starting.add(trial_id)
-        return unit[0].key
+    def suggest(self, trial_id: str) -> list[str]:
+        """Return the keys of the cells of a new trial; none if no cell is ready."""
+        keys = self._next_keys()
+        if keys:
+            self._starting.add(trial_id)
+        return keys
 
     def started(self, trial: tune.experiment.Trial) -> None:
         """Note that a trial has a worker."""
         self._starting.discard(trial.trial_id)
-        self._begin(trial.trial_id, trial.config["key"])
+        self._begin(trial.trial_id, trial.config["keys"])
 
-    def ended(self, trial_id: str, outcome: dict[str, Any]) -> None:
-        """Report the result or failure of a trial's cell."""
-        key, attempt = self._at.pop(trial_id)
-        if self.tracking is not None:
-            self.tracking.ended(attempt, outcome.get("numbers"))
-        if "failure" in outcome:
-            self.scheduler.cell_failed(key, Failure(**json.loads(outcome["failure"])))
-        else:
-            self.scheduler.cell_done(key, json.loads(outcome["headline"]))
+    def ended(self, trial_id: str, outcomes: Sequence[dict[str, Any]]) -> None:
+        """Report the results and failures of a trial's cells: fewer than cells if the store is out of reach."""
+        for (key, attempt), outcome in zip(self._at.pop(trial_id).items(), outcomes, strict=False):
+            if self.tracking is not None:
+                self.tracking.ended(attempt, outcome.get("numbers"))
+            if "failure" in outcome:
+                self.scheduler.cell_failed(key, Failure(**outcome["failure"]))
+            else:
+                self.scheduler.cell_done(key, outcome["headline"], outcome["seconds"])
 
     def goes_on(self, trial_id: str) -> bool:
-        """Return whether a trial continues with another cell; if so, send its key to the worker."""
-        unit = self.scheduler.next_cell() if self._starting else None
-        if unit is None:
-            return False
-        key = unit[0].key
-        self._begin(trial_id, key)
-        self.mailbox.give.remote(trial_id, key)
-        return True
+        """Return whether a trial continues with another batch; if so, send its keys to the worker."""
+        keys = self._next_keys() if self._starting else []
+        if keys:
+            self._begin(trial_id, keys)
+            self.mailbox.give.remote(trial_id, keys)
+        return bool(keys)
 
     def lost(self, trial: tune.experiment.Trial) -> None:
         """Note that a trial's worker died or could not be set up."""
         self._starting.discard(trial.trial_id)
-        key, attempt = self._at.pop(trial.trial_id, (trial.config["key"], None))
-        _note_loss(self.scheduler, key, trial)
-        self.scheduler.cell_lost(key)
-        if self.tracking is not None and attempt:
-            self.tracking.ended(attempt, None)
-
-    def _begin(self, trial_id: str, key: str) -> None:
-        attempt = f"{trial_id}-{next(self._numbers)}"
-        self._at[trial_id] = key, attempt
+        attempts = self._at.pop(trial.trial_id, {})
+        keys = list(attempts) or trial.config["keys"]
+        left = self.scheduler.cells_lost(keys)
+        _note_loss(self.scheduler, left[0] if left else keys[-1], trial)
         if self.tracking is not None:
-            self.tracking.started(attempt, key)
+            for key, attempt in attempts.items():
+                record = None if key in left else self.scheduler.store.read_json("cells", key)
+                self.tracking.ended(attempt, record and numbers(record))
+
+    def _next_keys(self) -> list[str]:
+        return [cell.key for cell, _ in self.scheduler.next_cells()]
+
+    def _begin(self, trial_id: str, keys: Sequence[str]) -> None:
+        self._at[trial_id] = {key: f"{trial_id}-{next(self._numbers)}" for key in keys}
+        if self.tracking is not None:
+            for key, attempt in self._at[trial_id].items():
+                self.tracking.started(attempt, key)
 
 
 def _note_loss(scheduler: Scheduler, key: str, trial: tune.experiment.Trial) -> None:
@@ -115,21 +119,21 @@ def _note_loss(scheduler: Scheduler, key: str, trial: tune.experiment.Trial) -> 
 
 @ray.remote(num_cpus=0)
 class Mailbox:
-    """An actor that passes further cells to the workers of trials."""
+    """An actor that passes further batches of cells to the workers of trials."""
 
     def __init__(self) -> None:
-        self._cells: dict[str, asyncio.Future[str]] = defaultdict(lambda: asyncio.get_running_loop().create_future())
+        self._batches: dict[str, asyncio.Future] = defaultdict(lambda: asyncio.get_running_loop().create_future())
 
-    async def give(self, trial_id: str, key: str) -> None:
-        """Set the key of the next cell of a trial."""
-        self._cells[trial_id].set_result(key)
+    async def give(self, trial_id: str, keys: list[str]) -> None:
+        """Set the keys of the next batch of a trial."""
+        self._batches[trial_id].set_result(keys)
 
-    async def take(self, trial_id: str) -> str:
-        """Wait for the key of the next cell of a trial."""
+    async def take(self, trial_id: str) -> list[str]:
+        """Wait for the keys of the next batch of a trial."""
         try:
-            return await self._cells[trial_id]
+            return await self._batches[trial_id]
         finally:
-            del self._cells[trial_id]
+            del self._batches[trial_id]
 
 
 class ReadyCells(Searcher):
@@ -140,14 +144,14 @@ class ReadyCells(Searcher):
         self.run_id = run_id
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
-        """Return the key of the next cell; None: none is ready yet; FINISHED: none is left."""
+        """Return the keys of the next batch; None: no cell is ready yet; FINISHED: none is left."""
         dispatch = _open[self.run_id]
-        if key := dispatch.suggest(trial_id):
-            return {"key": key}
+        if keys := dispatch.suggest(trial_id):
+            return {"keys": keys}
         return None if dispatch.scheduler.cells_left else Searcher.FINISHED
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
-        """Do nothing: `CellByCell` reports results."""
+        """Do nothing: `BatchByBatch` reports results."""
 
     def save(self, checkpoint_path: str) -> None:
         """Do nothing: a run resumes by planning again."""
@@ -156,17 +160,17 @@ class ReadyCells(Searcher):
         """Do nothing, see `save`."""
 
 
-class CellByCell(FIFOScheduler):
-    """A Tune scheduler that reports the result of each cell and decides whether the trial ends."""
+class BatchByBatch(FIFOScheduler):
+    """A Tune scheduler that reports the results of each batch and decides whether the trial ends."""
 
     def __init__(self, run_id: str) -> None:
         super().__init__()
         self.run_id = run_id
 
     def on_trial_result(self, tune_controller: Any, trial: tune.experiment.Trial, result: dict[str, Any]) -> str:
-        """Report a cell's result; return STOP if the worker is free for the next trial."""
+        """Report the results of a batch; return STOP if the worker is free for the next trial."""
         dispatch = _open[self.run_id]
-        dispatch.ended(trial.trial_id, result)
+        dispatch.ended(trial.trial_id, json.loads(result["outcomes"]))
         return TrialScheduler.CONTINUE if dispatch.goes_on(trial.trial_id) else TrialScheduler.STOP
 
 

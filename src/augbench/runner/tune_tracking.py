@@ -1,15 +1,14 @@
 """Report trainings to experiment trackers through Ray Tune's callbacks: one run per cell, named by its key.
 
-To Tune a trial is only a key and a line of JSON, so that the driver stays small over many cells. The callbacks get a
+To Tune a trial is only keys and a line of JSON, so that the driver stays small over many cells. The callbacks get a
 stand-in for the trial: the cell as parameters, and its record as numbers.
 """
 
 from __future__ import annotations
 
-import json
 import logging
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -107,10 +106,10 @@ class Tracking:
             runs[tracker] = Run(attempt, cell, grid, own)
         self._notify(attempt, lambda logger, run: logger.log_trial_start(run))
 
-    def ended(self, attempt: str, numbers: str | None) -> None:
-        """Report the end of a training: `stages.train.numbers` of its record, as JSON; None if it failed."""
+    def ended(self, attempt: str, numbers: Mapping[str, float] | None) -> None:
+        """Report the end of a training: `stages.train.numbers` of its record; None if it failed."""
         if numbers is not None:
-            result = {**json.loads(numbers), "training_iteration": 1}
+            result = {**numbers, "training_iteration": 1}
             self._notify(attempt, lambda logger, run: logger.log_trial_result(1, run, result))
         self._end(attempt, failed=numbers is None)
 

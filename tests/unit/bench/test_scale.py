@@ -164,7 +164,7 @@ def test_another_drivers_pools_are_polled_rarely(counted, drivers, clock):
     assert second.next_chunks() == []
     assert counted.files.take() == {"list": 2 + LOOK_INTO, "read": 40}, "each lease is read once"
     for _ in range(10):
-        assert second.next_chunks() == [] and second.next_cell() is None
+        assert second.next_chunks() == [] and second.next_cells() == []
     assert not counted.files.take(), "no access between two polls"
     clock[0] += LOOK_AGAIN
     assert second.next_chunks() == []
@@ -233,31 +233,36 @@ def test_a_dead_drivers_leases_are_available(counted, monkeypatch):
 # -- blocks
 
 
+def next_of(scheduler):
+    """Return the cells of the next batch; of fine-tuning one at most."""
+    return [cell for cell, _ in scheduler.next_cells()]
+
+
 def test_a_block_is_leased_once(counted, drivers, clock):
     """A block needs one lease for all its cells; its records are read together."""
     changes = {"augmenters": ["none"], "shots": [5], "seeds": list(range(20))}
     _, first = drivers(**changes)
     plan, second = drivers(**changes)
     counted.files.take()
-    cells = [first.next_cell()[0]]
+    cells = next_of(first)
     assert counted.files.take() == {"create": 1, "read": 20}
-    assert second.next_cell() is None
+    assert next_of(second) == []
     asked = counted.files.take()
     assert asked["create"] == 1 and sum(asked.values()) <= 6
-    assert second.next_cell() is None
+    assert next_of(second) == []
     assert counted.files.take() == {"list": 2, "read": 1}, "the first poll"
-    cells += [first.next_cell()[0] for _ in range(19)]
-    assert first.next_cell() is None and second.next_cell() is None and not counted.files.take()
+    cells += [cell for _ in range(19) for cell in next_of(first)]
+    assert next_of(first) == next_of(second) == [] and not counted.files.take()
     for cell in cells[:12]:
         counted.write_json("cells", cell.key, {})
         counted.files.write(counted.name("scores", cell.key), b"")
     for cell in cells:
         first.cell_done(cell.key, {})
-    assert second.next_cell() is None, "not yet time to poll again"
+    assert next_of(second) == [], "not yet time to poll again"
     clock[0] += LOOK_AGAIN
     received = []
-    while (unit := second.next_cell()) is not None:
-        received.append(unit[0].key)
+    while batch := next_of(second):
+        received += [cell.key for cell in batch]
     assert received == [cell.key for cell in plan.cells[12:]] and second.done == 12
 
 
@@ -269,7 +274,7 @@ def test_a_cell_without_its_scores_is_trained_again(counted, drivers):
         counted.write_json("cells", cell.key, {"key": cell.key, "spec": {}, "result": {}, "provenance": {}})
     counted.files.write(counted.name("scores", plan.cells[0].key), b"")
     _, scheduler = drivers(**changes)
-    assert scheduler.next_cell()[0].key == plan.cells[1].key and scheduler.next_cell() is None
+    assert next_of(scheduler) == plan.cells[1:] and next_of(scheduler) == []
 
 
 def test_a_late_chunk_of_a_failed_pool_is_ignored(drivers):

@@ -1,6 +1,5 @@
 """Experiment trackers of a run on Ray, and the names of its Ray workers."""
 
-import json
 import struct
 from pathlib import Path
 
@@ -143,7 +142,7 @@ def test_a_run_has_the_parameters_of_its_cell(make_tracking):
     cell = cells("talker", "tiny", plan)
     tracking, lines = make_tracking(plan, mlflow=tool)
     tracking.started("first", cell.key)
-    tracking.ended("first", json.dumps({"ap": 0.5}))
+    tracking.ended("first", {"ap": 0.5})
     tracking.started("second", cell.key)
     tracking.end()
     params = {
@@ -175,7 +174,7 @@ def test_a_tracker_that_fails_costs_no_training(make_tracking, broken_at):
     tracking, lines = make_tracking(plan, mlflow=broken, wandb=sound)
     for number, cell in enumerate(plan.cells[:2]):
         tracking.started(str(number), cell.key)
-        tracking.ended(str(number), "{}")
+        tracking.ended(str(number), {})
     tracking.end()
     assert lines == ["--track mlflow: ConnectionError: no route. Nothing more is reported there; the run goes on."]
     assert [call[0] for call in sound.calls] == ["setup", *["start", "result", "end"] * 2, "over"]
@@ -198,7 +197,7 @@ def test_mlflow_really(tmp_path):
     cell = cells("talker", "tiny", plan)
     tracking = Tracking([Tracker("mlflow", address)], plan, lambda line: pytest.fail(line))
     tracking.started("first", cell.key)
-    tracking.ended("first", json.dumps({"ap": 0.5}))
+    tracking.ended("first", {"ap": 0.5})
     tracking.end()
     mlflow.set_tracking_uri(address)
     (found,) = mlflow.search_runs(experiment_names=["tiny"], output_format="list")

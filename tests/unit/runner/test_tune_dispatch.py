@@ -2,23 +2,26 @@
 
 import asyncio
 import json
-from dataclasses import asdict
+from contextlib import contextmanager
+from dataclasses import asdict, replace
 from types import SimpleNamespace
 
 import pytest
-from helpers import ROOT, tiny_grid, tiny_plan
+from helpers import ROOT, TINY_PROBE, tiny_grid, tiny_plan
 from sleeping import SleepingJob, noted
 
 from augbench.planning.remaining import subtract
 from augbench.runner.driver import run
 from augbench.runner.scheduler import Scheduler
-from augbench.runner.tune_dispatch import CellByCell, Dispatch, Mailbox, ReadyCells, Workers
+from augbench.runner.tune_dispatch import BatchByBatch, Dispatch, Mailbox, ReadyCells, Workers
 from augbench.runner.worker import Failure
 from augbench.storage.leases import Leases
 from augbench.storage.store import Store
 
 MANY = {"augmenters": ["none"], "shots": [5], "seeds": list(range(12))}
-DONE = {"headline": json.dumps({"ap": 0.5}), "numbers": json.dumps({"ap": 0.5})}
+PROBES = {"augmenters": ["memseg"], "shots": [5], "seeds": list(range(12)), "protocols": [TINY_PROBE]}
+DONE = {"headline": {"ap": 0.5}, "seconds": 1.0, "numbers": {"ap": 0.5}}
+BROKEN = {"failure": asdict(Failure("broken", by_user=False))}
 
 
 class Calls(list):
@@ -26,7 +29,7 @@ class Calls(list):
 
     def __init__(self):
         super().__init__()
-        self.give = SimpleNamespace(remote=lambda trial_id, key: self.append((trial_id, key)))
+        self.give = SimpleNamespace(remote=lambda trial_id, keys: self.append((trial_id, *keys)))
 
     def started(self, attempt, key):
         self.append(("started", attempt, key))
@@ -40,34 +43,57 @@ class FakeTune:
 
     def __init__(self, dispatch):
         self.dispatch, self.trials = dispatch, {}
-        self.searcher, self.scheduler, self.callback = ReadyCells("run"), CellByCell("run"), Workers("run")
+        self.searcher, self.scheduler, self.callback = ReadyCells("run"), BatchByBatch("run"), Workers("run")
 
     def ask(self, *trial_ids):
         """Create trials; return the keys of their cells."""
         for trial_id in trial_ids:
             config = self.searcher.suggest(trial_id)
             self.trials[trial_id] = SimpleNamespace(trial_id=trial_id, config=config, error_file=None)
-        return [self.trials[trial_id].config["key"] for trial_id in trial_ids]
+        return [key for trial_id in trial_ids for key in self.trials[trial_id].config["keys"]]
 
     def start(self, *trial_ids):
         for trial_id in trial_ids:
             self.callback.on_trial_start(0, [], self.trials[trial_id])
 
-    def result(self, trial_id, outcome=None):
-        return self.scheduler.on_trial_result(None, self.trials[trial_id], outcome or DONE)
+    def result(self, trial_id, *outcomes):
+        return self.scheduler.on_trial_result(None, self.trials[trial_id], {"outcomes": json.dumps(outcomes or [DONE])})
 
     def lose(self, trial_id):
         self.callback.on_trial_error(0, [], self.trials[trial_id])
 
 
-@pytest.fixture
-def played(tmp_path):
-    store, plan = Store(tmp_path), tiny_plan(**MANY)
+@contextmanager
+def playing(store, grid):
+    """A scheduler whose cells are ready, and a simulation of Tune that works for it."""
+    plan = tiny_plan(**grid)
     with Leases(store.files) as leases:
-        scheduler = Scheduler(plan, subtract(plan, store), store, leases)
+        remaining = replace(subtract(plan, store), chunks=[], features=[])
+        scheduler = Scheduler(plan, remaining, store, leases)
         dispatch = Dispatch(scheduler, Calls(), Calls())
         with dispatch.named("run"):
             yield scheduler, FakeTune(dispatch)
+
+
+@pytest.fixture
+def played(store):
+    with playing(store, MANY) as both:
+        yield both
+
+
+@pytest.fixture
+def probed(store):
+    """The same with short cells, the first of which has taken a second: batches hold five."""
+    with playing(store, PROBES) as (scheduler, tune):
+        tune.ask("first")
+        tune.start("first")
+        assert tune.result("first") == "STOP"
+        tune.dispatch.tracking.clear()
+        yield scheduler, tune
+
+
+def next_of(scheduler):
+    return [cell.key for cell, _ in scheduler.next_cells()]
 
 
 def test_trials_continue_while_workers_are_starting(played):
@@ -115,7 +141,7 @@ def test_a_lost_worker_loses_only_its_current_cell(played):
     tune.result("a")
     ((_, second),) = tune.dispatch.mailbox
     tune.lose("a")
-    assert scheduler.done == 1 and scheduler.next_cell()[0].key == second, "the first is done, the second queued again"
+    assert scheduler.done == 1 and next_of(scheduler) == [second], "the first is done, the second queued again"
     assert b"worker of this cell was lost" in scheduler.store.files.read(scheduler.store.log_name(second))
     assert not scheduler.store.files.exists(scheduler.store.log_name(first))
 
@@ -126,7 +152,7 @@ def test_a_worker_that_could_not_be_set_up_loses_the_cell_of_its_trial(played):
     tune.lose("a")  # before it started
     tune.start("b")
     assert tune.result("b") == "STOP", "no worker is starting any more"
-    assert scheduler.next_cell()[0].key == lost
+    assert next_of(scheduler) == [lost]
     assert [what for what, *_ in tune.dispatch.tracking] == ["started", "ended"]  # of the other
 
 
@@ -135,7 +161,7 @@ def test_trackers_get_each_cell_of_a_trial(played):
     first, _ = tune.ask("a", "b")
     tune.start("a")
     tune.result("a")
-    tune.result("a", {"failure": json.dumps(asdict(Failure("broken", by_user=False)))})
+    tune.result("a", BROKEN)
     tune.lose("a")
     (_, second), (_, third) = tune.dispatch.mailbox
     assert tune.dispatch.tracking == [
@@ -149,19 +175,56 @@ def test_trackers_get_each_cell_of_a_trial(played):
     assert tune.dispatch.scheduler.failures == {second: "broken"}
 
 
-def test_a_worker_gets_its_own_cell_in_any_order():
+def test_a_trial_is_a_batch_of_short_cells(probed):
+    scheduler, tune = probed
+    keys = [cell.key for cell in scheduler.plan.cells]
+    assert tune.ask("a", "b") == keys[1:11]
+    tune.start("a")
+    assert tune.result("a", DONE, BROKEN, DONE, DONE, DONE) == "CONTINUE"
+    assert tune.dispatch.mailbox == [("a", keys[11])]
+    assert scheduler.done == 5 and scheduler.failures == {keys[2]: "broken"}
+    begun = [("started", f"a-{number}", key) for number, key in enumerate(keys[1:6], 1)]
+    ended = [("ended", f"a-{number}", None if number == 2 else DONE["numbers"]) for number in range(1, 6)]
+    assert tune.dispatch.tracking == [*begun, *ended, ("started", "a-6", keys[11])]
+
+
+def test_the_loss_of_a_batch_is_noted_at_its_first_unfinished_cell(probed):
+    scheduler, tune = probed
+    batch = tune.ask("a")
+    tune.start("a")
+    for key in batch[:2]:
+        result = {"ap": 0.25, "curves": {"loss": [1.0]}}
+        scheduler.store.files.write(scheduler.store.name("scores", key), b"")
+        scheduler.store.write_json("cells", key, {"result": result, "provenance": {"seconds": {"total": 1.0}}})
+    tune.lose("a")
+    logs = [name.removesuffix(".log") for name in scheduler.store.files.names("logs")]
+    assert logs == [batch[2]] and scheduler.done == 3 and next_of(scheduler) == [batch[2]]
+    reported = [numbers and numbers["ap"] for what, _, numbers in tune.dispatch.tracking if what == "ended"]
+    assert reported == [0.25, 0.25, None, None, None]
+
+
+def test_a_batch_ends_where_the_store_is_out_of_reach(probed):
+    scheduler, tune = probed
+    tune.ask("a")
+    tune.start("a")
+    assert tune.result("a", DONE, {"failure": asdict(Failure("no space", False, fatal=True))}) == "STOP"
+    assert scheduler.done == 2 and not scheduler.failures and "no space" in str(scheduler.fatal)
+    assert tune.searcher.suggest("b") == "FINISHED"
+
+
+def test_a_worker_gets_its_own_batch_in_any_order():
     mailbox = Mailbox.__ray_metadata__.modified_class()
 
     async def meet():
         early = asyncio.create_task(mailbox.take("a"))
         await asyncio.sleep(0)
-        await mailbox.give("b", "cell of b")
-        await mailbox.give("a", "cell of a")
+        await mailbox.give("b", ["cell of b"])
+        await mailbox.give("a", ["cell of a", "another of a"])
         keys = [await early, await mailbox.take("b")]
-        await mailbox.give("a", "another")
+        await mailbox.give("a", ["a third"])
         return [*keys, await mailbox.take("a")]
 
-    assert asyncio.run(meet()) == ["cell of a", "cell of b", "another"]
+    assert asyncio.run(meet()) == [["cell of a", "another of a"], ["cell of b"], ["a third"]]
 
 
 def test_short_cells_run_on_all_workers_while_these_start(tmp_path, monkeypatch):

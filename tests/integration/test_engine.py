@@ -261,6 +261,19 @@ def test_a_cell_that_kills_its_workers_takes_no_others_with_it(store, tmp_path, 
     assert text.count("the worker of this cell was lost") == 1
 
 
+def test_probes_on_ray_are_those_inline(store, tmp_path):
+    """Features by Ray Data, those of datasets mapped from the object store, cells in batches: the same bytes."""
+    weighted = {**TINY_PROBE, "name": "weighted", "synthetic_weight": "cv"}
+    normals = {**TINY_PROBE, "name": "normals", "kind": "gaussian"}
+    grid = tiny_grid(protocols=[TINY_PROBE, weighted, normals], shots=[0, 5], draws=[0, 1], n_aug=[6, 25])
+    inline = Store(tmp_path / "inline")
+    for executor, place in (("inline", inline), ("ray", store)):
+        summary = run(grid, place, executor=executor)
+        assert summary.done == summary.cells == 17 and not summary.failures
+    assert results_of(store) == results_of(inline)
+    assert store.keys("features") == inline.keys("features")
+
+
 def test_two_drivers_do_nothing_twice(undisturbed, store, tmp_path):
     """Two concurrent drivers on one store: together they produce the results of one."""
     path = grid_file(tmp_path, **GRID)

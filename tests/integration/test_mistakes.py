@@ -102,7 +102,8 @@ def test_a_folder_with_other_things_is_no_store(tmp_path):
     (tmp_path / "holiday.jpg").write_bytes(b"")
     with pytest.raises(UserError, match="other contents"):
         Store(tmp_path)
-    assert_one_line(cli("store", "check", tmp_path / "nothing"), "nothing", "no store")
+    for command in ("check", "clean"):
+        assert_one_line(cli("store", command, tmp_path / "nothing"), "nothing", "no store")
 
 
 def test_paths_that_cannot_be_written(tmp_path):

@@ -1,4 +1,4 @@
-"""`augbench store`: check a store."""
+"""`augbench store`: check a store, and remove what can be made again."""
 
 from __future__ import annotations
 
@@ -24,3 +24,19 @@ def store_check(store: Annotated[str, typer.Argument(help="The store to look at:
     typer.echo(f"{len(problems)} problems in {len(target.keys('cells'))} cells" if problems else "all is well")
     if problems:
         raise typer.Exit(2)
+
+
+@app.command("clean")
+def store_clean(store: Annotated[str, typer.Argument(help="The store to clean: a folder or a URL.")]) -> None:
+    """Remove the features of frozen backbones: no result needs them, and a run makes them again."""
+    from augbench.core.errors import UserError
+    from augbench.storage.leases import survey
+    from augbench.storage.store import Store
+
+    target = Store(store)
+    if not target.exists():
+        raise UserError(f"'{store}' is no store: give a folder that `augbench run` made")
+    target.require_writable()
+    if any(driver.lives for driver in survey(target.files)):
+        raise UserError(f"a run works in '{store}': clean it when the run is over")
+    typer.echo(f"removed the features of {target.remove_features()} datasets and pools")

@@ -60,15 +60,15 @@ def numbers(record: dict) -> dict[str, float]:
     """Return the metrics of a record that trackers log, named as in the reports' CSV files.
 
     In detection, precision, recall and F1 are at the best F1 on the test split (an oracle threshold); those with the
-    prefix ``heldout_`` are at the threshold set on held-out normal images.
+    prefix ``heldout_`` are at the threshold set on held-out normal images. A probe has what it chose instead of a loss.
     """
     result = record["result"]
     metrics: dict[str, float | None] = {name: result[name] for name in REPORTED if name in result}
     for part, (prefix, names) in REPORTED_AT_THRESHOLD.items():
         if result.get(part):
             metrics |= {f"{prefix}{name}": result[part][name] for name in names}
-    curves = result.get("curves")  # a probe has none
-    metrics |= {"loss": curves["loss"][-1] if curves else None, "seconds": record["provenance"]["seconds"]["total"]}
+    metrics |= {"loss": result["curves"]["loss"][-1]} if "curves" in result else result["chosen"]
+    metrics["seconds"] = record["provenance"]["seconds"]["total"]
     return {name: value for name, value in metrics.items() if value is not None}
 
 

@@ -91,6 +91,10 @@ class Files(ABC):
         """Remove a file; False if it does not exist. Only one caller gets True, if the file system supports it."""
 
     @abstractmethod
+    def remove_folder(self, name: str) -> None:
+        """Remove a folder that no one writes to, with its contents; no effect if it does not exist."""
+
+    @abstractmethod
     def age(self, name: str) -> float | None:
         """Return the seconds since the file was written, None if it does not exist."""
 
@@ -234,6 +238,15 @@ class LocalFiles(Files):
             return False
         removed.unlink(missing_ok=True)
         return True
+
+    @override
+    def remove_folder(self, name: str) -> None:
+        try:
+            shutil.rmtree(self.folder / name)
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            raise _cannot_write(self.folder / name, error) from error
 
     @override
     def age(self, name: str) -> float | None:

@@ -122,6 +122,11 @@ class RemoteFiles(Files):
         return True
 
     @override
+    def remove_folder(self, name: str) -> None:
+        with contextlib.suppress(FileNotFoundError):
+            self._try("remove", name, lambda: self._fs.rm(self._path(name), recursive=True))
+
+    @override
     def age(self, name: str) -> float | None:
         # Compares the clocks of server and client, which should agree within half a minute.
         try:

@@ -236,6 +236,12 @@ class Store:
         logs = [f"{LOGS}/{pool.key}" for pool in pools]
         return [name for folder in (*directories, *folders, *logs) for name in self.files.unfinished(folder)]
 
+    def remove_features(self) -> int:
+        """Remove the features of all datasets and pools; return how many. A run that needs them makes them again."""
+        keys = self.keys("features")
+        self.files.remove_folder("features")
+        return len(keys)
+
     # -- damage
 
     def check(self) -> list[str]:

@@ -48,7 +48,7 @@ def test_run_report_and_run_again(grid_path, tmp_path):
         assert cli("report", store, *arguments).returncode == 0
     assert "done: all 3 cells" in cli("plan", grid_path, "--store", store).stdout
     assert "all is well" in cli("store", "check", store).stdout
-    assert "features of 0 datasets and pools" in cli("store", "clean", store).stdout
+    assert "features of 0 datasets and pools" in cli("store", "clean", store, "--features").stdout
 
 
 def test_truncated_record(grid_path, tmp_path):

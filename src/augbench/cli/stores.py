@@ -27,8 +27,11 @@ def store_check(store: Annotated[str, typer.Argument(help="The store to look at:
 
 
 @app.command("clean")
-def store_clean(store: Annotated[str, typer.Argument(help="The store to clean: a folder or a URL.")]) -> None:
-    """Remove the features of frozen backbones: no result needs them, and a run makes them again."""
+def store_clean(
+    store: Annotated[str, typer.Argument(help="The store to clean: a folder or a URL.")],
+    features: Annotated[bool, typer.Option("--features", help="The features of frozen backbones.")] = False,
+) -> None:
+    """Remove what no result needs and a run makes again."""
     from augbench.core.errors import UserError
     from augbench.storage.leases import survey
     from augbench.storage.store import Store
@@ -36,6 +39,8 @@ def store_clean(store: Annotated[str, typer.Argument(help="The store to clean: a
     target = Store(store)
     if not target.exists():
         raise UserError(f"'{store}' is no store: give a folder that `augbench run` made")
+    if not features:
+        raise UserError("say what to remove: --features")
     target.require_writable()
     if any(driver.lives for driver in survey(target.files)):
         raise UserError(f"a run works in '{store}': clean it when the run is over")

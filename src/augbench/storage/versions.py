@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 
 import augbench
 from augbench.core.specs import PoolSpec
-from augbench.storage.store import Store, parse_json
+from augbench.storage.store import DIRECTORIES, Store, parse_json
 
 FIRST = "0.1.0"  # the release that did not record its version
 
@@ -24,7 +24,8 @@ def mark_version(store: Store) -> tuple[str, ...]:
     there = store.keys("versions")
     if augbench.__version__ in there:
         return ()
-    earlier = (tuple(sorted(there)) or (FIRST,)) if store.exists() else ()
+    used = store.files.top() & DIRECTORIES - {"fingerprints"}  # planning in a new store writes these
+    earlier = (tuple(sorted(there)) or (FIRST,)) if used else ()
     for version in (*earlier, augbench.__version__):
         store.write_json("versions", version, {"augbench": version})
     return earlier

@@ -31,6 +31,7 @@ def test_earlier_versions_are_reported_once(tmp_path, monkeypatch):
 def test_a_run_reports_the_first_version_which_left_no_mark(tmp_path, capsys):
     grid, reported = tiny_grid(augmenters=["none"], shots=[5]), []
     Store(tmp_path / "store").write_json("grids", "older", {})
+    Store(tmp_path / "fresh").write_json("fingerprints", "surfaces", {})  # as planning does
     for folder in ("store", "store", "fresh"):
         run(grid, Store(tmp_path / folder), executor="inline")
         reported.append(f"has results of augbench {FIRST}, this is {HERE}" in " ".join(capsys.readouterr().out.split()))

@@ -63,9 +63,10 @@ def _pretrained(protocol: Protocol, outputs: int) -> torch.nn.Module:
 
     name = protocol.backbone
     option = f"protocols.{protocol.name.partition('+')[0]}.weights"
+    scratch = ", or to 'scratch' for random initialisation" if protocol.kind == "finetune" else ""
     ways = (
         f"put '{name}' into the Hugging Face cache (HF_HOME) on a machine with a network, or set "
-        f"{option} to a local .safetensors file, or to 'scratch' for random initialisation"
+        f"{option} to a local .safetensors file{scratch}"
     )
     if not timm.models.is_model_pretrained(name):
         raise UserError(f"timm has no pretrained weights for '{name}': {ways}")

@@ -77,7 +77,7 @@ class Protocol(BaseModel):
         if self.kind != "finetune" and self.weights == "scratch":
             raise ValueError(f"a protocol of kind '{self.kind}' needs pretrained weights, not 'scratch'")
         if self.head == "lda" and (self.C != "cv" or self.synthetic_weight != 1):
-            raise ValueError("head 'lda' has no C and counts every image alike: leave C and synthetic_weight out")
+            raise ValueError("head 'lda' counts every image alike and has no C: set synthetic_weight: 1, and no C")
         return self
 
     def source_of(self, field: str) -> str:

@@ -285,3 +285,40 @@ def test_step_losses_average_to_the_epoch_losses():
     sizes = np.array([8, 8] * 4)  # 8 positives and as many negatives, in batches of 8
     means = (np.array(fitted.step_losses) * sizes).reshape(4, 2).sum(axis=1) / 16
     assert fitted.losses == pytest.approx(means.tolist(), abs=1e-12) and fitted.shown == 64
+
+
+# -- frozen backbones
+
+FROZEN = {"name": "p", "width": 32, "height": 32, "kind": "probe"}
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({"epochs": 3}, "'epochs' is not read by a protocol of kind 'probe': leave it out"),
+        ({"kind": "gaussian", "head": "mlp"}, "'head' is not read by a protocol of kind 'gaussian': leave it out"),
+        ({"kind": "finetune"}, "'lr' is missing or empty"),
+        ({"weights": "scratch"}, "a protocol of kind 'probe' needs pretrained weights, not 'scratch'"),
+        ({"head": "lda", "synthetic_weight": "cv"}, "set synthetic_weight: 1, and no C"),
+        ({"C": 0}, "'C': a number above 0, or 'cv' (got 0)"),
+        ({"synthetic_weight": "much"}, "'synthetic_weight': a number above 0, 'equal_mass' or 'cv' (got 'much')"),
+        ({"kind": "prob"}, "'kind': input should be 'finetune', 'probe' or 'gaussian' (got 'prob')"),
+    ],
+)
+def test_a_kind_refuses_what_it_does_not_read(fields, said):
+    with pytest.raises(UserError) as raised:
+        make_protocol({**FROZEN, **fields})
+    assert str(raised.value).endswith(said)
+
+
+def test_grids_define_probes_in_full_or_by_a_preset():
+    entries = [FROZEN, {"name": "mine", "preset": "probe", "C": 0.5}, {"name": "probe", "synthetic_weight": 0.03}]
+    full, mine, changed = tiny_grid(protocols=entries).protocols
+    assert (full.backbone, full.C, full.synthetic_weight) == ("resnet50", "cv", 1.0)
+    assert (mine.C, mine.weights) == (0.5, "package") and changed.name == "probe+synthetic_weight=0.03"
+    assert full.key_fields == {"name": "p", "kind": "probe", "width": 32, "height": 32}
+
+
+def test_a_frozen_backbone_without_weights_is_not_offered_random_ones():
+    with pytest.raises(UserError, match=r"set protocols.probe_resnet50.weights to a local .safetensors file$"):
+        build(load_preset("probe_resnet50"), 0, 0)

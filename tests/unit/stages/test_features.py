@@ -4,10 +4,12 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from helpers import TINY_PROBE, path_of, tiny_grid, tiny_plan
+from helpers import TINY_PROBE, on_disk, path_of, tiny_grid, tiny_plan
+from layouts import draw_neu
 from safetensors.numpy import load_file
 
 from augbench.classifiers.backbone import build
+from augbench.classifiers.probe import ProbeRows
 from augbench.core.errors import UserError
 from augbench.core.protocol import make_protocol
 from augbench.core.specs import FeatureSpec
@@ -18,9 +20,11 @@ from augbench.runner.driver import run
 from augbench.runner.scheduler import Scheduler
 from augbench.runner.worker import Failure
 from augbench.stages import features as stage
+from augbench.stages.cell_data import data_of
 from augbench.stages.context import Context
 from augbench.stages.decoded_images import decode_rows, geometry
 from augbench.stages.generate import generate_chunk
+from augbench.stages.probe import _fit
 from augbench.storage.leases import Leases
 
 PROBE = make_protocol(TINY_PROBE)
@@ -188,3 +192,40 @@ def test_records_of_probes(store):
     assert chosen["probe", "none", 5] == {"C": 0.01, "synthetic_weight": None}
     assert chosen["weighted", "memseg", 0] == {"C": 0.01, "synthetic_weight": 0.1}
     assert chosen["normals", "none", 0].keys() == {"shrinkage"}
+
+
+def test_recognition_by_a_probe(store, tmp_path):
+    """Classes of steel defects: one logit each, no distance to normal images, and a class without images is named."""
+    steel = on_disk("neu", draw_neu(tmp_path))
+    images = {"name": "memseg", "settings": {"source": "shots"}}
+    normality = {**TINY_PROBE, "name": "normality", "normality": True}
+    fields = {"augmenters": ["none", images], "protocols": [TINY_PROBE, normality, NORMALS], "shots": [2], "n_aug": [2]}
+    grid = tiny_grid(**steel, **fields)
+    plan = make_plan(grid)
+    assert [(cell.augmenter.name, cell.protocol.name) for cell in plan.cells] == [
+        ("none", "probe"),
+        ("memseg", "probe"),
+    ]
+    assert plan.dropped["protocol normals: made for detection, not for recognition"] == 2
+    assert plan.dropped["protocol normality: its normality is made for detection, not for recognition"] == 2
+    summary = run(grid, store, executor="inline")
+    assert summary.done == 2 and not summary.failures
+    for record in store.read_records(sorted(store.keys("cells"))):
+        assert 0 <= record["result"]["accuracy"] <= 1 and len(record["result"]["classes"]) == len(
+            plan.cells[0].data.classes
+        )
+
+
+def test_a_label_without_training_images_is_named():
+    library = tiny_plan().library
+    cell = planned(shots=[5], augmenters=["none"]).cells[0]
+    data = data_of(library, cell, ())
+    rows = ProbeRows(
+        features=np.zeros((3, 4), np.float32),
+        labels=np.ones(3, np.int64),
+        defects=np.ones(3, bool),
+        groups=np.array(["a", "b", "c"]),
+        synthetic=np.zeros(3, bool),
+    )
+    with pytest.raises(UserError, match="has no training image of 'normal': use more shots or a larger N_aug"):
+        _fit(rows, data, cell)

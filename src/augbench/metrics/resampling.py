@@ -68,7 +68,7 @@ def run_weights(
         resamples: number of resamples, B.
         rng: random generator.
         folds: resample folds, too: correct if each is a random split. Folds of a partition are fixed, unless runs
-            differ in nothing else.
+            differ in nothing else; but not where runs have neither draw nor seed, so that nothing in them is random.
     """
     table, back = np.unique(np.array(runs), axis=0, return_inverse=True)  # sorted
     fold, draw, seed = table.T
@@ -79,7 +79,8 @@ def run_weights(
         if len(pairs) > len(levels):
             found[name] = unit_weights(pairs[:, 0], resamples, rng)[which.ravel()]  # ravel: NumPy 2.0 gives a column
             freedom[name] = len(pairs) - len(levels)
-    if len(levels) > 1 and (folds or not found):
+    hidden = not found and (table[:, 1:] >= 0).any()  # one draw or seed per fold: its variance is in that of the folds
+    if len(levels) > 1 and (folds or hidden):
         found["fold"] = unit_weights(np.zeros(len(levels), int), resamples, rng)[fold_of]
         freedom["fold"] = len(levels) - 1
     by_factor = {name: weights[back.ravel()] for name, weights in found.items()}

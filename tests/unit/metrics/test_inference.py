@@ -116,6 +116,10 @@ def test_runs_are_drawn_by_draw_and_seed_crossed_within_their_fold():
     [
         ([(0, -1, 0)], False, set()),
         ([(f, -1, 0) for f in range(5)], False, {"fold"}),  # nothing else differs
+        ([(f, -1, -1) for f in range(5)], False, set()),  # neither draw nor seed: nothing is random
+        ([(f, -1, -1) for f in range(5)], True, {"fold"}),
+        ([(f, 0, -1) for f in range(5)], False, {"fold"}),
+        ([(f, d, -1) for f in range(5) for d in range(3)], False, {"draw"}),
         ([(f, -1, s) for f in range(5) for s in range(3)], False, {"seed"}),  # folds of a partition are fixed
         ([(f, -1, s) for f in range(5) for s in range(3)], True, {"seed", "fold"}),  # random splits are not
     ],

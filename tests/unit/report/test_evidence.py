@@ -19,7 +19,7 @@ from augbench.core.protocol import make_protocol
 from augbench.core.specs import AdapterSpec, AugmenterSpec, Cell, DataSpec, PoolSpec, SearchSpec
 from augbench.metrics.evaluate import evaluate
 from augbench.planning.library import Library
-from augbench.report.evidence.build import baseline_among, build_evidence, pair_runs
+from augbench.report.evidence.build import _strata, baseline_among, build_evidence, pair_runs
 from augbench.report.evidence.comparison_report import compare
 from augbench.report.evidence.pareto import RowCost, efficient
 from augbench.report.evidence.part_costs import COSTS, costs_of, read_costs
@@ -641,3 +641,10 @@ def test_the_baseline_is_known_by_a_name_with_a_digest_too():
     assert baseline_among({"none", "memseg #e170b6"}) == "none"
     assert baseline_among({"memseg #e170b6", "memseg #4ae2a8"}) == ""  # neither is more so than the other
     assert baseline_among({"diag"}) == "" and baseline_among({"diag", "none"}, "diag") == "diag"
+
+
+def test_a_single_item_of_a_kind_shares_the_stratum_of_its_fold():
+    """Blocks of many images nearly all show a defect: one that does not has no variance of its own."""
+    items = pd.DataFrame({"fold": [0] * 6 + [1] * 5, "group": [*"abcdefghijk"]})
+    items["defective"] = [True] * 4 + [False] * 2 + [True] * 4 + [False]
+    assert _strata(items).groupby(_strata(items)).size().tolist() == [2, 4, 5]

@@ -82,6 +82,7 @@ class Evidence:
     groups: int  # number of test items over all folds
     defective_groups: int  # number of test items with a defect image
     smallest: int  # number of test items in the smallest stratum
+    kinds_apart: bool  # whether the items with and without a defect of each fold are strata of their own
     resamples: int
     metrics: tuple[str, ...]
     wanted: tuple[str, ...]  # candidate baselines
@@ -176,9 +177,10 @@ class _Resampled:
         if (images.groupby("group")["fold"].nunique() > 1).any():
             folds, images["fold"] = dict.fromkeys(folds, -1), -1
         items = images.groupby(["fold", "group"], as_index=False)["defective"].any()
-        strata = items.groupby(["fold", "defective"]).ngroup()
+        strata = _strata(items)
         self.items, self.defective_items = len(items), int(items["defective"].sum())
         self.smallest = int(strata.value_counts().min())  # number of items of a stratum
+        self.kinds_apart = strata.nunique() == items.groupby(["fold", "defective"]).ngroups
         drawn = rng("compare-items", table.dataset, *table.folds)
         weights = resampling.unit_weights(strata.to_numpy(), resamples, drawn)
         ones = np.ones((len(weights), 1))
@@ -219,6 +221,16 @@ class _Resampled:
         return self.smallest - 1
 
 
+def _strata(items: pd.DataFrame) -> pd.Series:
+    """Number the strata of test items: those with and without a defect of each fold.
+
+    A single item has no variance, so where a stratum would have one, its fold is one stratum.
+    """
+    sizes = items.groupby(["fold", "defective"])["group"].transform("size")
+    alone = items["fold"].isin(items.loc[sizes == 1, "fold"])
+    return items.groupby(["fold", items["defective"] & ~alone]).ngroup()
+
+
 def _evidence(
     drawn: _Resampled, rows: list[Row], have: list[Have], spending: Spending, against: str | None
 ) -> Evidence:
@@ -242,6 +254,7 @@ def _evidence(
         groups=drawn.items,
         defective_groups=drawn.defective_items,
         smallest=drawn.smallest,
+        kinds_apart=drawn.kinds_apart,
         resamples=drawn.resamples,
         metrics=drawn.metrics,
         wanted=(against,) if against else BASELINES,

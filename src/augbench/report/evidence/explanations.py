@@ -96,7 +96,8 @@ def interval_notes(evidence: Evidence) -> list[str]:
     if any(row.found == 1 and row.has_seed for row in evidence.rows):
         notes.append("One run: the interval covers other test items alone, not other seeds.")
     if evidence.smallest < FEW_ITEMS:
-        kind = "" if evidence.table.task == "recognition" else " of one kind (normal or defect) in a fold"
+        of_a_kind = " of one kind (normal or defect)" if evidence.kinds_apart else ""
+        kind = "" if evidence.table.task == "recognition" else f"{of_a_kind} in a fold"
         notes.append(
             f"Only {plural(evidence.smallest, 'test item')}{kind}: from fewer than {FEW_ITEMS}, intervals tend to be "
             "too narrow. Where items add the larger s.e., more test items would help more than more seeds."

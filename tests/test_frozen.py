@@ -271,6 +271,7 @@ PROTOCOLS = {
     "diag_as_published+lr=0.5": "b583938ce0882ad8",
     "diag_as_published+batch=7+epochs=3": "d9a9ceae27ecbd93",
     "diag_as_published+ap=trapezoidal+backbone=resnet18+holdout=0.25": "950c5577ac6f9ea4",
+    "finetune_lite0": "639d10adda1b8b9b",
     "inout": "5a36263b93793e80",
     "inout+lr=0.5": "c538aea3d18ace54",
     "inout+batch=7+epochs=3": "217066c477e9aa35",
@@ -306,7 +307,7 @@ def protocols():
     found = {}
     for name in preset_names():
         preset = load_preset(name)
-        changes = CHANGES if preset.kind == "finetune" else ()
+        changes = CHANGES if preset.kind == "finetune" and preset.weights != "package" else ()
         for protocol in (preset, *(preset.changed(**change) for change in changes)):
             found[protocol.name] = protocol.digest[:16]
     return found

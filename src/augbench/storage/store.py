@@ -230,11 +230,13 @@ class Store:
     # -- files of killed processes
 
     def unfinished(self, pools: Iterable[PoolSpec]) -> list[str]:
-        """List unfinished files in the directories that workers write to, and in these pools."""
+        """List unfinished files in the directories that workers write to, in these pools, and in features."""
         directories = sorted({*SUFFIX, LOGS, "leases", "leases/drivers"} - {"fingerprints", "grids", "versions"})
         folders = [f"{self.name('pools', pool.key)}/{part}" for pool in pools for part in ("chunks", "images", "masks")]
-        logs = [f"{LOGS}/{pool.key}" for pool in pools]
-        return [name for folder in (*directories, *folders, *logs) for name in self.files.unfinished(folder)]
+        features = sorted(self.keys("features"))
+        folders += [self.name("features", key) for key in features]
+        folders += [f"{LOGS}/{key}" for key in (*(pool.key for pool in pools), *features)]
+        return [name for folder in (*directories, *folders) for name in self.files.unfinished(folder)]
 
     def remove_features(self) -> int:
         """Remove the features of all datasets and pools; return how many. A run that needs them makes them again."""

@@ -109,10 +109,11 @@ def test_a_missing_folder_is_not_a_new_store(tmp_path):
 def test_unfinished_files_are_found_and_discarded(tmp_path):
     store = Store(tmp_path)
     store.files.write("cells/a.json", b"{}")
-    for name in ("cells/.b.json.1234.part", "cells/.c.json.1234.gone", "adapters/.d.1234.part/e/f"):
+    half = ["cells/.b.json.1234.part", "cells/.c.json.1234.gone", "features/a/.00000.safetensors.1234.part"]
+    for name in (*half, "adapters/.d.1234.part/e/f"):
         store.files.write(name, b"half")
     found = store.unfinished([])
-    assert sorted(found) == ["adapters/.d.1234.part", "cells/.b.json.1234.part", "cells/.c.json.1234.gone"]
+    assert sorted(found) == ["adapters/.d.1234.part", *half]
     store.files.discard(found)
     store.files.discard(found)  # removed already
     assert store.unfinished([]) == [] and store.keys("cells") == {"a"}

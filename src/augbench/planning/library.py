@@ -30,11 +30,20 @@ def open_dataset(name: str, settings: Mapping[str, Any]) -> Dataset:
     """
     settings = dict(settings)
     base = os.environ.get(DATA_VARIABLE)
-    if settings.get("root"):
-        settings["root"] = str(Path(settings["root"]).expanduser().resolve())
-    elif base and (Path(base) / name).is_dir():
-        settings["root"] = str((Path(base) / name).resolve())
+    root = settings.get("root")
+    if root in (None, ""):
+        if base and (Path(base) / name).is_dir():
+            settings["root"] = str((Path(base) / name).resolve())
+    elif isinstance(root, (str, Path)):
+        settings["root"] = str(_expanded(root).resolve())
     return registry.make("datasets", name, settings)
+
+
+def _expanded(root: str | Path) -> Path:
+    try:
+        return Path(root).expanduser()
+    except RuntimeError:
+        raise UserError(f"root '{root}': there is no such user: give a path without ~") from None
 
 
 class Library:

@@ -160,6 +160,7 @@ def check_dataset(
     dataset = library.dataset(name)
     with console.status(f"reading {name}"):
         findings = examine(dataset)
+    fingerprint = _fingerprint(library, name, target)  # stored before anything is printed
     location = "" if dataset.config.root is None else f", {dataset.home()}"
     print_line(console, f"{dataset.title} ({name}, {dataset.task}{location})")
     console.print(sheet_parts(_counts(dataset, findings)))
@@ -170,7 +171,7 @@ def check_dataset(
         *(f"known     {line}" for line in _known_lines(dataset, findings)),
         *(f"note      {note}" for note in findings.notes),
         *(f"problem: {problem}" for problem in findings.problems),
-        _fingerprint(library, name, target),
+        fingerprint,
         f"{len(findings.table):,} images: {result}",
     ):
         print_line(console, line)

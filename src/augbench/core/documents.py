@@ -1,8 +1,8 @@
 """Read YAML that people write: every mistake is one line with its place, and no scalar is read as something else.
 
 Keys are taken as they are written: YAML 1.1 would read ``no`` as false and ``1`` as a number. Values keep their meaning
-in YAML 1.1, except that dates stay text. Refused are numbers that YAML reads in base 8 or 60, and what no setting takes:
-infinity, NaN, tags of other types, and aliases that contain themselves.
+in YAML 1.1, except that dates stay text. Refused are numbers that YAML reads in base 8 or 60, and what no setting
+takes: infinity, NaN, tags of other types, and aliases that contain themselves.
 """
 
 from __future__ import annotations

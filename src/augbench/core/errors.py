@@ -59,5 +59,5 @@ def listed(values: Iterable[str], most: int = 3) -> str:
 
 def brief(value: object, most: int = 80) -> str:
     """Return a value for a message, on one line and not too long."""
-    line = " ".join((value if isinstance(value, str) else repr(value)).split())
+    line = " ".join((str(value) if isinstance(value, (str, Exception)) else repr(value)).split())
     return line if len(line) <= most else f"{line[: most - 3]}..."

@@ -143,7 +143,12 @@ class _Checks:
         for key, _ in node.value:
             if not isinstance(key, yaml.ScalarNode):
                 written = brief(self.text[key.start_mark.index : key.end_mark.index])
-                self._refuse(key, f"{written} cannot be a key: fill in the template, or put its braces into quotes")
+                fix = (
+                    "fill in the template, or put its braces into quotes"
+                    if written[:1] == "{"
+                    else "put it into quotes"
+                )
+                self._refuse(key, f"{written} cannot be a key: {fix}")
             self._check_text(key)
             if key.value in seen:
                 self._refuse(key, f"key '{brief(key.value)}' occurs twice: leave one of them out")

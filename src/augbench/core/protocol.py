@@ -229,7 +229,7 @@ def make_protocol(fields: dict[str, Any]) -> Protocol:
     try:
         return Protocol(**fields)
     except ValidationError as error:
-        raise UserError(f"protocol '{fields.get('name', '?')}': {first_problem(error, Protocol)}") from None
+        raise UserError(f"protocol '{brief(fields.get('name', '?'))}': {first_problem(error, Protocol)}") from None
 
 
 def first_problem(error: ValidationError, model: type[BaseModel], written: str | None = None) -> str:
@@ -245,7 +245,9 @@ def first_problem(error: ValidationError, model: type[BaseModel], written: str |
     given = problem["input"]
     if problem["type"] == "extra_forbidden":
         *above, last = problem["loc"]
-        return f"unknown key '{brief(where)}'{did_you_mean(str(last), _fields_at(model, above))}"
+        fields = _fields_at(model, above)
+        hint = f" (did you mean '{fields[last]}'?)" if last in fields else did_you_mean(str(last), fields.values())
+        return f"unknown key '{brief(where)}'{hint}"
     if problem["type"] == "missing" or (problem["type"] == "too_short" and not given):
         return f"'{where}' is missing or empty"
     if problem["type"] == "string_pattern_mismatch":
@@ -255,8 +257,10 @@ def first_problem(error: ValidationError, model: type[BaseModel], written: str |
         return f"'{where}': {problem['ctx']['error']}" if where else str(problem["ctx"]["error"])
     if problem["type"] in ("string_type", "path_type") and isinstance(given, (bool, int, float)):
         return f"'{where}': {needs_quotes(given, written)}"
-    if choice := _NUMBER_OR.get(where.partition(".")[0]):
-        return f"'{where.partition('.')[0]}': {choice} (got {brief(repr(given))})"
+    for place, step in enumerate(problem["loc"]):
+        if step in _NUMBER_OR:
+            where = ".".join(map(str, problem["loc"][: place + 1]))
+            return f"'{where}': {_NUMBER_OR[step]} (got {brief(repr(given))})"
     return f"'{where}': {problem['msg'][0].lower()}{problem['msg'][1:]} (got {brief(repr(given))})"
 
 
@@ -270,16 +274,16 @@ def needs_quotes(value: bool | float, written: str | None = None) -> str:
     return f"a text is expected, and YAML reads {text} as {read}: {way_out}"
 
 
-def _fields_at(model: type[BaseModel] | None, location: Iterable[str | int]) -> list[str]:
-    """Return the fields of the model at a location of a validation error, as files spell them; [] if it is unknown."""
+def _fields_at(model: type[BaseModel] | None, location: Iterable[str | int]) -> dict[str | int, str]:
+    """Map the fields of the model at a location of a validation error to their spelling in files; {} if unknown."""
     for step in location:
         if isinstance(step, int):
             continue
         field = next((f for name, f in model.model_fields.items() if step in (name, f.alias)), None)
         model = _model_in(field.annotation) if field else None
         if model is None:
-            return []
-    return [field.alias or name for name, field in model.model_fields.items()]
+            return {}
+    return {name: field.alias or name for name, field in model.model_fields.items()}
 
 
 def _model_in(annotation: Any) -> type[BaseModel] | None:
@@ -288,7 +292,7 @@ def _model_in(annotation: Any) -> type[BaseModel] | None:
     return next((found for inner in get_args(annotation) if (found := _model_in(inner))), None)
 
 
-_NUMBER_OR = {
+_NUMBER_OR: dict[str | int, str] = {
     "shots": "a number from 0 on, or 'all'",
     "C": "a number above 0, or 'cv'",
     "synthetic_weight": "a number above 0, 'equal_mass' or 'cv'",
@@ -308,5 +312,10 @@ def load_preset(name: str) -> Protocol:
     names = preset_names()
     if name not in names:
         raise UserError(f"protocol '{name}' does not exist{did_you_mean(name, names)}")
+    return _preset(name)
+
+
+@cache
+def _preset(name: str) -> Protocol:
     text = (_PRESETS / f"{name}.yaml").read_text(encoding="utf-8")
     return make_protocol({"name": name, **yaml.safe_load(text)})

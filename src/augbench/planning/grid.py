@@ -276,7 +276,7 @@ def _normalise(raw: dict[str, Any], document: Document) -> dict[str, Any]:
         if axis in raw:
             entries = [{"name": entry} if _is_scalar(entry) else entry for entry in _one_or_many(raw[axis])]
             for number, entry in enumerate(entries):
-                _check_name(entry, axis, *document.at((axis, number, "name")))
+                _check_name(entry, axis, number, document)
             raw[axis] = [_with_root(entry) for entry in entries] if axis == "datasets" else entries
     return raw
 
@@ -285,16 +285,16 @@ def _is_scalar(value: Any) -> bool:
     return isinstance(value, (str, bool, int, float))
 
 
-def _check_name(entry: Any, axis: str, place: str, written: str | None) -> None:
+def _check_name(entry: Any, axis: str, number: int, document: Document) -> None:
     if isinstance(entry, Protocol):
         return
     if not isinstance(entry, dict) or "name" not in entry:
-        raise UserError(f"{place}: {axis}: '{brief(entry)}' needs a name")
+        raise UserError(f"{document.at((axis, number))[0]}: {axis}: '{brief(entry)}' needs a name")
     for key in ("name", "as", "preset"):
         value = entry.get(key, "")
         if not isinstance(value, str):
-            is_name = key == "name" and _is_scalar(value)
-            what = needs_quotes(value, written) if is_name else f"a name is expected (got {brief(value)})"
+            place, written = document.at((axis, number, key))
+            what = needs_quotes(value, written) if _is_scalar(value) else f"a name is expected (got {brief(value)})"
             raise UserError(f"{place}: {axis}: '{key}': {what}")
 
 

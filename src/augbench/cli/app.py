@@ -47,6 +47,7 @@ LISTS = {
 }
 Listable = StrEnum("Listable", list(LISTS))
 OUTPUT_FAILS = (errno.EPIPE, errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)  # of standard output
+PATH_FAILS = (errno.ENAMETOOLONG, errno.ELOOP, errno.EACCES)  # of paths that users give
 
 
 @app.callback(invoke_without_command=True)
@@ -94,14 +95,17 @@ def main() -> None:
         status = app(standalone_mode=False)
         sys.stdout.flush()
     except Exception as error:
-        from augbench.core.errors import UserError
+        from augbench.core.errors import UserError, brief
 
         if isinstance(error, OSError) and error.filename is None and error.errno in OUTPUT_FAILS:
             _end_output(error)
         usage = getattr(error, "format_message", None)  # of the argument parser
-        if "--debug" in sys.argv or not (isinstance(error, UserError) or usage):
+        is_path = isinstance(error, OSError) and error.filename is not None and error.errno in PATH_FAILS
+        if "--debug" in sys.argv or not (isinstance(error, UserError) or usage or is_path):
             raise
         message = usage() if usage else str(error)
+        if is_path:
+            message = f"'{brief(str(error.filename))}': {error.strerror}: give another path"
         if len(sys.argv) == 1 or not message:  # a command without its arguments: its help has been printed
             typer.echo(message)
         else:

@@ -16,6 +16,7 @@ from augbench.core.hashing import digest
 from augbench.core.specs import AugmenterSpec, DataSpec
 from augbench.planning.grid import DatasetEntry
 from augbench.planning.splits import Split, checked_samples, choose_shots, make_split, train_view
+from augbench.storage.files import expanded
 from augbench.storage.store import Store
 
 DATA_VARIABLE = "AUGBENCH_DATA"  # folder with one subfolder per dataset name
@@ -35,15 +36,8 @@ def open_dataset(name: str, settings: Mapping[str, Any]) -> Dataset:
         if base and (Path(base) / name).is_dir():
             settings["root"] = str((Path(base) / name).resolve())
     elif isinstance(root, (str, Path)):
-        settings["root"] = str(_expanded(root).resolve())
+        settings["root"] = str(expanded(root).resolve())
     return registry.make("datasets", name, settings)
-
-
-def _expanded(root: str | Path) -> Path:
-    try:
-        return Path(root).expanduser()
-    except RuntimeError:
-        raise UserError(f"root '{root}': there is no such user: give a path without ~") from None
 
 
 class Library:

@@ -18,7 +18,7 @@ from typing import Any, Literal, get_args
 
 from augbench.core.errors import StoreError, UserError
 from augbench.core.specs import AdapterSpec, FeatureSpec, PoolSpec, SearchSpec
-from augbench.storage.files import Files, LocalFiles
+from augbench.storage.files import Files, LocalFiles, expanded
 from augbench.storage.publication import RECORDS, PublicationFiles
 from augbench.storage.remote_files import RemoteFiles
 from augbench.storage.scores import scores_table
@@ -300,7 +300,7 @@ def open_files(location: str | Path, there: bool = False) -> Files:
     if not separator:
         _refuse_half_a_url(text)
     if not separator or protocol in ("file", "local"):
-        folder = Path(rest if separator else text).expanduser()
+        folder = expanded(rest if separator else text)
         return PublicationFiles(folder) if (folder / RECORDS).is_file() else LocalFiles(folder, there)
     return RemoteFiles(f"{protocol}://{rest.rstrip('/')}", protocol)
 

@@ -69,9 +69,19 @@ def test_root_may_stand_directly_under_a_dataset(tmp_path):
     assert "root" in message(written(tmp_path, both))
 
 
-@pytest.mark.parametrize("change", ["datasets=[{name: [1]}]", "augmenters.memseg.a.b=1", "about.x=1", "seeds=0123",
-                                    "datasets.surfaces.root=~no-such-user/x", "datasets.surfaces.root=3", "about={{ x }}",
-                                    "protocols=[{name: demo, {a: b}: 1}]"])  # fmt: skip
+@pytest.mark.parametrize(
+    "change",
+    [
+        "datasets=[{name: [1]}]",
+        "augmenters.memseg.a.b=1",
+        "about.x=1",
+        "about={{ x }}",
+        "seeds=0123",
+        "datasets.surfaces.root=~no-such-user/x",
+        "datasets.surfaces.root=3",
+        "protocols=[{name: demo, {a: b}: 1}]",
+    ],
+)
 def test_changes_are_refused_in_one_line(tmp_path, change):
     assert message(grid_file(tmp_path), change)
     assert message(grid_file(tmp_path), "augmenters.memseg.settings=3", "augmenters.memseg.texture_share=1")

@@ -48,25 +48,26 @@ resources:
 fidelity: {pictures: 4}
 """
 SCALARS = [
-    "no", "yes", "on", "true", "~", "", "0123", "-0123", "08", "1:30", "1e-4", "1.0e-4", "0x10", "1_0", "-1", "1.5", "0",
-    ".nan", ".inf", "-.inf", "1.0e+400", "9" * 40, "2024-01-01", "2024-01-01 10:00:00", "=", "<<", "nan", "inf",
+    "no", "yes", "on", "true", "~", "", "0123", "-0123", "08", "1:30", "1e-4", "1.0e-4", "0x10", "1_0", "-1", "1.5",
+    "0", ".nan", ".inf", "-.inf", "1.0e+400", "9" * 40, "2024-01-01", "2024-01-01 10:00:00", "=", "<<", "nan", "inf",
     "{{ x }}", "{{x}}", "[]", "{}", "[1, [2, [3]]]", "{a: 1}", "{a: {b: {c: 1}}}", "{1: 2}", "{no: yes}", "{[1]: 2}",
-    "[no]", "[yes, 2]", "[~]", "'no'", '"0"', "'1e-4'", "a b", "a/b", "../x", "~/x", "~nobody/x", "m" * 240, "x" * 5000, "ü",
-    "🙂", '"\\0"', '"\\ud800"', '"a\\nb"', "[/b]", "*pasted", "*other", "&pasted 1", "!!binary aGk=", "!!python/name:os.system x",
-    "!!int abc", "!!float 1", "!!str 1", "!!set {a}", "!x 1", "@x", "`x", "%x", "- 1", ": ", "? x", "|", ">", "#", '"', "'",
-    "[" * 60, "[" * 60 + "]" * 60, "a: b: c", "\t", "1\t", "self", "name", "None", "null", "all", "surfaces",
-    "memseg", "demo", "-", "1,2", "[1,, 2]", "0.5", "1e999", "5 GB", "8GB",
+    "[no]", "[yes, 2]", "[~]", "'no'", '"0"', "'1e-4'", "a b", "a/b", "../x", "~/x", "~nobody/x", "m" * 240,
+    "x" * 5000, "ü", "🙂", '"\\0"', '"\\ud800"', '"a\\nb"', "[/b]", "*pasted", "*other", "&pasted 1", "!!binary aGk=",
+    "!!python/name:os.system x", "!!int abc", "!!float 1", "!!str 1", "!!set {a}", "!x 1", "@x", "`x", "%x", "- 1",
+    ": ", "? x", "|", ">", "#", '"', "'", "[" * 60, "[" * 60 + "]" * 60, "a: b: c", "\t", "1\t", "self", "name",
+    "None", "null", "all", "surfaces", "memseg", "demo", "-", "1,2", "[1,, 2]", "0.5", "1e999", "5 GB", "8GB",
 ]  # fmt: skip
 KEYS = [
-    "on", "no", "1", "0123", "~", "1.5", "2024-01-01", "{{ x }}", "[1]", "<<", "=", "self", "name", "as", "alias", "settings",
-    "root", "preset", "epochs", "epoch", "seed", "texture_share", "folds", "''", "? x", "m" * 300, "&k key", "*pasted", "!!int 3",
-    "a b", "kind", "sources", "about", "_former", "model_config", "weights",
+    "on", "no", "1", "0123", "~", "1.5", "2024-01-01", "{{ x }}", "[1]", "<<", "=", "self", "name", "as", "alias",
+    "settings", "root", "preset", "epochs", "epoch", "seed", "texture_share", "folds", "''", "? x", "m" * 300,
+    "&k key", "*pasted", "!!int 3", "a b", "kind", "sources", "about", "_former", "model_config", "weights",
 ]  # fmt: skip
 PATHS = [
-    "seeds", "shots", "datasets", "datasets.plates.root", "datasets.surfaces.folds", "augmenters", "augmenters.memseg.as",
-    "augmenters.memseg.texture_share", "augmenters.memseg.settings", "augmenters.mixture.parts", "protocols", "protocols.demo.lr",
-    "protocols.demo.name", "protocols.small.flip", "protocols.small.weights", "resources.train.gpu", "resources", "fidelity",
-    "fidelity.extractor", "about", "about.x", "name", "", "seeds.0", "augmenters.memseg.a.b.c", "protocols.demo.sources",
+    "seeds", "shots", "datasets", "datasets.plates.root", "datasets.surfaces.folds", "augmenters",
+    "augmenters.memseg.as", "augmenters.memseg.texture_share", "augmenters.memseg.settings",
+    "augmenters.mixture.parts", "protocols", "protocols.demo.lr", "protocols.demo.name", "protocols.small.flip",
+    "protocols.small.weights", "resources.train.gpu", "resources", "fidelity", "fidelity.extractor", "about",
+    "about.x", "name", "", "seeds.0", "augmenters.memseg.a.b.c", "protocols.demo.sources",
 ]  # fmt: skip
 TOKEN = re.compile(r"(?<=: )[^{}\[\],\n]+|(?<=\[)[^{}\[\],\n]+|(?<=- )[^{}\[\],:\n]+(?=$)", re.MULTILINE)
 KEY = re.compile(r"[a-z_]+(?=:)")

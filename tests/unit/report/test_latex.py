@@ -39,7 +39,7 @@ def assert_structure(latex):
             assert "&" not in COMMAND.sub("", line), line
 
 
-NASTY = ["[ok] a", "*b", "[", "a & b_c", "50 % #1 $x$ {y} ^ ~ \\ < > |", "", "–5", "+3.1", "[2] † \n[x]"]
+NASTY = ["[ok] a", "*b", "[", "a & b_c", "50 % #1 $x$ {y} ^ ~ \\ < > |", "", "\N{EN DASH}5", "+3.1", "[2] † \n[x]"]
 
 
 @pytest.fixture(scope="module")

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import errno
+import io
+import os
 import sys
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import typer
 
@@ -43,6 +46,8 @@ LISTS = {
     "protocols": protocols.protocols_list,
 }
 Listable = StrEnum("Listable", list(LISTS))
+OUTPUT_FAILS = (errno.EPIPE, errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)  # of standard output
+PATH_FAILS = (errno.ENAMETOOLONG, errno.ELOOP, errno.EACCES)  # of paths that users give
 
 
 @app.callback(invoke_without_command=True)
@@ -79,16 +84,28 @@ for group in (results, new, datasets, augmenters, protocols, models, pools, stor
 
 
 def main() -> None:
-    """Run the command line; a user error ends in one line on standard error and exit status 2."""
+    """Run the command line; a user error ends in one line on standard error and exit status 2.
+
+    Output that cannot be written costs nothing else: a terminal without a character gets ``?``, a closed pipe ends
+    quietly and a full device in one line, both with exit status 1. Commands write their files before they print.
+    """
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")
     try:
         status = app(standalone_mode=False)
+        sys.stdout.flush()
     except Exception as error:
-        from augbench.core.errors import UserError
+        from augbench.core.errors import UserError, brief
 
+        if isinstance(error, OSError) and error.filename is None and error.errno in OUTPUT_FAILS:
+            _end_output(error)
         usage = getattr(error, "format_message", None)  # of the argument parser
-        if "--debug" in sys.argv or not (isinstance(error, UserError) or usage):
+        is_path = isinstance(error, OSError) and error.filename is not None and error.errno in PATH_FAILS
+        if "--debug" in sys.argv or not (isinstance(error, UserError) or usage or is_path):
             raise
         message = usage() if usage else str(error)
+        if is_path:
+            message = f"'{brief(str(error.filename))}': {error.strerror}: give another path"
         if len(sys.argv) == 1 or not message:  # a command without its arguments: its help has been printed
             typer.echo(message)
         else:
@@ -96,3 +113,11 @@ def main() -> None:
             typer.echo(f"augbench: {' '.join(message.split())}{hint}", err=True)
         raise SystemExit(2) from None
     raise SystemExit(status if isinstance(status, int) else 0)
+
+
+def _end_output(error: OSError) -> NoReturn:
+    """End with exit status 1, and without a second error when Python flushes standard output."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    if error.errno != errno.EPIPE:
+        typer.echo(f"augbench: the output cannot be written ({error.strerror})", err=True)
+    raise SystemExit(1) from None

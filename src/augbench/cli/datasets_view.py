@@ -11,12 +11,15 @@ from typing import Any
 
 import pandas as pd
 import yaml
+from pydantic import ValidationError
 from rich.console import Console
 
 from augbench.cli.options import print_line
 from augbench.core import registry
 from augbench.core.contracts import DEFECTIVE, GOOD, Dataset
+from augbench.core.documents import parse_yaml
 from augbench.core.errors import UserError
+from augbench.core.protocol import first_problem
 from augbench.planning.grid import DatasetEntry
 from augbench.planning.library import DATA_VARIABLE, Library
 from augbench.planning.splits import checked_samples
@@ -34,17 +37,21 @@ def open_library(name: str, root: Path | None, changes: Iterable[str]) -> Librar
         UserError: no such dataset, or settings it does not have.
     """
     settings: dict[str, Any] = {}
+    written: dict[str | int, str] = {}
     for change in changes:
-        key, equals, value = change.partition("=")
+        key, equals, written[key] = change.partition("=")
         if not equals or not key:
             raise UserError(f"--set '{change}': write key=value")
-        try:
-            settings[key] = yaml.safe_load(value)
-        except yaml.YAMLError:
-            raise UserError(f"--set '{change}': '{value}' is no YAML value") from None
+        settings[key] = parse_yaml(written[key], f"--set '{change}'").value
     if root is not None:
         settings["root"] = str(root)
-    registry.get("datasets", name)
+    plugin = registry.get("datasets", name)
+    try:
+        plugin.Config(**settings)
+    except ValidationError as error:
+        (key, *_) = error.errors()[0]["loc"] or ("",)
+        problem = first_problem(error, plugin.Config, written.get(key, "").strip() or None)
+        raise UserError(f"datasets.{name}: {problem}") from None
     return Library.of((DatasetEntry(name=name, settings=settings),))
 
 
@@ -153,6 +160,7 @@ def check_dataset(
     dataset = library.dataset(name)
     with console.status(f"reading {name}"):
         findings = examine(dataset)
+    fingerprint = _fingerprint(library, name, target)  # stored before anything is printed
     location = "" if dataset.config.root is None else f", {dataset.home()}"
     print_line(console, f"{dataset.title} ({name}, {dataset.task}{location})")
     console.print(sheet_parts(_counts(dataset, findings)))
@@ -163,7 +171,7 @@ def check_dataset(
         *(f"known     {line}" for line in _known_lines(dataset, findings)),
         *(f"note      {note}" for note in findings.notes),
         *(f"problem: {problem}" for problem in findings.problems),
-        _fingerprint(library, name, target),
+        fingerprint,
         f"{len(findings.table):,} images: {result}",
     ):
         print_line(console, line)

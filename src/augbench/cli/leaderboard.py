@@ -21,12 +21,12 @@ def leaderboard(
     ] = EmbeddedImages.all,
 ) -> None:
     """Write one self-contained page of several stores: tables, plots, images, and the records behind every number."""
-    from functools import partial
-
     from augbench.report.leaderboard.write_page import write_leaderboard
     from augbench.report.render.terminal import standard_output
     from augbench.storage.store import Store
 
-    say = partial(print_line, standard_output())
-    page, _ = write_leaderboard([Store(store) for store in stores], out, pictures is EmbeddedImages.all, say)
-    say(f"Written: {page}")
+    lines: list[str] = []  # printed last: a closed pipe must not cost a file
+    page, _ = write_leaderboard([Store(store) for store in stores], out, pictures is EmbeddedImages.all, lines.append)
+    console = standard_output()
+    for line in (*lines, f"Written: {page}"):
+        print_line(console, line)

@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 from rich.console import Console
 from rich.markdown import Markdown
 
 from augbench.cli.options import print_line
 from augbench.core import registry
 from augbench.core.contracts import GOOD
+from augbench.core.documents import parse_yaml
 from augbench.core.errors import UserError
 from augbench.core.images import read_grey, read_rgb
 from augbench.core.seeds import rng
@@ -126,8 +126,8 @@ def _card(folder: Path) -> tuple[dict[str, Any], str]:
         return {}, text
     top, _, rest = text.removeprefix("---\n").partition("\n---\n")
     try:
-        facts = yaml.safe_load(top)
-    except yaml.YAMLError:
+        facts = parse_yaml(top, str(path)).value
+    except UserError:
         facts = None
     return facts if isinstance(facts, dict) else {}, rest
 

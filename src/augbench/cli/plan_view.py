@@ -6,6 +6,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable
 
 from rich.console import Console
+from rich.markup import escape
 
 from augbench.core.contracts import Shots
 from augbench.core.specs import FEATURE_CHUNK, FeatureSpec, regime
@@ -18,7 +19,7 @@ from augbench.storage.store import Store
 
 def print_plan(plan: Plan, remaining: Remaining, store: Store, console: Console) -> None:
     """Print the units of a plan and those that the store lacks."""
-    console.print(f"[bold]{plan.grid.name}[/]  {plan.grid.about}", highlight=False)
+    console.print(f"[bold]{plan.grid.name}[/]  {escape(plan.grid.about)}", highlight=False)
     console.print(sheet_parts(_cells_sheet(plan)))
     if plan.pools:
         console.print(sheet_parts(_pools_sheet(plan)))
@@ -42,7 +43,7 @@ def print_plan(plan: Plan, remaining: Remaining, store: Store, console: Console)
     if remaining.begun_by_others:
         chunks = f"{len(remaining.begun_by_others)} chunks of unfinished pools"
         console.print(f"{chunks} were made by another version of augbench: they are generated again", highlight=False)
-    console.print(_left(plan, remaining, store), highlight=False)
+    console.print(_left(plan, remaining, store), highlight=False, markup=False)
 
 
 def _cells_sheet(plan: Plan) -> Sheet:

@@ -13,10 +13,11 @@ from typing import Any, ClassVar, Literal
 
 import numpy as np
 import pandas as pd
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from augbench.core.errors import UserError
 from augbench.core.images import SUFFIXES, decode_grey, decode_rgb, read_bytes
+from augbench.core.models import StrictModel
 from augbench.core.types import AdaptContext, Candidate, Part, Request, Scoring, Synthetic
 
 Workroom = AdaptContext  # deprecated: the name of version 0.1.0, see `augbench.core.plugins`
@@ -34,10 +35,8 @@ DEFECTIVE = "defective"
 SAMPLE_COLUMNS = ("id", "image", "mask", "label", "split", "group")
 
 
-class Settings(BaseModel):
+class Settings(StrictModel):
     """Base of every plug-in's nested ``Config``: frozen; an unknown key is an error."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class Dataset:

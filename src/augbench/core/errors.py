@@ -55,3 +55,9 @@ def listed(values: Iterable[str], most: int = 3) -> str:
     if len(values) > most:
         return f"{', '.join(quoted)} and {len(values) - most} more"
     return " and ".join(quoted) if len(quoted) < 3 else f"{', '.join(quoted[:-1])} and {quoted[-1]}"
+
+
+def brief(value: object, most: int = 80) -> str:
+    """Return a value for a message, on one line and not too long."""
+    line = " ".join((str(value) if isinstance(value, (str, Exception)) else repr(value)).split())
+    return line if len(line) <= most else f"{line[: most - 3]}..."

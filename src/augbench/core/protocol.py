@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
+import inspect
+import json
+from collections.abc import Iterable
 from functools import cache, cached_property
 from importlib import resources
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from augbench.core import weights
-from augbench.core.errors import UserError, did_you_mean
+from augbench.core.errors import UserError, brief, did_you_mean
 from augbench.core.hashing import digest
+from augbench.core.models import StrictModel
 from augbench.core.weights import packaged
 
 
-class Protocol(BaseModel):
+class Protocol(StrictModel):
     """Everything that determines a training and its evaluation. All of it is part of a cell's key."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     name: str
     kind: Literal["finetune", "probe", "gaussian"] = "finetune"  # which fields it reads: see `READ_BY`
@@ -114,12 +116,12 @@ class Protocol(BaseModel):
         """The SHA-256 of `key_fields`."""
         return digest(self.key_fields)
 
-    def changed(self, **fields: Any) -> Protocol:
+    def changed(self, /, **fields: Any) -> Protocol:
         """Return a copy with other values; its name lists them, so that it is not confused with the preset."""
         suffix = "".join(f"+{k}={v}" for k, v in sorted(fields.items()))
         return self.under_name(self.name + suffix, **fields)
 
-    def under_name(self, name: str, **fields: Any) -> Protocol:
+    def under_name(self, name: str, /, **fields: Any) -> Protocol:
         """Return a copy with a name and other values. The source of a changed field is replaced."""
         was = {field: getattr(self, field) for field in fields if field in PROTOCOL_NUMBERS}
         sources = self.sources | {field: f"changed; {self.name} has {value}" for field, value in was.items()}
@@ -227,29 +229,70 @@ def make_protocol(fields: dict[str, Any]) -> Protocol:
     try:
         return Protocol(**fields)
     except ValidationError as error:
-        raise UserError(f"protocol '{fields.get('name', '?')}': {first_problem(error, Protocol)}") from None
+        raise UserError(f"protocol '{brief(fields.get('name', '?'))}': {first_problem(error, Protocol)}") from None
 
 
-def first_problem(error: ValidationError, model: type[BaseModel]) -> str:
-    """Format the first problem of a pydantic error as one sentence."""
+def first_problem(error: ValidationError, model: type[BaseModel], written: str | None = None) -> str:
+    """Format the first problem of a pydantic error as one sentence.
+
+    Args:
+        error: of validating a value.
+        model: the model of the value.
+        written: the text of the wrong value as it stands in a file, where that is known.
+    """
     problem = error.errors()[0]
     where = ".".join(map(str, problem["loc"]))
+    given = problem["input"]
     if problem["type"] == "extra_forbidden":
-        return f"unknown key '{where}'{did_you_mean(where.rpartition('.')[2], model.model_fields)}"
-    if problem["type"] == "missing" or (problem["type"] == "too_short" and not problem["input"]):
+        *above, last = problem["loc"]
+        fields = _fields_at(model, above)
+        hint = f" (did you mean '{fields[last]}'?)" if last in fields else did_you_mean(str(last), fields.values())
+        return f"unknown key '{brief(where)}'{hint}"
+    if problem["type"] == "missing" or (problem["type"] == "too_short" and not given):
         return f"'{where}' is missing or empty"
     if problem["type"] == "string_pattern_mismatch":
-        return (
-            f"'{where}': '{problem['input']}' may contain letters, digits and underscores, and must begin with a letter"
-        )
+        rule = "may contain letters, digits and underscores, and must begin with a letter"
+        return f"'{where}': '{brief(given)}' {rule}"
     if problem["type"] == "value_error":
         return f"'{where}': {problem['ctx']['error']}" if where else str(problem["ctx"]["error"])
-    if choice := _NUMBER_OR.get(where.partition(".")[0]):
-        return f"'{where.partition('.')[0]}': {choice} (got {problem['input']!r})"
-    return f"'{where}': {problem['msg'][0].lower()}{problem['msg'][1:]} (got {problem['input']!r})"
+    if problem["type"] in ("string_type", "path_type") and isinstance(given, (bool, int, float)):
+        return f"'{where}': {needs_quotes(given, written)}"
+    for place, step in enumerate(problem["loc"]):
+        if step in _NUMBER_OR:
+            where = ".".join(map(str, problem["loc"][: place + 1]))
+            return f"'{where}': {_NUMBER_OR[step]} (got {brief(repr(given))})"
+    return f"'{where}': {problem['msg'][0].lower()}{problem['msg'][1:]} (got {brief(repr(given))})"
 
 
-_NUMBER_OR = {
+def needs_quotes(value: bool | float, written: str | None = None) -> str:
+    """Say how to write a text that YAML takes for a number or a truth value; ``written``: as it stands in the file."""
+    read = "a number" if not isinstance(value, bool) else "true" if value else "false"
+    if written is None and isinstance(value, bool):  # yes, on, true, ...
+        return f"a text is expected, and YAML reads this as {read}: put it into quotes (on a command line '\"...\"')"
+    text = brief(json.dumps(value) if written is None else written)
+    way_out = f'write "{text}" with its quotes (on a command line \'"{text}"\')'
+    return f"a text is expected, and YAML reads {text} as {read}: {way_out}"
+
+
+def _fields_at(model: type[BaseModel] | None, location: Iterable[str | int]) -> dict[str | int, str]:
+    """Map the fields of the model at a location of a validation error to their spelling in files; {} if unknown."""
+    for step in location:
+        if isinstance(step, int):
+            continue
+        field = next((f for name, f in model.model_fields.items() if step in (name, f.alias)), None)
+        model = _model_in(field.annotation) if field else None
+        if model is None:
+            return {}
+    return {name: field.alias or name for name, field in model.model_fields.items()}
+
+
+def _model_in(annotation: Any) -> type[BaseModel] | None:
+    if inspect.isclass(annotation) and issubclass(annotation, BaseModel):
+        return annotation
+    return next((found for inner in get_args(annotation) if (found := _model_in(inner))), None)
+
+
+_NUMBER_OR: dict[str | int, str] = {
     "shots": "a number from 0 on, or 'all'",
     "C": "a number above 0, or 'cv'",
     "synthetic_weight": "a number above 0, 'equal_mass' or 'cv'",
@@ -269,5 +312,10 @@ def load_preset(name: str) -> Protocol:
     names = preset_names()
     if name not in names:
         raise UserError(f"protocol '{name}' does not exist{did_you_mean(name, names)}")
+    return _preset(name)
+
+
+@cache
+def _preset(name: str) -> Protocol:
     text = (_PRESETS / f"{name}.yaml").read_text(encoding="utf-8")
     return make_protocol({"name": name, **yaml.safe_load(text)})

@@ -6,10 +6,11 @@ from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+from pydantic import Field, StringConstraints, ValidationError
 
+from augbench.core.documents import parse_yaml
 from augbench.core.errors import UserError, did_you_mean
+from augbench.core.models import StrictModel
 from augbench.core.protocol import first_problem
 
 FOLDER = Path(str(resources.files("augbench"))) / "assets" / "prompts"
@@ -18,10 +19,8 @@ FOLDER = Path(str(resources.files("augbench"))) / "assets" / "prompts"
 Text = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
 
 
-class PromptSet(BaseModel):
+class PromptSet(StrictModel):
     """Content of a prompt file."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     prompts: tuple[Text, ...] = Field(min_length=1)
     negative_prompt: str = ""  # what guidance steers away from
@@ -52,20 +51,16 @@ def read_prompts(name_or_file: str) -> PromptSet:
         hint = did_you_mean(name_or_file, names)
         raise UserError(f"prompt set '{name_or_file}' does not exist{hint}: give such a name or a .yaml file")
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
     except OSError as error:
         raise UserError(f"prompts '{path}' cannot be read ({error.strerror}): give a .yaml file of prompts") from None
     except UnicodeDecodeError:
         raise UserError(f"prompts '{path}' is not UTF-8: save it as UTF-8") from None
-    except yaml.YAMLError as error:
-        raise UserError(f"prompts '{path}' is not valid YAML: {' '.join(str(error).split())}") from None
-    if not isinstance(content, dict):
+    document = parse_yaml(text, f"prompts '{path}'")
+    if not isinstance(document.value, dict):
         raise UserError(f"prompts '{path}': expected the keys 'prompts' and 'negative_prompt' at the top")
     try:
-        return PromptSet(**content)
+        return PromptSet(**document.value)
     except ValidationError as error:
-        raise UserError(f"prompts '{path}': {first_problem(error, PromptSet)}") from None
-    except TypeError:
-        raise UserError(
-            f"prompts '{path}': a key is not a string: the keys are {', '.join(PromptSet.model_fields)}"
-        ) from None
+        place, written = document.at(error.errors()[0]["loc"])
+        raise UserError(f"{place}: {first_problem(error, PromptSet, written)}") from None

@@ -2,26 +2,25 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import re
+from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NoReturn
 
-import yaml
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BeforeValidator, Field, PrivateAttr, ValidationError
 
 from augbench.core import registry
-from augbench.core.errors import UserError, did_you_mean
-from augbench.core.hashing import digest
-from augbench.core.protocol import Protocol, first_problem, load_preset, make_protocol
+from augbench.core.documents import Document, parse_yaml
+from augbench.core.errors import UserError, brief, did_you_mean
+from augbench.core.hashing import canonical_json, digest
+from augbench.core.models import StrictModel
+from augbench.core.protocol import Protocol, first_problem, load_preset, make_protocol, needs_quotes
 
 NAME = r"^[A-Za-z][A-Za-z0-9_]*$"  # safe in paths, keys and tables
 GRID_NAME = NAME[:-1] + r"(\+[0-9a-f]{6})?$"  # --set appends a digest of the changed grid
-
-
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 def _one_or_many(value: Any) -> Any:
@@ -34,7 +33,7 @@ ShotsAxis = Annotated[tuple[ShotsField, ...], Axis, Field(min_length=1)]
 CountAxis = Annotated[tuple[Annotated[int, Field(ge=0, le=1_000_000, strict=True)], ...], Axis, Field(min_length=1)]
 
 
-class _Entry(_Strict):
+class _Entry(StrictModel):
     """A dataset or augmenter of a grid; a bare name in YAML stands for ``{name: ...}``."""
 
     name: str = Field(pattern=NAME)
@@ -81,7 +80,7 @@ GpuField = Annotated[float, Field(ge=0, le=1024, allow_inf_nan=False), AfterVali
 MemoryField = Annotated[int, BeforeValidator(_bytes), Field(ge=1)]
 
 
-class StageResources(_Strict):
+class StageResources(StrictModel):
     """Resources of one worker of a stage. ``None`` = derived from the cluster."""
 
     cpu: float | None = Field(default=None, ge=0, allow_inf_nan=False)
@@ -91,7 +90,7 @@ class StageResources(_Strict):
     accelerator: str | None = Field(default=None, pattern=r"^[A-Za-z0-9_.-]+$")  # Ray accelerator type; None: any
 
 
-class Resources(_Strict):
+class Resources(StrictModel):
     """Resources of a run. They are not part of any key: they never change a result."""
 
     adapt: StageResources = StageResources()  # unset fields as in `generate`; also for searches
@@ -104,14 +103,14 @@ class Resources(_Strict):
         return self.generate.model_copy(update=self.adapt.model_dump(exclude_none=True))
 
 
-class FidelitySettings(_Strict):
+class FidelitySettings(StrictModel):
     """How pools are compared with real defects. Not part of any cell's key: it never changes a training."""
 
     extractor: str = "auto"  # a timm backbone; auto: Inception if its weights are cached, else micro_resnet
     pictures: int | None = Field(default=None, ge=2)  # images per pool; None: the size of the smallest pool
 
 
-class Grid(_Strict):
+class Grid(StrictModel):
     """A validated grid. Its cells are the product of the axes; an entry may override axes."""
 
     name: str = Field(pattern=GRID_NAME)
@@ -128,11 +127,21 @@ class Grid(_Strict):
     save_weights: bool = False  # save each trained classifier as safetensors
     resources: Resources = Resources()
     fidelity: FidelitySettings | None = FidelitySettings()  # null: fidelity is not computed
+    _former: Grid | None = PrivateAttr(None)
 
     @property
     def base(self) -> str:
         """The name without the suffix of ``--set``."""
         return self.name.partition("+")[0]
+
+    @property
+    def former(self) -> Grid | None:
+        """The same grid with protocols called as version 0.2 called them; None if their names are the same.
+
+        A field with the preset's own value changes nothing, and so it is not part of a protocol's name. It used to be,
+        and names are part of keys: stores that hold such keys go on with them, see `planning.plan.make_plan`.
+        """
+        return self._former
 
     def as_dict(self) -> dict[str, Any]:
         """Return JSON values with all protocol fields; inverse of `make_grid`."""
@@ -152,46 +161,54 @@ def load_grid(path: str | Path, changes: Iterable[str] = ()) -> Grid:
         raise UserError(f"grid '{path}' is a folder: give a YAML file")
     if not path.is_file():
         raise UserError(f"grid '{path}': no such file (augbench's own grids are in tune_configs/)")
-    try:
-        raw = _content(path)
-    except UnicodeDecodeError:
-        raise UserError(f"grid '{path}' is not UTF-8: save it as UTF-8") from None
-    except (yaml.YAMLError, json.JSONDecodeError) as error:
-        kind = "JSON" if isinstance(error, json.JSONDecodeError) else "YAML"
-        raise UserError(f"grid '{path}' is not valid {kind}: {' '.join(str(error).split())}") from None
-    if not isinstance(raw, dict):
+    document = _content(path)
+    if not isinstance(document.value, dict):
         raise UserError(f"grid '{path}': expected keys such as datasets, augmenters, protocols at the top")
-    raw = _normalise({"name": path.stem, **raw}, str(path))
-    as_written = make_grid(raw, str(path))
+    written = _normalise({"name": path.stem, **document.value}, document)
+    _check_settings(_make(written, document), document)
+    changed = copy.deepcopy(written)
     for change in changes:
-        _apply_change(raw, change)
-    grid = make_grid(raw, str(path))
+        _apply_change(changed, change)
+    after = document if changed == written else Document(changed, document.where)
+    grid, former = (
+        _with_digest(_make(changed, after, spelled), _make(written, document, spelled)) for spelled in (False, True)
+    )
+    if [one.name for one in former.protocols] != [one.name for one in grid.protocols]:
+        grid._former = former
+    return grid
+
+
+def _with_digest(grid: Grid, as_written: Grid) -> Grid:
+    """Append a digest to the name of a grid whose cells --set changed."""
     if _identity(grid) == _identity(as_written):
         return grid
     return grid.model_copy(update={"name": f"{grid.name}+{digest(_identity(grid))[:6]}"})
 
 
-def _content(path: Path) -> Any:
-    """Parse a grid file; of a store's file, return only the grid."""
-    text = path.read_text(encoding="utf-8")
+def _content(path: Path) -> Document:
+    """Parse a grid file; of a store's file, take only the grid."""
+    where = f"grid '{path}'"
+    try:
+        text = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError:
+        raise UserError(f"{where} is not UTF-8: save it as UTF-8") from None
     if path.suffix != ".json":
-        return _UniqueKeys(text).get_single_data()
-    content = json.loads(text)
+        return parse_yaml(text, where)
+    try:
+        content = json.loads(text, object_pairs_hook=_unique)
+        canonical_json(content).encode()  # refuses NaN, infinity and halves of surrogate pairs
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{where} is not valid JSON: {' '.join(str(error).split())[:200]}") from None
     known = isinstance(content, dict) and {"grid", "cells"} <= content.keys()
-    return content["grid"] if known else content
+    return Document(content["grid"] if known else content, where)
 
 
-class _UniqueKeys(yaml.SafeLoader):
-    """YAML loader that refuses duplicate keys, which YAML silently overwrites."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
-        """Construct a mapping; raise if a key occurs twice."""
-        seen = set()
-        for key, _ in node.value:
-            if key.value in seen:
-                raise yaml.constructor.ConstructorError(None, None, f"key '{key.value}' occurs twice", key.start_mark)
-            seen.add(key.value)
-        return super().construct_mapping(node, deep)
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Refuse repeated keys, which JSON readers silently overwrite."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise ValueError(f"key '{Counter(key for key, _ in pairs).most_common(1)[0][0]}' occurs twice")
+    return found
 
 
 def _identity(grid: Grid) -> dict[str, Any]:
@@ -207,58 +224,118 @@ def _identity(grid: Grid) -> dict[str, Any]:
 
 def make_grid(raw: dict[str, Any], where: str = "grid") -> Grid:
     """Create a `Grid` from JSON values. Raises UserError as `load_grid`."""
-    raw = _normalise(raw, where)
-    raw["protocols"] = [_protocol(entry) for entry in raw.get("protocols", [])]
+    return _make(raw, Document(raw, where))
+
+
+def _make(raw: dict[str, Any], document: Document, spelled: bool = False) -> Grid:
+    """Create a `Grid`; ``spelled``: with protocols called as version 0.2 called them, see `Grid.former`."""
+    raw = _normalise(raw, document)
+    raw["protocols"] = [
+        _protocol(entry, document.at(("protocols", number))[0], spelled)
+        for number, entry in enumerate(raw.get("protocols", []))
+    ]
     for axis in ("datasets", "augmenters", "protocols"):
-        _refuse_repeats(raw.get(axis, []), axis, where)
+        _refuse_repeats(raw.get(axis, []), axis, document)
     try:
-        return Grid(**raw)
+        return Grid.model_validate(raw)
     except ValidationError as error:
-        raise UserError(f"{where}: {first_problem(error, _model_at(error.errors()[0]['loc']))}") from None
+        _refuse(error, raw, document)
 
 
-def _model_at(location: tuple[str | int, ...]) -> type[BaseModel]:
-    """Return the model that owns the field at this location of a validation error."""
-    if len(location) > 1 and location[0] == "resources":
-        return Resources if len(location) == 2 else StageResources
-    if len(location) > 1 and location[0] == "fidelity":
-        return FidelitySettings
-    nested = {"datasets": DatasetEntry, "augmenters": AugmenterEntry}
-    return nested.get(str(location[0]), Grid) if len(location) > 1 else Grid
+def _refuse(error: ValidationError, raw: dict[str, Any], document: Document) -> NoReturn:
+    location = error.errors()[0]["loc"]
+    place, written = document.at(location)
+    if len(location) == 3 and location[0] in registry.PLUGIN_KINDS and error.errors()[0]["type"] == "extra_forbidden":
+        axis, number, key = location
+        plugin = registry.find(axis).get(raw[axis][number]["name"])
+        if plugin is not None and key in plugin.Config.model_fields:
+            raise UserError(
+                f"{place}: '{key}' is a setting of '{plugin.name}': write settings: {{{key}: ...}}"
+            ) from None
+    raise UserError(f"{place}: {first_problem(error, Grid, written)}") from None
 
 
-def _normalise(raw: dict[str, Any], where: str) -> dict[str, Any]:
-    """Turn bare names into entries, so that changes and checks handle one form."""
+def _check_settings(grid: Grid, document: Document) -> None:
+    """Validate the settings of plug-ins where their place in the file is known."""
+    for axis, entries in (("datasets", grid.datasets), ("augmenters", grid.augmenters)):
+        for number, entry in enumerate(entries):
+            if (plugin := registry.find(axis).get(entry.name)) is None:
+                continue  # planning names it
+            try:
+                plugin.Config(**entry.settings)
+            except ValidationError as error:
+                place, written = document.at((axis, number, "settings", *error.errors()[0]["loc"]))
+                problem = first_problem(error, plugin.Config, written)
+                raise UserError(f"{place}: {axis}.{entry.label}: {problem}") from None
+
+
+def _normalise(raw: dict[str, Any], document: Document) -> dict[str, Any]:
+    """Turn bare names into entries, so that changes and checks handle one form; ``root`` is a setting of a dataset."""
     raw = dict(raw)
     for axis in ("datasets", "augmenters", "protocols"):
         if axis in raw:
-            entries = _one_or_many(raw[axis])
-            raw[axis] = [{"name": entry} if isinstance(entry, str) else entry for entry in entries]
-            for entry in raw[axis]:
-                if not isinstance(entry, (dict, Protocol)) or (isinstance(entry, dict) and "name" not in entry):
-                    raise UserError(f"{where}: {axis}: '{entry}' needs a name")
+            entries = [{"name": entry} if _is_scalar(entry) else entry for entry in _one_or_many(raw[axis])]
+            for number, entry in enumerate(entries):
+                _check_name(entry, axis, number, document)
+            raw[axis] = [_with_root(entry) for entry in entries] if axis == "datasets" else entries
     return raw
 
 
-def _protocol(entry: Any) -> Protocol:
-    """Return a preset with the fields that the entry changes, or a protocol that the entry defines in full."""
+def _is_scalar(value: Any) -> bool:
+    return isinstance(value, (str, bool, int, float))
+
+
+def _check_name(entry: Any, axis: str, number: int, document: Document) -> None:
+    if isinstance(entry, Protocol):
+        return
+    if not isinstance(entry, dict) or "name" not in entry:
+        raise UserError(f"{document.at((axis, number))[0]}: {axis}: '{brief(entry)}' needs a name")
+    for key in ("name", "as", "preset"):
+        value = entry.get(key, "")
+        if not isinstance(value, str):
+            place, written = document.at((axis, number, key))
+            what = needs_quotes(value, written) if _is_scalar(value) else f"a name is expected (got {brief(value)})"
+            raise UserError(f"{place}: {axis}: '{key}': {what}")
+
+
+def _with_root(entry: dict[str, Any]) -> dict[str, Any]:
+    settings = entry.get("settings", {})
+    if "root" not in entry or not isinstance(settings, dict) or "root" in settings:
+        return entry
+    return {**{k: v for k, v in entry.items() if k != "root"}, "settings": {**settings, "root": entry["root"]}}
+
+
+def _protocol(entry: Any, place: str = "", spelled: bool = False) -> Protocol:
+    """Return a preset with the fields that the entry changes, or a protocol that the entry defines in full.
+
+    ``spelled``: its name lists fields with the preset's own value, too.
+    """
     if isinstance(entry, Protocol):
         return entry
-    fields = {key: value for key, value in entry.items() if key not in ("name", "preset")}
-    of_training = ("lr", "batch", "epochs") if fields.get("kind", "finetune") == "finetune" else ()
-    if {"width", "height", *of_training} <= set(fields):
-        return make_protocol({"name": entry["name"], **fields})
-    preset = load_preset(entry.get("preset", entry["name"]))
-    if "preset" in entry:  # rename the changed preset
-        return preset.under_name(entry["name"], **fields)
-    return preset.changed(**fields) if fields else preset
+    try:
+        fields = {key: value for key, value in entry.items() if key not in ("name", "preset")}
+        of_training = ("lr", "batch", "epochs") if fields.get("kind", "finetune") == "finetune" else ()
+        if {"width", "height", *of_training} <= set(fields):
+            return make_protocol({"name": entry["name"], **fields})
+        preset = load_preset(entry.get("preset", entry["name"]))
+        if "preset" in entry:  # rename the changed preset
+            return preset.under_name(entry["name"], **fields)
+        changed = preset.changed(**fields)
+    except UserError as error:
+        raise UserError(f"{place}: {error}") from None
+    if spelled:
+        return changed if fields else preset
+    own = {key: value for key, value in fields.items() if getattr(changed, key) != getattr(preset, key)}
+    return preset.changed(**own) if own else preset
 
 
-def _refuse_repeats(entries: list[Any], axis: str, where: str) -> None:
+def _refuse_repeats(entries: list[Any], axis: str, document: Document) -> None:
     labels = [e.name if isinstance(e, Protocol) else (e.get("as") or e["name"]) for e in entries]
-    for label in labels:
-        if labels.count(label) > 1:
-            raise UserError(f"{where}: {axis} names '{label}' twice: give one of them another name with 'as'")
+    for number, label in enumerate(labels):
+        if label in labels[:number]:
+            way_out = "with 'as'" if axis != "protocols" else f"{{name: NEW, preset: {label}, ...}}"
+            place, _ = document.at((axis, number))
+            raise UserError(f"{place}: {axis} names '{label}' twice: give one of them another name {way_out}")
 
 
 def _apply_change(raw: dict[str, Any], change: str) -> None:
@@ -266,16 +343,13 @@ def _apply_change(raw: dict[str, Any], change: str) -> None:
     path, equals, text = change.partition("=")
     if not equals:
         raise UserError(f"--set '{change}': write key=value, for example --set seeds=[0,1]")
-    try:
-        value = yaml.safe_load(text)
-    except yaml.YAMLError:
-        raise UserError(f"--set '{change}': '{text}' is not a YAML value") from None
+    value = parse_yaml(text, f"--set '{change}'").value
     head, *rest = path.strip().split(".")
     if head not in Grid.model_fields:
         raise UserError(f"--set '{change}': unknown key '{head}'{did_you_mean(head, Grid.model_fields)}")
     if not rest:
         raw[head] = value
-        raw.update(_normalise({head: value}, f"--set '{change}'") if head in _ENTRY_FIELDS else {})
+        raw.update(_normalise(raw, Document(raw, f"--set '{change}'")) if head in _ENTRY_FIELDS else {})
     elif head in _ENTRY_FIELDS:
         _change_entry(raw, head, rest, value, change)
     else:
@@ -306,9 +380,10 @@ def _change_entry(raw: dict[str, Any], axis: str, rest: list[str], value: Any, c
         _nested(target, field[:-1], change)[field[-1]] = value
 
 
-def _nested(target: dict[str, Any], path: list[str], change: str) -> dict[str, Any]:
-    for step in path:
-        target = target.setdefault(step, {})
+def _nested(target: Any, path: list[str], change: str) -> dict[str, Any]:
+    for step in (*path, None):
         if not isinstance(target, dict):
-            raise UserError(f"--set '{change}': '{step}' has no keys inside")
+            raise UserError(f"--set '{change}': there are no keys inside of {brief(target)}")
+        if step is not None:
+            target = target.setdefault(step, {})
     return target

@@ -16,6 +16,7 @@ from augbench.core.hashing import digest
 from augbench.core.specs import AugmenterSpec, DataSpec
 from augbench.planning.grid import DatasetEntry
 from augbench.planning.splits import Split, checked_samples, choose_shots, make_split, train_view
+from augbench.storage.files import expanded
 from augbench.storage.store import Store
 
 DATA_VARIABLE = "AUGBENCH_DATA"  # folder with one subfolder per dataset name
@@ -30,10 +31,12 @@ def open_dataset(name: str, settings: Mapping[str, Any]) -> Dataset:
     """
     settings = dict(settings)
     base = os.environ.get(DATA_VARIABLE)
-    if settings.get("root"):
-        settings["root"] = str(Path(settings["root"]).expanduser().resolve())
-    elif base and (Path(base) / name).is_dir():
-        settings["root"] = str((Path(base) / name).resolve())
+    root = settings.get("root")
+    if root in (None, ""):
+        if base and (Path(base) / name).is_dir():
+            settings["root"] = str((Path(base) / name).resolve())
+    elif isinstance(root, (str, Path)):
+        settings["root"] = str(expanded(root).resolve())
     return registry.make("datasets", name, settings)
 
 

@@ -6,10 +6,12 @@ backbone also needs the features of these chunks and of the dataset.
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import chain
 from typing import Any
 
 from augbench.core import registry
@@ -34,6 +36,8 @@ from augbench.planning.library import ABSENT, Library
 from augbench.storage.store import Store
 
 FEWEST = 2  # images needed to compute fidelity
+LONGEST_KEY = 228  # characters: with suffix and the mark of an unfinished file it fits into 255 bytes
+_FILE_NAME = re.compile(r"[A-Za-z0-9_.+-]+")
 
 
 @dataclass(frozen=True)
@@ -112,13 +116,23 @@ class Plan:
 def make_plan(grid: Grid, store: Store | None = None) -> Plan:
     """Expand a grid: drop impossible cells with a reason, share pools and adapters, check requirements.
 
+    A store that holds cells of `Grid.former` goes on with that grid: its names are in their keys.
+
     Args:
         grid: the validated grid.
-        store: cache for fingerprints of datasets; None: no cache.
+        store: cache for fingerprints of datasets; None: no cache, and no cells.
 
     Raises:
         UserError: an unknown name or setting, or a dataset without enough shots, masks or images.
     """
+    if grid.former is not None and store is not None:
+        plan = _expanded(grid.former, store)
+        if not store.keys("cells").isdisjoint(plan.by_key):
+            return plan
+    return _expanded(grid, store)
+
+
+def _expanded(grid: Grid, store: Store | None) -> Plan:
     _refuse_borrowed_names(grid)
     plan = Plan(grid, Library.of(grid.datasets), [], {}, {}, {})
     augmenters = [(e, _augmenter_spec(plan.library, e.name, e.settings, e.label)) for e in grid.augmenters]
@@ -131,7 +145,23 @@ def make_plan(grid: Grid, store: Store | None = None) -> Plan:
         raise UserError(f"grid '{grid.name}' holds no cell that can be trained: {why}")
     _check_needs(plan)
     _add_fidelity(plan)
+    _check_keys(plan)
     return plan
+
+
+def _check_keys(plan: Plan) -> None:
+    """Refuse keys that cannot be names of files."""
+    where = f"grid '{plan.grid.name[:40]}'"
+    if len(plan.grid.name) > LONGEST_KEY:
+        raise UserError(
+            f"{where}: its name has {len(plan.grid.name)} characters, the most are {LONGEST_KEY}: shorten it"
+        )
+    for key in chain(plan.by_key, plan.pools, (spec.key for spec in plan.fidelity.values()), plan.features):
+        if len(key) > LONGEST_KEY:
+            what = f"the key '{key[:40]}...' has {len(key)} characters, names of files at most {LONGEST_KEY}"
+            raise UserError(f"{where}: {what}: shorten the names ('as') of its dataset or augmenter")
+        if not _FILE_NAME.fullmatch(key):
+            raise UserError(f"{where}: the key '{key}' cannot be the name of a file: change the name in it")
 
 
 def _add_fidelity(plan: Plan) -> None:

@@ -49,12 +49,10 @@ def report(
         UserError: no store, no record, an unknown grid, or a damaged record.
     """
     files: list[str] = []
+    made: dict[str, list[Table]] = {}
     found = reported(store, grid_name, expected)
     for name, cells, records in found:
-        tables = build_tables(cells, records, load_measured(store, cells))
-        if console is not None:
-            console.print(f"[bold]{name}[/]", highlight=False)
-            print_report(tables, console)
+        made[name] = tables = build_tables(cells, records, load_measured(store, cells))
         contents = {
             "report.md": to_markdown(name, sections_of(tables, "markdown")).encode(),
             "report.tex": to_latex(name, sections_of(tables, "latex")).encode(),
@@ -62,6 +60,10 @@ def report(
             "report.json": to_json(name, tables),
         }
         files += write_files(store, name, contents, out / name if out and len(found) > 1 else out)
+    if console is not None:  # last: a closed pipe or a full device must not cost a file
+        for name, tables in made.items():
+            console.print(f"[bold]{name}[/]", highlight=False)
+            print_report(tables, console)
     return files
 
 

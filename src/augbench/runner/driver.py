@@ -103,6 +103,8 @@ def run(
     print_line = partial(console.print, markup=False, highlight=False, soft_wrap=True)
     trackers = trackers_of(track, executor)
     store.require_writable()
+    if executor == "inline" and address is not None:
+        raise UserError("--address names a Ray cluster, and --executor inline uses none: leave one of them out")
     if executor == "ray" and store.files.one_process:
         raise UserError(f"store '{store.url}' is seen by one process only: use --executor inline, or another store")
     if IN_A_JOB in os.environ and store.files.folder and FOR_A_JOB in store.files.folder.parts:

@@ -123,7 +123,7 @@ class LocalFiles(Files):
 
     def __init__(self, folder: Path, there: bool = False) -> None:
         """``there``: the folder exists already, so it must be visible on this machine, too."""
-        self.folder: Path = folder.expanduser().resolve()
+        self.folder: Path = expanded(folder).resolve()
         self.url = str(self.folder)
         self._there = there or self.folder.is_dir()
         if self.folder.exists() and not self.folder.is_dir():
@@ -294,6 +294,14 @@ class LocalFiles(Files):
         path = self.folder / "scratch" / name
         with self._writing(path / "any"):
             return path
+
+
+def expanded(path: str | Path) -> Path:
+    """Replace ``~`` and ``~user`` by a home folder. Raises UserError if there is no such user."""
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:
+        raise UserError(f"'{path}': there is no such user: write ./{path} for a folder of that name") from None
 
 
 def made_folder(folder: Path) -> Path:

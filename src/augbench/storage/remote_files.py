@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_exponential_jitter
 from typing_extensions import override
 
-from augbench.core.errors import StoreError, UserError
+from augbench.core.errors import StoreError, UserError, brief
 from augbench.storage.files import Files, made_folder
 
 if TYPE_CHECKING:
@@ -245,8 +245,9 @@ def _file_system(url: str, protocol: str) -> tuple[AbstractFileSystem, str]:
     except ImportError as error:
         how = "pip install 'augbench[s3]'" if protocol in ("s3", "s3a") else "with pip"
         raise UserError(f"store '{url}': {' '.join(str(error).split())} ({how})") from None
-    except (ValueError, TypeError) as error:
-        raise UserError(f"store '{url}' cannot be used ({error}): give a path, or a URL like s3://bucket/x") from None
+    except Exception as error:  # of the backend: it cannot connect, lacks a library, or has no such archive
+        what = brief(error, 160) or type(error).__name__
+        raise UserError(f"store '{url}' cannot be used ({what}): give a path, or a URL like s3://bucket/x") from None
     root = root.rstrip("/")
     if not root and protocol != "memory":
         raise UserError(f"store '{url}' names no bucket: give {protocol}://bucket/folder")

@@ -18,7 +18,7 @@ from typing import Any, Literal, get_args
 
 from augbench.core.errors import StoreError, UserError
 from augbench.core.specs import AdapterSpec, FeatureSpec, PoolSpec, SearchSpec
-from augbench.storage.files import Files, LocalFiles
+from augbench.storage.files import Files, LocalFiles, expanded
 from augbench.storage.publication import RECORDS, PublicationFiles
 from augbench.storage.remote_files import RemoteFiles
 from augbench.storage.scores import scores_table
@@ -299,10 +299,25 @@ def open_files(location: str | Path, there: bool = False) -> Files:
     if not text:
         raise UserError("--store is empty: give a folder or a URL")
     protocol, separator, rest = text.partition("://")
+    if not separator:
+        _refuse_half_a_url(text)
     if not separator or protocol in ("file", "local"):
-        folder = Path(rest if separator else text).expanduser()
+        folder = expanded(rest if separator else text)
         return PublicationFiles(folder) if (folder / RECORDS).is_file() else LocalFiles(folder, there)
     return RemoteFiles(f"{protocol}://{rest.rstrip('/')}", protocol)
+
+
+def _refuse_half_a_url(text: str) -> None:
+    """Refuse ``s3:/bucket/x``, which would be a folder called ``s3:``. Such a folder that exists is one."""
+    protocol, colon, rest = text.partition(":")
+    if protocol not in ("file", "local"):
+        rest = rest.lstrip("/")
+    if not colon or len(protocol) < 2 or not protocol.isalnum() or Path(text).exists():
+        return
+    import fsspec
+
+    if protocol in fsspec.available_protocols():
+        raise UserError(f"store '{text}' is no URL: write {protocol}://{rest}, or ./{text} for a folder")
 
 
 def _check_scores(data: bytes | None, location: str) -> list[str]:

@@ -17,6 +17,7 @@ from augbench.report.evidence.sheets import method_section, ranking_section, sec
 from augbench.report.render.latex import to_latex
 from augbench.report.render.markdown import to_markdown
 from augbench.report.render.terminal import to_terminal
+from augbench.report.sheet import Section
 from augbench.report.store_report import reported, write_files
 from augbench.storage.store import Store
 
@@ -53,15 +54,14 @@ def compare(
         UserError: no store, no record, an unknown grid or augmenter, damaged records or scores.
     """
     files: list[str] = []
+    printed: dict[str, list[Section]] = {}
     found = reported(store, grid_name, expected)
     for name, cells, records in found:
         evidence = build_evidence(store, cells, records, against, resamples)
         ranked = rankings(evidence)
         first, last = method_section(evidence), ranking_section(ranked, missing_ranks_note(ranked))
         sections = [section_of(one) for one in evidence]
-        if console is not None:
-            console.print(f"[bold]{name}[/]", highlight=False)
-            console.print(to_terminal([first, *(section_of(one, brief=True) for one in evidence), last]))
+        printed[name] = [first, *(section_of(one, brief=True) for one in evidence), last]
         every = [first, *sections, last]
         drawn = {PARETO: ("Metric against cost", pareto_svg(evidence)), CD: ("Critical differences", cd_svg(ranked))}
         plots = {file: (title, svg) for file, (title, svg) in drawn.items() if svg is not None}
@@ -74,4 +74,8 @@ def compare(
             **{file: svg.encode() for file, (_, svg) in plots.items()},
         }
         files += write_files(store, name, contents, out / name if out and len(found) > 1 else out)
+    if console is not None:  # last: a closed pipe or a full device must not cost a file
+        for name, sections in printed.items():
+            console.print(f"[bold]{name}[/]", highlight=False)
+            console.print(to_terminal(sections))
     return files

@@ -16,6 +16,7 @@ from augbench.report.leaderboard.page import page_of
 from augbench.report.leaderboard.row_costs import Source
 from augbench.report.leaderboard.score_tables import Scores
 from augbench.storage.files import write_atomic
+from augbench.storage.publication import RECORDS
 from augbench.storage.store import Store
 
 WRITERS = 16  # threads, since each write waits for the disk
@@ -29,8 +30,8 @@ def write_leaderboard(
 
     Args:
         stores: where the records are; equal keys are one cell.
-        out: the folder for ``index.html``, ``leaderboard.md`` and ``records/``; created if needed. Other files in it
-            stay.
+        out: the folder for ``index.html``, ``leaderboard.md`` and ``records/``; created if needed. Copies of records
+            of an earlier leaderboard are removed from it; other files stay.
         pictures: embed images of pools and datasets where they can be read.
         say: prints a line for each dataset whose images are embedded, with its licence.
 
@@ -39,10 +40,13 @@ def write_leaderboard(
 
     Raises:
         UserError: a store has no records or damaged ones, one key has two results of the same origin, or the folder is
-            not writable.
+            not writable or a store.
     """
     if out.exists() and not out.is_dir():
         raise UserError(f"--out '{out}' is a file: give a folder")
+    if (out / "cells").is_dir() or (out / RECORDS).is_file():
+        raise UserError(f"--out '{out}' holds the results of runs: give a folder of its own")
+    is_over_another = (out / PAGE).is_file() or (out / MARKDOWN).is_file()
     gathered = gather(stores)
     board, scores = board_of(gathered), Scores(gathered)
     images = images_of(gathered, board, scores, say) if pictures else GalleryImages()
@@ -50,6 +54,8 @@ def write_leaderboard(
     _write_records(gathered, board, out)
     write_atomic(out / MARKDOWN, markdown_of(board).encode())
     write_atomic(out / PAGE, page)  # last: its links resolve as soon as it exists
+    if is_over_another:
+        _remove_records(out, board)
     return [out / PAGE, out / MARKDOWN]
 
 
@@ -65,3 +71,11 @@ def _write_records(gathered: Gathered, board: Board, out: Path) -> None:
 
     with ThreadPoolExecutor(WRITERS) as pool:
         list(pool.map(copy, board.files.items()))  # the list re-raises their errors
+
+
+def _remove_records(out: Path, board: Board) -> None:
+    """Remove the copies that an earlier leaderboard left: the page does not link to them."""
+    for pattern in ("*.json", "*/*.json"):
+        for path in (out / "records").glob(pattern):
+            if path.relative_to(out).as_posix() not in board.files:
+                path.unlink()

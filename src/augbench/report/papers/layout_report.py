@@ -61,8 +61,6 @@ def report_layout(
     contents = dict(zip(records["key"], store.read_records(list(records["key"])), strict=True))
     comparison = compare(layout, cells, records, contents, lambda key: store.where("cells", key))
     sections = sections_of(comparison)
-    if console is not None:
-        console.print(to_terminal(sections[:1]))
     contents = {
         f"{name}.md": to_markdown(name, sections).encode(),
         f"{name}.tex": to_latex(name, sections).encode(),
@@ -70,7 +68,10 @@ def report_layout(
         f"{name}.json": to_json(comparison),
         f"{name}.html": to_html(name, sections).encode(),
     }
-    return write_files(store, known[0] if len(known) == 1 else ALL, contents, out)
+    files = write_files(store, known[0] if len(known) == 1 else ALL, contents, out)
+    if console is not None:  # last: a closed pipe or a full device must not cost a file
+        console.print(to_terminal(sections[:1]))
+    return files
 
 
 def _expected(store: Store, grids: list[str], given: Iterable[Mapping[str, Any]] | None) -> pd.DataFrame:

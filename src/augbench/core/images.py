@@ -23,8 +23,16 @@ from augbench.core.errors import UserError
 if TYPE_CHECKING:
     from PIL import Image
 
-SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"})
+SUFFIXES = frozenset(
+    {".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".bmp", ".tif", ".tiff", ".webp", ".gif"}
+    | {".ppm", ".pgm", ".pbm", ".pnm"}
+)
 """File suffixes, in lower case, of images in folders."""
+
+UNREAD = frozenset(
+    {".jp2", ".j2k", ".jpx", ".jxl", ".heic", ".heif", ".avif", ".tga", ".exr", ".dng", ".cr2", ".nef", ".arw", ".raw"}
+)
+"""Suffixes of images that are not read: Pillow lacks them, or cannot tell whether they have more than 8 bits."""
 
 FORMATS = ("PNG", "JPEG", "MPO", "BMP", "TIFF", "WEBP", "GIF", "PPM")  # with known bit depth; MPO: cameras' JPEG
 KINDS = {"1": "1-bit", "L": "8-bit grey", "P": "palette", "RGB": "8-bit RGB", "RGBA": "8-bit RGB with alpha"}

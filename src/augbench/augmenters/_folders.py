@@ -24,7 +24,7 @@ def image_files(setting: str, folder: Path, fix: str) -> list[Path]:
     """
     if not folder.is_dir():
         raise UserError(f"{setting} '{folder}' is not a folder: {fix}")
-    names = walk(folder).images()
+    names = [name for name in walk(folder).images() if (folder / name).is_file()]
     if not names:
         raise UserError(f"{setting} '{folder}' holds no images ({', '.join(sorted(SUFFIXES))}): {fix}")
     return [folder / name for name in names]

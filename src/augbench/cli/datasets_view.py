@@ -18,7 +18,7 @@ from augbench.core import registry
 from augbench.core.contracts import DEFECTIVE, GOOD, Dataset
 from augbench.core.errors import UserError
 from augbench.planning.grid import DatasetEntry
-from augbench.planning.library import DATA_VARIABLE, Library
+from augbench.planning.library import DATA_VARIABLE, Library, open_dataset
 from augbench.planning.splits import checked_samples
 from augbench.report.contact_sheet import Section, Tile, evenly_spaced, write_sheet
 from augbench.report.dataset_findings import Findings, count, examine
@@ -44,8 +44,19 @@ def open_library(name: str, root: Path | None, changes: Iterable[str]) -> Librar
             raise UserError(f"--set '{change}': '{value}' is no YAML value") from None
     if root is not None:
         settings["root"] = str(root)
-    registry.get("datasets", name)
-    return Library.of((DatasetEntry(name=name, settings=settings),))
+    open_dataset(name, settings, where="--set")  # an error names the option
+    library = Library.of((DatasetEntry(name=name, settings=settings),))
+    library.dataset(name).from_options = True
+    return library
+
+
+def named(name: str, root: Path | None) -> tuple[str, Path | None]:
+    """Return the dataset and the root that are meant: a folder instead of a name is one of `folder`."""
+    if root is None and name not in registry.find("datasets") and Path(name).is_dir():
+        return "folder", Path(name)
+    if name not in registry.find("datasets") and ("/" in name or "\\" in name):
+        raise UserError(f"'{name}' is neither a dataset (see augbench datasets list) nor a folder")
+    return name, root
 
 
 # -- list
@@ -146,6 +157,7 @@ def check_dataset(
     Raises:
         UserError: the dataset's files do not exist, or ``store`` cannot be a store.
     """
+    name, root = named(name, root)
     library = open_library(name, root, changes)
     target = Store(store) if store is not None else None
     if target:
@@ -165,6 +177,7 @@ def check_dataset(
         *(f"problem: {problem}" for problem in findings.problems),
         _fingerprint(library, name, target),
         f"{len(findings.table):,} images: {result}",
+        *((findings.account.line(),) if findings.account else ()),
     ):
         print_line(console, line)
     return findings.problems
@@ -199,7 +212,8 @@ def _summary(dataset: Dataset, findings: Findings) -> Iterable[tuple[str, str]]:
     text = f"{len(sizes):,} of {_range(list(sizes))} images{median}"
     if dataset.task == "detection":
         text += f"; {defective:,} with a defect"
-    yield "groups", f"{text}; {f'{mixed:,} mix' if mixed else 'none mixes'} classes"
+    text += f"; {f'{mixed:,} mix' if mixed else 'none mixes'} classes"
+    yield "groups", text if max(sizes) > 1 else "no groups given: each image is its own group"
     if len(findings.folds) > 1:
         rows = [len(side) for side in findings.folds]
         defects = [int((side["label"] != GOOD).sum()) for side in findings.folds]
@@ -271,6 +285,7 @@ def write_sample(
     Raises:
         UserError: the dataset cannot be read, or ``out`` cannot be written.
     """
+    name, root = named(name, root)
     dataset = open_library(name, root, changes).dataset(name)
     table = checked_samples(dataset)
     labels = sorted(set(table["label"]), key=lambda label: (label != GOOD, label))

@@ -244,9 +244,19 @@ def first_problem(error: ValidationError, model: type[BaseModel]) -> str:
         )
     if problem["type"] == "value_error":
         return f"'{where}': {problem['ctx']['error']}" if where else str(problem["ctx"]["error"])
+    if problem["type"] == "string_type" and isinstance(problem["input"], bool | int | float):
+        return _unquoted(where, problem["input"])
     if choice := _NUMBER_OR.get(where.partition(".")[0]):
         return f"'{where.partition('.')[0]}': {choice} (got {problem['input']!r})"
     return f"'{where}': {problem['msg'][0].lower()}{problem['msg'][1:]} (got {problem['input']!r})"
+
+
+def _unquoted(where: str, value: bool | float) -> str:
+    """Explain that YAML took a text for something else, and how to write it."""
+    text = ("no", "yes")[value] if isinstance(value, bool) else str(value)
+    what = f"words such as {text} as true or false" if isinstance(value, bool) else f"{text} as a number"
+    quotes = f"""{where}: "{text}" in a file, or '{where}="{text}"' after --set"""
+    return f"'{where}': a text is needed, and YAML reads {what}: put it in quotes, {quotes}"
 
 
 _NUMBER_OR = {

@@ -24,12 +24,13 @@ LITTER = frozenset(
 )
 """Names, in lower case, of what Finder, Explorer, network drives and file systems leave in folders."""
 
+MASK_ENDING = re.compile(r"[ _.-](mask|gt|ground_?truth|label|seg|segmentation|annotation)s?$", re.IGNORECASE)
+
 HIDDEN = "hidden, or left by a file manager"
-LOOP = "links back to a folder above"
-BROKEN = "a link to nothing"
-CLOSED = "a folder that cannot be read: check its permissions"
+LOOP = "a link back to a folder above"
+CLOSED = "a folder that cannot be read"
 SPECIAL = "neither a file nor a folder"
-NOT_UTF8 = "its name is not UTF-8: rename it"
+NOT_UTF8 = "with a name that is not UTF-8"
 
 
 @dataclass(frozen=True)
@@ -81,7 +82,7 @@ def _classify(name: str, entry: os.DirEntry[str]) -> tuple[str, str, bool]:
     """Return a printable name, why it is left out ("" = it is not), and whether it is a folder."""
     try:
         is_folder = entry.is_dir()
-        reason = "" if is_folder or entry.is_file() else BROKEN if entry.is_symlink() else SPECIAL
+        reason = "" if is_folder or entry.is_file() or entry.is_symlink() else SPECIAL  # reading finds broken links
     except OSError:  # a link that points to itself
         is_folder, reason = False, LOOP
     if entry.name.startswith(".") or entry.name.lower() in LITTER:
@@ -104,6 +105,11 @@ def by_stem(names: Iterable[str], ending: str) -> dict[str, str]:
     for name in sorted(names, key=lambda name: not name.endswith(ending)):
         found.setdefault(name.removesuffix(PurePosixPath(name).suffix), name)
     return found
+
+
+def plain_stem(path: PurePosixPath) -> str:
+    """Return the file name without suffix and without an ending of masks, such as ``_mask``."""
+    return MASK_ENDING.sub("", path.stem) or path.stem
 
 
 def same_text(text: str) -> str:

@@ -10,13 +10,12 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 
 from augbench.core.errors import UserError, listed
-from augbench.core.images import read_rgb
+from augbench.core.images import FEW, colours, read_rgb, thinned
+from augbench.core.walk import MASK_ENDING, plain_stem
 
 MASK_FOLDERS = re.compile(r"masks?|gt|ground[_ -]?truths?|labels?|annotations?|seg|segmentations?", re.IGNORECASE)
 IMAGE_FOLDERS = re.compile(r"im(age|g)s?|pictures?|photos?", re.IGNORECASE)
-MASK_ENDING = re.compile(r"[ _.-](mask|gt|ground_?truth|label|seg|segmentation|annotation)s?$", re.IGNORECASE)
 SAMPLES, MOST_SAMPLES = 4, 32  # files of a folder that are looked at; more only while all are of one colour
-FEW = 8  # colours of a mask that has a colour for each kind of defect
 
 Key = tuple[str, ...]
 
@@ -51,11 +50,6 @@ def masks_among(root: Path, names: Iterable[str]) -> list[str]:
     return sorted([*found, *_unnamed(root, [bunch for key, bunch in bunches.items() if not key[0]])])
 
 
-def plain_stem(path: PurePosixPath) -> str:
-    """Return the file name without suffix and without an ending such as ``_mask``."""
-    return MASK_ENDING.sub("", path.stem) or path.stem
-
-
 def _unnamed(root: Path, folders: Sequence[Sequence[str]]) -> list[str]:
     """Return the images of folders whose first image is two-valued and has the name of one elsewhere that is not."""
     looks = {names[0]: _values(root, names[0]) for names in folders} if len(folders) > 1 else {}
@@ -88,21 +82,13 @@ def _values(root: Path, name: str) -> str:
         image = read_rgb(root / name)
     except UserError:
         return "many"  # reading the sample raises this error again
-    step = max(1, min(image.shape[:2]) // 256)
-    part = image[::step, ::step]
-    number = _colours(part)
-    if number <= FEW:
-        number = _colours(image)
+    number = colours(image)
     if number <= FEW:  # a colour for each kind of defect
         return {1: "one", 2: "two"}.get(number, "grey")
+    part = thinned(image)
     brightest = part.max(axis=2)
     extreme = (brightest < 32).mean(), (brightest > 223).mean()
     return "grey" if (np.ptp(part, axis=2) < 16).all() and min(extreme) > 0 and sum(extreme) > 0.9 else "many"
-
-
-def _colours(image: np.ndarray) -> int:
-    red, green, blue = np.moveaxis(image.astype(np.uint32), 2, 0)
-    return len(np.unique(red << 16 | green << 8 | blue))
 
 
 def matched(masks: Iterable[str], images: Iterable[str]) -> dict[str, str]:

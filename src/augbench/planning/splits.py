@@ -126,9 +126,11 @@ def _masks_as_images(table: pd.DataFrame) -> list[str]:
 
 def _spellings(table: pd.DataFrame) -> list[str]:
     """Name labels that differ only in case, blanks, or forms of letters."""
-    labels = pd.Series(sorted(set(table["label"]) - {""}), dtype=object)
-    alike = labels.groupby(labels.map(spelling)).agg(list)
-    return [f"one class is spelt in several ways, {listed(names)}: rename all but one" for names in alike if names[1:]]
+    alike: dict[str, list[str]] = {}
+    for label in sorted(set(table["label"]) - {""}):
+        alike.setdefault(spelling(label), []).append(label)
+    several = [names for names in alike.values() if len(names) > 1]
+    return [f"one class is spelt in several ways, {listed(names)}: rename all but one" for names in several]
 
 
 def _one_sided_classes(split: pd.DataFrame) -> list[str]:

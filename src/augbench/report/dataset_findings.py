@@ -219,14 +219,17 @@ def _note_odd_masks(dataset: Dataset, rows: Sequence[Sample], findings: Findings
 
 
 def _check_two_valued(rows: Sequence[Sample], findings: Findings) -> None:
-    """Report images that are probably masks: of two colours, without a mask, and named like one that has more."""
+    """Report images that are probably masks: of two colours, without a mask, where others have more."""
     stems = [plain_stem(PurePosixPath(row["image"])) for row in rows]
     pairs = list(zip(rows, stems, findings.seen, strict=True))
     others = {stem for _, stem, seen in pairs if seen.size and not seen.two_valued}
-    names = [row["id"] for row, stem, seen in pairs if seen.two_valued and not row["mask"] and stem in others]
-    if names:
-        way = "if they are masks, use them as such, see augbench datasets show folder"
-        findings.problems.append(f"{listed(names)}: two colours only, and named like other images: {way}")
+    suspects = [(row["id"], stem in others) for row, stem, seen in pairs if seen.two_valued and not row["mask"]]
+    way = "if they are masks, use them as such, see augbench datasets show folder"
+    if alike := [name for name, named_alike in suspects if named_alike]:
+        findings.problems.append(f"{listed(alike)}: two colours only, and named like other images: {way}")
+    alone = [name for name, named_alike in suspects if not named_alike]
+    if alone and others:
+        findings.notes.append(f"{listed(alone)}: two colours only: {way}")
 
 
 def _check_duplicates(dataset: Dataset, findings: Findings) -> None:

@@ -16,6 +16,7 @@ from augbench.core.walk import MASK_ENDING, plain_stem
 MASK_FOLDERS = re.compile(r"masks?|gt|ground[_ -]?truths?|labels?|annotations?|seg|segmentations?", re.IGNORECASE)
 IMAGE_FOLDERS = re.compile(r"im(age|g)s?|pictures?|photos?", re.IGNORECASE)
 SAMPLES, MOST_SAMPLES = 4, 32  # files of a folder that are looked at; more only while all are of one colour
+MOST_FOLDERS = 64  # of which the first image is looked at, although nothing in its name is that of a mask
 
 Key = tuple[str, ...]
 
@@ -39,11 +40,11 @@ def masks_among(root: Path, names: Iterable[str]) -> list[str]:
         path = PurePosixPath(name)
         beside = str(path.with_name(plain_stem(path)))
         if depth := next((n for n, part in enumerate(path.parts[:-1], 1) if MASK_FOLDERS.fullmatch(part)), 0):
-            bunches["in a folder of masks", *path.parts[:depth]].append(name)
+            bunches["in a folder of masks", path.parts[0], path.parts[depth - 1]].append(name)
         elif beside != str(path.with_suffix("")) and beside in stems:
-            bunches["beside its image", str(path.parent), MASK_ENDING.search(path.stem)[0]].append(name)
+            bunches["beside its image", path.parts[0], MASK_ENDING.search(path.stem)[0]].append(name)
         elif len(stems[str(path.with_suffix(""))]) > 1:
-            bunches["beside a namesake", str(path.parent), path.suffix].append(name)
+            bunches["beside a namesake", path.parts[0], path.suffix].append(name)
         else:
             bunches["", str(path.parent)].append(name)
     found = [name for key, bunch in bunches.items() if key[0] and _are_masks(root, bunch, key[0]) for name in bunch]
@@ -52,7 +53,9 @@ def masks_among(root: Path, names: Iterable[str]) -> list[str]:
 
 def _unnamed(root: Path, folders: Sequence[Sequence[str]]) -> list[str]:
     """Return the images of folders whose first image is two-valued and has the name of one elsewhere that is not."""
-    looks = {names[0]: _values(root, names[0]) for names in folders} if len(folders) > 1 else {}
+    chosen = {round(index) for index in np.linspace(0, len(folders) - 1, min(MOST_FOLDERS, len(folders)))}
+    firsts = [folders[index][0] for index in sorted(chosen)] if len(folders) > 1 else []
+    looks = {name: _values(root, name) for name in firsts}
     suspects = [names for names in folders if looks.get(names[0]) == "two" and _are_masks(root, names, "")]
     photographs = [{PurePosixPath(name).stem for name in names} for names in folders if looks.get(names[0]) == "many"]
     return [

@@ -27,7 +27,7 @@ from pydantic import Field, field_validator, model_validator
 from augbench.core.contracts import GOOD, SAMPLE_COLUMNS, Dataset
 from augbench.core.errors import UserError, listed
 from augbench.core.walk import Names, Walk, same_text, spelling, walk
-from augbench.datasets._mask_files import masks_among, matched, refuse
+from augbench.datasets._mask_files import MASK_FOLDERS, masks_among, matched, refuse
 
 SIDES = ("train", "test")
 OTHER_SIDES = ("val", "valid", "validation", "dev", "holdout")
@@ -141,7 +141,7 @@ class Folder(Dataset):
 
     def _refuse_without_good(self, labels: list[str]) -> None:
         wrong = f"no class is called '{self.config.good}' (found: {', '.join(labels[:8])})"
-        likely = next((label for label in labels if spelling(label) in NORMAL), "NAME")
+        likely = next((label for usual in NORMAL for label in labels if spelling(label) == usual), "NAME")
         ways = f"name the class of normal images with the setting good ({self.option('good', likely)})"
         recognition = f"tell defect classes apart without normal images ({self.option('task', 'recognition')})"
         raise UserError(f"dataset 'folder': {wrong}: {ways}, or {recognition}")
@@ -228,6 +228,9 @@ class Folder(Dataset):
         if not rows:
             raise UserError(f"dataset 'folder': no class folders with images in '{root}' (<class>/*.png)")
         table = pd.DataFrame(rows, columns=SAMPLE_COLUMNS)
+        odd = sorted({label for label in table["label"] if MASK_FOLDERS.fullmatch(label)})
+        if odd:
+            self._notes.append(f"class {listed(odd)}: called like a folder of masks, but its images are none")
         return self._with_masks(table, masks) if masks else table
 
     def _with_masks(self, table: pd.DataFrame, masks: list[str]) -> pd.DataFrame:

@@ -8,29 +8,26 @@ from pathlib import Path
 
 from augbench.core.errors import UserError
 from augbench.core.images import SUFFIXES
+from augbench.core.walk import walk
 
 
-def image_files(setting: str, folder: Path, fix: str, hidden: bool) -> list[Path]:
+def image_files(setting: str, folder: Path, fix: str) -> list[Path]:
     """List the images in a folder and below it, in an order that does not depend on the file system.
 
     Args:
         setting: its name, for messages.
         folder: its value.
         fix: the end of a message: the way out.
-        hidden: whether names, and names of subfolders, may begin with a dot.
 
     Raises:
         UserError: there is no such folder, or no image in it.
     """
     if not folder.is_dir():
         raise UserError(f"{setting} '{folder}' is not a folder: {fix}")
-    found = [path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file()]
-    names = {path.relative_to(folder).as_posix(): path for path in found}
-    if not hidden:
-        names = {name: path for name, path in names.items() if "/." not in f"/{name}"}
+    names = [name for name in walk(folder).images() if (folder / name).is_file()]
     if not names:
         raise UserError(f"{setting} '{folder}' holds no images ({', '.join(sorted(SUFFIXES))}): {fix}")
-    return [names[name] for name in sorted(names)]
+    return [folder / name for name in names]
 
 
 def content_key(folder: Path, files: Sequence[Path]) -> str:

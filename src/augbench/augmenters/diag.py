@@ -250,7 +250,7 @@ class DIAG(PipelineAugmenter):
     @cached_property
     def _drawn(self) -> list[Path]:
         fix = "set diag's mask_folder to a folder of masks: white is inpainted"
-        return image_files("mask_folder", self.config.mask_folder, fix, hidden=False)
+        return image_files("mask_folder", self.config.mask_folder, fix)
 
 
 def _composite(scene: Scene, inpainted: Inpainted) -> np.ndarray:

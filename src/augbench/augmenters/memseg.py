@@ -164,7 +164,7 @@ class MemSeg(Augmenter):
     @cached_property
     def _texture_files(self) -> list[Path]:
         fix = "set memseg's texture_folder to a folder of images, or leave it out for procedural textures"
-        return image_files("texture_folder", self.config.texture_folder, fix, hidden=True)
+        return image_files("texture_folder", self.config.texture_folder, fix)
 
     @cached_property
     def _texture_content(self) -> str:

@@ -13,6 +13,9 @@ app = typer.Typer(name="datasets", help="Look at datasets.", no_args_is_help=Tru
 
 
 DatasetArgument = Annotated[str, typer.Argument(metavar="NAME", help="A dataset; see `augbench datasets list`.")]
+PathArgument = Annotated[
+    str, typer.Argument(metavar="NAME", help="A dataset, see `augbench datasets list`; or a folder of your images.")
+]
 SettingOption = Annotated[
     list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="A setting of the dataset. May be repeated.")
 ]
@@ -38,7 +41,7 @@ def datasets_show(name: DatasetArgument, changes: SettingOption = None) -> None:
 
 @app.command("check")
 def datasets_check(
-    name: DatasetArgument,
+    name: PathArgument,
     root: RootOption = None,
     changes: SettingOption = None,
     store: Annotated[
@@ -55,7 +58,7 @@ def datasets_check(
 
 @app.command("sample")
 def datasets_sample(
-    name: DatasetArgument,
+    name: PathArgument,
     root: RootOption = None,
     changes: SettingOption = None,
     out: Annotated[Path | None, typer.Option(help="The PNG to write. Default: NAME.png.")] = None,

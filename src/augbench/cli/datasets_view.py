@@ -52,7 +52,18 @@ def open_library(name: str, root: Path | None, changes: Iterable[str]) -> Librar
         (key, *_) = error.errors()[0]["loc"] or ("",)
         problem = first_problem(error, plugin.Config, written.get(key, "").strip() or None)
         raise UserError(f"datasets.{name}: {problem}") from None
-    return Library.of((DatasetEntry(name=name, settings=settings),))
+    library = Library.of((DatasetEntry(name=name, settings=settings),))
+    library.dataset(name).from_options = True
+    return library
+
+
+def named(name: str, root: Path | None) -> tuple[str, Path | None]:
+    """Return the dataset and the root that are meant: a folder instead of a name is one of `folder`."""
+    if root is None and name not in registry.find("datasets") and Path(name).is_dir():
+        return "folder", Path(name)
+    if name not in registry.find("datasets") and ("/" in name or "\\" in name):
+        raise UserError(f"'{name}' is neither a dataset (see augbench datasets list) nor a folder")
+    return name, root
 
 
 # -- list
@@ -153,6 +164,7 @@ def check_dataset(
     Raises:
         UserError: the dataset's files do not exist, or ``store`` cannot be a store.
     """
+    name, root = named(name, root)
     library = open_library(name, root, changes)
     target = Store(store) if store is not None else None
     if target:
@@ -173,6 +185,7 @@ def check_dataset(
         *(f"problem: {problem}" for problem in findings.problems),
         fingerprint,
         f"{len(findings.table):,} images: {result}",
+        *((findings.account.line(),) if findings.account else ()),
     ):
         print_line(console, line)
     return findings.problems
@@ -207,7 +220,8 @@ def _summary(dataset: Dataset, findings: Findings) -> Iterable[tuple[str, str]]:
     text = f"{len(sizes):,} of {_range(list(sizes))} images{median}"
     if dataset.task == "detection":
         text += f"; {defective:,} with a defect"
-    yield "groups", f"{text}; {f'{mixed:,} mix' if mixed else 'none mixes'} classes"
+    text += f"; {f'{mixed:,} mix' if mixed else 'none mixes'} classes"
+    yield "groups", text if max(sizes) > 1 else "no groups given: each image is its own group"
     if len(findings.folds) > 1:
         rows = [len(side) for side in findings.folds]
         defects = [int((side["label"] != GOOD).sum()) for side in findings.folds]
@@ -279,6 +293,7 @@ def write_sample(
     Raises:
         UserError: the dataset cannot be read, or ``out`` cannot be written.
     """
+    name, root = named(name, root)
     dataset = open_library(name, root, changes).dataset(name)
     table = checked_samples(dataset)
     labels = sorted(set(table["label"]), key=lambda label: (label != GOOD, label))

@@ -6,19 +6,23 @@ Nothing here imports torch or ray. Listing plug-ins imports their modules, so he
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
+from shlex import quote
 from typing import Any, ClassVar, Literal
 
 import numpy as np
 import pandas as pd
+import yaml
 from pydantic import Field
 
 from augbench.core.errors import UserError
-from augbench.core.images import SUFFIXES, decode_grey, decode_rgb, read_bytes
+from augbench.core.images import decode_grey, decode_rgb, read_bytes
 from augbench.core.models import StrictModel
 from augbench.core.types import AdaptContext, Candidate, Part, Request, Scoring, Synthetic
+from augbench.core.walk import walk
 
 Workroom = AdaptContext  # deprecated: the name of version 0.1.0, see `augbench.core.plugins`
 
@@ -64,6 +68,7 @@ class Dataset:
         root: Path | None = Field(None, description="the folder with the dataset's files; not part of any key")
 
     location_settings: ClassVar[frozenset[str]] = frozenset({"root"})  # settings that are not part of keys
+    from_options: bool = False  # its settings are options of the command that was typed; for messages
 
     def __init__(self, config: Config | None = None) -> None:
         self.config = config if config is not None else self.Config()
@@ -101,15 +106,28 @@ class Dataset:
     def root(self) -> Path:
         """Return the folder with the dataset's files. Raises UserError if no root is set, or it is not a folder."""
         root = self.config.root
-        fix = (
-            f"set datasets.{self.name}.root, or AUGBENCH_DATA to the folder that holds '{self.name}/'"
-            f"{'; get it at ' + self.homepage if self.homepage else ''}"
-        )
+        fix = self.where_to_put_it() + (f"; get it at {self.homepage}" if self.homepage else "")
         if root is None:
             raise UserError(f"dataset '{self.name}' has no root: {fix}")
         if not Path(root).is_dir():
             raise UserError(f"dataset '{self.name}': '{root}' is not a folder: {fix}")
         return Path(root)
+
+    def option(self, key: str, value: str) -> str:
+        """Spell a setting as the command that was typed takes it, for messages."""
+        text = value if yaml.safe_load(value) == value else f'"{value}"'  # as YAML reads no and 0
+        return f"--set {quote(f'{key}={text}' if self.from_options else f'datasets.{self.name}.{key}={text}')}"
+
+    def where_to_put_it(self) -> str:
+        """Say how to name the root, and what is wrong with ``AUGBENCH_DATA`` if it is set."""
+        base = os.environ.get("AUGBENCH_DATA")
+        here = f"AUGBENCH_DATA is '{base}', which "
+        wrong = "" if not base else f"{here}is not a folder; " if not Path(base).is_dir() else ""
+        if base and not wrong and not (Path(base) / self.name).is_dir():
+            wrong = f"{here}has no folder '{self.name}'; "
+        way = "--root DIR" if self.from_options else f"datasets.{self.name}.root"
+        verb = "give" if self.from_options else "set"
+        return f"{wrong}{verb} {way}, or set AUGBENCH_DATA to the folder that holds '{self.name}/'"
 
     def files(self) -> list[Path]:
         """List the files that the fingerprint covers, in the order of `samples`."""
@@ -168,11 +186,23 @@ class Dataset:
         return self.root()
 
     def strays(self) -> list[str]:
-        """List non-hidden image files below `home` that are not in the table: sorted paths relative to the root."""
-        table, root = self.samples(), self.root()
-        found = (path.relative_to(root) for path in self.home().rglob("*") if path.suffix.lower() in SUFFIXES)
-        names = {path.as_posix() for path in found if not any(part.startswith(".") for part in path.parts)}
+        """List image files below `home` that are not in the table: sorted paths relative to the root."""
+        table, home = self.samples(), self.home()
+        below = "" if home == self.root() else f"{home.relative_to(self.root()).as_posix()}/"
+        names = {below + name for name in walk(home).images()}
         return sorted(names - set(table["image"]) - set(table["mask"]))
+
+    def reason(self, name: str) -> str:
+        """Explain why an image file below `home` is not in the table; ``name`` is relative to the root."""
+        return "images where this layout has none"
+
+    def tables(self) -> set[str]:
+        """Name the files besides images and masks that `samples` reads, relative to the root."""
+        return set()
+
+    def notes(self) -> list[str]:
+        """List what `augbench datasets check` should say about the files, one sentence each; no problems."""
+        return []
 
 
 def _state(path: Path) -> tuple[str, int, int]:

@@ -23,12 +23,21 @@ from augbench.core.errors import UserError
 if TYPE_CHECKING:
     from PIL import Image
 
-SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"})
+SUFFIXES = frozenset(
+    {".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".bmp", ".tif", ".tiff", ".webp", ".gif"}
+    | {".ppm", ".pgm", ".pbm", ".pnm"}
+)
 """File suffixes, in lower case, of images in folders."""
+
+UNREAD = frozenset(
+    {".jp2", ".j2k", ".jpx", ".jxl", ".heic", ".heif", ".avif", ".tga", ".exr", ".dng", ".cr2", ".nef", ".arw", ".raw"}
+)
+"""Suffixes of images that are not read: Pillow lacks them, or cannot tell whether they have more than 8 bits."""
 
 FORMATS = ("PNG", "JPEG", "MPO", "BMP", "TIFF", "WEBP", "GIF", "PPM")  # with known bit depth; MPO: cameras' JPEG
 KINDS = {"1": "1-bit", "L": "8-bit grey", "P": "palette", "RGB": "8-bit RGB", "RGBA": "8-bit RGB with alpha"}
 EXIF_ORIENTATION = 0x0112
+FEW = 8  # colours of a mask that has one for each kind of defect; a photograph has more
 
 
 @dataclass(frozen=True)
@@ -88,6 +97,25 @@ def look(data: bytes, name: str) -> ImageFacts:
     with _opened(data, name) as image:
         turned = image.getexif().get(EXIF_ORIENTATION, 1) not in (0, 1)
         return ImageFacts(str(image.format), KINDS.get(image.mode, image.mode), turned)
+
+
+def colours(image: np.ndarray) -> int:
+    """Count the colours of an image, H,W,3 or H,W uint8; where there are more than `FEW`, those of a part of it."""
+    number = _count(thinned(image))
+    return number if number > FEW else _count(image)
+
+
+def thinned(image: np.ndarray) -> np.ndarray:
+    """Return every n-th row and column of an image, 256 to 511 of the shorter side if there are as many."""
+    step = max(1, min(image.shape[:2]) // 256)
+    return image[::step, ::step]
+
+
+def _count(image: np.ndarray) -> int:
+    if image.ndim == 2:
+        return int(np.count_nonzero(np.bincount(image.ravel(), minlength=1)))
+    red, green, blue = np.moveaxis(image.astype(np.uint32), 2, 0)
+    return len(np.unique(red << 16 | green << 8 | blue))
 
 
 @contextmanager

@@ -24,6 +24,7 @@ from pydantic import Field
 from augbench.core.contracts import GOOD, SAMPLE_COLUMNS, Dataset, Settings
 from augbench.core.errors import DatasetError, UserError
 from augbench.core.images import read_bytes
+from augbench.core.walk import Names, walk
 
 PACKAGE = "elpv_dataset"
 LABELS = "labels.csv"
@@ -80,8 +81,8 @@ class ELPV(Dataset):
         """Return the folder with `LABELS`. Raises UserError where there is none."""
         if self.config.root is None:
             raise UserError(
-                "dataset 'elpv' has no root: pip install 'augbench[demo]' brings its images (91 MB), or set "
-                "datasets.elpv.root to a folder with labels.csv and images/"
+                "dataset 'elpv' has no root: pip install 'augbench[demo]' brings its images (91 MB), or "
+                f"{self.where_to_put_it()} with labels.csv and images/"
             )
         return super().root()
 
@@ -92,26 +93,36 @@ class ELPV(Dataset):
     @cached_property
     def _table(self) -> pd.DataFrame:
         path = self.root() / LABELS
+        names = Names(self.root(), walk(self.root()).files)
         rows, problems = [], []
         for number, line in enumerate(read_bytes(path).decode("utf-8", "replace").splitlines()):
             try:
                 image, text, kind = line.split()
-                probability, name = float(text), PurePosixPath(image)
-                if not 0 <= probability <= 1 or kind not in PUBLISHED or name.is_absolute() or ".." in name.parts:
+                probability = float(text)
+                if not 0 <= probability <= 1 or kind not in PUBLISHED:
                     raise ValueError
-            except ValueError:
+                image = names.find(image)[1]
+            except (ValueError, UserError):
                 problems.append(
                     f"'{path}', line {number + 1}: '{line[:60]}' is not path, probability and type of a cell"
                 )
                 continue
-            label = self._label(probability, kind)
-            group = f"block{number // BLOCK:02d}" if self.config.groups == "blocks" else name.stem
+            label, name = self._label(probability, kind), PurePosixPath(image).stem
+            group = f"block{number // BLOCK:02d}" if self.config.groups == "blocks" else name
             if label:
-                rows.append((name.stem, image, "", label, "", group))
+                rows.append((name, image, "", label, "", group))
         table = pd.DataFrame(rows, columns=SAMPLE_COLUMNS).sort_values("id", ignore_index=True)
         if problems:
             raise DatasetError("elpv", problems, table)
         return table
+
+    def tables(self) -> set[str]:
+        """Name the table of labels."""
+        return {LABELS}
+
+    def reason(self, name: str) -> str:
+        """Explain why an image is left out."""
+        return "cells between normal and defective, or that labels.csv does not name"
 
     def _label(self, probability: float, kind: str) -> str:
         """Return the label of a cell; "" where it is left out."""

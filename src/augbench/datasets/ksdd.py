@@ -8,13 +8,17 @@ three folds follow that rule, but they are not the paper's lists.
 
 from __future__ import annotations
 
+import re
 from functools import cached_property
 
 import pandas as pd
 
 from augbench.core.contracts import GOOD, Dataset
 from augbench.core.errors import UserError
+from augbench.core.walk import by_stem, walk
 from augbench.datasets._mask_labels import DEFECT, labelled
+
+IMAGE = re.compile(r"kos[0-9][0-9]/Part[^/]*(?<!_label)\.(jpe?g|jfif)", re.IGNORECASE)
 
 
 class KSDD(Dataset):
@@ -40,10 +44,13 @@ class KSDD(Dataset):
     @cached_property
     def _table(self) -> pd.DataFrame:
         root = self.root()
-        rows = []
-        for path in sorted(root.glob("kos[0-9][0-9]/Part*.jpg")):
-            item = path.parent.name
-            rows.append((f"{item}/{path.stem}", f"{item}/{path.name}", f"{item}/{path.stem}_label.bmp", "", item))
+        found = walk(root).images()
+        images = by_stem((name for name in found if IMAGE.fullmatch(name)), ".jpg")
+        masks = by_stem((name for name in found if name.count("/") == 1), ".bmp")
+        rows = [
+            (name, image, masks.get(f"{name}_label", f"{name}_label.bmp"), "", name.split("/")[0])
+            for name, image in sorted(images.items())
+        ]
         if not rows:
             fix = f"unpack the archive of {self.homepage} there"
             raise UserError(f"dataset 'ksdd': no images kos01/Part0.jpg, ... in '{root}': {fix}")

@@ -5,13 +5,18 @@ Bozic, Tabernik, Skocaj, "Mixed supervision for surface-defect detection", Compu
 
 from __future__ import annotations
 
+import re
 from functools import cached_property
 
 import pandas as pd
 
 from augbench.core.contracts import GOOD, Dataset
 from augbench.core.errors import UserError
+from augbench.core.walk import by_stem, walk
+from augbench.datasets._mask_files import masks_among, refuse
 from augbench.datasets._mask_labels import DEFECT, labelled
+
+IMAGE = re.compile(r"(train|test)/(?![^/]*\(copy\))[^/]+\.png", re.IGNORECASE)
 
 
 class KSDD2(Dataset):
@@ -33,16 +38,26 @@ class KSDD2(Dataset):
 
     @cached_property
     def _table(self) -> pd.DataFrame:
-        rows = [row for split in ("train", "test") for row in self._rows(split)]
-        return labelled("ksdd2", self.root(), rows)
+        root = self.root()
+        found = [name for name in walk(root).images() if IMAGE.fullmatch(name)]
+        rows = [row for split in ("train", "test") for row in self._rows(split, found)]
+        masks = masks_among(root, [image for _, image, *_ in rows])
+        if masks:
+            raise refuse("ksdd2", masks, "and masks are called 10000_GT.png here")
+        return labelled("ksdd2", root, rows)
 
-    def _rows(self, split: str) -> list[tuple[str, str, str, str, str]]:
-        folder = self.root() / split
-        images = [path for path in sorted(folder.glob("[!.]*.png")) if _is_image(path.stem)]
+    def _rows(self, split: str, found: list[str]) -> list[tuple[str, str, str, str, str]]:
+        files = by_stem((name for name in found if name.split("/")[0] == split), ".png")
+        images = {stem: name for stem, name in sorted(files.items()) if not stem.lower().endswith("_gt")}
         if not images:
-            raise UserError(f"dataset 'ksdd2': no images in '{folder}': unpack the archive of {self.homepage} there")
-        return [(path.stem, f"{split}/{path.name}", f"{split}/{path.stem}_GT.png", split, path.stem) for path in images]
+            fix = f"unpack the archive of {self.homepage} there"
+            raise UserError(f"dataset 'ksdd2': no images in '{self.root() / split}': {fix}")
+        masks = {stem.lower(): name for stem, name in files.items()}
+        return [
+            (name.split("/")[1], image, masks.get(f"{name}_gt".lower(), f"{name}_GT.png"), split, name.split("/")[1])
+            for name, image in images.items()
+        ]
 
-
-def _is_image(stem: str) -> bool:
-    return not stem.endswith("_GT") and "(copy)" not in stem
+    def reason(self, name: str) -> str:
+        """Explain why an image is left out."""
+        return "copies in the archive" if "(copy)" in name else super().reason(name)

@@ -17,7 +17,9 @@ import pandas as pd
 
 from augbench.core.contracts import GOOD, SAMPLE_COLUMNS, Dataset
 from augbench.core.errors import UserError
+from augbench.core.walk import by_stem, walk
 
+JPEG = (".jpg", ".jpeg", ".jfif")
 FOLDER_OF = {
     "blowhole": "MT_Blowhole",
     "break": "MT_Break",
@@ -51,19 +53,28 @@ class MagneticTile(Dataset):
         path = resources.files("augbench") / "assets" / "groups" / "magnetic_tile.csv"
         with path.open(encoding="utf-8") as file:
             groups = pd.read_csv(file, index_col="image")["group"]
-        rows = [row for label, folder in FOLDER_OF.items() for row in self._rows(label, folder, groups)]
+        found = walk(self.root()).images()
+        rows = [row for label, folder in FOLDER_OF.items() for row in self._rows(label, folder, found, groups)]
         return pd.DataFrame(rows, columns=SAMPLE_COLUMNS).sort_values("id", ignore_index=True)
 
-    def _rows(self, label: str, folder: str, groups: pd.Series) -> list[tuple[str, ...]]:
-        image_folder = self.root() / folder / "Imgs"
-        images = sorted(image_folder.glob("*.jpg"))
+    def _rows(self, label: str, folder: str, found: list[str], groups: pd.Series) -> list[tuple[str, ...]]:
+        below = f"{folder}/Imgs/"
+        here = [name for name in found if name.startswith(below) and "/" not in name.removeprefix(below)]
+        images = by_stem((name for name in here if name.lower().endswith(JPEG)), ".jpg")
+        masks = by_stem((name for name in here if name.lower().endswith(".png")), ".png")
         if not images:
-            raise UserError(f"dataset 'magnetic_tile': no images in '{image_folder}': get them at {self.homepage}")
+            raise UserError(
+                f"dataset 'magnetic_tile': no images in '{self.root() / below}': get them at {self.homepage}"
+            )
         rows = []
-        for path in images:
-            name = f"{folder}/Imgs/{path.name}"
-            if name not in groups.index:
-                raise UserError(f"dataset 'magnetic_tile': '{name}' is not one of the official images: remove it")
-            mask = "" if label == GOOD else name.removesuffix(".jpg") + ".png"
-            rows.append((path.stem, name, mask, label, "", groups[name]))
+        for stem, image in sorted(images.items()):
+            if f"{stem}.jpg" not in groups.index:
+                raise UserError(f"dataset 'magnetic_tile': '{image}' is not one of the official images: remove it")
+            mask = "" if label == GOOD else masks.get(stem, f"{stem}.png")
+            rows.append((stem.removeprefix(below), image, mask, label, "", groups[f"{stem}.jpg"]))
         return rows
+
+    def reason(self, name: str) -> str:
+        """Explain why an image is left out."""
+        empty = name.startswith("MT_Free/Imgs/") and name.lower().endswith(".png")
+        return "masks of normal images, which are empty" if empty else super().reason(name)

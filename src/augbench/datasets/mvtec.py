@@ -12,7 +12,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from functools import cached_property
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
 import pandas as pd
@@ -20,7 +20,8 @@ from pydantic import Field, field_validator
 
 from augbench.core.contracts import GOOD, SAMPLE_COLUMNS, Dataset
 from augbench.core.errors import UserError, did_you_mean
-from augbench.core.images import SUFFIXES
+from augbench.core.walk import Names, Walk, walk
+from augbench.datasets._mask_files import masks_among, refuse
 from augbench.datasets._mvtec_counts import official_counts
 
 DEFECT = "defect"  # the label where the archive has no defect classes (BTech, VisA)
@@ -97,49 +98,54 @@ class MVTec(Dataset):
     @cached_property
     def _table(self) -> pd.DataFrame:
         home, split = self.home(), self.config.split
+        found = walk(home)
         if (home / "Data" / "Images").is_dir():
-            rows = self._visa(home)
+            rows = self._visa(home, found)
         elif (home / "train").is_dir() and (home / "test").is_dir():
             if split.startswith("2cls"):
                 raise UserError(f"dataset 'mvtec': split '{split}' is one of VisA's, '{home}' has another layout")
-            rows = self._folders(home)
+            rows = self._folders(home, found)
         else:
             fix = "set category to one of its folders" if not self.config.category else "see augbench datasets show"
             raise UserError(f"dataset 'mvtec': '{home}' holds neither train/ and test/ nor Data/Images/: {fix}")
         table = pd.DataFrame(rows, columns=SAMPLE_COLUMNS).sort_values("id", ignore_index=True)
+        masks = masks_among(self.root(), table["image"])
+        if masks:
+            raise refuse("mvtec", masks, "and masks lie in another folder in this layout")
         return table.assign(split="") if split == "folds" else table
 
-    def _row(self, image: Path, mask: Path | None, label: str, split: str, below: Path) -> Row:
-        """Make a table row; the id is the image's path relative to ``below``, without suffix."""
-        name = image.relative_to(below).with_suffix("").as_posix()
-        return name, self._name(image), self._name(mask) if mask else "", label, split, name
+    def _row(self, image: str, mask: str | None, label: str, split: str, below: str) -> Row:
+        """Make a table row of paths below the category; the id is the image's path below ``below``, without suffix."""
+        name = image.removeprefix(below).removesuffix(PurePosixPath(image).suffix)
+        category = f"{self.config.category}/" if self.config.category else ""
+        return name, category + image, category + mask if mask else "", label, split, name
 
-    def _name(self, path: Path) -> str:
-        return path.relative_to(self.root()).as_posix()
-
-    def _folders(self, home: Path) -> list[Row]:
+    def _folders(self, home: Path, found: Walk) -> list[Row]:
         """List the samples of MVTec AD or BTech. BTech calls normal images ok and its one defect class ko."""
-        names = {"ok": GOOD, "ko": DEFECT} if (home / "train" / "ok").is_dir() else {}
+        names = {"ok": GOOD, "ko": DEFECT} if "train/ok" in found.folders else {}
         rows = []
-        for split in ("train", "test"):
-            for folder in sorted(path for path in (home / split).iterdir() if path.is_dir()):
-                label = names.get(folder.name, folder.name)
-                mask_of = _masks(home / "ground_truth", folder.name, "_mask.png" if not names else ".png")
-                for image in _images(folder):
-                    rows.append(self._row(image, None if label == GOOD else mask_of(image), label, split, home))
+        for folder in found.folders:
+            split, _, folder_name = folder.partition("/")
+            if split not in ("train", "test") or not folder_name or "/" in folder_name:
+                continue
+            label = names.get(folder_name, folder_name)
+            mask_of = _masks(found, f"ground_truth/{folder_name}", "_mask.png" if not names else ".png")
+            for image in _images(found, folder):
+                rows.append(self._row(image, None if label == GOOD else mask_of(image), label, split, ""))
         if not any(row[3] == GOOD for row in rows):
             raise UserError(f"dataset 'mvtec': no normal images in '{home}' (train/good/*.png or train/ok/*.bmp)")
         return rows
 
-    def _visa(self, home: Path) -> list[Row]:
-        images, mask_of = home / "Data" / "Images", _masks(home / "Data" / "Masks", "Anomaly", ".png")
+    def _visa(self, home: Path, found: Walk) -> list[Row]:
+        images, mask_of = "Data/Images/", _masks(found, "Data/Masks/Anomaly", ".png")
         if self.config.split == "folds":
-            sides = dict.fromkeys([*_images(images / "Normal"), *_images(images / "Anomaly")], "")
+            sides = dict.fromkeys([*_images(found, images + "Normal"), *_images(found, images + "Anomaly")], "")
         else:  # also what is listed but missing: reading it raises an error
-            sides = {home / name: side for name, side in self._visa_sides(home).items()}
+            names = Names(home, found.files)
+            sides = {names.find(name)[1]: side for name, side in self._visa_sides(home).items()}
         rows = []
         for image, side in sides.items():
-            label, mask = (DEFECT, mask_of(image)) if image.parent.name == "Anomaly" else (GOOD, None)
+            label, mask = (DEFECT, mask_of(image)) if image.startswith(f"{images}Anomaly/") else (GOOD, None)
             rows.append(self._row(image, mask, label, side, images))
         return rows
 
@@ -156,10 +162,10 @@ class MVTec(Dataset):
             raise UserError(f"dataset 'mvtec': '{path}' cannot be read ({error}): restore it") from None
         category = home.resolve().name
         rows = table[table["object"] == category]
-        pattern = re.compile(rf"{re.escape(category)}/(Data/Images/(?:Normal|Anomaly)/[^/\\]+)")
+        pattern = re.compile(rf"{re.escape(category)}/(Data/Images/(?:Normal|Anomaly)/[^/]+)")
         sides = {}
         for image, side in zip(rows["image"], rows["split"], strict=True):
-            match = pattern.fullmatch(image)
+            match = pattern.fullmatch(image.replace("\\", "/"))
             if not match:
                 raise UserError(f"dataset 'mvtec': '{path}' names '{image}', which is no image of '{category}'")
             sides[match[1]] = side
@@ -168,19 +174,23 @@ class MVTec(Dataset):
         return sides
 
 
-def _images(folder: Path) -> list[Path]:
-    if not folder.is_dir():
-        return []
-    return sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES and path.name[0] != ".")
+def _images(found: Walk, folder: str) -> list[str]:
+    """List the images in a folder, not below it."""
+    return [name for name in found.images() if name.rpartition("/")[0] == folder]
 
 
-def _masks(ground_truth: Path, folder: str, ending: str) -> Callable[[Path], Path | None]:
+def _masks(found: Walk, folder: str, ending: str) -> Callable[[str], str | None]:
     """Return a function from images of a defect class to their masks; it returns None where the dataset has no masks.
 
     Masks are called ``000_mask.png`` or ``000.png``, with the suffix of any image format. One that does not exist has
     the ``ending``, for error messages.
     """
-    if not ground_truth.is_dir():
+    if folder.rpartition("/")[0] not in found.folders:
         return lambda image: None
-    found = {path.stem.removesuffix("_mask"): path for path in _images(ground_truth / folder)}
-    return lambda image: found.get(image.stem, ground_truth / folder / (image.stem + ending))
+    names = {PurePosixPath(name).stem.removesuffix("_mask"): name for name in _images(found, folder)}
+
+    def mask_of(image: str) -> str:
+        stem = PurePosixPath(image).stem
+        return names.get(stem, f"{folder}/{stem}{ending}")
+
+    return mask_of

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import re
 from functools import cached_property
-from pathlib import Path
+from pathlib import PurePosixPath
 from xml.etree.ElementTree import Element, TreeBuilder
 from xml.parsers import expat
 
@@ -24,7 +24,7 @@ import pandas as pd
 
 from augbench.core.contracts import SAMPLE_COLUMNS, Dataset
 from augbench.core.errors import DatasetError, UserError
-from augbench.core.images import SUFFIXES
+from augbench.core.walk import walk
 
 SHORT = {
     "Cr": "crazing",
@@ -68,10 +68,10 @@ class NEU(Dataset):
     @cached_property
     def _table(self) -> pd.DataFrame:
         root = self.root()
-        paths = sorted(path for path in root.rglob("*") if not path.name.startswith("."))
+        found = walk(root)
         problems: list[str] = []
-        images = _by_name([path for path in paths if path.suffix.lower() in SUFFIXES], root, problems)
-        boxes = _by_name([path for path in paths if path.suffix.lower() == ".xml"], root, problems)
+        images = _by_name(found.images(), problems)
+        boxes = _by_name([name for name in found.files if name.lower().endswith(".xml")], problems)
         if not images:
             fix = f"unpack the archive of {self.homepage} there"
             raise UserError(f"dataset 'neu': no images Cr_1.bmp or crazing_1.jpg, ... below '{root}': {fix}")
@@ -84,20 +84,24 @@ class NEU(Dataset):
             raise DatasetError("neu", problems, table)
         return table
 
+    def reason(self, name: str) -> str:
+        """Explain why an image is left out."""
+        return "images that are not called like Cr_1 or crazing_1"
+
     def decode_mask(self, data: bytes, name: str, label: str) -> np.ndarray:
         """Decode the boxes of class ``label`` in a Pascal VOC XML annotation: H,W bool."""
         return _draw(_parse(data, name), name, label)
 
 
-def _by_name(paths: list[Path], root: Path, problems: list[str]) -> dict[str, str]:
+def _by_name(paths: list[str], problems: list[str]) -> dict[str, str]:
     """Map canonical ids to paths below the root, of files with official names; add duplicates to ``problems``."""
     found: dict[str, str] = {}
-    for path in paths:
-        match = NAME.fullmatch(path.stem)
+    for relative in sorted(paths, key=lambda path: path.split("/")):
+        match = NAME.fullmatch(PurePosixPath(relative).stem)
         if not match:
             continue
         label, number = SHORT.get(match[1], match[1]), int(match[2])
-        name, relative = f"{label}_{number}", path.relative_to(root).as_posix()
+        name = f"{label}_{number}"
         if found.setdefault(name, relative) != relative:
             both = f"'{found[name]}' and '{relative}' are both {name}"
             problems.append(f"dataset 'neu': {both}: keep one archive below the root")

@@ -23,8 +23,10 @@ DATA_VARIABLE = "AUGBENCH_DATA"  # folder with one subfolder per dataset name
 ABSENT = "absent"  # fingerprint of a dataset without files: its grid can be planned, not run
 
 
-def open_dataset(name: str, settings: Mapping[str, Any]) -> Dataset:
+def open_dataset(name: str, settings: Mapping[str, Any], where: str = "") -> Dataset:
     """Open a dataset by name. Its root comes from the settings, else from ``AUGBENCH_DATA``/name if that exists.
+
+    ``where`` is what an error about a setting begins with; by default the dataset in a grid.
 
     Raises:
         UserError: no such dataset, or an unknown setting.
@@ -37,7 +39,7 @@ def open_dataset(name: str, settings: Mapping[str, Any]) -> Dataset:
             settings["root"] = str((Path(base) / name).resolve())
     elif isinstance(root, (str, Path)):
         settings["root"] = str(expanded(root).resolve())
-    return registry.make("datasets", name, settings)
+    return registry.make("datasets", name, settings, where)
 
 
 class Library:

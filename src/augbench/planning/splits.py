@@ -11,6 +11,7 @@ from augbench.core.contracts import GOOD, SAMPLE_COLUMNS, Dataset, Shots, TrainV
 from augbench.core.errors import UserError, listed
 from augbench.core.seeds import rng
 from augbench.core.specs import DataSpec
+from augbench.core.walk import is_absolute, spelling
 
 
 @dataclass(frozen=True)
@@ -92,8 +93,9 @@ def table_problems(dataset: Dataset, table: pd.DataFrame) -> list[str]:
         f"id '{name}' occurs {len(rows)} times: {listed(rows['image'])}: remove all but one"
         for name, rows in table[table["id"].duplicated(keep=False)].groupby("id")
     ]
+    problems += [*_absolute_paths(table), *_masks_as_images(table), *_spellings(table)]
     if dataset.folds:
-        return problems
+        return problems + (_lone_groups(table) if dataset.task == "recognition" else [])
     for row in table[~table["split"].isin(("train", "test"))].itertuples():
         problems.append(f"sample '{row.id}' has split '{row.split}': use 'train' or 'test'")
     split = table[table["split"].isin(("train", "test"))]
@@ -104,7 +106,52 @@ def table_problems(dataset: Dataset, table: pd.DataFrame) -> list[str]:
             f"group '{group}' is in training ({train}) and test ({test}): "
             "images of one physical item must be on one side"
         )
+    return problems + (_one_sided_classes(split) if dataset.task == "recognition" else [])
+
+
+def _absolute_paths(table: pd.DataFrame) -> list[str]:
+    """Name absolute paths: they would differ on every machine, and keys and published tables would hold them."""
+    problems = []
+    for column in ("id", "image", "mask", "group"):
+        absolute = [name for name in table[column] if is_absolute(name)]
+        if absolute:
+            problems.append(f"{column} {listed(absolute)}: absolute path; make it relative to the root")
     return problems
+
+
+def _masks_as_images(table: pd.DataFrame) -> list[str]:
+    both = sorted(set(table["image"]) & set(table["mask"]) - {""})
+    return [f"{listed(both)}: image of one sample and mask of another; remove its row"] if both else []
+
+
+def _spellings(table: pd.DataFrame) -> list[str]:
+    """Name labels that differ only in case, blanks, or forms of letters."""
+    alike: dict[str, list[str]] = {}
+    for label in sorted(set(table["label"]) - {""}):
+        alike.setdefault(spelling(label), []).append(label)
+    several = [names for names in alike.values() if len(names) > 1]
+    return [f"one class is spelt in several ways, {listed(names)}: rename all but one" for names in several]
+
+
+def _one_sided_classes(split: pd.DataFrame) -> list[str]:
+    """Name classes without training or test images; in detection a test may hold unseen kinds of defects."""
+    labelled = split[~split["label"].isin(("", GOOD))]
+    if labelled["split"].nunique() < 2:
+        return []  # `make_split` says that a side is empty
+    sides = labelled.groupby("label")["split"].agg(set)
+    return [
+        f"class '{label}' has {'no training' if found == {'test'} else 'no test'} images: recognition needs both"
+        for label, found in sides.items()
+        if len(found) == 1
+    ]
+
+
+def _lone_groups(table: pd.DataFrame) -> list[str]:
+    counts = table[table["label"] != ""].groupby("label")["group"].nunique()
+    return [
+        f"class '{label}' is one group, so never in training and test at once: recognition needs two groups of it"
+        for label in counts.index[counts == 1]
+    ]
 
 
 def grouped_folds(table: pd.DataFrame, k: int, name: str) -> np.ndarray:

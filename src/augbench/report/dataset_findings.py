@@ -6,18 +6,21 @@ import copy
 import hashlib
 import os
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from pathlib import PurePosixPath
 
 import numpy as np
 import pandas as pd
 
 from augbench.core.contracts import GOOD, Dataset
 from augbench.core.errors import DatasetError, UserError, listed
-from augbench.core.images import decode_rgb, look, read_bytes
+from augbench.core.images import FEW, colours, decode_grey, decode_rgb, look, read_bytes
 from augbench.core.specs import DataSpec
+from augbench.core.walk import plain_stem
 from augbench.planning.splits import make_split, table_problems
+from augbench.report.left_out import Account, account_for
 
 Sample = Mapping[str, str]
 Size = tuple[int, int]  # width, height
@@ -31,8 +34,13 @@ class Seen:
     pixels: bytes | None = None  # digest of the decoded image
     stored: str = ""  # e.g. "JPEG, 8-bit grey"
     turned: bool = False  # it was rotated as its EXIF data say
+    two_valued: bool = False  # the image has two colours, as masks do
     mask_stored: str = ""
     mask_empty: bool = False
+    mask_turned: bool = False
+    mask_grey: bool = False  # it has many values, as after lossy compression or scaling
+    mask_share: float = 0  # of its pixels that are marked
+    mask_border: float = 0  # of the pixels of its border that are marked
     problems: list[str] = field(default_factory=list)
 
 
@@ -44,6 +52,7 @@ class Findings:
     seen: list[Seen]  # in the order of the table
     folds: list[pd.DataFrame]  # the test split of each fold that can be trained and evaluated
     strays: list[str]  # image files that are left out
+    account: Account | None = None  # of every file; None for a dataset without files
     known: set[str] = field(default_factory=set)  # ids of `Dataset.known` whose listed problem was found
     notes: list[str] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
@@ -66,10 +75,15 @@ def examine(dataset: Dataset) -> Findings:
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
         seen = list(pool.map(lambda row: _see(dataset, row), rows))
     folds, unfit = _folds(_with_table(dataset, _usable_rows(dataset, table)))
-    strays = view.strays() if dataset.config.root is not None else []
+    on_disk = dataset.config.root is not None
+    account = account_for(view, table) if on_disk else None
     problems += view.check() + unfit + [problem for one in seen for problem in one.problems]
-    findings = Findings(table, seen, folds, strays, problems=list(dict.fromkeys(problems)))
+    findings = Findings(table, seen, folds, view.strays() if on_disk else [], account)
+    findings.problems += list(dict.fromkeys(problems)) + (account.problems() if account else [])
+    findings.notes += dataset.notes() + (account.notes() if account else [])
     _check_masks(dataset, rows, findings)
+    _note_odd_masks(dataset, rows, findings)
+    _check_two_valued(rows, findings)
     _check_duplicates(dataset, findings)
     return findings
 
@@ -98,7 +112,8 @@ def _see(dataset: Dataset, row: Sample) -> Seen:
     seen.mask_empty = mask is not None and not mask.any()
     if seen.size and mask is not None and mask.shape[::-1] != seen.size:
         sizes = f"{_by(mask.shape[::-1])}, its image {_by(seen.size)}"
-        seen.problems.append(f"mask of '{row['id']}' ('{row['mask']}') is {sizes}: make them agree")
+        turned = ", which is turned by its EXIF mark" if seen.turned and not seen.mask_turned else ""
+        seen.problems.append(f"mask of '{row['id']}' ('{row['mask']}') is {sizes}{turned}: make them agree")
     return seen
 
 
@@ -113,6 +128,7 @@ def _image(dataset: Dataset, row: Sample, seen: Seen) -> np.ndarray:
     three_equal = stored.kind == "8-bit RGB" and (image == image[..., :1]).all()
     seen.stored = f"{stored.format}, {stored.kind}" + (" (three equal channels)" if three_equal else "")
     seen.turned = stored.turned
+    seen.two_valued = colours(image) == 2
     return image
 
 
@@ -122,12 +138,15 @@ def _mask(dataset: Dataset, row: Sample, seen: Seen) -> np.ndarray | None:
     path = dataset.root() / row["mask"]
     data = read_bytes(path)
     dataset.remember(path, data)
-    mask = dataset.decode_mask(data, str(path), row["label"])
     if type(dataset).decode_mask is not Dataset.decode_mask:
         seen.mask_stored = f"{path.suffix[1:].upper()} annotations"
-    else:
-        stored = look(data, str(path))
-        seen.mask_stored = f"{stored.format}, {stored.kind}"
+        return dataset.decode_mask(data, str(path), row["label"])
+    grey = decode_grey(data, str(path))
+    mask = grey > dataset.mask_threshold
+    stored = look(data, str(path))
+    seen.mask_stored = f"{stored.format}, {stored.kind}"
+    seen.mask_turned, seen.mask_grey, seen.mask_share = stored.turned, colours(grey) > FEW, float(mask.mean())
+    seen.mask_border = float(np.concatenate([mask[0], mask[-1], mask[:, 0], mask[:, -1]]).mean())
     return mask
 
 
@@ -167,6 +186,50 @@ def _check_masks(dataset: Dataset, rows: Sequence[Sample], findings: Findings) -
         elif label and has_mask and seen.mask_empty:
             threshold = f", no value exceeds {dataset.mask_threshold}" if dataset.mask_threshold else ""
             findings.problems.append(f"mask of '{name}' ({label}) is empty{threshold}: mark the defect")
+
+
+def _note_odd_masks(dataset: Dataset, rows: Sequence[Sample], findings: Findings) -> None:
+    """Note masks that can be right, but are often wrong. Each sentence names the samples."""
+
+    def note(sentence: str, which: Callable[[Seen], bool]) -> None:
+        names = [row["id"] for row, seen in zip(rows, findings.seen, strict=True) if row["mask"] and which(seen)]
+        if names:
+            findings.notes.append(f"mask{'s' * (len(names) > 1)} of {listed(names)}: {sentence}")
+
+    look_at = f"look at a sheet (augbench datasets sample {dataset.name})"
+    if dataset.mask_threshold == 0:
+        setting = "mask_threshold" in type(dataset).Config.model_fields
+        way = f", or {dataset.option('mask_threshold', '127')}" if setting else ""
+        note(
+            f"grey values, as after JPEG or scaling, and all above 0 are defect: save as PNG with two values{way}",
+            lambda seen: seen.mask_grey,
+        )
+    note(
+        "inverted? They mark the border and more than half of the image: the defect must be bright",
+        lambda seen: 0.5 < seen.mask_share < 1 and seen.mask_border > 0.9,
+    )
+    note(
+        f"more than half of the image is defect: {look_at}",
+        lambda seen: seen.mask_share > 0.5 and (seen.mask_border <= 0.9 or seen.mask_share == 1),
+    )
+    note(
+        f"the image is turned by its EXIF mark, the mask has none: {look_at}",
+        lambda seen: seen.turned and not seen.mask_turned,
+    )
+
+
+def _check_two_valued(rows: Sequence[Sample], findings: Findings) -> None:
+    """Report images that are probably masks: of two colours, without a mask, where others have more."""
+    stems = [plain_stem(PurePosixPath(row["image"])) for row in rows]
+    pairs = list(zip(rows, stems, findings.seen, strict=True))
+    others = {stem for _, stem, seen in pairs if seen.size and not seen.two_valued}
+    suspects = [(row["id"], stem in others) for row, stem, seen in pairs if seen.two_valued and not row["mask"]]
+    way = "if they are masks, use them as such, see augbench datasets show folder"
+    if alike := [name for name, named_alike in suspects if named_alike]:
+        findings.problems.append(f"{listed(alike)}: two colours only, and named like other images: {way}")
+    alone = [name for name, named_alike in suspects if not named_alike]
+    if alone and others:
+        findings.notes.append(f"{listed(alone)}: two colours only: {way}")
 
 
 def _check_duplicates(dataset: Dataset, findings: Findings) -> None:

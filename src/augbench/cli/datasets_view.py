@@ -51,7 +51,7 @@ def open_library(name: str, root: Path | None, changes: Iterable[str]) -> Librar
     except ValidationError as error:
         (key, *_) = error.errors()[0]["loc"] or ("",)
         problem = first_problem(error, plugin.Config, written.get(key, "").strip() or None)
-        raise UserError(f"datasets.{name}: {problem}") from None
+        raise UserError(f"--set {problem}") from None
     library = Library.of((DatasetEntry(name=name, settings=settings),))
     library.dataset(name).from_options = True
     return library

@@ -341,6 +341,7 @@ def _refuse_repeats(entries: list[Any], axis: str, document: Document) -> None:
 def _apply_change(raw: dict[str, Any], change: str) -> None:
     """Apply one ``a.b.c=value`` (value in YAML) to a normalised grid."""
     path, equals, text = change.partition("=")
+    change = brief(change)  # for messages
     if not equals:
         raise UserError(f"--set '{change}': write key=value, for example --set seeds=[0,1]")
     value = parse_yaml(text, f"--set '{change}'").value

@@ -136,7 +136,7 @@ class Grid(StrictModel):
 
     @property
     def former(self) -> Grid | None:
-        """The same grid with protocols called as version 0.2 called them; None if their names are the same.
+        """The same grid with protocols called as earlier versions called them; None if their names are the same.
 
         A field with the preset's own value changes nothing, and so it is not part of a protocol's name. It used to be,
         and names are part of keys: stores that hold such keys go on with them, see `planning.plan.make_plan`.
@@ -228,7 +228,7 @@ def make_grid(raw: dict[str, Any], where: str = "grid") -> Grid:
 
 
 def _make(raw: dict[str, Any], document: Document, spelled: bool = False) -> Grid:
-    """Create a `Grid`; ``spelled``: with protocols called as version 0.2 called them, see `Grid.former`."""
+    """Create a `Grid`; ``spelled``: with protocols called as earlier versions called them, see `Grid.former`."""
     raw = _normalise(raw, document)
     raw["protocols"] = [
         _protocol(entry, document.at(("protocols", number))[0], spelled)
@@ -341,6 +341,7 @@ def _refuse_repeats(entries: list[Any], axis: str, document: Document) -> None:
 def _apply_change(raw: dict[str, Any], change: str) -> None:
     """Apply one ``a.b.c=value`` (value in YAML) to a normalised grid."""
     path, equals, text = change.partition("=")
+    change = brief(change)  # for messages
     if not equals:
         raise UserError(f"--set '{change}': write key=value, for example --set seeds=[0,1]")
     value = parse_yaml(text, f"--set '{change}'").value

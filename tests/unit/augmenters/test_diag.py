@@ -262,7 +262,7 @@ def test_prompts_enter_keys_by_their_content(tmp_path):
         ("prompts: [a scratch", "not valid YAML"),
         ("- a scratch", "expected the keys"),
         ("", "expected the keys"),
-        ("prompts: [a scratch]\n1: 2", "not a string"),
+        ("prompts: [a scratch]\n1: 2", "line 2: unknown key '1'"),
     ],
 )
 def test_a_file_of_prompts_that_cannot_be_used(tmp_path, text, message):

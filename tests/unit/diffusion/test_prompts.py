@@ -13,7 +13,7 @@ from augbench.diffusion.prompts import read_prompts
         ("prompts:\n- rust\n- no", ["line 3", "'prompts.1'", "reads no as false", '"no" with its quotes']),
         ("prompts: [rust]\n1: 2", ["line 2", "unknown key '1'"]),
         ("prompts: [{{ word }}]", ["line 1", "template"]),
-        ("prompt: [rust]", ["did you mean 'prompts'"]),
+        ("prompt: [rust]", ["'prompts' is missing"]),
         ("- rust", ["expected the keys"]),
         ("", ["expected the keys"]),
         ("prompts:\n\t- rust", ["line 2", "tabs"]),

@@ -134,7 +134,7 @@ def test_a_store_with_cells_under_the_former_name_goes_on_with_them(tmp_path, st
     grid = load_grid(own_value(tmp_path, {"name": "demo", "holdout": 0.1, "epochs": 3}))
     former = make_plan(grid.former)
     assert grid.protocols[0].name == "demo+epochs=3"
-    assert former.cells[0].protocol.name == "demo+epochs=3+holdout=0.1"  # as version 0.2 called it
+    assert former.cells[0].protocol.name == "demo+epochs=3+holdout=0.1"  # as earlier versions called it
     assert make_plan(grid, store).by_key.keys().isdisjoint(former.by_key)
     store.write_json("cells", former.cells[-1].key, {})
     assert make_plan(grid, store).by_key.keys() == former.by_key.keys()

@@ -6,6 +6,7 @@ other one must be named: as an error, a problem, a note, or a reason for which f
 
 import json
 import os
+import re
 import shutil
 import unicodedata
 
@@ -43,7 +44,9 @@ def images_of(root):
     return sorted(
         path
         for path in root.rglob("*")
-        if path.suffix.lower() in (".png", ".jpg", ".bmp") and path.is_file() and "/." not in str(path)
+        if path.suffix.lower() in (".png", ".jpg", ".bmp")
+        and path.is_file()
+        and not re.search(r"/[.]|MACOSX", str(path))
     )
 
 
@@ -173,9 +176,7 @@ def yolo(rng, root):
 
 @named
 def other_spelling(rng, root):
-    folder = next(
-        path for path in sorted(root.rglob("*")) if path.is_dir() and path.name[0] != "." and list(path.glob("*.*"))
-    )
+    folder = images_of(root)[0].parent
     twin = folder.with_name(folder.name.upper() if folder.name.islower() else folder.name.lower())
     twin.mkdir(exist_ok=True)
     layouts.save(rng.integers(0, 255, (40, 32)).astype(np.uint8), twin / "new.png")
@@ -238,15 +239,19 @@ def file_called_train(rng, root):
 
 
 def of_table(change):
-    """A mutation of the CSV, where there is one."""
+    """A mutation of the CSV, where there is one that can still be read."""
 
     def mutate(rng, root):
         path = root / "table.csv"
         if path.exists():
-            table = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig")
-            changed = change(rng, root, table)
-            if isinstance(changed, pd.DataFrame):
-                changed.to_csv(path, index=False)
+            try:
+                table = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig")
+            except ValueError:
+                return
+            if len(table) and {"image", "label", "split", "mask"} <= set(table.columns):
+                changed = change(rng, root, table)
+                if isinstance(changed, pd.DataFrame):
+                    changed.to_csv(path, index=False)
 
     mutate.__name__ = change.__name__
     return mutate

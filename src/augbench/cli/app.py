@@ -82,6 +82,9 @@ def main() -> None:
     """Run the command line; a user error ends in one line on standard error and exit status 2."""
     try:
         status = app(standalone_mode=False)
+    except typer.Abort:  # Ctrl-C where a command does not handle it
+        typer.echo("augbench: stopped", err=True)
+        raise SystemExit(130) from None
     except Exception as error:
         from augbench.core.errors import UserError
 

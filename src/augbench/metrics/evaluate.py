@@ -67,7 +67,11 @@ def headline_score(scores: pd.DataFrame, protocol: Protocol) -> float:
 
 def _refuse_diverged(scores: pd.DataFrame, protocol: Protocol) -> None:
     if not np.isfinite(scores.filter(like="logit").to_numpy()).all():
-        raise UserError(f"training diverged (logits are not finite): lower lr in protocol '{protocol.name}'")
+        if protocol.kind != "finetune":
+            raise UserError(f"logits are not finite: give protocol '{protocol.name}' another head or backbone")
+        raise UserError(
+            f"training diverged (logits are not finite at lr {protocol.lr:g}): lower lr in protocol '{protocol.name}'"
+        )
 
 
 def _per_class(names: np.ndarray, logits: np.ndarray, result: dict, protocol: Protocol) -> dict[str, dict]:

@@ -188,3 +188,14 @@ def test_records_of_probes(store):
     assert chosen["probe", "none", 5] == {"C": 0.01, "synthetic_weight": None}
     assert chosen["weighted", "memseg", 0] == {"C": 0.01, "synthetic_weight": 0.1}
     assert chosen["normals", "none", 0].keys() == {"shrinkage"}
+
+
+def test_features_that_are_not_finite_are_not_committed(store, monkeypatch):
+    plan = planned(store)
+    (own,), _ = by_kind(plan)
+    found = np.ones((60, 4), np.float32)
+    found[7, 2] = np.nan
+    monkeypatch.setattr(stage, "_loaded_backbone", lambda context, spec: lambda images: found)
+    with pytest.raises(UserError, match="backbone 'micro_resnet' of protocol 'probe' gives image 7 of chunk 0"):
+        stage.extract_chunk(Context(store, plan.library), own, 0)
+    assert not store.chunks(own)

@@ -57,7 +57,7 @@ class MergedFiles(Files):
     def _refuse(self, *_: object) -> NoReturn:
         raise AssertionError("merged stores are only for reading records, scores and costs")
 
-    top = age = write = create = remove = commit_folder = local_folder = scratch_folder = _refuse
+    top = age = write = create = remove = remove_folder = commit_folder = local_folder = scratch_folder = _refuse
 
     def _holder(self, name: str) -> Files:
         """Return the first store with that file; without any, the first store, whose error reports it."""

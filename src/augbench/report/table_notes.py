@@ -11,6 +11,8 @@ from augbench.metrics.inference import FEWEST_RUNS
 from augbench.report.numbers import COLLAPSED
 
 AP_SENTENCES = {
+    "trapezoidal_ties": "AP is the area under the precision-recall curve by the trapezoidal rule, with images of equal "
+    "score spread evenly over one another.",
     "trapezoidal": "AP is the area under the precision-recall curve by the trapezoidal rule.",
     "step": "AP is step-wise: the sum of precision times the gain in recall, without interpolation.",
 }

@@ -32,7 +32,7 @@ from augbench.report.table_notes import (
 )
 
 HEADLINE = {"detection": "ap", "recognition": "accuracy"}
-AP_NAMES = {"trapezoidal": "trapezoidal", "step": "step-wise"}
+AP_NAMES = {"trapezoidal": "trapezoidal", "step": "step-wise", "trapezoidal_ties": "trapezoidal, ties spread"}
 ORACLE = "at best F1 on test (oracle)"
 HELDOUT = "at held-out threshold"
 

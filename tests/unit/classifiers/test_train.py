@@ -205,7 +205,7 @@ def test_metrics_per_defect_class():
     assert without["per_class"]["stain"]["ap"] == pytest.approx(1 / 4)  # from (0, 1) over (0, 0) to (1, 1/2)
 
 
-@pytest.mark.parametrize("ap", ["step", "trapezoidal"])
+@pytest.mark.parametrize("ap", ["step", "trapezoidal", "trapezoidal_ties"])
 def test_points_of_the_curve_equal_the_record(ap):
     rng = np.random.default_rng(0)
     scores = pd.concat([scored("good", rng.normal(0, 1, 40)), scored("dent", rng.normal(1, 1, 20))])

@@ -187,7 +187,7 @@ class _Resampled:
         weights = resampling.unit_weights(strata.to_numpy(), resamples, drawn)
         ones = np.ones((len(weights), 1))
         functions = {
-            "ap": partial(resampling.ap_under_weights, trapezoidal=table.ap_definition == "trapezoidal"),
+            "ap": partial(resampling.ap_under_weights, definition=table.ap_definition),
             "accuracy": resampling.accuracy_under_weights,
             "macro_f1": resampling.macro_f1_under_weights,
         }

@@ -63,7 +63,7 @@ def wait_for_worker(name, process):
 
 
 def test_killed_workers_are_replaced_and_a_killed_driver_is_completed_by_the_same_command(undisturbed, store, tmp_path):
-    """Kill a generator, a training worker and the driver; interrupt the second run; complete the third one inline."""
+    """Kill a generator, a training worker and the driver; interrupt two further runs; complete the last one inline."""
     path = grid_file(tmp_path, **GRID)
     process = start(path, store)
     os.kill(wait_for_worker("MapWorker(MapBatches(ChunkMaker)).submit", process), signal.SIGKILL)
@@ -79,13 +79,14 @@ def test_killed_workers_are_replaced_and_a_killed_driver_is_completed_by_the_sam
     done_before = store.keys("cells")
     assert 0 < len(done_before) < 9, "killed too late"
     times = {key: path_of(store, "cells", key).stat().st_mtime_ns for key in done_before}
-    second = start(path, store)
-    wait_for_worker("Trainable.train", second)
-    second.send_signal(signal.SIGINT)
-    out, _ = second.communicate(timeout=60)
-    assert second.returncode == 130, out
-    assert "run the same command again" in " ".join(out.split()) and "Traceback" not in out
-    assert store.files.names("leases") == {"drivers"} and not store.files.names("leases/drivers")
+    for number, status in ((signal.SIGINT, 130), (signal.SIGTERM, 143)):
+        second = start(path, store)
+        wait_for_worker("Trainable.train", second)
+        second.send_signal(number)
+        out, _ = second.communicate(timeout=60)
+        assert second.returncode == status, out
+        assert "run the same command again" in " ".join(out.split()) and "Traceback" not in out
+        assert store.files.names("leases") == {"drivers"} and not store.files.names("leases/drivers")
     third = cli("run", path, "--store", store.url, "--executor", "inline")
     assert third.returncode == 0, third.stderr
     assert results_of(store) == results_of(undisturbed)
@@ -93,13 +94,16 @@ def test_killed_workers_are_replaced_and_a_killed_driver_is_completed_by_the_sam
     assert store.files.names("leases") == {"drivers"} and not store.files.names("leases/drivers")
 
 
-def test_inline_ctrl_c_and_second_run(undisturbed, store, tmp_path):
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_inline_signal_and_second_run(undisturbed, store, tmp_path, number, status):
     path = grid_file(tmp_path, **GRID)
     process = start(path, store, "--executor", "inline")
     wait_for_records(store, 3, process)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(number)
     out, _ = process.communicate(timeout=60)
-    assert process.returncode == 130, out
+    assert process.returncode == status, out
+    assert "run the same command again" in " ".join(out.split()) and "Traceback" not in out
+    assert store.files.names("leases") == {"drivers"} and not store.files.names("leases/drivers")
     second = cli("run", path, "--store", store.url, "--executor", "inline")
     assert second.returncode == 0, second.stderr
     assert results_of(store) == results_of(undisturbed)

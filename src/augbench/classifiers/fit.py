@@ -13,6 +13,7 @@ import numpy as np
 
 from augbench.classifiers.backbone import build
 from augbench.classifiers.loader import DeviceImages, batches, make_sampler
+from augbench.core.errors import UserError
 from augbench.core.protocol import Protocol
 from augbench.core.seeds import derive_seed
 
@@ -53,7 +54,7 @@ def fit(
         good: whether label 0 means a normal image; False in recognition among defect classes alone.
 
     Raises:
-        UserError: as `build`.
+        UserError: as `build`; or the loss of an epoch is not finite.
     """
     import torch
 
@@ -86,7 +87,12 @@ def fit(
             epoch_losses.append(loss.detach())
         epoch_samples = sum(map(len, order))
         losses.append(float(total) / epoch_samples)
-        step_losses += torch.stack(epoch_losses).tolist()  # once an epoch, as it synchronises with the GPU
+        if not math.isfinite(losses[-1]):  # once an epoch, as it synchronises with the GPU
+            raise UserError(
+                f"training diverged (the loss of epoch {epoch} is {losses[-1]} at lr {protocol.lr:g}): lower lr in "
+                f"protocol '{protocol.name}'"
+            )
+        step_losses += torch.stack(epoch_losses).tolist()
         samples_seen += epoch_samples
         log.info("epoch %d of %d: loss %.4f, %.2f s", epoch, protocol.epochs, losses[-1], time.perf_counter() - started)
         after_epoch(model, epoch)

@@ -94,6 +94,9 @@ def main() -> None:
     try:
         status = app(standalone_mode=False)
         sys.stdout.flush()
+    except typer.Abort:  # Ctrl-C where a command does not handle it
+        typer.echo("augbench: stopped", err=True)
+        raise SystemExit(130) from None
     except Exception as error:
         from augbench.core.errors import UserError, brief
 

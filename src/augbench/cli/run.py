@@ -31,6 +31,7 @@ def run(
     from augbench.report.render.terminal import standard_output
     from augbench.report.store_report import report as write_report
     from augbench.runner.driver import run as run_grid
+    from augbench.runner.sigterm import STATUS
 
     console = standard_output()
     loaded = load_grid(grid, changes or ())
@@ -39,7 +40,7 @@ def run(
     again = f"run the same command again to go on (store: {target.url})"
     if summary.interrupted:
         print_line(console, f"Stopped: {summary.done} of {summary.cells} cells are done; {again}.")
-        raise typer.Exit(130)
+        raise typer.Exit(STATUS if summary.terminated else 130)
     if summary.done:
         write_report(target, loaded.name, console=console)
     for key, line in list(summary.failures.items())[:10]:

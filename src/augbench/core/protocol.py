@@ -59,7 +59,7 @@ class Protocol(StrictModel):
     test_share: float | None = Field(None, gt=0, lt=1)  # None: k folds; ignored if the dataset has an official split
     eval_batch: int = Field(default=64, ge=1)
     eval_every: int = Field(1, ge=1)  # epochs between points of the test curve; the last one is always evaluated
-    ap: Literal["trapezoidal", "step"] = "step"  # which definition tables call "AP"; both are recorded
+    ap: Literal["trapezoidal", "step", "trapezoidal_ties"] = "step"  # which definition tables call "AP"
     holdout: float = Field(default=0.0, ge=0, lt=0.5)  # share of training negatives held out to choose a threshold
     false_alarm_rate: float = Field(default=0.01, gt=0, lt=1)  # FPR on the held-out negatives that sets the threshold
     # prose
@@ -204,6 +204,8 @@ SWITCHES: dict[str, dict[str, str]] = {
     "ap": {
         "trapezoidal": "AP is the area under the precision-recall curve by the trapezoidal rule",
         "step": "AP is the sum of precision times the gain in recall (scikit-learn's average_precision_score)",
+        "trapezoidal_ties": "as trapezoidal, but images of equal score are spread evenly over one another: a "
+        "classifier that gives all images one score has the prevalence as its AP",
     },
 }
 """The choices of a field and their meaning: field -> value -> description."""

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 import numpy as np
 
 import augbench
+from augbench.core.errors import UserError
 from augbench.core.seeds import derive_seed, rng
 from augbench.diffusion.lora import MODELS, LoraShape, wrap
 from augbench.diffusion.sampling import as_pixels
@@ -245,6 +246,9 @@ class Finetuning(ABC):
 
         Returns:
             The training's part of the adapter's record, as JSON values.
+
+        Raises:
+            UserError: the loss is not finite.
         """
         for part in MODELS:
             getattr(self.pipeline, part).train()
@@ -253,6 +257,11 @@ class Finetuning(ABC):
         flushed = time.monotonic()
         for step in range(first, self.steps):
             self.losses[step] = loss = self.step(step)
+            if not math.isfinite(loss):
+                raise UserError(
+                    f"training of the pipeline diverged (the loss of step {step + 1} of {self.steps} is {loss} at a "
+                    f"learning rate of {self.rate(step):.3g}): lower the learning rate, or set precision to fp32"
+                )
             if report_progress:
                 report_progress(step + 1, self.steps, loss)
             if checkpoint and time.monotonic() - flushed > FLUSH:

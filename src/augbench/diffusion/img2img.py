@@ -12,7 +12,15 @@ import numpy as np
 from PIL import Image
 
 from augbench.diffusion.pipelines import PipelineSource
-from augbench.diffusion.sampling import PromptEncoder, as_pixels, check_prompts, fit_image, sample, sample_batch
+from augbench.diffusion.sampling import (
+    PromptEncoder,
+    as_pixels,
+    check_prompts,
+    fit_image,
+    refuse_nan,
+    sample,
+    sample_batch,
+)
 
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
@@ -61,7 +69,7 @@ def img2img(
         raise ValueError(f"{len(images)} images need as many prompts and seeds, not {len(prompts)} and {len(seeds)}")
     check_prompts(pipeline, source, prompts)
     if strength == 0:
-        return round_trip(pipeline, images, shape, batch)
+        return round_trip(pipeline, source, images, shape, batch)
     if strength == 1:
         amount: dict[str, Any] = {"steps": steps, "guidance": guidance, "clip_skip": clip_skip, "batch": batch}
         return sample(pipeline, source, prompts, seeds=seeds, shape=shape, **amount)
@@ -81,9 +89,17 @@ def img2img(
 
 
 def round_trip(
-    pipeline: DiffusionPipeline, images: Sequence[np.ndarray], shape: tuple[int, int], batch: int
+    pipeline: DiffusionPipeline,
+    source: PipelineSource,
+    images: Sequence[np.ndarray],
+    shape: tuple[int, int],
+    batch: int,
 ) -> np.ndarray:
-    """Reconstruct images with the VAE, without noise, at ``shape``: N,H,W,3 uint8."""
+    """Reconstruct images with the VAE, without noise, at ``shape``: N,H,W,3 uint8.
+
+    Raises:
+        UserError: the result is NaN.
+    """
     import torch
 
     parts = []
@@ -91,6 +107,7 @@ def round_trip(
         pixels = as_pixels(pipeline, images[start : start + batch], shape)
         with torch.inference_mode():
             made = pipeline.vae.decode(pipeline.vae.encode(pixels).latent_dist.mode()).sample
+        refuse_nan(source, bool(made.isfinite().all()))
         made = ((made.float() / 2 + 0.5).clamp(0, 1) * 255).round()
         parts.append(made.permute(0, 2, 3, 1).to("cpu", torch.uint8).numpy())
     return np.concatenate(parts)

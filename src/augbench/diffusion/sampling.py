@@ -188,6 +188,11 @@ def sample_batch(
     generators = [torch.Generator("cpu").manual_seed(seed) for seed in seeds]
     with log_levels(logging.ERROR, "diffusers"):  # diffusers warns of SDXL's VAE in fp32, which is intended
         images = pipeline(generator=generators, output_type="np", **options).images  # N,H,W,3 float32 in [0, 1]
-    if not np.isfinite(images).all():
-        raise UserError(f"'{source.name}' produced NaN: lower the guidance, or restore its damaged weights")
+    refuse_nan(source, bool(np.isfinite(images).all()))
     return (images * 255).round().astype(np.uint8)
+
+
+def refuse_nan(source: PipelineSource, are_finite: bool) -> None:
+    """Raise UserError where the pixels of a pipeline are not finite: as integers they would be black."""
+    if not are_finite:
+        raise UserError(f"'{source.name}' produced NaN: lower the guidance, or restore its damaged weights")

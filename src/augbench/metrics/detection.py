@@ -30,6 +30,19 @@ def average_precision_trapezoidal(labels: np.ndarray, scores: np.ndarray) -> flo
     return float(auc(recall, precision))
 
 
+def average_precision_trapezoidal_ties(labels: np.ndarray, scores: np.ndarray) -> float:
+    """Compute the area under the precision-recall curve by the trapezoidal rule, without a reward for ties.
+
+    Images with one score are spread evenly over one another (the interpolation of Davis and Goadrich, ICML 2006), so
+    constant scores give the prevalence; by `average_precision_trapezoidal` they give (1 + prevalence) / 2. Without
+    ties between defect and normal images both are equal.
+    """
+    from augbench.metrics.resampling import ap_under_weights
+
+    scores = np.asarray(scores)
+    return float(ap_under_weights(labels, scores, np.zeros(len(scores), int), np.ones((1, 1)), "trapezoidal_ties")[0])
+
+
 def auroc(labels: np.ndarray, scores: np.ndarray) -> float:
     """Compute the area under the ROC curve, in [0, 1]."""
     from sklearn.metrics import roc_auc_score
@@ -100,7 +113,7 @@ def by_class(names: np.ndarray, scores: np.ndarray, good: str, ap: AveragePrecis
         names: N str: the class of each image.
         scores: N float.
         good: the class name of normal images; it and another class must occur.
-        ap: `average_precision` or `average_precision_trapezoidal`.
+        ap: `average_precision`, `average_precision_trapezoidal` or `average_precision_trapezoidal_ties`.
 
     Returns:
         For each class except ``good``, sorted: ``support``, its number of images, and ``ap`` against the normal images.

@@ -14,13 +14,21 @@ from augbench.core.errors import UserError
 from augbench.core.protocol import Protocol
 from augbench.metrics import detection, recognition
 
-AP = {"step": detection.average_precision, "trapezoidal": detection.average_precision_trapezoidal}
+AP = {
+    "step": detection.average_precision,
+    "trapezoidal": detection.average_precision_trapezoidal,
+    "trapezoidal_ties": detection.average_precision_trapezoidal_ties,
+}
+"""Definition of AP -> its function, of labels and scores."""
+ALWAYS = ("step", "trapezoidal")
+"""The definitions that every record states; the others are stated where the protocol uses them."""
 
 
 def evaluate(scores: pd.DataFrame, protocol: Protocol) -> dict:
     """Compute the metrics of a record.
 
-    Detection: ``ap`` (as the protocol defines it), ``ap_step``, ``ap_trapezoidal``, ``auroc``,
+    Detection: ``ap`` (as the protocol defines it), ``ap_step``, ``ap_trapezoidal``, and ``ap_trapezoidal_ties`` where
+    the protocol uses it; ``auroc``,
     ``recall_at_1pct_false_alarms``; ``oracle`` and ``heldout``, each precision, recall, F1, accuracy and FPR at its
     threshold (``heldout`` is None if nothing was held out); ``per_class``: of each defect class ``support``, ``ap``
     against the normal images, ``recall`` at the oracle's threshold and ``heldout_recall``.
@@ -37,7 +45,8 @@ def evaluate(scores: pd.DataFrame, protocol: Protocol) -> dict:
         return _recognition(test)
     names, logits = test["label"].to_numpy(), test["logit"].to_numpy()
     labels = names != GOOD
-    ap = {f"ap_{definition}": metric(labels, logits) for definition, metric in AP.items()}
+    definitions = dict.fromkeys([*ALWAYS, protocol.ap])
+    ap = {f"ap_{definition}": AP[definition](labels, logits) for definition in definitions}
     result = {
         "ap": ap[f"ap_{protocol.ap}"],
         **ap,
@@ -67,7 +76,11 @@ def headline_score(scores: pd.DataFrame, protocol: Protocol) -> float:
 
 def _refuse_diverged(scores: pd.DataFrame, protocol: Protocol) -> None:
     if not np.isfinite(scores.filter(like="logit").to_numpy()).all():
-        raise UserError(f"training diverged (logits are not finite): lower lr in protocol '{protocol.name}'")
+        if protocol.kind != "finetune":
+            raise UserError(f"logits are not finite: give protocol '{protocol.name}' another head or backbone")
+        raise UserError(
+            f"training diverged (logits are not finite at lr {protocol.lr:g}): lower lr in protocol '{protocol.name}'"
+        )
 
 
 def _per_class(names: np.ndarray, logits: np.ndarray, result: dict, protocol: Protocol) -> dict[str, dict]:

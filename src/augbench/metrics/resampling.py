@@ -91,16 +91,16 @@ def run_weights(
 
 
 def ap_under_weights(
-    labels: np.ndarray, scores: np.ndarray, units: np.ndarray, weights: np.ndarray, trapezoidal: bool = False
+    labels: np.ndarray, scores: np.ndarray, units: np.ndarray, weights: np.ndarray, definition: str = "step"
 ) -> np.ndarray:
-    """Compute weighted AP: as `detection.average_precision` or `average_precision_trapezoidal`.
+    """Compute weighted AP, as `metrics.evaluate.AP` has it by the name of its definition.
 
     Args:
         labels: N bool, True = defect.
-        scores: N float, higher = more likely a defect; ties are one point of the curve.
+        scores: N float, higher = more likely a defect; ties are one point of the curve, or spread evenly.
         units: N ints: the row of ``weights`` that each image belongs to.
         weights: U,B float, not negative: the weight of each image of a unit in each resample.
-        trapezoidal: use the trapezoidal rule instead of the step-wise sum.
+        definition: "step", "trapezoidal" or "trapezoidal_ties".
 
     Returns:
         B float64 in [0, 1]; NaN if all defect images have weight 0. Weights of 1 give the unweighted AP.
@@ -114,8 +114,33 @@ def ap_under_weights(
     step = max(1, AT_ONCE // max(len(labels), 1))
     for start in range(0, len(found), step):
         part = weights[:, start : start + step]
-        found[start : start + step] = _area(labels, part[units], here, before, trapezoidal)
+        own = part[units]
+        if definition == "trapezoidal_ties":
+            found[start : start + step] = _spread_area(labels, own, ends)
+        else:
+            found[start : start + step] = _area(labels, own, here, before, definition == "trapezoidal")
     return found
+
+
+def _spread_area(labels: np.ndarray, own: np.ndarray, ends: np.ndarray) -> np.ndarray:
+    """Integrate the curve by the trapezoidal rule, with the images of each tie spread evenly over one another.
+
+    A tie with p defect images becomes p points, each with a p-th of the weight of its defect and of its normal images.
+    """
+    hits, predicted = (np.cumsum(values, axis=0)[ends] for values in (own * labels[:, None], own))  # ties,B
+    counts = np.diff(np.cumsum(labels)[ends], prepend=0)  # defect images of each tie
+    tie = np.repeat(np.arange(len(ends)), counts)
+    share = ((np.arange(len(tie)) - np.repeat(np.cumsum(counts) - counts, counts) + 1) / counts[tie])[:, None]
+    start, gained = (np.concatenate([np.zeros((1, own.shape[1])), values[:-1]]) for values in (hits, predicted))
+    weight, all_weight = (hits - start)[tie], (predicted - gained)[tie]
+    step = 1 / counts[tie][:, None]
+    ahead, behind = (
+        _share(start[tie] + weight * at, gained[tie] + all_weight * at, _share(weight, all_weight))
+        for at in (share, share - step)
+    )
+    total = hits[-1]
+    with np.errstate(invalid="ignore"):
+        return (weight * step * (ahead + behind) / 2).sum(0) / np.where(total > 0, total, nan)
 
 
 def _area(labels: np.ndarray, own: np.ndarray, here: np.ndarray, before: np.ndarray, trapezoidal: bool) -> np.ndarray:
@@ -134,9 +159,10 @@ def _area(labels: np.ndarray, own: np.ndarray, here: np.ndarray, before: np.ndar
         return ((hits_here - hits_before) * precision).sum(0) / np.where(total > 0, total, nan)
 
 
-def _share(hits: np.ndarray, predicted: np.ndarray) -> np.ndarray:
-    """Return precision; 1 without predicted positives, as at the start of a curve."""
-    return np.divide(hits, predicted, out=np.ones_like(predicted), where=predicted > 0)
+def _share(hits: np.ndarray, predicted: np.ndarray, at_start: np.ndarray | float = 1.0) -> np.ndarray:
+    """Return precision; ``at_start`` without predicted positives, as at the start of a curve."""
+    out = np.broadcast_to(at_start, predicted.shape).astype(np.float64)
+    return np.divide(hits, predicted, out=out, where=predicted > 0)
 
 
 def accuracy_under_weights(

@@ -26,7 +26,7 @@ EXPECTED_FIELDS = (
     "seed",
     "protocol",  # its name
     "task",  # "detection" or "recognition"
-    "ap_definition",  # the protocol's definition of "AP": "trapezoidal" or "step"
+    "ap_definition",  # the protocol's definition of "AP": "step", "trapezoidal" or "trapezoidal_ties"
     "false_alarm_rate",  # target FPR of the held-out threshold; None if nothing is held out
     "fidelity",  # (augmenter, key of the fidelity record) of each of its pools
 )

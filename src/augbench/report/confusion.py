@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from augbench.report.numbers import Stat, share, stat_of
+from augbench.report.numbers import COLLAPSED, Stat, share, stat_of
 from augbench.report.sheet import GAP, NARROWEST, WIDTH, Column, Medium, Section, Sheet, SheetRow
 
 MATRICES = "Confusion matrices"
@@ -162,6 +162,7 @@ def _name(row: Any, headline: str) -> str:
     remarks = [
         *([f"best {headline}"] if row.best else []),
         *([] if row.n_aug else ["no synthetic images"]),
+        *([f"{len(row.collapsed)} of {row.found} runs collapsed {COLLAPSED}"] if row.collapsed else []),
         *([f"incomplete: {row.found} of {row.expected} runs"] if row.incomplete else []),
     ]
     return f"{row.augmenter}, N_aug {row.n_aug}" + (f" ({'; '.join(remarks)})" if remarks else "")

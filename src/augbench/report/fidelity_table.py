@@ -14,8 +14,20 @@ from typing import Any
 
 from augbench.planning.extractor_choice import EMBEDDED
 from augbench.report.fidelity_records import MEASURES, Measured
-from augbench.report.numbers import DASH, INCOMPLETE, Stat, decimals, range_text, seconds_text, share, stat_of
+from augbench.report.numbers import (
+    COLLAPSED,
+    DASH,
+    INCOMPLETE,
+    Stat,
+    decimals,
+    flagged,
+    range_text,
+    seconds_text,
+    share,
+    stat_of,
+)
 from augbench.report.sheet import Column, Section, Sheet, SheetRow
+from augbench.report.table_notes import caveats_of
 
 HEADING = "Fidelity of the synthetic images"
 
@@ -27,11 +39,13 @@ class Outcome:
     stat: Stat = field(default_factory=Stat)
     found: int = 0  # cells with a record
     expected: int = 0
+    collapsed: int = 0  # cells whose classifier has collapsed
 
     @property
     def text(self) -> str:
-        """The mean, marked where cells are missing: ``.626``."""
-        return f"{share(self.stat.mean)} {INCOMPLETE}" if self.found < self.expected else share(self.stat.mean)
+        """The mean, marked where runs have collapsed or cells are missing: ``.626``."""
+        text = flagged(share(self.stat.mean), self.collapsed)
+        return f"{text} {INCOMPLETE}" if self.found < self.expected else text
 
 
 @dataclass(frozen=True)
@@ -48,7 +62,12 @@ class FidelityRow:
     expected: int
     headline: str  # the metric of `outcome`
     outcome: Outcome  # empty for a part of a mixture without rows of its own
-    n_aug, notes = None, ()  # files read these of every kind of row
+    n_aug, notes, items = None, (), None  # files read these of every kind of row
+
+    @property
+    def caveats(self) -> tuple[str, ...]:
+        """What a reader of its headline metric must know, in a few words each."""
+        return caveats_of(self.outcome.collapsed, self.outcome.found, None, None)
 
     @property
     def incomplete(self) -> bool:
@@ -232,6 +251,8 @@ def _notes(rows: list[FidelityRow], headline: str) -> list[str]:
         notes.append(f"{INCOMPLETE} incomplete: {found} of {expected} pools have a record")
     if any(row.outcome.found < row.outcome.expected for row in rows):
         notes.append(f"{INCOMPLETE} at {headline}: cells are missing")
+    if any(row.outcome.collapsed for row in rows):
+        notes.append(f"{COLLAPSED} at {headline}: runs behind it have collapsed, see the table of {headline}.")
     if any("#" in row.augmenter for row in rows):
         notes.append("#: start of the digest of the settings, where pools of one name may have different settings.")
     notes.append(

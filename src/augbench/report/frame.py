@@ -11,6 +11,7 @@ from augbench.core.errors import UserError, did_you_mean
 from augbench.core.hashing import digest
 from augbench.core.protocol import Protocol
 from augbench.planning.outline import EXPECTED_FIELDS, LATER_FIELDS
+from augbench.report.score_facts import score_facts
 from augbench.storage.store import FIX_HINT, Store
 
 METRICS = {
@@ -37,7 +38,19 @@ CELL_FIELDS = tuple(field for field in EXPECTED_FIELDS if field != "fidelity")
 IDENTITIES = {"dataset": "dataset_id", "augmenter": "augmenter_id", "protocol": "protocol_id"}
 """Column with a name -> column with the digest of the settings behind that name."""
 
-REMARKS = ("per_class", "confusion", "frozen", "weight", "seconds", "device", "git_sha", "embedded", "notes")
+REMARKS = (
+    "collapsed",
+    "items",
+    "per_class",
+    "confusion",
+    "frozen",
+    "weight",
+    "seconds",
+    "device",
+    "git_sha",
+    "embedded",
+    "notes",
+)
 RECORD_FIELDS = (*CELL_FIELDS, *IDENTITIES.values(), *ALL_METRICS, *REMARKS)
 
 FROZEN_FIELDS = ("kind", "backbone", "head", "normality")
@@ -45,7 +58,7 @@ FROZEN_FIELDS = ("kind", "backbone", "head", "normality")
 
 MIXED = {"fold", "test_share", "shots", "draw", "seed", "false_alarm_rate"}
 """Columns that hold None or "all" beside numbers."""
-OBJECTS = MIXED | {"embedded", "notes", "per_class", "confusion", "frozen", "weight", "fidelity"}
+OBJECTS = MIXED | {"collapsed", "items", "embedded", "notes", "per_class", "confusion", "frozen", "weight", "fidelity"}
 """Columns of dtype object."""
 
 
@@ -57,7 +70,8 @@ def load_records(store: Store, keys: Iterable[str] | None = None) -> pd.DataFram
         keys: load only these cells, without those that have no record; None = all.
 
     Returns:
-        Columns `RECORD_FIELDS`: names and axes of the cell; its metrics, NaN where the cell has none; ``per_class``,
+        Columns `RECORD_FIELDS`: names and axes of the cell; its metrics, NaN where the cell has none; ``collapsed`` and
+        ``items`` of its scores, see `ScoreFacts`; ``per_class``,
         class -> its ``support`` and `CLASS_METRICS`; ``confusion`` of recognition, ``classes`` and ``matrix`` (row =
         true class); both None where the record has none; ``frozen``, of a classifier on frozen features its protocol's
         `FROZEN_FIELDS`, and ``weight``, where its protocol leaves the weight of synthetic images open the one it chose;
@@ -69,7 +83,11 @@ def load_records(store: Store, keys: Iterable[str] | None = None) -> pd.DataFram
     """
     held = store.keys("cells")
     chosen = sorted(held if keys is None else held & set(keys))
-    return _frame([_row(store, record) for record in store.read_records(chosen)], RECORD_FIELDS)
+    rows = [_row(store, record) for record in store.read_records(chosen)]
+    splits = [(row["dataset_id"], row["fold"], row["test_share"]) for row in rows]
+    for row, facts in zip(rows, score_facts(store, chosen, splits), strict=True):
+        row |= vars(facts)
+    return _frame(rows, RECORD_FIELDS)
 
 
 def load_expected(store: Store, grid_name: str) -> pd.DataFrame:

@@ -9,6 +9,7 @@ from math import floor, isnan, log10, nan
 
 DASH = "\N{EN DASH}"
 INCOMPLETE = "*"
+COLLAPSED = "!"  # at every number that rests on a run whose classifier has collapsed
 
 
 @dataclass(frozen=True)
@@ -23,6 +24,11 @@ class Stat:
     def text(self) -> str:
         """Mean (std): ``.626 (.059)``; a dash for NaN."""
         return DASH if isnan(self.mean) else f"{share(self.mean)} ({share(self.std)})"
+
+
+def flagged(text: str, collapsed: int) -> str:
+    """Mark the text of a number that rests on collapsed runs: ``.615 (.000) !``."""
+    return f"{text} {COLLAPSED}" if collapsed and text != DASH else text
 
 
 def share(value: float) -> str:

@@ -30,7 +30,7 @@ FIDELITY_COLUMNS = {
 """Columns of ``fidelity`` lines -> the measure whose mean over pools they hold; "" where it is no mean."""
 FIELDS = (
     *("dataset", "protocol", "folds", "test_share", "shots", "augmenter", "row", "class", "n_aug", "found", "expected"),
-    *("ap_definition", "embedded", "notes"),
+    *("ap_definition", "embedded", "notes", "collapsed", "test_items", "caveats"),
     *(f"{metric}_{part}" for metric in (*ALL_METRICS, "support") for part in ("mean", "std")),
     *FIDELITY_COLUMNS,
     *("predicted", "share_mean", "share_std"),
@@ -52,6 +52,9 @@ def to_csv(tables: Sequence[Table]) -> str:
     - ``fidelity``: fills the columns from ``kid_mean`` on. ``found`` and ``expected`` count pools. The headline metric
       is the mean over the augmenter's rows with N_aug > 0. Several counts in one field are separated by spaces.
     - ``fidelity_class``: the KID of one class.
+
+    ``collapsed`` counts the runs behind a line whose classifier has collapsed, ``test_items`` the test items of the
+    kind, normal or with a defect, that has fewer; ``caveats`` says what a reader must know, separated by "; ".
     """
     return data.to_csv([line for table in tables for line in _lines(table)], FIELDS)
 
@@ -90,6 +93,9 @@ def _line(table: Table, row: Row | FidelityRow, kind: str, name: str = "") -> di
         "class": name,
         "embedded": "; ".join(table.embedded),
         "notes": "; ".join(row.notes),
+        "collapsed": row.outcome.collapsed if isinstance(row, FidelityRow) else len(row.collapsed),
+        "test_items": row.items,
+        "caveats": "; ".join(row.caveats),
     }  # fmt: skip
 
 
@@ -130,6 +136,10 @@ def _columns(columns: Sequence[Column]) -> list[dict[str, str]]:
 def _row(table: Table, row: Row) -> dict[str, Any]:
     names = ("augmenter", "n_aug", "is_average", "found", "expected", "incomplete", "best", "notes")
     return {name: getattr(row, name) for name in names} | {
+        "collapsed": len(row.collapsed),
+        "collapsed_runs": row.collapsed,
+        "test_items": row.items,
+        "caveats": row.caveats,
         "text": {column.key: row.text(column) for column in table.columns},
         "metrics": row.stats,
         "per_class": row.classes,
@@ -154,6 +164,8 @@ def _fidelity_row(columns: Sequence[Column], row: FidelityRow) -> dict[str, Any]
     names = ("augmenter", "extractor", "real", "found", "expected", "incomplete", "kid_by_class")
     return {name: getattr(row, name) for name in names} | {
         "pictures": row.images,
+        "collapsed": row.outcome.collapsed,
+        "caveats": row.caveats,
         "text": {column.key: row.text(column) for column in columns},
         "metrics": row.stats | {row.headline: row.outcome.stat},
     }

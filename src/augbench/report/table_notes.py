@@ -6,12 +6,20 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from augbench.core.errors import listed
+from augbench.metrics.inference import FEWEST_RUNS
+from augbench.report.numbers import COLLAPSED
+
 AP_SENTENCES = {
+    "trapezoidal_ties": "AP is the area under the precision-recall curve by the trapezoidal rule, with images of equal "
+    "score spread evenly over one another.",
     "trapezoidal": "AP is the area under the precision-recall curve by the trapezoidal rule.",
     "step": "AP is step-wise: the sum of precision times the gain in recall, without interpolation.",
 }
 FEATURE_SECONDS = "Seconds of a training do not include the extraction of features, which its classifiers share."
 SHA_LENGTH = 12
+FEW_ITEMS = 20  # below it a percentile bootstrap gives intervals that are too narrow
+NAMED = 8  # collapsed runs that a note names
 HEADS = {
     "logistic": "Logistic regression",
     "lda": "Linear discriminant analysis",
@@ -117,6 +125,62 @@ def footnotes(cell: Any, found: int, expected: int, averages: bool) -> list[str]
             "Held-out threshold: the lowest with a false positive rate (FPR) of at most "
             f"{100 * cell.false_alarm_rate:g} % on the held-out normal training images."
         )
+    return notes
+
+
+def run_label(cell: Any) -> str:
+    """Label a run: ``N_aug 80, seed 0``, with draw and fold if it has them; ``fold 2, no seed``."""
+    parts = [("N_aug", cell.n_aug or None), ("fold", cell.fold), ("draw", cell.draw), ("seed", cell.seed)]
+    labels = [f"{name} {int(value)}" for name, value in parts if value is not None]
+    return ", ".join(labels if cell.seed is not None else [*labels, "no seed"])
+
+
+def caveats_of(collapsed: int, found: int, runs: int | None, items: int | None) -> tuple[str, ...]:
+    """Return the caveats of a number in a few words each, for files.
+
+    Args:
+        collapsed: number of its runs that have collapsed.
+        found: number of its runs.
+        runs: the same where few runs are too few; None: it is an average over rows.
+        items: test items of the kind that has fewer; None: unknown.
+    """
+    caveats = [f"{collapsed} of {found} runs collapsed"] if collapsed else []
+    if runs and runs < FEWEST_RUNS:
+        caveats.append(f"{runs} run{'s' * (runs > 1)}: too few to say")
+    if items is not None and items < FEW_ITEMS:
+        caveats.append(f"{items} test item{'s' * (items != 1)} of a kind")
+    return tuple(caveats)
+
+
+def collapse_note(runs: Sequence[str], of: int) -> list[str]:
+    """Explain the mark at numbers of collapsed runs and name these; nothing where there are none."""
+    if not runs:
+        return []
+    many = f"{len(runs)} of {of} runs have" if len(runs) > 1 else f"1 of {of} runs has"
+    return [
+        f"{COLLAPSED} {many} collapsed: more than half of the test images have the same score, or all have up to "
+        f"rounding, so the number says nothing about a classifier that learned: {listed(runs, NAMED)}."
+    ]
+
+
+def few_items_note(items: int, task: str, kinds_apart: bool = True) -> str:
+    """Say that there are few test items; ``kinds_apart``: normal and defect ones are counted apart."""
+    of_a_kind = " of one kind (normal or defect)" if kinds_apart else ""
+    kind = "" if task == "recognition" else f"{of_a_kind} in a fold"
+    return f"Only {items} test item{'s' * (items != 1)}{kind}"
+
+
+def caveat_notes(rows: Sequence[Any], task: str) -> list[str]:
+    """Return what a reader of these `tables.Row` or `layouts.Line` objects must know, one sentence each."""
+    single = [row for row in rows if not row.is_average]
+    notes = collapse_note([run for row in single for run in row.collapsed], sum(row.found for row in single))
+    few = [row.found for row in single if 0 < row.found < FEWEST_RUNS]
+    if few:
+        which = "Each row has" if len(few) == len(single) else f"{len(few)} of {len(single)} rows have"
+        notes.append(f"{which} fewer than {FEWEST_RUNS} runs: too few to say whether a difference is more than chance.")
+    items = min((row.items for row in single if row.items is not None), default=None)
+    if items is not None and items < FEW_ITEMS:
+        notes.append(f"{few_items_note(items, task)}: from fewer than {FEW_ITEMS}, one more or less moves the numbers.")
     return notes
 
 

@@ -18,12 +18,21 @@ from augbench.report.confusion import Confusion, Named, confusion_of, confusion_
 from augbench.report.fidelity_records import Measured
 from augbench.report.fidelity_table import Fidelity, Outcome, fidelity_of
 from augbench.report.frame import CLASS_METRICS, METRICS, shots_rank
-from augbench.report.numbers import INCOMPLETE, Stat, average_of, share, stat_of
+from augbench.report.numbers import INCOMPLETE, Stat, average_of, flagged, share, stat_of
 from augbench.report.sheet import Column, Mark, Medium, Section, Sheet, SheetRow
-from augbench.report.table_notes import captions, footnotes, frozen_text, title_of, weight_note
+from augbench.report.table_notes import (
+    captions,
+    caveat_notes,
+    caveats_of,
+    footnotes,
+    frozen_text,
+    run_label,
+    title_of,
+    weight_note,
+)
 
 HEADLINE = {"detection": "ap", "recognition": "accuracy"}
-AP_NAMES = {"trapezoidal": "trapezoidal", "step": "step-wise"}
+AP_NAMES = {"trapezoidal": "trapezoidal", "step": "step-wise", "trapezoidal_ties": "trapezoidal, ties spread"}
 ORACLE = "at best F1 on test (oracle)"
 HELDOUT = "at held-out threshold"
 
@@ -44,11 +53,18 @@ class Row:
     weights: tuple[float, ...] = ()  # of its synthetic images, in each cell whose protocol leaves them open
     notes: tuple[str, ...] = ()  # remarks about its synthetic images
     mark: str = ""  # refers to these notes under the table: "(1)"
+    collapsed: tuple[str, ...] = ()  # names of its runs whose classifier has collapsed
+    items: int | None = None  # test items of the kind, normal or with a defect, that has fewest in a fold
 
     @property
     def incomplete(self) -> bool:
         """Whether a cell is missing; in an average row, a cell of any averaged row."""
         return self.found < self.expected
+
+    @property
+    def caveats(self) -> tuple[str, ...]:
+        """What a reader of its numbers must know, in a few words each; smoke-test parts are those of the table."""
+        return caveats_of(len(self.collapsed), self.found, None if self.is_average else self.found, self.items)
 
     def text(self, column: Column) -> str:
         """Return the entry of a column."""
@@ -56,7 +72,7 @@ class Row:
             return f"{self.augmenter} {self.mark}".rstrip()
         if column.key == "n_aug":
             return "Average" if self.is_average else str(self.n_aug)
-        return self._runs() if column.key == "runs" else self.stats[column.key].text
+        return self._runs() if column.key == "runs" else flagged(self.stats[column.key].text, len(self.collapsed))
 
     def _runs(self) -> str:
         if self.is_average:
@@ -179,7 +195,11 @@ def _table(cells_of: Rows, found: dict[str, Any], measured: Mapping[str, Measure
         columns=columns,
         rows=rows,
         captions=captions(list(cells_of.values()), records),
-        notes=[*marked, *footnotes(first, len(records), len(cells), any(row.is_average for row in rows))],
+        notes=[
+            *marked,
+            *footnotes(first, len(records), len(cells), any(row.is_average for row in rows)),
+            *caveat_notes(rows, first.task),
+        ],
         fidelity=fidelity_of(title, cells, measured, _outcomes(rows, headline), headline_column, embedded),
         frozen=frozen_text(records),
     )
@@ -222,6 +242,8 @@ def _row(augmenter: str, n_aug: int, cells: list[Any], found: dict[str, Any], ta
         confusion=confusion_of(records),
         weights=tuple(record.weight for record in records if record.weight is not None),
         notes=tuple(dict.fromkeys(note for record in records for note in record.notes)),
+        collapsed=tuple(f"{augmenter}, {run_label(c)}" for c in cells if c.key in found and found[c.key].collapsed),
+        items=min((record.items for record in records if record.items is not None), default=None),
     )
 
 
@@ -245,7 +267,10 @@ def _average(block: list[Row]) -> list[Row]:
         return []
     stats = {metric: average_of([row.stats[metric] for row in parts]) for metric in parts[0].stats}
     found, expected = sum(row.found for row in parts), sum(row.expected for row in parts)
-    return [Row(block[0].augmenter, None, stats, found, expected, is_average=True)]
+    collapsed = tuple(run for row in parts for run in row.collapsed)
+    items = min((row.items for row in parts if row.items is not None), default=None)
+    name = block[0].augmenter
+    return [Row(name, None, stats, found, expected, is_average=True, collapsed=collapsed, items=items)]
 
 
 def _outcomes(rows: list[Row], headline: str) -> dict[str, Outcome]:
@@ -254,17 +279,19 @@ def _outcomes(rows: list[Row], headline: str) -> dict[str, Outcome]:
     for name in {row.augmenter for row in rows}:
         block = [row for row in rows if row.augmenter == name and row.n_aug]
         found, expected = sum(row.found for row in block), sum(row.expected for row in block)
-        outcomes[name] = Outcome(average_of([row.stats[headline] for row in block]), found, expected)
+        collapsed = sum(len(row.collapsed) for row in block)
+        outcomes[name] = Outcome(average_of([row.stats[headline] for row in block]), found, expected, collapsed)
     return outcomes
 
 
 def _mark_best(rows: list[Row], headline: str) -> list[Row]:
-    """Mark the best complete row, if there are several. Rows that are equal at the printed digits tie."""
+    """Mark the best complete row without collapsed runs, if several are complete. Equal printed digits tie."""
     complete = [row for row in rows if not row.is_average and not row.incomplete]
-    if len(complete) < 2:
+    sound = [row for row in complete if not row.collapsed]
+    if len(complete) < 2 or not sound:
         return rows
-    best = share(max(row.stats[headline].mean for row in complete))
-    return [replace(row, best=row in complete and share(row.stats[headline].mean) == best) for row in rows]
+    best = share(max(row.stats[headline].mean for row in sound))
+    return [replace(row, best=row in sound and share(row.stats[headline].mean) == best) for row in rows]
 
 
 def _note_weights(rows: list[Row], is_chosen: bool) -> list[Row]:

@@ -32,6 +32,7 @@ from augbench.runner.inline import run_inline
 from augbench.runner.progress import RunProgress
 from augbench.runner.resources import Node, allot
 from augbench.runner.scheduler import Scheduler
+from augbench.runner.sigterm import Sigterm
 from augbench.runner.trackers import Tracker, trackers_of
 from augbench.runner.worker import Job
 from augbench.stages.context import Context
@@ -70,7 +71,8 @@ class Summary:
     done: int
     trained: int
     seconds: float
-    interrupted: bool = False
+    interrupted: bool = False  # by Ctrl-C or SIGTERM
+    terminated: bool = False  # by SIGTERM
     failures: dict[str, str] = field(default_factory=dict)
     blocked: Counter[str] = field(default_factory=Counter)
     user_error: bool = False
@@ -128,7 +130,7 @@ def run(
         return Summary(len(plan.cells), len(plan.cells), 0, 0.0)
     preflight(plan)
     started = time.monotonic()
-    with Leases(store.files) as leases:
+    with Sigterm() as sigterm, Leases(store.files) as leases:
         leases.sweep()
         if remaining.begun_by_others:
             pools = len({pool.key for pool, _ in remaining.begun_by_others})
@@ -141,7 +143,7 @@ def run(
                 if executor == "inline":
                     run_inline(plan, store, scheduler)
                 else:
-                    _run_on_ray(plan, store, scheduler, address, job, print_line, trackers)
+                    _run_on_ray(plan, store, scheduler, address, job, print_line, trackers, sigterm)
         except KeyboardInterrupt:
             interrupted = True
             scheduler.stop()
@@ -155,6 +157,7 @@ def run(
         scheduler.trained,
         seconds,
         interrupted,
+        sigterm.received,
         scheduler.failures,
         scheduler.blocked,
         scheduler.user_error,
@@ -169,8 +172,9 @@ def _run_on_ray(
     job: Job,
     print_line: Callable[[str], None],
     trackers: Sequence[Tracker],
+    sigterm: Sigterm,
 ) -> None:
-    with _ray(address) as nodes, contextlib.ExitStack() as stack:
+    with _ray(address, sigterm) as nodes, contextlib.ExitStack() as stack:
         import ray
 
         from augbench.runner.ray_data import Generation, quiet_ray_data
@@ -203,7 +207,7 @@ def _run_on_ray(
 
 
 @contextlib.contextmanager
-def _ray(address: str | None) -> Iterator[list[Node]]:
+def _ray(address: str | None, sigterm: Sigterm) -> Iterator[list[Node]]:
     """Start or join a Ray cluster and yield its nodes. A cluster started here is shut down here."""
     # Ray sets RAY_AUTH_MODE for a cluster that it starts, and would from then on require a token of other clusters.
     # The errors of these loggers are dead workers, which the scheduler handles: no tracebacks on screen.
@@ -218,6 +222,7 @@ def _ray(address: str | None) -> Iterator[list[Node]]:
             if started_here:
                 # By default Ray would join a cluster that another program started on this machine, and end with it.
                 _connect(address or os.environ.get("RAY_ADDRESS") or "local", folder)
+            sigterm.arm()
             yield [Node.of(node["Resources"]) for node in ray.nodes() if node["Alive"]]
         finally:
             if started_here:

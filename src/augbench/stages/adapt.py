@@ -49,7 +49,12 @@ def adapt(context: Context, spec: AdapterSpec, report_progress: ReportProgress =
             "provenance": {"seconds": time.perf_counter() - started, "shared_seconds": shared.seconds}
             | context.origin(),
         }
-        (folder / ADAPTER_MARKER).write_bytes(json_bytes(record))
+        try:
+            marker = json_bytes(record)
+        except ValueError as error:
+            what = f"augmenter '{spec.augmenter.name}' breaks the contract Augmenter.adapt"
+            raise ValueError(f"{what}: its adapter's record holds a number that is not finite ({error})") from None
+        (folder / ADAPTER_MARKER).write_bytes(marker)
         context.store.files.commit_folder(folder, context.store.name("adapters", spec.key), ADAPTER_MARKER)
     shutil.rmtree(scratch, ignore_errors=True)
     context.store.clear_failure(spec.key)

@@ -27,7 +27,7 @@ def extract_chunk(context: Context, spec: FeatureSpec, chunk: int) -> None:
     """Extract the features of one chunk of images and commit them.
 
     Raises:
-        UserError: an image or the weights are not available.
+        UserError: an image or the weights are not available, or features are not finite.
     """
     from safetensors.numpy import save
 
@@ -42,6 +42,12 @@ def extract_chunk(context: Context, spec: FeatureSpec, chunk: int) -> None:
         images = decode_pool(context.store, spec.pool, range(first, first + spec.pool.chunk_size), size)
     with one_thread(True, context.device):
         features = _loaded_backbone(context, spec)(images)
+    if not np.isfinite(features).all():
+        which = int(np.flatnonzero(~np.isfinite(features).all(axis=1))[0])
+        raise UserError(
+            f"backbone '{spec.protocol.backbone}' of protocol '{spec.protocol.name}' gives image {which} of chunk "
+            f"{chunk} features that are not finite: set its precision to fp32, or give it other weights"
+        )
     seconds = time.perf_counter() - started
     arrays = {"features": features}
     if spec.pool is not None:

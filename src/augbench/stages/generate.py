@@ -13,6 +13,7 @@ from augbench.core.contracts import Augmenter, Request, Synthetic
 from augbench.core.seeds import derive_seed
 from augbench.core.specs import PoolSpec
 from augbench.stages.context import Context, chosen_augmenter, one_thread
+from augbench.stages.image_gate import check_images
 from augbench.storage.store import Store, json_bytes, json_lines
 
 DEFECT = "defect"  # the label of synthetic images in detection
@@ -32,8 +33,8 @@ def generate_chunk(context: Context, pool: PoolSpec, chunk: int) -> None:
     requests = [_request(pool, i) for i in range(chunk * pool.chunk_size, (chunk + 1) * pool.chunk_size)]
     with one_thread(augmenter.uses_gpu, context.device):
         samples = augmenter.generate(requests, view)
-    _check(augmenter, requests, samples)
     seconds = time.perf_counter() - started
+    check_images(augmenter, requests, samples, view)
     lines = [_write_sample(context, pool, r, s) for r, s in zip(requests, samples, strict=True)]
     provenance = {"seconds": seconds, "pictures": len(samples), **context.origin()}
     context.store.files.write(context.store.chunk_provenance_name(pool, chunk), json_bytes(provenance))
@@ -84,21 +85,6 @@ def _request(pool: PoolSpec, index: int) -> Request:
     classes = pool.data.classes or (DEFECT,)
     seed = derive_seed("generate", pool.augmenter.name, pool.seed, pool.fresh_for or "", index)
     return Request(index, seed, classes[index % len(classes)])
-
-
-def _check(augmenter: Augmenter, requests: list[Request], samples: list[Synthetic]) -> None:
-    """Check the output of an augmenter, which may be a third party's, against its contract."""
-    if len(samples) != len(requests):
-        raise ValueError(f"augmenter '{augmenter.name}' made {len(samples)} images for {len(requests)} requests")
-    for request, sample in zip(requests, samples, strict=True):
-        image, mask = sample.image, sample.mask
-        if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
-            found = f"{image.shape} {image.dtype}"
-            raise ValueError(f"augmenter '{augmenter.name}': an image must be H,W,3 uint8, not {found}")
-        if mask is not None and (mask.shape != image.shape[:2] or mask.dtype != bool):
-            raise ValueError(f"augmenter '{augmenter.name}': a mask must be H,W bool like its image")
-        if sample.label != request.label:
-            raise ValueError(f"augmenter '{augmenter.name}' made '{sample.label}' where '{request.label}' was asked")
 
 
 def _write_sample(context: Context, pool: PoolSpec, request: Request, sample: Synthetic) -> dict:

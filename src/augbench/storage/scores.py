@@ -55,6 +55,36 @@ def scores_frame(data: bytes) -> pd.DataFrame:
     return scores_table(data).to_pandas(use_threads=False)
 
 
+def evaluated_part(data: bytes, *names: str) -> np.ndarray:
+    """Read columns of the test images from the Parquet file of one score table, and nothing else of it.
+
+    Args:
+        data: the file.
+        names: names of columns, or "logit" for all of its logits.
+
+    Returns:
+        N,C: float32 logits, or str objects.
+
+    Raises:
+        ValueError: not a complete Parquet file, or without these columns.
+    """
+    import pyarrow
+    from pyarrow import compute, parquet
+
+    try:
+        file = parquet.ParquetFile(pyarrow.BufferReader(data), pre_buffer=False)
+        columns = [one for one in file.schema_arrow.names if one in names or (names == ("logit",) and _is_logit(one))]
+        table = file.read(["part", *columns], use_threads=False)
+        test = table.filter(compute.equal(table["part"], "test"))
+        return np.stack([test[one].to_numpy() for one in (names if names[0] in columns else columns)], axis=1)
+    except (pyarrow.ArrowException, OSError, KeyError) as error:
+        raise ValueError(f"its scores cannot be read ({' '.join(str(error).split())})") from None
+
+
+def _is_logit(name: str) -> bool:
+    return name == "logit" or name.startswith("logit_")
+
+
 def checked_scores(data: bytes) -> pyarrow.Table:
     """Parse the Parquet file of one score table.
 
@@ -73,8 +103,7 @@ def _check_columns(schema: pyarrow.Schema, text: Sequence[str]) -> None:
 
     for name, kind in zip(schema.names, schema.types, strict=True):
         is_text = types.is_string(kind) or types.is_large_string(kind)
-        is_logit = name == "logit" or name.startswith("logit_")
-        if not (is_text if name in text else is_logit and types.is_float32(kind)):
+        if not (is_text if name in text else _is_logit(name) and types.is_float32(kind)):
             raise ValueError(
                 f"its scores have the column '{name}' of type {kind}: text is in {tuple(text)}, logits are float32"
             )

@@ -12,6 +12,7 @@ import torch
 from helpers import TINY, on_disk, path_of, tiny_grid
 from safetensors.torch import save_file
 
+from augbench.classifiers import fit as fit_module
 from augbench.classifiers.backbone import build
 from augbench.classifiers.loader import DeviceImages, batches, make_sampler
 from augbench.core.errors import UserError
@@ -204,7 +205,7 @@ def test_metrics_per_defect_class():
     assert without["per_class"]["stain"]["ap"] == pytest.approx(1 / 4)  # from (0, 1) over (0, 0) to (1, 1/2)
 
 
-@pytest.mark.parametrize("ap", ["step", "trapezoidal"])
+@pytest.mark.parametrize("ap", ["step", "trapezoidal", "trapezoidal_ties"])
 def test_points_of_the_curve_equal_the_record(ap):
     rng = np.random.default_rng(0)
     scores = pd.concat([scored("good", rng.normal(0, 1, 40)), scored("dent", rng.normal(1, 1, 20))])
@@ -213,6 +214,16 @@ def test_points_of_the_curve_equal_the_record(ap):
     for metric in (evaluate, headline_score):
         with pytest.raises(UserError, match="training diverged"):
             metric(pd.concat([scores, scored("good", [np.nan])]), p)
+
+
+def test_a_loss_that_is_not_finite_stops_the_training_and_names_epoch_and_lr(store, monkeypatch):
+    monkeypatch.setattr(fit_module, "_binary_loss", lambda logits, labels: logits.sum() * float("inf"))
+    grid = tiny_grid(shots=[5], augmenters=["none"], protocols=[{"name": "t", **TINY, "lr": 0.5}])
+    (line,) = run(grid, store, executor="inline").failures.values()
+    assert (
+        line.startswith("training diverged (the loss of epoch 1 is ") and "at lr 0.5): lower lr in protocol 't'" in line
+    )
+    assert not store.keys("cells")
 
 
 def test_bf16_differs_and_scores_stay_fp32(store):

@@ -8,6 +8,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from augbench.core.errors import UserError
 from augbench.core.seeds import derive_seed
 from augbench.diffusion import dreambooth, lora
 from augbench.diffusion.dreambooth import Examples, Recipe, Training
@@ -34,6 +35,16 @@ def training(images, seed=0, **changes):
     recipe = Recipe(**{"epochs": 2, "repeats": 2, "batch": 4, "lr": 1e-3, "shape": SMALL} | changes)
     own, others = (dreambooth.encode(pipeline, (64, 64), part) for part in (images[:3], images[3:]))
     return Training(pipeline, recipe, PROMPTS, own, others, seed)
+
+
+@pytest.mark.parametrize("loss", [math.nan, math.inf])
+def test_a_training_that_diverges_stops_and_names_the_learning_rate(images, tmp_path, loss):
+    made = training(images)
+    steps = []
+    made.step = lambda step: steps.append(step) or (loss if step == 1 else 0.5)
+    with pytest.raises(UserError, match=f"step 2 of {made.steps} is {loss} at a learning rate of .*: lower"):
+        made.run(tmp_path)
+    assert steps == [0, 1]
 
 
 # Numbers

@@ -28,7 +28,7 @@ from augbench.metrics.resampling import (
     unit_weights,
 )
 
-AP = {False: average_precision, True: average_precision_trapezoidal}
+AP = {"step": average_precision, "trapezoidal": average_precision_trapezoidal}
 
 
 def seeds_of(count, resamples=500, seed=0):
@@ -38,23 +38,23 @@ def seeds_of(count, resamples=500, seed=0):
 # -- metrics under weights
 
 
-@pytest.mark.parametrize("trapezoidal", [False, True])
+@pytest.mark.parametrize("definition", list(AP))
 @pytest.mark.parametrize("case", range(40))
-def test_weighted_ap_equals_ap_of_repeated_images(case, trapezoidal):
+def test_weighted_ap_equals_ap_of_repeated_images(case, definition):
     rng = np.random.default_rng(case)
     n = int(rng.integers(4, 60))
     labels = np.append([True, False], rng.random(n - 2) < 0.4)
     scores = np.round(rng.normal(size=n) + labels, 1).astype(np.float32)  # with ties
     units, weights = rng.integers(0, 6, n), rng.integers(0, 4, (6, 8))
-    found = ap_under_weights(labels, scores, units, weights.astype(float), trapezoidal)
+    found = ap_under_weights(labels, scores, units, weights.astype(float), definition)
     for column, ap in enumerate(found):
         times = weights[units, column]
         if labels[times > 0].any():
-            assert ap == pytest.approx(AP[trapezoidal](np.repeat(labels, times), np.repeat(scores, times)), abs=1e-12)
+            assert ap == pytest.approx(AP[definition](np.repeat(labels, times), np.repeat(scores, times)), abs=1e-12)
         else:
             assert math.isnan(ap)
-    whole = ap_under_weights(labels, scores, units, np.ones((6, 1)), trapezoidal)
-    assert whole == pytest.approx(AP[trapezoidal](labels, scores), abs=1e-12)
+    whole = ap_under_weights(labels, scores, units, np.ones((6, 1)), definition)
+    assert whole == pytest.approx(AP[definition](labels, scores), abs=1e-12)
 
 
 def test_ap_does_not_depend_on_the_resamples_per_step(monkeypatch):

@@ -5,6 +5,7 @@ import pytest
 from sklearn import metrics as sk
 
 from augbench.metrics import detection, recognition
+from augbench.metrics.collapse import collapsed
 
 SEEDS = range(5)
 RATES = (0.001, 0.01, 0.05, 0.1, 0.29, 0.5, 0.99)
@@ -179,3 +180,45 @@ def test_scores_of_each_defect_class(levels):
                 assert recalls[name] == pytest.approx(sk.recall_score(names == name, called & (names == name)))
             total = sum(recalls[name] * found[name]["support"] for name in found) / labels.sum()
             assert total == pytest.approx(detection.at_threshold(labels, scores, threshold)["recall"])
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_trapezoidal_ap_with_ties_spread_rewards_no_tie(seed):
+    rng = np.random.default_rng(seed)
+    labels = np.append(rng.random(60) < 0.3, [True, False])
+    apart = rng.permutation(len(labels)).astype(np.float32)
+    spread, plain = detection.average_precision_trapezoidal_ties, detection.average_precision_trapezoidal
+    assert spread(labels, apart) == pytest.approx(plain(labels, apart), abs=1e-12)
+    assert spread(labels, np.zeros(len(labels))) == pytest.approx(labels.mean(), abs=1e-12)
+    assert plain(labels, np.zeros(len(labels))) == pytest.approx((1 + labels.mean()) / 2)
+    tied = rng.integers(0, 3, len(labels))
+    in_some_order = [plain(labels, tied + rng.random(len(labels)) / 2) for _ in range(300)]
+    assert abs(spread(labels, tied) - np.mean(in_some_order)) < 0.04 < plain(labels, tied) - spread(labels, tied)
+
+
+def test_trapezoidal_ap_with_ties_spread_by_hand():
+    """One defect image on top, then one among two normal ones: the curve goes from (1/2, 1) to (1, 2/4)."""
+    labels, scores = np.array([1, 1, 0, 0]), np.array([9.0, 1, 1, 1])
+    assert detection.average_precision_trapezoidal_ties(labels, scores) == pytest.approx(1 / 2 + (1 + 1 / 2) / 4)
+    # Both among one normal image: precision is 2/3 at every recall.
+    assert detection.average_precision_trapezoidal_ties(np.array([1, 1, 0]), np.zeros(3)) == pytest.approx(2 / 3)
+
+
+@pytest.mark.parametrize(
+    ("scores", "expected"),
+    [
+        ([1.0] * 10, True),
+        ([1.0] * 6 + [2, 3, 4, 5], True),
+        ([1.0] * 5 + [2, 3, 4, 5, 6], False),
+        ([0.0, 1.0] * 5, False),
+        (3 + np.arange(10) * 2e-7, True),  # a few units in the last place
+        (3 + np.arange(10) * 2e-5, False),
+        (np.random.default_rng(0).normal(0, 1e-4, 10), False),  # at chance, but it tells images apart
+        ([1.0], False),
+        ([[1.0, 2.0]] * 6 + [[1.0, 3.0], [1.0, 4.0], [2.0, 2.0], [0.0, 0.0]], True),
+        ([[1.0, number] for number in range(10)], False),  # one class has one logit, the others decide
+    ],
+)
+def test_collapse_is_over_half_of_the_scores_tied_or_all_equal_up_to_rounding(scores, expected):
+    assert collapsed(np.array(scores, np.float32)) is expected
+    assert collapsed(np.array(scores, np.float32)[::-1]) is expected

@@ -229,3 +229,14 @@ def test_a_label_without_training_images_is_named():
     )
     with pytest.raises(UserError, match="has no training image of 'normal': use more shots or a larger N_aug"):
         _fit(rows, data, cell)
+
+
+def test_features_that_are_not_finite_are_not_committed(store, monkeypatch):
+    plan = planned(store)
+    (own,), _ = by_kind(plan)
+    found = np.ones((60, 4), np.float32)
+    found[7, 2] = np.nan
+    monkeypatch.setattr(stage, "_loaded_backbone", lambda context, spec: lambda images: found)
+    with pytest.raises(UserError, match="backbone 'micro_resnet' of protocol 'probe' gives image 7 of chunk 0"):
+        stage.extract_chunk(Context(store, plan.library), own, 0)
+    assert not store.chunks(own)

@@ -46,6 +46,8 @@ class RowEvidence:
     cost: RowCost | None  # None: not on record
     training_seconds: float  # mean over cells; NaN without cells
     inferred: int  # cells whose lineage is not in their record
+    collapsed: tuple[str, ...] = ()  # names of its runs whose classifier has collapsed
+    caveats: tuple[str, ...] = ()  # see `tables.Row`
     efficient: bool = False  # Pareto-optimal in metric and cost among complete rows
 
     @property
@@ -68,6 +70,7 @@ class Comparison:
     seeds: int  # number of paired seeds; 0 if neither row has any
     p: float  # exact test over seeds; NaN below `inference.FEWEST_SEEDS`
     p_holm: float = nan
+    collapsed: int = 0  # runs on either side whose classifier has collapsed
 
 
 @dataclass(frozen=True)
@@ -166,6 +169,7 @@ class _Resampled:
         self.metrics = METRICS[table.task]
         self.folds_drawn = table.test_share is not None  # else the folds are a partition
         cells = {record.key: (run, record) for own in have for run, record in own}
+        self.collapsed = {key for key, (_, record) in cells.items() if record.collapsed}
         predictions = load_predictions(store, sorted(cells))
         # Folds of a partition share no item, so each is resampled on its own. Random splits share items: an item that
         # is drawn twice counts twice in all of them.
@@ -185,7 +189,7 @@ class _Resampled:
         weights = resampling.unit_weights(strata.to_numpy(), resamples, drawn)
         ones = np.ones((len(weights), 1))
         functions = {
-            "ap": partial(resampling.ap_under_weights, trapezoidal=table.ap_definition == "trapezoidal"),
+            "ap": partial(resampling.ap_under_weights, definition=table.ap_definition),
             "accuracy": resampling.accuracy_under_weights,
             "macro_f1": resampling.macro_f1_under_weights,
         }
@@ -280,6 +284,8 @@ def _row(drawn: _Resampled, row: Row, own: Have, spending: Spending) -> RowEvide
         spending.of(keys),
         float(np.mean([record.seconds for _, record in own])) if own else nan,
         spending.inferred(keys),
+        row.collapsed,
+        row.caveats,
     )
 
 
@@ -338,4 +344,5 @@ def _one(
         means = np.array([np.mean(by_seed[seed]) for seed in sorted(by_seed)])
         p = inference.sign_flip_p(means, rng("compare-signs", drawn.table.dataset, *a, *b))
     decision = inference.verdict(together.low, together.high, len(runs))
-    return Comparison(*a, *b, alone, together, decision, len(by_seed), p)
+    collapsed = len({key for keys in pairs.values() for key in keys} & drawn.collapsed)
+    return Comparison(*a, *b, alone, together, decision, len(by_seed), p, collapsed=collapsed)

@@ -10,10 +10,9 @@ from augbench.metrics.resampling import CONFIDENCE
 from augbench.report.evidence.build import Comparison, Evidence
 from augbench.report.evidence.lineage import inference_notes
 from augbench.report.evidence.pareto import DEFINITION
-from augbench.report.numbers import share
-from augbench.report.table_notes import FEATURE_SECONDS
+from augbench.report.numbers import COLLAPSED, share
+from augbench.report.table_notes import FEATURE_SECONDS, FEW_ITEMS, collapse_note, few_items_note
 
-FEW_ITEMS = 20  # below it a percentile bootstrap gives intervals that are too narrow
 PERCENT = f"{100 * CONFIDENCE:g} %"
 SEED = (
     "The seed of a cell is both that of its pool and that of its classifier, so the variance of the two cannot be "
@@ -90,17 +89,17 @@ def interval_captions(evidence: Evidence) -> list[str]:
 
 def interval_notes(evidence: Evidence) -> list[str]:
     """Return the limitations of the intervals."""
-    notes = []
+    runs = [run for row in evidence.rows for run in row.collapsed]
+    notes = collapse_note(runs, sum(row.found for row in evidence.rows))
     if any(row.found < row.expected for row in evidence.rows):
         notes.append("* incomplete: some cells have no record.")
     if any(row.found == 1 and row.has_seed for row in evidence.rows):
         notes.append("One run: the interval covers other test items alone, not other seeds.")
     if evidence.smallest < FEW_ITEMS:
-        of_a_kind = " of one kind (normal or defect)" if evidence.kinds_apart else ""
-        kind = "" if evidence.table.task == "recognition" else f"{of_a_kind} in a fold"
+        few = few_items_note(evidence.smallest, evidence.table.task, evidence.kinds_apart)
         notes.append(
-            f"Only {plural(evidence.smallest, 'test item')}{kind}: from fewer than {FEW_ITEMS}, intervals tend to be "
-            "too narrow. Where items add the larger s.e., more test items would help more than more seeds."
+            f"{few}: from fewer than {FEW_ITEMS}, intervals tend to be too narrow. Where items add the larger s.e., more "
+            "test items would help more than more seeds."
         )
     return notes
 
@@ -126,6 +125,11 @@ def comparison_captions(evidence: Evidence, compared: list[Comparison]) -> list[
 def comparison_notes(evidence: Evidence, compared: list[Comparison]) -> list[str]:
     """Describe the test, or explain why there is none; and say how rows without a seed are paired."""
     notes = seed_notes(evidence, compared)
+    if any(one.collapsed for one in compared):
+        notes.append(
+            f"{COLLAPSED} the difference rests on runs that have collapsed, so its verdict is about the collapse: see "
+            "the intervals above."
+        )
     tested = [one for one in compared if one.p == one.p]
     seeds = max((one.seeds for one in compared), default=0)
     if not tested:

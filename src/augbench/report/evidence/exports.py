@@ -24,6 +24,7 @@ FIELDS = (
     *("std_fold", "std_draw", "std_seed", "std_rest"),
     *("search_seconds", "class_pictures_seconds", "adapting_seconds", "generating_seconds", "cost_seconds"),
     *("training_seconds", "efficient", "embedded"),
+    *("collapsed", "caveats"),
 )
 INTERVAL = ("runs", "estimate", "low", "high", "error", "freedom")
 COMPARED = ("augmenter", "n_aug", "versus", "versus_n_aug", "seeds", "p", "p_holm")
@@ -53,11 +54,12 @@ def _lines(evidence: Evidence) -> Iterator[dict[str, Any]]:
     for row in evidence.rows:
         for metric in evidence.metrics:
             name = {"line": "interval", "augmenter": row.augmenter, "n_aug": row.n_aug, "metric": metric}
+            name |= {"collapsed": len(row.collapsed), "caveats": "; ".join(row.caveats)}
             yield where | name | _flat(row.intervals[metric]) | (_more(row) if metric == evidence.headline else {})
     for kind, compared in (("against", evidence.against), ("pair", evidence.pairs)):
         for one in compared:
             together = {"low_together": one.together.low, "high_together": one.together.high}
-            line = {"line": kind, "metric": evidence.headline, "verdict": str(one.verdict)}
+            line = {"line": kind, "metric": evidence.headline, "verdict": str(one.verdict), "collapsed": one.collapsed}
             yield where | line | _fields(one, COMPARED) | _flat(one.alone) | together
 
 
@@ -96,7 +98,7 @@ def _table(evidence: Evidence, section: Section) -> dict[str, Any]:
 
 
 def _row(row: RowEvidence) -> dict[str, Any]:
-    names = ("augmenter", "n_aug", "found", "expected", "training_seconds", "efficient")
+    names = ("augmenter", "n_aug", "found", "expected", "training_seconds", "efficient", "collapsed", "caveats")
     return _fields(row, names) | {
         "intervals": {metric: _interval(found) for metric, found in row.intervals.items()},
         "variance": _fields(row.variance, SOURCES),
@@ -106,7 +108,7 @@ def _row(row: RowEvidence) -> dict[str, Any]:
 
 def _comparison(one: Comparison) -> dict[str, Any]:
     intervals = {"alone": _interval(one.alone), "together": _interval(one.together)}
-    return _fields(one, COMPARED) | intervals | {"verdict": str(one.verdict)}
+    return _fields(one, COMPARED) | intervals | {"verdict": str(one.verdict), "collapsed": one.collapsed}
 
 
 def _fields(source: Any, names: Sequence[str]) -> dict[str, Any]:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import isnan
 from statistics import fmean
 
@@ -25,6 +26,7 @@ class Ranking:
     datasets: tuple[str, ...]  # datasets that have all of the augmenters
     augmenters: tuple[str, ...]
     ranks: Ranks | None  # None: too few datasets or augmenters
+    collapsed: int = 0  # runs behind it whose classifier has collapsed
 
 
 def rankings(evidence: Sequence[Evidence]) -> list[Ranking]:
@@ -34,14 +36,17 @@ def rankings(evidence: Sequence[Evidence]) -> list[Ranking]:
     Only complete rows count, and only augmenters that most datasets have. Datasets that lack one of these are left out.
     """
     found: dict[tuple[str, int | str, str], Means] = {}
+    collapsed: Counter[tuple[str, int | str, str]] = Counter()
     for one in evidence:
         table = one.table
-        means = found.setdefault((table.protocol, table.shots, one.headline), {}).setdefault(table.dataset, {})
+        where = table.protocol, table.shots, one.headline
+        collapsed[where] += sum(len(row.collapsed) for row in one.rows)
+        means = found.setdefault(where, {}).setdefault(table.dataset, {})
         for row in one.rows:
             value = row.intervals[one.headline].estimate
             if row.found == row.expected and not isnan(value):
                 means.setdefault(row.augmenter, []).append(value)
-    return [_ranking(*where, means) for where, means in found.items()]
+    return [replace(_ranking(*where, means), collapsed=collapsed[where]) for where, means in found.items()]
 
 
 def _ranking(protocol: str, shots: int | str, metric: str, means: Means) -> Ranking:

@@ -10,7 +10,7 @@ from augbench.metrics.resampling import Interval
 from augbench.report.evidence import explanations
 from augbench.report.evidence.build import Comparison, Evidence
 from augbench.report.evidence.ranking import Ranking
-from augbench.report.numbers import DASH, INCOMPLETE, seconds_text, share, signed
+from augbench.report.numbers import COLLAPSED, DASH, INCOMPLETE, flagged, seconds_text, share, signed
 from augbench.report.sheet import Column, Section, Sheet, SheetRow
 from augbench.report.table_notes import AP_SENTENCES
 from augbench.report.tables import AP_NAMES
@@ -75,7 +75,9 @@ def _intervals(evidence: Evidence) -> Sheet:
     columns += [Column("items", "s.e. items"), Column("runs_error", "s.e. runs"), Column("runs", "runs")]
     rows = []
     for row in evidence.rows:
-        texts = [text for m in evidence.metrics for text in (share(row.intervals[m].estimate), span(row.intervals[m]))]
+        every = [row.intervals[metric] for metric in evidence.metrics]
+        numbers = [text for one in every for text in (share(one.estimate), span(one))]
+        texts = [flagged(text, len(row.collapsed)) for text in numbers]
         parts = dict(row.intervals[evidence.headline].parts)
         items = parts.pop("items", float("nan"))
         between = sum(value**2 for value in parts.values()) ** 0.5 if parts else float("nan")
@@ -110,13 +112,14 @@ def _comparisons(evidence: Evidence, compared: list[Comparison], title: str, nam
             one.augmenter,
             *((one.versus,) if names_both else ()),
             str(one.n_aug) if same else f"{one.n_aug}, {one.versus_n_aug}",
-            signed(one.together.estimate),
-            span(one.together, signed),
+            flagged(signed(one.together.estimate), one.collapsed),
+            flagged(span(one.together, signed), one.collapsed),
             str(one.together.runs),
-            *((p_text(one.p_holm),) if tested else ()),
-            str(one.verdict),
+            *((flagged(p_text(one.p_holm), one.collapsed),) if tested else ()),
+            flagged(str(one.verdict), one.collapsed),
         )
-        rows.append(SheetRow(texts, {len(texts) - 1: "best"} if one.verdict in DECIDED else {}))
+        is_found = one.verdict in DECIDED and not one.collapsed
+        rows.append(SheetRow(texts, {len(texts) - 1: "best"} if is_found else {}))
     return Sheet(columns, rows, title, explanations.comparison_captions(evidence, compared), notes)
 
 
@@ -125,7 +128,13 @@ def _variance(evidence: Evidence) -> Sheet:
     sources = [name for name in titles if any(not isnan(getattr(row.variance, name)) for row in evidence.rows)]
     columns = [AUGMENTER, N_AUG, *(Column(name, titles[name]) for name in sources), Column("runs", "runs")]
     rows = [
-        SheetRow((row.augmenter, str(row.n_aug), *(share(getattr(row.variance, s)) for s in sources), str(row.found)))
+        SheetRow(
+            (
+                *(row.augmenter, str(row.n_aug)),
+                *(flagged(share(getattr(row.variance, source)), len(row.collapsed)) for source in sources),
+                str(row.found),
+            )
+        )
         for row in evidence.rows
     ]
     notes = ["A row with missing runs is not split."] if any(not row.variance.balanced for row in evidence.rows) else []
@@ -144,7 +153,7 @@ def _costs(evidence: Evidence) -> Sheet:
     rows = []
     for row in evidence.rows:
         seconds = [DASH if row.cost is None else seconds_text(getattr(row.cost, part)) for part in parts]
-        value = share(row.intervals[evidence.headline].estimate)
+        value = flagged(share(row.intervals[evidence.headline].estimate), len(row.collapsed))
         own = (*seconds, seconds_text(row.training_seconds), value, "yes" if row.efficient else "")
         rows.append(SheetRow((row.augmenter, str(row.n_aug), *own), {0: "best"} if row.efficient else {}))
     title = f"{name[0].upper()}{name[1:]} against cost"
@@ -155,13 +164,16 @@ def _ranks(ranking: Ranking) -> Sheet:
     ranks = ranking.ranks
     assert ranks is not None
     order = sorted(range(len(ranking.augmenters)), key=lambda index: ranks.average[index])
-    rows = [SheetRow((ranking.augmenters[index], f"{ranks.average[index]:.2f}")) for index in order]
+    texts = [flagged(f"{ranks.average[index]:.2f}", ranking.collapsed) for index in order]
+    rows = [SheetRow((ranking.augmenters[index], text)) for index, text in zip(order, texts, strict=True)]
     captions = [
         f"Average ranks by {NAMES[ranking.metric]} over {len(ranking.datasets)} datasets (1 is best): "
         f"{', '.join(ranking.datasets)}.",
         f"Friedman's test (Iman and Davenport): {p_value_text(ranks.p)}. Ranks closer than "
         f"{ranks.critical_difference:.2f} do not differ significantly (Nemenyi, .05).",
     ]
+    if ranking.collapsed:
+        captions.append(f"{COLLAPSED} {ranking.collapsed} of the runs behind these ranks have collapsed.")
     title = f"{ranking.protocol}, {regime_text(ranking.shots)}"
     return Sheet([AUGMENTER, Column("rank", "average rank")], rows, title, captions)
 

@@ -13,16 +13,17 @@ from math import isnan, nan
 from typing import Any
 from urllib.parse import quote
 
+from augbench.metrics.inference import FEWEST_RUNS
 from augbench.report.evidence.build import BASELINES, Evidence
 from augbench.report.frame import METRICS
 from augbench.report.leaderboard.gains import evidence_of, name_of, notes_of, verdict_summary, with_gains
-from augbench.report.leaderboard.headings import COLUMN_HELP, DIGITS, Content, entry, run_label, shots_text, span_text
+from augbench.report.leaderboard.headings import COLUMN_HELP, DIGITS, Content, entry, shots_text, span_text
 from augbench.report.leaderboard.merge import Gathered
 from augbench.report.leaderboard.row_costs import Costs, Source
-from augbench.report.numbers import DASH, Stat, seconds_text, share, stat_of
+from augbench.report.numbers import COLLAPSED, DASH, Stat, flagged, seconds_text, share, stat_of
 from augbench.report.plots import PALETTE
 from augbench.report.sheet import Column
-from augbench.report.table_notes import FEATURE_SECONDS
+from augbench.report.table_notes import FEATURE_SECONDS, FEW_ITEMS, run_label
 from augbench.report.tables import HELDOUT, ORACLE, Row, Table, build_tables
 
 GREY = len(PALETTE) - 1
@@ -133,6 +134,8 @@ class _TableBuilder:
             "id": name,
             "is_baseline": row.n_aug == 0,
             "is_incomplete": row.incomplete,
+            "collapsed": len(row.collapsed),
+            "caveats": list(row.caveats),
             "is_best": row.best,
             "values": values,
             "runs": [self._run(table, cell) for cell in cells if cell.key in self.records],
@@ -147,7 +150,8 @@ class _TableBuilder:
             values = {metric: round(value, DIGITS) for metric, value in metrics.items() if not isnan(value)}
             values["training"] = round(record.seconds, 3)
             self.run_indices[cell.key] = len(self.runs)
-            self.runs.append({"file": self._file(source), "label": run_label(cell), "values": values})
+            label = run_label(cell) + (f" {COLLAPSED} collapsed" if record.collapsed else "")
+            self.runs.append({"file": self._file(source), "label": label, "values": values})
         return self.run_indices[cell.key]
 
     def _kid(self, row: Row, cells: list[Any]) -> dict[str, Any]:
@@ -209,7 +213,7 @@ def _value(row: Row, column: Column) -> dict[str, Any]:
     if column.key == "runs":
         return entry(row.text(column), float(row.found))
     stat: Stat = row.stats[column.key]
-    return entry(stat.text, stat.mean) | {"metric": column.key, "std": None if isnan(stat.std) else stat.std}
+    return entry(row.text(column), stat.mean) | {"metric": column.key, "std": None if isnan(stat.std) else stat.std}
 
 
 def _columns(table: Table, against: str) -> list[Column]:
@@ -283,13 +287,19 @@ def _overview(tables: Sequence[Content], names: Sequence[str]) -> dict[str, Any]
     rows = [{"augmenter": name, "entries": [_summary(table, name) for table in tables]} for name in names]
     for index in range(len(tables)):
         found = [row["entries"][index] for row in rows if row["entries"][index]]
-        complete = [one for one in found if one["is_whole"]]
+        complete = [one for one in found if one["is_whole"] and not one["text"].endswith(COLLAPSED)]
         best = share(max((one["value"] for one in complete), default=nan))
         for one in complete:
             one["is_best"] = len(complete) > 1 and one["text"] == best
     notes = ["Bold: the best of a column; its lead may be chance."]
     if any("#" in name for name in names):
         notes.append("#: a digest prefix of the settings, where several settings share one name.")
+    if any(one and one["text"].endswith(COLLAPSED) for row in rows for one in row["entries"]):
+        notes.append(f"{COLLAPSED} some runs have collapsed, see the tables.")
+    caveats = [" ".join(caveat for row in table["rows"] for caveat in row["caveats"]) for table in tables]
+    few = {"too few": f"rows of fewer than {FEWEST_RUNS} runs", "item": f"fewer than {FEW_ITEMS} test items of a kind"}
+    numbers = {what: sum(sign in one for one in caveats) for sign, what in few.items()}
+    notes += [f"{number} of {len(tables)} settings have {what}." for what, number in numbers.items() if number]
     if any(one and not one["is_whole"] for row in rows for one in row["entries"]):
         notes.append("* incomplete.")
     return {"rows": rows, "note": " ".join(notes)}
@@ -312,7 +322,7 @@ def _summary(table: Content, augmenter: str) -> dict[str, Any] | None:
     over = f" over {table['against']}" if table["against"] != BASELINES[0] else ""
     return {
         "value": value,
-        "text": share(value),
+        "text": flagged(share(value), row["collapsed"]),
         "under": "baseline" if row["is_reference"] else "no baseline" if gain["value"] is None else gain["text"] + over,
         "verdict": verdict,
         "tone": tone,

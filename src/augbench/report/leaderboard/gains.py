@@ -14,7 +14,7 @@ from augbench.report.evidence.explanations import seed_notes
 from augbench.report.leaderboard.headings import Content, entry
 from augbench.report.leaderboard.merge import Gathered
 from augbench.report.leaderboard.merged_store import MergedStore
-from augbench.report.numbers import DASH, share, signed
+from augbench.report.numbers import COLLAPSED, DASH, flagged, share, signed
 from augbench.report.tables import Table
 
 TableName = tuple[str, str, Any, tuple[int, ...]]
@@ -61,7 +61,7 @@ def with_gains(table: Table, rows: list[dict[str, Any]], evidence: Evidence | No
         row["partner"] = partner["id"] if partner else None
         row["is_reference"] = row["augmenter"] == against
         found = intervals.get(name)
-        row["values"]["interval"] = _interval(found.low, found.high) if found else entry()
+        row["values"]["interval"] = _interval(found.low, found.high, row["collapsed"]) if found else entry()
         row["values"] |= _of_comparison(compared[name]) if name in compared else _of_means(table, row, partner)
     for row in rows:
         if row["is_average"]:
@@ -90,6 +90,8 @@ def verdict_summary(rows: Sequence[Content]) -> tuple[str, str]:
     verdicts = [row["values"]["verdict"]["text"] for row in rows if row["values"]["verdict"]["text"] != DASH]
     if not verdicts:
         return "", ""
+    if any(verdict.endswith(COLLAPSED) for verdict in verdicts):
+        return f"rests on collapsed runs {COLLAPSED}", ""
     counts = Counter(verdicts)
     if len(counts) == 1:
         return verdicts[0], TONES.get(verdicts[0], "")
@@ -111,12 +113,12 @@ def _partner(row: Content, rows: Sequence[dict[str, Any]], against: str) -> dict
 
 
 def _of_comparison(one: Comparison) -> dict[str, Any]:
-    tone = TONES.get(one.verdict, "")
+    tone = "" if one.collapsed else TONES.get(one.verdict, "")
     gain = one.together.estimate
-    verdict = one.verdict.value if one.together.runs else DASH
+    verdict = flagged(one.verdict.value, one.collapsed) if one.together.runs else DASH
     return {
-        "gain": entry(signed(gain), gain, tone=tone),
-        "gain_interval": _interval(one.together.low, one.together.high),
+        "gain": entry(flagged(signed(gain), one.collapsed), gain, tone=tone),
+        "gain_interval": _interval(one.together.low, one.together.high, one.collapsed),
         "verdict": entry(verdict, nan if verdict == DASH else -float(list(Verdict).index(one.verdict)), tone=tone),
     }
 
@@ -124,7 +126,8 @@ def _of_comparison(one: Comparison) -> dict[str, Any]:
 def _of_means(table: Table, row: Content, partner: Content | None) -> dict[str, Any]:
     values = [one["values"][table.headline]["value"] if one else None for one in (row, partner)]
     gain = nan if None in values else values[0] - values[1]
-    return {"gain": entry(signed(gain), gain), "gain_interval": entry(), "verdict": entry()}
+    collapsed = row["collapsed"] + (partner["collapsed"] if partner else 0)
+    return {"gain": entry(flagged(signed(gain), collapsed), gain), "gain_interval": entry(), "verdict": entry()}
 
 
 def _average(row: dict[str, Any], members: Sequence[Content], against: str) -> None:
@@ -133,10 +136,11 @@ def _average(row: dict[str, Any], members: Sequence[Content], against: str) -> N
     mean = nan if None in gains else fmean(gains)
     row["partner"], row["is_reference"] = None, row["augmenter"] == against
     row["values"] |= {"interval": entry(), "gain_interval": entry(), "verdict": entry()}
-    row["values"]["gain"] = entry(signed(mean), mean)
+    collapsed = sum(one["values"]["gain"]["text"].endswith(COLLAPSED) for one in members)
+    row["values"]["gain"] = entry(flagged(signed(mean), collapsed), mean)
 
 
-def _interval(low: float, high: float) -> dict[str, Any]:
+def _interval(low: float, high: float, collapsed: int) -> dict[str, Any]:
     if isnan(low) or isnan(high):
         return entry()
-    return entry(f"[{share(float(low))}, {share(float(high))}]", float(low))
+    return entry(flagged(f"[{share(float(low))}, {share(float(high))}]", collapsed), float(low))

@@ -60,13 +60,6 @@ def shots_text(shots: int | str) -> str:
     return "zero-shot" if not shots else f"{shots} shot{'s' * (shots != 1)}"
 
 
-def run_label(cell: Any) -> str:
-    """Label a run: ``N_aug 80, seed 0``, with draw and fold if it has them; ``fold 2, no seed``."""
-    parts = [("N_aug", cell.n_aug or None), ("fold", cell.fold), ("draw", cell.draw), ("seed", cell.seed)]
-    labels = [f"{name} {int(value)}" for name, value in parts if value is not None]
-    return ", ".join(labels if cell.seed is not None else [*labels, "no seed"])
-
-
 def span_text(seconds: float) -> str:
     """Format a duration: ``0.4 s``, ``12 s``, ``3 min``, ``3.4 min``, ``5.6 h``."""
     if isnan(seconds):

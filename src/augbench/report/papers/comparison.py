@@ -19,7 +19,7 @@ from augbench.report.numbers import average_of, share, stat_of
 from augbench.report.papers.layouts import Layout, LayoutComparison, Line
 from augbench.report.papers.matching import CHECKS, differences, ours_of
 from augbench.report.papers.printed import METRICS, Paper, Reference
-from augbench.report.table_notes import captions
+from augbench.report.table_notes import captions, caveat_notes, run_label
 
 MARKS = "Bold is the best of a column, underlined the second best; of ours, among complete rows."
 ORACLE = (
@@ -101,6 +101,8 @@ def _line(paper: Paper, row: Reference, cells: list[Any], found: Mapping[str, An
         cells=tuple(cells),
         found=len(records),
         expected=len(cells),
+        collapsed=tuple(f"{row.augmenter}, {run_label(c)}" for c in cells if c.key in found and found[c.key].collapsed),
+        items=min((record.items for record in records if record.items is not None), default=None),
         comparable=row.augmenter not in paper.about.baselines,
         elsewhere=next((cell.protocol for cell in cells if cell.protocol != protocol), ""),
     )
@@ -162,7 +164,7 @@ def _ranked(lines: Sequence[Line], side: str) -> list[Line]:
         values = {
             index: getattr(line, side)[metric].mean
             for index, line in enumerate(lines)
-            if side == "theirs" or not line.incomplete
+            if side == "theirs" or not (line.incomplete or line.collapsed)
         }
         texts = {index: share(value) for index, value in values.items() if not isnan(value)}
         best = sorted(set(texts.values()), key=float, reverse=True)[:2] if len(texts) > 1 else []
@@ -193,6 +195,8 @@ def _average(block: Sequence[Line]) -> Line:
         ours={metric: average_of([line.ours[metric] for line in block]) for metric in METRICS},
         found=sum(line.found for line in block),
         expected=sum(line.expected for line in block) if all(line.expected for line in block) else 0,
+        collapsed=tuple(run for line in block for run in line.collapsed),
+        items=min((line.items for line in block if line.items is not None), default=None),
         differs=tuple(sorted({number for line in block for number in line.differs})),
         average=True,
     )
@@ -216,7 +220,12 @@ def _notes(layout: Layout, lines: Sequence[Line], records: list[Any]) -> list[st
     about = layout.paper.about
     rows = [line for line in lines if not line.average]
     copied = dict.fromkeys(_copied_text(layout, row) for row in layout.rows if row.copied_from)
-    notes = [*_missing(rows), *(f"\N{DAGGER} {text}" for text in copied), *_from_elsewhere(rows)]
+    notes = [
+        *_missing(rows),
+        *caveat_notes(rows, "detection"),
+        *(f"\N{DAGGER} {text}" for text in copied),
+        *_from_elsewhere(rows),
+    ]
     if any(line.average for line in lines):
         notes.append(
             "Average: mean of the means and mean of the standard deviations over N_aug > 0, as the paper does."

@@ -43,7 +43,8 @@ def _line(comparison: LayoutComparison, line: Line) -> dict[str, Any]:
     for side in SIDES:
         for metric, stat in getattr(line, side).items():
             row |= {f"{side}_{metric}_mean": stat.mean, f"{side}_{metric}_std": stat.std}
-    return row | {f"difference_{metric}": line.difference(metric) for metric in METRICS}
+    row |= {f"difference_{metric}": line.difference(metric) for metric in METRICS}
+    return row | {"collapsed": len(line.collapsed), "caveats": "; ".join(line.caveats)}
 
 
 def to_json(comparison: LayoutComparison) -> bytes:
@@ -62,8 +63,9 @@ def to_json(comparison: LayoutComparison) -> bytes:
 
 def _row(comparison: LayoutComparison, line: Line) -> dict[str, Any]:
     """Return a row; ``mismatches`` are positions in the list of the table, from 1 on."""
-    names = ("augmenter", "label", "n_aug", "found", "expected", "incomplete", "comparable")
+    names = ("augmenter", "label", "n_aug", "found", "expected", "incomplete", "comparable", "caveats")
     return {name: getattr(line, name) for name in names} | {
+        "collapsed": len(line.collapsed),
         "is_average": line.average,
         "protocol": line.elsewhere or comparison.protocol,
         "copied_from": line.reference.copied_from if line.reference else "",

@@ -10,7 +10,7 @@ from itertools import zip_longest
 from math import isnan
 from typing import Literal
 
-from augbench.report.numbers import DASH, INCOMPLETE, Stat, share, signed
+from augbench.report.numbers import DASH, INCOMPLETE, Stat, flagged, share, signed
 from augbench.report.papers.layouts import LayoutComparison, Line
 from augbench.report.papers.printed import METRICS
 from augbench.report.sheet import Column, Mark, Section, Sheet, SheetRow
@@ -45,7 +45,7 @@ def compared(comparison: LayoutComparison, captions: tuple[str, ...] = (), notes
     for line, above in zip(comparison.lines, (None, *comparison.lines[:-1]), strict=True):
         entries = [entry for side in ("theirs", "ours") for entry in _numbers(comparison, line, side)]
         if comparison.has_differences:
-            entries += [(signed(line.difference(metric)), None) for metric in METRICS]
+            entries += [(flagged(signed(line.difference(m)), len(line.collapsed)), None) for m in METRICS]
         starts = above is not None and _block(comparison, above) != _block(comparison, line)
         rows.append(_row([*_names(_label(line), line), *entries, (_runs(line), None)], line.average, starts))
     columns = [*_name_columns(comparison), *numbers, Column("runs", "runs")]
@@ -106,8 +106,10 @@ def _names(label: str, line: Line) -> Entries:
 
 def _numbers(comparison: LayoutComparison, line: Line, side: Side) -> Entries:
     std = comparison.layout.paper.about.prints_std
-    stats = getattr(line, side)
-    return [(_text(stats[metric], std, side), line.best.get(side, {}).get(metric)) for metric in METRICS]
+    stats, collapsed = getattr(line, side), len(line.collapsed) if side == "ours" else 0
+    return [
+        (flagged(_text(stats[metric], std, side), collapsed), line.best.get(side, {}).get(metric)) for metric in METRICS
+    ]
 
 
 def _text(stat: Stat, std: bool, side: Side) -> str:

@@ -15,6 +15,7 @@ import pandas as pd
 from augbench.core.errors import UserError, did_you_mean
 from augbench.report.numbers import Stat
 from augbench.report.papers.printed import Paper, Reference, load_paper, paper_names
+from augbench.report.table_notes import caveats_of
 
 TASK = "detection"  # the task of all papers' tables
 
@@ -55,12 +56,24 @@ class Line:
     differs: tuple[int, ...] = ()  # numbers of its mismatches, from 1 on
     elsewhere: str = ""  # protocol of our row, where it follows a copied row and differs from our other rows
     average: bool = False
+    collapsed: tuple[str, ...] = ()  # names of our runs whose classifier has collapsed
+    items: int | None = None  # our test items of the kind, normal or with a defect, that has fewer
     best: Mapping[str, Mapping[str, str]] = field(default_factory=dict)  # side -> metric -> "best" or "second"
 
     @property
     def incomplete(self) -> bool:
         """Whether a cell is missing, or no grid of the store has this row."""
         return self.comparable and (self.found < self.expected or not self.expected)
+
+    @property
+    def is_average(self) -> bool:
+        """The same as ``average``, under the name that rows of tables have."""
+        return self.average
+
+    @property
+    def caveats(self) -> tuple[str, ...]:
+        """What a reader of our numbers must know, in a few words each."""
+        return caveats_of(len(self.collapsed), self.found, None if self.average else self.found, self.items)
 
     @property
     def matches(self) -> bool:

@@ -98,8 +98,8 @@ def interval_notes(evidence: Evidence) -> list[str]:
     if evidence.smallest < FEW_ITEMS:
         few = few_items_note(evidence.smallest, evidence.table.task, evidence.kinds_apart)
         notes.append(
-            f"{few}: from fewer than {FEW_ITEMS}, intervals tend to be too narrow. Where items add the larger s.e., more "
-            "test items would help more than more seeds."
+            f"{few}: from fewer than {FEW_ITEMS}, intervals tend to be too narrow. Where items add the larger s.e., "
+            "more test items would help more than more seeds."
         )
     return notes
 

@@ -10,17 +10,18 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from itertools import combinations
 from typing import TypeVar
 
 import numpy as np
 
 SIDE = 96  # of a thumbnail, in pixels
-NOMINATION_BAND = (4, 32)  # half cycles per image: no shading, and nothing that a shift by a few pixels turns round
+NOMINATION_BANDS = ((3, 12), (4, 24))  # half cycles per image; the coarse one survives shifts, the fine has details
 CONFIRMATION_BAND = (3, 40)  # cycles per image: with the grain that tells alike surfaces apart, without JPEG's noise
 COMPONENTS = 16  # principal components that hold what most images share, e.g. the bus bars of solar cells
 IMAGES_PER_COMPONENT = 50  # in smaller datasets fewer components are removed, or they would hold the copies
-CANDIDATES = 3  # nominated pairs per image
-MAX_CANDIDATES = 60_000
+NEAREST = 3  # nominated pairs per image and band
+MAX_CANDIDATES = 30_000  # nominated pairs per band, from where on there are fewer per image, but one at least
 MAX_SHIFT = SIDE // 12  # pixels of a thumbnail
 FALSE_SHARE = 0.01  # of the found pairs may be false
 FALSE_PAIRS = 0.05  # expected false pairs that are allowed where there are few pairs
@@ -38,11 +39,10 @@ T = TypeVar("T")
 class NearCopies:
     """Pairs of images that show the same, the best first."""
 
-    pairs: np.ndarray  # P,2 int: indices of images, the smaller first
+    pairs: np.ndarray  # P,2 int: indices of images, the smaller first; also of those that only a cluster joins
     scores: np.ndarray  # P: correlation of the aligned images, in [0, 1]
     threshold: float  # the least score of a pair; infinite where no pair is better than chance
     expected_false: float  # how many of the pairs mirrored images let expect by chance
-    nominated: int  # pairs that were aligned
     mirrored: int  # pairs of an image and a mirrored image that correlate by more than `MIRRORED`
     clusters: list[list[int]]  # images that all show the same, of at least two images, the largest first
     largest_component: int  # images that are connected by pairs, at most
@@ -60,37 +60,50 @@ def near_copies(thumbnails: np.ndarray) -> NearCopies:
     """Find the pairs of near-copies among N thumbnails.
 
     Pairs are nominated by the correlation of their band-passed thumbnails without the mean and the leading principal
-    components of the dataset, and confirmed by aligning them. Memory is that of the thumbnails plus what
-    `MAX_CANDIDATES` and `BLOCK` bound.
+    components of the dataset, and confirmed by aligning them. Memory grows with N only: products are made in blocks.
 
     Args:
         thumbnails: N,`SIDE`,`SIDE` uint8, see `thumbnail`.
     """
     if len(thumbnails) < 2:
-        return NearCopies(np.empty((0, 2), int), np.empty(0), math.inf, 0.0, 0, 0, [], min(len(thumbnails), 1))
-    features, mirrors = nomination_features(thumbnails)
-    number = min(CANDIDATES * len(features), MAX_CANDIDATES)
+        return NearCopies(np.empty((0, 2), int), np.empty(0), math.inf, 0.0, 0, [], min(len(thumbnails), 1))
     aligner = Aligner(thumbnails)
-    found = nominate(features, features, number)
+    found, *mirrored = nominations(thumbnails)
     scores = aligner.scores(found)
-    decoys = [aligner.scores(nominate(features * m, features, number), axis) for axis, m in enumerate(mirrors)]
+    decoys = [aligner.scores(pairs, axis) for axis, pairs in enumerate(mirrored)]
     threshold, expected = threshold_of(scores, decoys)
     good = np.argsort(-scores, kind="stable")
     good = good[scores[good] >= threshold]
-    pairs = found[good]
+    clusters = complete_linkage(found[good], lambda more: aligner.scores(more) >= threshold)
+    within = [pair for cluster in clusters for pair in combinations(cluster, 2)]
+    pairs = np.unique(np.concatenate([found[good], np.array(within, int).reshape(-1, 2)]), axis=0)
+    scores = aligner.scores(pairs)
+    order = np.argsort(-scores, kind="stable")
     return NearCopies(
-        pairs,
-        scores[good],
+        pairs[order],
+        scores[order],
         threshold,
         expected,
-        len(found),
         sum(int((one >= MIRRORED).sum()) for one in decoys),
-        complete_linkage(pairs, lambda more: aligner.scores(more) >= threshold),
+        clusters,
         largest_component(pairs),
     )
 
 
-def nomination_features(thumbnails: np.ndarray) -> tuple[np.ndarray, tuple[np.ndarray, np.ndarray]]:
+def nominations(thumbnails: np.ndarray) -> list[np.ndarray]:
+    """Nominate pairs of images, then as many of an image that is turned upside down, or left to right, and another."""
+    number = min(max(MAX_CANDIDATES // len(thumbnails), 1), NEAREST, len(thumbnails) - 1)
+    found: list[list[np.ndarray]] = [[], [], []]
+    for band in NOMINATION_BANDS:
+        features, mirrors = nomination_features(thumbnails, band)
+        for pairs, signs in zip(found, (1, *mirrors), strict=True):
+            pairs.append(nominate(features * signs, features, number))
+    return [np.unique(np.concatenate(pairs), axis=0) for pairs in found]
+
+
+def nomination_features(
+    thumbnails: np.ndarray, limits: tuple[int, int]
+) -> tuple[np.ndarray, tuple[np.ndarray, np.ndarray]]:
     """Return unit vectors whose products are the correlations of band-passed thumbnails: N,D float32.
 
     They are cosine coefficients. Mirroring an image changes the sign of the odd ones, so the features of mirrored
@@ -101,8 +114,8 @@ def nomination_features(thumbnails: np.ndarray) -> tuple[np.ndarray, tuple[np.nd
 
     rows, columns = np.mgrid[:SIDE, :SIDE]
     radius = np.hypot(rows, columns)
-    band = (radius >= NOMINATION_BAND[0]) & (radius < NOMINATION_BAND[1])
-    top = NOMINATION_BAND[1]
+    low, top = limits
+    band = (radius >= low) & (radius < top)
     kept = band[:top, :top]
     features = np.empty((len(thumbnails), int(band.sum())), np.float32)
     for start in range(0, len(thumbnails), BLOCK):
@@ -124,22 +137,26 @@ def _normalise(features: np.ndarray) -> None:
 
 
 def nominate(left: np.ndarray, right: np.ndarray, number: int) -> np.ndarray:
-    """Return the pairs (i, j), i < j, with the largest products ``left[i] @ right[j]``: at most ``number``, sorted."""
-    best, floor = np.empty(0, [("score", "f4"), ("i", "i4"), ("j", "i4")]), -np.inf
+    """Return the pairs of each image and its nearest others: those with the largest products ``left[i] @ right[j]``.
+
+    Args:
+        left: N,D features.
+        right: N,D features.
+        number: how many others, less than N.
+
+    Returns:
+        P,2 indices, the smaller first, without duplicates.
+    """
+    pairs = []
     for start in range(0, len(left), BLOCK):
-        for begin in range(start, len(right), BLOCK):
-            products = left[start : start + BLOCK] @ right[begin : begin + BLOCK].T
-            if begin == start:
-                products[np.tril_indices(len(products))] = -np.inf
-            i, j = np.nonzero(products > floor)
-            fresh = np.empty(len(i), best.dtype)
-            fresh["score"], fresh["i"], fresh["j"] = products[i, j], i + start, j + begin
-            best = np.concatenate([best, fresh[np.isfinite(fresh["score"])]])
-            if len(best) > number:
-                best = best[np.argpartition(-best["score"], number - 1)[:number]]
-                floor = best["score"].min()
-    pairs = np.stack([best["i"], best["j"]], axis=1).astype(int)
-    return pairs[np.lexsort((pairs[:, 1], pairs[:, 0]))]
+        products = left[start : start + BLOCK] @ right.T
+        rows = np.arange(len(products))
+        products[rows, rows + start] = -np.inf
+        for _ in range(number):
+            nearest = products.argmax(axis=1)
+            products[rows, nearest] = -np.inf
+            pairs.append(np.stack([rows + start, nearest], axis=1))
+    return np.unique(np.sort(np.concatenate(pairs), axis=1), axis=0)
 
 
 class Aligner:

@@ -31,7 +31,7 @@ CLASS_METRICS = {
 }
 """Task -> the metrics of each class, all in [0, 1]."""
 
-CELL_FIELDS = tuple(field for field in EXPECTED_FIELDS if field != "fidelity")
+CELL_FIELDS = tuple(field for field in EXPECTED_FIELDS if field not in ("fidelity", "audit"))
 """The fields of expected cells that records have too; only the plan knows which pools a cell uses."""
 
 IDENTITIES = {"dataset": "dataset_id", "augmenter": "augmenter_id", "protocol": "protocol_id"}
@@ -45,7 +45,7 @@ FROZEN_FIELDS = ("kind", "backbone", "head", "normality")
 
 MIXED = {"fold", "test_share", "shots", "draw", "seed", "false_alarm_rate"}
 """Columns that hold None or "all" beside numbers."""
-OBJECTS = MIXED | {"embedded", "notes", "per_class", "confusion", "frozen", "weight", "fidelity"}
+OBJECTS = MIXED | {"embedded", "notes", "per_class", "confusion", "frozen", "weight", "fidelity", "audit"}
 """Columns of dtype object."""
 
 

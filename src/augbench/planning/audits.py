@@ -25,7 +25,7 @@ class Audit:
     """The part of a search for near-copies that plans and tables print."""
 
     key: str
-    folds: Mapping[int | None, tuple[int, int]] | None  # fold -> test images, those with a near-copy; None: not made
+    folds: Mapping[int | None, tuple[int, int]] | None = None  # fold -> test images, and those with a copy
 
     def text(self, folds: Iterable[int | None] = ()) -> str:
         """Return e.g. ``98 %``, ``none found`` or ``not audited``, of these folds or of all."""

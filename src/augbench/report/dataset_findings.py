@@ -17,6 +17,7 @@ from augbench.core.contracts import GOOD, Dataset
 from augbench.core.errors import DatasetError, UserError, listed
 from augbench.core.images import decode_rgb, look, read_bytes
 from augbench.core.specs import DataSpec
+from augbench.metrics.near_copies import thumbnail
 from augbench.planning.splits import make_split, table_problems
 
 Sample = Mapping[str, str]
@@ -29,6 +30,7 @@ class Seen:
 
     size: Size | None = None
     pixels: bytes | None = None  # digest of the decoded image
+    thumbnail: np.ndarray | None = None  # to search for near-copies, see `augbench.metrics.near_copies`
     stored: str = ""  # e.g. "JPEG, 8-bit grey"
     turned: bool = False  # it was rotated as its EXIF data say
     mask_stored: str = ""
@@ -87,6 +89,7 @@ def _see(dataset: Dataset, row: Sample) -> Seen:
     try:
         image = _image(dataset, row, seen)
         seen.size = image.shape[1::-1]
+        seen.thumbnail = thumbnail(image)
         seen.pixels = hashlib.sha256(repr(image.shape).encode() + image.tobytes()).digest()
     except UserError as error:
         seen.problems.append(str(error))

@@ -26,7 +26,7 @@ ALLOWED = {
     "runner": {"core", "storage", "planning", "stages"},
     "monitoring": {"core", "storage", "planning"},
     "report": {"core", "storage", "planning", "metrics", "diffusion"},
-    "cli": {"core", "storage", "planning", "diffusion", "procedural", "monitoring", "report", "runner"},
+    "cli": {"core", "storage", "planning", "diffusion", "procedural", "monitoring", "report", "runner", "stages"},
     "testing": {"core", "storage", "planning", "report"},
     "__main__": {"cli"},
     "": {"core"},

@@ -45,14 +45,19 @@ def datasets_check(
     root: RootOption = None,
     changes: SettingOption = None,
     store: Annotated[
-        str | None, typer.Option(help="Store the fingerprint there, so that a run need not read all files again.")
+        str | None,
+        typer.Option(help="Store fingerprint and near-copies there, so that a run need not read all files again."),
     ] = None,
+    groups: Annotated[
+        Path | None, typer.Option(help="Write a CSV of image and group, in which near-copies share a group.")
+    ] = None,
+    pairs: Annotated[Path | None, typer.Option(help="Write a PNG with pairs of near-copies, to look at.")] = None,
 ) -> None:
-    """Read every file once; print counts, groups, formats and each problem."""
+    """Read every file; print counts, groups, formats, near-copies across the split, and each problem."""
     from augbench.cli.datasets_view import check_dataset
     from augbench.report.render.terminal import standard_output
 
-    if check_dataset(name, root, changes or (), store, standard_output()):
+    if check_dataset(name, root, changes or (), store, standard_output(), groups, pairs):
         raise typer.Exit(2)
 
 

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import sys
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from inspect import cleandoc
-from pathlib import Path, PurePosixPath
+from pathlib import Path, PurePath, PurePosixPath
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import yaml
+from PIL import Image
 from pydantic import ValidationError
 from rich.console import Console
 
@@ -20,6 +22,7 @@ from augbench.core.contracts import DEFECTIVE, GOOD, Dataset
 from augbench.core.documents import parse_yaml
 from augbench.core.errors import UserError
 from augbench.core.protocol import first_problem
+from augbench.planning.audits import audit_of, percent
 from augbench.planning.grid import DatasetEntry
 from augbench.planning.library import DATA_VARIABLE, Library
 from augbench.planning.splits import checked_samples
@@ -27,7 +30,12 @@ from augbench.report.contact_sheet import Section, Tile, evenly_spaced, write_sh
 from augbench.report.dataset_findings import Findings, count, examine
 from augbench.report.render.terminal import sheet_parts
 from augbench.report.sheet import Sheet
+from augbench.stages.leak_audit import NearCopies, audit, is_problem, leak_of, proposed_groups
+from augbench.storage.files import write_atomic
 from augbench.storage.store import Store
+
+MOST_ITEMS = 8  # items that near-copies join, which are printed
+PAIRS = 24  # near-copies on a sheet
 
 
 def open_library(name: str, root: Path | None, changes: Iterable[str]) -> Library:
@@ -155,11 +163,18 @@ def _oddities(dataset: Dataset) -> dict[str, list[str]]:
 
 
 def check_dataset(
-    name: str, root: Path | None, changes: Iterable[str], store: str | None, console: Console
+    name: str,
+    root: Path | None,
+    changes: Iterable[str],
+    store: str | None,
+    console: Console,
+    groups: Path | None = None,
+    pairs: Path | None = None,
 ) -> list[str]:
-    """Read every file once, print the findings, and return the problems, one sentence each.
+    """Read every file, print the findings, and return the problems, one sentence each.
 
-    The fingerprint is written into ``store``, a path or URL, so that a later run need not read the files again.
+    Fingerprint and near-copies are written into ``store``, a path or URL, so that a later run need not read the files
+    again; proposed groups to ``groups``, a CSV file; a sheet of near-copies to ``pairs``, a PNG file.
 
     Raises:
         UserError: the dataset's files do not exist, or ``store`` cannot be a store.
@@ -173,6 +188,8 @@ def check_dataset(
     with console.status(f"reading {name}"):
         findings = examine(dataset)
     fingerprint = _fingerprint(library, name, target)  # stored before anything is printed
+    with console.status(f"searching {name} for near-copies"):
+        copies = _near_copies(library, name, target, findings, groups, pairs)
     location = "" if dataset.config.root is None else f", {dataset.home()}"
     print_line(console, f"{dataset.title} ({name}, {dataset.task}{location})")
     console.print(sheet_parts(_counts(dataset, findings)))
@@ -180,6 +197,7 @@ def check_dataset(
     result = f"{number} problem{'s' if number > 1 else ''}" if number else "all is well"
     for line in (
         *(f"{what:<9} {text}" for what, text in _summary(dataset, findings)),
+        *(f"{what:<9} {text}" for what, text in copies),
         *(f"known     {line}" for line in _known_lines(dataset, findings)),
         *(f"note      {note}" for note in findings.notes),
         *(f"problem: {problem}" for problem in findings.problems),
@@ -238,6 +256,91 @@ def _summary(dataset: Dataset, findings: Findings) -> Iterable[tuple[str, str]]:
         yield "masks", "none"
     for line in _stray_lines(findings.strays):
         yield "left out", line
+
+
+def _near_copies(
+    library: Library, name: str, store: Store | None, findings: Findings, groups: Path | None, pairs: Path | None
+) -> list[tuple[str, str]]:
+    """Search for near-copies, add what they mean to the findings, write the files, and return lines to print."""
+    try:
+        spec = audit_of(library, name, library.fingerprint(name, store))
+        record, found = audit(library, name, spec, _thumbnails(findings))
+    except UserError as error:
+        for option, path in (("--groups", groups), ("--pairs", pairs)):
+            if path is not None:
+                raise UserError(f"{option}: near-copies cannot be searched for ({error})") from None
+        return [("copies", "not searched for, until every problem is solved")]
+    result, table = record["result"], library.samples(name)
+    if store:
+        store.write_json("audits", spec.key, record)
+    proposal = proposed_groups(table, result["clusters"])
+    if groups is not None:
+        write_atomic(groups, proposal.to_csv(index=False).encode())
+    if pairs is not None:
+        _write_pairs(pairs, library.dataset(name), table, found)
+    if leak := leak_of(result):
+        if is_problem(result):
+            way_out = "check a sheet of them (--pairs FILE.png), then give groups; --groups FILE.csv proposes some"
+            findings.problems.append(f"{leak}: {way_out}")
+        else:
+            findings.notes.append(leak)
+    return list(_copies_lines(result, table))
+
+
+def _thumbnails(findings: Findings) -> dict[str, np.ndarray]:
+    """Return the thumbnails of the images that could be read, by id."""
+    seen = zip(findings.table["id"], findings.seen, strict=True)
+    return {name: one.thumbnail for name, one in seen if one.thumbnail is not None}
+
+
+def _copies_lines(result: Mapping[str, Any], table: pd.DataFrame) -> Iterator[tuple[str, str]]:
+    number = result["pairs"]
+    if not number:
+        yield "copies", f"no near-copies among {result['images']:,} images"
+    else:
+        chance = f"about {result['expected_false']:.2g} of them by chance"
+        chain = f"most images that pairs connect: {result['largest_component']:,}"
+        yield "copies", f"{number:,} pairs of near-copies ({chance}; {chain}); {result['items']:,} independent items"
+        yield from (("item", line) for line in _items(result["clusters"], table))
+        if len(result["folds"]) > 1 and any(fold["copies"] for fold in result["folds"]):
+            each = ", ".join(percent(fold["copies"] / fold["test"]) for fold in result["folds"])
+            yield "copies", f"of the test images of each fold {each}"
+    if result["mirrored"]:
+        text = f"{result['mirrored']:,} pairs are alike when one is mirrored: mirrored copies hide near-copies"
+        yield "copies", f"{text}, take them out"
+
+
+def _items(clusters: Iterable[Sequence[str]], table: pd.DataFrame) -> Iterator[str]:
+    """Yield what near-copies show to be one item, the largest first: ``item 1 = item 19, 8 images``."""
+    group_of = table.set_index("id")["group"]
+    found: Counter[tuple[str, ...]] = Counter()
+    for cluster in clusters:
+        found[tuple(sorted(set(group_of[list(cluster)])))] += len(cluster)
+    joined = [(groups, images) for groups, images in found.most_common() if len(groups) > 1]
+    for groups, images in joined[:MOST_ITEMS]:
+        more = f" = {len(groups) - 3:,} more" if len(groups) > 4 else ""
+        yield f"{' = '.join(groups[: 3 if more else 4])}{more}, {images:,} images"
+    if len(joined) > MOST_ITEMS:
+        yield f"and {len(joined) - MOST_ITEMS:,} more"
+
+
+def _write_pairs(path: Path, dataset: Dataset, table: pd.DataFrame, found: NearCopies) -> None:
+    """Write a sheet of near-copies side by side: evenly spaced from the best to the worst pair."""
+    rows = table.to_dict("records")
+    chosen = np.linspace(0, len(found.pairs) - 1, min(PAIRS, len(found.pairs))).round().astype(int)
+    tiles = []
+    for number in chosen:
+        first, second = (rows[index] for index in found.pairs[number])
+        left, right = dataset.read_image(first), dataset.read_image(second)
+        height = min(len(left), len(right))
+        sides = [np.asarray(Image.fromarray(one).resize((round(one.shape[1] * height / len(one)), height)))
+                 for one in (left, right)]  # fmt: skip
+        caption = f"{found.scores[number]:.2f} {PurePath(first['id']).stem} = {PurePath(second['id']).stem}"
+        tiles.append(Tile(np.concatenate(sides, axis=1), caption))
+    if not tiles:
+        raise UserError(f"--pairs: there are no near-copies in '{dataset.name}': leave it out")
+    note = f"{len(found.pairs):,} pairs, threshold {found.threshold:.2f}"
+    write_sheet(path, f"{dataset.title}: near-copies", [Section("from the most to the least alike", note, tiles)])
 
 
 def _range(numbers: list[int]) -> str:

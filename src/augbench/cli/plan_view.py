@@ -10,6 +10,7 @@ from rich.markup import escape
 
 from augbench.core.contracts import Shots
 from augbench.core.specs import FEATURE_CHUNK, FeatureSpec, regime
+from augbench.planning.audits import Audit, audits_of, load_audits
 from augbench.planning.plan import Plan, notes_of
 from augbench.planning.remaining import Remaining
 from augbench.report.render.terminal import sheet_parts
@@ -40,10 +41,22 @@ def print_plan(plan: Plan, remaining: Remaining, store: Store, console: Console)
         console.print(f"not available: dataset '{label}' {reason}")
     for name, reason in plan.not_runnable.items():
         console.print(f"not runnable: augmenter '{name}': {reason}", markup=False)
+    for place, audit in _audits(plan, store).items():
+        console.print(f"near-copies across the split of '{place}': {audit}", highlight=False, markup=False)
     if remaining.begun_by_others:
         chunks = f"{len(remaining.begun_by_others)} chunks of unfinished pools"
         console.print(f"{chunks} were made by another version of augbench: they are generated again", highlight=False)
     console.print(_left(plan, remaining, store), highlight=False, markup=False)
+
+
+def _audits(plan: Plan, store: Store) -> dict[str, str]:
+    """Return what the store knows about near-copies: dataset, with the share of random test splits -> text."""
+    specs = audits_of(plan)
+    found = load_audits(store, (spec.key for spec in specs.values())) if store.exists() else {}
+    return {
+        label + ("" if share is None else f" ({100 * share:g} % test)"): found.get(spec.key, Audit(spec.key)).text()
+        for (label, share), spec in specs.items()
+    }
 
 
 def _cells_sheet(plan: Plan) -> Sheet:

@@ -16,6 +16,7 @@ from augbench.core.hashing import digest
 from augbench.core.protocol import Protocol, make_protocol
 
 SCHEMA = 1
+AUDIT_METHOD = 1  # of the search for near-copies; another number for one that finds other pairs
 HASH_LENGTH = 8  # enough, since the prefix separates everything except settings and protocols
 
 
@@ -337,6 +338,43 @@ class Cell(_Keyed):
     def from_dict(cls, value: Mapping[str, Any]) -> Cell:
         """Create it from the result of `as_dict`."""
         return cls(**{**value, **_nested_specs(value), "protocol": make_protocol(value["protocol"])})
+
+
+@dataclass(frozen=True)
+class AuditSpec(_Keyed):
+    """The search for near-copies across the sides of a split: a dataset, by content, and how it is split."""
+
+    name: str  # the plug-in
+    settings: Mapping[str, Any]  # without locations such as root
+    fingerprint: str
+    folds: tuple[int, ...]  # (): the official split
+    test_share: float | None = None  # the folds are random test splits of this share; None: those of k folds
+    method: int = AUDIT_METHOD
+    kind = "audit"
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """The hashed values."""
+        fields = ("name", "settings", "fingerprint", "folds", "test_share", "method")
+        return {field: getattr(self, field) for field in fields}
+
+    @property
+    def prefix(self) -> str:
+        """The plug-in's name."""
+        return self.name
+
+    def data(self, alias: str, fold: int | None) -> DataSpec:
+        """Return the spec of its data in a fold; ``alias`` is the name in the grid."""
+        return DataSpec(self.name, alias, self.settings, self.fingerprint, fold, 0.0, test_share=self.test_share)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return JSON values; inverse of `AuditSpec.from_dict`."""
+        return {**self.identity, "folds": list(self.folds)}
+
+    @classmethod
+    def from_dict(cls, value: Mapping[str, Any]) -> AuditSpec:
+        """Create it from the result of `as_dict`."""
+        return cls(**{**value, "folds": tuple(value["folds"])})
 
 
 @cache  # hashed once per row, not once per cell

@@ -12,6 +12,7 @@ from typing import Any
 from pydantic import TypeAdapter
 
 from augbench.core.specs import Cell
+from augbench.planning.audits import audits_of, place_of
 from augbench.planning.plan import Plan
 
 EXPECTED_FIELDS = (
@@ -29,9 +30,10 @@ EXPECTED_FIELDS = (
     "ap_definition",  # the protocol's definition of "AP": "step", "trapezoidal" or "trapezoidal_ties"
     "false_alarm_rate",  # target FPR of the held-out threshold; None if nothing is held out
     "fidelity",  # (augmenter, key of the fidelity record) of each of its pools
+    "audit",  # key of the search for near-copies in its dataset; None: nothing to search, or older than such searches
 )
 
-LATER_FIELDS: dict[str, Any] = {"test_share": None, "fidelity": []}
+LATER_FIELDS: dict[str, Any] = {"test_share": None, "fidelity": [], "audit": None}
 """Fields that older stores lack, with their implied values."""
 
 
@@ -135,10 +137,16 @@ def outline_of(plan: Plan) -> Outline:
 def expected_of(plan: Plan) -> list[dict[str, Any]]:
     """Return the cells that a report expects, with the fields `EXPECTED_FIELDS`, in the order of the grid."""
     tasks = {alias: plan.library.dataset(alias).task for alias in {cell.data.alias for cell in plan.cells}}
-    return [expected_cell(cell, tasks[cell.data.alias], _fidelity(plan, cell)) for cell in plan.cells]
+    audits = {where: spec.key for where, spec in audits_of(plan).items()}
+    return [
+        expected_cell(cell, tasks[cell.data.alias], _fidelity(plan, cell), audits.get(place_of(cell.data)))
+        for cell in plan.cells
+    ]
 
 
-def expected_cell(cell: Cell, task: str, fidelity: Sequence[tuple[str, str]] = ()) -> dict[str, Any]:
+def expected_cell(
+    cell: Cell, task: str, fidelity: Sequence[tuple[str, str]] = (), audit: str | None = None
+) -> dict[str, Any]:
     """Return one cell with the fields `EXPECTED_FIELDS`."""
     return {
         "key": cell.key,
@@ -155,6 +163,7 @@ def expected_cell(cell: Cell, task: str, fidelity: Sequence[tuple[str, str]] = (
         "ap_definition": cell.protocol.ap,
         "false_alarm_rate": cell.protocol.false_alarm_rate if cell.data.holdout else None,
         "fidelity": list(fidelity),
+        "audit": audit,
     }
 
 

@@ -19,6 +19,7 @@ from augbench.core.errors import DatasetError, UserError, listed
 from augbench.core.images import FEW, colours, decode_grey, decode_rgb, look, read_bytes
 from augbench.core.specs import DataSpec
 from augbench.core.walk import plain_stem
+from augbench.metrics.near_copies import thumbnail
 from augbench.planning.splits import make_split, table_problems
 from augbench.report.left_out import Account, account_for
 
@@ -32,6 +33,7 @@ class Seen:
 
     size: Size | None = None
     pixels: bytes | None = None  # digest of the decoded image
+    thumbnail: np.ndarray | None = None  # to search for near-copies, see `augbench.metrics.near_copies`
     stored: str = ""  # e.g. "JPEG, 8-bit grey"
     turned: bool = False  # it was rotated as its EXIF data say
     two_valued: bool = False  # the image has two colours, as masks do
@@ -101,6 +103,7 @@ def _see(dataset: Dataset, row: Sample) -> Seen:
     try:
         image = _image(dataset, row, seen)
         seen.size = image.shape[1::-1]
+        seen.thumbnail = thumbnail(image)
         seen.pixels = hashlib.sha256(repr(image.shape).encode() + image.tobytes()).digest()
     except UserError as error:
         seen.problems.append(str(error))

@@ -10,6 +10,7 @@ import pandas as pd
 from augbench.core.errors import UserError, did_you_mean
 from augbench.core.hashing import digest
 from augbench.core.protocol import Protocol
+from augbench.planning.audits import load_audits
 from augbench.planning.outline import EXPECTED_FIELDS, LATER_FIELDS
 from augbench.report.score_facts import score_facts
 from augbench.storage.store import FIX_HINT, Store
@@ -32,7 +33,7 @@ CLASS_METRICS = {
 }
 """Task -> the metrics of each class, all in [0, 1]."""
 
-CELL_FIELDS = tuple(field for field in EXPECTED_FIELDS if field != "fidelity")
+CELL_FIELDS = tuple(field for field in EXPECTED_FIELDS if field not in ("fidelity", "audit"))
 """The fields of expected cells that records have too; only the plan knows which pools a cell uses."""
 
 IDENTITIES = {"dataset": "dataset_id", "augmenter": "augmenter_id", "protocol": "protocol_id"}
@@ -58,7 +59,9 @@ FROZEN_FIELDS = ("kind", "backbone", "head", "normality")
 
 MIXED = {"fold", "test_share", "shots", "draw", "seed", "false_alarm_rate"}
 """Columns that hold None or "all" beside numbers."""
-OBJECTS = MIXED | {"collapsed", "items", "embedded", "notes", "per_class", "confusion", "frozen", "weight", "fidelity"}
+OBJECTS = MIXED | {
+    *("collapsed", "items", "embedded", "notes", "per_class", "confusion", "frozen", "weight", "fidelity", "audit")
+}
 """Columns of dtype object."""
 
 
@@ -105,7 +108,18 @@ def load_expected(store: Store, grid_name: str) -> pd.DataFrame:
     if not isinstance(cells, list) or any(not needed <= cell.keys() for cell in cells):
         place = store.where("grids", grid_name)
         raise UserError(f"'{place}' does not list the cells of a grid: run the grid again to make it anew")
-    return expected_frame(cells)
+    return with_audits(store, expected_frame(cells))
+
+
+def with_audits(store: Store, expected: pd.DataFrame) -> pd.DataFrame:
+    """Replace the keys in the column ``audit`` by what was found: `planning.audits.Audit`.
+
+    Raises:
+        UserError: a damaged record, named.
+    """
+    audits = load_audits(store, (key for key in expected["audit"] if key))
+    column = [audits.get(key) for key in expected["audit"]]
+    return expected.assign(audit=pd.Series(column, index=expected.index, dtype=object))
 
 
 def expected_frame(cells: Iterable[Mapping[str, Any]]) -> pd.DataFrame:

@@ -11,7 +11,7 @@ from rich.console import Console
 
 from augbench.core.errors import UserError
 from augbench.report.fidelity_records import load_measured
-from augbench.report.frame import expected_frame, expected_from_records, load_expected, load_records
+from augbench.report.frame import expected_frame, expected_from_records, load_expected, load_records, with_audits
 from augbench.report.render.latex import to_latex
 from augbench.report.render.markdown import to_markdown
 from augbench.report.render.terminal import to_terminal
@@ -81,7 +81,8 @@ def reported(
     if not names:
         records = load_records(store)
         return [(ALL, expected_from_records(records), records)]
-    every = [(name, load_expected(store, name) if expected is None else expected_frame(expected)) for name in names]
+    planned = None if expected is None else with_audits(store, expected_frame(expected))
+    every = [(name, load_expected(store, name) if planned is None else planned) for name in names]
     found = [(name, cells, load_records(store, cells["key"])) for name, cells in every]
     if not any(len(records) for _, _, records in found):
         what = f"grid '{names[0]}'" if len(names) == 1 else f"its {len(names)} grids"

@@ -8,6 +8,7 @@ from typing import Any
 
 from augbench.core.errors import listed
 from augbench.metrics.inference import FEWEST_RUNS
+from augbench.planning.audits import Audit
 from augbench.report.numbers import COLLAPSED
 
 AP_SENTENCES = {
@@ -74,6 +75,14 @@ def frozen_text(records: Sequence[Any]) -> str:
     distance = " and their distance to the normal training images" if frozen["normality"] else ""
     screens = "it screens augmenters; a fine-tuned classifier may rank them otherwise"
     return f"{HEADS[frozen['head']]} {features}{distance}: {screens}."
+
+
+def near_copies_text(audit: Audit | None, folds: Sequence[int]) -> str:
+    """Say how many test images have a near-copy in training; "" where that is never searched for."""
+    if audit is None:
+        return ""
+    found = audit.text(folds)
+    return f"Near-copies across the split: {found}{' of the test images' if found[-1] == '%' else ''}."
 
 
 def weight_note(augmenter: str, weights: Mapping[int, Sequence[float]], is_chosen: bool) -> str:

@@ -26,6 +26,7 @@ from augbench.report.table_notes import (
     caveats_of,
     footnotes,
     frozen_text,
+    near_copies_text,
     run_label,
     title_of,
     weight_note,
@@ -98,6 +99,7 @@ class Table:
     captions: list[str]  # sentences over or under the table
     notes: list[str] = field(default_factory=list)  # footnotes
     fidelity: Fidelity = field(default_factory=Fidelity)  # of the pools that its cells use; printed below
+    near_copies: str = ""  # the caption about them in test and training images; "": never searched for
     frozen: str = ""  # the caption about its classifier on frozen features; "": it was fine-tuned
 
     @property
@@ -178,7 +180,7 @@ def _table(cells_of: Rows, found: dict[str, Any], measured: Mapping[str, Measure
     noted = _note_weights(_rows(cells_of, found, first.task), is_chosen=not few)
     rows, marked = _mark_notes(_mark_best(noted, HEADLINE[first.task]))
     embedded = tuple(sorted({part for record in records for part in record.embedded}))
-    title, headline = title_of(first, folds), HEADLINE[first.task]
+    title, headline, leak = title_of(first, folds), HEADLINE[first.task], near_copies_text(first.audit, folds)
     pooled = len({(cell.draw, cell.fold) for cell in cells}) > 1
     columns = _columns(first, pooled or any(cell.seed is None for cell in cells))
     headline_column = next(column for column in columns if column.key == headline)
@@ -194,13 +196,14 @@ def _table(cells_of: Rows, found: dict[str, Any], measured: Mapping[str, Measure
         embedded=embedded,
         columns=columns,
         rows=rows,
-        captions=captions(list(cells_of.values()), records),
+        captions=[*captions(list(cells_of.values()), records), *([leak] if leak else [])],
         notes=[
             *marked,
             *footnotes(first, len(records), len(cells), any(row.is_average for row in rows)),
             *caveat_notes(rows, first.task),
         ],
         fidelity=fidelity_of(title, cells, measured, _outcomes(rows, headline), headline_column, embedded),
+        near_copies=leak,
         frozen=frozen_text(records),
     )
 

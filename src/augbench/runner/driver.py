@@ -39,6 +39,7 @@ from augbench.stages.context import Context
 from augbench.stages.decoded_images import decode_all
 from augbench.stages.features import load_shared
 from augbench.stages.generate import assemble_pool
+from augbench.stages.leak_audit import audit_all
 from augbench.stages.preflight import preflight
 from augbench.stages.train import train_cell
 from augbench.storage.leases import Leases, survey
@@ -122,6 +123,8 @@ def run(
             f"store '{store.url}' has results of augbench {earlier}, this is {augbench.__version__}: what is finished "
             "stays, the rest is made by this version; equal keys give equal bytes within one version only"
         )
+    for line in audit_all(plan, store):
+        print_line(line)
     store.write_json("grids", grid.name, stored_grid(plan))
     if remaining.nothing:
         leases = Leases(store.files)

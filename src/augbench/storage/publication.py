@@ -17,7 +17,13 @@ if TYPE_CHECKING:
     import pyarrow
 
 RECORDS = "records.jsonl"
-ARCHIVES = {"cells": RECORDS, "scores": "scores.parquet", "fidelity": "fidelity.jsonl", "searches": "searches.jsonl"}
+ARCHIVES = {
+    "cells": RECORDS,
+    "scores": "scores.parquet",
+    "fidelity": "fidelity.jsonl",
+    "searches": "searches.jsonl",
+    "audits": "audits.jsonl",
+}
 """Folder of a store -> the file of a publication that holds its content.
 
 A ``.jsonl`` file has one record per line. The Parquet file has the rows of all score tables, with a column ``key``.

@@ -14,10 +14,10 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from augbench.core.errors import UserError
 from augbench.core.hashing import canonical_json
 from augbench.core.protocol import first_problem
-from augbench.core.specs import SCHEMA, AdapterSpec, Cell, FidelitySpec, PoolSpec, SearchSpec
+from augbench.core.specs import SCHEMA, AdapterSpec, AuditSpec, Cell, FidelitySpec, PoolSpec, SearchSpec
 
-RecordKind = Literal["cells", "fidelity", "searches"]
-RECORD_KINDS: tuple[RecordKind, ...] = ("cells", "fidelity", "searches")
+RecordKind = Literal["cells", "fidelity", "searches", "audits"]
+RECORD_KINDS: tuple[RecordKind, ...] = ("cells", "fidelity", "searches", "audits")
 
 Amount = Annotated[float, Field(ge=0)]
 Count = Annotated[int, Field(ge=0)]
@@ -166,7 +166,46 @@ class SearchRecord(_Envelope):
     result: SearchResult
 
 
-MODELS: dict[RecordKind, type[_Envelope]] = {"cells": CellRecord, "fidelity": FidelityRecord, "searches": SearchRecord}
+class _AuditOrigin(_Origin):
+    seconds: Amount
+
+
+class AuditedFold(_RecordModel):
+    """The near-copies of one fold: how many test images have one on the other side."""
+
+    fold: int | None  # None: the official split
+    test: Count
+    copies: Count
+
+
+class AuditResult(_RecordModel):
+    """What a search for near-copies found, see `augbench.metrics.near_copies`."""
+
+    images: Count
+    grouped: bool  # whether the dataset names groups of several images
+    threshold: float | None  # None: no pair is better than chance
+    pairs: Count
+    expected_false: Amount  # pairs that are found by chance
+    mirrored: Count
+    items: Count  # images that show different items: groups, joined where near-copies join them
+    largest_component: Count
+    clusters: list[list[str]]  # ids of images that all show the same
+    folds: list[AuditedFold]
+
+
+class AuditRecord(_Envelope):
+    """The record of a search for near-copies."""
+
+    provenance: _AuditOrigin
+    result: AuditResult
+
+
+MODELS: dict[RecordKind, type[_Envelope]] = {
+    "cells": CellRecord,
+    "fidelity": FidelityRecord,
+    "searches": SearchRecord,
+    "audits": AuditRecord,
+}
 
 
 def read_as(model: type[BaseModel], value: object) -> Any:
@@ -177,7 +216,10 @@ def read_as(model: type[BaseModel], value: object) -> Any:
         raise UserError(first_problem(error, model)) from None
 
 
-def spec_of(kind: RecordKind, value: Mapping[str, Any]) -> Cell | FidelitySpec | SearchSpec:
+Spec = Cell | FidelitySpec | SearchSpec | AuditSpec
+
+
+def spec_of(kind: RecordKind, value: Mapping[str, Any]) -> Spec:
     """Create the spec of a record from the result of its ``as_dict``.
 
     Raises:
@@ -187,6 +229,8 @@ def spec_of(kind: RecordKind, value: Mapping[str, Any]) -> Cell | FidelitySpec |
         canonical_json(value)  # refuses NaN, which JSON readers accept
         if kind == "cells":
             spec = Cell.from_dict(value)
+        elif kind == "audits":
+            spec = AuditSpec.from_dict(value)
         elif kind == "searches":
             spec = SearchSpec(AdapterSpec.from_dict(value))
         else:
@@ -198,8 +242,12 @@ def spec_of(kind: RecordKind, value: Mapping[str, Any]) -> Cell | FidelitySpec |
     return spec
 
 
-def _check_types(spec: Cell | FidelitySpec | SearchSpec) -> None:
+def _check_types(spec: Spec) -> None:
     """Raise TypeError if a name is not a string or settings are not a mapping: dataclasses do not validate types."""
+    if isinstance(spec, AuditSpec):
+        if not isinstance(spec.name, str) or not isinstance(spec.settings, Mapping):
+            raise TypeError("name is not a string, or settings are not a mapping")
+        return
     owner = spec.adapter if isinstance(spec, SearchSpec) else spec.pool if isinstance(spec, FidelitySpec) else spec
     names = {"data.name": owner.data.name, "data.alias": owner.data.alias}
     names |= {"augmenter.name": owner.augmenter.name, "augmenter.alias": owner.augmenter.alias}
@@ -224,7 +272,7 @@ def _check_seed(cell: Cell) -> None:
         raise TypeError(f"seed is {cell.seed!r}, not a whole number")
 
 
-def weights_at_hand(spec: Cell | FidelitySpec | SearchSpec) -> bool:
+def weights_at_hand(spec: Spec) -> bool:
     """Whether the key can be recomputed here: a protocol with weights from a file needs the file."""
     if not isinstance(spec, Cell):
         return True

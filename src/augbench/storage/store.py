@@ -24,7 +24,7 @@ from augbench.storage.remote_files import RemoteFiles
 from augbench.storage.scores import scores_table
 
 Folder = Literal["adapters", "pools", "shared", "features"]
-JsonFile = Literal["cells", "failures", "fidelity", "fingerprints", "grids", "searches", "versions"]
+JsonFile = Literal["audits", "cells", "failures", "fidelity", "fingerprints", "grids", "searches", "versions"]
 Kind = Folder | JsonFile | Literal["scores", "weights"]
 SUFFIX: dict[str, str] = dict.fromkeys(get_args(Folder), "") | dict.fromkeys(get_args(JsonFile), ".json")
 SUFFIX |= {"scores": ".parquet", "weights": ".safetensors"}
@@ -250,7 +250,7 @@ class Store:
         """List damaged files, one sentence each: records, scores and chunks."""
         problems: list[str] = []
         intact = [self.name("scores", key) for key in self._intact("cells", problems)]
-        for kind in ("fidelity", "searches"):
+        for kind in ("audits", "fidelity", "searches"):
             self._intact(kind, problems)
         for name, data in zip(intact, self.files.read_many(intact), strict=True):
             problems += _check_scores(data, self.files.where(name))

@@ -33,6 +33,8 @@ def section_of(evidence: Evidence, brief: bool = False) -> Section:
     sheets, sentences = [_intervals(evidence)], []
     if table.frozen:
         sentences.append(table.frozen)
+    if table.near_copies:
+        sentences.append(table.near_copies)
     if table.task == "detection":
         sentences.append(AP_SENTENCES[table.ap_definition])
     if evidence.against:

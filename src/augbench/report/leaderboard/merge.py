@@ -140,4 +140,4 @@ def _unambiguous(blocks: list[pd.DataFrame], records: pd.DataFrame) -> pd.DataFr
                 [(new if part == old else part, key) for part, key in pairs]
                 for old, new, pairs in zip(plain, cells[name], cells["fidelity"], strict=True)
             ]
-    return expected_frame(cells[[*CELL_FIELDS, "fidelity"]].astype(object).to_dict("records"))
+    return expected_frame(cells[[*CELL_FIELDS, "fidelity", "audit"]].astype(object).to_dict("records"))

@@ -19,7 +19,7 @@ README = "README.md"
 COMPLETE = "TO BE COMPLETED"
 """Placeholder in a README for text that a person must write."""
 
-PUBLISHED = ("cells", "scores", "fidelity", "searches", "grids")
+PUBLISHED = ("cells", "scores", "fidelity", "searches", "audits", "grids")
 """The folders of a store that are published. All others hold intermediate results or images."""
 
 MAX_BYTES = 1_000_000  # of a record, of scores or of a README

@@ -88,7 +88,9 @@ def _keys(store: Store, grid_name: str | None) -> dict[Kind, list[str]]:
         raise UserError(f"store '{store.url}' holds no record of {listed(grids)}: {WAY_OUT}")
     pools = {key for frame in expected for pairs in frame["fidelity"] for _, key in pairs}
     fidelity = sorted(store.keys("fidelity") & pools if grids else store.keys("fidelity"))
-    return {"grids": grids, "cells": cells, "scores": cells, "fidelity": fidelity}
+    named = {audit.key for frame in expected for audit in frame["audit"] if audit}
+    audits = sorted(store.keys("audits") & named if grids else store.keys("audits"))
+    return {"grids": grids, "cells": cells, "scores": cells, "fidelity": fidelity, "audits": audits}
 
 
 def _parts_behind(store: Store, cells: Iterable[str]) -> set[str]:

@@ -70,6 +70,7 @@ def check_results(folder: Path) -> CheckResult:
     check.cells()
     check.fidelity()
     check.searches()
+    check.audits()
     check.grids()
     check.costs()
     check.reports()
@@ -208,6 +209,27 @@ class _Check:
             if bool(result["chosen"]) == bool(result["why"]):
                 problems.append("it must state either what was chosen or why nothing was")
             self.refuse("search", key, problems)
+
+    def audits(self) -> None:
+        """Check every search for near-copies: its schema, and that its counts agree."""
+        if not self.store.keys("audits"):
+            return  # older than they are, or of embedded datasets
+        for key, record, spec in self.read("audits", "audit"):
+            result, problems = record["result"], []
+            folds = [one["fold"] for one in result["folds"]]
+            if other := set(folds) - set(spec.folds or (None,)):
+                problems.append(f"its folds {sorted(map(str, other))} are not in its spec")
+            problems += [
+                f"fold {one['fold']}: {one['copies']} of {one['test']} test images cannot have near-copies"
+                for one in result["folds"]
+                if not one["copies"] <= one["test"] <= result["images"]
+            ]
+            if any(len(cluster) < 2 or len(set(cluster)) < len(cluster) for cluster in result["clusters"]):
+                problems.append("a cluster has fewer than two images, or one twice")
+            if sum(map(len, result["clusters"])) > result["images"] or result["items"] > result["images"]:
+                problems.append("its clusters or items are more than its images")
+            self.refuse("audit", key, problems)
+        self.note("near-copies need images to be found again: only schema, keys and counts were checked")
 
     # -- grids and reports
 

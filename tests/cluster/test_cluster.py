@@ -33,8 +33,12 @@ class Pretender(Augmenter):
     chunk_size = 4
 
     def generate(self, requests, view):
-        mask = np.ones((48, 32), bool)
-        return [Synthetic(np.full((48, 32, 3), one.index, np.uint8), one.label, mask, {}) for one in requests]
+        normal = view.image(view.negatives["id"].iloc[0])
+        return [self._one(request, normal.copy()) for request in requests]
+
+    def _one(self, request, image):
+        image[:9] = request.index
+        return Synthetic(image, request.label, np.ones(image.shape[:2], bool), {})
 '''
 AUGMENTERS = ["none", "memseg", "toy", "pretender"]
 GRID = tiny(name="spread", augmenters=AUGMENTERS, shots=[0, 5], resources={"train": {"memory": "1MB"}})
@@ -75,8 +79,9 @@ def test_a_plugin_file_need_not_exist_on_the_node_of_a_worker(tmp_path):
 import pickle, sys
 from augbench.core import registry
 setup = pickle.loads(sys.stdin.buffer.read())
-from augbench.core.specs import AugmenterSpec
-print(setup.uses_gpu(AugmenterSpec("there", "there", {}, {})), registry.version("augmenters", "there")["plugin"])
+from augbench.core.specs import AdapterSpec, AugmenterSpec
+unit = AdapterSpec(None, AugmenterSpec("there", "there", {}, {}), None, None)
+print(setup.uses_gpu(unit), registry.version("augmenters", "there")["plugin"])
 """
     registry.load_file(file)
     here = registry.version("augmenters", "there")["plugin"]

@@ -15,8 +15,8 @@ import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
+from test_dataset_files import assert_accounted
 from test_datasets import deep_png
-from test_files import assert_accounted
 
 from augbench.core.errors import UserError
 from augbench.core.walk import HIDDEN, LOOP

@@ -76,7 +76,7 @@ def _pareto(part: SubFigure, evidence: Evidence, points: Points, indices: Mappin
         look_of_front = {"drawstyle": "steps-post", "ls": "--", "lw": 1.5, "color": MUTED, "zorder": 1}
         (handles["efficient (filled)"],) = axes.plot(*zip(*front, strict=True), **look_of_front)
     for row in evidence.rows:
-        if row.cost is not None and not row.cost.total and row.found:
+        if row.cost is not None and not row.cost.total and row.runs:
             guide(axes, row.intervals[evidence.headline].estimate, f"{row.augmenter} (costs nothing)")
     legend(part, handles)
     return axes

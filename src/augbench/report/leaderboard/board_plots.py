@@ -123,10 +123,11 @@ def _curves(table: Content, cells: Keys, colours: Mapping[str, int], scores: Sco
     axes = _axes(title="Precision-recall curves", xlabel="Recall", ylabel="Precision", xlim=(0, 1), ylim=(0, 1.02))
     handles = {}
     for plotted in plotted_rows(table, cells):
-        tables = [found for key in plotted.keys if (found := scores.of(key)) is not None]
-        if not tables:
+        runs = [[scores.of(key) for key in run] for run in plotted.runs]
+        runs = [run for run in runs if all(found is not None for found in run)]
+        if not runs:
             continue
-        curves = np.stack([precision_at_recalls(found) for found in tables])
+        curves = np.stack([np.mean([precision_at_recalls(found) for found in run], axis=0) for run in runs])
         mean = curves.mean(axis=0)
         name = f"{plotted.augmenter}, {plotted.n_aug}" if plotted.n_aug else plotted.augmenter
         style = look(colours[plotted.augmenter]) | {"linestyle": "-" if plotted.n_aug else "--", "markevery": 10}

@@ -170,8 +170,8 @@ def run_notes(rows: Sequence[Any]) -> list[str]:
         notes.append(f"{INCOMPLETE} in no number, as folds are missing: {listed(partial, NAMED)}.")
     if fixed := dict.fromkeys(row.augmenter for row in rows if row.one_adaptation):
         notes.append(
-            f"No adaptation variance: all seeds of {listed(fixed, NAMED)} share what it learned from one draw of the "
-            "shots, so deviations and intervals do not cover learning it again."
+            f"No adaptation variance: all seeds of {listed(fixed, NAMED)} share what was learned once, so deviations "
+            "and intervals do not cover learning it again."
         )
     return notes
 

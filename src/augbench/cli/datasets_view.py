@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -22,6 +23,7 @@ from augbench.core.contracts import DEFECTIVE, GOOD, Dataset
 from augbench.core.documents import parse_yaml
 from augbench.core.errors import UserError
 from augbench.core.protocol import first_problem
+from augbench.core.temporary import log_levels
 from augbench.planning.audits import audit_of, percent
 from augbench.planning.grid import DatasetEntry
 from augbench.planning.library import DATA_VARIABLE, Library
@@ -185,7 +187,7 @@ def check_dataset(
     if target:
         target.require_writable()
     dataset = library.dataset(name)
-    with console.status(f"reading {name}"):
+    with console.status(f"reading {name}"), log_levels(logging.ERROR, "augbench.files"):  # the findings name them
         findings = examine(dataset)
     fingerprint = _fingerprint(library, name, target)  # stored before anything is printed
     with console.status(f"searching {name} for near-copies"):

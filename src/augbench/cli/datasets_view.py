@@ -282,11 +282,32 @@ def _near_copies(
         _write_pairs(pairs, library.dataset(name), table, found)
     if leak := leak_of(result):
         if is_problem(result):
-            way_out = "check a sheet of them (--pairs FILE.png), then give groups; --groups FILE.csv proposes some"
-            findings.problems.append(f"{leak}: {way_out}")
+            findings.problems.append(f"{leak}: look at them (--pairs FILE.png), then {_way_out(name, table)}")
         else:
             findings.notes.append(leak)
-    return list(_copies_lines(result, table))
+    return [*_copies_lines(result, table), *_groups_lines(groups, library.dataset(name), name)]
+
+
+def _way_out(name: str, table: pd.DataFrame) -> str:
+    """Say what can be done about near-copies across the split."""
+    if (table["split"] != "").any():
+        return "take one side's copies out, or use folds: groups cannot change a split that is given"
+    if name != "folder":
+        return "read these images as dataset 'folder' with groups; --groups FILE.csv proposes some"
+    return "give groups; --groups FILE.csv proposes some"
+
+
+def _groups_lines(groups: Path | None, dataset: Dataset, name: str) -> Iterator[tuple[str, str]]:
+    """Yield how the proposed groups are used: the setting ``groups`` of `folder` is relative to the root."""
+    if groups is None:
+        return
+    used, root = f"written to '{groups}'", dataset.root()
+    path = groups.resolve()
+    if name == "folder" and path.is_relative_to(root.resolve()):
+        yield "proposal", f"{used}: use it as setting, --set groups={path.relative_to(root.resolve()).as_posix()}"
+    else:
+        where = f"'{root}'" if name == "folder" else "the root of a dataset 'folder'"
+        yield "proposal", f"{used}: copy it into {where}, then use it as setting, --set groups={path.name}"
 
 
 def _thumbnails(findings: Findings) -> dict[str, np.ndarray]:

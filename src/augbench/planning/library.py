@@ -51,6 +51,8 @@ class Library:
         self._datasets: dict[str, Dataset] = {}
         self._splits: dict[str, Split] = {}
         self._rows: dict[str, pd.Series] = {}
+        self._groups: dict[str, dict[str, str]] = {}
+        self._evaluated: dict[str, pd.DataFrame] = {}
         self._samples: dict[str, pd.DataFrame] = {}
         self._augmenters: dict[str, Augmenter] = {}
 
@@ -89,6 +91,21 @@ class Library:
             ids = self.samples(label)["id"]
             self._rows[label] = pd.Series(range(len(ids)), index=ids)
         return self._rows[label]
+
+    def group_of(self, label: str) -> dict[str, str]:
+        """Map sample id -> group."""
+        if label not in self._groups:
+            table = self.samples(label)
+            self._groups[label] = dict(zip(table["id"], table["group"], strict=True))
+        return self._groups[label]
+
+    def evaluated(self, spec: DataSpec) -> pd.DataFrame:
+        """Return the evaluated samples: those of the test split, then those held out, as the column ``part`` says."""
+        if spec.digest not in self._evaluated:
+            split = self.split(spec)
+            parts = [split.test.assign(part="test"), split.heldout.assign(part="heldout")]
+            self._evaluated[spec.digest] = pd.concat(parts, ignore_index=True)
+        return self._evaluated[spec.digest]
 
     def samples(self, label: str) -> pd.DataFrame:
         """Return the dataset's table, checked and sorted by id."""

@@ -24,6 +24,10 @@ StoreOption = Annotated[
 ]
 RootOption = Annotated[Path | None, typer.Option(help="Directory of its files. Default: $AUGBENCH_DATA/NAME.")]
 
+VerdictsOption = Annotated[
+    bool, typer.Option("--verdicts", help="State above each table which differences exceed chance, as compare does.")
+]
+
 
 def print_line(console: Console, line: str = "") -> None:
     """Print a line as it is: without markup, and broken by the terminal alone."""

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from augbench.cli.options import SetOption, planned_cells
+from augbench.cli.options import SetOption, VerdictsOption, planned_cells
 
 
 def report(
@@ -29,6 +29,7 @@ def report(
     protocol: Annotated[
         str | None, typer.Option("--protocol", metavar="NAME", help="With --layout: the protocol to use.")
     ] = None,
+    verdicts: VerdictsOption = False,
 ) -> None:
     """Print the mean (std) tables of a store, and write them as Markdown, LaTeX, CSV and JSON."""
     from augbench.core.errors import UserError
@@ -45,12 +46,14 @@ def report(
         raise UserError("--set changes a grid: give --grid FILE too")
     if layout is None and (dataset or protocol):
         raise UserError("--dataset and --protocol choose what a paper's table is filled with: give --layout NAME too")
+    if layout is not None and verdicts:
+        raise UserError("--verdicts is about the tables of the grid: leave out --layout")
     if layout is not None:
         find_layout(layout)  # before planning, which may take long
     name, expected = None, None
     if grid is not None:
         name, expected = planned_cells(grid, changes or (), target)
     if layout is None:
-        write_report(target, name, expected=expected, out=out, console=console)
+        write_report(target, name, expected=expected, out=out, console=console, verdicts=verdicts)
     else:
         report_layout(target, layout, name, expected, dataset, protocol, out=out, console=console)

@@ -10,8 +10,10 @@ import pandas as pd
 from rich.console import Console
 
 from augbench.core.errors import UserError
+from augbench.report.evidence.verdicts import find_verdicts
 from augbench.report.fidelity_records import load_measured
 from augbench.report.frame import expected_frame, expected_from_records, load_expected, load_records, with_audits
+from augbench.report.references import with_reference
 from augbench.report.render.latex import to_latex
 from augbench.report.render.markdown import to_markdown
 from augbench.report.render.terminal import to_terminal
@@ -31,6 +33,7 @@ def report(
     expected: Iterable[Mapping[str, Any]] | None = None,
     out: Path | None = None,
     console: Console | None = None,
+    verdicts: bool = False,
 ) -> list[str]:
     """Report one grid of a store, or every grid it knows. Where it knows none, report all records as one.
 
@@ -41,6 +44,7 @@ def report(
             from the store.
         out: output folder; None = ``STORE/reports/<grid>/``. Several reported grids get a folder each in it.
         console: also print the tables to it.
+        verdicts: state above each table which differences exceed chance; takes as long as a comparison.
 
     Returns:
         The files written: paths, or URLs for a remote store.
@@ -53,6 +57,9 @@ def report(
     found = reported(store, grid_name, expected)
     for name, cells, records in found:
         made[name] = tables = build_tables(cells, records, load_measured(store, cells))
+        decided = find_verdicts(store, cells, records) if verdicts else {}
+        for table in tables:
+            table.verdicts = decided.get(table.title, [])
         contents = {
             "report.md": to_markdown(name, sections_of(tables, "markdown")).encode(),
             "report.tex": to_latex(name, sections_of(tables, "latex")).encode(),
@@ -80,10 +87,11 @@ def reported(
     names = sorted(store.keys("grids")) if grid_name is None else [grid_name]
     if not names:
         records = load_records(store)
-        return [(ALL, expected_from_records(records), records)]
+        return [(ALL, with_reference(expected_from_records(records), records), records)]
     planned = None if expected is None else with_audits(store, expected_frame(expected))
     every = [(name, load_expected(store, name) if planned is None else planned) for name in names]
-    found = [(name, cells, load_records(store, cells["key"])) for name, cells in every]
+    loaded = [(name, cells, load_records(store, cells["key"])) for name, cells in every]
+    found = [(name, with_reference(cells, records), records) for name, cells, records in loaded]
     if not any(len(records) for _, _, records in found):
         what = f"grid '{names[0]}'" if len(names) == 1 else f"its {len(names)} grids"
         raise UserError(f"store '{store.url}' holds no record of {what}: {WAY_OUT}")

@@ -224,8 +224,8 @@ def _ray(address: str | None, sigterm: Sigterm) -> Iterator[list[Node]]:
         try:
             if started_here:
                 # By default Ray would join a cluster that another program started on this machine, and end with it.
-                _connect(address or os.environ.get("RAY_ADDRESS") or "local", folder)
-            sigterm.arm()
+                with sigterm.while_ray_starts():
+                    _connect(address or os.environ.get("RAY_ADDRESS") or "local", folder)
             yield [Node.of(node["Resources"]) for node in ray.nodes() if node["Alive"]]
         finally:
             if started_here:

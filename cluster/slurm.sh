@@ -51,7 +51,7 @@ srun --cpus-per-task="$SLURM_CPUS_PER_TASK" \
   augbench run "$grid" --store "$store" --address "$address" &
 status=0
 wait "$!" || status=$?
-if [[ $stopped ]]; then
+if [[ "$stopped" ]]; then
   wait "$!" || status=$?  # the signal ended the first wait
   # Not after `scancel`, which sends the same signal: then Slurm no longer calls the job RUNNING.
   if [[ $(squeue --noheader --jobs="$SLURM_JOB_ID" --format=%T) == RUNNING ]]; then

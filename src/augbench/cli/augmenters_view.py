@@ -21,7 +21,7 @@ from augbench.cli.plugin_lists import plugins_sheet
 from augbench.core import registry
 from augbench.core.contracts import Augmenter, Settings, Shots
 from augbench.core.errors import UserError
-from augbench.core.guard import calling
+from augbench.core.guard import calling, overrides
 from augbench.diffusion.pipelines import find
 from augbench.report.sheet import Sheet
 
@@ -55,7 +55,7 @@ def _has_defaults(plugin: type[Augmenter]) -> bool:
 
 
 def _is_mixture(plugin: type[Augmenter]) -> bool:
-    return plugin.parts is not Augmenter.parts
+    return overrides(plugin, "parts")
 
 
 def _planned_only(plugin: type[Augmenter]) -> bool:
@@ -176,9 +176,9 @@ def _needs(plugin: type[Augmenter], made: Augmenter | None) -> Iterator[str]:
         yield 'smoke-test weights of this package: results are labelled "mechanics, not evidence"'
     if plugin.uses_gpu:
         yield "a GPU if there is one; it also runs on CPUs"
-    if plugin.ready is not Augmenter.ready:
+    if overrides(plugin, "ready"):
         yield f"before a run: {_first_line(plugin.ready)}"
-    if plugin.capacity is not Augmenter.capacity:
+    if overrides(plugin, "capacity"):
         yield f"limited number of images: {_first_line(plugin.capacity)}"
 
 
@@ -193,7 +193,7 @@ def _pipeline(name: str) -> str:
 
 
 def _search(plugin: type[Augmenter], made: Augmenter | None) -> str:
-    if plugin.candidates is Augmenter.candidates:
+    if not overrides(plugin, "candidates"):
         return "none"
     number = len(made.candidates()) if made else 0
     return f"{number} candidates by default" if number else "possible, off by default"

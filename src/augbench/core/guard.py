@@ -1,8 +1,8 @@
 """The guard of third-party plug-ins: whatever their code raises or returns wrongly is one line that names them.
 
-`core.registry` guards a class once, when it registers it. All that the class overrides is then called through `calling`
-and checked against the annotations of its base class, which are the contract. Nobody who calls a plug-in needs a
-``try`` of their own. Errors that a plug-in raises on purpose (`UserError`) pass unchanged.
+`core.registry` guards a class once, when it registers it. All its methods, inherited ones too, are then called through
+`calling`, and what they return is checked against the annotations of the base class, which are the contract. Nobody who
+calls a plug-in needs a ``try`` of their own. Errors that a plug-in raises on purpose (`UserError`) pass unchanged.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from typing import Any, ClassVar, get_args, get_origin, get_type_hints
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
-from augbench.core.contracts import Augmenter, Settings
+from augbench.core.contracts import Augmenter, Dataset, Settings
 from augbench.core.errors import PluginError, UserError, brief
 
 
 def guard(plugin: type, base: type) -> None:
-    """Guard a plug-in: check what it declares, and replace what it overrides by the same behind `calling`.
+    """Guard a plug-in: check what it declares, and replace its methods and properties by the same behind `calling`.
 
     Raises:
         PluginError: a class attribute, or ``Config``, is not what ``base`` declares.
@@ -35,8 +35,6 @@ def guard(plugin: type, base: type) -> None:
     methods, attributes = _contract(base)
     for name, expected in {**attributes, **methods}.items():
         own = inspect.getattr_static(plugin, name)
-        if own is inspect.getattr_static(base, name):
-            continue
         is_method = callable(own) or isinstance(own, classmethod)
         if is_method != (name in methods):
             raise breach(plugin, name, "it must be a method" if name in methods else "it must be a value, not a method")
@@ -46,6 +44,12 @@ def guard(plugin: type, base: type) -> None:
             setattr(plugin, name, property(_guarded(name, own, expected, base)))
         else:
             _checked(plugin, name, own, expected)
+
+
+def overrides(plugin: type, method: str) -> bool:
+    """Return whether a plug-in, guarded or not, has its own version of a method of the contract."""
+    base = Augmenter if issubclass(plugin, Augmenter) else Dataset
+    return inspect.unwrap(getattr(plugin, method)) is not getattr(base, method)
 
 
 @contextmanager

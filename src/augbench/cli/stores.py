@@ -60,4 +60,4 @@ def store_clean(
         typer.echo(f"nothing to remove: its grids ({grids}) name all that it holds")
     else:
         names = f"no grid of the store ({grids}) names these"
-        typer.echo(f"removed: {names}" if yes else f"{names}: add --yes to remove them")
+        typer.echo("removed" if yes else f"{names}: add --yes to remove them")

@@ -7,6 +7,8 @@ import pytest
 from helpers import assert_one_line, cli, grid_file
 
 from augbench.core import registry
+from augbench.core.errors import PluginError
+from augbench.testing import SURFACES, AugmenterContract
 
 AUGMENTER = """
 import sys
@@ -158,6 +160,15 @@ def test_a_broken_plugin_is_one_line_and_disturbs_no_list(installed, tmp_path, k
     text = " ".join((found.stdout + found.stderr).split())
     assert found.returncode == 2 and "'bad' (broken==1.0" in text and line in text, found.stdout + found.stderr
     assert "Traceback" not in found.stderr
+
+
+def test_the_contract_tests_of_third_parties_find_it(installed):
+    installed("augmenters", AUGMENTER + textwrap.indent(method("capacity", "return 'many'"), "    "))
+    contract = AugmenterContract()
+    with pytest.raises(PluginError, match="capacity breaks the contract"):
+        contract.test_every_method_returns_what_the_contract_declares(
+            registry.make("augmenters", "bad", {}), registry.make("datasets", "surfaces", SURFACES)
+        )
 
 
 def test_a_name_that_is_taken_is_refused_at_the_plugin_that_takes_it(installed, tmp_path):

@@ -49,6 +49,7 @@ def with_roots(changes: Sequence[str] | None, roots: Sequence[str] | None) -> li
         every.append(f"datasets.{name}.root={folder}")
     return every
 
+
 VerdictsOption = Annotated[
     bool, typer.Option("--verdicts", help="State above each table which differences exceed chance, as compare does.")
 ]

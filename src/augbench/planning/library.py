@@ -12,6 +12,7 @@ import pandas as pd
 from augbench.core import registry
 from augbench.core.contracts import Augmenter, Dataset, Shots, TrainView
 from augbench.core.errors import UserError
+from augbench.core.guard import overrides
 from augbench.core.hashing import digest
 from augbench.core.specs import AugmenterSpec, DataSpec
 from augbench.planning.grid import DatasetEntry
@@ -144,7 +145,7 @@ class Library:
 
 
 def _made_of_files(dataset: Dataset) -> bool:
-    return type(dataset).fingerprint is Dataset.fingerprint
+    return not overrides(type(dataset), "fingerprint")
 
 
 def _stat(path: Path) -> list[int | str]:

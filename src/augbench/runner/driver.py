@@ -132,7 +132,8 @@ def run(
         )
     for line in audit_all(plan, store):
         print_line(line)
-    store.write_json("grids", grid.name, stored_grid(plan))
+    options = {"--executor": executor if executor != "ray" else None, "--address": address}
+    store.write_json("grids", grid.name, stored_grid(plan, options))
     if remaining.nothing:
         leases = Leases(store.files)
         leases.sweep()

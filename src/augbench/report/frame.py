@@ -53,6 +53,9 @@ REMARKS = (
     "git_sha",
     "embedded",
     "notes",
+    "version",
+    "line",
+    "finished",
 )
 RECORD_FIELDS = (*CELL_FIELDS, *IDENTITIES.values(), *ALL_METRICS, *REMARKS)
 
@@ -94,7 +97,9 @@ def load_records(store: Store, keys: Iterable[str] | None = None) -> pd.DataFram
         true class); both None where the record has none; ``frozen``, of a classifier on frozen features its protocol's
         `FROZEN_FIELDS`, and ``weight``, where its protocol leaves the weight of synthetic images open the one it chose;
         else None; ``seconds`` of the whole training; ``device``; ``git_sha`` ("" where unknown); ``embedded``, a tuple
-        of the smoke-test parts; ``notes``, a tuple of remarks about its synthetic images.
+        of the smoke-test parts; ``notes``, a tuple of remarks about its synthetic images; ``version`` of its plug-ins
+        ("" for augbench's own) and ``line``, a digest that all their versions share; ``finished`` (ISO 8601, UTC; ""
+        in older records).
 
     Raises:
         UserError: a damaged record, named.
@@ -192,7 +197,7 @@ def _row(store: Store, record: Mapping[str, Any]) -> dict[str, Any]:
 
 def _axes(spec: Mapping[str, Any]) -> dict[str, Any]:
     data, augmenter, protocol = spec["data"], spec["augmenter"], spec["protocol"]
-    fresh = spec["fresh_pools"] and spec["n_aug"] > 0
+    fresh, protocol_id = spec["fresh_pools"] and spec["n_aug"] > 0, _protocol_id(protocol)
     return {
         "dataset": data["alias"],
         "fold": data["fold"],
@@ -207,8 +212,18 @@ def _axes(spec: Mapping[str, Any]) -> dict[str, Any]:
         "false_alarm_rate": protocol["false_alarm_rate"] if data["holdout"] else None,
         "dataset_id": digest([data["name"], data["settings"], data["fingerprint"]]),
         "augmenter_id": digest([augmenter["name"], augmenter["key_settings"], fresh]),
-        "protocol_id": _protocol_id(protocol),
+        "protocol_id": protocol_id,
+        **_version(data, augmenter, [fresh, protocol_id]),
     }
+
+
+def _version(data: Mapping[str, Any], augmenter: Mapping[str, Any], others: list[Any]) -> dict[str, str]:
+    """Return the version of the plug-ins of a cell, as `registry.version` puts it into keys, and its line."""
+    parts = [dict(data["settings"]), dict(augmenter["key_settings"])]
+    versions = [part.pop("plugin", "") for part in parts]
+    content = "" if versions[0] else data["fingerprint"]  # an edited dataset may have another table
+    line = digest([data["name"], content, augmenter["name"], *others, *parts])
+    return {"version": " ".join(filter(None, versions)), "line": line}
 
 
 def _protocol_id(protocol: Mapping[str, Any]) -> str:
@@ -259,6 +274,7 @@ def _origin(spec: Mapping[str, Any], provenance: Mapping[str, Any]) -> dict[str,
         "git_sha": provenance["git_sha"] or "",
         "embedded": tuple(provenance["embedded"]),
         "notes": tuple(provenance.get("notes", ())),  # older records have none
+        "finished": provenance.get("finished", ""),
     }
 
 

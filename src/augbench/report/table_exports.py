@@ -132,9 +132,11 @@ def about_table(table: Table) -> dict[str, Any]:
 
 def _table(table: Table) -> dict[str, Any]:
     fidelity = table.fidelity
+    verdicts = {"verdicts": table.verdicts} if table.verdicts else {}
     return (
         about_table(table)
         | _audit(table)
+        | verdicts
         | {
             "captions": table.captions,
             "notes": table.notes,

@@ -22,6 +22,7 @@ from augbench.report.fidelity_records import Measured
 from augbench.report.fidelity_table import Fidelity, Outcome, fidelity_of
 from augbench.report.frame import CLASS_METRICS, METRICS, shots_rank
 from augbench.report.numbers import INCOMPLETE, Stat, average_of, flagged, share
+from augbench.report.references import REFERENCE
 from augbench.report.runs import Basis, averaged, basis_of, over_runs
 from augbench.report.sheet import Column, Mark, Medium, Section, Sheet, SheetRow
 from augbench.report.table_notes import (
@@ -84,6 +85,7 @@ class Table:
     notes: list[str] = field(default_factory=list)  # footnotes
     fidelity: Fidelity = field(default_factory=Fidelity)  # of the pools that its cells use; printed below
     audit: Audit | None = None  # of near-copies in test and training images; None: never searched for
+    verdicts: list[str] = field(default_factory=list)  # sentences over it, where they were asked for
     frozen: str = ""  # the caption about its classifier on frozen features; "": it was fine-tuned
 
     @property
@@ -125,7 +127,7 @@ class Table:
             rows.append(SheetRow(texts, marks, row.is_average, starts_block=starts, repeats_name=repeats))
             before = row.augmenter
         sheet = Sheet(self.columns, rows, captions=self.captions, notes=self.notes)
-        own = Section(self.title, self.label, sheets=[sheet])
+        own = Section(self.title, self.label, sentences=self.verdicts, sheets=[sheet])
         confusions = confusion_sections(self.title, self.label, self.confusions, medium)
         return [own, *self.fidelity.sections(self.title), *confusions]
 
@@ -177,6 +179,7 @@ def _table(cells_of: Rows, found: dict[str, Any], measured: Mapping[str, Measure
     rows, marked = _mark_notes(_mark_best(noted, HEADLINE[first.task]))
     embedded = tuple(sorted({part for record in records for part in record.embedded}))
     title, headline, leak = title_of(first, folds), HEADLINE[first.task], near_copies_text(first.audit, folds)
+    own = [found[cell.key] for cell in cells if cell.key in found and cell.augmenter != REFERENCE]
     pooled = len({(cell.draw, None if cell.test_share is None else cell.fold) for cell in cells}) > 1
     columns = _columns(first, pooled or any(cell.seed is None for cell in cells))
     headline_column = next(column for column in columns if column.key == headline)
@@ -192,7 +195,7 @@ def _table(cells_of: Rows, found: dict[str, Any], measured: Mapping[str, Measure
         embedded=embedded,
         columns=columns,
         rows=rows,
-        captions=[*captions(list(cells_of.values()), records), *([leak] if leak else [])],
+        captions=[*captions(list(cells_of.values()), own), *([leak] if leak else [])],
         notes=[
             *marked,
             *footnotes(first, len(records), len(cells), any(row.is_average for row in rows)),
@@ -200,7 +203,7 @@ def _table(cells_of: Rows, found: dict[str, Any], measured: Mapping[str, Measure
         ],
         fidelity=fidelity_of(title, cells, measured, _outcomes(rows, headline), headline_column, embedded),
         audit=first.audit,
-        frozen=frozen_text(records),
+        frozen=frozen_text(own),
     )
 
 

@@ -23,11 +23,12 @@ from augbench.metrics import inference, resampling
 from augbench.metrics.resampling import RESAMPLES, Interval
 from augbench.report.evidence.pareto import RowCost, Spending, efficient
 from augbench.report.evidence.predictions import check_against, load_predictions
+from augbench.report.references import REFERENCE
 from augbench.report.runs import Basis, runs_of
 from augbench.report.tables import HEADLINE, Row, Table, build_tables
 from augbench.storage.store import Store
 
-BASELINES = ("none", "memseg")  # default baselines; the first that a table has is used
+BASELINES = ("none", REFERENCE, "memseg")  # default baselines; the first that a table has is used
 METRICS = {"detection": ("ap",), "recognition": ("accuracy", "macro_f1")}
 Run = tuple[int, int, int]
 """Fold, draw of the shots and seed of a cell of a complete run; -1 for an axis that it does not have."""
@@ -142,19 +143,26 @@ def _run(cell: Any) -> Run:
 def pair_runs(a: Mapping[Run, str], b: Mapping[Run, str]) -> dict[Run, tuple[str, str]]:
     """Pair the runs of two rows: those of equal fold, draw and seed.
 
-    A run without a seed is paired with every seed of the other row at its fold and draw. It has no variance over seeds,
-    so the differences have exactly that of the other row.
+    A run without a draw or a seed is paired with every one of the other row. It has no variance over them, so the
+    differences have exactly that of the other row.
 
     Args:
         a: run -> key of its cell.
         b: the same of the other row.
 
     Returns:
-        Run, with the seed that one of the two has -> the keys of the cells.
+        Run, with the draw and the seed that one of the two has -> the keys of the cells.
     """
     runs = [*a, *(run for run in b if run not in a)]
-    pairs = {run: tuple(row.get(run) or row.get((*run[:2], -1)) for row in (a, b)) for run in runs}
+    pairs = {run: tuple(_at(row, run) for row in (a, b)) for run in runs}
     return {run: keys for run, keys in pairs.items() if all(keys)}
+
+
+def _at(row: Mapping[Run, str], run: Run) -> str | None:
+    """Return the key of the row's cell at a run, which may have more axes than the row."""
+    fold, draw, seed = run
+    places = ((fold, draw, seed), (fold, draw, -1), (fold, -1, -1))
+    return next((row[place] for place in places if place in row), None)
 
 
 Have = list[tuple[Run, Any]]  # the runs of a row with their records

@@ -23,6 +23,7 @@ from augbench.report.leaderboard.headings import COLUMN_HELP, DIGITS, Content, K
 from augbench.report.leaderboard.merge import Gathered
 from augbench.report.leaderboard.row_costs import Costs, Source
 from augbench.report.numbers import COLLAPSED, DASH, Stat, flagged, seconds_text, share, stat_of
+from augbench.report.older_versions import COLUMNS, NUMBERS, TITLE, older_rows
 from augbench.report.plots import PALETTE
 from augbench.report.runs import over_runs, runs_of
 from augbench.report.sheet import Column
@@ -76,6 +77,7 @@ def board_of(gathered: Gathered) -> Board:
         "colours": _colours(tables),
         "embedded": sorted({part for table in tables for part in table.embedded}),
         "runs": builder.runs,
+        "older": builder.older(),
     }
     return Board(content, cells, builder.files)
 
@@ -118,6 +120,14 @@ class _TableBuilder:
             "columns": [_column(column, table.headline) for column in columns if _is_filled(column, rows)],
             "rows": rows,
         }
+
+    def older(self) -> dict[str, Any]:
+        """Tabulate the rows of earlier versions of edited plug-ins, each with links to its records."""
+        rows = []
+        for row in older_rows(self.gathered.older):
+            files = [self._file(Source("cells", key, self.gathered.home[key], "")) for key in row.keys]
+            rows.append({"texts": row.texts, "files": files})
+        return {"title": TITLE, "columns": [*COLUMNS, *NUMBERS], "rows": rows}
 
     def _differing(self, keys: Iterable[str]) -> list[str]:
         apart = [self.gathered.differing[key] for key in keys if key in self.gathered.differing]

@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 from chaos_machines import below, title_of
@@ -278,6 +279,7 @@ def test_probes_on_ray_are_those_inline(store, tmp_path):
     for executor, place in (("inline", inline), ("ray", store)):
         summary = run(grid, place, executor=executor)
         assert summary.done == summary.cells == 17 and not summary.failures
+    assert not Path.home().joinpath(".ray").exists(), "a token there turns tokens on for every Ray of this user"
     assert results_of(store) == results_of(inline)
     assert store.keys("features") == inline.keys("features")
 

@@ -188,7 +188,11 @@ def test_one_bad_pool_does_not_stop_the_sweep(store):
     summary = run(grid, store, executor="inline")
     assert summary.done == 4  # none, memseg twice, and broken's first chunk is enough for N_aug 3
     (line,) = summary.failures.values()
-    assert line.startswith("RuntimeError: the toy broke (toy.py, line ") and sum(summary.blocked.values()) == 1
+    assert (
+        line.startswith("augmenter 'toy' (")
+        and line.endswith("generate: RuntimeError: the toy broke")
+        and sum(summary.blocked.values()) == 1
+    )
     (key,) = store.keys("failures")
     assert "the toy broke" in store.read_json("failures", key)["traceback"]
 

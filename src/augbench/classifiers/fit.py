@@ -41,6 +41,7 @@ def fit(
     seed: int,
     after_epoch: Callable[[torch.nn.Module, int], None],
     good: bool = True,
+    weights: np.ndarray | None = None,
 ) -> Fitted:
     """Train a classifier for the protocol's epochs. The last epoch's model is the result.
 
@@ -52,6 +53,7 @@ def fit(
         seed: of initialisation, order and flips.
         after_epoch: called with the model and the 1-based epoch; it may switch the model to eval mode.
         good: whether label 0 means a normal image; False in recognition among defect classes alone.
+        weights: N float32: of each image in the loss; None: all alike.
 
     Raises:
         UserError: as `build`; or the loss of an epoch is not finite.
@@ -64,7 +66,6 @@ def fit(
     optimiser = _optimiser(model, protocol)
     sampler = make_sampler(protocol, labels, np.random.default_rng(derive_seed("order", seed)), good)
     flips = np.random.default_rng(derive_seed("flips", seed))
-    loss_function = _binary_loss if outputs == 1 else torch.nn.functional.cross_entropy
     losses, step_losses, samples_seen = [], [], 0
     for epoch in range(1, protocol.epochs + 1):
         started = time.perf_counter()
@@ -79,7 +80,8 @@ def fit(
                 images = _flip(images, flips)
             with torch.autocast(data.device.type, torch.bfloat16, enabled=protocol.precision == "bf16"):
                 logits = model(images)
-            loss = loss_function(logits.float(), torch.from_numpy(labels[indices]).to(data.device))
+            of_batch = None if weights is None else torch.from_numpy(weights[indices]).to(data.device)
+            loss = _loss(logits.float(), torch.from_numpy(labels[indices]).to(data.device), of_batch)
             optimiser.zero_grad(set_to_none=True)
             loss.backward()
             optimiser.step()
@@ -110,10 +112,16 @@ def predict(model: torch.nn.Module, data: DeviceImages, protocol: Protocol) -> n
     return torch.cat(parts).numpy()
 
 
-def _binary_loss(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-    import torch
+def _loss(logits: torch.Tensor, labels: torch.Tensor, weights: torch.Tensor | None) -> torch.Tensor:
+    """Return the mean loss of a batch: binary cross-entropy with one logit, cross-entropy with more."""
+    from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
 
-    return torch.nn.functional.binary_cross_entropy_with_logits(logits.squeeze(1), labels.float())
+    reduction = "mean" if weights is None else "none"
+    if logits.shape[1] == 1:
+        loss = binary_cross_entropy_with_logits(logits.squeeze(1), labels.float(), reduction=reduction)
+    else:
+        loss = cross_entropy(logits, labels, reduction=reduction)
+    return loss if weights is None else (loss * weights).mean()
 
 
 def _optimiser(model: torch.nn.Module, protocol: Protocol) -> torch.optim.Optimizer:

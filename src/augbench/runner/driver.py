@@ -132,7 +132,8 @@ def run(
         )
     for line in audit_all(plan, store):
         print_line(line)
-    store.write_json("grids", grid.name, stored_grid(plan))
+    options = {"--executor": executor if executor != "ray" else None, "--address": address}
+    store.write_json("grids", grid.name, stored_grid(plan, options))
     if remaining.nothing:
         leases = Leases(store.files)
         leases.sweep()
@@ -257,8 +258,8 @@ def _ray(address: str | None, sigterm: Sigterm) -> Iterator[list[Node]]:
         folder = tempfile.mkdtemp(prefix="augbench-ray-", dir="/tmp" if Path("/tmp").is_dir() else None)  # noqa: S108
         try:
             if started_here:
-                _connect(address, folder)
-            sigterm.arm()
+                with sigterm.while_ray_starts():
+                    _connect(address, folder)
             yield [Node.of(node["Resources"]) for node in ray.nodes() if node["Alive"]]
         finally:
             if started_here:

@@ -41,7 +41,7 @@ ray get-auth-token --generate > /dev/null
 # Only the run gets the signal, and Ray after it. It runs where this script does, on the first machine.
 stopped=
 pid_file=$(mktemp)
-stop() { stopped=yes; kill -TERM "$(< "$pid_file")"; }
+stop() { stopped=yes; xargs --no-run-if-empty kill -TERM < "$pid_file"; }
 trap stop TERM
 
 export RAY_SYMMETRIC_RUN_CLUSTER_WAIT_TIMEOUT=300

@@ -2,6 +2,7 @@
 
 import pickle
 import shutil
+import socket
 import subprocess
 import sys
 from importlib.util import find_spec
@@ -105,6 +106,15 @@ def test_a_job_has_no_store_in_its_working_directory(folder, tmp_path):
     for options in ((), ("--store", "runs/other")):
         assert_one_line(cli(*command, *options, cwd=work, env={IN_A_JOB: "{}"}), "which Ray deletes", "--store")
     assert not list(work.iterdir())
+
+
+def test_a_missing_token_is_one_line_with_the_steps(folder, tmp_path):
+    """What Ray's own hint leads to: the mode is set, but no token is there."""
+    command = ("--plugin", folder / "toy.py", "--plugin", folder / "pretender.py", "run", folder / "spread.yaml")
+    with socket.create_server(("127.0.0.1", 0)) as port:
+        where = ("--store", tmp_path / "store", "--address", f"127.0.0.1:{port.getsockname()[1]}")
+        done = cli(*command, *where, env={"RAY_AUTH_MODE": "token"})
+    assert_one_line(done, "no Ray cluster at '127.0.0.1:", "RAY_AUTH_TOKEN", "ray get-auth-token")
 
 
 # -- raylets of one process

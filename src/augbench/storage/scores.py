@@ -137,7 +137,9 @@ def scores_archive(tables: Iterable[tuple[str, pyarrow.Table]]) -> bytes:
     whole = pyarrow.concat_tables(parts, promote_options="default").unify_dictionaries().combine_chunks()
     logits = sorted({*whole.column_names} - {KEY, *ABOUT}, key=lambda name: (name != f"logit_{GOOD}", name))
     sink = pyarrow.BufferOutputStream()
-    parquet.write_table(whole.select([KEY, *ABOUT, *logits]), sink, compression="zstd", store_schema=False)
+    # Splitting the bytes of floats saves a quarter; it goes without a dictionary.
+    layout = {"use_dictionary": [KEY, *ABOUT], "use_byte_stream_split": logits}
+    parquet.write_table(whole.select([KEY, *ABOUT, *logits]), sink, compression="zstd", store_schema=False, **layout)
     return sink.getvalue().to_pybytes()
 
 

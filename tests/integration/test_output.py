@@ -43,6 +43,23 @@ def test_a_closed_pipe_ends_quietly_after_all_files_are_written(command, tmp_pat
 
 
 @pytest.mark.skipif(not FULL.exists(), reason="needs /dev/full")
+def test_a_run_goes_on_without_its_output(tmp_path):
+    grid = grid_file(tmp_path, shots=5, n_aug=8, augmenters=["none"], seeds=[0])
+    words = [sys.executable, "-m", "augbench", "run", grid, "--store", tmp_path / "s", "--executor", "inline"]
+    pipe = closed_pipe()
+    made = subprocess.run([*map(str, words)], stderr=subprocess.PIPE, text=True, timeout=240, stdout=pipe)
+    os.close(pipe)
+    assert (made.returncode, made.stderr) == (0, "")
+    assert len(list((tmp_path / "s" / "cells").iterdir())) == 1 and list(
+        (tmp_path / "s" / "reports").glob("*/report.md")
+    )
+    with FULL.open("w") as full:
+        again = subprocess.run([*map(str, words)], stderr=subprocess.PIPE, text=True, timeout=240, stdout=full)
+    assert again.returncode == 0 and len(again.stderr.splitlines()) == 1
+    assert "the output cannot be written" in again.stderr and "augbench status" in again.stderr
+
+
+@pytest.mark.skipif(not FULL.exists(), reason="needs /dev/full")
 def test_a_full_device_is_one_line(tmp_path):
     with FULL.open("w") as full:
         status, said, files = written("report", tmp_path / "out", stdout=full)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import io
-import os
 import sys
 from enum import StrEnum
 from pathlib import Path
@@ -29,6 +28,7 @@ from augbench.cli import (
     status,
     stores,
 )
+from augbench.cli.output import drop_output, fails
 
 app = typer.Typer(
     name="augbench",
@@ -46,7 +46,6 @@ LISTS = {
     "protocols": protocols.protocols_list,
 }
 Listable = StrEnum("Listable", list(LISTS))
-OUTPUT_FAILS = (errno.EPIPE, errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)  # of standard output
 PATH_FAILS = (errno.ENAMETOOLONG, errno.ELOOP, errno.EACCES)  # of paths that users give
 
 
@@ -87,7 +86,8 @@ def main() -> None:
     """Run the command line; a user error ends in one line on standard error and exit status 2.
 
     Output that cannot be written costs nothing else: a terminal without a character gets ``?``, a closed pipe ends
-    quietly and a full device in one line, both with exit status 1. Commands write their files before they print.
+    quietly and a full device in one line, both with exit status 1. Commands write their files before they print;
+    `augbench run` goes on without its output, and its exit status tells of the grid alone.
     """
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")
@@ -100,7 +100,7 @@ def main() -> None:
     except Exception as error:
         from augbench.core.errors import PluginError, UserError, brief
 
-        if isinstance(error, OSError) and error.filename is None and error.errno in OUTPUT_FAILS:
+        if isinstance(error, OSError) and fails(error):
             _end_output(error)
         usage = getattr(error, "format_message", None)  # of the argument parser
         is_path = isinstance(error, OSError) and error.filename is not None and error.errno in PATH_FAILS
@@ -121,7 +121,7 @@ def main() -> None:
 
 def _end_output(error: OSError) -> NoReturn:
     """End with exit status 1, and without a second error when Python flushes standard output."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    drop_output()
     if error.errno != errno.EPIPE:
         typer.echo(f"augbench: the output cannot be written ({error.strerror})", err=True)
     raise SystemExit(1) from None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -23,6 +24,7 @@ from augbench.core.contracts import DEFECTIVE, GOOD, Dataset
 from augbench.core.documents import parse_yaml
 from augbench.core.errors import UserError
 from augbench.core.protocol import first_problem
+from augbench.core.temporary import log_levels
 from augbench.planning.audits import audit_of, percent
 from augbench.planning.grid import DatasetEntry
 from augbench.planning.library import DATA_VARIABLE, Library
@@ -189,7 +191,7 @@ def check_dataset(
     if target:
         target.require_writable()
     dataset = library.dataset(name)
-    with console.status(f"reading {name}"):
+    with console.status(f"reading {name}"), log_levels(logging.ERROR, "augbench.files"):  # the findings name them
         findings = examine(dataset)
     fingerprint = _fingerprint(library, name, target)  # stored before anything is printed
     with console.status(f"searching {name} for near-copies"):
@@ -284,11 +286,32 @@ def _near_copies(
         _write_pairs(pairs, library.dataset(name), table, found)
     if leak := leak_of(result):
         if is_problem(result):
-            way_out = "check a sheet of them (--pairs FILE.png), then give groups; --groups FILE.csv proposes some"
-            findings.problems.append(f"{leak}: {way_out}")
+            findings.problems.append(f"{leak}: look at them (--pairs FILE.png), then {_way_out(name, table)}")
         else:
             findings.notes.append(leak)
-    return list(_copies_lines(result, table))
+    return [*_copies_lines(result, table), *_groups_lines(groups, library.dataset(name), name)]
+
+
+def _way_out(name: str, table: pd.DataFrame) -> str:
+    """Say what can be done about near-copies across the split."""
+    if (table["split"] != "").any():
+        return "take one side's copies out, or use folds: groups cannot change a split that is given"
+    if name != "folder":
+        return "read these images as dataset 'folder' with groups; --groups FILE.csv proposes some"
+    return "give groups; --groups FILE.csv proposes some"
+
+
+def _groups_lines(groups: Path | None, dataset: Dataset, name: str) -> Iterator[tuple[str, str]]:
+    """Yield how the proposed groups are used: the setting ``groups`` of `folder` is relative to the root."""
+    if groups is None:
+        return
+    used, root = f"written to '{groups}'", dataset.root()
+    path = groups.resolve()
+    if name == "folder" and path.is_relative_to(root.resolve()):
+        yield "proposal", f"{used}: use it as setting, --set groups={path.relative_to(root.resolve()).as_posix()}"
+    else:
+        where = f"'{root}'" if name == "folder" else "the root of a dataset 'folder'"
+        yield "proposal", f"{used}: copy it into {where}, then use it as setting, --set groups={path.name}"
 
 
 def _thumbnails(findings: Findings) -> dict[str, np.ndarray]:

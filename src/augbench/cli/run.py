@@ -28,30 +28,31 @@ def run(
     verdicts: VerdictsOption = False,
 ) -> None:
     """Complete a grid: generate images, train, print the table. Finished work is not repeated."""
+    from augbench.cli.output import lasting_console
     from augbench.planning.grid import load_grid
-    from augbench.report.render.terminal import standard_output
     from augbench.report.store_report import report as write_report
     from augbench.runner.driver import run as run_grid
     from augbench.runner.sigterm import STATUS
 
-    console = standard_output()
     loaded = load_grid(grid, changes or ())
     target = store_of(store, loaded.base)
-    summary = run_grid(loaded, target, executor=executor.value, address=address, console=console, track=track or ())
-    again = f"run the same command again to go on (store: {target.url})"
-    if summary.interrupted:
-        print_line(console, f"Stopped: {summary.done} of {summary.cells} cells are done; {again}.")
-        raise typer.Exit(STATUS if summary.terminated else 130)
-    if summary.done:
-        write_report(target, loaded.name, console=console, verdicts=verdicts)
-    for key, line in list(summary.failures.items())[:10]:
-        waiting = f" ({summary.blocked[key]} cells wait for it)" if summary.blocked[key] else ""
-        print_line(console, f"failed: {key}: {line}{waiting}")
-    if summary.failures:
-        missing = f"{summary.cells - summary.done} of {summary.cells} cells are missing"
-        print_line(console, f"{missing}; logs: augbench log {target.url} KEY; fix what failed, then {again}.")
-        raise typer.Exit(2 if summary.user_error else 1)
-    closing = f"All {summary.cells} cells were done already: nothing to do."
-    if summary.trained:
-        closing = f"{summary.cells} cells done, {summary.trained} of them now, in {summary.seconds:.0f} s."
-    print_line(console, f"{closing} Store: {target.url}")
+    with lasting_console(f"see augbench status {target.url}; the same command makes what is missing") as console:
+        options = {"executor": executor.value, "address": address, "track": track or ()}
+        summary = run_grid(loaded, target, console=console, **options)
+        again = f"run the same command again to go on (store: {target.url})"
+        if summary.interrupted:
+            print_line(console, f"Stopped: {summary.done} of {summary.cells} cells are done; {again}.")
+            raise typer.Exit(STATUS if summary.terminated else 130)
+        if summary.done:
+            write_report(target, loaded.name, console=console, verdicts=verdicts)
+        for key, line in list(summary.failures.items())[:10]:
+            waiting = f" ({summary.blocked[key]} cells wait for it)" if summary.blocked[key] else ""
+            print_line(console, f"failed: {key}: {line}{waiting}")
+        if summary.failures:
+            missing = f"{summary.cells - summary.done} of {summary.cells} cells are missing"
+            print_line(console, f"{missing}; logs: augbench log {target.url} KEY; fix what failed, then {again}.")
+            raise typer.Exit(2 if summary.user_error else 1)
+        closing = f"All {summary.cells} cells were done already: nothing to do."
+        if summary.trained:
+            closing = f"{summary.cells} cells done, {summary.trained} of them now, in {summary.seconds:.0f} s."
+        print_line(console, f"{closing} Store: {target.url}")

@@ -29,9 +29,10 @@ def guard(plugin: type, base: type) -> None:
     Raises:
         PluginError: a class attribute, or ``Config``, is not what ``base`` declares.
     """
-    parent = Settings if base is Augmenter else base.Config  # the settings of a dataset have a root
-    if not (inspect.isclass(plugin.Config) and issubclass(plugin.Config, parent)):
-        raise breach(plugin, "Config", f"declare it as class Config({parent.__qualname__})")
+    is_config = inspect.isclass(plugin.Config) and issubclass(plugin.Config, Settings)
+    if not is_config or base.Config.model_fields.keys() - plugin.Config.model_fields.keys():  # a dataset has a root
+        parent = "Settings" if base is Augmenter else "Dataset.Config"
+        raise breach(plugin, "Config", f"declare it as class Config({parent})")
     methods, attributes = _contract(base)
     for name, expected in {**attributes, **methods}.items():
         own = inspect.getattr_static(plugin, name)

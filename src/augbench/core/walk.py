@@ -1,21 +1,23 @@
 """List the files below a folder, for datasets and for folders of textures and masks.
 
 Hidden files and what file managers leave behind are never data. Links are followed; a link into a folder above itself
-is a loop and ends there. What is not listed is named with the reason.
+is a loop and ends there. What is not listed is named with the reason; names that are not UTF-8, which no table can
+hold, are also logged as a warning, once for each folder.
 """
 
 from __future__ import annotations
 
+import logging
 import os
 import posixpath
 import re
 import unicodedata
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path, PurePosixPath
 
-from augbench.core.errors import UserError
+from augbench.core.errors import UserError, listed
 from augbench.core.images import SUFFIXES
 
 LITTER = frozenset(
@@ -25,6 +27,8 @@ LITTER = frozenset(
 """Names, in lower case, of what Finder, Explorer, network drives and file systems leave in folders."""
 
 MASK_ENDING = re.compile(r"[ _.-](mask|gt|ground_?truth|label|seg|segmentation|annotation)s?$", re.IGNORECASE)
+
+LOG = logging.getLogger("augbench.files")
 
 HIDDEN = "hidden, or left by a file manager"
 LOOP = "a link back to a folder above"
@@ -75,7 +79,15 @@ def walk(root: Path) -> Walk:
                 todo.append((name, above | {identity}))
             else:
                 files.append(name)
+    if nameless := sorted(name for name, reason in left_out.items() if reason == NOT_UTF8):
+        _warn(root, tuple(nameless))
     return Walk(tuple(sorted(files)), tuple(sorted(folders)), dict(sorted(left_out.items())))
+
+
+@cache  # several walks of one command say it once
+def _warn(root: Path, names: tuple[str, ...]) -> None:
+    what = "entries are left out, as their names are" if len(names) > 1 else "entry is left out, as its name is"
+    LOG.warning("'%s': %s %s not UTF-8: %s: rename what is data", root, f"{len(names):,}", what, listed(names))
 
 
 def _classify(name: str, entry: os.DirEntry[str]) -> tuple[str, str, bool]:

@@ -169,6 +169,8 @@ class Folder(Dataset):
             table = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig")
         except UnicodeDecodeError:
             raise UserError(f"dataset 'folder': '{path}' is not UTF-8: save it as UTF-8") from None
+        except FileNotFoundError:
+            raise UserError(f"dataset 'folder': '{path}' does not exist: paths are relative to the root") from None
         except (OSError, ValueError) as error:
             raise UserError(f"dataset 'folder': '{path}' cannot be read as CSV: {error}") from None
         names = f"columns are {', '.join(known)}, with commas between"

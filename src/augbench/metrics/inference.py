@@ -29,9 +29,12 @@ class Verdict(StrEnum):
     TOO_FEW = "too few runs to say"
 
 
-def verdict(low: float, high: float, runs: int) -> Verdict:
-    """Return the verdict for the interval of a difference over ``runs`` paired runs."""
-    if runs < FEWEST_RUNS:
+def verdict(low: float, high: float, runs: int, is_random: bool = True) -> Verdict:
+    """Return the verdict for the interval of a difference over ``runs`` paired runs.
+
+    ``is_random``: something in the runs is random; else one is as good as many, and none is too few.
+    """
+    if runs < (FEWEST_RUNS if is_random else 1):
         return Verdict.TOO_FEW
     return Verdict.BETTER if low > 0 else Verdict.WORSE if high < 0 else Verdict.NONE
 

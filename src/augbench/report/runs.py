@@ -83,6 +83,7 @@ class Basis:
     collapsed: tuple[str, ...] = ()  # names of the trainings whose classifier has collapsed
     items: int | None = None  # test items of the kind, normal or with a defect, that has fewest in a fold
     one_adaptation: bool | None = False  # whether all runs share what the augmenter learned; None: not on record
+    is_random: bool = True  # a draw, a seed or the test split is
     is_average: bool = False  # over several N_aug
 
     @property
@@ -97,13 +98,18 @@ class Basis:
         if self.collapsed:
             what = "runs" if self.trainings == self.runs else "trainings"
             caveats.append(f"{len(self.collapsed)} of {self.trainings} {what} collapsed")
-        if 0 < self.runs < FEWEST_RUNS and not self.is_average:
+        if self.too_few:
             caveats.append(f"{plural(self.runs, 'run')}: too few to say")
         if self.items is not None and self.items < FEW_ITEMS:
             caveats.append(f"{plural(self.items, 'test item')} of a kind")
         if self.one_adaptation:
             caveats.append("no adaptation variance")
         return tuple(caveats)
+
+    @property
+    def too_few(self) -> bool:
+        """Whether its runs are too few to say anything; one is as good as many where nothing in it is random."""
+        return 0 < self.runs < FEWEST_RUNS and self.is_random and not self.is_average
 
     @property
     def runs_text(self) -> str:
@@ -139,6 +145,7 @@ def basis_of(augmenter: str, cells: Sequence[Any], found: Mapping[str, Any]) -> 
         partial=tuple(f"{augmenter}, {name}" for name in partial),
         collapsed=tuple(f"{augmenter}, {run_label(cell)}" for cell in used if found[cell.key].collapsed),
         items=min((record.items for record in every if record.items is not None), default=None),
+        is_random=any((cell.draw, cell.seed, cell.test_share) != (None, None, None) for cell in cells),
         one_adaptation=(None if None in learns else True in learns) if shared else False,
     )
     return basis, records

@@ -187,7 +187,7 @@ def caveat_notes(rows: Sequence[Any], task: str) -> list[str]:
     """Return what a reader of these rows (`runs.Basis`) must know, one sentence each."""
     single = [row for row in rows if not row.is_average]
     notes = run_notes(single)
-    few = [row.runs for row in single if 0 < row.runs < FEWEST_RUNS]
+    few = [row for row in single if row.too_few]
     if few:
         which = "Each row has" if len(few) == len(single) else f"{len(few)} of {len(single)} rows have"
         notes.append(f"{which} fewer than {FEWEST_RUNS} runs: too few to say whether a difference is more than chance.")

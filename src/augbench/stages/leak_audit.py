@@ -52,7 +52,7 @@ def audit(
     clusters = [ids[cluster].tolist() for cluster in found.clusters]
     result = {
         "images": len(table),
-        "grouped": bool(table["group"].nunique() < len(table)),
+        "grouped": bool(2 * table.duplicated("group", keep=False).sum() > len(table)),
         "threshold": round(found.threshold, 4) if np.isfinite(found.threshold) else None,
         "pairs": len(found.pairs),
         "expected_false": round(found.expected_false, 2),

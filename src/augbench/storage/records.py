@@ -182,7 +182,7 @@ class AuditResult(_RecordModel):
     """What a search for near-copies found, see `augbench.metrics.near_copies`."""
 
     images: Count
-    grouped: bool  # whether the dataset names groups of several images
+    grouped: bool  # whether most images are in groups of several: a known pair does not make a dataset grouped
     threshold: float | None  # None: no pair is better than chance
     pairs: Count
     expected_false: Amount  # pairs that are found by chance

@@ -51,7 +51,7 @@ def test_a_broken_link_is_listed_as_its_image_is_missing(tmp_path):
         image_files("texture_folder", tmp_path, "set it")
 
 
-def test_names_that_are_not_utf8_and_special_files_are_left_out(tmp_path):
+def test_names_that_are_not_utf8_and_special_files_are_left_out(tmp_path, caplog):
     try:
         (tmp_path / os.fsdecode(b"a\xff.png")).write_bytes(b"")
     except OSError:
@@ -59,6 +59,9 @@ def test_names_that_are_not_utf8_and_special_files_are_left_out(tmp_path):
     os.mkfifo(tmp_path / "pipe.png")
     found = walk(tmp_path)
     assert found.files == () and found.left_out["a\\xff.png"] == NOT_UTF8 and "pipe.png" in found.left_out
+    walk(tmp_path)
+    (said,) = [record.getMessage() for record in caplog.records]
+    assert said.startswith(f"'{tmp_path}': 1 entry is left out, as its name is not UTF-8: 'a\\xff.png'"), "once"
 
 
 @pytest.mark.parametrize("suffix", sorted(SUFFIXES))

@@ -217,6 +217,11 @@ def test_the_verdict_on_a_difference(low, high, runs, word):
     assert verdict(low, high, runs) == word
 
 
+def test_one_run_decides_where_nothing_in_it_is_random():
+    assert verdict(0.01, 0.2, 1, is_random=False) == Verdict.BETTER
+    assert verdict(0.01, 0.2, 0, is_random=False) == Verdict.TOO_FEW
+
+
 def test_the_sign_flip_test_is_the_exact_permutation_test_of_scipy():
     for case in range(10):
         differences = np.random.default_rng(case).normal(0.3, 1, 8)

@@ -613,7 +613,7 @@ def test_the_command_writes_into_the_store_and_prints(store):
     ("options", "text"),
     [
         (["--grid", "nothing"], ["knows no grid 'nothing'"]),
-        (["--set", "seeds=[0]"], ["--set changes a grid: give --grid FILE too"]),
+        (["--set", "seeds=[0]"], ["--set and --root are for the datasets of a grid file: give --grid FILE too"]),
         (["--against", "memsek"], ["--against 'memsek' is no augmenter of this grid (did you mean 'memseg'?)"]),
         (["--resamples", "3"], ["--resamples", "greater than or equal to 200"]),
     ],

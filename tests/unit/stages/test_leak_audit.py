@@ -66,6 +66,35 @@ def test_with_groups_there_is_no_leak(leaking, tmp_path):
     assert not problems and "all is well" in text and "across the split" not in text
 
 
+def test_proposed_groups_are_used_at_once_and_end_the_leak(leaking, tmp_path):
+    root = Path(leaking["root"])
+    text, _ = checked(leaking, groups=tmp_path / "groups.csv")
+    assert f"copy it into '{root}', then use it as setting, --set groups=groups.csv" in text
+    text, _ = checked(leaking, groups=root / "groups.csv")
+    assert "use it as setting, --set groups=groups.csv" in text and "copy it" not in text
+    text, problems = checked(leaking, "groups=groups.csv")
+    assert not problems and "all is well" in text and "across the split" not in text
+
+
+def test_groups_are_no_way_out_of_a_split_that_is_given(leaking):
+    good = Path(leaking["root"]) / "good"
+    table = pd.DataFrame({"image": [f"good/{path.name}" for path in sorted(good.iterdir())], "label": "good"})
+    table["split"] = np.where(table["image"].str.contains("copy"), "test", "train")
+    defects = [f"scratch/{path.name}" for path in sorted(good.with_name("scratch").iterdir())]
+    rows = pd.DataFrame({"image": defects, "label": "scratch", "split": ["train", "test"] * (len(defects) // 2)})
+    pd.concat([table, rows]).to_csv(good.with_name("table.csv"), index=False)
+    _, problems = checked(leaking, "csv=table.csv")
+    assert "groups cannot change a split that is given" in problems[0]
+
+
+def test_a_known_pair_does_not_make_a_dataset_grouped(leaking):
+    root = Path(leaking["root"])
+    table = pd.DataFrame({"image": ["good/000.png", "good/copy_000.png"], "group": ["a", "a"]})
+    table.to_csv(root / "groups.csv", index=False)
+    _, problems = checked(leaking, "groups=groups.csv")
+    assert len(problems) == 1 and "near-copies across the split" in problems[0]
+
+
 def test_a_leak_is_a_problem_from_one_percent_on_without_groups():
     def result(copies, grouped=False):
         return {"grouped": grouped, "folds": [{"fold": None, "test": 1000, "copies": copies}]}

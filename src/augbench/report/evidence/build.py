@@ -7,7 +7,7 @@ store, with the same resamples for all rows of a table, so that differences are 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import combinations
@@ -221,6 +221,10 @@ class _Resampled:
             self._runs[key] = resampling.run_weights(key, self.resamples, drawn, self.folds_drawn)
         return self._runs[key]
 
+    def is_random(self, runs: Iterable[Run]) -> bool:
+        """Return whether anything in these runs is random: a draw, a seed, or the test split."""
+        return self.folds_drawn or any(draw >= 0 or seed >= 0 for _, draw, seed in runs)
+
     def of(self, keys: Sequence[str], metric: str) -> tuple[np.ndarray, np.ndarray]:
         """Return the metric of R cells: R values, and R,B values under the resamples."""
         values = np.array([self.values[key, metric] for key in keys])
@@ -318,7 +322,11 @@ def _compared(
 ) -> list[Comparison]:
     """Compare these pairs of rows, corrected for multiple comparisons."""
     paired = [pair_runs(keys[a], keys[b]) for a, b in wanted]
-    decided = sum(bool(pairs) and drawn.runs(list(pairs)).count >= inference.FEWEST_RUNS for pairs in paired)
+    # A verdict needs several runs, unless nothing in them is random.
+    decided = sum(
+        bool(pairs) and (not drawn.is_random(pairs) or drawn.runs(list(pairs)).count >= inference.FEWEST_RUNS)
+        for pairs in paired
+    )
     made = [_one(drawn, a, b, pairs, decided) for (a, b), pairs in zip(wanted, paired, strict=True)]
     tested = [index for index, one in enumerate(made) if one.p == one.p]
     for index, p in zip(tested, inference.holm([made[index].p for index in tested]), strict=True):
@@ -345,6 +353,6 @@ def _one(
     if len(by_seed) >= inference.FEWEST_SEEDS:
         means = np.array([np.mean(by_seed[seed]) for seed in sorted(by_seed)])
         p = inference.sign_flip_p(means, rng("compare-signs", drawn.table.dataset, *a, *b))
-    decision = inference.verdict(together.low, together.high, together.runs)
+    decision = inference.verdict(together.low, together.high, together.runs, drawn.is_random(pairs))
     collapsed = len({key for keys in pairs.values() for key in keys} & drawn.collapsed)
     return Comparison(*a, *b, alone, together, decision, len(by_seed), p, collapsed=collapsed)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from math import isnan
 
-from augbench.metrics.inference import FEWEST_RUNS, FEWEST_SEEDS, LEVEL, seeds_needed, smallest_p
+from augbench.metrics.inference import FEWEST_RUNS, FEWEST_SEEDS, LEVEL, Verdict, seeds_needed, smallest_p
 from augbench.metrics.resampling import CONFIDENCE
 from augbench.report.evidence.build import Comparison, Evidence
 from augbench.report.evidence.lineage import inference_notes
@@ -67,7 +67,7 @@ def method(evidence: Sequence[Evidence]) -> list[str]:
             "and tables are not corrected for one another.",
             "Better, worse: the interval of the difference excludes 0. No detectable difference: it includes 0, which "
             "is no proof of equality; the interval shows how large a difference may still be. Too few runs to say: "
-            f"fewer than {FEWEST_RUNS} pairs, whatever the interval.",
+            f"fewer than {FEWEST_RUNS} pairs, whatever the interval, unless nothing in them is random.",
         ]
     return sentences
 
@@ -115,7 +115,7 @@ def why_not_against(evidence: Evidence) -> str:
 
 def comparison_captions(evidence: Evidence, compared: list[Comparison]) -> list[str]:
     """Return for how many comparisons the intervals hold at once."""
-    decided = sum(one.together.runs >= FEWEST_RUNS for one in compared)
+    decided = sum(one.verdict != Verdict.TOO_FEW for one in compared)
     if decided < 2:
         return [f"Paired difference with its {PERCENT} interval."]
     return [f"Paired differences, with intervals that hold for all {decided} of them at once at {PERCENT}."]

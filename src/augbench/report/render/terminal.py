@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import textwrap
 from collections.abc import Iterable, Iterator
+from typing import TextIO
 
 import rich.table
 from rich import box
@@ -17,10 +18,13 @@ from augbench.report.sheet import GAP, NARROWEST, WIDTH, Section, Sheet
 _STYLE = {"best": "bold", "second": "underline"}
 
 
-def standard_output() -> Console:
-    """Return a console on standard output. A file or a pipe gets `WIDTH` columns instead of the 80 of rich."""
-    console = Console()
-    return console if console.is_terminal else Console(width=max(console.width, WIDTH))
+def standard_output(file: TextIO | None = None) -> Console:
+    """Return a console on standard output, or on ``file`` in its place.
+
+    A file or a pipe gets `WIDTH` columns instead of the 80 of rich.
+    """
+    console = Console(file=file)
+    return console if console.is_terminal else Console(file=file, width=max(console.width, WIDTH))
 
 
 def to_terminal(sections: Iterable[Section]) -> RenderableType:

@@ -38,7 +38,7 @@ def commands(path):
     lines = [re.sub(r"^\s*#? ?", "", line) for line in path.read_text().splitlines()]
     text = re.sub(r"\\\n\s*", "", "\n".join(lines))
     names = "|".join(typer.main.get_command(app).commands)
-    for found in re.findall(rf"(?<![\w./-])augbench ((?:--plugin \S+ )?(?:{names})\b[^`#\n,]*)", text):
+    for found in re.findall(rf"(?<![\w./-])augbench ((?:--plugin \S+ )?(?:{names})\b[^`#&\n,]*)", text):
         yield shlex.split(found)
 
 

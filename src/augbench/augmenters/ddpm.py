@@ -20,6 +20,7 @@ import augbench
 from augbench.augmenters._sd import (
     ASPECT,
     CHECKPOINTING,
+    OPTIMISER,
     PRECISION,
     Aspect,
     PipelineAugmenter,
@@ -34,7 +35,7 @@ from augbench.core.errors import UserError
 from augbench.core.hashing import digest
 from augbench.core.seeds import derive_seed, rng
 from augbench.diffusion import lora
-from augbench.diffusion.dreambooth import Examples, Recipe, Training, encode, joined
+from augbench.diffusion.dreambooth import Examples, Optimiser, Recipe, Training, check_optimiser, encode, joined
 from augbench.diffusion.pipelines import PipelineSource, of_content
 from augbench.diffusion.sampling import check_prompts, fit_image, sample
 
@@ -114,6 +115,7 @@ class DDPM(PipelineAugmenter):
         repeats: int = setting(10, "times that an epoch repeats each training image", CONFIGURATION, ge=1)
         batch: int = setting(12, "training images per step", CONFIGURATION, ge=1)
         lr: float = setting(1e-5, "learning rate of AdamW", "paper, section 5.1", gt=0)
+        optimiser: Optimiser = setting("auto", OPTIMISER, f"8 bits: paper, section 5.1; auto: {OURS}")
         min_snr: float = setting(5.0, "gamma of min-SNR loss weighting; 0: no weighting", CONFIGURATION, ge=0)
         cycles: int = setting(3, "cosine cycles of the learning rate, with restarts", CONFIGURATION, ge=1)
         clip_skip: int = setting(
@@ -151,6 +153,11 @@ class DDPM(PipelineAugmenter):
     def reads(self, shots: Shots) -> frozenset[str]:
         """Read normal images at zero-shot, the shots otherwise."""
         return frozenset({"shots"} if shots else {"negatives"})
+
+    def ready(self) -> None:
+        """Check that pipeline and optimiser are available; download the pipeline if necessary."""
+        check_optimiser(self.config.optimiser)
+        super().ready()
 
     # -- fine-tuning
 
@@ -199,12 +206,13 @@ class DDPM(PipelineAugmenter):
 
     def _recipe(self, regime: Regime, device: str) -> Recipe:
         config = self.config
-        same = ("repeats", "batch", "lr", "prior_weight", "min_snr", "clip_skip", "cycles", "gradient_checkpointing")
+        same = ("repeats", "batch", "lr", "optimiser", "prior_weight", "min_snr", "clip_skip", "cycles")
         conv_rank = None if config.as_published else config.conv_rank
         return Recipe(
             epochs=regime.epochs,
             schedule_epochs=max(PUBLISHED_EPOCHS, regime.epochs) if config.as_published else None,
             precision=arithmetic(config.precision, device),
+            gradient_checkpointing=config.gradient_checkpointing,
             shape=lora.LoraShape(config.rank, config.rank_alpha, conv_rank, config.conv_alpha),
             **{name: getattr(config, name) for name in same},
         )

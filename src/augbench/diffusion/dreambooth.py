@@ -16,8 +16,9 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
 
 import numpy as np
 
@@ -35,6 +36,8 @@ if TYPE_CHECKING:
 ENCODE_BATCH = 8  # images per call of the VAE
 FLUSH = 60.0  # seconds between checkpoints
 CURVE_POINTS = 50  # of the loss curve in a record
+Optimiser = Literal["auto", "adamw", "adamw8bit"]
+"""AdamW, or bitsandbytes' AdamW whose moments have 8 bits; auto: 8 bits on a GPU that has bitsandbytes."""
 ReportProgress = Callable[[int, int, float], None]
 """Called with the step, the number of steps and the loss."""
 
@@ -48,6 +51,7 @@ class BaseRecipe(Protocol):
     clip_skip: int  # as `encode_tokens` counts
     precision: str  # of the arithmetic: fp32, bf16 or fp16
     gradient_checkpointing: bool
+    optimiser: Optimiser
 
 
 @dataclass(frozen=True)
@@ -65,6 +69,7 @@ class Recipe:
     schedule_epochs: int | None = None  # length of the learning rate schedule; None: ``epochs``
     precision: str = "fp32"  # of the arithmetic: fp32, bf16 or fp16
     gradient_checkpointing: bool = False
+    optimiser: Optimiser = "auto"
     shape: LoraShape = field(default_factory=LoraShape)
 
     def steps_per_epoch(self, instances: int, class_pictures: int) -> int:
@@ -108,17 +113,29 @@ def joined(first: Examples, second: Examples) -> Examples:
     return Examples(torch.cat([first.mean, second.mean]), torch.cat([first.std, second.std]))
 
 
-def optimiser(parameters: Sequence[torch.nn.Parameter], lr: float, device: str) -> torch.optim.Optimizer:
-    """Return AdamW. On a GPU with bitsandbytes its moments have 8 bits, as in In&Out."""
+def check_optimiser(name: Optimiser) -> None:
+    """Raise UserError if that optimiser needs a package that is not installed."""
+    if name == "adamw8bit" and find_spec("bitsandbytes") is None:
+        way_out = "pip install 'augbench[bitsandbytes]', or set optimiser to adamw or auto"
+        raise UserError(f"optimiser adamw8bit needs the package bitsandbytes: {way_out}")
+
+
+def make_optimiser(
+    name: Optimiser, parameters: Sequence[torch.nn.Parameter], lr: float, device: str
+) -> torch.optim.Optimizer:
+    """Return the optimiser of that name, for parameters on ``device`` (cpu or cuda).
+
+    Raises:
+        UserError: bitsandbytes is not installed, and ``name`` asks for it.
+    """
     import torch
 
-    if device == "cuda":
-        try:
-            import bitsandbytes
-        except ImportError:
-            pass  # an optional dependency: the record names the optimiser that was used
-        else:
-            return bitsandbytes.optim.AdamW8bit(parameters, lr=lr)
+    check_optimiser(name)
+    in_8_bits = name == "adamw8bit" or (name == "auto" and device == "cuda" and find_spec("bitsandbytes") is not None)
+    if in_8_bits:
+        import bitsandbytes
+
+        return bitsandbytes.optim.AdamW8bit(parameters, lr=lr)
     fused = True if device == "cpu" else None  # PyTorch's default there is a loop over hundreds of small tensors
     return torch.optim.AdamW(parameters, lr=lr, fused=fused)
 
@@ -159,7 +176,7 @@ class Finetuning(ABC):
         self.ids = tokens(pipeline, prompts).to(pipeline.device)
         if recipe.gradient_checkpointing:
             pipeline.unet.enable_gradient_checkpointing()
-        self.optimiser = optimiser(self.parameters, recipe.lr, pipeline.device.type)
+        self.optimiser = make_optimiser(recipe.optimiser, self.parameters, recipe.lr, pipeline.device.type)
         scheduler = DDPMScheduler.from_config(pipeline.scheduler.config)
         self.predicts_v = scheduler.config.prediction_type == "v_prediction"
         self.alphas_cumprod = scheduler.alphas_cumprod.to(pipeline.device, torch.float32)
@@ -345,11 +362,15 @@ class Training(Finetuning):
 
 
 class Checkpoint:
-    """State of a training in one safetensors file, which is replaced atomically."""
+    """State of a training in one safetensors file, which is replaced atomically.
+
+    Tensors are tensors of the file; all else, such as the form of the optimiser's state, is JSON in its metadata.
+    """
 
     def __init__(self, path: Path, training: Finetuning) -> None:
         self.path, self.training = path, training
-        about = {"recipe": asdict(training.recipe), "seed": training.seed, "ids": training.ids.tolist(), "format": 3}
+        about = {"recipe": asdict(training.recipe), "seed": training.seed, "ids": training.ids.tolist(), "format": 4}
+        about["optimiser"] = type(training.optimiser).__name__  # of `auto` it depends on the machine
         about["augbench"] = augbench.__version__  # results of another version may differ by rounding
         self.about = json.dumps(about, sort_keys=True)
 
@@ -357,13 +378,18 @@ class Checkpoint:
         """Save all that is needed to resume with that step."""
         from safetensors.torch import save_file
 
-        tensors = {f"weight.{i}": parameter.detach() for i, parameter in enumerate(self.training.parameters)}
-        tensors["losses"] = self.training.losses
-        for i, state in self.training.optimiser.state_dict()["state"].items():
-            tensors |= {f"state.{i}.{name}": tensor for name, tensor in state.items()}
+        training = self.training
+        state = {
+            "weights": dict(enumerate(training.parameters)),
+            "losses": training.losses,
+            "optimiser": training.optimiser.state_dict(),
+            "scaler": training.scaler.state_dict(),
+            "step": step,
+        }
+        tensors: dict[str, torch.Tensor] = {}
+        metadata = {"about": self.about, "form": json.dumps(_without_tensors(state, tensors))}
         temporary = self.path.with_suffix(".part")
-        metadata = {"step": str(step), "about": self.about, "scaler": json.dumps(self.training.scaler.state_dict())}
-        save_file({k: t.contiguous() for k, t in tensors.items()}, temporary, metadata)
+        save_file(tensors, temporary, metadata)
         temporary.replace(self.path)
 
     def load(self) -> int:
@@ -371,25 +397,50 @@ class Checkpoint:
         import torch
         from safetensors import SafetensorError, safe_open
 
+        training = self.training
         try:
-            with safe_open(self.path, "pt", device=str(self.training.pipeline.device)) as file:
+            with safe_open(self.path, "pt", device=str(training.pipeline.device)) as file:
                 metadata = file.metadata()
                 if metadata["about"] != self.about:
                     return 0
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
         except (OSError, SafetensorError):
             return 0
-        self.training.losses = tensors["losses"].cpu()
+        state = _with_tensors(json.loads(metadata["form"]), tensors)
+        training.losses = state["losses"].cpu()
         with torch.no_grad():
-            for i, parameter in enumerate(self.training.parameters):
-                parameter.copy_(tensors[f"weight.{i}"])
-        state: dict[int, dict[str, torch.Tensor]] = {}
-        for name, tensor in tensors.items():
-            if name.startswith("state."):
-                _, number, field_name = name.split(".")
-                state.setdefault(int(number), {})[field_name] = tensor
-        optimiser = self.training.optimiser
-        optimiser.load_state_dict({"state": state, "param_groups": optimiser.state_dict()["param_groups"]})
-        if scaler := json.loads(metadata["scaler"]):
-            self.training.scaler.load_state_dict(scaler)
-        return int(metadata["step"])
+            for i, parameter in enumerate(training.parameters):
+                parameter.copy_(state["weights"][i])
+        training.optimiser.load_state_dict(state["optimiser"])
+        if state["scaler"]:
+            training.scaler.load_state_dict(state["scaler"])
+        return state["step"]
+
+
+def _without_tensors(value: Any, tensors: dict[str, torch.Tensor]) -> Any:
+    """Return nested dicts, lists and values as JSON, and move their tensors to ``tensors``.
+
+    JSON has text keys alone, so a dict becomes pairs. Copies of tensors are saved: safetensors refuses shared memory.
+    """
+    import torch
+
+    if isinstance(value, torch.Tensor):
+        name = str(len(tensors))
+        tensors[name] = value.detach().clone(memory_format=torch.contiguous_format)
+        return {"tensor": name}
+    if isinstance(value, dict):
+        return {"pairs": [[key, _without_tensors(one, tensors)] for key, one in value.items()]}
+    if isinstance(value, list | tuple):
+        return [_without_tensors(one, tensors) for one in value]
+    return value
+
+
+def _with_tensors(form: Any, tensors: dict[str, torch.Tensor]) -> Any:
+    """Invert `_without_tensors`; tuples come back as lists."""
+    if isinstance(form, list):
+        return [_with_tensors(one, tensors) for one in form]
+    if not isinstance(form, dict):
+        return form
+    if "tensor" in form:
+        return tensors[form["tensor"]]
+    return {key: _with_tensors(one, tensors) for key, one in form["pairs"]}

@@ -19,7 +19,7 @@ import numpy as np
 
 from augbench.core.errors import UserError
 from augbench.core.seeds import derive_seed, rng
-from augbench.diffusion.dreambooth import Checkpoint, Examples, Finetuning, ReportProgress
+from augbench.diffusion.dreambooth import Checkpoint, Examples, Finetuning, Optimiser, ReportProgress
 from augbench.diffusion.lora import MODELS, AttentionShape, wrap
 
 if TYPE_CHECKING:
@@ -43,6 +43,7 @@ class StageRecipe:
     clip_skip: int = 1  # as `encode_tokens` counts
     precision: str = "fp32"  # of the arithmetic: fp32, bf16 or fp16
     gradient_checkpointing: bool = False
+    optimiser: Optimiser = "auto"
 
 
 class LearnedToken:

@@ -144,10 +144,6 @@ def test_training_reduces_the_loss_and_changes_lora_alone(images):
 
 
 def test_an_interrupted_training_has_the_same_result(images, tmp_path, monkeypatch):
-    def cut(step, total, loss):
-        if step == 4:
-            raise RuntimeError("cut")
-
     def weights(made, folder):
         lora.save(made.pipeline, folder)
         return [load_file(folder / part / lora.WEIGHTS) for part in lora.MODELS]
@@ -156,9 +152,7 @@ def test_an_interrupted_training_has_the_same_result(images, tmp_path, monkeypat
     learned = whole.run()
     assert len(learned["loss"]) == whole.steps  # a point for each step
     assert learned["loss"][-1] == pytest.approx(whole.losses[-1].item(), rel=1e-3)
-    monkeypatch.setattr(dreambooth, "FLUSH", -1.0)
-    with pytest.raises(RuntimeError, match="cut"):
-        training(images).run(tmp_path, cut)
+    stopped_after(training(images), 4, tmp_path, monkeypatch)
     rest = []
     resumed = training(images)
     assert resumed.run(tmp_path, lambda step, total, loss: rest.append(step)) == learned
@@ -169,6 +163,37 @@ def test_an_interrupted_training_has_the_same_result(images, tmp_path, monkeypat
     assert dreambooth.Checkpoint(checkpoint, training(images, seed=1)).load() == 0  # of another training
     monkeypatch.setattr("augbench.__version__", "9.0.0")
     assert dreambooth.Checkpoint(checkpoint, training(images)).load() == 0  # by another version
+
+
+def stopped_after(made, step, folder, monkeypatch):
+    """Run a training with a checkpoint after each step until that step is done; its checkpoint is lost."""
+
+    def cut(done, total, loss):
+        if done == step:
+            raise RuntimeError("cut")
+
+    monkeypatch.setattr(dreambooth, "FLUSH", -1.0)
+    with pytest.raises(RuntimeError, match="cut"):
+        made.run(folder, cut)
+
+
+def test_an_interrupted_training_in_8_bits_has_the_same_result(images, tmp_path, monkeypatch):
+    """The state of bitsandbytes' optimiser holds numbers and nested dicts; small parameters have 32 bits there."""
+    pytest.importorskip("bitsandbytes")
+    whole, resumed = (training(images, optimiser="adamw8bit", shape=LoraShape(rank=32)) for _ in range(2))
+    learned = whole.run()
+    assert learned["optimiser"] == "AdamW8bit" and learned["recipe"]["optimiser"] == "adamw8bit"
+    assert any(p.numel() >= 4096 for p in whole.parameters)
+    stopped_after(training(images, optimiser="adamw8bit", shape=LoraShape(rank=32)), 4, tmp_path, monkeypatch)
+    assert resumed.run(tmp_path) == learned
+    assert all(torch.equal(a, b) for a, b in zip(whole.parameters, resumed.parameters, strict=True))
+    assert dreambooth.Checkpoint(tmp_path / "dreambooth.safetensors", training(images)).load() == 0  # in 32 bits
+
+
+def test_8_bits_without_bitsandbytes_say_what_to_install(monkeypatch):
+    monkeypatch.setattr(dreambooth, "find_spec", lambda name: None)
+    with pytest.raises(UserError, match=r"pip install 'augbench\[bitsandbytes\]', or set optimiser to adamw or auto"):
+        dreambooth.make_optimiser("adamw8bit", [], 1e-3, "cpu")
 
 
 def test_memory_and_precision_options_hardly_change_the_loss(images):

@@ -202,6 +202,10 @@ class StableSDG(PipelineAugmenter):
 
     # -- adaptation
 
+    def training_steps(self, shots: Shots, images: int, classes: int) -> int:
+        """Return the steps of all stages of all classes."""
+        return classes * sum(recipe.steps for recipe in self._recipes("cuda"))
+
     def adapt(self, view: TrainView, out: Path, seed: int, context: AdaptContext) -> dict[str, Any]:
         """Adapt the untouched pipeline to each class; write tokens, LoRA matrices and the parameters of generation.
 
@@ -226,7 +230,8 @@ class StableSDG(PipelineAugmenter):
         generation = {"stages": self.config.stages, "alpha": self.config.alpha, "classes": classes}
         generation |= {name: getattr(self.config, name) for name in ("prompt", "token", "init_word")}
         (out / GENERATION).write_text(json.dumps(generation), encoding="utf-8")
-        return {"classes": learned}
+        last = [record["stages"][-1]["update_norm"] for record in learned.values() if record["stages"]]
+        return {"classes": learned, **({"update_norm": min(last)} if last else {})}
 
     def _recipes(self, device: str) -> list[StageRecipe]:
         config = self.config

@@ -13,7 +13,7 @@ from typing import Any
 
 from augbench.core.contracts import Shots
 from augbench.core.hashing import digest
-from augbench.core.protocol import Protocol, make_protocol
+from augbench.core.protocol import UNKEYED, Protocol, make_protocol
 
 SCHEMA = 1
 AUDIT_METHOD = 1  # of the search for near-copies; another number for one that finds other pairs
@@ -330,7 +330,7 @@ class Cell(_Keyed):
             "draw": self.draw,
             "n_aug": self.n_aug,
             "seed": self.seed,
-            "protocol": self.protocol.model_dump(mode="json", exclude={"about", "sources"}),  # grids hold the prose
+            "protocol": self.protocol.model_dump(mode="json", exclude=set(UNKEYED)),  # grids hold the prose
             "fresh_pools": self.fresh_pools,
         }
 

@@ -2,7 +2,7 @@
 
 LoRA weights are trained on the instance images and on class images, which the pipeline itself sampled from a class
 prompt (prior preservation). Training loop and hyperparameters are those that In&Out (VISAPP 2024) published for
-kohya-ss's script: an epoch holds every instance ``repeats`` times and as many class images, shuffled into batches.
+kohya-ss's script: an epoch holds every instance ``repeats`` times and class images, shuffled into batches.
 
 All randomness follows from the seed and the step, so an interrupted training resumes with the same result.
 `Finetuning` is the loop that other fine-tuning methods share.
@@ -25,7 +25,7 @@ import numpy as np
 import augbench
 from augbench.core.errors import UserError
 from augbench.core.seeds import derive_seed, rng
-from augbench.diffusion.lora import MODELS, LoraShape, wrap
+from augbench.diffusion.lora import MODELS, LoraShape, update_norm, wrap
 from augbench.diffusion.sampling import as_pixels
 from augbench.diffusion.text_encoding import encode_tokens, tokens
 
@@ -38,6 +38,8 @@ FLUSH = 60.0  # seconds between checkpoints
 CURVE_POINTS = 50  # of the loss curve in a record
 Optimiser = Literal["auto", "adamw", "adamw8bit"]
 """AdamW, or bitsandbytes' AdamW whose moments have 8 bits; auto: 8 bits on a GPU that has bitsandbytes."""
+EpochsFrom = Literal["text", "published"]
+"""What an epoch holds, see `Recipe.steps_per_epoch`."""
 ReportProgress = Callable[[int, int, float], None]
 """Called with the step, the number of steps and the loss."""
 
@@ -66,6 +68,7 @@ class Recipe:
     min_snr: float = 5.0  # gamma of min-SNR weighting (ICCV 2023); 0: none
     clip_skip: int = 2  # as `encode_tokens` counts
     cycles: int = 3  # of the cosine schedule
+    epochs_from: EpochsFrom = "text"
     schedule_epochs: int | None = None  # length of the learning rate schedule; None: ``epochs``
     precision: str = "fp32"  # of the arithmetic: fp32, bf16 or fp16
     gradient_checkpointing: bool = False
@@ -73,9 +76,30 @@ class Recipe:
     shape: LoraShape = field(default_factory=LoraShape)
 
     def steps_per_epoch(self, instances: int, class_pictures: int) -> int:
-        """Return the number of batches in an epoch: instances times ``repeats``, and as many class images if any."""
-        samples = instances * self.repeats * (2 if class_pictures else 1)
-        return math.ceil(samples / self.batch)
+        """Return the number of batches in an epoch.
+
+        It holds each instance ``repeats`` times; and, by our reading of In&Out's text, which defines no epoch, as many
+        class images (``text``), or each class image ``repeats`` times too (``published``: the published files have all
+        images in one folder). With 200 class images, 10 repeats and batches of 12, in all epochs of a regime:
+
+        ======  =========  ======  ==========================================  ===================================
+        regime  instances  epochs  ``text``                                    ``published``
+        ======  =========  ======  ==========================================  ===================================
+        zero           50       5  ceil(2 * 50 * 10 / 12) * 5 = 420            ceil((50 + 200) * 10 / 12) * 5 = 1,045
+        few             5      49  ceil(2 * 5 * 10 / 12) * 49 = 441            ceil((5 + 200) * 10 / 12) * 49 = 8,379
+        full          246      25  ceil(2 * 246 * 10 / 12) * 25 = 10,250       ceil((246 + 200) * 10 / 12) * 25 = 9,300
+        ======  =========  ======  ==========================================  ===================================
+
+        With the two mirror images that the published files have of each instance, ``published`` would be 1,460, 8,820
+        and 19,550 steps (`augbench.diffusion.captioned`). The sum of the learning rates at few-shot is 2.2e-3 by
+        ``text`` and 4.2e-2 by ``published``.
+        """
+        return math.ceil(sum(self.samples(instances, class_pictures)) / self.batch)
+
+    def samples(self, instances: int, class_pictures: int) -> tuple[int, int]:
+        """Return the numbers of instances and of class images in an epoch, repetitions counted."""
+        balanced = instances if class_pictures else 0
+        return instances * self.repeats, (balanced if self.epochs_from == "text" else class_pictures) * self.repeats
 
 
 @dataclass(frozen=True)
@@ -195,7 +219,7 @@ class Finetuning(ABC):
         """Reduce the losses of a batch, B float32, to a scalar."""
         return each.mean()
 
-    def counts(self) -> dict[str, int]:
+    def counts(self) -> dict[str, Any]:
         """Return the numbers of training images, for the adapter's record."""
         return {"instances": len(self.examples[0])}
 
@@ -290,20 +314,48 @@ class Finetuning(ABC):
             "steps": self.steps,
             "optimiser": type(self.optimiser).__name__,
             "trained_parameters": sum(parameter.numel() for parameter in self.parameters),
+            "update_norm": float(f"{self.update_norm():.4g}"),
             **self.counts(),
             "recipe": asdict(self.recipe),
             "loss": self.curve(),
         }
+
+    def update_norm(self) -> float:
+        """Return how far the training moved the weights: the median of ``|dW| / |W|`` over the trained layers."""
+        return update_norm(self.pipeline)
 
     def curve(self) -> list[float]:
         """Return the loss curve: means over at most `CURVE_POINTS` stretches of about equally many steps."""
         return [float(f"{part.mean().item():.4g}") for part in self.losses.tensor_split(min(CURVE_POINTS, self.steps))]
 
 
-class Training(Finetuning):
-    """DreamBooth training of a pipeline. Wraps the pipeline with `lora.wrap`, for good."""
+class EpochTraining(Finetuning):
+    """Training in epochs, with a cosine schedule. A subclass implements `rows`."""
 
     file = "dreambooth.safetensors"
+
+    def __init__(
+        self,
+        pipeline: DiffusionPipeline,
+        recipe: Recipe,
+        prompts: Sequence[str],
+        examples: Sequence[Examples],
+        parameters: Sequence[torch.nn.Parameter],
+        per_epoch: int,
+        seed: int,
+    ) -> None:
+        """Take the steps of an epoch instead of all steps; other arguments are those of `Finetuning`."""
+        self.per_epoch = per_epoch
+        super().__init__(pipeline, recipe, prompts, examples, parameters, recipe.epochs * per_epoch, seed)
+
+    def rate(self, step: int) -> float:
+        """Return the learning rate of a step: a cosine to 0 with ``cycles`` hard restarts."""
+        total = (self.recipe.schedule_epochs or self.recipe.epochs) * self.per_epoch
+        return self.recipe.lr * 0.5 * (1 + math.cos(math.pi * (self.recipe.cycles * step / total % 1)))
+
+
+class Training(EpochTraining):
+    """DreamBooth training of a pipeline. Wraps the pipeline with `lora.wrap`, for good."""
 
     def __init__(
         self,
@@ -325,26 +377,20 @@ class Training(Finetuning):
         """
         examples = [instances] if class_examples is None else [instances, class_examples]
         parameters = wrap(pipeline, recipe.shape, derive_seed("dreambooth-weights", seed))
-        self.per_epoch = recipe.steps_per_epoch(len(instances), len(class_examples) if class_examples else 0)
-        steps = recipe.epochs * self.per_epoch
-        super().__init__(pipeline, recipe, prompts[: len(examples)], examples, parameters, steps, seed)
-
-    def rate(self, step: int) -> float:
-        """Return the learning rate of a step: a cosine to 0 with ``cycles`` hard restarts."""
-        total = (self.recipe.schedule_epochs or self.recipe.epochs) * self.per_epoch
-        return self.recipe.lr * 0.5 * (1 + math.cos(math.pi * (self.recipe.cycles * step / total % 1)))
+        per_epoch = recipe.steps_per_epoch(len(instances), len(class_examples) if class_examples else 0)
+        super().__init__(pipeline, recipe, prompts[: len(examples)], examples, parameters, per_epoch, seed)
 
     def rows(self, step: int) -> tuple[np.ndarray, np.ndarray]:
         """Return prompts (0: instance, 1: class) and image indices of a step's batch, both B int64."""
         recipe, epoch = self.recipe, step // self.per_epoch
         draw = rng("dreambooth-order", self.seed, epoch)
-        total = len(self.examples[0]) * recipe.repeats
-        kinds = np.repeat(np.arange(len(self.examples)), total)
-        which = [np.tile(np.arange(len(self.examples[0])), recipe.repeats)]
-        if len(self.examples) > 1:
-            count = len(self.examples[1])
-            rounds = [draw.permutation(count) for _ in range(-(-total // count))]
-            which.append(np.concatenate(rounds)[:total])
+        sizes = [len(examples) for examples in self.examples]
+        totals = recipe.samples(sizes[0], sum(sizes[1:]))[: len(sizes)]
+        kinds = np.repeat(np.arange(len(sizes)), totals)
+        which = [np.tile(np.arange(sizes[0]), recipe.repeats)]
+        if len(sizes) > 1:
+            rounds = [draw.permutation(sizes[1]) for _ in range(-(-totals[1] // sizes[1]))]
+            which.append(np.concatenate(rounds)[: totals[1]])
         order = draw.permutation(len(kinds))
         own = order[step % self.per_epoch * recipe.batch :][: recipe.batch]
         return kinds[own], np.concatenate(which)[own]

@@ -152,11 +152,18 @@ class Stage(Finetuning):
         token.vector.requires_grad_(recipe.learns_word)
         token.begin()
         parameters = [*matrices, *([token.vector] if recipe.learns_word else [])]
+        self.initial = token.vector.detach().clone()
         super().__init__(pipeline, recipe, [prompt], [examples], parameters, recipe.steps, seed)
 
     def rate(self, step: int) -> float:
         """Return the learning rate, which is constant."""
         return self.recipe.lr
+
+    def update_norm(self) -> float:
+        """Return it of the LoRA layers; without LoRA, how far the token's embedding moved, against its own norm."""
+        if self.recipe.shape:
+            return super().update_norm()
+        return ((self.token.vector.detach() - self.initial).norm() / self.initial.norm()).item()
 
     def rows(self, step: int) -> tuple[np.ndarray, np.ndarray]:
         """Return prompt and image indices of a full batch; every image is used once before any repeats."""

@@ -17,7 +17,7 @@ from augbench.core.documents import Document, parse_yaml
 from augbench.core.errors import UserError, brief, did_you_mean
 from augbench.core.hashing import canonical_json, digest
 from augbench.core.models import StrictModel
-from augbench.core.protocol import Protocol, first_problem, load_preset, make_protocol, needs_quotes
+from augbench.core.protocol import UNKEYED, Protocol, first_problem, load_preset, make_protocol, needs_quotes
 
 NAME = r"^[A-Za-z][A-Za-z0-9_]*$"  # safe in paths, keys and tables
 GRID_NAME = NAME[:-1] + r"(\+[0-9a-f]{6})?$"  # --set appends a digest of the changed grid
@@ -215,7 +215,7 @@ def _identity(grid: Grid) -> dict[str, Any]:
     """Return what determines the cells of a grid: no file locations, resources, prose or defaults."""
     content = grid.as_dict()
     del content["resources"], content["save_weights"], content["fidelity"]
-    prose = {"about", "sources"}
+    prose = set(UNKEYED)
     content["protocols"] = [p.model_dump(mode="json", exclude=prose, exclude_defaults=True) for p in grid.protocols]
     for entry in content["datasets"]:
         entry["settings"].pop("root", None)

@@ -101,6 +101,24 @@ class Plan:
         """Return the adapter that this pool needs, if any."""
         return pool.adapter if self.library.augmenter(pool.augmenter).learns else None
 
+    def training_steps(self, pool: PoolSpec) -> int | None:
+        """Return the optimiser steps of the adapter of a pool; None if there is none, or the number is unknown."""
+        augmenter = self.library.augmenter(pool.augmenter)
+        images = self._images_to_learn_from(pool) if augmenter.learns else None
+        return images and augmenter.training_steps(pool.shots or 0, images, max(len(pool.data.classes), 1))
+
+    def _images_to_learn_from(self, pool: PoolSpec) -> int | None:
+        """Count the shots, or normal images without shots; where files are absent, as the dataset is known to have."""
+        if pool.shots not in (None, 0, "all"):
+            return pool.shots * max(len(pool.data.classes), 1)
+        if pool.data.alias not in self.absent:
+            split = self.library.split(pool.data)
+            return len(split.positives if pool.shots else split.negatives)
+        counts = self.library.dataset(pool.data.alias).official_counts
+        train = {kind.removeprefix("train "): n for kind, n in counts.items() if kind.startswith("train ")}
+        normal = train.pop(GOOD, None)
+        return (sum(train.values()) or None) if pool.shots else normal
+
     def search(self, pool: PoolSpec) -> SearchSpec | None:
         """Return the search that this pool or its adapter needs, if any."""
         return SearchSpec(pool.adapter) if self.library.augmenter(pool.augmenter).candidates() else None
@@ -289,6 +307,8 @@ def _why_not(augmenter: Augmenter, label: str, task: str, shots: Shots, n_aug: i
         return f"protocol {protocol.name} uses no defect image: only none at zero-shot" if unread else ""
     if protocol.normality and task != "detection":
         return f"protocol {protocol.name}: its normality is made for detection, not for {task}"
+    if protocol.labels == "masks" and task != "detection":
+        return f"protocol {protocol.name}: labels from masks are made for detection, not for {task}"
     if augmenter.makes_images and task not in augmenter.tasks:
         return f"{label}: made for {' and '.join(sorted(augmenter.tasks))}, not for {task}"
     if shots == 0 and not augmenter.makes_images:

@@ -9,7 +9,7 @@ import pandas as pd
 
 from augbench.core.errors import UserError, did_you_mean
 from augbench.core.hashing import digest
-from augbench.core.protocol import Protocol
+from augbench.core.protocol import UNKEYED, Protocol
 from augbench.planning.audits import load_audits
 from augbench.planning.outline import EXPECTED_FIELDS, LATER_FIELDS
 from augbench.report.score_facts import score_facts
@@ -195,8 +195,7 @@ def _protocol_id(protocol: Mapping[str, Any]) -> str:
     fields = Protocol.model_fields.items()
     defaults = {name: field.get_default() for name, field in fields if not field.is_required()}
     given = {name: tuple(value) if isinstance(value, list) else value for name, value in protocol.items()}
-    prose = ("about", "sources")
-    return digest({k: v for k, v in given.items() if k not in prose and (k not in defaults or v != defaults[k])})
+    return digest({k: v for k, v in given.items() if k not in UNKEYED and (k not in defaults or v != defaults[k])})
 
 
 def _metrics(result: Mapping[str, Any]) -> dict[str, Any]:

@@ -258,7 +258,7 @@ def _from_elsewhere(rows: Sequence[Line]) -> list[str]:
 def _copied_text(layout: Layout, row: Reference) -> str:
     """Describe a row that the paper copied from elsewhere, so from another protocol than its other rows."""
     about = layout.paper.about
-    source, _, table = row.copied_from.partition(" table ")
+    source, table = row.source_paper, row.copied_from.partition(" table ")[2]
     where = about.sources.get(source, source) + (f", Table {table}" if table else "")
     name = about.printed_as[row.augmenter]
     what = f"{name}: copied by the paper from {where}"

@@ -38,6 +38,9 @@ def print_plan(plan: Plan, remaining: Remaining, store: Store, console: Console)
         console.print(f"left out: {count} x {reason}", highlight=False, markup=False)
     for note, regimes in _notes(plan).items():
         console.print(f"note ({', '.join(_regimes(regimes))}): {note}", highlight=False, markup=False)
+    for protocol in (one for one in plan.grid.protocols if one.superseded_by):
+        better = f"superseded by {protocol.superseded_by}: augbench protocols show {protocol.superseded_by}"
+        console.print(f"protocol {protocol.name} is {better}", highlight=False, markup=False)
     for label in plan.absent:
         reason = "has no root; the numbers are exact, the keys depend on its files"
         console.print(f"not available: dataset '{label}' {reason}")

@@ -123,6 +123,7 @@ class Grid(StrictModel):
     folds: CountAxis = (0,)
     n_aug: CountAxis = (100,)
     seeds: CountAxis = (0,)
+    adapter_seeds: CountAxis = (0,)  # adapters of each augmenter that learns: one in the papers
     fresh_pools: bool = False  # a separate pool for each N_aug, as in the papers
     save_weights: bool = False  # save each trained classifier as safetensors
     resources: Resources = Resources()
@@ -215,6 +216,8 @@ def _identity(grid: Grid) -> dict[str, Any]:
     """Return what determines the cells of a grid: no file locations, resources, prose or defaults."""
     content = grid.as_dict()
     del content["resources"], content["save_weights"], content["fidelity"]
+    if grid.adapter_seeds == (0,):  # no entry for one adapter, as in names older than this axis
+        del content["adapter_seeds"]
     prose = set(UNKEYED)
     content["protocols"] = [p.model_dump(mode="json", exclude=prose, exclude_defaults=True) for p in grid.protocols]
     for entry in content["datasets"]:

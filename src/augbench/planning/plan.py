@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from itertools import chain
+from itertools import chain, product
 from typing import Any
 
 from augbench.core import registry
@@ -285,17 +285,23 @@ def _cells(
     seeds: tuple[int | None, ...] = entry.seeds or grid.seeds
     if protocol.kind != "finetune" and not augmenter.makes_images:
         seeds = (None,)  # nothing is random
+    adapter_seeds = grid.adapter_seeds if _learns(plan.library, spec) else (0,)
     for shots in entry.shots or grid.shots:
         draws: tuple[int | None, ...] = grid.draws if shots not in (0, "all") else (None,)
         for n_aug in counts:
             reason = _why_not(augmenter, entry.label, task, shots, n_aug, protocol)
             if reason:
-                plan.dropped[reason] += len(draws) * len(seeds)
+                plan.dropped[reason] += len(draws) * len(seeds) * len(adapter_seeds)
                 continue
-            for draw in draws:
-                for seed in seeds:
-                    fresh = grid.fresh_pools and n_aug > 0
-                    yield Cell(data, spec, shots, draw, n_aug, seed, protocol, fresh)
+            for draw, adapter_seed, seed in product(draws, adapter_seeds, seeds):
+                fresh = grid.fresh_pools and n_aug > 0
+                yield Cell(data, spec, shots, draw, n_aug, seed, protocol, fresh, adapter_seed)
+
+
+def _learns(library: Library, spec: AugmenterSpec) -> bool:
+    """Whether an augmenter, or a part of a mixture, has adapters."""
+    augmenter = library.augmenter(spec)
+    return augmenter.learns or any(_learns(library, part_spec(library, part)) for part in augmenter.parts())
 
 
 def _why_not(augmenter: Augmenter, label: str, task: str, shots: Shots, n_aug: int, protocol: Protocol) -> str:
@@ -371,7 +377,8 @@ def _pool(plan: Plan, spec: AugmenterSpec, cell: Cell) -> PoolSpec:
     reads = augmenter.reads(cell.shots)
     shots, draw = (cell.shots, cell.draw) if "shots" in reads else (None, None)
     fresh_for = cell.n_aug if cell.fresh_pools else None
-    choices = (shots, draw, cell.seed, augmenter.chunk_size, fresh_for, "regions" in reads)
+    adapter_seed = cell.adapter_seed if augmenter.learns else 0
+    choices = (shots, draw, cell.seed, augmenter.chunk_size, fresh_for, "regions" in reads, adapter_seed)
     identity = (cell.data.prefix, cell.data.digest, spec.digest, *choices)
     if identity not in plan.pool_of:
         plan.pool_of[identity] = PoolSpec(cell.data, spec, *choices)

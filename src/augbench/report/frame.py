@@ -51,6 +51,7 @@ REMARKS = (
     "git_sha",
     "embedded",
     "notes",
+    "adapters",
 )
 RECORD_FIELDS = (*CELL_FIELDS, *IDENTITIES.values(), *ALL_METRICS, *REMARKS)
 
@@ -60,7 +61,19 @@ FROZEN_FIELDS = ("kind", "backbone", "head", "normality")
 MIXED = {"fold", "test_share", "shots", "draw", "seed", "false_alarm_rate"}
 """Columns that hold None or "all" beside numbers."""
 OBJECTS = MIXED | {
-    *("collapsed", "items", "embedded", "notes", "per_class", "confusion", "frozen", "weight", "fidelity", "audit")
+    *(
+        "collapsed",
+        "items",
+        "embedded",
+        "notes",
+        "adapters",
+        "per_class",
+        "confusion",
+        "frozen",
+        "weight",
+        "fidelity",
+        "audit",
+    )
 }
 """Columns of dtype object."""
 
@@ -137,7 +150,7 @@ def expected_from_records(records: pd.DataFrame) -> pd.DataFrame:
     for name, identity in IDENTITIES.items():
         several = expected.groupby(name)[identity].transform("nunique") > 1
         expected[name] = expected[name].where(~several, expected[name] + " #" + expected[identity].str[:6])
-    order = ["dataset", "protocol", "fold", "shots", "augmenter", "n_aug", "draw", "seed"]
+    order = ["dataset", "protocol", "fold", "shots", "augmenter", "n_aug", "draw", "adapter_seed", "seed"]
     expected = expected.sort_values(order, key=_sortable, kind="stable", ignore_index=True)
     return expected_frame(expected[list(CELL_FIELDS)].to_dict("records"))
 
@@ -181,6 +194,7 @@ def _axes(spec: Mapping[str, Any]) -> dict[str, Any]:
         "draw": spec["draw"],
         "n_aug": spec["n_aug"],
         "seed": spec["seed"],
+        "adapter_seed": spec.get("adapter_seed", 0),
         "protocol": protocol["name"],
         "ap_definition": protocol["ap"],
         "false_alarm_rate": protocol["false_alarm_rate"] if data["holdout"] else None,
@@ -236,4 +250,5 @@ def _origin(provenance: Mapping[str, Any]) -> dict[str, Any]:
         "git_sha": provenance["git_sha"] or "",
         "embedded": tuple(provenance["embedded"]),
         "notes": tuple(provenance.get("notes", ())),  # older records have none
+        "adapters": tuple(provenance.get("adapters") or ()),  # keys; older records have none
     }

@@ -140,6 +140,7 @@ def footnotes(cell: Any, found: int, expected: int, averages: bool) -> list[str]
 def run_label(cell: Any) -> str:
     """Label a run: ``N_aug 80, seed 0``, with draw and fold if it has them; ``fold 2, no seed``."""
     parts = [("N_aug", cell.n_aug or None), ("fold", cell.fold), ("draw", cell.draw), ("seed", cell.seed)]
+    parts += [("adapter", cell.adapter_seed or None)]
     labels = [f"{name} {int(value)}" for name, value in parts if value is not None]
     return ", ".join(labels if cell.seed is not None else [*labels, "no seed"])
 
@@ -196,11 +197,11 @@ def caveat_notes(rows: Sequence[Any], task: str) -> list[str]:
 def _spread(rows: list[list[Any]]) -> str:
     """Name what mean and std are over: seeds, and the draws and folds pooled with them; and the rows without a seed."""
     fold = "fold" if rows[0][0].test_share is None else "drawn split"
-    axes = {"seed": "seed", "draw": "draw of the shots", "fold": fold}
+    axes = {"seed": "seed", "draw": "draw of the shots", "adapter_seed": "adapter", "fold": fold}
     seeded = [cells for cells in rows if cells[0].seed is not None]
     fixed = dict.fromkeys(cells[0].augmenter for cells in rows if cells[0].seed is None)
     counts = {axis: {len({getattr(cell, axis) for cell in cells}) for cells in seeded or rows} for axis in axes}
-    several = [axis for axis in ("draw", "fold") if max(counts[axis]) > 1]
+    several = [axis for axis in ("draw", "adapter_seed", "fold") if max(counts[axis]) > 1]
     axes_text = " x ".join(_count(counts[axis], axes[axis]) for axis in (*["seed"] * bool(seeded), *several))
     over = f"Mean (sample standard deviation) over {axes_text}"
     if not seeded:

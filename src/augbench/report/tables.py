@@ -181,7 +181,7 @@ def _table(cells_of: Rows, found: dict[str, Any], measured: Mapping[str, Measure
     rows, marked = _mark_notes(_mark_best(noted, HEADLINE[first.task]))
     embedded = tuple(sorted({part for record in records for part in record.embedded}))
     title, headline, leak = title_of(first, folds), HEADLINE[first.task], near_copies_text(first.audit, folds)
-    pooled = len({(cell.draw, cell.fold) for cell in cells}) > 1
+    pooled = len({(cell.draw, cell.fold, cell.adapter_seed) for cell in cells}) > 1
     columns = _columns(first, pooled or any(cell.seed is None for cell in cells))
     headline_column = next(column for column in columns if column.key == headline)
     return Table(

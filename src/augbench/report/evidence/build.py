@@ -28,8 +28,8 @@ from augbench.storage.store import Store
 
 BASELINES = ("none", "memseg")  # default baselines; the first that a table has is used
 METRICS = {"detection": ("ap",), "recognition": ("accuracy", "macro_f1")}
-Run = tuple[int, int, int]
-"""Fold, draw of the shots and seed of a cell; -1 for an axis that it does not have."""
+Run = tuple[int, int, int, int]
+"""Fold, draw of the shots, seed and adapter seed of a cell; -1 for an axis that it does not have."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +45,7 @@ class RowEvidence:
     has_seed: bool  # False: nothing is random in its runs, given fold and draw
     cost: RowCost | None  # None: not on record
     training_seconds: float  # mean over cells; NaN without cells
+    one_adapter: bool  # whether several runs of each fold have the same adapters
     inferred: int  # cells whose lineage is not in their record
     collapsed: tuple[str, ...] = ()  # names of its runs whose classifier has collapsed
     caveats: tuple[str, ...] = ()  # see `tables.Row`
@@ -137,14 +138,14 @@ def build_evidence(
 
 def _run(cell: Any) -> Run:
     fold, draw, seed = (-1 if axis is None else int(axis) for axis in (cell.fold, cell.draw, cell.seed))
-    return fold, draw, seed
+    return fold, draw, seed, int(cell.adapter_seed)
 
 
 def pair_runs(a: Mapping[Run, str], b: Mapping[Run, str]) -> dict[Run, tuple[str, str]]:
-    """Pair the runs of two rows: those of equal fold, draw and seed.
+    """Pair the runs of two rows: those of equal fold, draw, seed and adapter seed.
 
     A run without a seed is paired with every seed of the other row at its fold and draw. It has no variance over seeds,
-    so the differences have exactly that of the other row.
+    so the differences have exactly that of the other row. So are the runs of a row with one adapter, or none.
 
     Args:
         a: run -> key of its cell.
@@ -154,8 +155,16 @@ def pair_runs(a: Mapping[Run, str], b: Mapping[Run, str]) -> dict[Run, tuple[str
         Run, with the seed that one of the two has -> the keys of the cells.
     """
     runs = [*a, *(run for run in b if run not in a)]
-    pairs = {run: tuple(row.get(run) or row.get((*run[:2], -1)) for row in (a, b)) for run in runs}
+    pairs = {run: (_like(run, a), _like(run, b)) for run in runs}
     return {run: keys for run, keys in pairs.items() if all(keys)}
+
+
+def _like(run: Run, row: Mapping[Run, str]) -> str | None:
+    """Return the run of a row that is paired with ``run``."""
+    fold, draw, seed, adapter = run
+    if not any(own[3] for own in row):
+        adapter = 0
+    return row.get((fold, draw, seed, adapter)) or row.get((fold, draw, -1, adapter))
 
 
 Have = list[tuple[Run, Any]]  # the runs of a row with their records
@@ -210,7 +219,10 @@ class _Resampled:
         """Return the bootstrap weights of these runs: equal for equal runs, whatever the row."""
         key = tuple(runs)
         if key not in self._runs:
-            drawn = rng("compare-runs", *(number for run in key for number in run))
+            given = (
+                key if any(run[3] for run in key) else [run[:3] for run in key]
+            )  # as before there were adapter seeds
+            drawn = rng("compare-runs", *(number for run in given for number in run))
             self._runs[key] = resampling.run_weights(key, self.resamples, drawn, self.folds_drawn)
         return self._runs[key]
 
@@ -277,16 +289,32 @@ def _row(drawn: _Resampled, row: Row, own: Have, spending: Spending) -> RowEvide
         row.augmenter,
         int(row.n_aug or 0),
         found,
-        inference.variance_split(runs, [drawn.values[key, drawn.metrics[0]] for key in keys]),
+        _variance_split(runs, [drawn.values[key, drawn.metrics[0]] for key in keys]),
         row.found,
         row.expected,
-        any(seed >= 0 for _, _, seed in runs),
+        any(run[2] >= 0 for run in runs),
         spending.of(keys),
         float(np.mean([record.seconds for _, record in own])) if own else nan,
+        _one_adapter(own),
         spending.inferred(keys),
         row.collapsed,
         row.caveats,
     )
+
+
+def _variance_split(runs: Sequence[Run], values: Sequence[float]) -> inference.VarianceSplit:
+    """Split the variance of the means over adapters, which are no source of it here."""
+    by_run: dict[tuple[int, int, int], list[float]] = defaultdict(list)
+    for run, value in zip(runs, values, strict=True):
+        by_run[run[:3]].append(value)
+    return inference.variance_split(list(by_run), [float(np.mean(own)) for own in by_run.values()])
+
+
+def _one_adapter(own: Have) -> bool:
+    found: dict[int, list[tuple[str, ...]]] = defaultdict(list)
+    for run, record in own:
+        found[run[0]].append(record.adapters)
+    return any(map(any, found.values())) and all(len(set(same)) == 1 < len(same) for same in found.values())
 
 
 Keys = Mapping[tuple[str, int], dict[Run, str]]  # row -> its runs
@@ -336,7 +364,7 @@ def _one(
             resampling.interval(values, sampled, drawn.runs(runs), drawn.item_freedom, number)
             for number in (1, max(comparisons, 1))
         )
-        for (_, _, seed), value in zip(runs, values.tolist(), strict=True):
+        for (_, _, seed, _), value in zip(runs, values.tolist(), strict=True):
             if seed >= 0:
                 by_seed.setdefault(seed, []).append(value)
     p = nan

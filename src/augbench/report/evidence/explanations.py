@@ -61,9 +61,10 @@ def method(evidence: Sequence[Evidence]) -> list[str]:
     sentences = [
         f"{PERCENT} intervals are for other test items and other runs like these, by a two-level bootstrap of "
         f"{resamples:,} resamples: of test items (all images of a physical item together, normal and defect ones "
-        "separately, the same items for all rows of a table), then of the draws of shots and the seeds; widened by "
-        "Student's t where either are few. Other data sets, classifiers and folds than those named are not covered.",
-        "s.e. items, s.e. runs: standard error of the mean due to test items, and due to draws and seeds.",
+        "separately, the same items for all rows of a table), then of the draws of shots, the seeds and the adapters; "
+        "widened by Student's t where either are few. Other data sets, classifiers and folds than those named are not "
+        "covered.",
+        "s.e. items, s.e. runs: standard error of the mean due to test items, and due to draws, seeds and adapters.",
     ]
     if any(one.against or one.pairs for one in evidence):
         sentences += [
@@ -95,6 +96,12 @@ def interval_notes(evidence: Evidence) -> list[str]:
         notes.append("* incomplete: some cells have no record.")
     if any(row.found == 1 and row.has_seed for row in evidence.rows):
         notes.append("One run: the interval covers other test items alone, not other seeds.")
+    if shared := list(dict.fromkeys(row.augmenter for row in evidence.rows if row.one_adapter)):
+        of_fold = " of a fold" if len(evidence.table.folds) > 1 else ""
+        notes.append(
+            f"{', '.join(shared)}: all runs{of_fold} share one adapter, so these intervals and differences hold no "
+            "variance of adaptation: several adapter_seeds in the grid add it, or several draws at few-shot."
+        )
     if evidence.smallest < FEW_ITEMS:
         few = few_items_note(evidence.smallest, evidence.table.task, evidence.kinds_apart)
         notes.append(

@@ -119,6 +119,7 @@ def pool_mismatch(cell: Cell, pool: PoolSpec) -> list[str]:
         "augmenter": not _generates(cell.augmenter, pool.augmenter.digest),
         "shots": pool.shots is not None and (pool.shots, pool.draw) != (cell.shots, cell.draw),
         "seed": pool.seed != cell.seed,
+        "adapter_seed": pool.adapter_seed not in (0, cell.adapter_seed),  # 0: of a part that does not learn
         "fresh_for": pool.fresh_for != (cell.n_aug if cell.fresh_pools else None),
     }
     return [name for name, is_other in differs.items() if is_other]

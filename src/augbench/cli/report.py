@@ -32,8 +32,7 @@ def report(
 ) -> None:
     """Print the mean (std) tables of a store, and write them as Markdown, LaTeX, CSV and JSON."""
     from augbench.core.errors import UserError
-    from augbench.report.papers.layout_report import report_layout
-    from augbench.report.papers.layouts import find_layout
+    from augbench.report.papers.layout_report import check_layout, report_layout
     from augbench.report.render.terminal import standard_output
     from augbench.report.store_report import report as write_report
     from augbench.storage.store import Store
@@ -46,7 +45,7 @@ def report(
     if layout is None and (dataset or protocol):
         raise UserError("--dataset and --protocol choose what a paper's table is filled with: give --layout NAME too")
     if layout is not None:
-        find_layout(layout)  # before planning, which may take long
+        check_layout(layout)  # before planning, which may take long
     name, expected = None, None
     if grid is not None:
         name, expected = planned_cells(grid, changes or (), target)

@@ -229,12 +229,13 @@ class FidelitySpec(_Keyed):
     pool: PoolSpec
     extractor: str  # see classifiers.features
     pictures: int  # number of first images; equal for all pools that are compared
+    layers: tuple[int, ...] = ()  # max-pooling layers of Inception whose FID is measured too, by their features
     kind = "fidelity"
 
     @property
     def identity(self) -> dict[str, Any]:
         """The hashed values."""
-        return {"pool": digest(self.pool.identity), "extractor": self.extractor, "pictures": self.pictures}
+        return {**self._own_fields, "pool": digest(self.pool.identity)}
 
     @property
     def prefix(self) -> str:
@@ -248,7 +249,13 @@ class FidelitySpec(_Keyed):
 
     def as_dict(self) -> dict[str, Any]:
         """Return JSON values."""
-        return {"pool": self.pool.as_dict(), "extractor": self.extractor, "pictures": self.pictures}
+        return {**self._own_fields, "pool": self.pool.as_dict()}
+
+    @property
+    def _own_fields(self) -> dict[str, Any]:
+        """The fields besides the pool; without layers no entry for them, as in older keys."""
+        layers = {"layers": list(self.layers)} if self.layers else {}
+        return {"extractor": self.extractor, "pictures": self.pictures, **layers}
 
 
 FEATURE_CHUNK = 256

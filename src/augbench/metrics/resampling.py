@@ -3,11 +3,11 @@
 Level one resamples test *groups* (all images of a physical item together), identically for all cells of a table. Level
 two resamples the *runs* of a row: draws of the shots, seeds, and adapters. A resample draws n - 1 of n units with
 replacement and weights them by n / (n - 1) (Rao and Wu, JASA 1988, with m = n - 1): drawing n of n underestimates the
-variance of a mean by (n - 1) / n, a third with three seeds. Groups with and without a defect are separate strata, because splits fix
-their numbers. Percentile intervals are stretched about the estimate by the ratio of the quantiles of Student's t and
-the normal distribution (compare Hesterberg, The American Statistician 2015, section 5.3), with the degrees of freedom
-of Welch and Satterthwaite for a sum of variances, so that few runs widen an interval. BCa is not used: its acceleration
-is not defined over two levels.
+variance of a mean by (n - 1) / n, a third with three seeds. Groups with and without a defect are separate strata,
+because splits fix their numbers. Percentile intervals are stretched about the estimate by the ratio of the quantiles of
+Student's t and the normal distribution (compare Hesterberg, The American Statistician 2015, section 5.3), with the
+degrees of freedom of Welch and Satterthwaite for a sum of variances, so that few runs widen an interval. BCa is not
+used: its acceleration is not defined over two levels.
 """
 
 from __future__ import annotations

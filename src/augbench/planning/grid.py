@@ -108,6 +108,7 @@ class FidelitySettings(StrictModel):
 
     extractor: str = "auto"  # a timm backbone; auto: Inception if its weights are cached, else micro_resnet
     pictures: int | None = Field(default=None, ge=2)  # images per pool; None: the size of the smallest pool
+    layers: tuple[Literal[64, 192], ...] = ()  # Inception's max-pooling layers, by their features: FID on each, too
 
 
 class Grid(StrictModel):

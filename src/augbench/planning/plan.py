@@ -30,7 +30,7 @@ from augbench.core.specs import (
     SearchSpec,
     regime,
 )
-from augbench.planning.extractor_choice import resolve
+from augbench.planning.extractor_choice import INCEPTION, resolve
 from augbench.planning.grid import AugmenterEntry, DatasetEntry, Grid
 from augbench.planning.library import ABSENT, Library
 from augbench.storage.store import Store
@@ -191,6 +191,11 @@ def _add_fidelity(plan: Plan) -> None:
     if entry is None:
         return
     extractor, unseen = resolve(entry.extractor), {}
+    if entry.layers and not extractor.startswith("inception_v3"):
+        raise UserError(
+            f"grid '{plan.grid.name}': fidelity.layers are of Inception, and fidelity.extractor is {extractor}: set it "
+            f"to {INCEPTION}"
+        )
     for key, pool in plan.pools.items():
         data = pool.data
         sizes[data.alias] = min(plan.pool_sizes[key], sizes.get(data.alias, plan.pool_sizes[key]))
@@ -199,7 +204,7 @@ def _add_fidelity(plan: Plan) -> None:
     for key, pool in plan.pools.items():
         count = min(entry.pictures or sizes[pool.data.alias], plan.pool_sizes[key])
         if min(count, unseen.get(pool.data.digest, 0)) >= FEWEST:
-            plan.fidelity[key] = FidelitySpec(pool, extractor, count)
+            plan.fidelity[key] = FidelitySpec(pool, extractor, count, entry.layers)
 
 
 def _refuse_borrowed_names(grid: Grid) -> None:

@@ -58,6 +58,7 @@ class FidelityRow:
     real: tuple[int, ...]  # real images per pool, likewise
     stats: dict[str, Stat]  # each of `MEASURES`, over pools
     kid_by_class: dict[str, Stat]
+    fid_by_layer: dict[int, Stat]
     found: int  # pools with a record
     expected: int
     headline: str  # the metric of `outcome`
@@ -90,7 +91,8 @@ class FidelityRow:
             self.headline: self.outcome.text,
             "pools": f"{self.found}/{self.expected} {INCOMPLETE}" if self.incomplete else str(self.found),
         }
-        return texts[column.key]
+        texts |= {f"fid_{layer}": decimals(stat.mean, 3) for layer, stat in self.fid_by_layer.items()}
+        return texts.get(column.key, DASH)
 
 
 @dataclass(frozen=True)
@@ -147,7 +149,9 @@ def fidelity_of(
     return Fidelity(
         title=f"{title}: {HEADING.lower()}",
         label="; ".join([*_not_comparable(rows), *warning]),
-        columns=_columns(headline, several_extractors=len(_all("extractor", rows)) > 1),
+        columns=_columns(
+            headline, len(_all("extractor", rows)) > 1, sorted({n for row in rows for n in row.fid_by_layer})
+        ),
         rows=rows,
         captions=_captions(rows),
         notes=_notes(rows, headline.title),
@@ -180,7 +184,8 @@ def _rows(
             images=tuple(sorted({one.made for one in found})),
             real=tuple(sorted({one.real for one in found})),
             stats={measure: _stat(measure, found) for measure in MEASURES},
-            kid_by_class=_class_stats(found),
+            kid_by_class=_stats_of([one.kid_by_class for one in found]),
+            fid_by_layer=_stats_of([one.fid_by_layer for one in found]),
             found=len(found),
             expected=len(members),
             headline=headline,
@@ -194,12 +199,13 @@ def _stat(measure: str, found: list[Measured]) -> Stat:
     return Stat() if any(map(isnan, values)) else stat_of(values)
 
 
-def _class_stats(found: list[Measured]) -> dict[str, Stat]:
-    names = sorted({name for one in found for name in one.kid_by_class})
-    return {name: stat_of(one.kid_by_class[name] for one in found if name in one.kid_by_class) for name in names}
+def _stats_of(found: list[dict[Any, float]]) -> dict[Any, Stat]:
+    """Average the values of each name over the pools that have it."""
+    names = sorted({name for one in found for name in one})
+    return {name: stat_of(one[name] for one in found if name in one) for name in names}
 
 
-def _columns(headline: Column, several_extractors: bool) -> list[Column]:
+def _columns(headline: Column, several_extractors: bool, layers: list[int]) -> list[Column]:
     return [
         Column("augmenter", "augmenter", is_text=True),
         *([Column("extractor", "extractor", is_text=True)] if several_extractors else []),
@@ -207,6 +213,7 @@ def _columns(headline: Column, several_extractors: bool) -> list[Column]:
         Column("kid", "KID"),
         Column("kid_interval", "95 % interval"),
         Column("fid", "FID"),
+        *(Column(f"fid_{layer}", f"FID {layer}") for layer in layers),
         Column("diversity", "diversity"),
         Column("memorisation", "nearest shot"),
         Column("seconds_per_picture", "s per image"),
@@ -263,6 +270,11 @@ def _notes(rows: list[FidelityRow], headline: str) -> list[str]:
         notes.append(
             "FID: a dash where synthetic or real images are not more than the extractor has features, since their "
             "covariance is then singular."
+        )
+    if layers := sorted({layer for row in rows for layer in row.fid_by_layer}):
+        notes.append(
+            f"FID {' and '.join(map(str, layers))}: on max-pooling layers of Inception with that many features, also "
+            "where the images are fewer: compare it at equal numbers of images alone."
         )
     real = _real_diversity(rows)
     notes.append(f"Diversity: mean distance between the features of two images of a pool; of the real ones {real}.")

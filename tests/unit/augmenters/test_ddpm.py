@@ -7,7 +7,7 @@ from collections import Counter
 import numpy as np
 import pytest
 import torch
-from helpers import TINY_DDPM, view_of
+from helpers import TINY_DDPM, tiny_plan, view_of
 from layouts import draw_ksdd2
 from PIL import Image
 
@@ -19,6 +19,9 @@ from augbench.core.contracts import GOOD, TrainView
 from augbench.diffusion.captioned import CaptionedTraining
 from augbench.diffusion.pipelines import MODELS, find, load
 from augbench.diffusion.sampling import sample
+from augbench.stages.context import Context
+from augbench.stages.train import _unmoved_adapters
+from augbench.storage.store import ADAPTER_MARKER
 from augbench.testing import adapt_context, requests
 
 BUNDLE = find("micro-sd")
@@ -179,6 +182,19 @@ def test_the_old_as_published_keeps_its_meaning_and_says_what_is_wrong(surfaces,
     config = json.loads((out / "unet" / "adapter_config.json").read_text())
     assert not [name for name in config["target_modules"] if "conv1" in name or "sampler" in name]
     assert (augmenter.generate(requests(1), view)[0].image == plain(augmenter._pipeline, 1, clip_skip=1)[0]).all()
+
+
+@pytest.mark.parametrize(("moved", "said"), [(4.2e-4, "4.2e-04, below 9.8e-04"), (0.002, ""), (None, "")])
+def test_an_adapter_that_hardly_moved_is_named_in_records(store, moved, said):
+    """Reports print the notes of records; adapters of older versions have no norm."""
+    plan = tiny_plan(augmenters=[{"name": "ddpm", "settings": TINY_DDPM}], shots=[2])
+    (cell,) = plan.cells
+    (pool,) = plan.pools.values()
+    learned = {} if moved is None else {"update_norm": moved}
+    store.write_json_at(f"{store.name('adapters', pool.adapter.key)}/{ADAPTER_MARKER}", {"learned": learned})
+    notes = _unmoved_adapters(Context(store, plan.library), plan.needs[cell.key])
+    assert len(notes) == bool(said)
+    assert all(note.startswith(f"ddpm: its adapter hardly moved: the median |dW|/|W| is {said}, so") for note in notes)
 
 
 def test_aspect_can_be_kept(surfaces, tmp_path):

@@ -443,6 +443,17 @@ def test_notes_of_records_on_their_images_are_reported(store):
     assert any("variant of MemSeg" in note for note in comparison.notes)
 
 
+def test_ap_with_ties_spread_is_noted_where_it_differs(store):
+    cells = one_changed(mixed())
+    for one in cells:
+        write(store, one)
+        record = store.read_record(one.key)
+        record["result"]["ap_trapezoidal_ties"] = 0.5 if one.seed else 0.6
+        store.write_json("cells", one.key, record)
+    comparison = comparison_of(store, "inout_table2", planned(cells))
+    assert comparison.notes[-1] == "With images of equal score spread over one another, our AP is: In&Out 80 .525."
+
+
 # -- which cells
 
 

@@ -65,7 +65,7 @@ def compare(
         lines=tuple(marked),
         captions=(_their_caption(layout), *_our_captions(protocol, lines, used)),
         mismatches=mismatches,
-        notes=tuple(_notes(layout, marked, used)),
+        notes=(*_notes(layout, marked, used), *_ties(lines, contents)),
         embedded=tuple(sorted({part for record in used for part in record.embedded})),
     )
 
@@ -233,6 +233,18 @@ def _notes(layout: Layout, lines: Sequence[Line], records: list[Any]) -> list[st
     notes += [MARKS, ORACLE]
     notes += [f"{text[0].upper()}{text[1:]}." for text in about.not_stated.values()]
     return notes + list(dict.fromkeys(note for record in records for note in record.notes))
+
+
+def _ties(lines: Sequence[Line], contents: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Give the AP of rows in which images of equal score raise the trapezoidal AP, where records hold both."""
+    found = []
+    for line in lines:
+        results = [contents[cell.key]["result"] for cell in line.cells if cell.key in contents]
+        if results and all("ap_trapezoidal_ties" in result for result in results):
+            spread = share(stat_of(result["ap_trapezoidal_ties"] for result in results).mean)
+            if spread != share(stat_of(result["ap"] for result in results).mean):
+                found.append(f"{line.label} {line.n_aug} {spread}")
+    return [f"With images of equal score spread over one another, our AP is: {', '.join(found)}."] if found else []
 
 
 def _missing(rows: Sequence[Line]) -> list[str]:

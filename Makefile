@@ -1,13 +1,22 @@
 # `make demo` and `make test` need python3 (3.11 or newer) and make, nothing else.
 PYTHON ?= python3
 BIN := .venv/bin
+DATA ?= elpv
 STORE ?= runs/demo
 ORDER ?= 1
 
-.PHONY: demo test test-slow lint clean
+.PHONY: demo demo-elpv demo-surfaces test test-slow lint clean
 
-demo: .venv/installed
-	$(BIN)/augbench run tune_configs/demo.yaml --store $(STORE)
+# Real images of solar cells; `make demo DATA=surfaces`: procedural ones, and every augmenter.
+demo: .venv/installed demo-$(DATA)
+
+demo-elpv: .venv/installed
+	$(BIN)/augbench run tune_configs/demo_finetune.yaml --store $(STORE)
+	$(BIN)/augbench run tune_configs/demo.yaml --store $(STORE) --verdicts
+	$(BIN)/augbench leaderboard $(STORE) --out $(STORE)-page
+
+demo-surfaces: .venv/installed
+	$(BIN)/augbench run tune_configs/demo_surfaces.yaml --store $(STORE)
 
 test: .venv/installed
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not slow and not gpu" --randomly-seed=$(ORDER)

@@ -61,7 +61,17 @@ class Machines:
     @property
     def working(self) -> int:
         """The number of nodes beside the head."""
-        return len(self._cluster.worker_nodes)
+        return len(self.nodes)
+
+    @property
+    def nodes(self) -> list[Any]:
+        """The nodes beside the head."""
+        return list(self._cluster.worker_nodes)
+
+    @property
+    def head(self) -> Any:
+        """The node that only controls the others, and may run the driver."""
+        return self._cluster.head_node
 
     def top_up(self) -> None:
         """Add nodes until there are `WORKING`."""
@@ -75,10 +85,14 @@ class Machines:
 
     def kill_one(self, which: int) -> None:
         """Kill a node at once: raylet, agents and workers."""
-        nodes = sorted(self._cluster.worker_nodes, key=lambda node: node.node_id)
-        node = nodes[which % len(nodes)]
+        nodes = sorted(self.nodes, key=lambda node: node.node_id)
+        self.kill(nodes[which % len(nodes)])
+
+    def kill(self, node: Any) -> None:
+        """Kill a node at once. With the head its control service dies, without which no cluster lives on."""
         raylet = _raylet(node)
-        for pid in [raylet, *below(raylet)]:
+        controls = [one.process.pid for one in node.all_processes.get("gcs_server", ())]
+        for pid in [raylet, *controls, *below(raylet)]:
             kill(pid)
         self._cluster.remove_node(node, allow_graceful=False)
 

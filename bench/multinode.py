@@ -171,7 +171,7 @@ def complete(grid: Path, changes: list[str], store: Path, joining: Joining) -> f
 def main() -> None:
     """Run, compare, print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("grid", type=Path, nargs="?", default=Path("tune_configs/demo.yaml"))
+    parser.add_argument("grid", type=Path, nargs="?", default=Path("tune_configs/demo_surfaces.yaml"))
     parser.add_argument("--set", dest="changes", action="append", default=[], metavar="key=value")
     parser.add_argument("--keep", type=Path, help="a folder for the three stores (default: temporary)")
     options = parser.parse_args()

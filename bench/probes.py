@@ -1,10 +1,10 @@
 """Measure probes: images per second of features, and cells per second with one and with two workers.
 
-    python bench/probes.py [--cells 200]
+    python bench/probes.py [--cells 240]
 
-The dataset is `surfaces` with 700 normal training images, the backbone EfficientNet-Lite0 with its packaged weights. A
-store with pools and features is prepared, so the seconds between the first and the last record are those of trainings
-alone.
+The dataset is `surfaces` with 700 normal training images, the backbone EfficientNet-Lite0 with its packaged weights;
+each draw of five shots has six cells, as a grid over N_aug and pool seeds has. A store with pools and features is
+prepared, so the seconds between the first and the last record are those of trainings alone.
 """
 
 from __future__ import annotations
@@ -28,11 +28,12 @@ from augbench.runner.driver import run
 from augbench.storage.store import Store
 
 SURFACES = {"train_good": 780, "train_defective": 60, "test_good": 150, "test_defective": 50}
-N_AUG = 80
+N_AUG, SEEDS = [20, 80], [0, 1, 2]
+PER_DRAW = len(N_AUG) * len(SEEDS)
 
 
 def grid_of(draws: range, weight: float | str, workers: int = 1) -> Grid:
-    """Return a grid of one cell per draw of five shots, all of one pool."""
+    """Return a grid of `PER_DRAW` cells per draw of five shots, of the same three pools."""
     return make_grid(
         {
             "name": "probes",
@@ -41,7 +42,8 @@ def grid_of(draws: range, weight: float | str, workers: int = 1) -> Grid:
             "protocols": [{"name": "timed", "preset": "probe", "synthetic_weight": weight}],
             "shots": [5],
             "draws": list(draws),
-            "n_aug": [N_AUG],
+            "n_aug": N_AUG,
+            "seeds": SEEDS,
             "fidelity": None,
             "resources": {"train": {"workers": workers}},
         }
@@ -73,7 +75,7 @@ def cells_per_second(prepared: Path, grid: Grid, folder: Path, console: Console)
 def main() -> None:
     """Measure and print a table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--cells", type=int, default=200)
+    parser.add_argument("--cells", type=int, default=240)
     options = parser.parse_args()
     console, quiet = Console(), Console(quiet=True)
     table = Table("what", "1 worker", "2 workers", "ratio")
@@ -82,13 +84,11 @@ def main() -> None:
         root = Path(scratch)
         first = grid_of(range(10_000, 10_001), 1.0)
         run(first, Store(root / "prepared"), executor="inline", console=quiet)
-        for weight, cells in ((1.0, options.cells), ("cv", max(options.cells // 5, 20))):
-            rates = [
-                cells_per_second(
-                    root / "prepared", grid_of(range(cells), weight, workers), root / f"{weight}-{workers}", quiet
-                )
-                for workers in (1, 2)
-            ]
+        for weight, cells in ((1.0, options.cells), ("cv", options.cells // 4)):
+            draws, rates = range(-(-cells // PER_DRAW)), []
+            for workers in (1, 2):
+                grid, folder = grid_of(draws, weight, workers), root / f"{weight}-{workers}"
+                rates.append(cells_per_second(root / "prepared", grid, folder, quiet))
             named = f"probes, synthetic_weight {weight}, cells/s"
             table.add_row(named, *(f"{rate:.1f}" for rate in rates), f"{rates[1] / rates[0]:.2f}")
     console.print(table)

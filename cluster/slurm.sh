@@ -2,8 +2,8 @@
 #
 # One run on several machines of a Slurm cluster: `ray symmetric-run` starts Ray on each, runs the command on the first, and
 # stops Ray again. Fill in: the lines with #SBATCH, and below how the environment with augbench is put in place. Home and
-# store must be seen by all machines. What is cut off by the time limit or preempted goes on where it was when the job is
-# queued again. From the root of the repository:
+# store must be seen by all machines. Two minutes before the time limit the run is stopped as by Ctrl-C, and the job is
+# queued again; it goes on where it was, as it does after a preemption. From the root of the repository:
 #
 #   sbatch cluster/slurm.sh tune_configs/inout_ksdd2.yaml /shared/runs/inout
 #   augbench status /shared/runs/inout --watch 60
@@ -12,9 +12,11 @@
 #SBATCH --nodes=2
 #SBATCH --ntasks-per-node=1
 #SBATCH --exclusive
+#SBATCH --mem=0
 #SBATCH --cpus-per-task=32
 #SBATCH --gpus-per-node=4
 #SBATCH --time=24:00:00
+#SBATCH --signal=B:TERM@120
 #SBATCH --requeue
 #SBATCH --open-mode=append
 #SBATCH --output=augbench-%j.log
@@ -36,6 +38,25 @@ address="${head_ip:?no address of ${nodes[0]}: say it with HEAD_IP}:$((20000 + S
 export RAY_AUTH_MODE=token
 ray get-auth-token --generate > /dev/null
 
+# Only the run gets the signal, and Ray after it. It runs where this script does, on the first machine.
+stopped=
+pid_file=$(mktemp)
+stop() { stopped=yes; kill -TERM "$(< "$pid_file")"; }
+trap stop TERM
+
 export RAY_SYMMETRIC_RUN_CLUSTER_WAIT_TIMEOUT=300
-srun ray symmetric-run --address "$address" --min-nodes "$SLURM_JOB_NUM_NODES" --num-cpus="$SLURM_CPUS_PER_TASK" -- \
-  augbench run "$grid" --store "$store" --address "$address"
+srun --cpus-per-task="$SLURM_CPUS_PER_TASK" \
+  ray symmetric-run --address "$address" --min-nodes "$SLURM_JOB_NUM_NODES" --num-cpus="$SLURM_CPUS_PER_TASK" -- \
+  bash -c 'echo $$ > "$0"; exec "$@"' "$pid_file" \
+  augbench run "$grid" --store "$store" --address "$address" &
+status=0
+wait "$!" || status=$?
+if [[ "$stopped" ]]; then
+  wait "$!" || status=$?  # the signal ended the first wait
+  # Not after `scancel`, which sends the same signal: then Slurm no longer calls the job RUNNING.
+  if [[ $(squeue --noheader --jobs="$SLURM_JOB_ID" --format=%T) == RUNNING ]]; then
+    scontrol requeue "$SLURM_JOB_ID"
+  fi
+fi
+rm -f "$pid_file"
+exit "$status"

@@ -221,6 +221,18 @@ class AugmenterContract(AugmenterIdentity):
         changed = [not np.array_equal(a.image, b.image) for a, b in zip(first, other, strict=True)]
         assert any(changed), "another seed must give other images"
 
+    def test_every_method_returns_what_the_contract_declares(self, augmenter: Augmenter, surfaces: Dataset) -> None:
+        """`core.guard` checks each call of a third-party plug-in: its error names the method and what is wrong."""
+        for shots in (0, 5, "all"):
+            assert augmenter.reads(shots) <= {"negatives", "shots", "masks", "regions"}
+            assert isinstance(augmenter.refuses(shots), str)
+            augmenter.capacity(view_of(surfaces, augmenter.reads(shots)))
+        assert json.loads(canonical_json(augmenter.key_settings())) == augmenter.key_settings(), "use JSON values"
+        augmenter.parts(), augmenter.embedded()
+        for candidate in augmenter.candidates():
+            assert augmenter.scoring().pictures > 0
+            assert not augmenter.chosen(candidate.settings).candidates(), "without a search of its own"
+
     def test_sees_only_what_it_declares(self, augmenter: Augmenter, surfaces: Dataset) -> None:
         """The view refuses what `reads` does not name."""
         view = view_of(surfaces, augmenter.reads(0))

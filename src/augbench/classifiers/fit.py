@@ -41,6 +41,7 @@ def fit(
     seed: int,
     after_epoch: Callable[[torch.nn.Module, int], None],
     good: bool = True,
+    weights: np.ndarray | None = None,
     targets: np.ndarray | None = None,
 ) -> Fitted:
     """Train a classifier for the protocol's epochs. The last epoch's model is the result.
@@ -53,6 +54,7 @@ def fit(
         seed: of initialisation, order and flips.
         after_epoch: called with the model and the 1-based epoch; it may switch the model to eval mode.
         good: whether label 0 means a normal image; False in recognition among defect classes alone.
+        weights: N float32: of each image in the loss; None: all alike.
         targets: N float32: what the loss compares with in place of ``labels``, which still decide the sampling.
 
     Raises:
@@ -66,7 +68,6 @@ def fit(
     optimiser = _optimiser(model, protocol)
     sampler = make_sampler(protocol, labels, np.random.default_rng(derive_seed("order", seed)), good)
     flips = np.random.default_rng(derive_seed("flips", seed))
-    loss_function = _binary_loss if outputs == 1 else torch.nn.functional.cross_entropy
     targets = labels if targets is None else targets
     losses, step_losses, samples_seen = [], [], 0
     for epoch in range(1, protocol.epochs + 1):
@@ -80,8 +81,9 @@ def fit(
             images = data.batch(indices)
             if protocol.flip:
                 images = _flip(images, flips)
+            of_batch = None if weights is None else torch.from_numpy(weights[indices]).to(data.device)
             optimiser.zero_grad(set_to_none=True)
-            loss = _backward(model, images, torch.from_numpy(targets[indices]).to(data.device), loss_function, protocol)
+            loss = _backward(model, images, torch.from_numpy(targets[indices]).to(data.device), of_batch, protocol)
             optimiser.step()
             total += loss * len(indices)
             epoch_losses.append(loss)
@@ -103,7 +105,7 @@ def _backward(
     model: torch.nn.Module,
     images: torch.Tensor,
     targets: torch.Tensor,
-    loss_function: Callable[[torch.Tensor, torch.Tensor], torch.Tensor],
+    weights: torch.Tensor | None,
     protocol: Protocol,
 ) -> torch.Tensor:
     """Add the gradients of a batch, as the protocol has them, to the parameters; return its mean loss."""
@@ -114,7 +116,7 @@ def _backward(
     for part in each:
         with torch.autocast(images.device.type, torch.bfloat16, enabled=protocol.precision == "bf16"):
             logits = model(images[part])
-        loss = loss_function(logits.float(), targets[part])
+        loss = _loss(logits.float(), targets[part], None if weights is None else weights[part])
         loss.backward()
         losses.append(loss.detach())
     return torch.stack(losses).mean()
@@ -131,10 +133,16 @@ def predict(model: torch.nn.Module, data: DeviceImages, protocol: Protocol) -> n
     return torch.cat(parts).numpy()
 
 
-def _binary_loss(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-    import torch
+def _loss(logits: torch.Tensor, labels: torch.Tensor, weights: torch.Tensor | None) -> torch.Tensor:
+    """Return the mean loss of a batch: binary cross-entropy with one logit, cross-entropy with more."""
+    from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
 
-    return torch.nn.functional.binary_cross_entropy_with_logits(logits.squeeze(1), labels.float())
+    reduction = "mean" if weights is None else "none"
+    if logits.shape[1] == 1:
+        loss = binary_cross_entropy_with_logits(logits.squeeze(1), labels.float(), reduction=reduction)
+    else:
+        loss = cross_entropy(logits, labels, reduction=reduction)
+    return loss if weights is None else (loss * weights).mean()
 
 
 def _optimiser(model: torch.nn.Module, protocol: Protocol) -> torch.optim.Optimizer:

@@ -10,8 +10,9 @@ from __future__ import annotations
 import logging
 import math
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -115,7 +116,41 @@ def fit_gaussian(features: np.ndarray) -> Gaussian:
     return Gaussian(scaler.mean_, scaler.scale_, inv(covariance), float(shrinkage))
 
 
-def fit_probe(rows: ProbeRows, outputs: int, protocol: Protocol, seed: int) -> tuple[Probe, dict[str, float | None]]:
+@dataclass(frozen=True)
+class CrossFitted:
+    """The normal images as Gaussians, so that no image is compared with normal images of its own item."""
+
+    whole: Gaussian  # of all normal images
+    parts: tuple[tuple[frozenset[str], Gaussian], ...]  # some items, and the Gaussian of all others
+
+    def distances(self, features: np.ndarray, groups: np.ndarray) -> np.ndarray:
+        """Return the distances N float64 of features N,D of images whose items are ``groups``, N str."""
+        found = self.whole(features)
+        for items, others in self.parts:
+            inside = np.isin(groups, list(items))
+            found[inside] = others(features[inside])
+        return found
+
+
+def fit_cross_fitted(features: np.ndarray, groups: np.ndarray) -> CrossFitted:
+    """Fit Gaussians to the features N,D of normal images of the items ``groups``, N str.
+
+    Raises:
+        UserError: there are too few images or items.
+    """
+    from sklearn.model_selection import GroupKFold
+
+    items = len(set(groups))
+    if items < 2:
+        raise UserError("the normal training images show 1 item: a distance to those of other items needs at least 2")
+    folds = GroupKFold(min(FOLDS, items)).split(features, groups=groups)
+    parts = tuple((frozenset(groups[held]), fit_gaussian(features[kept])) for kept, held in folds)
+    return CrossFitted(fit_gaussian(features), parts)
+
+
+def fit_probe(
+    rows: ProbeRows, outputs: int, protocol: Protocol, seed: int, normals: CrossFitted | None = None
+) -> tuple[Probe, dict[str, float | None]]:
     """Fit a probe.
 
     Args:
@@ -123,20 +158,22 @@ def fit_probe(rows: ProbeRows, outputs: int, protocol: Protocol, seed: int) -> t
         outputs: 1 in detection, else the number of classes.
         protocol: of kind ``probe``. Its choices by cross-validation are made on real training images alone.
         seed: of the folds and of the initialisation of ``mlp``.
+        normals: the normal training images, where the protocol asks for ``normality``: the distance to them is a
+            further feature.
 
     Returns:
         The probe, and what was chosen: ``C`` and ``synthetic_weight``, None where the head or the cell has none.
     """
-    normal = None
-    if protocol.normality:
-        rows, normal = _with_distances(rows)
+    if normals is not None:
+        distances = normals.distances(rows.features, rows.groups)
+        rows = replace(rows, features=np.column_stack([rows.features, distances]))
     strength, weight = _strength(rows, protocol, seed), _weight(rows, protocol)
     if weight == "cv":
         losses = _validation_losses(rows, protocol, [(strength, tried) for tried in WEIGHTS], seed)
         weight = _least(WEIGHTS, losses, "synthetic weight")
     scaler = _fit_scaler(rows, protocol)
     model = _fit_head(scaler.transform(rows.features), rows, protocol, strength, weight, seed)
-    return Probe(scaler, model, normal, outputs), {"C": strength, "synthetic_weight": weight}
+    return Probe(scaler, model, normals and normals.whole, outputs), {"C": strength, "synthetic_weight": weight}
 
 
 def _strength(rows: ProbeRows, protocol: Protocol, seed: int) -> float | None:
@@ -182,7 +219,8 @@ def _validation_losses(
     """
     real = rows.only(~rows.synthetic)
     losses = np.empty((len(tried), len(real.labels)))
-    for held in _folds(real, seed):
+    folds = min(FOLDS, _defect_groups(real))
+    for held in _folds(tuple(real.labels), tuple(real.groups), folds, seed):
         kept = rows.only(~np.isin(rows.groups, list(set(real.groups[held]))))
         scaler = _fit_scaler(kept, protocol)
         inputs, held_inputs = scaler.transform(kept.features), scaler.transform(real.features[held])
@@ -195,13 +233,13 @@ def _validation_losses(
     return np.mean([losses[:, real.labels == label].mean(1) for label in np.unique(real.labels)], axis=0).tolist()
 
 
-def _folds(real: ProbeRows, seed: int) -> Iterator[np.ndarray]:
-    """Yield the indices of the held-out real images of each fold; items stay together."""
+@lru_cache(8)  # cells of one row differ in their pools alone
+def _folds(labels: tuple[int, ...], groups: tuple[str, ...], folds: int, seed: int) -> list[np.ndarray]:
+    """Return the indices of the held-out images of each fold; items stay together."""
     from sklearn.model_selection import StratifiedGroupKFold
 
-    folds = StratifiedGroupKFold(min(FOLDS, _defect_groups(real)), shuffle=True, random_state=seed)
-    for _, held in folds.split(real.features, real.labels, real.groups):
-        yield held
+    splitter = StratifiedGroupKFold(folds, shuffle=True, random_state=seed)
+    return [held for _, held in splitter.split(labels, labels, groups)]
 
 
 def _fit_scaler(rows: ProbeRows, protocol: Protocol) -> StandardScaler:
@@ -264,20 +302,3 @@ def _logits(model: ClassifierMixin, inputs: np.ndarray, outputs: int) -> np.ndar
     if outputs == 2:
         return np.column_stack([-found / 2, found / 2])
     return found.reshape(len(inputs), outputs)
-
-
-def _with_distances(rows: ProbeRows) -> tuple[ProbeRows, Gaussian]:
-    """Return the rows with a further feature, the distance to the normal images, and the Gaussian of all of them.
-
-    It is cross-fitted: the distance of an image is to the normal images of other items.
-    """
-    from sklearn.model_selection import GroupKFold
-
-    normal, real = ~rows.defects & ~rows.synthetic, rows.only(~rows.synthetic)
-    gaussian = fit_gaussian(rows.features[normal])
-    distances = gaussian(rows.features)
-    folds = GroupKFold(min(FOLDS, len(set(real.groups))))
-    for _, held in folds.split(real.features, groups=real.groups):
-        inside = np.isin(rows.groups, list(set(real.groups[held])))
-        distances[inside] = fit_gaussian(rows.features[normal & ~inside])(rows.features[inside])
-    return replace(rows, features=np.column_stack([rows.features, distances])), gaussian

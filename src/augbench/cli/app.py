@@ -98,7 +98,7 @@ def main() -> None:
         typer.echo("augbench: stopped", err=True)
         raise SystemExit(130) from None
     except Exception as error:
-        from augbench.core.errors import UserError, brief
+        from augbench.core.errors import PluginError, UserError, brief
 
         if isinstance(error, OSError) and error.filename is None and error.errno in OUTPUT_FAILS:
             _end_output(error)
@@ -112,7 +112,8 @@ def main() -> None:
         if len(sys.argv) == 1 or not message:  # a command without its arguments: its help has been printed
             typer.echo(message)
         else:
-            hint = " (see augbench --help)" if usage else ""
+            traceback_hint = " (augbench --debug ... shows the traceback)" if isinstance(error, PluginError) else ""
+            hint = " (see augbench --help)" if usage else traceback_hint
             typer.echo(f"augbench: {' '.join(message.split())}{hint}", err=True)
         raise SystemExit(2) from None
     raise SystemExit(status if isinstance(status, int) else 0)

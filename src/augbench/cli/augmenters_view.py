@@ -17,9 +17,11 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
+from augbench.cli.plugin_lists import plugins_sheet
 from augbench.core import registry
 from augbench.core.contracts import Augmenter, Settings, Shots
 from augbench.core.errors import UserError
+from augbench.core.guard import calling, overrides
 from augbench.diffusion.pipelines import find
 from augbench.report.sheet import Sheet
 
@@ -38,11 +40,13 @@ RATIOS = {"meaning": 3, "source": 2, "meaning, source": 1}  # share of the width
 
 def augmenters_sheet() -> Sheet:
     """Return one row per augmenter: title, what it reads, whether it learns, whether it can run."""
-    rows = []
-    for name, plugin in registry.find("augmenters").items():
-        status = "planned only" if _planned_only(plugin) else "ready"
-        rows.append((name, plugin.title, _reads_in_short(plugin), "yes" if plugin.learns else "-", status))
-    return Sheet.of(["augmenter", "title", "reads at 0 / some shots", "learns", "status"], [], rows)
+    columns = ["augmenter", "title", "reads at 0 / some shots", "learns", "status"]
+    return plugins_sheet("augmenters", columns, _row)
+
+
+def _row(plugin: type[Augmenter]) -> tuple[str, ...]:
+    status = "planned only" if _planned_only(plugin) else "ready"
+    return plugin.title, _reads_in_short(plugin), "yes" if plugin.learns else "-", status
 
 
 def _has_defaults(plugin: type[Augmenter]) -> bool:
@@ -51,12 +55,12 @@ def _has_defaults(plugin: type[Augmenter]) -> bool:
 
 
 def _is_mixture(plugin: type[Augmenter]) -> bool:
-    return plugin.parts is not Augmenter.parts
+    return overrides(plugin, "parts")
 
 
 def _planned_only(plugin: type[Augmenter]) -> bool:
     """Whether it, or one of its parts, cannot run yet."""
-    parts = plugin().parts() if _has_defaults(plugin) else ()
+    parts = _make(plugin.name, {}).parts() if _has_defaults(plugin) else ()
     return bool(plugin.not_runnable) or any(_planned_only(registry.get("augmenters", p.augmenter)) for p in parts)
 
 
@@ -67,7 +71,7 @@ def _reads_in_short(plugin: type[Augmenter]) -> str:
         return "what its parts read"
     if not _has_defaults(plugin):
         return "as its settings say"
-    zero, some = (", ".join(sorted(plugin().reads(shots))) for shots in (0, "all"))
+    zero, some = (", ".join(sorted(_make(plugin.name, {}).reads(shots))) for shots in (0, "all"))
     return zero if zero == some else f"{zero} / {some}"
 
 
@@ -95,7 +99,9 @@ def show_augmenter(name: str, console: Console) -> None:
         _print("Settings: none", console)
         return
     _print(f"Settings (under `settings` in a grid, or --set augmenters.{name}.KEY=VALUE):", console)
-    console.print(_settings_table(plugin.Config, width))
+    with calling(plugin, "Config"):  # defaults may be made by its code
+        settings = _settings_table(plugin.Config, width)
+    console.print(settings)
     for config, keys in _nested(plugin.Config).items():
         _print(f"Settings inside {' and '.join(', '.join(keys).rsplit(', ', 1))}:", console)
         console.print(_settings_table(config, width))
@@ -113,7 +119,7 @@ def _first_line(plugin: Any) -> str:
 
 def _facts(plugin: type[Augmenter]) -> Iterator[tuple[str, str]]:
     """Yield label and text of each line above the table of settings."""
-    made = plugin() if _has_defaults(plugin) else None
+    made = _make(plugin.name, {}) if _has_defaults(plugin) else None
     yield "paper:", plugin.paper or "-"
     yield "licence:", plugin.licence or "not stated"
     yield "tasks:", ", ".join(sorted((made or plugin).tasks))
@@ -170,9 +176,9 @@ def _needs(plugin: type[Augmenter], made: Augmenter | None) -> Iterator[str]:
         yield 'smoke-test weights of this package: results are labelled "mechanics, not evidence"'
     if plugin.uses_gpu:
         yield "a GPU if there is one; it also runs on CPUs"
-    if plugin.ready is not Augmenter.ready:
+    if overrides(plugin, "ready"):
         yield f"before a run: {_first_line(plugin.ready)}"
-    if plugin.capacity is not Augmenter.capacity:
+    if overrides(plugin, "capacity"):
         yield f"limited number of images: {_first_line(plugin.capacity)}"
 
 
@@ -187,7 +193,7 @@ def _pipeline(name: str) -> str:
 
 
 def _search(plugin: type[Augmenter], made: Augmenter | None) -> str:
-    if plugin.candidates is Augmenter.candidates:
+    if not overrides(plugin, "candidates"):
         return "none"
     number = len(made.candidates()) if made else 0
     return f"{number} candidates by default" if number else "possible, off by default"

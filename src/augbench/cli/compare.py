@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from augbench.cli.options import SetOption, planned_cells
+from augbench.cli.options import RootsOption, SetOption, planned_cells, with_roots
 
 
 def compare(
@@ -16,6 +16,7 @@ def compare(
         str | None, typer.Option("--grid", metavar="GRID", help="A grid of the store by name, or a grid file.")
     ] = None,
     changes: SetOption = None,
+    roots: RootsOption = None,
     against: Annotated[
         str | None,
         typer.Option("--against", metavar="NAME", help="The augmenter to compare with. Default: none, else memseg."),
@@ -34,8 +35,8 @@ def compare(
         raise UserError(f"--out '{out}' is a file: give a folder")
     name, expected = grid, None
     is_file = grid is not None and (grid.endswith((".yaml", ".yml")) or Path(grid).is_file())
-    if changes and not is_file:
-        raise UserError("--set changes a grid: give --grid FILE too")
+    if (changes or roots) and not is_file:
+        raise UserError("--set and --root are for the datasets of a grid file: give --grid FILE too")
     if grid is not None and is_file:
-        name, expected = planned_cells(Path(grid), changes or (), target)
+        name, expected = planned_cells(Path(grid), with_roots(changes, roots), target)
     write_comparison(target, name, expected, against, resamples, out, console)

@@ -17,6 +17,7 @@ from pydantic import ValidationError
 from rich.console import Console
 
 from augbench.cli.options import print_line
+from augbench.cli.plugin_lists import plugins_sheet
 from augbench.core import registry
 from augbench.core.contracts import DEFECTIVE, GOOD, Dataset
 from augbench.core.documents import parse_yaml
@@ -55,7 +56,7 @@ def open_library(name: str, root: Path | None, changes: Iterable[str]) -> Librar
         settings["root"] = str(root)
     plugin = registry.get("datasets", name)
     try:
-        plugin.Config(**settings)
+        registry.configure(plugin, settings)
     except ValidationError as error:
         (key, *_) = error.errors()[0]["loc"] or ("",)
         problem = first_problem(error, plugin.Config, written.get(key, "").strip() or None)
@@ -79,11 +80,13 @@ def named(name: str, root: Path | None) -> tuple[str, Path | None]:
 
 def datasets_sheet() -> Sheet:
     """Return a table of all datasets with task, split, size and licence."""
-    rows = [
-        (name, plugin.title, plugin.task, _split(plugin), _size(plugin), plugin.licence)
-        for name, plugin in registry.find("datasets").items()
-    ]
-    return Sheet.of(["dataset", "title", "task", "split", "images", "licence"], [], rows)
+    columns = ["dataset", "title", "task", "split", "images", "licence"]
+    return plugins_sheet("datasets", columns, _row)
+
+
+def _row(plugin: type[Dataset]) -> tuple[str, ...]:
+    task = plugin.task if isinstance(plugin.task, str) else "by setting"
+    return plugin.title, task, _split(plugin), _size(plugin), plugin.licence
 
 
 def _split(plugin: type[Dataset] | Dataset) -> str:
@@ -94,11 +97,12 @@ def _split(plugin: type[Dataset] | Dataset) -> str:
 
 def _size(plugin: type[Dataset]) -> str:
     if plugin.embedded:
-        labels = Counter(plugin().samples()["label"])
+        labels = Counter(registry.make("datasets", plugin.name, {}).samples()["label"])
         total, normal = sum(labels.values()), labels[GOOD]
     else:
-        total = sum(plugin.official_counts.values())
-        normal = sum(number for what, number in plugin.official_counts.items() if what.rpartition(" ")[2] == GOOD)
+        counts = plugin.official_counts if isinstance(plugin.official_counts, Mapping) else {}
+        total = sum(counts.values())
+        normal = sum(number for what, number in counts.items() if what.rpartition(" ")[2] == GOOD)
     if not total:
         return "yours" if _split(plugin) == "yours" else "by setting"
     if plugin.task == "recognition":

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from augbench.cli.options import print_line
+from augbench.cli.options import RootsOption, print_line, with_roots
 
 EmbeddedImages = StrEnum("EmbeddedImages", ["all", "none"])
 
@@ -19,6 +19,11 @@ def leaderboard(
     pictures: Annotated[
         EmbeddedImages, typer.Option(help="Embed thumbnails of pools and datasets: mind the licences it names.")
     ] = EmbeddedImages.all,
+    roots: RootsOption = None,
+    changes: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="datasets.NAME.KEY=VALUE", help="A setting of a dataset whose images are shown."),
+    ] = None,
 ) -> None:
     """Write one self-contained page of several stores: tables, plots, images, and the records behind every number."""
     from augbench.report.leaderboard.write_page import write_leaderboard
@@ -26,7 +31,25 @@ def leaderboard(
     from augbench.storage.store import Store
 
     lines: list[str] = []  # printed last: a closed pipe must not cost a file
-    page, _ = write_leaderboard([Store(store) for store in stores], out, pictures is EmbeddedImages.all, lines.append)
+    settings = _dataset_settings(with_roots(changes, roots))
+    every = [Store(store) for store in stores]
+    page, _ = write_leaderboard(every, out, pictures is EmbeddedImages.all, lines.append, settings)
     console = standard_output()
     for line in (*lines, f"Written: {page}"):
         print_line(console, line)
+
+
+def _dataset_settings(changes: list[str]) -> dict[str, dict[str, Any]]:
+    """Parse ``datasets.NAME.KEY=VALUE`` (value in YAML): name of a dataset -> its settings."""
+    from augbench.core.documents import parse_yaml
+    from augbench.core.errors import UserError
+
+    settings: dict[str, dict[str, Any]] = {}
+    for change in changes:
+        path, equals, text = change.partition("=")
+        axis, _, rest = path.partition(".")
+        name, _, key = rest.rpartition(".")
+        if not (equals and axis == "datasets" and name and key):
+            raise UserError(f"--set '{change}': write datasets.NAME.KEY=VALUE")
+        settings.setdefault(name, {})[key] = parse_yaml(text, f"--set '{change}'").value
+    return settings

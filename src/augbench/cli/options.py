@@ -23,6 +23,36 @@ StoreOption = Annotated[
     typer.Option("--store", help="The store of the results: a folder or a URL (s3://...). Default: runs/<grid name>."),
 ]
 RootOption = Annotated[Path | None, typer.Option(help="Directory of its files. Default: $AUGBENCH_DATA/NAME.")]
+RootsOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--root",
+        metavar="NAME=DIR",
+        help="Directory of a dataset's files (default: $AUGBENCH_DATA/NAME).",
+    ),
+]
+
+
+def with_roots(changes: Sequence[str] | None, roots: Sequence[str] | None) -> list[str]:
+    """Return the changes of ``--set`` and those that ``--root`` stands for: ``datasets.NAME.root=DIR``.
+
+    Raises:
+        UserError: a root is not NAME=DIR.
+    """
+    from augbench.core.errors import UserError
+
+    every = list(changes or ())
+    for root in roots or ():
+        name, _, folder = root.partition("=")
+        if not name or not folder:
+            raise UserError(f"--root '{root}': write NAME=DIR, with the name of a dataset")
+        every.append(f"datasets.{name}.root={folder}")
+    return every
+
+
+VerdictsOption = Annotated[
+    bool, typer.Option("--verdicts", help="State above each table which differences exceed chance, as compare does.")
+]
 
 
 def print_line(console: Console, line: str = "") -> None:

@@ -15,7 +15,7 @@ from augbench.report.sheet import WIDTH, Sheet
 
 GROUPS = {
     "image": ("width", "height", "crop", "resize_first", "mean", "std", "flip"),
-    "classifier": ("kind", "backbone", "weights", "precision"),
+    "classifier": ("kind", "backbone", "weights", "precision", "synthetic_weight"),
     "fine-tuning": (
         "optimiser",
         "lr",
@@ -31,7 +31,7 @@ GROUPS = {
         "labels",
         "threads_per_cell",
     ),
-    "probe": ("head", "C", "synthetic_weight", "normality"),
+    "probe": ("head", "C", "normality"),
     "evaluation": ("test_share", "eval_batch", "eval_every", "ap", "ap_beside", "holdout", "false_alarm_rate"),
 }
 """The fields of a protocol by group."""

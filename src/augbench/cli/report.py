@@ -7,13 +7,14 @@ from typing import Annotated
 
 import typer
 
-from augbench.cli.options import SetOption, planned_cells
+from augbench.cli.options import RootsOption, SetOption, VerdictsOption, planned_cells, with_roots
 
 
 def report(
     store: Annotated[str, typer.Argument(help="The store to report on: a folder or a URL.")],
     grid: Annotated[Path | None, typer.Option("--grid", help="Report on the cells of this grid file.")] = None,
     changes: SetOption = None,
+    roots: RootsOption = None,
     out: Annotated[Path | None, typer.Option("--out", help="Write there instead of STORE/reports/<grid>.")] = None,
     layout: Annotated[
         str | None,
@@ -29,6 +30,7 @@ def report(
     protocol: Annotated[
         str | None, typer.Option("--protocol", metavar="NAME", help="With --layout: the protocol to use.")
     ] = None,
+    verdicts: VerdictsOption = False,
 ) -> None:
     """Print the mean (std) tables of a store, and write them as Markdown, LaTeX, CSV and JSON."""
     from augbench.core.errors import UserError
@@ -40,16 +42,18 @@ def report(
     target, console = Store(store), standard_output()
     if out is not None and out.exists() and not out.is_dir():
         raise UserError(f"--out '{out}' is a file: give a folder")
-    if changes and grid is None:
-        raise UserError("--set changes a grid: give --grid FILE too")
+    if (changes or roots) and grid is None:
+        raise UserError("--set and --root are for the datasets of a grid file: give --grid FILE too")
     if layout is None and (dataset or protocol):
         raise UserError("--dataset and --protocol choose what a paper's table is filled with: give --layout NAME too")
+    if layout is not None and verdicts:
+        raise UserError("--verdicts is about the tables of the grid: leave out --layout")
     if layout is not None:
         check_layout(layout)  # before planning, which may take long
     name, expected = None, None
     if grid is not None:
-        name, expected = planned_cells(grid, changes or (), target)
+        name, expected = planned_cells(grid, with_roots(changes, roots), target)
     if layout is None:
-        write_report(target, name, expected=expected, out=out, console=console)
+        write_report(target, name, expected=expected, out=out, console=console, verdicts=verdicts)
     else:
         report_layout(target, layout, name, expected, dataset, protocol, out=out, console=console)

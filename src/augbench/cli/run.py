@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from augbench.cli.options import GridArgument, SetOption, StoreOption, print_line, store_of
+from augbench.cli.options import GridArgument, SetOption, StoreOption, VerdictsOption, print_line, store_of
 
 Executor = StrEnum("Executor", ["ray", "inline"])
 
@@ -25,6 +25,7 @@ def run(
             help="Report trainings to tensorboard[=DIR], mlflow[=URI] or wandb[=PROJECT]. May be repeated.",
         ),
     ] = None,
+    verdicts: VerdictsOption = False,
 ) -> None:
     """Complete a grid: generate images, train, print the table. Finished work is not repeated."""
     from augbench.planning.grid import load_grid
@@ -42,7 +43,7 @@ def run(
         print_line(console, f"Stopped: {summary.done} of {summary.cells} cells are done; {again}.")
         raise typer.Exit(STATUS if summary.terminated else 130)
     if summary.done:
-        write_report(target, loaded.name, console=console)
+        write_report(target, loaded.name, console=console, verdicts=verdicts)
     for key, line in list(summary.failures.items())[:10]:
         waiting = f" ({summary.blocked[key]} cells wait for it)" if summary.blocked[key] else ""
         print_line(console, f"failed: {key}: {line}{waiting}")

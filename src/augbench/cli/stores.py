@@ -29,19 +29,35 @@ def store_check(store: Annotated[str, typer.Argument(help="The store to look at:
 @app.command("clean")
 def store_clean(
     store: Annotated[str, typer.Argument(help="The store to clean: a folder or a URL.")],
-    features: Annotated[bool, typer.Option("--features", help="The features of frozen backbones.")] = False,
+    features: Annotated[
+        bool,
+        typer.Option("--features", help="Remove the features of frozen backbones instead."),
+    ] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Remove it. Without, it is only listed.")] = False,
 ) -> None:
-    """Remove what no result needs and a run makes again."""
-    from augbench.core.errors import UserError
+    """Remove what no grid of the store names: what is left of grids and plug-ins that have changed since."""
+    from augbench.core.errors import UserError, listed
+    from augbench.monitoring.leftovers import leftovers, remove
     from augbench.storage.leases import survey
     from augbench.storage.store import Store
 
     target = Store(store)
     if not target.exists():
         raise UserError(f"'{store}' is no store: give a folder that `augbench run` made")
-    if not features:
-        raise UserError("say what to remove: --features")
     target.require_writable()
     if any(driver.lives for driver in survey(target.files)):
         raise UserError(f"a run works in '{store}': clean it when the run is over")
-    typer.echo(f"removed the features of {target.remove_features()} datasets and pools")
+    if features:
+        typer.echo(f"removed the features of {target.remove_features()} datasets and pools")
+        return
+    found = leftovers(target)
+    if yes:
+        remove(target, found)
+    for kind, keys in found.items():
+        typer.echo(f"{kind}: {len(keys)} ({listed(keys)})")
+    grids = ", ".join(sorted(target.keys("grids")))
+    if not found:
+        typer.echo(f"nothing to remove: its grids ({grids}) name all that it holds")
+    else:
+        names = f"no grid of the store ({grids}) names these"
+        typer.echo("removed" if yes else f"{names}: add --yes to remove them")

@@ -11,14 +11,15 @@ from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from shlex import quote
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 import pandas as pd
 import yaml
-from pydantic import Field
+from pydantic import AfterValidator, Field, NonNegativeInt, PositiveInt
 
 from augbench.core.errors import UserError
+from augbench.core.hashing import canonical_json
 from augbench.core.images import decode_grey, decode_rgb, read_bytes
 from augbench.core.models import StrictModel
 from augbench.core.types import AdaptContext, Candidate, Part, Request, Scoring, Synthetic
@@ -39,6 +40,57 @@ DEFECTIVE = "defective"
 SAMPLE_COLUMNS = ("id", "image", "mask", "label", "split", "group")
 
 
+def _is_table(table: pd.DataFrame) -> pd.DataFrame:
+    if missing := [column for column in SAMPLE_COLUMNS if column not in table.columns]:
+        raise ValueError(f"the table lacks the columns {', '.join(missing)}")
+    for column in SAMPLE_COLUMNS:
+        if not all(isinstance(value, str) for value in table[column]):
+            raise ValueError(f"the column {column} holds values that are not str")
+    return table
+
+
+def _is_rgb(image: np.ndarray) -> np.ndarray:
+    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
+        raise ValueError(f"it must return H,W,3 uint8, not {image.shape} {image.dtype}")
+    return image
+
+
+def _is_mask(mask: np.ndarray) -> np.ndarray:
+    if mask.dtype != bool or mask.ndim != 2:
+        raise ValueError(f"it must return H,W bool, not {mask.shape} {mask.dtype}")
+    return mask
+
+
+def _is_json(values: dict[str, Any]) -> dict[str, Any]:
+    if problem := json_problem(values):
+        raise ValueError(problem)
+    return values
+
+
+def json_problem(values: object) -> str:
+    """Return why ``values`` is not a dict of JSON values, for a message; "" if it is."""
+    if not isinstance(values, dict):
+        return f"it must be a dict of JSON values, not {type(values).__name__}"
+    try:
+        canonical_json(values)
+    except (TypeError, ValueError, RecursionError) as error:
+        return f"it must hold JSON values and finite numbers ({error})"
+    return ""
+
+
+SampleTable = Annotated[pd.DataFrame, AfterValidator(_is_table)]
+"""A table with `SAMPLE_COLUMNS`, all str."""
+
+RgbImage = Annotated[np.ndarray, AfterValidator(_is_rgb)]
+"""H,W,3 uint8."""
+
+Mask = Annotated[np.ndarray, AfterValidator(_is_mask)]
+"""H,W bool."""
+
+JsonDict = Annotated[dict[str, Any], AfterValidator(_is_json)]
+"""JSON values by name."""
+
+
 class Settings(StrictModel):
     """Base of every plug-in's nested ``Config``: frozen; an unknown key is an error."""
 
@@ -52,6 +104,7 @@ class Dataset:
     """
 
     name: ClassVar[str] = ""  # the file stem; set by `core.registry`
+    origin: ClassVar[str] = "augbench"  # its file, or its package and version; set by `core.registry`
     title: ClassVar[str] = ""
     task: Task = "detection"
     licence: ClassVar[str] = ""
@@ -60,7 +113,9 @@ class Dataset:
     embedded: ClassVar[bool] = False  # True: toy data, so results are labelled "mechanics, not evidence"
     known: ClassVar[Mapping[str, str]] = {}  # sample id -> known anomaly of the official archive
     official_counts: Mapping[str, int] = {}  # "<split> <label>" or "<label>" -> images; `DEFECTIVE`: all but good
-    folds: int = 0  # 0: the split column of `samples` is the official split; k: grouped k-fold, an axis of the grid
+    folds: NonNegativeInt = (
+        0  # 0: the split column of `samples` is the official split; k: grouped k-fold, an axis of the grid
+    )
 
     class Config(Settings):
         """Settings of every dataset; the ``description`` of a field is its help text."""
@@ -73,7 +128,7 @@ class Dataset:
     def __init__(self, config: Config | None = None) -> None:
         self.config = config if config is not None else self.Config()
 
-    def samples(self) -> pd.DataFrame:
+    def samples(self) -> SampleTable:
         """Return one row per sample, sorted by ``id``, with the columns `SAMPLE_COLUMNS` (all str).
 
         ``image`` and ``mask`` are paths relative to the root ("" = no mask file), ``label`` is `GOOD` or a defect
@@ -85,19 +140,19 @@ class Dataset:
         """
         raise NotImplementedError(f"{type(self).__name__}.samples")
 
-    def read_image(self, sample: Mapping[str, str]) -> np.ndarray:
+    def read_image(self, sample: Mapping[str, str]) -> RgbImage:
         """Read the image of one row of `samples`: H,W,3 uint8, RGB."""
         path = self.root() / sample["image"]
         return decode_rgb(read_bytes(path), str(path))
 
-    def read_mask(self, sample: Mapping[str, str]) -> np.ndarray | None:
+    def read_mask(self, sample: Mapping[str, str]) -> Mask | None:
         """Read the defect mask of one row of `samples`: H,W bool, or None if the dataset has no mask for it."""
         if not sample["mask"]:
             return None
         path = self.root() / sample["mask"]
         return self.decode_mask(read_bytes(path), str(path), sample["label"])
 
-    def decode_mask(self, data: bytes, name: str, label: str) -> np.ndarray:
+    def decode_mask(self, data: bytes, name: str, label: str) -> Mask:
         """Decode a mask file to H,W bool. Errors call it ``name``; ``label`` is the class of its image."""
         return decode_grey(data, name) > self.mask_threshold
 
@@ -160,7 +215,7 @@ class Dataset:
         table = self.samples()
         return bool((table.loc[table["label"] != GOOD, "mask"] != "").all())
 
-    def key_settings(self) -> dict:
+    def key_settings(self) -> JsonDict:
         """Return the settings that enter keys: non-default values except `location_settings`, as JSON values."""
         settings = self.config.model_dump(mode="json", exclude_defaults=True)
         return {k: v for k, v in settings.items() if k not in self.location_settings}
@@ -303,6 +358,7 @@ class Augmenter:
     """A method that makes synthetic defect images. Subclasses override only what differs."""
 
     name: ClassVar[str] = ""  # the file stem; set by `core.registry`
+    origin: ClassVar[str] = "augbench"  # its file, or its package and version; set by `core.registry`
     title: ClassVar[str] = ""
     paper: ClassVar[str] = ""
     licence: ClassVar[str] = ""
@@ -310,7 +366,7 @@ class Augmenter:
     learns: ClassVar[bool] = False  # True: `adapt` trains an adapter before generation
     makes_images: ClassVar[bool] = True  # False: N_aug is always 0
     not_runnable: ClassVar[str] = ""  # why `run` refuses it; it can still be planned
-    chunk_size: ClassVar[int] = 20  # images generated and committed together; part of the pool's key
+    chunk_size: ClassVar[PositiveInt] = 20  # images generated and committed together; part of the pool's key
     uses_gpu: ClassVar[bool] = False
     without_masks: ClassVar[str] = "take another augmenter, or a dataset with masks"  # advice if it needs masks
 
@@ -320,7 +376,7 @@ class Augmenter:
     def __init__(self, config: Config | None = None) -> None:
         self.config = config if config is not None else self.Config()
 
-    def reads(self, shots: Shots) -> frozenset[str]:
+    def reads(self, shots: Shots) -> frozenset[Reads]:
         """Declare what it reads in this shot regime: a subset of negatives, shots, masks, regions.
 
         "masks" are the masks of visible samples; "regions" are the masks of all training positives, independent of the
@@ -337,7 +393,7 @@ class Augmenter:
         """Return one line of caveats about its results in this regime; plans and reports print it ("" = none)."""
         return ""
 
-    def key_settings(self) -> dict:
+    def key_settings(self) -> JsonDict:
         """Return the settings that enter keys: non-default values, as JSON values.
 
         So a setting that is added later leaves old keys unchanged; a released default must never change. If a setting
@@ -389,7 +445,7 @@ class Augmenter:
         """
         return None
 
-    def adapt(self, view: TrainView, out: Path, seed: int, context: AdaptContext) -> dict[str, Any] | None:
+    def adapt(self, view: TrainView, out: Path, seed: int, context: AdaptContext) -> JsonDict | None:
         """Train on the view and write files into the empty folder ``out`` (safetensors, JSON). Only if `learns`.
 
         The result depends on view, settings and seed only, also after an interruption and a restart.

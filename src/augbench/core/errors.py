@@ -18,6 +18,10 @@ class UserError(Exception):
     """
 
 
+class PluginError(UserError):
+    """The code of a plug-in failed, or broke its contract. Made in `core.guard` alone."""
+
+
 class StoreError(UserError):
     """The store cannot be read or written. Nothing could be committed, so the run ends."""
 

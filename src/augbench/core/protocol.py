@@ -52,10 +52,10 @@ class Protocol(StrictModel):
     gradients: Literal["mean", "summed"] = "mean"
     labels: Literal["image", "masks"] = "image"
     threads_per_cell: int = Field(default=1, ge=1)  # CPU threads; the number changes rounding errors
+    synthetic_weight: Annotated[float, Field(gt=0)] | Literal["equal_mass", "cv"] = 1.0  # against a real image
     # probe
     head: Literal["logistic", "lda", "mlp"] = "logistic"
     C: Annotated[float, Field(gt=0)] | Literal["cv"] = "cv"  # inverse strength of the L2 penalty, as in scikit-learn
-    synthetic_weight: Annotated[float, Field(gt=0)] | Literal["equal_mass", "cv"] = 1.0  # against a real image
     normality: bool = False  # the normals-only score, cross-fitted, is a further feature
     # evaluation
     test_share: float | None = Field(None, gt=0, lt=1)  # None: k folds; ignored if the dataset has an official split
@@ -82,6 +82,8 @@ class Protocol(StrictModel):
                 raise ValueError(f"'{field}' is missing or empty")
         if self.kind != "finetune" and self.weights == "scratch":
             raise ValueError(f"a protocol of kind '{self.kind}' needs pretrained weights, not 'scratch'")
+        if self.kind == "finetune" and self.synthetic_weight == "cv":
+            raise ValueError("'synthetic_weight' is chosen by a probe only: give a number, or equal_mass")
         if self.head == "lda" and (self.C != "cv" or self.synthetic_weight != 1):
             raise ValueError("head 'lda' counts every image alike and has no C: set synthetic_weight: 1, and no C")
         return self
@@ -143,10 +145,10 @@ PROTOCOL_NUMBERS = tuple(field for field in Protocol.model_fields if field not i
 
 _FEATURES = ("width", "height", "crop", "resize_first", "mean", "std", "backbone", "weights", "precision")
 _COMMON = ("kind", *_FEATURES, "test_share", "ap", "ap_beside", "holdout", "false_alarm_rate")
-_PROBE = ("head", "C", "synthetic_weight", "normality")
+_PROBE = ("head", "C", "normality")
 READ_BY = {
     "finetune": tuple(field for field in PROTOCOL_NUMBERS if field not in _PROBE),
-    "probe": (*_COMMON, *_PROBE),
+    "probe": (*_COMMON, "synthetic_weight", *_PROBE),
     "gaussian": _COMMON,
 }
 """Kind of protocol -> the fields that it reads; the others keep their defaults."""
@@ -221,9 +223,9 @@ SWITCHES: dict[str, dict[str, str]] = {
         "training images",
     },
     "synthetic_weight": {
-        "NUMBER": "how much one synthetic image counts, against a real one with 1",
+        "NUMBER": "how much one synthetic image counts, against a real one with 1; in fine-tuning, in the loss",
         "equal_mass": "all synthetic images together count as much as all real defect images",
-        "cv": "chosen among values that include 0, by grouped cross-validation on real training images",
+        "cv": "by a probe: chosen among values that include 0, by grouped cross-validation on real training images",
     },
     "ap": _AP,
     "ap_beside": _AP,

@@ -1,6 +1,7 @@
 """Plug-in discovery: modules of the packages ``datasets`` and ``augmenters``, entry points, ``--plugin FILE``.
 
-The file stem is the registered name; there is no manual list.
+The file stem is the registered name; there is no manual list. Plug-ins of others are guarded (`core.guard`), and an
+installed one that cannot be registered is `broken`: commands that do not use it go on without it.
 """
 
 from __future__ import annotations
@@ -17,13 +18,15 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from augbench.core.contracts import Augmenter, Dataset
-from augbench.core.errors import UserError, did_you_mean
+from augbench.core.contracts import Augmenter, Dataset, Settings
+from augbench.core.errors import PluginError, UserError, did_you_mean
+from augbench.core.guard import calling, guard, import_failure
 from augbench.core.protocol import first_problem
 
 PLUGIN_KINDS: dict[str, type] = {"datasets": Dataset, "augmenters": Augmenter}
 
 _found: dict[str, dict[str, type]] = {}
+_broken: dict[str, dict[str, PluginError]] = {}  # kind -> name -> why an installed plug-in cannot be used
 _versions: dict[tuple[str, str], str] = {}  # (kind, name) -> code version; none for augbench's own plug-ins
 _files: dict[str, bytes] = {}  # files of --plugin: path -> content, which is sent to workers
 
@@ -31,25 +34,36 @@ _files: dict[str, bytes] = {}  # files of --plugin: path -> content, which is se
 def find(kind: str) -> dict[str, type]:
     """Return all plug-ins of a kind ("datasets" or "augmenters"): name -> class, sorted by name."""
     if kind not in _found:
-        found = {}
+        found, broken = {}, {}
         package = importlib.import_module(f"augbench.{kind}")
         for info in pkgutil.iter_modules(package.__path__):
             if not info.name.startswith("_"):
                 module = importlib.import_module(f"augbench.{kind}.{info.name}")
                 found[info.name] = _the_class(module, PLUGIN_KINDS[kind], info.name)
         for entry in importlib.metadata.entry_points(group=f"augbench.{kind}"):
-            if entry.name in found:
-                raise UserError(f"entry point '{entry.value}': '{entry.name}' is already one of the {kind}")
-            found[entry.name] = _named(entry.load(), entry.name)
-            _versions[kind, entry.name] = f"{entry.dist.name}=={entry.dist.version}" if entry.dist else entry.value
-        _found[kind] = dict(sorted(found.items()))
+            try:
+                if entry.name in found:
+                    raise PluginError(f"{_package(entry)}: '{entry.name}' is already one of the {kind}: rename it")
+                found[entry.name] = _loaded(entry, kind)
+                _versions[kind, entry.name] = _package(entry)
+            except PluginError as error:
+                broken[entry.name] = error
+        _found[kind], _broken[kind] = dict(sorted(found.items())), broken
     return _found[kind]
 
 
+def broken(kind: str) -> dict[str, PluginError]:
+    """Return the installed plug-ins that cannot be used: name -> why. A name may also be that of another plug-in."""
+    find(kind)
+    return _broken[kind]
+
+
 def get(kind: str, name: str) -> type:
-    """Return the plug-in class of that name. Raises UserError if it does not exist."""
+    """Return the plug-in class of that name. Raises UserError if it does not exist, PluginError if it is broken."""
     found = find(kind)
     if name not in found:
+        if name in broken(kind):
+            raise broken(kind)[name]
         raise UserError(f"{kind.removesuffix('s')} '{name}' does not exist{did_you_mean(name, found)}")
     return found[name]
 
@@ -62,10 +76,16 @@ def make(kind: str, name: str, settings: dict[str, Any], where: str = "") -> Any
     """
     plugin = get(kind, name)
     try:
-        config = plugin.Config(**settings)
+        config = configure(plugin, settings)
     except ValidationError as error:
         raise UserError(f"{where or f'{kind}.{name}'}: {first_problem(error, plugin.Config)}") from None
     return plugin(config)
+
+
+def configure(plugin: type, settings: dict[str, Any]) -> Settings:
+    """Create the ``Config`` of a plug-in. Raises pydantic's ValidationError if a setting cannot be used."""
+    with calling(plugin, "Config", passes=(UserError, ValidationError)):
+        return plugin.Config(**settings)
 
 
 def load_file(path: str | Path) -> None:
@@ -100,16 +120,17 @@ def load_text(file: str, text: bytes) -> None:
     sys.modules[module.__name__] = module
     try:
         exec(compile(text, file, "exec", dont_inherit=True), vars(module))  # noqa: S102 - running it is what --plugin asks for
-    except Exception as error:
-        raise UserError(f"--plugin '{path}': {type(error).__name__}: {error}") from error
+    except (Exception, SystemExit) as error:
+        raise import_failure(f"--plugin '{path}'", error) from error
     kinds = [kind for kind, base in PLUGIN_KINDS.items() if _own_classes(module, base)]
     if not kinds:
         raise UserError(f"--plugin '{path}': defines no subclass of Dataset or Augmenter")
     for kind in kinds:
         if path.stem in find(kind):
             raise UserError(f"--plugin '{path}': '{path.stem}' is already one of the {kind}: rename the file")
-    for kind in kinds:
-        find(kind)[path.stem] = _the_class(module, PLUGIN_KINDS[kind], path.stem)
+    classes = {kind: _guarded(_the_class(module, PLUGIN_KINDS[kind], path.stem), kind, file) for kind in kinds}
+    for kind, plugin in classes.items():
+        find(kind)[path.stem] = plugin
         _versions[kind, path.stem] = "sha256:" + hashlib.sha256(text).hexdigest()
     _files[file] = text
 
@@ -150,3 +171,26 @@ def _the_class(module: ModuleType, base: type, name: str) -> type:
 def _named(plugin: type, name: str) -> type:
     plugin.name = name
     return plugin
+
+
+def _loaded(entry: importlib.metadata.EntryPoint, kind: str) -> type:
+    """Import the plug-in of an installed package. Raises PluginError if that fails, or it is no plug-in of the kind."""
+    where = f"{kind.removesuffix('s')} '{entry.name}' ({_package(entry)}, {entry.value})"
+    try:
+        plugin = entry.load()
+    except (Exception, SystemExit) as error:
+        raise import_failure(where, error) from error
+    base = PLUGIN_KINDS[kind]
+    if not (inspect.isclass(plugin) and issubclass(plugin, base)):
+        raise PluginError(f"{where}: the entry point names no subclass of {base.__name__}")
+    return _guarded(_named(plugin, entry.name), kind, _package(entry))
+
+
+def _guarded(plugin: type, kind: str, origin: str) -> type:
+    plugin.origin = origin
+    guard(plugin, PLUGIN_KINDS[kind])
+    return plugin
+
+
+def _package(entry: importlib.metadata.EntryPoint) -> str:
+    return f"{entry.dist.name}=={entry.dist.version}" if entry.dist else entry.value

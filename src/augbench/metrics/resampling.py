@@ -54,17 +54,16 @@ class RunWeights:
     """Weights of runs in each resample, in total and per factor."""
 
     weights: np.ndarray  # R,B float64: product over factors
-    by_factor: Mapping[
-        str, np.ndarray
-    ]  # "draw", "seed", "adapter" or "fold" -> R,B float64: only that factor resampled
+    by_factor: Mapping[str, np.ndarray]  # draw, seed, adapter or fold -> R,B float64: only that factor resampled
     freedom: Mapping[str, int]  # degrees of freedom of each factor
+    count: int  # runs: the folds of a partition are parts of one, drawn splits are runs of their own
 
 
 def run_weights(runs: Sequence[tuple[int, ...]], resamples: int, rng: np.random.Generator, folds: bool) -> RunWeights:
-    """Resample the runs of a row: within each fold the draws of the shots, the seeds and those of adapters, crossed.
+    """Resample the cells of a row: within each fold the draws of the shots, the seeds and those of adapters, crossed.
 
     Args:
-        runs: (fold, draw, seed) of each run, -1 for an absent axis; and the seed of its adapters, if given.
+        runs: (fold, draw, seed) of each cell, -1 for an absent axis; and the seed of its adapters, if given.
         resamples: number of resamples, B.
         rng: random generator.
         folds: resample folds, too: correct if each is a random split. Folds of a partition are fixed, unless runs
@@ -84,7 +83,8 @@ def run_weights(runs: Sequence[tuple[int, ...]], resamples: int, rng: np.random.
         found["fold"] = unit_weights(np.zeros(len(levels), int), resamples, rng)[fold_of]
         freedom["fold"] = len(levels) - 1
     by_factor = {name: weights[back.ravel()] for name, weights in found.items()}
-    return RunWeights(prod(by_factor.values(), start=np.ones((len(runs), resamples))), by_factor, freedom)
+    count = len(np.unique(table if folds else table[:, 1:], axis=0))
+    return RunWeights(prod(by_factor.values(), start=np.ones((len(runs), resamples))), by_factor, freedom, count)
 
 
 # -- metrics under weights
@@ -262,7 +262,7 @@ def interval(
         estimate,
         max(bounds[0], estimate - stretch * max(estimate - low, 0.0)),
         min(bounds[1], estimate + stretch * max(high - estimate, 0.0)),
-        len(values),
+        runs.count,
         sqrt(float(np.nanvar(every, ddof=1))),
         float(freedom),
         {name: sqrt(variance) for name, variance in variances.items()},

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from pathlib import Path
+from typing import Any, Literal
 
 from augbench.core import registry
 from augbench.core.errors import UserError, did_you_mean
-from augbench.planning.outline import CellWork, Outline, outline_of, read_outline
+from augbench.planning.outline import COMMAND, CellWork, Outline, outline_of, read_outline
 from augbench.planning.plan import Plan
 from augbench.storage.store import Store
 
@@ -33,7 +34,9 @@ def known_from_plan(plan: Plan, store: Store, arguments: Sequence[str]) -> Known
         store: where it runs.
         arguments: the grid file and its ``--set`` options, as command-line arguments.
     """
-    return KnownGrid(plan.grid.name, outline_of(plan), True, _command(arguments, store), "file")
+    options = ((store.read_json("grids", plan.grid.name) or {}).get(COMMAND) or {}).get("options", {})
+    again = _command({"plugins": list(registry.loaded_files()), "options": options}, arguments, store)
+    return KnownGrid(plan.grid.name, outline_of(plan), True, again, "file")
 
 
 def known_from_store(store: Store, name: str | None = None) -> list[KnownGrid]:
@@ -63,10 +66,22 @@ def _known(store: Store, name: str) -> KnownGrid:
         path = store.where("grids", name)
         raise UserError(f"'{path}' does not list the cells of a grid: run the grid again to rewrite it") from None
     local = store.files.folder is not None
-    again = _command([store.where("grids", name)], store) if local else None
+    again = _command(content.get(COMMAND) or {}, [store.where("grids", name)], store) if local else None
     return KnownGrid(name, outline, "outline" in content, again, "store")
 
 
-def _command(arguments: Sequence[str], store: Store) -> str:
-    plugins = [argument for file in registry.loaded_files() for argument in ("--plugin", file)]
-    return shlex.join(["augbench", *plugins, "run", *arguments, "--store", store.url])
+def _command(run: Mapping[str, Any], arguments: Sequence[str], store: Store) -> str | None:
+    """Return the command that goes on with a run, as it was started; None if a plug-in of it is not here.
+
+    Args:
+        run: what the store says about its command, see `planning.outline.stored_grid`; {}: an earlier version ran it.
+        arguments: its grid.
+        store: where it runs.
+    """
+    files = list(dict.fromkeys([*run.get("plugins", ()), *registry.loaded_files()]))
+    if not all(Path(file).is_file() for file in files):
+        return None
+    plugins = [argument for file in files for argument in ("--plugin", file)]
+    roots = [a for label, root in run.get("roots", {}).items() for a in ("--set", f"datasets.{label}.root={root}")]
+    options = [argument for option in run.get("options", {}).items() for argument in option]
+    return shlex.join(["augbench", *plugins, "run", *arguments, *roots, "--store", store.url, *options])

@@ -17,6 +17,8 @@ from augbench.storage.store import FIX_HINT, Store, parse_json
 
 LEAK = 0.01  # share of test images with a near-copy in training from which a dataset without groups is a problem
 
+NOT_AUDITED = "not audited"
+
 Place = tuple[str, float | None]  # a dataset's name in the grid, and the share of random test splits
 
 
@@ -29,11 +31,15 @@ class Audit:
 
     def text(self, folds: Iterable[int | None] = ()) -> str:
         """Return e.g. ``98 %``, ``none found`` or ``not audited``, of these folds or of all."""
+        share = self.share(folds)
+        return NOT_AUDITED if share is None else percent(share) if share else "none found"
+
+    def share(self, folds: Iterable[int | None] = ()) -> float | None:
+        """Return the share of test images with a near-copy in training, of these folds or of all; None: unknown."""
         if self.folds is None:
-            return "not audited"
+            return None
         found = [self.folds[fold] for fold in (folds or self.folds) if fold in self.folds]
-        share = sum(copies for _, copies in found) / max(sum(test for test, _ in found), 1)
-        return percent(share) if share else "none found"
+        return sum(copies for _, copies in found) / max(sum(test for test, _ in found), 1)
 
 
 def percent(share: float) -> str:

@@ -266,7 +266,7 @@ def _check_settings(grid: Grid, document: Document) -> None:
             if (plugin := registry.find(axis).get(entry.name)) is None:
                 continue  # planning names it
             try:
-                plugin.Config(**entry.settings)
+                registry.configure(plugin, entry.settings)
             except ValidationError as error:
                 place, written = document.at((axis, number, "settings", *error.errors()[0]["loc"]))
                 problem = first_problem(error, plugin.Config, written)

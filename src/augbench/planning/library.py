@@ -12,6 +12,7 @@ import pandas as pd
 from augbench.core import registry
 from augbench.core.contracts import Augmenter, Dataset, Shots, TrainView
 from augbench.core.errors import UserError
+from augbench.core.guard import overrides
 from augbench.core.hashing import digest
 from augbench.core.specs import AugmenterSpec, DataSpec
 from augbench.planning.grid import DatasetEntry
@@ -51,6 +52,8 @@ class Library:
         self._datasets: dict[str, Dataset] = {}
         self._splits: dict[str, Split] = {}
         self._rows: dict[str, pd.Series] = {}
+        self._groups: dict[str, dict[str, str]] = {}
+        self._evaluated: dict[str, pd.DataFrame] = {}
         self._samples: dict[str, pd.DataFrame] = {}
         self._augmenters: dict[str, Augmenter] = {}
 
@@ -90,6 +93,21 @@ class Library:
             self._rows[label] = pd.Series(range(len(ids)), index=ids)
         return self._rows[label]
 
+    def group_of(self, label: str) -> dict[str, str]:
+        """Map sample id -> group."""
+        if label not in self._groups:
+            table = self.samples(label)
+            self._groups[label] = dict(zip(table["id"], table["group"], strict=True))
+        return self._groups[label]
+
+    def evaluated(self, spec: DataSpec) -> pd.DataFrame:
+        """Return the evaluated samples: those of the test split, then those held out, as the column ``part`` says."""
+        if spec.digest not in self._evaluated:
+            split = self.split(spec)
+            parts = [split.test.assign(part="test"), split.heldout.assign(part="heldout")]
+            self._evaluated[spec.digest] = pd.concat(parts, ignore_index=True)
+        return self._evaluated[spec.digest]
+
     def samples(self, label: str) -> pd.DataFrame:
         """Return the dataset's table, checked and sorted by id."""
         if label not in self._samples:
@@ -127,7 +145,7 @@ class Library:
 
 
 def _made_of_files(dataset: Dataset) -> bool:
-    return type(dataset).fingerprint is Dataset.fingerprint
+    return not overrides(type(dataset), "fingerprint")
 
 
 def _stat(path: Path) -> list[int | str]:

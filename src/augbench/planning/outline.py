@@ -5,12 +5,13 @@ The outline is the plan by keys: enough to tell what a store lacks, without data
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from pydantic import TypeAdapter
 
+from augbench.core import registry
 from augbench.core.specs import Cell
 from augbench.planning.audits import audits_of, place_of
 from augbench.planning.plan import Plan
@@ -85,10 +86,29 @@ class Outline:
 _OUTLINE = TypeAdapter(Outline)
 
 
-def stored_grid(plan: Plan) -> dict[str, Any]:
-    """Return what the driver writes to ``STORE/grids/<name>.json``, as JSON values."""
+COMMAND = "command"
+"""What a store's file of a grid, but no publication, says about the command of its last run."""
+
+
+def stored_grid(plan: Plan, options: Mapping[str, str | None] | None = None) -> dict[str, Any]:
+    """Return what the driver writes to ``STORE/grids/<name>.json``, as JSON values.
+
+    Args:
+        plan: of the run.
+        options: of its command, such as ``{"--address": "auto"}``; None: there is no command.
+    """
     outline = _OUTLINE.dump_python(outline_of(plan), exclude_defaults=True)  # no features: as in older files
-    return {"grid": plan.grid.as_dict(), "cells": expected_of(plan), "outline": outline}
+    content = {"grid": plan.grid.as_dict(), "cells": expected_of(plan), "outline": outline}
+    if options is None:
+        return content
+    roots = {label: settings.get("root") for label, (_, settings) in plan.library.settings.items()}
+    given = {entry.label: entry.settings.get("root") for entry in plan.grid.datasets}
+    command = {
+        "plugins": list(registry.loaded_files()),
+        "options": {name: value for name, value in options.items() if value is not None},
+        "roots": {label: root for label, root in roots.items() if root and root != given[label]},  # by AUGBENCH_DATA
+    }
+    return {**content, COMMAND: command}
 
 
 def read_outline(value: Any) -> Outline:

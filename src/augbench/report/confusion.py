@@ -1,20 +1,22 @@
 """Confusion matrices of recognition, normalised by true class and averaged over the cells of a table row.
 
-Each cell's matrix is normalised before the mean is taken, so that every run has the same weight, as in all other
-columns. Files hold the matrix of every row. The terminal and LaTeX print two: that of the best row and that of training
-without synthetic images.
+Each cell's matrix is normalised before the mean is taken, so that every cell of a run and every run has the same
+weight, as in all other columns. Files hold the matrix of every row. The terminal and LaTeX print two: that of the best
+row and that of training without synthetic images.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import nan
+from operator import itemgetter
 from typing import Any
 
 import numpy as np
 
-from augbench.report.numbers import COLLAPSED, Stat, share, stat_of
+from augbench.report.numbers import COLLAPSED, Stat, share
+from augbench.report.runs import over_runs
 from augbench.report.sheet import GAP, NARROWEST, WIDTH, Column, Medium, Section, Sheet, SheetRow
 
 MATRICES = "Confusion matrices"
@@ -27,25 +29,24 @@ class Confusion:
 
     classes: tuple[str, ...]  # C, in the order of the records
     total: list[list[int]]  # C,C: the sum over cells
-    shares: list[list[Stat]]  # C,C: fraction of the true class's images, in [0, 1], over the cells that have any
-    runs: int  # cells
-
-    @property
-    def has_gaps(self) -> bool:
-        """Whether some cell has no test images of some class."""
-        return any(stat.n < self.runs for line in self.shares for stat in line)
+    shares: list[list[Stat]]  # C,C: fraction of the true class's images, in [0, 1], over the runs that have any
+    has_gaps: bool  # whether some cell has no test images of some class
 
 
-def confusion_of(records: Iterable[Any]) -> Confusion | None:
-    """Merge the matrices of these records by class name; None where no record has one."""
-    found = [record.confusion for record in records if record.confusion]
+def confusion_of(runs: Sequence[Sequence[Any]]) -> Confusion | None:
+    """Merge the matrices of the records of these runs by class name; None where no record has one."""
+    found = [having for run in runs if (having := [record.confusion for record in run if record.confusion])]
     if not found:
         return None
-    classes = tuple(dict.fromkeys(name for one in found for name in one["classes"]))
-    counts = np.stack([_counts(one, classes) for one in found])  # N,C,C int64
-    shares = np.stack([_shares(matrix) for matrix in counts])  # N,C,C float64
-    stats = [[stat_of(shares[:, true, predicted]) for predicted in range(len(classes))] for true in range(len(classes))]
-    return Confusion(classes, counts.sum(axis=0).tolist(), stats, len(found))
+    every = [one for run in found for one in run]
+    classes = tuple(dict.fromkeys(name for one in every for name in one["classes"]))
+    counts = [[_counts(one, classes) for one in run] for run in found]  # of each run its cells, C,C int64
+    shares = [[_shares(matrix) for matrix in run] for run in counts]  # C,C float64
+    indices = range(len(classes))
+    stats = [[over_runs(shares, itemgetter((true, other)), gaps=True) for other in indices] for true in indices]
+    total = np.sum([matrix for run in counts for matrix in run], axis=0)
+    has_gaps = any(np.isnan(matrix).any() for run in shares for matrix in run)
+    return Confusion(classes, total.tolist(), stats, has_gaps)
 
 
 def _counts(one: dict[str, Any], classes: tuple[str, ...]) -> np.ndarray:
@@ -162,7 +163,7 @@ def _name(row: Any, headline: str) -> str:
     remarks = [
         *([f"best {headline}"] if row.best else []),
         *([] if row.n_aug else ["no synthetic images"]),
-        *([f"{len(row.collapsed)} of {row.found} runs collapsed {COLLAPSED}"] if row.collapsed else []),
-        *([f"incomplete: {row.found} of {row.expected} runs"] if row.incomplete else []),
+        *([f"{len(row.collapsed)} of {row.trainings} collapsed {COLLAPSED}"] if row.collapsed else []),
+        *([f"incomplete: {row.runs} of {row.expected_runs} runs"] if row.incomplete else []),
     ]
     return f"{row.augmenter}, N_aug {row.n_aug}" + (f" ({'; '.join(remarks)})" if remarks else "")

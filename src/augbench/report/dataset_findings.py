@@ -16,6 +16,7 @@ import pandas as pd
 
 from augbench.core.contracts import GOOD, Dataset
 from augbench.core.errors import DatasetError, UserError, listed
+from augbench.core.guard import overrides
 from augbench.core.images import FEW, colours, decode_grey, decode_rgb, look, read_bytes
 from augbench.core.specs import DataSpec
 from augbench.core.walk import plain_stem
@@ -121,7 +122,7 @@ def _see(dataset: Dataset, row: Sample) -> Seen:
 
 
 def _image(dataset: Dataset, row: Sample, seen: Seen) -> np.ndarray:
-    if type(dataset).read_image is not Dataset.read_image:
+    if overrides(type(dataset), "read_image"):
         return dataset.read_image(row)
     path = dataset.root() / row["image"]
     data = read_bytes(path)
@@ -136,12 +137,12 @@ def _image(dataset: Dataset, row: Sample, seen: Seen) -> np.ndarray:
 
 
 def _mask(dataset: Dataset, row: Sample, seen: Seen) -> np.ndarray | None:
-    if type(dataset).read_mask is not Dataset.read_mask or not row["mask"]:
+    if overrides(type(dataset), "read_mask") or not row["mask"]:
         return dataset.read_mask(row)
     path = dataset.root() / row["mask"]
     data = read_bytes(path)
     dataset.remember(path, data)
-    if type(dataset).decode_mask is not Dataset.decode_mask:
+    if overrides(type(dataset), "decode_mask"):
         seen.mask_stored = f"{path.suffix[1:].upper()} annotations"
         return dataset.decode_mask(data, str(path), row["label"])
     grey = decode_grey(data, str(path))

@@ -1,15 +1,16 @@
 """Fidelity records -> the fidelity table under a result table: how close the synthetic images are to real defects.
 
-Rows are augmenters, averaged over their pools (seeds, draws and folds). A mixture has no pool of its own, so its parts
-have rows under their own names. As in the result table, the grid decides the rows: a pool without a record is marked,
-never left out.
+Rows are augmenters, averaged over their pools: over those of a run's folds, then over runs. A mixture has no pool of
+its own, so its parts have rows under their own names. As in the result table, the grid decides the rows: a pool without
+a record is marked, never left out.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from math import isnan
+from functools import partial
+from math import isnan, nan
 from typing import Any
 
 from augbench.planning.extractor_choice import EMBEDDED
@@ -26,26 +27,23 @@ from augbench.report.numbers import (
     share,
     stat_of,
 )
+from augbench.report.runs import Basis, over_runs, run_of
 from augbench.report.sheet import Column, Section, Sheet, SheetRow
-from augbench.report.table_notes import caveats_of
 
 HEADING = "Fidelity of the synthetic images"
 
 
 @dataclass(frozen=True)
-class Outcome:
+class Outcome(Basis):
     """The effect of an augmenter on the classifier: its mean headline metric over rows with N_aug > 0."""
 
     stat: Stat = field(default_factory=Stat)
-    found: int = 0  # cells with a record
-    expected: int = 0
-    collapsed: int = 0  # cells whose classifier has collapsed
 
     @property
     def text(self) -> str:
         """The mean, marked where runs have collapsed or cells are missing: ``.626``."""
-        text = flagged(share(self.stat.mean), self.collapsed)
-        return f"{text} {INCOMPLETE}" if self.found < self.expected else text
+        text = flagged(share(self.stat.mean), len(self.collapsed))
+        return f"{text} {INCOMPLETE}" if self.incomplete else text
 
 
 @dataclass(frozen=True)
@@ -63,12 +61,12 @@ class FidelityRow:
     expected: int
     headline: str  # the metric of `outcome`
     outcome: Outcome  # empty for a part of a mixture without rows of its own
-    n_aug, notes, items = None, (), None  # files read these of every kind of row
+    n_aug, notes = None, ()  # files read these of every kind of row
 
     @property
     def caveats(self) -> tuple[str, ...]:
         """What a reader of its headline metric must know, in a few words each."""
-        return caveats_of(self.outcome.collapsed, self.outcome.found, None, None)
+        return self.outcome.caveats
 
     @property
     def incomplete(self) -> bool:
@@ -83,7 +81,9 @@ class FidelityRow:
             "extractor": self.extractor or DASH,
             "pictures": range_text(self.images),
             "kid": stats["kid"].text,
-            "kid_interval": f"{share(stats['kid_low'].mean)}, {share(stats['kid_high'].mean)}" if self.found else DASH,
+            "kid_interval": f"{share(stats['kid_low'].mean)}, {share(stats['kid_high'].mean)}"
+            if stats["kid"].n
+            else DASH,
             "fid": decimals(stats["fid"].mean, 2 if stats["fid"].mean < 10 else 1),
             "diversity": decimals(stats["diversity"].mean, 2),
             "memorisation": decimals(stats["memorisation"].mean, 2),
@@ -114,12 +114,12 @@ class Fidelity:
         return [Section(HEADING, self.label, sheets=[sheet], under=under)] if rows else []
 
 
-Pools = dict[str, bool]  # key of a pool's record -> whether cells of the augmenter itself use the pool
+Pools = dict[str, list[Any]]  # key of a pool's record -> the cells that use the pool
 
 
 def fidelity_of(
     title: str,
-    cells: Iterable[Any],
+    cells: Sequence[Any],
     measured: Mapping[str, Measured],
     outcomes: Mapping[str, Outcome],
     headline: Column,
@@ -138,13 +138,14 @@ def fidelity_of(
     pools: dict[str, Pools] = {}
     for cell in cells:
         for name, key in cell.fidelity:
-            keys = pools.setdefault(name, {})
-            keys[key] = keys.get(key, False) or cell.augmenter == name
+            pools.setdefault(name, {}).setdefault(key, []).append(cell)
     if not any(key in measured for keys in pools.values() for key in keys):
         return Fidelity()
     rows = [row for name, keys in pools.items() for row in _rows(name, keys, measured, outcomes, headline.key)]
     shipped = [f"extractor {name}" for name in _all("extractor", rows) if name.partition(".")[0] == EMBEDDED]
     parts = (*embedded, *shipped)
+    folds = {cell.fold for cell in cells if cell.test_share is None}
+    over = "runs, each the average of its folds' pools" if len(folds) > 1 else "an augmenter's pools"
     warning = [f"mechanics, not evidence ({', '.join(parts)})"] if parts else []
     return Fidelity(
         title=f"{title}: {HEADING.lower()}",
@@ -153,7 +154,7 @@ def fidelity_of(
             headline, len(_all("extractor", rows)) > 1, sorted({n for row in rows for n in row.fid_by_layer})
         ),
         rows=rows,
-        captions=_captions(rows),
+        captions=_captions(rows, over),
         notes=_notes(rows, headline.title),
         embedded=parts,
     )
@@ -167,8 +168,9 @@ def _rows(
     There are several rows where a mixture's part has other settings than the grid's entry of that name, and where
     extractors differ. A pool without a record joins the row of the grid's entry, or else the first row.
     """
-    keys = sorted(pools, key=lambda key: not pools[key])  # stable
-    own = [key for key in keys if pools[key]]
+    is_own = {key: any(cell.augmenter == name for cell in cells) for key, cells in pools.items()}
+    keys = sorted(pools, key=lambda key: not is_own[key])  # stable
+    own = [key for key in keys if is_own[key]]
     kinds = {key: (measured[key].augmenter_id, measured[key].extractor) for key in keys if key in measured}
     usual = next((kinds[key] for key in own or keys if key in kinds), ("", ""))
     groups: dict[tuple[str, str], list[str]] = {}
@@ -176,33 +178,61 @@ def _rows(
         groups.setdefault(kinds.get(key, usual), []).append(key)
     several = len({settings for settings, _ in groups}) > 1
     for (settings, extractor), members in groups.items():
-        is_own = bool(own) and settings == usual[0]  # the augmenter has rows of its own, with these settings
+        has_rows = bool(own) and settings == usual[0]  # the augmenter has rows of its own, with these settings
         found = [measured[key] for key in members if key in measured]
+        runs = pool_runs({key: pools[key] for key in members}, measured)
         yield FidelityRow(
-            augmenter=f"{name} #{settings[:6]}" if several and not is_own else name,
+            augmenter=f"{name} #{settings[:6]}" if several and not has_rows else name,
             extractor=extractor,
             images=tuple(sorted({one.made for one in found})),
             real=tuple(sorted({one.real for one in found})),
-            stats={measure: _stat(measure, found) for measure in MEASURES},
-            kid_by_class=_stats_of([one.kid_by_class for one in found]),
-            fid_by_layer=_stats_of([one.fid_by_layer for one in found]),
+            stats={measure: _stat(measure, runs) for measure in MEASURES},
+            kid_by_class=_class_stats(runs),
+            fid_by_layer=_layer_stats(runs),
             found=len(found),
             expected=len(members),
             headline=headline,
-            outcome=outcomes.get(name, Outcome()) if is_own else Outcome(),
+            outcome=outcomes.get(name, Outcome()) if has_rows else Outcome(),
         )
 
 
-def _stat(measure: str, found: list[Measured]) -> Stat:
-    """Average over pools; empty where a pool lacks the value, so that all columns of a row cover the same pools."""
-    values = [one.values[measure] for one in found]
-    return Stat() if any(map(isnan, values)) else stat_of(values)
+def pool_runs(pools: Mapping[str, Iterable[Any]], measured: Mapping[str, Measured]) -> list[list[Measured]]:
+    """Group fidelity records by run: the pools of a run differ in their fold alone. A run that lacks one is left out.
+
+    Args:
+        pools: key of a pool's record -> the cells that use the pool.
+        measured: fidelity records by key.
+    """
+    runs: dict[frozenset[Any], list[str]] = {}
+    for key, cells in pools.items():
+        has_folds = any(cell.fold is not None for cell in cells)
+        used_by = {(cell.augmenter, cell.n_aug, *run_of(cell)) for cell in cells} if has_folds else {key}
+        runs.setdefault(frozenset(used_by), []).append(key)
+    return [[measured[key] for key in keys] for keys in runs.values() if all(key in measured for key in keys)]
 
 
-def _stats_of(found: list[dict[Any, float]]) -> dict[Any, Stat]:
-    """Average the values of each name over the pools that have it."""
-    names = sorted({name for one in found for name in one})
-    return {name: stat_of(one[name] for one in found if name in one) for name in names}
+def _stat(measure: str, runs: list[list[Measured]]) -> Stat:
+    """Average over runs; empty where a pool lacks the value, so that all columns of a row cover the same pools."""
+    stat = over_runs(runs, lambda one: one.values[measure])
+    return stat if stat.n == len(runs) else Stat()
+
+
+def _class_stats(runs: list[list[Measured]]) -> dict[str, Stat]:
+    names = sorted({name for run in runs for one in run for name in one.kid_by_class})
+    return {name: over_runs(runs, partial(_kid_of, name), gaps=True) for name in names}
+
+
+def _kid_of(name: str, one: Measured) -> float:
+    return one.kid_by_class.get(name, nan)
+
+
+def _layer_stats(runs: list[list[Measured]]) -> dict[int, Stat]:
+    layers = sorted({layer for run in runs for one in run for layer in one.fid_by_layer})
+    return {layer: over_runs(runs, partial(_fid_of, layer)) for layer in layers}
+
+
+def _fid_of(layer: int, one: Measured) -> float:
+    return one.fid_by_layer.get(layer, nan)
 
 
 def _columns(headline: Column, several_extractors: bool, layers: list[int]) -> list[Column]:
@@ -237,16 +267,14 @@ def _not_comparable(rows: list[FidelityRow]) -> list[str]:
     return [f"rows must not be compared: {' and '.join(differ)} differ"] if differ else []
 
 
-def _captions(rows: list[FidelityRow]) -> list[str]:
+def _captions(rows: list[FidelityRow], over: str) -> list[str]:
     made, real = range_text(_all("images", rows)), range_text(_all("real", rows))
     extractors = " and ".join(_all("extractor", rows))
     pools = max(row.found for row in rows)
     return [
         f"The first {made} images of each pool against the {real} defect images of the test split, which neither "
         f"augmenters nor searches use, by features of {extractors}.",
-        "Mean (sample standard deviation) over an augmenter's pools."
-        if pools > 1
-        else "One pool each: no standard deviation.",
+        f"Mean (sample standard deviation) over {over}." if pools > 1 else "One pool each: no standard deviation.",
         "Numbers of other extractors or of other image counts must not be compared with these.",
     ]
 
@@ -256,7 +284,7 @@ def _notes(rows: list[FidelityRow], headline: str) -> list[str]:
     found, expected = sum(row.found for row in rows), sum(row.expected for row in rows)
     if found < expected:
         notes.append(f"{INCOMPLETE} incomplete: {found} of {expected} pools have a record")
-    if any(row.outcome.found < row.outcome.expected for row in rows):
+    if any(row.outcome.incomplete for row in rows):
         notes.append(f"{INCOMPLETE} at {headline}: cells are missing")
     if any(row.outcome.collapsed for row in rows):
         notes.append(f"{COLLAPSED} at {headline}: runs behind it have collapsed, see the table of {headline}.")
@@ -266,7 +294,7 @@ def _notes(rows: list[FidelityRow], headline: str) -> list[str]:
         "KID: Kernel Inception Distance, unbiased: about 0 is as close as real defects are to one another; an estimate "
         "may be negative. Its 95 % interval is bootstrapped over images: means of the lower and of the upper ends."
     )
-    if any(row.found and isnan(row.stats["fid"].mean) for row in rows):
+    if any(row.stats["kid"].n and isnan(row.stats["fid"].mean) for row in rows):
         notes.append(
             "FID: a dash where synthetic or real images are not more than the extractor has features, since their "
             "covariance is then singular."

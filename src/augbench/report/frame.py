@@ -7,6 +7,7 @@ from typing import Any
 
 import pandas as pd
 
+from augbench.core import registry
 from augbench.core.errors import UserError, did_you_mean
 from augbench.core.hashing import digest
 from augbench.core.protocol import UNKEYED, Protocol
@@ -42,6 +43,7 @@ IDENTITIES = {"dataset": "dataset_id", "augmenter": "augmenter_id", "protocol": 
 REMARKS = (
     "collapsed",
     "items",
+    "learns",
     "per_class",
     "confusion",
     "frozen",
@@ -51,7 +53,9 @@ REMARKS = (
     "git_sha",
     "embedded",
     "notes",
-    "adapters",
+    "version",
+    "line",
+    "finished",
 )
 RECORD_FIELDS = (*CELL_FIELDS, *IDENTITIES.values(), *ALL_METRICS, *REMARKS)
 
@@ -64,9 +68,9 @@ OBJECTS = MIXED | {
     *(
         "collapsed",
         "items",
+        "learns",
         "embedded",
         "notes",
-        "adapters",
         "per_class",
         "confusion",
         "frozen",
@@ -87,12 +91,15 @@ def load_records(store: Store, keys: Iterable[str] | None = None) -> pd.DataFram
 
     Returns:
         Columns `RECORD_FIELDS`: names and axes of the cell; its metrics, NaN where the cell has none; ``collapsed`` and
-        ``items`` of its scores, see `ScoreFacts`; ``per_class``,
+        ``items`` of its scores, see `ScoreFacts`; ``learns``, whether an augmenter behind it learned from the shots,
+        None where that is not known; ``per_class``,
         class -> its ``support`` and `CLASS_METRICS`; ``confusion`` of recognition, ``classes`` and ``matrix`` (row =
         true class); both None where the record has none; ``frozen``, of a classifier on frozen features its protocol's
         `FROZEN_FIELDS`, and ``weight``, where its protocol leaves the weight of synthetic images open the one it chose;
         else None; ``seconds`` of the whole training; ``device``; ``git_sha`` ("" where unknown); ``embedded``, a tuple
-        of the smoke-test parts; ``notes``, a tuple of remarks about its synthetic images.
+        of the smoke-test parts; ``notes``, a tuple of remarks about its synthetic images; ``version`` of its plug-ins
+        ("" for augbench's own) and ``line``, a digest that all their versions share; ``finished`` (ISO 8601, UTC; ""
+        in older records).
 
     Raises:
         UserError: a damaged record, named.
@@ -176,7 +183,13 @@ def _row(store: Store, record: Mapping[str, Any]) -> dict[str, Any]:
     key = record["key"]
     try:
         spec, result = record["spec"], record["result"]
-        return {"key": key, **_axes(spec), **_metrics(result), **_probe(spec, result), **_origin(record["provenance"])}
+        return {
+            "key": key,
+            **_axes(spec),
+            **_metrics(result),
+            **_probe(spec, result),
+            **_origin(spec, record["provenance"]),
+        }
     except (KeyError, TypeError, AttributeError) as error:
         place = store.where("cells", key)
         raise UserError(f"record '{place}' is damaged ({type(error).__name__}: {error}): {FIX_HINT}") from None
@@ -184,7 +197,7 @@ def _row(store: Store, record: Mapping[str, Any]) -> dict[str, Any]:
 
 def _axes(spec: Mapping[str, Any]) -> dict[str, Any]:
     data, augmenter, protocol = spec["data"], spec["augmenter"], spec["protocol"]
-    fresh = spec["fresh_pools"] and spec["n_aug"] > 0
+    fresh, protocol_id = spec["fresh_pools"] and spec["n_aug"] > 0, _protocol_id(protocol)
     return {
         "dataset": data["alias"],
         "fold": data["fold"],
@@ -200,8 +213,18 @@ def _axes(spec: Mapping[str, Any]) -> dict[str, Any]:
         "false_alarm_rate": protocol["false_alarm_rate"] if data["holdout"] else None,
         "dataset_id": digest([data["name"], data["settings"], data["fingerprint"]]),
         "augmenter_id": digest([augmenter["name"], augmenter["key_settings"], fresh]),
-        "protocol_id": _protocol_id(protocol),
+        "protocol_id": protocol_id,
+        **_version(data, augmenter, [fresh, protocol_id]),
     }
+
+
+def _version(data: Mapping[str, Any], augmenter: Mapping[str, Any], others: list[Any]) -> dict[str, str]:
+    """Return the version of the plug-ins of a cell, as `registry.version` puts it into keys, and its line."""
+    parts = [dict(data["settings"]), dict(augmenter["key_settings"])]
+    versions = [part.pop("plugin", "") for part in parts]
+    content = "" if versions[0] else data["fingerprint"]  # an edited dataset may have another table
+    line = digest([data["name"], content, augmenter["name"], *others, *parts])
+    return {"version": " ".join(filter(None, versions)), "line": line}
 
 
 def _protocol_id(protocol: Mapping[str, Any]) -> str:
@@ -243,12 +266,24 @@ def _probe(spec: Mapping[str, Any], result: Mapping[str, Any]) -> dict[str, Any]
     }
 
 
-def _origin(provenance: Mapping[str, Any]) -> dict[str, Any]:
+def _origin(spec: Mapping[str, Any], provenance: Mapping[str, Any]) -> dict[str, Any]:
     return {
+        "learns": _learns(spec, provenance),
         "seconds": provenance["seconds"]["total"],
         "device": provenance["device"],
         "git_sha": provenance["git_sha"] or "",
         "embedded": tuple(provenance["embedded"]),
         "notes": tuple(provenance.get("notes", ())),  # older records have none
-        "adapters": tuple(provenance.get("adapters") or ()),  # keys; older records have none
+        "finished": provenance.get("finished", ""),
     }
+
+
+def _learns(spec: Mapping[str, Any], provenance: Mapping[str, Any]) -> bool | None:
+    """Return whether adapters are behind a cell; of a record older than its lineage, whether its plug-in learns."""
+    if not spec["n_aug"]:
+        return False
+    if provenance.get("adapters") is not None:
+        return bool(provenance["adapters"])
+    augmenter = spec["augmenter"]
+    plugin = registry.find("augmenters").get(augmenter["name"])
+    return None if plugin is None or "parts" in augmenter["key_settings"] else plugin.learns

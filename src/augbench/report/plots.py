@@ -13,6 +13,8 @@ from io import StringIO
 from math import ceil
 from typing import TYPE_CHECKING, Any
 
+from augbench.report.numbers import COLLAPSED
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure, FigureBase
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
 PALETTE = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#8a6d00", "#56a0d3", "#6a3d9a", "#7f7f7f")
 """Colour-blind safe colours (after Okabe and Ito). Further series start again at the first."""
 MARKERS = "os^D"
+COLLAPSE_TEXT = f"{COLLAPSED} rests on collapsed runs"
 MUTED = "#59636e"
 DARK = "invert(.93) hue-rotate(180deg)"
 """CSS filter for dark themes: it inverts lightness and keeps hues."""
@@ -84,6 +87,13 @@ def guide(axes: Axes, value: float, label: str) -> None:
     """Draw a dashed horizontal line at a value, with its label at the right end."""
     axes.axhline(value, color=MUTED, linewidth=1, linestyle="--")
     axes.annotate(label, (1, value), (-4, 3), axes.get_yaxis_transform(), "offset points", color=MUTED, ha="right")
+
+
+def explain_collapse(handles: dict[str, Any]) -> None:
+    """Add to the artists of a legend what the mark at values of collapsed runs means."""
+    from matplotlib.lines import Line2D
+
+    handles[COLLAPSE_TEXT] = Line2D([], [], linestyle="none")
 
 
 def legend(drawn: FigureBase, handles: Mapping[str, Any]) -> None:

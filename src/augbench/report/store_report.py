@@ -10,8 +10,11 @@ import pandas as pd
 from rich.console import Console
 
 from augbench.core.errors import UserError
+from augbench.report.evidence.verdicts import find_verdicts
 from augbench.report.fidelity_records import load_measured
 from augbench.report.frame import expected_frame, expected_from_records, load_expected, load_records, with_audits
+from augbench.report.older_versions import OlderRow, older_records, older_rows, older_sections, without_older
+from augbench.report.references import with_reference
 from augbench.report.render.latex import to_latex
 from augbench.report.render.markdown import to_markdown
 from augbench.report.render.terminal import to_terminal
@@ -31,6 +34,7 @@ def report(
     expected: Iterable[Mapping[str, Any]] | None = None,
     out: Path | None = None,
     console: Console | None = None,
+    verdicts: bool = False,
 ) -> list[str]:
     """Report one grid of a store, or every grid it knows. Where it knows none, report all records as one.
 
@@ -41,6 +45,7 @@ def report(
             from the store.
         out: output folder; None = ``STORE/reports/<grid>/``. Several reported grids get a folder each in it.
         console: also print the tables to it.
+        verdicts: state above each table which differences exceed chance; takes as long as a comparison.
 
     Returns:
         The files written: paths, or URLs for a remote store.
@@ -49,21 +54,26 @@ def report(
         UserError: no store, no record, an unknown grid, or a damaged record.
     """
     files: list[str] = []
-    made: dict[str, list[Table]] = {}
+    made: dict[str, tuple[list[Table], list[OlderRow]]] = {}
     found = reported(store, grid_name, expected)
     for name, cells, records in found:
-        made[name] = tables = build_tables(cells, records, load_measured(store, cells))
+        tables = build_tables(cells, records, load_measured(store, cells))
+        decided = find_verdicts(store, cells, records) if verdicts else {}
+        for table in tables:
+            table.verdicts = decided.get(table.title, [])
+        older = older_rows(older_records(store, records))
+        made[name] = tables, older
         contents = {
-            "report.md": to_markdown(name, sections_of(tables, "markdown")).encode(),
-            "report.tex": to_latex(name, sections_of(tables, "latex")).encode(),
+            "report.md": to_markdown(name, sections_of(tables, "markdown", older)).encode(),
+            "report.tex": to_latex(name, sections_of(tables, "latex", older)).encode(),
             "report.csv": to_csv(tables).encode(),
             "report.json": to_json(name, tables),
         }
         files += write_files(store, name, contents, out / name if out and len(found) > 1 else out)
     if console is not None:  # last: a closed pipe or a full device must not cost a file
-        for name, tables in made.items():
+        for name, (tables, older) in made.items():
             console.print(f"[bold]{name}[/]", highlight=False)
-            print_report(tables, console)
+            print_report(tables, console, older)
     return files
 
 
@@ -79,25 +89,26 @@ def reported(
         raise UserError(f"store '{store.url}' does not exist or holds no records: {WAY_OUT}, or give another")
     names = sorted(store.keys("grids")) if grid_name is None else [grid_name]
     if not names:
-        records = load_records(store)
-        return [(ALL, expected_from_records(records), records)]
+        records = without_older(load_records(store))
+        return [(ALL, with_reference(expected_from_records(records), records), records)]
     planned = None if expected is None else with_audits(store, expected_frame(expected))
     every = [(name, load_expected(store, name) if planned is None else planned) for name in names]
-    found = [(name, cells, load_records(store, cells["key"])) for name, cells in every]
+    loaded = [(name, cells, load_records(store, cells["key"])) for name, cells in every]
+    found = [(name, with_reference(cells, records), records) for name, cells, records in loaded]
     if not any(len(records) for _, _, records in found):
         what = f"grid '{names[0]}'" if len(names) == 1 else f"its {len(names)} grids"
         raise UserError(f"store '{store.url}' holds no record of {what}: {WAY_OUT}")
     return [one for one in found if len(one[2])]
 
 
-def print_report(tables: Sequence[Table], console: Console) -> None:
-    """Print the tables."""
-    console.print(to_terminal(sections_of(tables, "terminal")))
+def print_report(tables: Sequence[Table], console: Console, older: Sequence[OlderRow] = ()) -> None:
+    """Print the tables, and that rows of earlier versions of plug-ins are not among them."""
+    console.print(to_terminal(sections_of(tables, "terminal", older)))
 
 
-def sections_of(tables: Sequence[Table], medium: Medium) -> list[Section]:
-    """Return the sections of all tables."""
-    return [section for table in tables for section in table.sections(medium)]
+def sections_of(tables: Sequence[Table], medium: Medium, older: Sequence[OlderRow] = ()) -> list[Section]:
+    """Return the sections of all tables, and of the rows of earlier versions of plug-ins."""
+    return [*(section for table in tables for section in table.sections(medium)), *older_sections(older, medium)]
 
 
 def write_files(store: Store, name: str, contents: Mapping[str, bytes], out: Path | None) -> list[str]:

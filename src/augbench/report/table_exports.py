@@ -10,6 +10,7 @@ from augbench.report.fidelity_table import FidelityRow
 from augbench.report.frame import ALL_METRICS
 from augbench.report.numbers import Stat
 from augbench.report.render import data
+from augbench.report.runs import Basis
 from augbench.report.sheet import Column
 from augbench.report.tables import Row, Table
 
@@ -31,6 +32,7 @@ FIDELITY_COLUMNS = {
 FIELDS = (
     *("dataset", "protocol", "folds", "test_share", "shots", "augmenter", "row", "class", "n_aug", "found", "expected"),
     *("ap_definition", "embedded", "notes", "collapsed", "test_items", "caveats"),
+    *("runs", "expected_runs", "one_adaptation", "audited", "near_copies"),
     *(f"{metric}_{part}" for metric in (*ALL_METRICS, "support") for part in ("mean", "std")),
     *FIDELITY_COLUMNS,
     *("predicted", "share_mean", "share_std"),
@@ -40,7 +42,7 @@ ABOUT = ("title", "label", "dataset", "protocol", "folds", "test_share", "shots"
 
 
 def to_csv(tables: Sequence[Table]) -> str:
-    """Write one line per table row: its table, the number of cells, and ``<metric>_mean``, ``<metric>_std``.
+    """Write one line per table row: its table, its numbers of cells and runs, ``<metric>_mean``, ``<metric>_std``.
 
     Column ``row`` gives the kind of a line:
 
@@ -53,8 +55,11 @@ def to_csv(tables: Sequence[Table]) -> str:
       is the mean over the augmenter's rows with N_aug > 0. Several counts in one field are separated by spaces.
     - ``fidelity_class``: the KID of one class.
 
-    ``collapsed`` counts the runs behind a line whose classifier has collapsed, ``test_items`` the test items of the
-    kind, normal or with a defect, that has fewer; ``caveats`` says what a reader must know, separated by "; ".
+    ``found`` and ``expected`` count cells, ``runs`` and ``expected_runs`` what means and deviations are over, see
+    `report.runs`. ``collapsed`` counts the trainings behind a line whose classifier has collapsed, ``test_items`` the
+    test items of the kind, normal or with a defect, that has fewer; ``one_adaptation`` is 1 where all runs share what
+    the augmenter learned, ``audited`` is 1 or 0 where near-copies are searched for, and ``near_copies`` the share of
+    test images that have one in training; ``caveats`` says all of this and ``embedded`` in words, separated by "; ".
     """
     return data.to_csv([line for table in tables for line in _lines(table)], FIELDS)
 
@@ -93,10 +98,21 @@ def _line(table: Table, row: Row | FidelityRow, kind: str, name: str = "") -> di
         "class": name,
         "embedded": "; ".join(table.embedded),
         "notes": "; ".join(row.notes),
-        "collapsed": row.outcome.collapsed if isinstance(row, FidelityRow) else len(row.collapsed),
-        "test_items": row.items,
-        "caveats": "; ".join(row.caveats),
+        **_basis(row.outcome if isinstance(row, FidelityRow) else row),
+        **_audit(table),
+        "caveats": "; ".join((*row.caveats, *table.caveats)),
     }  # fmt: skip
+
+
+def _basis(of: Basis) -> dict[str, Any]:
+    fixed = None if of.one_adaptation is None else int(of.one_adaptation)
+    counts = {"runs": of.runs, "expected_runs": of.expected_runs, "test_items": of.items}
+    return counts | {"collapsed": len(of.collapsed), "one_adaptation": fixed}
+
+
+def _audit(table: Table) -> dict[str, Any]:
+    share = table.audit.share(table.folds) if table.audit else None
+    return {"audited": table.audit and int(share is not None), "near_copies": share}
 
 
 def _stats(stats: Mapping[str, Stat]) -> dict[str, float]:
@@ -116,17 +132,23 @@ def about_table(table: Table) -> dict[str, Any]:
 
 def _table(table: Table) -> dict[str, Any]:
     fidelity = table.fidelity
-    return about_table(table) | {
-        "captions": table.captions,
-        "notes": table.notes,
-        "columns": _columns(table.columns),
-        "rows": [_row(table, row) for row in table.rows],
-        "fidelity": {
-            **{field: getattr(fidelity, field) for field in ("title", "label", "embedded", "captions", "notes")},
-            "columns": _columns(fidelity.columns),
-            "rows": [_fidelity_row(fidelity.columns, row) for row in fidelity.rows],
-        },
-    }
+    verdicts = {"verdicts": table.verdicts} if table.verdicts else {}
+    return (
+        about_table(table)
+        | _audit(table)
+        | verdicts
+        | {
+            "captions": table.captions,
+            "notes": table.notes,
+            "columns": _columns(table.columns),
+            "rows": [_row(table, row) for row in table.rows],
+            "fidelity": {
+                **{field: getattr(fidelity, field) for field in ("title", "label", "embedded", "captions", "notes")},
+                "columns": _columns(fidelity.columns),
+                "rows": [_fidelity_row(table, row) for row in fidelity.rows],
+            },
+        }
+    )
 
 
 def _columns(columns: Sequence[Column]) -> list[dict[str, str]]:
@@ -136,10 +158,10 @@ def _columns(columns: Sequence[Column]) -> list[dict[str, str]]:
 def _row(table: Table, row: Row) -> dict[str, Any]:
     names = ("augmenter", "n_aug", "is_average", "found", "expected", "incomplete", "best", "notes")
     return {name: getattr(row, name) for name in names} | {
-        "collapsed": len(row.collapsed),
+        **_basis(row),
         "collapsed_runs": row.collapsed,
-        "test_items": row.items,
-        "caveats": row.caveats,
+        "partial_runs": row.partial,
+        "caveats": (*row.caveats, *table.caveats),
         "text": {column.key: row.text(column) for column in table.columns},
         "metrics": row.stats,
         "per_class": row.classes,
@@ -159,13 +181,13 @@ def _confusion(found: Confusion | None) -> dict[str, Any]:
     return {name: {"classes": found.classes, "matrix": matrix} for name, matrix in matrices.items()}
 
 
-def _fidelity_row(columns: Sequence[Column], row: FidelityRow) -> dict[str, Any]:
+def _fidelity_row(table: Table, row: FidelityRow) -> dict[str, Any]:
     """Return a row: ``found`` and ``expected`` count pools; the headline metric is that of the table above."""
     names = ("augmenter", "extractor", "real", "found", "expected", "incomplete", "kid_by_class")
     return {name: getattr(row, name) for name in names} | {
         "pictures": row.images,
-        "collapsed": row.outcome.collapsed,
-        "caveats": row.caveats,
-        "text": {column.key: row.text(column) for column in columns},
+        **_basis(row.outcome),
+        "caveats": (*row.caveats, *table.caveats),
+        "text": {column.key: row.text(column) for column in table.fidelity.columns},
         "metrics": row.stats | {row.headline: row.outcome.stat},
     }

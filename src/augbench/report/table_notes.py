@@ -9,7 +9,7 @@ from typing import Any
 from augbench.core.errors import listed
 from augbench.metrics.inference import FEWEST_RUNS
 from augbench.planning.audits import Audit
-from augbench.report.numbers import COLLAPSED
+from augbench.report.numbers import COLLAPSED, INCOMPLETE
 
 AP_SENTENCES = {
     "trapezoidal_ties": "AP is the area under the precision-recall curve by the trapezoidal rule, with images of equal "
@@ -137,40 +137,44 @@ def footnotes(cell: Any, found: int, expected: int, averages: bool) -> list[str]
     return notes
 
 
-def run_label(cell: Any) -> str:
-    """Label a run: ``N_aug 80, seed 0``, with draw and fold if it has them; ``fold 2, no seed``."""
-    parts = [("N_aug", cell.n_aug or None), ("fold", cell.fold), ("draw", cell.draw), ("seed", cell.seed)]
+def plural(number: int, word: str) -> str:
+    """Format a count: ``1 seed``, ``3 seeds``."""
+    return f"{number} {word}{'' if number == 1 else 's'}"
+
+
+def run_label(cell: Any, fold: bool = True) -> str:
+    """Label a cell: ``N_aug 80, seed 0``, with draw and fold if it has them; ``fold 2, no seed``.
+
+    Args:
+        cell: an expected cell.
+        fold: name the fold; without it, this labels its run.
+    """
+    known = cell.fold if fold or cell.test_share is not None else None
+    parts = [("N_aug", cell.n_aug or None), ("fold", known), ("draw", cell.draw), ("seed", cell.seed)]
     parts += [("adapter", cell.adapter_seed or None)]
     labels = [f"{name} {int(value)}" for name, value in parts if value is not None]
     return ", ".join(labels if cell.seed is not None else [*labels, "no seed"])
 
 
-def caveats_of(collapsed: int, found: int, runs: int | None, items: int | None) -> tuple[str, ...]:
-    """Return the caveats of a number in a few words each, for files.
-
-    Args:
-        collapsed: number of its runs that have collapsed.
-        found: number of its runs.
-        runs: the same where few runs are too few; None: it is an average over rows.
-        items: test items of the kind that has fewer; None: unknown.
-    """
-    caveats = [f"{collapsed} of {found} runs collapsed"] if collapsed else []
-    if runs and runs < FEWEST_RUNS:
-        caveats.append(f"{runs} run{'s' * (runs > 1)}: too few to say")
-    if items is not None and items < FEW_ITEMS:
-        caveats.append(f"{items} test item{'s' * (items != 1)} of a kind")
-    return tuple(caveats)
-
-
-def collapse_note(runs: Sequence[str], of: int) -> list[str]:
-    """Explain the mark at numbers of collapsed runs and name these; nothing where there are none."""
-    if not runs:
-        return []
-    many = f"{len(runs)} of {of} runs have" if len(runs) > 1 else f"1 of {of} runs has"
-    return [
-        f"{COLLAPSED} {many} collapsed: more than half of the test images have the same score, or all have up to "
-        f"rounding, so the number says nothing about a classifier that learned: {listed(runs, NAMED)}."
-    ]
+def run_notes(rows: Sequence[Any]) -> list[str]:
+    """Say which runs behind these `runs.Basis` objects collapsed or lack folds, and whose adaptation does not vary."""
+    notes = []
+    if collapsed := [name for row in rows for name in row.collapsed]:
+        of = sum(row.trainings for row in rows)
+        what = "runs" if of == sum(row.runs for row in rows) else "trainings"
+        notes.append(
+            f"{COLLAPSED} {len(collapsed)} of {of} {what} {'have' if len(collapsed) > 1 else 'has'} collapsed: more "
+            "than half of the test images have the same score, or all have up to rounding, so the number says nothing "
+            f"about a classifier that learned: {listed(collapsed, NAMED)}."
+        )
+    if partial := [name for row in rows for name in row.partial]:
+        notes.append(f"{INCOMPLETE} in no number, as folds are missing: {listed(partial, NAMED)}.")
+    if fixed := dict.fromkeys(row.augmenter for row in rows if row.one_adaptation):
+        notes.append(
+            f"No adaptation variance: all seeds of {listed(fixed, NAMED)} share what was learned once, so deviations "
+            "and intervals do not cover learning it again (several adapter_seeds in the grid would)."
+        )
+    return notes
 
 
 def few_items_note(items: int, task: str, kinds_apart: bool = True) -> str:
@@ -181,10 +185,10 @@ def few_items_note(items: int, task: str, kinds_apart: bool = True) -> str:
 
 
 def caveat_notes(rows: Sequence[Any], task: str) -> list[str]:
-    """Return what a reader of these `tables.Row` or `layouts.Line` objects must know, one sentence each."""
+    """Return what a reader of these rows (`runs.Basis`) must know, one sentence each."""
     single = [row for row in rows if not row.is_average]
-    notes = collapse_note([run for row in single for run in row.collapsed], sum(row.found for row in single))
-    few = [row.found for row in single if 0 < row.found < FEWEST_RUNS]
+    notes = run_notes(single)
+    few = [row.runs for row in single if 0 < row.runs < FEWEST_RUNS]
     if few:
         which = "Each row has" if len(few) == len(single) else f"{len(few)} of {len(single)} rows have"
         notes.append(f"{which} fewer than {FEWEST_RUNS} runs: too few to say whether a difference is more than chance.")
@@ -195,13 +199,21 @@ def caveat_notes(rows: Sequence[Any], task: str) -> list[str]:
 
 
 def _spread(rows: list[list[Any]]) -> str:
-    """Name what mean and std are over: seeds, and the draws and folds pooled with them; and the rows without a seed."""
-    fold = "fold" if rows[0][0].test_share is None else "drawn split"
-    axes = {"seed": "seed", "draw": "draw of the shots", "adapter_seed": "adapter", "fold": fold}
+    """Name what mean and std are over: seeds, and draws and drawn splits pooled with them; and what a run averages."""
+    numbers = {len({cell.fold for cell in cells}) for cells in rows}
+    if rows[0][0].test_share is not None or max(numbers) == 1:
+        return _over(rows)
+    return f"{_over(rows)}; the number of a run is its average over {_count(numbers, 'fold')}"
+
+
+def _over(rows: list[list[Any]]) -> str:
+    axes = {"seed": "seed", "draw": "draw of the shots", "adapter_seed": "adapter"}
+    if rows[0][0].test_share is not None:
+        axes["fold"] = "drawn split"
     seeded = [cells for cells in rows if cells[0].seed is not None]
     fixed = dict.fromkeys(cells[0].augmenter for cells in rows if cells[0].seed is None)
     counts = {axis: {len({getattr(cell, axis) for cell in cells}) for cells in seeded or rows} for axis in axes}
-    several = [axis for axis in ("draw", "adapter_seed", "fold") if max(counts[axis]) > 1]
+    several = [axis for axis in axes if axis != "seed" and max(counts[axis]) > 1]
     axes_text = " x ".join(_count(counts[axis], axes[axis]) for axis in (*["seed"] * bool(seeded), *several))
     over = f"Mean (sample standard deviation) over {axes_text}"
     if not seeded:

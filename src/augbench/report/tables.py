@@ -9,25 +9,28 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from math import nan
+from operator import attrgetter
 from typing import Any
 
 import pandas as pd
 
+from augbench.planning.audits import NOT_AUDITED, Audit, percent
 from augbench.report.confusion import Confusion, Named, confusion_of, confusion_sections, confusions_of
 from augbench.report.fidelity_records import Measured
 from augbench.report.fidelity_table import Fidelity, Outcome, fidelity_of
 from augbench.report.frame import CLASS_METRICS, METRICS, shots_rank
-from augbench.report.numbers import INCOMPLETE, Stat, average_of, flagged, share, stat_of
+from augbench.report.numbers import INCOMPLETE, Stat, average_of, flagged, share
+from augbench.report.references import REFERENCE
+from augbench.report.runs import Basis, averaged, basis_of, over_runs
 from augbench.report.sheet import Column, Mark, Medium, Section, Sheet, SheetRow
 from augbench.report.table_notes import (
     captions,
     caveat_notes,
-    caveats_of,
     footnotes,
     frozen_text,
     near_copies_text,
-    run_label,
     title_of,
     weight_note,
 )
@@ -39,33 +42,18 @@ HELDOUT = "at held-out threshold"
 
 
 @dataclass(frozen=True)
-class Row:
+class Row(Basis):
     """The row of an augmenter with one N_aug, or of its average over several."""
 
     augmenter: str
     n_aug: int | None  # None in an average
     stats: dict[str, Stat]  # every metric of the task, printed or not
-    found: int  # cells with a record
-    expected: int
-    is_average: bool = False
     best: bool = False  # whether it has the best headline metric of the complete rows
     classes: dict[str, dict[str, Stat]] = field(default_factory=dict)  # class -> "support" and metrics; not printed
     confusion: Confusion | None = None  # of recognition, over its cells
     weights: tuple[float, ...] = ()  # of its synthetic images, in each cell whose protocol leaves them open
     notes: tuple[str, ...] = ()  # remarks about its synthetic images
     mark: str = ""  # refers to these notes under the table: "(1)"
-    collapsed: tuple[str, ...] = ()  # names of its runs whose classifier has collapsed
-    items: int | None = None  # test items of the kind, normal or with a defect, that has fewest in a fold
-
-    @property
-    def incomplete(self) -> bool:
-        """Whether a cell is missing; in an average row, a cell of any averaged row."""
-        return self.found < self.expected
-
-    @property
-    def caveats(self) -> tuple[str, ...]:
-        """What a reader of its numbers must know, in a few words each; smoke-test parts are those of the table."""
-        return caveats_of(len(self.collapsed), self.found, None if self.is_average else self.found, self.items)
 
     def text(self, column: Column) -> str:
         """Return the entry of a column."""
@@ -73,12 +61,9 @@ class Row:
             return f"{self.augmenter} {self.mark}".rstrip()
         if column.key == "n_aug":
             return "Average" if self.is_average else str(self.n_aug)
-        return self._runs() if column.key == "runs" else flagged(self.stats[column.key].text, len(self.collapsed))
-
-    def _runs(self) -> str:
-        if self.is_average:
-            return INCOMPLETE if self.incomplete else ""
-        return f"{self.found}/{self.expected} {INCOMPLETE}" if self.incomplete else str(self.found)
+        if column.key != "runs":
+            return flagged(self.stats[column.key].text, len(self.collapsed))
+        return self.runs_text if not self.is_average else INCOMPLETE if self.incomplete else ""
 
 
 @dataclass
@@ -99,13 +84,26 @@ class Table:
     captions: list[str]  # sentences over or under the table
     notes: list[str] = field(default_factory=list)  # footnotes
     fidelity: Fidelity = field(default_factory=Fidelity)  # of the pools that its cells use; printed below
-    near_copies: str = ""  # the caption about them in test and training images; "": never searched for
+    audit: Audit | None = None  # of near-copies in test and training images; None: never searched for
+    verdicts: list[str] = field(default_factory=list)  # sentences over it, where they were asked for
     frozen: str = ""  # the caption about its classifier on frozen features; "": it was fine-tuned
 
     @property
     def label(self) -> str:
         """``mechanics, not evidence (dataset surfaces)`` where smoke-test parts are behind the numbers; else ""."""
         return f"mechanics, not evidence ({', '.join(self.embedded)})" if self.embedded else ""
+
+    @property
+    def near_copies(self) -> str:
+        """The caption about near-copies in test and training images; "" where they are never searched for."""
+        return near_copies_text(self.audit, self.folds)
+
+    @property
+    def caveats(self) -> tuple[str, ...]:
+        """What a reader of any of its numbers must know, in a few words each; others are those of a row."""
+        share = self.audit.share(self.folds) if self.audit else 0.0
+        leak = [NOT_AUDITED] if share is None else [f"near-copies across the split: {percent(share)}"] if share else []
+        return (*leak, *([f"smoke-test parts: {', '.join(self.embedded)}"] if self.embedded else []))
 
     @property
     def headline(self) -> str:
@@ -129,7 +127,7 @@ class Table:
             rows.append(SheetRow(texts, marks, row.is_average, starts_block=starts, repeats_name=repeats))
             before = row.augmenter
         sheet = Sheet(self.columns, rows, captions=self.captions, notes=self.notes)
-        own = Section(self.title, self.label, sheets=[sheet])
+        own = Section(self.title, self.label, sentences=self.verdicts, sheets=[sheet])
         confusions = confusion_sections(self.title, self.label, self.confusions, medium)
         return [own, *self.fidelity.sections(self.title), *confusions]
 
@@ -181,7 +179,8 @@ def _table(cells_of: Rows, found: dict[str, Any], measured: Mapping[str, Measure
     rows, marked = _mark_notes(_mark_best(noted, HEADLINE[first.task]))
     embedded = tuple(sorted({part for record in records for part in record.embedded}))
     title, headline, leak = title_of(first, folds), HEADLINE[first.task], near_copies_text(first.audit, folds)
-    pooled = len({(cell.draw, cell.fold, cell.adapter_seed) for cell in cells}) > 1
+    own = [found[cell.key] for cell in cells if cell.key in found and cell.augmenter != REFERENCE]
+    pooled = len({(cell.draw, cell.adapter_seed, cell.fold if cell.test_share else None) for cell in cells}) > 1
     columns = _columns(first, pooled or any(cell.seed is None for cell in cells))
     headline_column = next(column for column in columns if column.key == headline)
     return Table(
@@ -196,15 +195,15 @@ def _table(cells_of: Rows, found: dict[str, Any], measured: Mapping[str, Measure
         embedded=embedded,
         columns=columns,
         rows=rows,
-        captions=[*captions(list(cells_of.values()), records), *([leak] if leak else [])],
+        captions=[*captions(list(cells_of.values()), own), *([leak] if leak else [])],
         notes=[
             *marked,
             *footnotes(first, len(records), len(cells), any(row.is_average for row in rows)),
             *caveat_notes(rows, first.task),
         ],
         fidelity=fidelity_of(title, cells, measured, _outcomes(rows, headline), headline_column, embedded),
-        near_copies=leak,
-        frozen=frozen_text(records),
+        audit=first.audit,
+        frozen=frozen_text(own),
     )
 
 
@@ -234,31 +233,31 @@ def _rows(cells_of: Rows, found: dict[str, Any], task: str) -> list[Row]:
 
 
 def _row(augmenter: str, n_aug: int, cells: list[Any], found: dict[str, Any], task: str) -> Row:
-    records = [found[cell.key] for cell in cells if cell.key in found]
+    basis, runs = basis_of(augmenter, cells, found)
+    records = [record for run in runs for record in run]
     return Row(
         augmenter,
         int(n_aug),
-        stats={metric: stat_of(getattr(record, metric) for record in records) for metric in METRICS[task]},
-        found=len(records),
-        expected=len(cells),
-        classes=_class_stats(records, task),
-        confusion=confusion_of(records),
+        stats={metric: over_runs(runs, attrgetter(metric)) for metric in METRICS[task]},
+        classes=_class_stats(runs, task),
+        confusion=confusion_of(runs),
         weights=tuple(record.weight for record in records if record.weight is not None),
-        notes=tuple(dict.fromkeys(note for record in records for note in record.notes)),
-        collapsed=tuple(f"{augmenter}, {run_label(c)}" for c in cells if c.key in found and found[c.key].collapsed),
-        items=min((record.items for record in records if record.items is not None), default=None),
+        notes=tuple(dict.fromkeys(note for cell in cells if cell.key in found for note in found[cell.key].notes)),
+        **basis.basis(),
     )
 
 
-def _class_stats(records: list[Any], task: str) -> dict[str, dict[str, Stat]]:
-    """Average the metrics of each class over the records; older records have none."""
-    found = [record.per_class for record in records if record.per_class]
-    names = sorted({name for classes in found for name in classes})
+def _class_stats(runs: list[list[Any]], task: str) -> dict[str, dict[str, Stat]]:
+    """Average the metrics of each class over runs; older records have none."""
+
+    def value(record: Any, name: str, metric: str) -> float:
+        number = (record.per_class or {}).get(name, {}).get(metric)
+        return nan if number is None else number
+
+    names = sorted({name for run in runs for record in run for name in record.per_class or ()})
+    metrics = ("support", *CLASS_METRICS[task])
     return {
-        name: {
-            metric: stat_of(nan if c[name][metric] is None else c[name][metric] for c in found if name in c)
-            for metric in ("support", *CLASS_METRICS[task])
-        }
+        name: {metric: over_runs(runs, partial(value, name=name, metric=metric), gaps=True) for metric in metrics}
         for name in names
     }
 
@@ -269,11 +268,7 @@ def _average(block: list[Row]) -> list[Row]:
     if len(parts) < 2:
         return []
     stats = {metric: average_of([row.stats[metric] for row in parts]) for metric in parts[0].stats}
-    found, expected = sum(row.found for row in parts), sum(row.expected for row in parts)
-    collapsed = tuple(run for row in parts for run in row.collapsed)
-    items = min((row.items for row in parts if row.items is not None), default=None)
-    name = block[0].augmenter
-    return [Row(name, None, stats, found, expected, is_average=True, collapsed=collapsed, items=items)]
+    return [Row(block[0].augmenter, None, stats, **averaged(parts))]
 
 
 def _outcomes(rows: list[Row], headline: str) -> dict[str, Outcome]:
@@ -281,9 +276,7 @@ def _outcomes(rows: list[Row], headline: str) -> dict[str, Outcome]:
     outcomes = {}
     for name in {row.augmenter for row in rows}:
         block = [row for row in rows if row.augmenter == name and row.n_aug]
-        found, expected = sum(row.found for row in block), sum(row.expected for row in block)
-        collapsed = sum(len(row.collapsed) for row in block)
-        outcomes[name] = Outcome(average_of([row.stats[headline] for row in block]), found, expected, collapsed)
+        outcomes[name] = Outcome(average_of([row.stats[headline] for row in block]), **averaged(block))
     return outcomes
 
 

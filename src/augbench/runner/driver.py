@@ -5,9 +5,11 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import secrets
 import shutil
 import signal
 import socket
+import sys
 import tempfile
 import threading
 import time
@@ -16,18 +18,19 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NoReturn
 
 from rich.console import Console
 
 import augbench
-from augbench.core.errors import UserError
+from augbench.core.errors import UserError, brief
 from augbench.core.specs import PoolSpec
 from augbench.core.temporary import default_variables, log_levels
 from augbench.planning.grid import Grid
 from augbench.planning.outline import stored_grid
 from augbench.planning.plan import Plan, make_plan
 from augbench.planning.remaining import subtract
+from augbench.runner.head_watch import watch_head
 from augbench.runner.inline import run_inline
 from augbench.runner.progress import RunProgress
 from augbench.runner.resources import Node, allot
@@ -59,6 +62,10 @@ RAY_ENV = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
 }
+
+# For Ray that runs here alone. Ray would write a token into the home folder, and from then on ask for it everywhere.
+# One per process: Ray keeps the first that it reads.
+OWN_TOKEN = {"RAY_AUTH_TOKEN": secrets.token_hex(32)}
 
 IN_A_JOB = "RAY_JOB_CONFIG_JSON_ENV_VAR"  # set by Ray where it runs the command of a job
 FOR_A_JOB = "runtime_resources"  # Ray's directory for the files of jobs; deleted when they end
@@ -125,7 +132,8 @@ def run(
         )
     for line in audit_all(plan, store):
         print_line(line)
-    store.write_json("grids", grid.name, stored_grid(plan))
+    options = {"--executor": executor if executor != "ray" else None, "--address": address}
+    store.write_json("grids", grid.name, stored_grid(plan, options))
     if remaining.nothing:
         leases = Leases(store.files)
         leases.sweep()
@@ -142,11 +150,12 @@ def run(
         scheduler = Scheduler(plan, remaining, store, leases)
         interrupted = False
         try:
-            with RunProgress(scheduler, console):
+            with RunProgress(scheduler, console) as progress:
                 if executor == "inline":
                     run_inline(plan, store, scheduler)
                 else:
-                    _run_on_ray(plan, store, scheduler, address, job, print_line, trackers, sigterm)
+                    on_lost = partial(_end_without_head, store, leases, progress)
+                    _run_on_ray(plan, store, scheduler, address, job, print_line, trackers, sigterm, on_lost)
         except KeyboardInterrupt:
             interrupted = True
             scheduler.stop()
@@ -176,8 +185,9 @@ def _run_on_ray(
     print_line: Callable[[str], None],
     trackers: Sequence[Tracker],
     sigterm: Sigterm,
+    on_lost: Callable[[str], NoReturn],
 ) -> None:
-    with _ray(address, sigterm) as nodes, contextlib.ExitStack() as stack:
+    with _ray(address, sigterm) as nodes, watch_head(on_lost), contextlib.ExitStack() as stack:
         import ray
 
         from augbench.runner.ray_data import Generation, quiet_ray_data
@@ -201,12 +211,34 @@ def _run_on_ray(
             run_training(plan, store, scheduler, allotment, real, features, job, tracking)
             while generation.is_alive():  # fidelity, unneeded chunks; short joins, so that Ctrl-C is handled
                 generation.join(0.2)
-        except BaseException:
+            if generation.error:
+                raise generation.error
+        except BaseException as error:
             scheduler.stop()
             generation.come_to_rest()
+            if isinstance(error, ray.exceptions.RayError):
+                raise UserError(
+                    f"Ray failed ({type(error).__name__}: {brief(error)}): see that its machines are well, and that "
+                    f"RAY_AUTH_MODE is the same on all; {_go_on(store)}"
+                ) from error
             raise
-        if generation.error:
-            raise generation.error
+
+
+def _go_on(store: Store) -> str:
+    return f"run the same command again to go on (store: {store.url})"
+
+
+def _end_without_head(store: Store, leases: Leases, progress: RunProgress, address: str) -> NoReturn:
+    """Release the leases, say how to go on, and end the process: Ray would end it, in the middle of any call to it."""
+    progress.__exit__()
+    leases.__exit__()
+    print(
+        f"augbench: the head of the Ray cluster at '{address}' is gone; what is finished is in the store: start Ray "
+        f"again if you had started it, and {_go_on(store)}",
+        file=sys.stderr,
+        flush=True,
+    )
+    os._exit(2)
 
 
 @contextlib.contextmanager
@@ -215,7 +247,10 @@ def _ray(address: str | None, sigterm: Sigterm) -> Iterator[list[Node]]:
     # Ray sets RAY_AUTH_MODE for a cluster that it starts, and would from then on require a token of other clusters.
     # The errors of these loggers are dead workers, which the scheduler handles: no tracebacks on screen.
     quiet = log_levels(logging.CRITICAL, "ray", "ray._private.worker", "ray.tune", "ray.data", "ray.air")
-    with default_variables(RAY_ENV, ["RAY_AUTH_MODE"]), quiet:
+    # By default Ray would join a cluster that another program started on this machine, and end with it.
+    address = address or os.environ.get("RAY_ADDRESS") or "local"
+    token = OWN_TOKEN if address == "local" else {}
+    with default_variables({**RAY_ENV, **token}, ["RAY_AUTH_MODE"]), quiet:
         import ray
 
         started_here = not ray.is_initialized()
@@ -223,9 +258,8 @@ def _ray(address: str | None, sigterm: Sigterm) -> Iterator[list[Node]]:
         folder = tempfile.mkdtemp(prefix="augbench-ray-", dir="/tmp" if Path("/tmp").is_dir() else None)  # noqa: S108
         try:
             if started_here:
-                # By default Ray would join a cluster that another program started on this machine, and end with it.
-                _connect(address or os.environ.get("RAY_ADDRESS") or "local", folder)
-            sigterm.arm()
+                with sigterm.while_ray_starts():
+                    _connect(address, folder)
             yield [Node.of(node["Resources"]) for node in ray.nodes() if node["Alive"]]
         finally:
             if started_here:
@@ -268,11 +302,14 @@ def _connect(address: str, folder: str) -> None:
             **({"include_dashboard": False, "_temp_dir": folder} if address == "local" else {}),
             runtime_env=_runtime_env(address),
         )
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RuntimeError, ray.exceptions.RayError) as error:
+        if address == "local":
+            raise UserError(f"Ray cannot be started here ({brief(error)}): use --executor inline") from error
         raise UserError(
-            f"no Ray cluster at '{address}' ({' '.join(str(error).split())[:120]}): start one with `ray start --head`, "
-            "set RAY_AUTH_MODE=token if it asks for a token, or leave --address out"
-        ) from None
+            f"no Ray cluster at '{address}' ({brief(error)}): start one with `ray start --head`, or leave --address "
+            "out; if it asks for a token, set RAY_AUTH_MODE=token, and RAY_AUTH_TOKEN to what `ray get-auth-token` "
+            "prints where it was started"
+        ) from error
 
 
 def _runtime_env(address: str) -> dict[str, Any]:

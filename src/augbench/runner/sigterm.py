@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import NoReturn, Self
 
 STATUS = 128 + signal.SIGTERM
@@ -18,9 +21,33 @@ class Sigterm:
         self.received = False
 
     def arm(self) -> None:
-        """Install the handler. Call it again after code that installs its own, as ``ray.init`` does."""
+        """Install the handler."""
         if threading.current_thread() is threading.main_thread():  # handlers can be set nowhere else
             signal.signal(signal.SIGTERM, self._handle)
+
+    @contextmanager
+    def while_ray_starts(self) -> Iterator[None]:
+        """Raise KeyboardInterrupt at the end if SIGTERM came meanwhile.
+
+        ``ray.init`` installs a handler that raises SystemExit, which is lost where Python runs a callback of a fork. So
+        a socket notes the signals, whatever their handlers do.
+        """
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        noted, note = socket.socketpair()
+        with noted, note:
+            note.setblocking(False)
+            before = signal.set_wakeup_fd(note.fileno())
+            try:
+                yield
+            finally:
+                self.arm()
+                signal.set_wakeup_fd(before)
+                note.close()
+                self.received = self.received or signal.SIGTERM in noted.recv(64)
+                if self.received:
+                    raise KeyboardInterrupt from None
 
     def _handle(self, *_: object) -> NoReturn:
         if self.received:

@@ -9,7 +9,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from augbench.core.contracts import AdaptContext
+from augbench.core.contracts import AdaptContext, json_problem
+from augbench.core.guard import breach
 from augbench.core.seeds import derive_seed
 from augbench.core.specs import AdapterSpec
 from augbench.stages.context import Context, chosen_augmenter, one_thread
@@ -28,7 +29,7 @@ def adapt(context: Context, spec: AdapterSpec, report_progress: ReportProgress =
     ``report_progress`` is called at most every `REPORT_INTERVAL` seconds, and at the last step.
 
     Raises:
-        UserError: the view lacks what the augmenter needs.
+        UserError: the view lacks what the augmenter needs; PluginError: what it learned cannot be stored.
     """
     started = time.perf_counter()
     augmenter, search = chosen_augmenter(context, spec)
@@ -50,12 +51,9 @@ def adapt(context: Context, spec: AdapterSpec, report_progress: ReportProgress =
             "provenance": {"seconds": time.perf_counter() - started, "shared_seconds": shared.seconds}
             | context.origin(),
         }
-        try:
-            marker = json_bytes(record)
-        except ValueError as error:
-            what = f"augmenter '{spec.augmenter.name}' breaks the contract Augmenter.adapt"
-            raise ValueError(f"{what}: its adapter's record holds a number that is not finite ({error})") from None
-        (folder / ADAPTER_MARKER).write_bytes(marker)
+        if problem := json_problem(record["learned"]):
+            raise breach(type(augmenter), "adapt", problem)
+        (folder / ADAPTER_MARKER).write_bytes(json_bytes(record))
         context.store.files.commit_folder(folder, context.store.name("adapters", spec.key), ADAPTER_MARKER)
     shutil.rmtree(scratch, ignore_errors=True)
     context.store.clear_failure(spec.key)

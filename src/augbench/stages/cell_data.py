@@ -60,7 +60,7 @@ def data_of(library: Library, cell: Cell, slices: Sequence[PoolSlice]) -> CellDa
     split = library.split(cell.data)
     shots = library.shots(cell.data, cell.shots, cell.draw)
     classes = _outputs(cell, split)
-    evaluated = pd.concat([split.test.assign(part="test"), split.heldout.assign(part="heldout")], ignore_index=True)
+    evaluated = library.evaluated(cell.data)
     train = pd.concat([split.negatives, shots])
     labels = [_labels(train["label"], classes), *(_pool_labels(pool_slice, cell, classes) for pool_slice in slices)]
     if not classes and cell.protocol.kind != "gaussian" and not any(part.any() for part in labels):

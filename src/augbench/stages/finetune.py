@@ -57,8 +57,9 @@ def finetune(context: Context, images: DecodedImages, cell: Cell, slices: Sequen
     # From the cell's names, not its key: a seed gives the same initialisation for all augmenters and their settings.
     seed = derive_seed("cell", cell.data.name, cell.data.fold, cell.seed)
     good = not data.classes or data.classes[0] == GOOD
+    weights = _loss_weights(cell, data)
     targets = soft_labels(context, cell, slices, data) if cell.protocol.labels == "masks" else None
-    fitted = fit(train, data.labels, data.outputs, cell.protocol, seed, evaluate_epoch, good, targets)
+    fitted = fit(train, data.labels, data.outputs, cell.protocol, seed, evaluate_epoch, good, weights, targets)
     scores = score_table(data, logits)
     result = {
         **evaluate(scores, cell.protocol),
@@ -70,6 +71,21 @@ def finetune(context: Context, images: DecodedImages, cell: Cell, slices: Sequen
     times["fit"] = times["total"] - times["gather"] - times["judge"]
     state = fitted.model.state_dict()
     return Trained(scores, result, times, fitted.shown, lambda: {k: v.cpu().numpy() for k, v in state.items()})
+
+
+def _loss_weights(cell: Cell, data: CellData) -> np.ndarray | None:
+    """Return the weight of each training image in the loss, N float32; None where all count alike.
+
+    The mean weight of a label is 1, so a balanced sampler stays balanced whatever a synthetic image counts.
+    """
+    real, made, weight = len(data.train), data.counts["synthetic"], cell.protocol.synthetic_weight
+    if weight == 1 or not made:
+        return None
+    if weight == "equal_mass":
+        weight = data.counts["shots"] / made or 1.0  # 1: there is no real defect
+    weights = np.concatenate([np.ones(real), np.full(made, weight)])
+    totals, counts = np.bincount(data.labels, weights), np.bincount(data.labels)
+    return (weights * counts[data.labels] / totals[data.labels]).astype(np.float32)
 
 
 def gather(

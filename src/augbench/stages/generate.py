@@ -25,7 +25,7 @@ def generate_chunk(context: Context, pool: PoolSpec, chunk: int) -> None:
 
     Raises:
         UserError: the view lacks what the augmenter needs.
-        ValueError: the augmenter violates its contract.
+        PluginError: the augmenter violates its contract.
     """
     started = time.perf_counter()
     augmenter = _loaded(context, pool)

@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
-from augbench.core.contracts import Augmenter, Request, Synthetic, TrainView
+from augbench.core.contracts import Augmenter, Request, Synthetic, TrainView, json_problem
+from augbench.core.guard import breach
 
 BLACK = 1.0  # mean of values in 0..255, below which an image is black
 FLAT = 16  # range of values in 0..255, up to which a patch may happen to equal what it covers
@@ -27,27 +28,28 @@ def check_images(
         view: what the augmenter saw.
 
     Raises:
-        ValueError: an image breaks the contract; the message names augmenter, contract and index of the image.
+        PluginError: an image breaks the contract; the message names augmenter, contract and index of the image.
     """
     if len(samples) != len(requests):
-        found = f"{len(samples)} images for {len(requests)} requests"
-        raise ValueError(f"augmenter '{augmenter.name}' breaks the contract Augmenter.generate: {found}")
+        raise breach(type(augmenter), "generate", f"{len(samples)} images for {len(requests)} requests")
     real = _RealImages(view)
     for request, sample in zip(requests, samples, strict=True):
         for field, problem in _problems(request, sample, real):
-            contract = f"the contract Synthetic.{field} at image {request.index}"
-            raise ValueError(f"augmenter '{augmenter.name}' breaks {contract}: {problem}")
+            raise breach(type(augmenter), f"generate: Synthetic.{field} at image {request.index}", problem)
 
 
 def _problems(request: Request, sample: Synthetic, real: _RealImages) -> Iterator[tuple[str, str]]:
     """Yield the field of `Synthetic` and what is wrong with it."""
-    image, mask = sample.image, sample.mask
+    image, mask, meta = sample.image, sample.mask, sample.meta
     if sample.label != request.label:
         yield "label", f"it is '{sample.label}' where '{request.label}' was asked"
     if not isinstance(image, np.ndarray) or image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
         yield "image", f"it must be H,W,3 uint8, not {_described(image)}"
         return
-    source = real.source(sample.meta.get("source"))
+    if problem := json_problem(meta):
+        yield "meta", problem
+        return
+    source = real.source(meta.get("source"))
     its, none = ("that of its source", "its source is not") if source is not None else ("of a real", "no real image is")
     if not (real.any_has_shape(image.shape) if source is None else image.shape == source.shape):
         yield "image", f"its size {image.shape[1]} x {image.shape[0]} is not {its} image"
@@ -61,7 +63,7 @@ def _problems(request: Request, sample: Synthetic, real: _RealImages) -> Iterato
     elif not mask.any():
         yield "mask", "it is empty: return None where there is none"
     elif source is not None and np.ptp(source[mask]) > FLAT and np.array_equal(image[mask], source[mask]):
-        yield "mask", f"the image is unchanged inside it, equal to its source '{sample.meta['source']}'"
+        yield "mask", f"the image is unchanged inside it, equal to its source '{meta['source']}'"
 
 
 def _described(value: object) -> str:

@@ -9,9 +9,18 @@ from collections.abc import Sequence
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from augbench.classifiers.probe import Gaussian, Probe, ProbeRows, fit_gaussian, fit_probe
+from augbench.classifiers.probe import (
+    CrossFitted,
+    Gaussian,
+    Probe,
+    ProbeRows,
+    fit_cross_fitted,
+    fit_gaussian,
+    fit_probe,
+)
 from augbench.core.contracts import GOOD
 from augbench.core.errors import UserError
+from augbench.core.hashing import digest
 from augbench.core.seeds import derive_seed
 from augbench.core.specs import FEATURE_CHUNK, Cell, FeatureSpec
 from augbench.metrics.evaluate import evaluate
@@ -38,7 +47,7 @@ def probe(context: Context, cell: Cell, slices: Sequence[PoolSlice]) -> Trained:
     rows = _rows(context, cell, data, real, pools)
     gathered = time.perf_counter()
     with threadpool_limits(1):  # the number of threads changes rounding
-        fitted, chosen = _fit(rows, data, cell)
+        fitted, chosen = _fit(context, rows, data, cell)
         fit_until = time.perf_counter()
         logits = fitted(real[data.evaluated_rows]).reshape(len(data.evaluated), data.outputs)
     scores = score_table(data, logits)
@@ -55,8 +64,7 @@ def _rows(
     """Return the training rows: the real ones sorted by id, then the synthetic ones by index in their pools."""
     order = np.argsort(data.train["id"].to_numpy(), kind="stable")
     count = len(order)
-    table = context.library.samples(cell.data.alias)
-    group_of = dict(zip(table["id"], table["group"], strict=True))
+    group_of = context.library.group_of(cell.data.alias)
     sources = [source for one, features in pools for source in features.sources[: one.n]]
     groups = [*data.train["group"].to_numpy()[order], *(group_of.get(source, "") for source in sources)]
     labels = np.concatenate([data.labels[:count][order], data.labels[count:]])
@@ -70,7 +78,9 @@ def _rows(
     )
 
 
-def _fit(rows: ProbeRows, data: CellData, cell: Cell) -> tuple[Probe | Gaussian, dict[str, float | None]]:
+def _fit(
+    context: Context, rows: ProbeRows, data: CellData, cell: Cell
+) -> tuple[Probe | Gaussian, dict[str, float | None]]:
     if cell.protocol.kind == "gaussian":
         gaussian = fit_gaussian(rows.features[~rows.defects])
         return gaussian, {"shrinkage": gaussian.shrinkage}
@@ -79,4 +89,18 @@ def _fit(rows: ProbeRows, data: CellData, cell: Cell) -> tuple[Probe | Gaussian,
         raise UserError(f"cell '{cell.key}' has no training image of '{lacking[0]}': use more shots or a larger N_aug")
     # Not of the seed of a cell, which is that of its pool: the same folds and initialisation beside every pool.
     seed = derive_seed("probe", cell.data.name, cell.data.fold) % 2**31
-    return fit_probe(rows, data.outputs, cell.protocol, seed)
+    return fit_probe(rows, data.outputs, cell.protocol, seed, _normals(context, rows, cell))
+
+
+def _normals(context: Context, rows: ProbeRows, cell: Cell) -> CrossFitted | None:
+    """Return the normal training images, where the protocol asks for the distance to them.
+
+    They are those of all shots, draws and pools of a fold. A process holds the last ones.
+    """
+    if not cell.protocol.normality:
+        return None
+    fold = (cell.data.digest, digest(cell.protocol.feature_fields))
+    if fold not in context.normals:
+        context.normals.clear()
+        context.normals[fold] = fit_cross_fitted(rows.features[~rows.defects], rows.groups[~rows.defects])
+    return context.normals[fold]

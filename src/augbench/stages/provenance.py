@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import importlib.metadata
+import os
 import platform
+import re
 import subprocess
 from functools import cache
 from pathlib import Path
 
 import augbench
+from augbench.core.errors import UserError, brief
 
+COMMIT_VARIABLE = "AUGBENCH_COMMIT"
 PACKAGES = ("torch", "torchvision", "timm", "numpy", "scikit-learn", "diffusers", "transformers", "peft", "ray")
 
 
@@ -22,16 +26,33 @@ def versions() -> dict[str, str]:
 
 @cache
 def git_sha() -> str | None:
-    """Return the commit augbench runs from, with ``-dirty`` if tracked files changed; None outside a checkout."""
+    """Return the commit augbench runs from, with ``-dirty`` if tracked files changed.
+
+    Outside a checkout, as in a job of Ray, it is what `COMMIT_VARIABLE` says; None without it.
+
+    Raises:
+        UserError: the variable does not name a commit.
+    """
     here = Path(augbench.__file__).parent
     try:
         top = subprocess.run(["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"],
                              cwd=here, capture_output=True, text=True, check=True, timeout=20)  # fmt: skip
     except (OSError, subprocess.SubprocessError):
-        return None
+        return _stated_commit()
     tracked = subprocess.run(["git", "ls-files", "--error-unmatch", augbench.__file__],
                              cwd=here, capture_output=True, check=False)  # fmt: skip
-    return top.stdout.strip() if tracked.returncode == 0 else None  # a site-packages inside another repository
+    is_ours = tracked.returncode == 0  # else a site-packages inside another repository
+    return top.stdout.strip() if is_ours else _stated_commit()
+
+
+def _stated_commit() -> str | None:
+    commit = os.environ.get(COMMIT_VARIABLE)
+    if commit and not re.fullmatch(r"[0-9a-f]{40}(-dirty)?", commit):
+        how = "git describe --always --dirty --abbrev=40 --exclude='*'"
+        raise UserError(
+            f"{COMMIT_VARIABLE}='{brief(commit)}' is no commit of 40 hex digits: set it to what {how} prints"
+        )
+    return commit or None
 
 
 def device_name(device: str) -> str:

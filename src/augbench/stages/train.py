@@ -83,6 +83,7 @@ def commit(context: Context, cell: Cell, slices: Sequence[PoolSlice], trained: T
         "spec": cell.as_dict(),
         "result": trained.result,
         "provenance": {
+            "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
             "seconds": trained.seconds,
             "images_per_second": trained.shown / trained.seconds["fit"],
             "embedded": _embedded(context.library, cell, slices),

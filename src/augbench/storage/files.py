@@ -20,6 +20,8 @@ from typing_extensions import override
 
 from augbench.core.errors import StoreError, UserError
 
+MARKER = ".augbench-store"
+"""Name of an empty file in a local store: where it is missing, the folder is not the store, but what its disk hid."""
 UNFINISHED = (".part", ".gone")  # suffixes of temporary names, which also begin with a dot
 
 
@@ -119,18 +121,23 @@ class Files(ABC):
 
 
 class LocalFiles(Files):
-    """A local folder. Once it existed, it is never recreated: its disk may be unmounted temporarily."""
+    """A local folder. Once it existed, it is never recreated: its disk may be unmounted temporarily.
+
+    The first write leaves `MARKER` in it. A folder without it is a new store, or one of an earlier version.
+    """
 
     def __init__(self, folder: Path, there: bool = False) -> None:
-        """``there``: the folder exists already, so it must be visible on this machine, too."""
+        """``there``: a driver has written to it already, so it must be visible on this machine, too."""
         self.folder: Path = expanded(folder).resolve()
         self.url = str(self.folder)
         self._there = there or self.folder.is_dir()
+        self._marked = not self.publication and (there or (self.folder / MARKER).is_file())
         if self.folder.exists() and not self.folder.is_dir():
             raise UserError(f"store '{folder}' is a file: give a folder")
 
     def _require(self) -> None:
-        if self._there and not self.folder.is_dir():
+        gone = self._there and not self.folder.is_dir()
+        if gone or (self._marked and not (self.folder / MARKER).is_file()):
             raise StoreError(
                 f"store '{self.folder}' is not there: mount its disk, or set --store to a folder that all machines "
                 "share, and run the same command again"
@@ -139,10 +146,14 @@ class LocalFiles(Files):
     @contextlib.contextmanager
     def _writing(self, path: Path) -> Iterator[None]:
         """Create the parent folders and wrap errors of writing; creates the store's folder once. Raises StoreError."""
+        self._require()
         try:
             if not self._there:
                 self.folder.mkdir(parents=True, exist_ok=True)
                 self._there = True
+            if not self._marked and not self.publication:
+                (self.folder / MARKER).touch()
+                self._marked = True
             _make_below(self.folder, path.parent)
             yield
         except OSError as error:

@@ -7,7 +7,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
 from augbench.classifiers import probe
-from augbench.classifiers.probe import FIXED_C, ProbeRows, fit_gaussian, fit_probe
+from augbench.classifiers.probe import FIXED_C, ProbeRows, fit_cross_fitted, fit_gaussian, fit_probe
 from augbench.core.errors import UserError
 from augbench.core.protocol import make_protocol
 
@@ -136,7 +136,10 @@ def test_the_distance_to_normal_images_is_scikit_learns():
 def test_constant_features_do_no_harm():
     data = rows(synthetic=10)
     data.features[:, 3:] = 7.0
-    for fitted in (fit_gaussian(data.features[~data.defects]), fit_probe(data, 1, protocol(normality=True), 0)[0]):
+    for fitted in (
+        fit_gaussian(data.features[~data.defects]),
+        fit_probe(data, 1, protocol(normality=True), 0, normals_of(data))[0],
+    ):
         assert np.isfinite(fitted(data.features)).all()
     data.features[:] = 7.0
     assert np.ptp(fit_gaussian(data.features)(data.features)) == 0
@@ -148,16 +151,27 @@ def test_one_normal_image_has_no_distance():
         fit_gaussian(np.zeros((1, 4), np.float32))
 
 
+def normals_of(data):
+    return fit_cross_fitted(data.features[~data.defects], data.groups[~data.defects])
+
+
+def test_normal_images_of_one_item_have_no_cross_fitted_distance():
+    with pytest.raises(UserError, match="the normal training images show 1 item"):
+        fit_cross_fitted(np.zeros((4, 2), np.float32), np.array(["a"] * 4))
+
+
 def test_normality_is_cross_fitted_and_helps_where_few_defects_teach_little():
     data = rows(defects=2, shift=0.5, normal=200)
     data.features[data.defects] *= 4  # far from normal images, each in its own direction
     test = rows(seed=5, defects=40, shift=0.0)
     test.features[test.defects] *= 4
-    plain, known = (fit_probe(data, 1, protocol(normality=on), 0)[0](test.features)[:, 0] for on in (False, True))
+    normals = normals_of(data)
+    plain = fit_probe(data, 1, protocol(), 0)[0](test.features)[:, 0]
+    known = fit_probe(data, 1, protocol(normality=True), 0, normals)[0](test.features)[:, 0]
     assert _auroc(test.defects, known) > _auroc(test.defects, plain) + 0.2
-    inside = probe._with_distances(data)[0].features[~data.defects, -1]
-    outside = probe._with_distances(data)[1](rows(seed=8, normal=200).features[:200])
-    naive = probe._with_distances(data)[1](data.features[~data.defects])
+    inside = normals.distances(data.features, data.groups)[~data.defects]
+    outside = normals.whole(rows(seed=8, normal=200).features[:200])
+    naive = normals.whole(data.features[~data.defects])
     assert naive.mean() < outside.mean() - 0.05 and abs(inside.mean() - outside.mean()) < 0.1
 
 
@@ -167,7 +181,7 @@ def _auroc(labels, scores):
 
 def test_parameters_give_the_logits_again():
     data = rows(synthetic=10)
-    fitted, _ = fit_probe(data, 1, protocol(normality=True), 0)
+    fitted, _ = fit_probe(data, 1, protocol(normality=True), 0, normals_of(data))
     saved = fitted.arrays()
     inputs = np.column_stack([data.features, fitted.normal(data.features)])
     again = ((inputs - saved["mean"]) / saved["scale"]) @ saved["coef"].T + saved["intercept"]

@@ -78,6 +78,8 @@ class Bare(Augmenter):
     More text.
     """
 
+    name = "bare"
+
     title = "[bold]"
 
     class Config(Settings):

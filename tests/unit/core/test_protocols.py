@@ -3,6 +3,7 @@
 import itertools
 import typing
 from pathlib import Path
+from types import SimpleNamespace
 
 import layouts
 import numpy as np
@@ -31,7 +32,7 @@ from augbench.metrics.evaluate import headline_score
 from augbench.stages.cell_data import data_of, score_table
 from augbench.stages.context import Context
 from augbench.stages.decoded_images import DecodedImages, decode_all
-from augbench.stages.finetune import gather
+from augbench.stages.finetune import _loss_weights, gather
 from augbench.stages.generate import generate_chunk
 from augbench.stages.soft_labels import pooled_maximum, soft_labels
 
@@ -139,7 +140,7 @@ def test_protocols_are_listed_and_shown():
     assert shown.returncode == 0 and max(map(len, lines)) <= 100
     for field in READ_BY["finetune"]:
         assert any(line.split()[:1] == [field] for line in lines), field
-    assert not any(line.split()[:1] == ["synthetic_weight"] for line in lines), "no field of another kind"
+    assert not any(line.split()[:1] == ["normality"] for line in lines), "no field of another kind"
     assert any(line.split()[:2] == [">", "eval_after_first_epoch"] for line in lines)
     assert "model.train() once before the loop" in " ".join(shown.stdout.split())
     assert_one_line(cli("protocols", "show", "inuot"), "inuot", "did you mean 'inout'?")
@@ -344,6 +345,33 @@ def test_step_losses_average_to_the_epoch_losses():
     sizes = np.array([8, 8] * 4)  # 8 positives and as many negatives, in batches of 8
     means = (np.array(fitted.step_losses) * sizes).reshape(4, 2).sum(axis=1) / 16
     assert fitted.losses == pytest.approx(means.tolist(), abs=1e-12) and fitted.shown == 64
+
+
+def test_the_weight_of_an_image_is_that_of_its_loss():
+    protocol = make_protocol({"name": "t", **TINY, "epochs": 2})
+    data, labels = random_data(protocol)
+
+    def losses(weights):
+        return fit(data, labels, 1, protocol, 0, lambda model, epoch: None, weights=weights).step_losses
+
+    plain, ones = losses(None), losses(np.ones(len(labels), np.float32))
+    assert ones == pytest.approx(plain, abs=1e-5)
+    assert losses(np.where(labels, 0.0, 1.0).astype(np.float32))[0] < plain[0]
+
+
+def test_a_synthetic_image_counts_as_the_protocol_says():
+    """The mean weight of a label stays 1: real images count more where synthetic ones count less."""
+    labels = np.array([0, 0, 0, 1, 1, 1, 1, 1, 1])  # two real defects, then four synthetic ones
+    data = SimpleNamespace(train=range(5), labels=labels, counts={"synthetic": 4, "shots": 2})
+
+    def weights(**fields):
+        return _loss_weights(SimpleNamespace(protocol=make_protocol({"name": "t", **TINY, **fields})), data)
+
+    assert weights() is None
+    assert weights(synthetic_weight=0.25) == pytest.approx([1, 1, 1, 2, 2, 0.5, 0.5, 0.5, 0.5])
+    assert weights(synthetic_weight="equal_mass") == pytest.approx([1, 1, 1, 1.5, 1.5, 0.75, 0.75, 0.75, 0.75])
+    with pytest.raises(UserError, match="'synthetic_weight' is chosen by a probe only"):
+        weights(synthetic_weight="cv")
 
 
 # -- frozen backbones

@@ -17,6 +17,7 @@ from rich.console import Console
 
 from augbench.cli import status as command
 from augbench.cli.status_view import as_dict, print_status, to_json
+from augbench.core import registry
 from augbench.core.errors import UserError
 from augbench.monitoring.known_grids import known_from_plan, known_from_store
 from augbench.monitoring.status import FEW, STAGES, look
@@ -378,6 +379,25 @@ def test_a_failed_cell(planned, plan):
     assert counts(status_of(planned)) == (1, 0, 0, 17) and not status_of(planned).failures
 
 
+def test_the_command_goes_on_as_the_run_did(store, plan, monkeypatch, tmp_path):
+    """With the plug-ins and options that the run had, whatever those of the status command are."""
+    plugin = tmp_path / "mine.py"
+    plugin.write_text("")
+    with monkeypatch.context() as patch:
+        patch.setattr(registry, "_files", {str(plugin): b""})
+        plan.library.settings["surfaces"][1]["root"] = "/data/of the run"
+        store.write_json("grids", "tiny", stored_grid(plan, {"--address": "auto", "--executor": None}))
+    monkeypatch.setattr(registry, "_files", {})
+    (known,) = known_from_store(store)
+    assert known.again == (
+        f"augbench --plugin {plugin} run {store.where('grids', 'tiny')} "
+        f"--set 'datasets.surfaces.root=/data/of the run' --store {store.url} --address auto"
+    )
+    assert known_from_plan(plan, store, ["g.yaml"]).again.endswith(f"run g.yaml --store {store.url} --address auto")
+    plugin.unlink()
+    assert known_from_store(store)[0].again is None
+
+
 def test_a_cell_that_is_tried_again_is_running(planned, plan):
     """A failure from before the lease is being retried; a later one is the outcome."""
     cell = plan.cells[0]
@@ -591,5 +611,7 @@ def test_status_of_a_real_run(store):
     grid = status_of(store)
     assert counts(grid) == (summary.done, 0, 0, 1) == (2, 0, 0, 1) and grid.blocked == 1
     (failure,) = grid.failures
-    assert (failure.stage, failure.error, failure.waiting) == ("pools", "RuntimeError: the toy broke", 1)
+    assert (failure.stage, failure.waiting, failure.by_user) == ("pools", 1, True)
+    assert failure.error.startswith(f"PluginError: augmenter 'toy' ({TOY}, line ")
+    assert failure.error.endswith("): generate: RuntimeError: the toy broke")
     assert counts(grid, "adapters") == (1, 0, 0, 0) and grid.chunks == (1, 2)

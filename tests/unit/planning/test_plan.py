@@ -195,7 +195,7 @@ def test_missing_fold_and_masks_are_named(tmp_path):
 
 
 def test_set_changes_a_grid(tmp_path):
-    path = CONFIGS / "demo.yaml"
+    path = CONFIGS / "demo_surfaces.yaml"
     grid = load_grid(
         path, ["seeds=[7]", "protocols.demo.epochs=3", "datasets.surfaces.seed=5", "augmenters.memseg.n_aug=4"]
     )

@@ -1,6 +1,8 @@
 """Caveats stand at the numbers: collapsed runs, few runs, few test items; in tables, comparisons, pages and files."""
 
+import base64
 import json
+import re
 from pathlib import Path
 
 import pandas as pd
@@ -102,6 +104,10 @@ def test_the_page_marks_collapsed_runs_too(made, tmp_path):
     row = next(line for line in markdown.splitlines() if line.startswith("| memseg | 80 |"))
     assert row.count(" !") >= 5
     assert "seed 1 ! collapsed" in page
+    plots = [base64.b64decode(text).decode() for text in re.findall(r"data:image/svg\+xml;base64,([\w+/=]+)", page)]
+    assert len(plots) >= 4 and all("! rests on collapsed runs: memseg 80." in plot for plot in plots)
+    assert all(plot.count(">! rests on collapsed runs<") == 1 for plot in plots), "in the legend"
+    assert sum(">!<" in plot for plot in plots) == 3 and any(">memseg, 80 !<" in plot for plot in plots)
 
 
 def test_few_runs_are_noted_and_enough_are_not(store):

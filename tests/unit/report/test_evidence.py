@@ -180,23 +180,27 @@ def test_only_runs_that_both_rows_have_are_compared(store):
 
 
 @pytest.mark.parametrize(
-    ("fills", "groups", "parts"),
+    ("fills", "groups", "runs", "parts"),
     [
-        ([{"seeds": 1}], 80, {"items"}),
+        ([{"seeds": 1}], 80, 1, {"items"}),
         # Folds of a partition share no items and are fixed.
-        ([{"seeds": 3, "dataset": "tile", "fold": fold} for fold in range(2)], 160, {"items", "seed"}),
+        ([{"seeds": 3, "dataset": "tile", "fold": fold} for fold in range(2)], 160, 3, {"items", "seed"}),
         # Random splits share items and are drawn again.
-        ([{"seeds": 2, "dataset": "neu", "fold": fold, "test_share": 0.3} for fold in range(4)], 20,
+        ([{"seeds": 2, "dataset": "neu", "fold": fold, "test_share": 0.3} for fold in range(4)], 20, 8,
          {"items", "seed", "fold"}),
-        ([{"seeds": 3, "shots": 5, "draw": draw} for draw in range(3)], 80, {"items", "draw", "seed"}),
+        ([{"seeds": 3, "shots": 5, "draw": draw} for draw in range(3)], 80, 9, {"items", "draw", "seed"}),
     ],
 )  # fmt: skip
-def test_intervals_and_variance_have_the_sources_that_the_runs_differ_in(store, fills, groups, parts):
+def test_intervals_and_variance_have_the_sources_that_the_runs_differ_in(store, fills, groups, runs, parts):
     for axes in fills:
         filled(store, ("none", "memseg"), **axes)
     (one,) = evidence_of(store)
     assert one.groups == groups and one.smallest == 20
     assert all(set(row.intervals[one.headline].parts) == parts for row in one.rows)
+    for row, tabled in zip(one.rows, one.table.rows, strict=True):
+        stat = tabled.stats[one.headline]
+        assert (row.intervals[one.headline].runs, row.runs, stat.n) == (runs, runs, runs)
+        assert row.intervals[one.headline].estimate == pytest.approx(stat.mean)
     assert all(row.variance.is_split == (len(fills) > 1) for row in one.rows)
     if "draw" in parts:
         (sheet,) = [sheet for sheet in section_of(one).sheets if sheet.title == "Where the variance of AP comes from"]
@@ -302,7 +306,8 @@ def of_adapters(store, adapter_seeds):
 def test_compare_says_where_intervals_hold_no_adaptation_variance(store):
     of_adapters(store, [0])
     text = printed(store)
-    assert "ddpm: all runs share one adapter, so these intervals and differences hold no variance of adaptation" in text
+    assert "No adaptation variance: all seeds of ddpm share what was learned once" in text
+    assert "several adapter_seeds in the grid would" in text
 
 
 def test_several_adapters_widen_the_interval_by_their_variance(store):
@@ -314,7 +319,7 @@ def test_several_adapters_widen_the_interval_by_their_variance(store):
     (difference,) = [c for c in one.against if c.augmenter == "ddpm"]
     assert difference.together.runs == 12 and difference.seeds == 4
     text = printed(store)
-    assert "variance of adaptation" not in text
+    assert "No adaptation variance" not in text and "adapter" in text
 
 
 def frozen_evidence(store, **changes):

@@ -359,7 +359,7 @@ def one_changed(augmenter, shots=0, n_aug=80, **changes):
 def test_what_does_not_match_is_named(store, name, cells, mismatches):
     comparison = filled(store, cells(), name)
     assert list(comparison.mismatches) == mismatches
-    matching = [line for line in comparison.lines if line.found and not line.average]
+    matching = [line for line in comparison.lines if line.found and not line.is_average]
     assert [line.matches for line in matching] == [not mismatches]
     assert comparison.has_differences == (not mismatches)
 
@@ -401,9 +401,9 @@ def test_a_reason_names_its_rows_where_it_does_not_hold_for_all(store):
         "pipeline is micro-sd, theirs is Stable Diffusion 1.5 (published code) (DDPM)",
         "2 seeds, theirs 4 (MemSeg 100)",
     )
-    differs = {(line.label, line.n_aug): line.differs for line in comparison.lines if not line.average}
+    differs = {(line.label, line.n_aug): line.differs for line in comparison.lines if not line.is_average}
     assert differs["MemSeg", 80] == () and differs["MemSeg", 100] == (2,) and differs["DDPM", 80] == (1,)
-    averages = [line.matches for line in comparison.lines if line.average]
+    averages = [line.matches for line in comparison.lines if line.is_average]
     assert averages == [False, False]  # an average is no better than its rows
 
 

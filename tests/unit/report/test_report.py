@@ -8,6 +8,7 @@ import json
 import math
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -213,15 +214,43 @@ def test_one_table_per_protocol_folds_and_shots_in_order(store):
     assert tables[4].title == "ksdd2, few-shot (5 real defects), protocol strict"
 
 
-def test_draws_and_folds_are_pooled_and_captions_state_it(store):
-    cells = [cell(shots=5, draw=draw, fold=fold, seed=seed) for draw in (0, 1) for fold in (0, 1, 2) for seed in (0, 1)]
-    for place, one in enumerate(cells):
-        write(store, one, ap=place / 12)
+def test_a_run_is_the_average_of_its_folds_and_draws_are_pooled(store):
+    axes = [(draw, fold, seed) for draw in (0, 1) for fold in (0, 1, 2) for seed in (0, 1)]
+    cells = [cell(shots=5, draw=draw, fold=fold, seed=seed) for draw, fold, seed in axes]
+    for (draw, fold, seed), one in zip(axes, cells, strict=True):
+        write(store, one, ap=(4 * draw + 2 * seed + fold) / 10)
     (table,) = tables_of(store, cells)
-    assert table.captions[0].endswith("over 2 seeds x 2 draws of the shots x 3 folds, pooled.")
-    assert table.columns[-1].title == "runs"
-    assert table.rows[0].stats["ap"] == stat_of([place / 12 for place in range(12)])
-    assert table.title.endswith("folds 0-2")
+    assert table.captions[0].endswith(
+        "over 2 seeds x 2 draws of the shots, pooled; the number of a run is its average over 3 folds."
+    )
+    assert table.columns[-1].title == "runs" and texts(table, table.rows[0])[-1] == "4"
+    assert table.rows[0].stats["ap"].text == stat_of([0.1, 0.3, 0.5, 0.7]).text == ".400 (.258)"
+    assert table.title.endswith("folds 0-2") and (table.rows[0].found, table.rows[0].runs) == (12, 4)
+
+
+def test_a_run_that_lacks_folds_is_named_and_in_no_number(store):
+    cells = [cell(fold=fold, seed=seed) for seed in (0, 1, 2, 3) for fold in (0, 1, 2)]
+    for one in cells[:10]:
+        write(store, one, ap=[0.2, 0.4, 0.6, 1.0][one.seed])
+    (table,) = tables_of(store, cells)
+    (row,) = table.rows
+    assert table.columns[-1].title == "seeds" and texts(table, row)[2] == ".400 (.200)"
+    assert texts(table, row)[-1] == "3/4 *" and (row.found, row.expected) == (10, 12)
+    note = "in no number, as folds are missing: 'memseg, N_aug 100, seed 3 (without folds 1-2)'."
+    assert note in " ".join(printed(table).split()) and note in to_markdown("x", [table]).replace("\\", "")
+    (line,) = lines_of([table])
+    assert (line["found"], line["expected"], line["runs"], line["expected_runs"]) == ("10", "12", "3", "4")
+
+
+def test_drawn_splits_are_runs_of_their_own(store):
+    preset = protocol(test_share=0.3)
+    cells = [replace(cell(preset=preset), data=replace(cell().data, fold=fold, test_share=0.3)) for fold in range(3)]
+    for place, one in enumerate(cells):
+        write(store, one, ap=place / 2)
+    expected = expected_frame([expected_cell(one) | {"test_share": 0.3} for one in cells])
+    (table,) = build_tables(expected, load_records(store))
+    assert table.captions[0].endswith("over 1 seed x 3 drawn splits, pooled.")
+    assert texts(table, table.rows[0])[2:3] + texts(table, table.rows[0])[-1:] == [".500 (.500)", "3"]
 
 
 def test_embedded_parts_devices_and_commits_are_named(store):

@@ -11,7 +11,9 @@ from rich.console import Console
 
 from augbench.planning.outline import expected_of
 from augbench.report import build_tables, expected_frame, load_expected, load_records, print_report
+from augbench.report.evidence.build import build_evidence
 from augbench.report.frame import CELL_FIELDS, expected_from_records
+from augbench.report.references import REFERENCE, with_reference
 from augbench.report.render import latex, markdown
 from augbench.report.store_report import sections_of
 from augbench.report.table_exports import to_csv, to_json
@@ -131,3 +133,24 @@ def test_without_real_defects_a_weight_is_not_chosen(store):
 def test_a_fixed_weight_is_no_news(store):
     table = tables_of(store, frozen_plan(protocols=[PROBE | {"synthetic_weight": 1.0}]), (1.0,))["probing", 5]
     assert not any("weight" in note for note in table.notes)
+
+
+def test_every_table_has_the_row_of_the_normal_images_alone(store):
+    fill(store, frozen_plan(draws=[0, 1]))
+    records = load_records(store)
+    expected = with_reference(load_expected(store, "tiny"), records)
+    tables = {(table.protocol, table.shots): table for table in build_tables(expected, records)}
+    normals = tables.pop(("normals", 0))
+    assert len(normals.rows) == 1 and len(tables) == 2
+    for table in tables.values():
+        row = next(row for row in table.rows if row.augmenter == REFERENCE)
+        assert row.stats == normals.rows[0].stats and not row.n_aug
+        assert table.frozen.startswith("Logistic regression")
+    made = build_evidence(store, expected, records, resamples=200)
+    evidence = {one.table.shots: one for one in made if one.table.protocol == "probing"}
+    assert [one.versus for one in evidence[0].against] == [REFERENCE] * len(evidence[0].against) != []
+    few = {(one.augmenter, one.versus): one for one in evidence[5].against}
+    assert few[REFERENCE, "none"].together.runs == 2  # its one run beside both draws
+    kept = expected[expected["augmenter"] != REFERENCE]
+    other = kept.assign(false_alarm_rate=kept["false_alarm_rate"].where(kept["protocol"] == "probing", 0.01))
+    assert REFERENCE not in set(with_reference(other, records)["augmenter"])  # another threshold

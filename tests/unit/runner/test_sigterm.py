@@ -22,6 +22,18 @@ def test_the_first_sigterm_is_a_keyboard_interrupt_and_the_handler_of_before_com
     assert signal.getsignal(signal.SIGTERM) is before
 
 
+@pytest.mark.parametrize("is_raised", [True, False])  # False: what it raises is lost
+def test_a_signal_that_ray_handles_while_it_starts_counts_too(is_raised):
+    with Sigterm() as sigterm:
+        with pytest.raises(KeyboardInterrupt), sigterm.while_ray_starts():
+            signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(number) if is_raised else None)
+            os.kill(os.getpid(), signal.SIGTERM)
+        assert sigterm.received and signal.getsignal(signal.SIGTERM) == sigterm._handle
+    with pytest.raises(SystemExit), Sigterm() as sigterm, sigterm.while_ray_starts():
+        raise SystemExit(1)  # Ray gives up
+    assert not sigterm.received
+
+
 def test_the_second_sigterm_ends_the_process_at_once():
     code = (
         "import os, signal\nfrom augbench.runner.sigterm import Sigterm\n"

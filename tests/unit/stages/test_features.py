@@ -216,7 +216,7 @@ def test_recognition_by_a_probe(store, tmp_path):
         )
 
 
-def test_a_label_without_training_images_is_named():
+def test_a_label_without_training_images_is_named(store):
     library = tiny_plan().library
     cell = planned(shots=[5], augmenters=["none"]).cells[0]
     data = data_of(library, cell, ())
@@ -228,7 +228,7 @@ def test_a_label_without_training_images_is_named():
         synthetic=np.zeros(3, bool),
     )
     with pytest.raises(UserError, match="has no training image of 'normal': use more shots or a larger N_aug"):
-        _fit(rows, data, cell)
+        _fit(Context(store, library), rows, data, cell)
 
 
 def test_features_that_are_not_finite_are_not_committed(store, monkeypatch):

@@ -12,6 +12,7 @@ from augbench.runner.driver import run
 from augbench.stages.train import train_cell
 from augbench.storage import leases as leases_module
 from augbench.storage import remote_files
+from augbench.storage.files import MARKER
 from augbench.storage.remote_files import may_pass
 from augbench.storage.store import Store
 
@@ -82,12 +83,16 @@ def test_missing_files_are_none_also_after_transient_errors(s3):
     assert list(store.files.read_many(names)) == [b"a", None] and s3.failures_left == 0
 
 
-def test_a_missing_folder_is_not_a_new_store(tmp_path):
+@pytest.mark.parametrize("mount_point", [False, True])
+def test_a_missing_folder_is_not_a_new_store(tmp_path, mount_point):
+    """Nor is the empty folder that a disk was mounted on."""
     folder = tmp_path / "store"
     store = Store(folder)
     assert store.keys("cells") == set()  # not created yet
     store.files.write("cells/a.json", b"{}")
     folder.rename(tmp_path / "away")
+    if mount_point:
+        folder.mkdir()
     for opened in (store, Store(folder, look=False)):  # as in a worker, whose driver has created the store
         for act in (
             lambda files: files.write("cells/b.json", b"{}"),
@@ -100,10 +105,23 @@ def test_a_missing_folder_is_not_a_new_store(tmp_path):
         ):
             with pytest.raises(StoreError, match="is not there: mount its disk"):
                 act(opened.files)
-    assert not folder.exists(), "what is written there now would be lost"
+    assert not mount_point or not list(folder.iterdir()), "what is written there now would be lost"
+    assert mount_point or not folder.exists()
+    if mount_point:
+        folder.rmdir()
     (tmp_path / "away").rename(folder)
     store.files.write("cells/b.json", b"{}")
     assert store.keys("cells") == {"a", "b"}
+
+
+def test_a_store_of_before_markers_gets_one_with_the_first_write(tmp_path):
+    (tmp_path / "cells").mkdir()
+    (tmp_path / "cells" / "a.json").write_bytes(b"{}")
+    store = Store(tmp_path)
+    assert store.keys("cells") == {"a"} and not (tmp_path / MARKER).exists()
+    store.files.write("cells/b.json", b"{}")
+    assert (tmp_path / MARKER).exists() and Store(tmp_path).keys("cells") == {"a", "b"}
+    assert Store(tmp_path, look=False).keys("cells") == {"a", "b"}
 
 
 def test_unfinished_files_are_found_and_discarded(tmp_path):

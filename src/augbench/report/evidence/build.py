@@ -23,32 +23,29 @@ from augbench.metrics import inference, resampling
 from augbench.metrics.resampling import RESAMPLES, Interval
 from augbench.report.evidence.pareto import RowCost, Spending, efficient
 from augbench.report.evidence.predictions import check_against, load_predictions
+from augbench.report.references import REFERENCE
+from augbench.report.runs import Basis, runs_of
 from augbench.report.tables import HEADLINE, Row, Table, build_tables
 from augbench.storage.store import Store
 
-BASELINES = ("none", "memseg")  # default baselines; the first that a table has is used
+BASELINES = ("none", REFERENCE, "memseg")  # default baselines; the first that a table has is used
 METRICS = {"detection": ("ap",), "recognition": ("accuracy", "macro_f1")}
 Run = tuple[int, int, int, int]
-"""Fold, draw of the shots, seed and adapter seed of a cell; -1 for an axis that it does not have."""
+"""Fold, draw of the shots, seed and adapter seed of a cell of a complete run; -1 for an axis that it does not have."""
 
 
 @dataclass(frozen=True)
-class RowEvidence:
+class RowEvidence(Basis):
     """The evidence of one row of a table."""
 
     augmenter: str
     n_aug: int
     intervals: dict[str, Interval]  # each of `METRICS`
     variance: inference.VarianceSplit  # of the headline metric
-    found: int  # cells with a record
-    expected: int
     has_seed: bool  # False: nothing is random in its runs, given fold and draw
     cost: RowCost | None  # None: not on record
     training_seconds: float  # mean over cells; NaN without cells
-    one_adapter: bool  # whether several runs of each fold have the same adapters
     inferred: int  # cells whose lineage is not in their record
-    collapsed: tuple[str, ...] = ()  # names of its runs whose classifier has collapsed
-    caveats: tuple[str, ...] = ()  # see `tables.Row`
     efficient: bool = False  # Pareto-optimal in metric and cost among complete rows
 
     @property
@@ -99,7 +96,7 @@ class Evidence:
     @property
     def without_seed(self) -> list[str]:
         """The augmenters of the rows in which nothing is random."""
-        return list(dict.fromkeys(row.augmenter for row in self.rows if row.found and not row.has_seed))
+        return list(dict.fromkeys(row.augmenter for row in self.rows if row.runs and not row.has_seed))
 
 
 def build_evidence(
@@ -121,11 +118,13 @@ def build_evidence(
     if against is not None and against not in names:
         raise UserError(f"--against '{against}' is no augmenter of this grid{did_you_mean(against, names)}")
     found = {record.key: record for record in records.itertuples(index=False)}
-    runs: dict[tuple[str, str, Any, str, int], Have] = defaultdict(list)
+    cells: dict[tuple[str, str, Any, str, int], list[Any]] = defaultdict(list)
     for cell in expected.itertuples(index=False):
-        if cell.key in found:
-            row = (cell.dataset, cell.protocol, cell.shots, cell.augmenter, cell.n_aug)
-            runs[row].append((_run(cell), found[cell.key]))
+        cells[cell.dataset, cell.protocol, cell.shots, cell.augmenter, cell.n_aug].append(cell)
+    runs = {
+        row: [(_run(cell), found[cell.key]) for run in runs_of(own, found).complete for cell in run]
+        for row, own in cells.items()
+    }
     spending = Spending(store, [key for key in expected["key"] if key in found])
     made = []
     for table in build_tables(expected, records):
@@ -144,27 +143,28 @@ def _run(cell: Any) -> Run:
 def pair_runs(a: Mapping[Run, str], b: Mapping[Run, str]) -> dict[Run, tuple[str, str]]:
     """Pair the runs of two rows: those of equal fold, draw, seed and adapter seed.
 
-    A run without a seed is paired with every seed of the other row at its fold and draw. It has no variance over seeds,
-    so the differences have exactly that of the other row. So are the runs of a row with one adapter, or none.
+    A run without a draw or a seed is paired with every one of the other row. It has no variance over them, so the
+    differences have exactly that of the other row. So is a run of a row without several adapters.
 
     Args:
         a: run -> key of its cell.
         b: the same of the other row.
 
     Returns:
-        Run, with the seed that one of the two has -> the keys of the cells.
+        Run, with the draw and the seed that one of the two has -> the keys of the cells.
     """
     runs = [*a, *(run for run in b if run not in a)]
-    pairs = {run: (_like(run, a), _like(run, b)) for run in runs}
+    pairs = {run: tuple(_at(row, run) for row in (a, b)) for run in runs}
     return {run: keys for run, keys in pairs.items() if all(keys)}
 
 
-def _like(run: Run, row: Mapping[Run, str]) -> str | None:
-    """Return the run of a row that is paired with ``run``."""
+def _at(row: Mapping[Run, str], run: Run) -> str | None:
+    """Return the key of the row's cell at a run, which may have more axes than the row."""
     fold, draw, seed, adapter = run
     if not any(own[3] for own in row):
-        adapter = 0
-    return row.get((fold, draw, seed, adapter)) or row.get((fold, draw, -1, adapter))
+        adapter = 0  # of a row with one adapter, or none
+    places = ((fold, draw, seed, adapter), (fold, draw, -1, adapter), (fold, -1, -1, adapter))
+    return next((row[place] for place in places if place in row), None)
 
 
 Have = list[tuple[Run, Any]]  # the runs of a row with their records
@@ -219,9 +219,8 @@ class _Resampled:
         """Return the bootstrap weights of these runs: equal for equal runs, whatever the row."""
         key = tuple(runs)
         if key not in self._runs:
-            given = (
-                key if any(run[3] for run in key) else [run[:3] for run in key]
-            )  # as before there were adapter seeds
+            several = any(run[3] for run in key)
+            given = key if several else [run[:3] for run in key]  # one adapter: as before there were seeds of them
             drawn = rng("compare-runs", *(number for run in given for number in run))
             self._runs[key] = resampling.run_weights(key, self.resamples, drawn, self.folds_drawn)
         return self._runs[key]
@@ -252,9 +251,7 @@ def _evidence(
 ) -> Evidence:
     table = drawn.table
     made = [_row(drawn, row, own, spending) for row, own in zip(rows, have, strict=True)]
-    best = efficient(
-        [(row.cost, row.intervals[HEADLINE[table.task]].estimate, row.found == row.expected) for row in made]
-    )
+    best = efficient([(row.cost, row.intervals[HEADLINE[table.task]].estimate, not row.incomplete) for row in made])
     made = [replace(row, efficient=is_best) for row, is_best in zip(made, best, strict=True)]
     keys = {row.name: {run: record.key for run, record in own} for row, own in zip(made, have, strict=True)}
     baseline = baseline_among({augmenter for (augmenter, _), runs in keys.items() if runs}, against)
@@ -290,15 +287,11 @@ def _row(drawn: _Resampled, row: Row, own: Have, spending: Spending) -> RowEvide
         int(row.n_aug or 0),
         found,
         _variance_split(runs, [drawn.values[key, drawn.metrics[0]] for key in keys]),
-        row.found,
-        row.expected,
         any(run[2] >= 0 for run in runs),
         spending.of(keys),
         float(np.mean([record.seconds for _, record in own])) if own else nan,
-        _one_adapter(own),
         spending.inferred(keys),
-        row.collapsed,
-        row.caveats,
+        **row.basis(),
     )
 
 
@@ -308,13 +301,6 @@ def _variance_split(runs: Sequence[Run], values: Sequence[float]) -> inference.V
     for run, value in zip(runs, values, strict=True):
         by_run[run[:3]].append(value)
     return inference.variance_split(list(by_run), [float(np.mean(own)) for own in by_run.values()])
-
-
-def _one_adapter(own: Have) -> bool:
-    found: dict[int, list[tuple[str, ...]]] = defaultdict(list)
-    for run, record in own:
-        found[run[0]].append(record.adapters)
-    return any(map(any, found.values())) and all(len(set(same)) == 1 < len(same) for same in found.values())
 
 
 Keys = Mapping[tuple[str, int], dict[Run, str]]  # row -> its runs
@@ -344,7 +330,7 @@ def _compared(
 ) -> list[Comparison]:
     """Compare these pairs of rows, corrected for multiple comparisons."""
     paired = [pair_runs(keys[a], keys[b]) for a, b in wanted]
-    decided = sum(len(pairs) >= inference.FEWEST_RUNS for pairs in paired)
+    decided = sum(bool(pairs) and drawn.runs(list(pairs)).count >= inference.FEWEST_RUNS for pairs in paired)
     made = [_one(drawn, a, b, pairs, decided) for (a, b), pairs in zip(wanted, paired, strict=True)]
     tested = [index for index, one in enumerate(made) if one.p == one.p]
     for index, p in zip(tested, inference.holm([made[index].p for index in tested]), strict=True):
@@ -371,6 +357,6 @@ def _one(
     if len(by_seed) >= inference.FEWEST_SEEDS:
         means = np.array([np.mean(by_seed[seed]) for seed in sorted(by_seed)])
         p = inference.sign_flip_p(means, rng("compare-signs", drawn.table.dataset, *a, *b))
-    decision = inference.verdict(together.low, together.high, len(runs))
+    decision = inference.verdict(together.low, together.high, together.runs)
     collapsed = len({key for keys in pairs.values() for key in keys} & drawn.collapsed)
     return Comparison(*a, *b, alone, together, decision, len(by_seed), p, collapsed=collapsed)

@@ -9,8 +9,20 @@ from typing import TYPE_CHECKING
 from augbench.report.evidence.build import Evidence, RowEvidence
 from augbench.report.evidence.ranking import Ranking
 from augbench.report.evidence.sheets import NAMES, p_value_text, regime_text
-from augbench.report.numbers import seconds_text, share
-from augbench.report.plots import MUTED, PALETTE, figure, guide, label_points, legend, look, svg_text, theme
+from augbench.report.numbers import flagged, seconds_text, share
+from augbench.report.plots import (
+    COLLAPSE_TEXT,
+    MUTED,
+    PALETTE,
+    explain_collapse,
+    figure,
+    guide,
+    label_points,
+    legend,
+    look,
+    svg_text,
+    theme,
+)
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -32,7 +44,9 @@ def pareto_svg(evidence: Sequence[Evidence]) -> str | None:
         indices = {name: index for index, name in enumerate(names)}
         plotted = [_pareto(part, *one, indices) for part, one in zip(parts, known, strict=True)]
         for axes, (_, points) in zip(plotted, known, strict=True):  # only now do the axes have their places
-            label_points(axes, [(cost, value, str(row.n_aug)) for row, cost, value in points])
+            label_points(
+                axes, [(cost, value, flagged(str(row.n_aug), len(row.collapsed))) for row, cost, value in points]
+            )
         about = (
             "up is better, left is cheaper. Bars are 95 % intervals; the line joins efficient rows. Numbers are N_aug."
         )
@@ -50,8 +64,12 @@ def _points(evidence: Evidence) -> Points:
 
 
 def _points_text(evidence: Evidence, points: Points) -> str:
-    texts = [f"{row.augmenter} {row.n_aug}: {share(value)} for {seconds_text(cost)} s" for row, cost, value in points]
-    return f"{evidence.table.title}, {NAMES[evidence.headline]}: {'; '.join(texts)}."
+    texts = [
+        f"{row.augmenter} {row.n_aug}: {flagged(share(value), len(row.collapsed))} for {seconds_text(cost)} s"
+        for row, cost, value in points
+    ]
+    collapse = f" ({COLLAPSE_TEXT})" if any(row.collapsed for row, _, _ in points) else ""
+    return f"{evidence.table.title}, {NAMES[evidence.headline]}: {'; '.join(texts)}{collapse}."
 
 
 def _pareto(part: SubFigure, evidence: Evidence, points: Points, indices: Mapping[str, int]) -> Axes:
@@ -76,8 +94,11 @@ def _pareto(part: SubFigure, evidence: Evidence, points: Points, indices: Mappin
         look_of_front = {"drawstyle": "steps-post", "ls": "--", "lw": 1.5, "color": MUTED, "zorder": 1}
         (handles["efficient (filled)"],) = axes.plot(*zip(*front, strict=True), **look_of_front)
     for row in evidence.rows:
-        if row.cost is not None and not row.cost.total and row.found:
-            guide(axes, row.intervals[evidence.headline].estimate, f"{row.augmenter} (costs nothing)")
+        if row.cost is not None and not row.cost.total and row.runs:
+            label = flagged(f"{row.augmenter} (costs nothing)", len(row.collapsed))
+            guide(axes, row.intervals[evidence.headline].estimate, label)
+    if any(row.collapsed for row in evidence.rows):
+        explain_collapse(handles)
     legend(part, handles)
     return axes
 
@@ -106,7 +127,8 @@ def _order(ranking: Ranking) -> list[tuple[float, str]]:
 
 
 def _ranks_text(ranking: Ranking) -> str:
-    return "; ".join(f"{name} {rank:.2f}" for rank, name in _order(ranking)) + "."
+    collapse = f" ({COLLAPSE_TEXT})" if ranking.collapsed else ""
+    return "; ".join(f"{name} {rank:.2f}" for rank, name in _order(ranking)) + f"{collapse}."
 
 
 def _lines(ranking: Ranking) -> float:
@@ -120,7 +142,8 @@ def _diagram(part: SubFigure, ranking: Ranking) -> None:
     assert ranks is not None
     axes = part.subplots()
     where = f"{ranking.protocol}, {regime_text(ranking.shots)}, {len(ranking.datasets)} datasets"
-    axes.set_title(f"{where} (Friedman: {p_value_text(ranks.p)})")
+    collapse = f"\n{COLLAPSE_TEXT}" if ranking.collapsed else ""
+    axes.set_title(f"{where} (Friedman: {p_value_text(ranks.p)}){collapse}")
     axes.set(xlim=(1, count), ylim=(lines, -1.8), xticks=range(1, count + 1), yticks=[])
     axes.grid(visible=False)
     axes.xaxis.tick_top()

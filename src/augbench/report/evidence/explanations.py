@@ -11,7 +11,7 @@ from augbench.report.evidence.build import Comparison, Evidence
 from augbench.report.evidence.lineage import inference_notes
 from augbench.report.evidence.pareto import DEFINITION
 from augbench.report.numbers import COLLAPSED, share
-from augbench.report.table_notes import FEATURE_SECONDS, FEW_ITEMS, collapse_note, few_items_note
+from augbench.report.table_notes import FEATURE_SECONDS, FEW_ITEMS, few_items_note, folds_text, plural, run_notes
 
 PERCENT = f"{100 * CONFIDENCE:g} %"
 SEED = (
@@ -23,11 +23,6 @@ COST_CAPTIONS = (
     DEFINITION,
     "Efficient: no other row is as good at no higher cost. This compares means: see their intervals.",
 )
-
-
-def plural(number: int, word: str) -> str:
-    """Format a count: ``1 seed``, ``3 seeds``."""
-    return f"{number} {word}{'' if number == 1 else 's'}"
 
 
 def variance_captions(evidence: Evidence) -> list[str]:
@@ -81,27 +76,25 @@ def method(evidence: Sequence[Evidence]) -> list[str]:
 def interval_captions(evidence: Evidence) -> list[str]:
     """Return what the intervals of rows are based on."""
     defective = "" if evidence.table.task == "recognition" else f", {evidence.defective_groups} of them with a defect"
-    counts = [row.found for row in evidence.rows]
+    counts = [row.runs for row in evidence.rows]
     runs = plural(max(counts), "run")
     if evidence.without_seed and min(counts) < max(counts):
         runs = f"{min(counts)} to {runs}"
-    return [f"{PERCENT} intervals from {plural(evidence.groups, 'test item')}{defective}, with {runs} a row."]
+    folds = evidence.table.folds if evidence.table.test_share is None else ()
+    over = f", each the average of {folds_text(folds)}, whose items are all used" if len(folds) > 1 else ""
+    return [f"{PERCENT} intervals from {plural(evidence.groups, 'test item')}{defective}, with {runs} a row{over}."]
 
 
 def interval_notes(evidence: Evidence) -> list[str]:
     """Return the limitations of the intervals."""
-    runs = [run for row in evidence.rows for run in row.collapsed]
-    notes = collapse_note(runs, sum(row.found for row in evidence.rows))
-    if any(row.found < row.expected for row in evidence.rows):
+    notes = run_notes(evidence.rows)
+    if any(row.incomplete for row in evidence.rows):
         notes.append("* incomplete: some cells have no record.")
-    if any(row.found == 1 and row.has_seed for row in evidence.rows):
+    one = [row.intervals[evidence.headline].parts for row in evidence.rows if row.runs == 1 and row.has_seed]
+    if any("fold" in parts for parts in one):
+        notes.append("One run: the interval takes the differences between its folds for those between seeds.")
+    elif one:
         notes.append("One run: the interval covers other test items alone, not other seeds.")
-    if shared := list(dict.fromkeys(row.augmenter for row in evidence.rows if row.one_adapter)):
-        of_fold = " of a fold" if len(evidence.table.folds) > 1 else ""
-        notes.append(
-            f"{', '.join(shared)}: all runs{of_fold} share one adapter, so these intervals and differences hold no "
-            "variance of adaptation: several adapter_seeds in the grid add it, or several draws at few-shot."
-        )
     if evidence.smallest < FEW_ITEMS:
         few = few_items_note(evidence.smallest, evidence.table.task, evidence.kinds_apart)
         notes.append(
@@ -163,7 +156,7 @@ def no_variance_split(evidence: Evidence) -> str:
     """Explain why the variance cannot be split; "" where it can."""
     if any(row.variance.is_split for row in evidence.rows):
         return ""
-    if all(row.found <= 1 for row in evidence.rows):
+    if all(row.trainings <= 1 for row in evidence.rows):
         if not any(row.has_seed for row in evidence.rows):
             return "One run per row, as nothing is random in it: no variance to split."
         return "One run per row: the variance between runs is unknown."
@@ -172,7 +165,7 @@ def no_variance_split(evidence: Evidence) -> str:
     for source in ("fold", "draw"):
         if any(not isnan(getattr(row.variance, source)) for row in evidence.rows):
             return f"Runs differ in their {source} alone: no variance to split."
-    none = any(not row.n_aug and row.found > 1 for row in evidence.rows)
+    none = any(not row.n_aug and row.runs > 1 for row in evidence.rows)
     pool = "; a row without synthetic images has no pool, so its variance is the classifier's" if none else ""
     return f"Runs differ in their seed alone: no variance to split. {_seed(evidence)}{pool}."
 

@@ -24,7 +24,7 @@ FIELDS = (
     *("std_fold", "std_draw", "std_seed", "std_rest"),
     *("search_seconds", "class_pictures_seconds", "adapting_seconds", "generating_seconds", "cost_seconds"),
     *("training_seconds", "efficient", "embedded"),
-    *("collapsed", "caveats"),
+    *("collapsed", "caveats", "found", "expected"),
 )
 INTERVAL = ("runs", "estimate", "low", "high", "error", "freedom")
 COMPARED = ("augmenter", "n_aug", "versus", "versus_n_aug", "seeds", "p", "p_holm")
@@ -54,13 +54,24 @@ def _lines(evidence: Evidence) -> Iterator[dict[str, Any]]:
     for row in evidence.rows:
         for metric in evidence.metrics:
             name = {"line": "interval", "augmenter": row.augmenter, "n_aug": row.n_aug, "metric": metric}
-            name |= {"collapsed": len(row.collapsed), "caveats": "; ".join(row.caveats)}
+            name |= {"found": row.found, "expected": row.expected, "collapsed": len(row.collapsed)}
+            name["caveats"] = "; ".join((*row.caveats, *table.caveats))
             yield where | name | _flat(row.intervals[metric]) | (_more(row) if metric == evidence.headline else {})
     for kind, compared in (("against", evidence.against), ("pair", evidence.pairs)):
         for one in compared:
             together = {"low_together": one.together.low, "high_together": one.together.high}
             line = {"line": kind, "metric": evidence.headline, "verdict": str(one.verdict), "collapsed": one.collapsed}
+            line["caveats"] = "; ".join((*_caveats(evidence, one), *table.caveats))
             yield where | line | _fields(one, COMPARED) | _flat(one.alone) | together
+
+
+def _caveats(evidence: Evidence, one: Comparison) -> Iterator[str]:
+    """Yield what a reader of a difference must know: the caveats of its two rows."""
+    names = (one.augmenter, one.n_aug), (one.versus, one.versus_n_aug)
+    a, b = (next(row for row in evidence.rows if row.name == name) for name in names)
+    yield from (caveat for caveat in a.caveats if caveat in b.caveats)
+    yield from (f"{row.augmenter}: {text}" for row, other in ((a, b), (b, a)) for text in row.caveats
+                if text not in other.caveats)  # fmt: skip
 
 
 def _flat(found: Interval) -> dict[str, Any]:
@@ -89,16 +100,16 @@ def _table(evidence: Evidence, section: Section) -> dict[str, Any]:
         "resamples": evidence.resamples,
         "test_items": evidence.groups,
         "defective_test_items": evidence.defective_groups,
-        "rows": [_row(row) for row in evidence.rows],
-        "against": [_comparison(one) for one in evidence.against],
-        "pairs": [_comparison(one) for one in evidence.pairs],
+        "rows": [_row(row) | {"caveats": (*row.caveats, *evidence.table.caveats)} for row in evidence.rows],
+        "against": [_comparison(evidence, one) for one in evidence.against],
+        "pairs": [_comparison(evidence, one) for one in evidence.pairs],
         "sentences": section.sentences,
         "words": {sheet.title: [*sheet.captions, *sheet.notes] for sheet in section.sheets},
     }
 
 
 def _row(row: RowEvidence) -> dict[str, Any]:
-    names = ("augmenter", "n_aug", "found", "expected", "training_seconds", "efficient", "collapsed", "caveats")
+    names = ("augmenter", "n_aug", "found", "expected", "training_seconds", "efficient", "collapsed")
     return _fields(row, names) | {
         "intervals": {metric: _interval(found) for metric, found in row.intervals.items()},
         "variance": _fields(row.variance, SOURCES),
@@ -106,9 +117,18 @@ def _row(row: RowEvidence) -> dict[str, Any]:
     }
 
 
-def _comparison(one: Comparison) -> dict[str, Any]:
+def _comparison(evidence: Evidence, one: Comparison) -> dict[str, Any]:
     intervals = {"alone": _interval(one.alone), "together": _interval(one.together)}
-    return _fields(one, COMPARED) | intervals | {"verdict": str(one.verdict), "collapsed": one.collapsed}
+    caveats = (*_caveats(evidence, one), *evidence.table.caveats)
+    return (
+        _fields(one, COMPARED)
+        | intervals
+        | {
+            "verdict": str(one.verdict),
+            "collapsed": one.collapsed,
+            "caveats": caveats,
+        }
+    )
 
 
 def _fields(source: Any, names: Sequence[str]) -> dict[str, Any]:

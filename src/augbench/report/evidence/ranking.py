@@ -44,7 +44,7 @@ def rankings(evidence: Sequence[Evidence]) -> list[Ranking]:
         means = found.setdefault(where, {}).setdefault(table.dataset, {})
         for row in one.rows:
             value = row.intervals[one.headline].estimate
-            if row.found == row.expected and not isnan(value):
+            if not row.incomplete and not isnan(value):
                 means.setdefault(row.augmenter, []).append(value)
     return [replace(_ranking(*where, means), collapsed=collapsed[where]) for where, means in found.items()]
 

@@ -10,7 +10,7 @@ from augbench.metrics.resampling import Interval
 from augbench.report.evidence import explanations
 from augbench.report.evidence.build import Comparison, Evidence
 from augbench.report.evidence.ranking import Ranking
-from augbench.report.numbers import COLLAPSED, DASH, INCOMPLETE, flagged, seconds_text, share, signed
+from augbench.report.numbers import COLLAPSED, DASH, flagged, seconds_text, share, signed
 from augbench.report.sheet import Column, Section, Sheet, SheetRow
 from augbench.report.table_notes import AP_SENTENCES
 from augbench.report.tables import AP_NAMES
@@ -83,8 +83,7 @@ def _intervals(evidence: Evidence) -> Sheet:
         parts = dict(row.intervals[evidence.headline].parts)
         items = parts.pop("items", float("nan"))
         between = sum(value**2 for value in parts.values()) ** 0.5 if parts else float("nan")
-        runs = str(row.found) if row.found == row.expected else f"{row.found}/{row.expected} {INCOMPLETE}"
-        rows.append(SheetRow((row.augmenter, str(row.n_aug), *texts, share(items), share(between), runs)))
+        rows.append(SheetRow((row.augmenter, str(row.n_aug), *texts, share(items), share(between), row.runs_text)))
     captions, notes = explanations.interval_captions(evidence), explanations.interval_notes(evidence)
     return Sheet(columns, rows, "Intervals", captions, notes)
 
@@ -134,7 +133,7 @@ def _variance(evidence: Evidence) -> Sheet:
             (
                 *(row.augmenter, str(row.n_aug)),
                 *(flagged(share(getattr(row.variance, source)), len(row.collapsed)) for source in sources),
-                str(row.found),
+                str(row.runs),
             )
         )
         for row in evidence.rows

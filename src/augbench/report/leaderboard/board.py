@@ -14,14 +14,18 @@ from typing import Any
 from urllib.parse import quote
 
 from augbench.metrics.inference import FEWEST_RUNS
+from augbench.planning.audits import NOT_AUDITED
 from augbench.report.evidence.build import BASELINES, Evidence
+from augbench.report.fidelity_table import pool_runs
 from augbench.report.frame import METRICS
 from augbench.report.leaderboard.gains import evidence_of, name_of, notes_of, verdict_summary, with_gains
-from augbench.report.leaderboard.headings import COLUMN_HELP, DIGITS, Content, entry, shots_text, span_text
+from augbench.report.leaderboard.headings import COLUMN_HELP, DIGITS, Content, Keys, entry, shots_text, span_text
 from augbench.report.leaderboard.merge import Gathered
 from augbench.report.leaderboard.row_costs import Costs, Source
 from augbench.report.numbers import COLLAPSED, DASH, Stat, flagged, seconds_text, share, stat_of
+from augbench.report.older_versions import COLUMNS, NUMBERS, TITLE, older_rows
 from augbench.report.plots import PALETTE
+from augbench.report.runs import over_runs, runs_of
 from augbench.report.sheet import Column
 from augbench.report.table_notes import FEATURE_SECONDS, FEW_ITEMS, run_label
 from augbench.report.tables import HELDOUT, ORACLE, Row, Table, build_tables
@@ -38,7 +42,7 @@ class Board:
     """Everything on the page except plots and images. ``content`` holds JSON values only."""
 
     content: dict[str, Any]
-    cells: list[dict[tuple[str, int], list[str]]]  # of each table: (augmenter, N_aug) -> keys of its records
+    cells: list[Keys]  # of each table
     files: dict[str, Source]  # path relative to the page -> the file to copy there
 
 
@@ -61,7 +65,8 @@ def board_of(gathered: Gathered) -> Board:
             if not row.is_average
         }
         built.append(builder.table(f"t{number}", table, mine, evidence.get(name_of(table))))
-        cells.append({row: builder.keys(found) for row, found in mine.items()})
+        runs = {row: runs_of(found, builder.records).complete for row, found in mine.items()}
+        cells.append({row: [[cell.key for cell in run] for run in complete] for row, complete in runs.items()})
     names = _baselines_first(row for table in built for row in table["rows"])
     content = {
         "facts": _facts(gathered, tables),
@@ -72,6 +77,7 @@ def board_of(gathered: Gathered) -> Board:
         "colours": _colours(tables),
         "embedded": sorted({part for table in tables for part in table.embedded}),
         "runs": builder.runs,
+        "older": builder.older(),
     }
     return Board(content, cells, builder.files)
 
@@ -115,6 +121,14 @@ class _TableBuilder:
             "rows": rows,
         }
 
+    def older(self) -> dict[str, Any]:
+        """Tabulate the rows of earlier versions of edited plug-ins, each with links to its records."""
+        rows = []
+        for row in older_rows(self.gathered.older):
+            files = [self._file(Source("cells", key, self.gathered.home[key], "")) for key in row.keys]
+            rows.append({"texts": row.texts, "files": files})
+        return {"title": TITLE, "columns": [*COLUMNS, *NUMBERS], "rows": rows}
+
     def _differing(self, keys: Iterable[str]) -> list[str]:
         apart = [self.gathered.differing[key] for key in keys if key in self.gathered.differing]
         if not apart:
@@ -135,7 +149,7 @@ class _TableBuilder:
             "is_baseline": row.n_aug == 0,
             "is_incomplete": row.incomplete,
             "collapsed": len(row.collapsed),
-            "caveats": list(row.caveats),
+            "caveats": [*row.caveats, *table.caveats],
             "is_best": row.best,
             "values": values,
             "runs": [self._run(table, cell) for cell in cells if cell.key in self.records],
@@ -156,11 +170,14 @@ class _TableBuilder:
 
     def _kid(self, row: Row, cells: list[Any]) -> dict[str, Any]:
         """Average KID over the augmenter's own pools; none if their extractors or image counts differ."""
-        keys = dict.fromkeys(key for cell in cells for name, key in cell.fidelity if name == row.augmenter)
-        found = {key: self.gathered.measured[key] for key in keys if key in self.gathered.measured}
+        pools: dict[str, list[Any]] = defaultdict(list)
+        for cell in cells:
+            for key in (key for name, key in cell.fidelity if name == row.augmenter):
+                pools[key].append(cell)
+        found = {key: self.gathered.measured[key] for key in pools if key in self.gathered.measured}
         if not found or row.is_average or len({(one.extractor, one.made) for one in found.values()}) > 1:
             return entry()
-        stat = stat_of(one.values["kid"] for one in found.values())
+        stat = over_runs(pool_runs(pools, self.gathered.measured), lambda one: one.values["kid"])
         sources = []
         for key, one in found.items():
             store = self.gathered.home[key]
@@ -211,7 +228,7 @@ def _value(row: Row, column: Column) -> dict[str, Any]:
     if column.key == "n_aug":
         return entry(row.text(column), nan if row.is_average else float(row.n_aug))
     if column.key == "runs":
-        return entry(row.text(column), float(row.found))
+        return entry(row.text(column), float(row.runs))
     stat: Stat = row.stats[column.key]
     return entry(row.text(column), stat.mean) | {"metric": column.key, "std": None if isnan(stat.std) else stat.std}
 
@@ -297,7 +314,13 @@ def _overview(tables: Sequence[Content], names: Sequence[str]) -> dict[str, Any]
     if any(one and one["text"].endswith(COLLAPSED) for row in rows for one in row["entries"]):
         notes.append(f"{COLLAPSED} some runs have collapsed, see the tables.")
     caveats = [" ".join(caveat for row in table["rows"] for caveat in row["caveats"]) for table in tables]
-    few = {"too few": f"rows of fewer than {FEWEST_RUNS} runs", "item": f"fewer than {FEW_ITEMS} test items of a kind"}
+    few = {
+        "too few": f"rows of fewer than {FEWEST_RUNS} runs",
+        "item": f"fewer than {FEW_ITEMS} test items of a kind",
+        "no adaptation variance": "rows without adaptation variance",
+        "near-copies": "near-copies across the split",
+        NOT_AUDITED: "data that were not audited for near-copies",
+    }
     numbers = {what: sum(sign in one for one in caveats) for sign, what in few.items()}
     notes += [f"{number} of {len(tables)} settings have {what}." for what, number in numbers.items() if number]
     if any(one and not one["is_whole"] for row in rows for one in row["entries"]):

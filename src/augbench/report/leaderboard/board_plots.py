@@ -11,8 +11,19 @@ import numpy as np
 from augbench.report.leaderboard.board import AT_LEAST, Board
 from augbench.report.leaderboard.headings import Content, Keys, span_text
 from augbench.report.leaderboard.score_tables import RECALLS, Scores, plotted_rows, precision_at_recalls
-from augbench.report.numbers import DASH
-from augbench.report.plots import MUTED, figure, guide, label_points, legend, look, svg_text, theme
+from augbench.report.numbers import DASH, flagged
+from augbench.report.plots import (
+    COLLAPSE_TEXT,
+    MUTED,
+    explain_collapse,
+    figure,
+    guide,
+    label_points,
+    legend,
+    look,
+    svg_text,
+    theme,
+)
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -68,6 +79,20 @@ def _embedded(axes: Axes, table: Content, description: str) -> dict[str, Any]:
     return {"url": url, "alt": alt, "width": width, "height": height}
 
 
+def _flagged(text: str, row: Content) -> str:
+    """Mark the text of a row with collapsed runs, also an empty text."""
+    return flagged(text, row["collapsed"]).strip()
+
+
+def _collapse(rows: Sequence[Content], handles: dict[str, Any]) -> str:
+    """Explain the mark of collapsed runs in the legend; return the sentence for the description, or ""."""
+    if not any(row["collapsed"] for row in rows):
+        return ""
+    explain_collapse(handles)
+    named = ", ".join(f"{row['augmenter']} {row['n_aug'] or ''}".strip() for row in rows if row["collapsed"])
+    return f" {COLLAPSE_TEXT}: {named}."
+
+
 def _mean(row: Content, metric: str) -> float | None:
     return row["values"][metric]["value"]
 
@@ -96,9 +121,11 @@ def _over_n_aug(table: Content, rows: Sequence[Content], metric: str, colours: M
     axes.set_xticks(ticks if len(ticks) <= MOST_TICKS else axes.get_xticks())
     for row in rows:
         if row["is_baseline"]:
-            guide(axes, _mean(row, metric), row["augmenter"])
-    legend(axes.figure, handles)
+            guide(axes, _mean(row, metric), _flagged(row["augmenter"], row))
+    label_points(axes, [(row["n_aug"], _mean(row, metric), _flagged("", row)) for row in synthetic])
     about = "mean over runs of each augmenter; bands and bars are one standard deviation either way."
+    about += _collapse(rows, handles)
+    legend(axes.figure, handles)
     return _embedded(axes, table, about)
 
 
@@ -109,26 +136,35 @@ def _by_augmenter(table: Content, rows: Sequence[Content], metric: str, colours:
     for place, (row, low, high) in enumerate(zip(rows, *_ends(rows, metric), strict=True)):
         (point,) = axes.plot(_mean(row, metric), place, **look(colours[row["augmenter"]]))
         axes.hlines(place, low, high, color=point.get_color(), linewidth=1.5)
-    axes.set_yticks(range(len(rows)), [row["augmenter"] for row in rows])
+    axes.set_yticks(range(len(rows)), [_flagged(row["augmenter"], row) for row in rows])
     axes.set_ylim(len(rows) - 0.5, -0.5)  # in the order of the table
     for row in rows:
         if row["is_baseline"]:
             axes.axvline(_mean(row, metric), color=MUTED, linewidth=1, linestyle="--")
+    handles: dict[str, Any] = {}
     about = "mean over runs of each augmenter; bars are one standard deviation either way; the baseline is dashed."
+    about += _collapse(rows, handles)
+    if handles:
+        legend(axes.figure, handles)
     return _embedded(axes, table, about)
 
 
 def _curves(table: Content, cells: Keys, colours: Mapping[str, int], scores: Scores) -> dict[str, Any] | None:
     """Plot precision-recall curves, mean over runs at each recall; None if no scores are stored."""
     axes = _axes(title="Precision-recall curves", xlabel="Recall", ylabel="Precision", xlim=(0, 1), ylim=(0, 1.02))
-    handles = {}
+    of = {(row["augmenter"], row["n_aug"]): row for row in table["rows"]}
+    handles: dict[str, Any] = {}
+    drawn: list[Content] = []
     for plotted in plotted_rows(table, cells):
-        tables = [found for key in plotted.keys if (found := scores.of(key)) is not None]
-        if not tables:
+        runs = [[scores.of(key) for key in run] for run in plotted.runs]
+        runs = [run for run in runs if all(found is not None for found in run)]
+        if not runs:
             continue
-        curves = np.stack([precision_at_recalls(found) for found in tables])
+        curves = np.stack([np.mean([precision_at_recalls(found) for found in run], axis=0) for run in runs])
         mean = curves.mean(axis=0)
         name = f"{plotted.augmenter}, {plotted.n_aug}" if plotted.n_aug else plotted.augmenter
+        drawn += [of[plotted.augmenter, plotted.n_aug]]
+        name = _flagged(name, drawn[-1])
         style = look(colours[plotted.augmenter]) | {"linestyle": "-" if plotted.n_aug else "--", "markevery": 10}
         (handles[name],) = axes.plot(RECALLS, mean, markersize=5, **style)
         if len(curves) > 1:
@@ -137,11 +173,11 @@ def _curves(table: Content, cells: Keys, colours: Mapping[str, int], scores: Sco
             axes.fill_between(RECALLS, low, high, color=handles[name].get_color(), alpha=0.15, linewidth=0)
     if not handles:
         return None
-    legend(axes.figure, handles)
     about = (
         "from the scores of the test images, mean over runs at each recall, with one standard deviation either way; "
-        "for each augmenter its largest N_aug."
+        f"for each augmenter its largest N_aug.{_collapse(drawn, handles)}"
     )
+    legend(axes.figure, handles)
     return _embedded(axes, table, about)
 
 
@@ -163,12 +199,13 @@ def _costs(table: Content, rows: Sequence[Content], colours: Mapping[str, int]) 
     if len(front) > 1:
         axes.plot(*zip(*front, strict=True), drawstyle="steps-post", linestyle="--", linewidth=1, color=MUTED)
     _set_time_axis(axes, [seconds for seconds, _ in points])
-    legend(axes.figure, handles)
-    label_points(axes, [(seconds, value, str(row["n_aug"] or "")) for row, seconds, value in placed])
     about = (
         f"mean {NAMES[metric]} against the time of one classifier, with everything generated for it; numbers are "
         "N_aug. The dashed line is the Pareto front. Hollow points: some cost is not recorded."
+        f"{_collapse([row for row, _, _ in placed], handles)}"
     )
+    legend(axes.figure, handles)
+    label_points(axes, [(seconds, value, _flagged(str(row["n_aug"] or ""), row)) for row, seconds, value in placed])
     return _embedded(axes, table, about)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -32,7 +32,13 @@ class GalleryImages:
     errors: dict[str, dict[str, Any]] = field(default_factory=dict)  # id of a table -> its errors
 
 
-def images_of(gathered: Gathered, board: Board, scores: Scores, say: Callable[[str], None]) -> GalleryImages:
+def images_of(
+    gathered: Gathered,
+    board: Board,
+    scores: Scores,
+    say: Callable[[str], None],
+    settings: Mapping[str, Mapping[str, Any]],
+) -> GalleryImages:
     """Collect the images of every dataset and pool that can be read; a sentence names what cannot.
 
     Args:
@@ -40,11 +46,12 @@ def images_of(gathered: Gathered, board: Board, scores: Scores, say: Callable[[s
         board: the tables whose errors are shown.
         scores: the scores of its cells.
         say: reports each dataset whose images are embedded, with its licence.
+        settings: name of a dataset -> settings besides those in its keys, such as its root.
 
     Raises:
-        UserError: an image is damaged; the message names it.
+        UserError: an image is damaged, or a dataset with settings cannot be opened; the message names it.
     """
-    thumbs, sources, pools = Thumbs(), sources_of(gathered), pools_of(gathered)
+    thumbs, sources, pools = Thumbs(), sources_of(gathered, settings), pools_of(gathered)
     found = GalleryImages(library=thumbs.library)
     embedded: set[str] = set()
     for label, source in sources.items():

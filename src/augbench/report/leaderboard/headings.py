@@ -26,7 +26,7 @@ COLUMN_HELP = {
     "seconds_per_picture": "seconds to generate one image",
     "cost": "time before the training of one classifier: learning, and generating N_aug images",
     "training": "time of one training",
-    "runs": "trainings behind the row",
+    "runs": "pool seeds, and draws of the shots: what means and standard deviations are over",
 }
 """Column -> what it holds: the tooltip of its heading, and an entry of the list under the tables."""
 
@@ -34,8 +34,8 @@ DIGITS = 6  # of numbers in the page's data
 
 Content = Mapping[str, Any]
 """A table, a row or an entry of `Board.content`."""
-Keys = Mapping[tuple[str, int], Sequence[str]]
-"""(augmenter, N_aug) of a row -> keys of its records."""
+Keys = Mapping[tuple[str, int], Sequence[Sequence[str]]]
+"""(augmenter, N_aug) of a row -> the keys of the records of each complete run, see `report.runs`."""
 
 
 def entry(

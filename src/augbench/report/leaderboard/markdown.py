@@ -15,7 +15,18 @@ def markdown_of(board: Board) -> str:
     lines = ["# Leaderboard", "", *_overview(content)]
     for table in content["tables"]:
         lines += _table(table, content["runs"])
+    if content["older"]["rows"]:
+        lines += _older(content["older"])
     return "\n".join(lines)
+
+
+def _older(older: Content) -> list[str]:
+    rows = []
+    for row in older["rows"]:
+        links = " ".join(f"[{number}]({file})" for number, file in enumerate(row["files"], 1))
+        rows.append([*map(escape, row["texts"]), links])
+    grid = table_lines([*older["columns"], "records"], [True] * 6 + [False] * 4, rows)
+    return ["<details>", f"<summary>{older['title']}</summary>", "", *grid, "", "</details>", ""]
 
 
 def _overview(content: Content) -> list[str]:

@@ -18,6 +18,7 @@ from augbench.report.frame import (
     load_expected,
     load_records,
 )
+from augbench.report.older_versions import older_keys
 from augbench.report.store_report import WAY_OUT
 from augbench.report.tables import HEADLINE
 from augbench.storage.store import Store, parse_json
@@ -35,6 +36,7 @@ class Gathered:
     home: dict[str, Store]  # key of a cell or of a fidelity record -> the store it is read from
     stores: tuple[Store, ...]
     differing: Mapping[str, float]  # key of a cell with different results -> largest difference of its headline
+    older: pd.DataFrame  # records of earlier versions of edited plug-ins, which no table shows
 
 
 ORIGIN = ("device", "versions", "git_sha")
@@ -59,6 +61,7 @@ def gather(stores: Sequence[Store]) -> Gathered:
     specs: dict[str, dict[str, Any]] = {}
     home: dict[str, Store] = {}
     frames, blocks, measured = [], [], {}
+    named: set[str] = set()
     differing: dict[str, float] = {}
     for store in stores:
         keys = sorted(store.keys("cells"))
@@ -79,13 +82,18 @@ def gather(stores: Sequence[Store]) -> Gathered:
                 raw[key], specs[key], home[key] = data, record.get("spec") or {}, store
                 new.append(key)
         frames.append(load_records(store, new))
+        named |= {key for name in store.keys("grids") for key in load_expected(store, name)["key"]}
         for block in _blocks(store, load_records(store, keys) if len(new) < len(keys) else frames[-1]):
             blocks.append(block)
             found = load_measured(store, block)
             home.update((key, store) for key in found if key not in measured)
             measured |= {key: one for key, one in found.items() if key not in measured}
     records = pd.concat(frames, ignore_index=True).sort_values("key", ignore_index=True)
-    return Gathered(_unambiguous(blocks, records), records, measured, raw, specs, home, tuple(stores), differing)
+    is_older = records["key"].isin(older_keys(records, named))
+    older, records = records[is_older], records[~is_older].reset_index(drop=True)
+    blocks = [block[~block["key"].isin(older["key"])] for block in blocks]
+    expected = _unambiguous([block for block in blocks if len(block)], records)
+    return Gathered(expected, records, measured, raw, specs, home, tuple(stores), differing, older)
 
 
 def _apart(first: Mapping[str, Any], second: Mapping[str, Any], path: str, other: str) -> float:

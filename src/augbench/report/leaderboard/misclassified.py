@@ -70,21 +70,24 @@ class Errors:
         return parse_json(self._gathered.raw[key], key)["result"]
 
     def _predictions(self, row: PlottedRow, kind: str) -> list[pd.DataFrame]:
-        """Return the predictions of each run with scores.
+        """Return the predictions of each run whose cells all have scores, those of its folds in one table.
 
         Returns:
             Tables with ``id``, ``label`` and ``margin`` (>= 0: predicted positive, or as its class); in recognition,
             where ``kind`` is "", also ``predicted``, the highest other class.
         """
         runs = []
-        for key in row.keys:
-            table = self._scores.of(key)
-            if table is not None and kind:
-                margin = table["logit"].astype(float) - self._result(key)[kind]["threshold"]
-                runs.append(table[["id", "label"]].assign(margin=margin))
-            elif table is not None:
-                runs.append(_margins_of_classes(table))
+        for run in row.runs:
+            tables = {key: table for key in run if (table := self._scores.of(key)) is not None}
+            if len(tables) == len(run):
+                runs.append(pd.concat([self._margins(*one, kind) for one in tables.items()]))
         return runs
+
+    def _margins(self, key: str, table: pd.DataFrame, kind: str) -> pd.DataFrame:
+        if not kind:
+            return _margins_of_classes(table)
+        margin = table["logit"].astype(float) - self._result(key)[kind]["threshold"]
+        return table[["id", "label"]].assign(margin=margin)
 
     def _gallery(
         self, row: PlottedRow, runs: Sequence[pd.DataFrame], source: OpenDataset, detects: bool
@@ -160,7 +163,8 @@ def _recalls(
         for row, runs in predictions.items()
     ]
     return {
-        "about": f"Recall at {at}, mean (sample standard deviation) over runs, by thirds of the {len(known)} defect "
+        "about": f"Recall at {at}, mean (sample standard deviation) over runs, each with the images "
+        f"of all of its folds, by thirds of the {len(known)} defect "
         "images of the test split with a mask: of the defect's share of the image area, and of its contrast, the "
         "difference of mean grey levels inside the mask and around it. For each augmenter its largest N_aug.",
         "columns": columns,

@@ -63,6 +63,7 @@ def page_of(board: Board, plots: Mapping[str, Sequence[Content]], images: Galler
         plots=plots,
         glossary=[(title, COLUMN_HELP[key]) for key, title in data["titles"].items()],
         images=images,
+        older=content["older"],
     )
     return text.encode()
 

@@ -57,16 +57,21 @@ class PlottedRow:
 
     augmenter: str
     n_aug: int
-    keys: tuple[str, ...]  # of its records
+    runs: tuple[tuple[str, ...], ...]  # the keys of the records of each run, one for each of its folds
+
+    @property
+    def keys(self) -> list[str]:
+        """Keys of its records."""
+        return [key for run in self.runs for key in run]
 
 
 def plotted_rows(table: Content, cells: Keys) -> list[PlottedRow]:
-    """Return each augmenter's row with the largest N_aug among those with records, whatever its metrics."""
+    """Return each augmenter's row with the largest N_aug among those with complete runs, whatever its metrics."""
     largest: dict[str, PlottedRow] = {}
     for row in table["rows"]:
-        keys = cells.get((row["augmenter"], row["n_aug"]), ())
-        if keys and (row["augmenter"] not in largest or row["n_aug"] > largest[row["augmenter"]].n_aug):
-            largest[row["augmenter"]] = PlottedRow(row["augmenter"], row["n_aug"], tuple(keys))
+        runs = cells.get((row["augmenter"], row["n_aug"]), ())
+        if runs and (row["augmenter"] not in largest or row["n_aug"] > largest[row["augmenter"]].n_aug):
+            largest[row["augmenter"]] = PlottedRow(row["augmenter"], row["n_aug"], tuple(map(tuple, runs)))
     return list(largest.values())
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -12,7 +13,7 @@ import pandas as pd
 
 from augbench.core import registry
 from augbench.core.contracts import GOOD, Dataset
-from augbench.core.errors import UserError
+from augbench.core.errors import UserError, did_you_mean
 from augbench.core.hashing import digest
 from augbench.core.specs import DataSpec, PoolSpec
 from augbench.planning.library import open_dataset
@@ -27,19 +28,24 @@ SMALLEST_RING = 8  # minimum width in pixels of the surroundings that a defect's
 class OpenDataset:
     """A dataset of the leaderboard, opened on first use."""
 
-    def __init__(self, label: str, spec: DataSpec) -> None:
+    def __init__(self, label: str, spec: DataSpec, settings: Mapping[str, Any]) -> None:
+        """``settings``: those that were given besides the ones in keys."""
         self.label = label
         self.spec = spec
+        self.settings = settings
         self._shapes: dict[str, tuple[float, float] | None] = {}
 
     @cached_property
     def dataset(self) -> Dataset | None:
-        """The plug-in; None if it, or its files, are not available."""
+        """The plug-in; None if it, or its files, are not available. Raises UserError where settings were given."""
         try:
             version = registry.version("datasets", self.spec.name)
-            dataset = open_dataset(self.spec.name, {k: v for k, v in self.spec.settings.items() if k not in version})
+            stored = {k: v for k, v in self.spec.settings.items() if k not in version}
+            dataset = open_dataset(self.spec.name, {**stored, **self.settings})
             checked_samples(dataset)
         except UserError:
+            if self.settings:
+                raise
             return None
         return dataset
 
@@ -98,14 +104,22 @@ def _shape(image: np.ndarray, mask: np.ndarray) -> tuple[float, float]:
     return float(mask.mean()), float(abs(grey[inside].mean() - around.mean()) / 255)
 
 
-def sources_of(gathered: Gathered) -> dict[str, OpenDataset]:
-    """Map the name of each dataset in the tables to the dataset, in the order of the tables."""
+def sources_of(gathered: Gathered, settings: Mapping[str, Mapping[str, Any]]) -> dict[str, OpenDataset]:
+    """Map the name of each dataset in the tables to the dataset, in the order of the tables.
+
+    Raises:
+        UserError: ``settings`` names another dataset.
+    """
     first: dict[str, DataSpec] = {}  # the lowest fold and hold-out
     for key, label in zip(gathered.expected["key"], gathered.expected["dataset"], strict=True):
         if key in gathered.specs:
             spec = DataSpec.from_dict(gathered.specs[key]["data"])
             first[label] = min(first.get(label, spec), spec, key=lambda one: (one.fold or 0, one.holdout))
-    return {label: OpenDataset(label, spec) for label, spec in first.items()}
+    known = {spec.alias for spec in first.values()}
+    for name in settings:
+        if name not in known:
+            raise UserError(f"no table is of a dataset '{name}'{did_you_mean(name, known)}")
+    return {label: OpenDataset(label, spec, settings.get(spec.alias, {})) for label, spec in first.items()}
 
 
 @dataclass(frozen=True)
@@ -137,6 +151,7 @@ def pools_of(gathered: Gathered) -> dict[str, list[Pool]]:
     cells = gathered.expected.merge(gathered.records[["key", "dataset_id", "augmenter_id"]], on="key")
     datasets = dict(zip(cells["dataset_id"], cells["dataset"], strict=True))
     augmenters = dict(zip(cells["augmenter_id"], cells["augmenter"], strict=True))
+    older = set(gathered.older["augmenter_id"])
     first: dict[tuple[Any, ...], tuple[tuple[Any, ...], PoolSpec, Store]] = {}
     for store in gathered.stores:
         for record in store.read_pools(sorted(store.keys("pools"))):
@@ -148,6 +163,8 @@ def pools_of(gathered: Gathered) -> dict[str, list[Pool]]:
             if label is None:
                 continue
             identity = digest([spec.augmenter.name, spec.augmenter.key_settings, bool(spec.fresh_for)])
+            if identity in older and identity not in augmenters:
+                continue
             name = augmenters.get(identity, spec.augmenter.name)
             rank = (spec.data.fold or 0, spec.draw or 0, spec.adapter_seed, spec.seed, spec.fresh_for or 0, spec.key)
             where = (label, name, spec.shots)

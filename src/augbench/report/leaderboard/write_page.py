@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 from augbench.core.errors import UserError
 from augbench.report.leaderboard.board import Board, board_of
@@ -24,7 +25,11 @@ PAGE, MARKDOWN = "index.html", "leaderboard.md"
 
 
 def write_leaderboard(
-    stores: Sequence[Store], out: Path, pictures: bool = True, say: Callable[[str], None] = print
+    stores: Sequence[Store],
+    out: Path,
+    pictures: bool = True,
+    say: Callable[[str], None] = print,
+    settings: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> list[Path]:
     """Write the leaderboard of these stores. Equal stores give equal bytes under one version of matplotlib.
 
@@ -34,13 +39,14 @@ def write_leaderboard(
             of an earlier leaderboard are removed from it; other files stay.
         pictures: embed images of pools and datasets where they can be read.
         say: prints a line for each dataset whose images are embedded, with its licence.
+        settings: name of a dataset -> settings besides those in its keys, such as its root.
 
     Returns:
         The paths of the page and of the Markdown.
 
     Raises:
-        UserError: a store has no records or damaged ones, one key has two results of the same origin, or the folder is
-            not writable or a store.
+        UserError: a store has no records or damaged ones, one key has two results of the same origin, the folder is
+            not writable or a store, or a dataset with settings cannot be opened.
     """
     if out.exists() and not out.is_dir():
         raise UserError(f"--out '{out}' is a file: give a folder")
@@ -49,7 +55,7 @@ def write_leaderboard(
     is_over_another = (out / PAGE).is_file() or (out / MARKDOWN).is_file()
     gathered = gather(stores)
     board, scores = board_of(gathered), Scores(gathered)
-    images = images_of(gathered, board, scores, say) if pictures else GalleryImages()
+    images = images_of(gathered, board, scores, say, settings or {}) if pictures else GalleryImages()
     page = page_of(board, plots_of(board, scores), images)
     _write_records(gathered, board, out)
     write_atomic(out / MARKDOWN, markdown_of(board).encode())

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import groupby
 from math import isnan
+from operator import attrgetter
 from typing import Any
 
 import pandas as pd
@@ -19,7 +20,9 @@ from augbench.report.numbers import average_of, share, stat_of
 from augbench.report.papers.layouts import Layout, LayoutComparison, Line
 from augbench.report.papers.matching import CHECKS, differences, ours_of
 from augbench.report.papers.printed import METRICS, Paper, Reference
-from augbench.report.table_notes import captions, caveat_notes, run_label
+from augbench.report.runs import averaged, basis_of, over_runs
+from augbench.report.table_notes import captions, caveat_notes, near_copies_text
+from augbench.report.tables import folds_of
 
 MARKS = "Bold is the best of a column, underlined the second best; of ours, among complete rows."
 ORACLE = (
@@ -90,21 +93,18 @@ def _main_protocol(layout: Layout, cells: pd.DataFrame) -> str:
 
 
 def _line(paper: Paper, row: Reference, cells: list[Any], found: Mapping[str, Any], protocol: str) -> Line:
-    records = [found[cell.key] for cell in cells if cell.key in found]
+    basis, runs = basis_of(row.augmenter, cells, found)
     return Line(
         augmenter=row.augmenter,
         label=paper.about.printed_as[row.augmenter],
         n_aug=row.n_aug,
         theirs=row.stats,
-        ours={metric: stat_of(getattr(record, metric) for record in records) for metric in METRICS},
+        ours={metric: over_runs(runs, attrgetter(metric)) for metric in METRICS},
         reference=row,
         cells=tuple(cells),
-        found=len(records),
-        expected=len(cells),
-        collapsed=tuple(f"{row.augmenter}, {run_label(c)}" for c in cells if c.key in found and found[c.key].collapsed),
-        items=min((record.items for record in records if record.items is not None), default=None),
         comparable=row.augmenter not in paper.about.baselines,
         elsewhere=next((cell.protocol for cell in cells if cell.protocol != protocol), ""),
+        **basis.basis(),
     )
 
 
@@ -193,12 +193,8 @@ def _average(block: Sequence[Line]) -> Line:
         n_aug=None,
         theirs={metric: average_of([line.theirs[metric] for line in block]) for metric in METRICS},
         ours={metric: average_of([line.ours[metric] for line in block]) for metric in METRICS},
-        found=sum(line.found for line in block),
-        expected=sum(line.expected for line in block) if all(line.expected for line in block) else 0,
-        collapsed=tuple(run for line in block for run in line.collapsed),
-        items=min((line.items for line in block if line.items is not None), default=None),
         differs=tuple(sorted({number for line in block for number in line.differs})),
-        average=True,
+        **averaged(block) | ({} if all(line.expected for line in block) else {"expected": 0}),
     )
 
 
@@ -213,12 +209,14 @@ def _our_captions(protocol: str, lines: Sequence[Line], records: list[Any]) -> l
     planned = [list(line.cells) for line in sorted(lines, key=lambda line: bool(line.elsewhere)) if line.cells]
     if not planned:
         return ["Ours: no grid of this store has any of these rows."]
-    return [f"Ours: {planned[0][0].dataset}, protocol {protocol}.", *captions(planned, records)]
+    leak = near_copies_text(planned[0][0].audit, folds_of([cell for cells in planned for cell in cells]))
+    ours = f"Ours: {planned[0][0].dataset}, protocol {protocol}."
+    return [ours, *captions(planned, records), *([leak] if leak else [])]
 
 
 def _notes(layout: Layout, lines: Sequence[Line], records: list[Any]) -> list[str]:
     about = layout.paper.about
-    rows = [line for line in lines if not line.average]
+    rows = [line for line in lines if not line.is_average]
     copied = dict.fromkeys(_copied_text(layout, row) for row in layout.rows if row.copied_from)
     notes = [
         *_missing(rows),
@@ -226,7 +224,7 @@ def _notes(layout: Layout, lines: Sequence[Line], records: list[Any]) -> list[st
         *(f"\N{DAGGER} {text}" for text in copied),
         *_from_elsewhere(rows),
     ]
-    if any(line.average for line in lines):
+    if any(line.is_average for line in lines):
         notes.append(
             "Average: mean of the means and mean of the standard deviations over N_aug > 0, as the paper does."
         )
@@ -256,7 +254,7 @@ def _missing(rows: Sequence[Line]) -> list[str]:
     parts = [f"{found} of {expected} cells have a record"] if found < expected else []
     if unplanned:
         parts.append(f"{unplanned} of {sum(line.comparable for line in rows)} rows are in no grid of the store")
-    return [f"* incomplete: {'; '.join(parts)}. Such a row has no difference."]
+    return [f"* incomplete: {'; '.join(parts or ['folds are missing'])}. Such a row has no difference."]
 
 
 def _from_elsewhere(rows: Sequence[Line]) -> list[str]:

@@ -32,7 +32,7 @@ def _line(comparison: LayoutComparison, line: Line) -> dict[str, Any]:
         "protocol": line.elsewhere or comparison.protocol,
         "shots": layout.rows[0].shots,
         "augmenter": line.augmenter,
-        "row": "average" if line.average else "cells",
+        "row": "average" if line.is_average else "cells",
         "n_aug": line.n_aug,
         "found": line.found,
         "expected": line.expected,
@@ -66,7 +66,7 @@ def _row(comparison: LayoutComparison, line: Line) -> dict[str, Any]:
     names = ("augmenter", "label", "n_aug", "found", "expected", "incomplete", "comparable", "caveats")
     return {name: getattr(line, name) for name in names} | {
         "collapsed": len(line.collapsed),
-        "is_average": line.average,
+        "is_average": line.is_average,
         "protocol": line.elsewhere or comparison.protocol,
         "copied_from": line.reference.copied_from if line.reference else "",
         "mismatches": line.differs,

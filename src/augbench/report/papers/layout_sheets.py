@@ -47,7 +47,7 @@ def compared(comparison: LayoutComparison, captions: tuple[str, ...] = (), notes
         if comparison.has_differences:
             entries += [(flagged(signed(line.difference(m)), len(line.collapsed)), None) for m in METRICS]
         starts = above is not None and _block(comparison, above) != _block(comparison, line)
-        rows.append(_row([*_names(_label(line), line), *entries, (_runs(line), None)], line.average, starts))
+        rows.append(_row([*_names(_label(line), line), *entries, (_runs(line), None)], line.is_average, starts))
     columns = [*_name_columns(comparison), *numbers, Column("runs", "runs")]
     return Sheet(columns, rows, captions=captions, notes=notes)
 
@@ -68,7 +68,7 @@ def printed(comparison: LayoutComparison, side: Side) -> Sheet:
         whole = [line for line in lines if line]
         starts = above is not None and not beside and _block(comparison, whole[0]) != _block(comparison, above)
         entries = [entry for line in lines for entry in (_half(comparison, line, side) if line else blank)]
-        rows.append(_row(entries, whole[0].average, starts))
+        rows.append(_row(entries, whole[0].is_average, starts))
         above = whole[0]
     return Sheet([*_name_columns(comparison), *numbers] * len(halves), rows)
 
@@ -120,9 +120,9 @@ def _text(stat: Stat, std: bool, side: Side) -> str:
 
 
 def _runs(line: Line) -> str:
-    """Format our number of cells: ``4``, ``2/4 *``, or ``*`` where no grid has the row."""
+    """Format our number of runs: ``4``, ``2/4 *``, or ``*`` where no grid has the row."""
     if not line.comparable:
         return ""
-    if line.average or not line.expected:
+    if line.is_average or not line.expected:
         return INCOMPLETE if line.incomplete else ""
-    return f"{line.found}/{line.expected} {INCOMPLETE}" if line.incomplete else str(line.found)
+    return line.runs_text

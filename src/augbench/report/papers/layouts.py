@@ -16,7 +16,7 @@ from augbench.core.errors import UserError, did_you_mean
 from augbench.report.numbers import Stat
 from augbench.report.papers.fidelity_layout import fidelity_layouts
 from augbench.report.papers.printed import Paper, Reference, load_paper, paper_names
-from augbench.report.table_notes import caveats_of
+from augbench.report.runs import Basis
 
 TASK = "detection"  # the task of all papers' tables
 
@@ -41,8 +41,8 @@ class Layout:
 
 
 @dataclass(frozen=True)
-class Line:
-    """A row of a layout with the paper's numbers (theirs) and ours."""
+class Line(Basis):
+    """A row of a layout with the paper's numbers (theirs) and ours; what it rests on is that of ours."""
 
     augmenter: str  # name in augbench
     label: str  # name in the paper; "Average"
@@ -51,30 +51,15 @@ class Line:
     ours: Mapping[str, Stat]
     reference: Reference | None = None  # None in an average
     cells: tuple[Any, ...] = ()  # expected cells
-    found: int = 0  # number of cells with a record
-    expected: int = 0
     comparable: bool = True  # whether the row can be reproduced here
     differs: tuple[int, ...] = ()  # numbers of its mismatches, from 1 on
     elsewhere: str = ""  # protocol of our row, where it follows a copied row and differs from our other rows
-    average: bool = False
-    collapsed: tuple[str, ...] = ()  # names of our runs whose classifier has collapsed
-    items: int | None = None  # our test items of the kind, normal or with a defect, that has fewer
     best: Mapping[str, Mapping[str, str]] = field(default_factory=dict)  # side -> metric -> "best" or "second"
 
     @property
     def incomplete(self) -> bool:
         """Whether a cell is missing, or no grid of the store has this row."""
-        return self.comparable and (self.found < self.expected or not self.expected)
-
-    @property
-    def is_average(self) -> bool:
-        """The same as ``average``, under the name that rows of tables have."""
-        return self.average
-
-    @property
-    def caveats(self) -> tuple[str, ...]:
-        """What a reader of our numbers must know, in a few words each."""
-        return caveats_of(len(self.collapsed), self.found, None if self.average else self.found, self.items)
+        return self.comparable and (self.runs < self.expected_runs or not self.expected)
 
     @property
     def matches(self) -> bool:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from augbench.core.errors import UserError, did_you_mean, listed
+from augbench.planning.outline import COMMAND
 from augbench.report.evidence.lineage import Lineages
 from augbench.report.evidence.part_costs import COSTS, costs_of, read_costs
 from augbench.report.frame import expected_from_records, load_expected, load_records
@@ -53,7 +54,10 @@ def export(store: Store, out: Path, grid_name: str | None = None) -> list[str]:
     costs = costs_of(store)
     if grid_name:
         costs["costs"] = {key: part for key, part in costs["costs"].items() if key in behind}
-    contents = {store.name("grids", name): data for name, data in _contents(store, "grids", keys["grids"])}
+    contents = {
+        store.name("grids", name): json_bytes({k: v for k, v in parse_json(data, name).items() if k != COMMAND})
+        for name, data in _contents(store, "grids", keys["grids"])
+    }
     contents[COSTS] = json_bytes(costs)
     contents[ARCHIVES["scores"]] = scores_archive(_score_tables(store, keys["scores"]))
     for kind in RECORD_KINDS:

@@ -306,7 +306,7 @@ def of_adapters(store, adapter_seeds):
 def test_compare_says_where_intervals_hold_no_adaptation_variance(store):
     of_adapters(store, [0])
     text = printed(store)
-    assert "No adaptation variance: all seeds of ddpm share what was learned once" in text
+    assert "No adaptation variance: all seeds of 'ddpm' share what was learned once" in text
     assert "several adapter_seeds in the grid would" in text
 
 

@@ -20,6 +20,10 @@ Aspect = Literal["squeeze", "keep"]
 
 PRECISION = "number format of the weights; auto: fp16 on a GPU, else fp32; bf16 is faster on CPUs that support it"
 CHECKPOINTING = "recompute activations in the backward pass: less memory, more time, the same result"
+OPTIMISER = (
+    "adamw8bit: AdamW of bitsandbytes, whose moments have 8 bits; adamw: PyTorch's; auto: adamw8bit on a GPU with "
+    "bitsandbytes, else adamw; the adapter's record names the one that was used"
+)
 ASPECT = "squeeze: generate squares and resize them to the size of a real image; keep: generate at its aspect ratio"
 
 

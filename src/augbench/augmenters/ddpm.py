@@ -10,7 +10,7 @@ import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 import numpy as np
 from PIL import Image
@@ -20,6 +20,7 @@ import augbench
 from augbench.augmenters._sd import (
     ASPECT,
     CHECKPOINTING,
+    OPTIMISER,
     PRECISION,
     Aspect,
     PipelineAugmenter,
@@ -34,7 +35,23 @@ from augbench.core.errors import UserError
 from augbench.core.hashing import digest
 from augbench.core.seeds import derive_seed, rng
 from augbench.diffusion import lora
-from augbench.diffusion.dreambooth import Examples, Recipe, Training, encode, joined
+from augbench.diffusion.captioned import (
+    FILES_PER_INSTANCE,
+    Captioned,
+    CaptionedTraining,
+    instance_files,
+    steps_per_epoch,
+)
+from augbench.diffusion.dreambooth import (
+    EpochsFrom,
+    EpochTraining,
+    Optimiser,
+    Recipe,
+    Training,
+    check_optimiser,
+    encode,
+    joined,
+)
 from augbench.diffusion.pipelines import PipelineSource, of_content
 from augbench.diffusion.sampling import check_prompts, fit_image, sample
 
@@ -43,11 +60,15 @@ if TYPE_CHECKING:
 
 GENERATION = "generation.json"  # beside the LoRA matrices: merge weight, prompts and image size
 PUBLISHED_EPOCHS = 50
-"""Length of the learning rate schedule with `as_published`, in every regime: adapters are intermediate checkpoints.
+"""Length of the learning rate schedule with `as_published`, in every regime: adapters are intermediate checkpoints."""
+FILES = "files"
+"""Value of `as_published` that follows the published files.
 
-The published training script never reads the rank that its configuration gives to 3 x 3 convolutions, so
-`as_published` trains none. It also adds mirrored instances; puts the class images into the folder of the instances,
-where they share prompt, repeats and weight (no prior preservation); and generates without clip skip."""
+The published training script never reads the rank that its configuration gives to 3 x 3 convolutions, so that none is
+trained. Instances, with both mirror images of each and saved as JPEG, and class images lie in one folder, each with a
+caption of its own, and count alike (no prior preservation). They are trained in aspect buckets. Generation is without
+clip skip, and of squares."""
+NOT_WITH_FILES = ("conv_rank", "conv_alpha", "prior_weight", "epochs_from")
 SAMPLE_BATCH = 10  # images per batch; fixed, because an image depends slightly on its batch
 
 # Sources of settings
@@ -113,7 +134,14 @@ class DDPM(PipelineAugmenter):
         prior_weight: float = setting(1.0, "weight of the prior preservation loss", "paper, section 5.1", ge=0)
         repeats: int = setting(10, "times that an epoch repeats each training image", CONFIGURATION, ge=1)
         batch: int = setting(12, "training images per step", CONFIGURATION, ge=1)
+        epochs_from: EpochsFrom = setting(
+            "text",
+            "class images of an epoch; text: as many as instances, each of those repeated; published: all of them, "
+            "repeated as often (few-shot: 441 steps against 8,379)",
+            f"{OURS}: the paper's text defines no epoch; published: the published files",
+        )
         lr: float = setting(1e-5, "learning rate of AdamW", "paper, section 5.1", gt=0)
+        optimiser: Optimiser = setting("auto", OPTIMISER, f"8 bits: paper, section 5.1; auto: {OURS}")
         min_snr: float = setting(5.0, "gamma of min-SNR loss weighting; 0: no weighting", CONFIGURATION, ge=0)
         cycles: int = setting(3, "cosine cycles of the learning rate, with restarts", CONFIGURATION, ge=1)
         clip_skip: int = setting(
@@ -130,10 +158,12 @@ class DDPM(PipelineAugmenter):
         steps: int = setting(50, "DDIM steps per generated image", "defaults of the published scripts", ge=1)
         guidance: float = setting(7.5, "classifier-free guidance scale", "defaults of the published scripts", ge=0)
         aspect: Aspect = setting("squeeze", ASPECT, "squeeze: published scripts (512 x 512, resized afterwards)")
-        as_published: bool = setting(
+        as_published: bool | Literal["files"] = setting(
             False,
-            "follow the published files where they differ from the paper's text: no LoRA on 3 x 3 convolutions, a "
-            "schedule of 50 epochs, mirrored instances, no prior preservation, generation without clip skip",
+            "files: follow the published files where they differ from the paper's text: no LoRA on 3 x 3 convolutions, "
+            "a schedule of 50 epochs, both mirror images of each instance, instances and class images in one folder "
+            "with a caption each, aspect buckets, generation without clip skip. true: superseded by files, kept for "
+            "what was made with it; it trains class images under the prompt of the instances",
             f"{OURS}: the paper's text is the default",
         )
 
@@ -146,13 +176,43 @@ class DDPM(PipelineAugmenter):
             known = {name: cls.model_fields[name].default.model_dump() for name in ("zero", "few", "full")}
             return given | {name: own | given[name] for name, own in known.items() if isinstance(given.get(name), dict)}
 
+        @model_validator(mode="after")
+        def _files_decide(self) -> Self:
+            """Refuse settings that the published files leave no choice for."""
+            for name in NOT_WITH_FILES if self.as_published == FILES else ():
+                if getattr(self, name) != type(self).model_fields[name].default:
+                    raise ValueError(f"'{name}' is not read with as_published: {FILES}: leave it out")
+            return self
+
     config: Config
 
     def reads(self, shots: Shots) -> frozenset[str]:
         """Read normal images at zero-shot, the shots otherwise."""
         return frozenset({"shots"} if shots else {"negatives"})
 
+    def ready(self) -> None:
+        """Check that pipeline and optimiser are available; download the pipeline if necessary."""
+        check_optimiser(self.config.optimiser)
+        super().ready()
+
+    def notes(self, shots: Shots) -> str:
+        """Name what the old meaning of `as_published` gets wrong."""
+        wrong = (
+            "as_published: true trains class images under the prompt of the instances, which the published files do not"
+        )
+        return f"{wrong} (as_published: {FILES})" if self.config.as_published is True else ""
+
     # -- fine-tuning
+
+    def training_steps(self, shots: Shots, images: int, classes: int) -> int:
+        """Return the steps of a regime's adapter; with ``as_published: files`` for instances of one aspect."""
+        config, regime = self.config, self._regime_of(shots)
+        instances, recipe = min(images, regime.instances or images), self._recipe(regime, "cuda")
+        if config.as_published == FILES:
+            return regime.epochs * steps_per_epoch((FILES_PER_INSTANCE * instances, config.class_pictures), recipe)
+        if config.as_published:
+            return regime.epochs * recipe.steps_per_epoch(2 * instances + config.class_pictures, 0)
+        return regime.epochs * recipe.steps_per_epoch(instances, config.class_pictures)
 
     def adapt(self, view: TrainView, out: Path, seed: int, context: AdaptContext) -> dict[str, Any]:
         """Fine-tune on the view's images; write the LoRA matrices and the parameters of generation.
@@ -165,27 +225,51 @@ class DDPM(PipelineAugmenter):
         pipeline = self.load_pipeline(source, context.device)
         check_prompts(pipeline, source, [config.instance_prompt, config.class_prompt, *regime.prompts])
         images = [view.image(name) for name in self._instances(view, regime, seed)]
-        if config.as_published:
-            images += [image[:, ::-1] for image in images]
         shape = generation_size(source, config.aspect, images)
+        recipe = self._recipe(regime, context.device)
         with enough_memory("batch", "gradient_checkpointing"):
-            instances = encode(pipeline, shape, images)
-            class_images = self._class_examples(pipeline, source, shape, context)
-            if config.as_published and class_images:
-                instances, class_images = joined(instances, class_images), None
-            prompts = (config.instance_prompt, config.class_prompt)
-            recipe = self._recipe(regime, context.device)
-            training = Training(pipeline, recipe, prompts, instances, class_images, derive_seed("ddpm", seed))
+            class_images = self._class_images(pipeline, source, shape, context)
+            data = (images, class_images, shape)
+            training = self._training(pipeline, source.size, recipe, *data, derive_seed("ddpm", seed))
             learned = training.run(context.scratch, context.say)
         lora.save(pipeline, out)
         generation = {"alpha": regime.alpha, "prompts": list(regime.prompts), "shape": list(shape)}
         (out / GENERATION).write_text(json.dumps(generation), encoding="utf-8")
         return learned
 
+    def _training(
+        self,
+        pipeline: DiffusionPipeline,
+        size: int,
+        recipe: Recipe,
+        images: list[np.ndarray],
+        class_images: list[np.ndarray],
+        shape: tuple[int, int],
+        seed: int,
+    ) -> EpochTraining:
+        """Return the training on instances and class images, as the text or the published files have it."""
+        config = self.config
+        prompts = (config.instance_prompt, config.class_prompt)
+        if config.as_published == FILES:
+            folder = [Captioned(prompts[0], file) for image in images for file in instance_files(image)]
+            folder += [Captioned(prompts[1], image) for image in class_images]
+            return CaptionedTraining(pipeline, recipe, folder, size, seed)
+        mirrored = [image[:, ::-1] for image in images] if config.as_published else []
+        instances = encode(pipeline, shape, [*images, *mirrored])
+        class_examples = encode(pipeline, shape, class_images) if class_images else None
+        if config.as_published and class_examples:
+            instances, class_examples = joined(instances, class_examples), None
+        return Training(pipeline, recipe, prompts, instances, class_examples, seed)
+
     def _regime(self, view: TrainView) -> Regime:
         if not view.reads("shots"):
             return self.config.zero
-        return self.config.few if isinstance(view.regime, int) else self.config.full
+        return self._regime_of(view.regime if isinstance(view.regime, int) else "all")
+
+    def _regime_of(self, shots: Shots) -> Regime:
+        if shots == "all":
+            return self.config.full
+        return self.config.few if shots else self.config.zero
 
     def _instances(self, view: TrainView, regime: Regime, seed: int) -> list[str]:
         rows = view.shots if view.reads("shots") else view.negatives
@@ -199,23 +283,24 @@ class DDPM(PipelineAugmenter):
 
     def _recipe(self, regime: Regime, device: str) -> Recipe:
         config = self.config
-        same = ("repeats", "batch", "lr", "prior_weight", "min_snr", "clip_skip", "cycles", "gradient_checkpointing")
+        same = ("epochs_from", "repeats", "batch", "lr", "optimiser", "prior_weight", "min_snr", "clip_skip", "cycles")
         conv_rank = None if config.as_published else config.conv_rank
         return Recipe(
             epochs=regime.epochs,
             schedule_epochs=max(PUBLISHED_EPOCHS, regime.epochs) if config.as_published else None,
             precision=arithmetic(config.precision, device),
+            gradient_checkpointing=config.gradient_checkpointing,
             shape=lora.LoraShape(config.rank, config.rank_alpha, conv_rank, config.conv_alpha),
             **{name: getattr(config, name) for name in same},
         )
 
-    def _class_examples(
+    def _class_images(
         self, pipeline: DiffusionPipeline, source: PipelineSource, shape: tuple[int, int], context: AdaptContext
-    ) -> Examples | None:
-        """Generate the class images with the untouched pipeline, once per store; encode them."""
+    ) -> list[np.ndarray]:
+        """Generate the class images with the untouched pipeline, once per store: each H,W,3 uint8."""
         config = self.config
         if not config.class_pictures:
-            return None
+            return []
         decided_by = {
             "bundle": of_content({"bundle": config.bundle}, "bundle"),
             **{name: getattr(config, name) for name in ("class_prompt", "class_pictures", "steps", "guidance")},
@@ -234,7 +319,7 @@ class DDPM(PipelineAugmenter):
 
         slug = re.sub(r"[^a-z0-9]+", "-", config.class_prompt.lower()).strip("-")[:30]
         folder = context.shared(f"class-{slug}-{digest(decided_by)[:12]}", make)
-        return encode(pipeline, shape, [np.asarray(Image.open(path)) for path in sorted(folder.glob("*.png"))])
+        return [np.asarray(Image.open(path)) for path in sorted(folder.glob("*.png"))]
 
     # -- generation
 

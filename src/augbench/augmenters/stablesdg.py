@@ -24,6 +24,7 @@ from pydantic import Field, model_validator
 from augbench.augmenters._sd import (
     ASPECT,
     CHECKPOINTING,
+    OPTIMISER,
     PRECISION,
     Aspect,
     PipelineAugmenter,
@@ -37,7 +38,7 @@ from augbench.core.contracts import AdaptContext, Candidate, Request, Scoring, S
 from augbench.core.errors import UserError, listed
 from augbench.core.seeds import derive_seed, rng
 from augbench.diffusion import lora
-from augbench.diffusion.dreambooth import encode
+from augbench.diffusion.dreambooth import Optimiser, check_optimiser, encode
 from augbench.diffusion.img2img import img2img
 from augbench.diffusion.sampling import check_prompts, fit_image
 from augbench.diffusion.textual_inversion import LearnedToken, StageRecipe, run_stages
@@ -133,6 +134,7 @@ class StableSDG(PipelineAugmenter):
         rank: int = setting(8, "LoRA rank", f"{OURS}: between diffusers' LoRA example (4) and In&Out (32)", ge=1)
         rank_alpha: float = setting(8.0, "LoRA alpha; the update is scaled by alpha / rank", OURS, gt=0)
         batch: int = setting(4, "training images per step", OURS, ge=1)
+        optimiser: Optimiser = setting("auto", OPTIMISER, OURS)
         min_snr: float = setting(0.0, "gamma of min-SNR loss weighting; 0: no weighting", OURS, ge=0)
         clip_skip: int = setting(
             1,
@@ -173,6 +175,11 @@ class StableSDG(PipelineAugmenter):
         """Refuse zero-shot: there is no real defect image to start from."""
         return "" if shots else "it learns and starts from real defect images"
 
+    def ready(self) -> None:
+        """Check that pipeline and optimiser are available; download the pipeline if necessary."""
+        check_optimiser(self.config.optimiser)
+        super().ready()
+
     # -- search
 
     def candidates(self) -> tuple[Candidate, ...]:
@@ -194,6 +201,10 @@ class StableSDG(PipelineAugmenter):
         return type(self)(self.config.model_copy(update={**settings, "quality_search": None}))
 
     # -- adaptation
+
+    def training_steps(self, shots: Shots, images: int, classes: int) -> int:
+        """Return the steps of all stages of all classes."""
+        return classes * sum(recipe.steps for recipe in self._recipes("cuda"))
 
     def adapt(self, view: TrainView, out: Path, seed: int, context: AdaptContext) -> dict[str, Any]:
         """Adapt the untouched pipeline to each class; write tokens, LoRA matrices and the parameters of generation.
@@ -219,11 +230,13 @@ class StableSDG(PipelineAugmenter):
         generation = {"stages": self.config.stages, "alpha": self.config.alpha, "classes": classes}
         generation |= {name: getattr(self.config, name) for name in ("prompt", "token", "init_word")}
         (out / GENERATION).write_text(json.dumps(generation), encoding="utf-8")
-        return {"classes": learned}
+        last = [record["stages"][-1]["update_norm"] for record in learned.values() if record["stages"]]
+        return {"classes": learned, **({"update_norm": min(last)} if last else {})}
 
     def _recipes(self, device: str) -> list[StageRecipe]:
         config = self.config
-        same = {name: getattr(config, name) for name in ("batch", "min_snr", "clip_skip", "gradient_checkpointing")}
+        names = ("batch", "optimiser", "min_snr", "clip_skip", "gradient_checkpointing")
+        same = {name: getattr(config, name) for name in names}
         same["precision"] = arithmetic(config.precision, device)
         shape = lora.AttentionShape(config.rank, config.rank_alpha)
         first = StageRecipe(config.token_steps, True, lr=config.token_lr, **same)

@@ -42,6 +42,7 @@ def fit(
     after_epoch: Callable[[torch.nn.Module, int], None],
     good: bool = True,
     weights: np.ndarray | None = None,
+    targets: np.ndarray | None = None,
 ) -> Fitted:
     """Train a classifier for the protocol's epochs. The last epoch's model is the result.
 
@@ -54,6 +55,7 @@ def fit(
         after_epoch: called with the model and the 1-based epoch; it may switch the model to eval mode.
         good: whether label 0 means a normal image; False in recognition among defect classes alone.
         weights: N float32: of each image in the loss; None: all alike.
+        targets: N float32: what the loss compares with in place of ``labels``, which still decide the sampling.
 
     Raises:
         UserError: as `build`; or the loss of an epoch is not finite.
@@ -66,6 +68,7 @@ def fit(
     optimiser = _optimiser(model, protocol)
     sampler = make_sampler(protocol, labels, np.random.default_rng(derive_seed("order", seed)), good)
     flips = np.random.default_rng(derive_seed("flips", seed))
+    targets = labels if targets is None else targets
     losses, step_losses, samples_seen = [], [], 0
     for epoch in range(1, protocol.epochs + 1):
         started = time.perf_counter()
@@ -78,15 +81,12 @@ def fit(
             images = data.batch(indices)
             if protocol.flip:
                 images = _flip(images, flips)
-            with torch.autocast(data.device.type, torch.bfloat16, enabled=protocol.precision == "bf16"):
-                logits = model(images)
             of_batch = None if weights is None else torch.from_numpy(weights[indices]).to(data.device)
-            loss = _loss(logits.float(), torch.from_numpy(labels[indices]).to(data.device), of_batch)
             optimiser.zero_grad(set_to_none=True)
-            loss.backward()
+            loss = _backward(model, images, torch.from_numpy(targets[indices]).to(data.device), of_batch, protocol)
             optimiser.step()
-            total += loss.detach() * len(indices)
-            epoch_losses.append(loss.detach())
+            total += loss * len(indices)
+            epoch_losses.append(loss)
         epoch_samples = sum(map(len, order))
         losses.append(float(total) / epoch_samples)
         if not math.isfinite(losses[-1]):  # once an epoch, as it synchronises with the GPU
@@ -99,6 +99,27 @@ def fit(
         log.info("epoch %d of %d: loss %.4f, %.2f s", epoch, protocol.epochs, losses[-1], time.perf_counter() - started)
         after_epoch(model, epoch)
     return Fitted(model, losses, step_losses, samples_seen)
+
+
+def _backward(
+    model: torch.nn.Module,
+    images: torch.Tensor,
+    targets: torch.Tensor,
+    weights: torch.Tensor | None,
+    protocol: Protocol,
+) -> torch.Tensor:
+    """Add the gradients of a batch, as the protocol has them, to the parameters; return its mean loss."""
+    import torch
+
+    each = [slice(i, i + 1) for i in range(len(images))] if protocol.gradients == "summed" else [slice(None)]
+    losses = []
+    for part in each:
+        with torch.autocast(images.device.type, torch.bfloat16, enabled=protocol.precision == "bf16"):
+            logits = model(images[part])
+        loss = _loss(logits.float(), targets[part], None if weights is None else weights[part])
+        loss.backward()
+        losses.append(loss.detach())
+    return torch.stack(losses).mean()
 
 
 def predict(model: torch.nn.Module, data: DeviceImages, protocol: Protocol) -> np.ndarray:

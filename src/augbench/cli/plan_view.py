@@ -30,12 +30,17 @@ def print_plan(plan: Plan, remaining: Remaining, store: Store, console: Console)
             f"without shared pools it would be {plan.naive_images:,}{saved}.",
             highlight=False,
         )
+    for line in _training_steps(plan):
+        console.print(line, highlight=False, markup=False)
     if plan.features:
         console.print(_features(plan), highlight=False)
     for reason, count in plan.dropped.items():
         console.print(f"left out: {count} x {reason}", highlight=False, markup=False)
     for note, regimes in _notes(plan).items():
         console.print(f"note ({', '.join(_regimes(regimes))}): {note}", highlight=False, markup=False)
+    for protocol in (one for one in plan.grid.protocols if one.superseded_by):
+        better = f"superseded by {protocol.superseded_by}: augbench protocols show {protocol.superseded_by}"
+        console.print(f"protocol {protocol.name} is {better}", highlight=False, markup=False)
     for label in plan.absent:
         reason = "has no root; the numbers are exact, the keys depend on its files"
         console.print(f"not available: dataset '{label}' {reason}")
@@ -70,7 +75,7 @@ def _cells_sheet(plan: Plan) -> Sheet:
 
 def _regimes(shots: Iterable[Shots]) -> list[str]:
     """Return the regimes of the plan, from zero over few to full."""
-    return [regime(s) for s in sorted(set(shots), key=lambda s: float("inf") if s == "all" else s)]
+    return [regime(s) for s in sorted(set(shots), key=_size)]
 
 
 def _notes(plan: Plan) -> dict[str, set[Shots]]:
@@ -110,6 +115,28 @@ def _pool_arithmetic(plan: Plan) -> str:
         by_name[augmenter, size] += count
     terms = (f"{count} {name} pool{'s' * (count > 1)} x {size}" for (name, size), count in by_name.items())
     return " + ".join(terms)
+
+
+def _training_steps(plan: Plan) -> list[str]:
+    """Format the steps of adapters: ``steps per adapter: ddpm on ksdd2 (for inout) 420 at zero, 441 at few5``."""
+    serves: defaultdict[str, dict[str, None]] = defaultdict(dict)
+    for cell in plan.cells:
+        for pool_slice in plan.needs[cell.key]:
+            serves[pool_slice.pool.key][cell.augmenter.alias] = None
+    found: defaultdict[tuple[str, str, str], dict[Shots, str]] = defaultdict(dict)
+    for key, pool in plan.pools.items():
+        steps = plan.training_steps(pool)
+        if steps is not None:
+            row = (pool.augmenter.name, pool.data.alias, ", ".join(serves[key]))
+            found[row][pool.shots or 0] = f"{steps:,} at {regime(pool.shots)}"
+    return [
+        f"steps per adapter: {name} on {dataset} (for {rows}) {', '.join(steps[s] for s in sorted(steps, key=_size))}"
+        for (name, dataset, rows), steps in found.items()
+    ]
+
+
+def _size(shots: Shots) -> float:
+    return float("inf") if shots == "all" else shots
 
 
 def _features(plan: Plan) -> str:

@@ -27,10 +27,12 @@ GROUPS = {
         "sampler",
         "epoch_pictures",
         "batchnorm",
+        "gradients",
+        "labels",
         "threads_per_cell",
     ),
     "probe": ("head", "C", "normality"),
-    "evaluation": ("test_share", "eval_batch", "eval_every", "ap", "holdout", "false_alarm_rate"),
+    "evaluation": ("test_share", "eval_batch", "eval_every", "ap", "ap_beside", "holdout", "false_alarm_rate"),
 }
 """The fields of a protocol by group."""
 
@@ -67,6 +69,8 @@ def show_protocol(name: str, console: Console) -> None:
     console.print(f"[bold]{name}[/]", highlight=False)
     for line in textwrap.wrap(protocol.about, min(console.width, WIDTH)):
         console.print(escape(line), highlight=False)
+    if protocol.superseded_by:
+        console.print(f"Superseded by {protocol.superseded_by}; kept for what was made with it.", highlight=False)
     console.print(_fields(protocol, min(console.width, WIDTH)))
     console.print(_switches(protocol, min(console.width, WIDTH)))
 
@@ -92,6 +96,8 @@ def _text(protocol: Protocol, field: str) -> str:
         return "all" if protocol.sampler == "shuffle" else "2 x positives"
     if field == "resize_first":
         return f"{value[0]} x {value[1]}" if value else "no"
+    if value is None and field == "ap_beside":
+        return "none"
     if value is None:
         return "official split, or folds"
     if isinstance(value, bool):

@@ -435,6 +435,16 @@ class Augmenter:
             UserError: something is missing, for example weights that cannot be downloaded.
         """
 
+    def training_steps(self, shots: Shots, images: int, classes: int) -> int | None:
+        """Return the optimiser steps of `adapt` in a shot regime, for plans; None: unknown, or it does not learn.
+
+        Args:
+            shots: the regime.
+            images: number of images that it may learn from: shots, or normal images where it reads no shots.
+            classes: number of classes of defects; 1 in detection.
+        """
+        return None
+
     def adapt(self, view: TrainView, out: Path, seed: int, context: AdaptContext) -> JsonDict | None:
         """Train on the view and write files into the empty folder ``out`` (safetensors, JSON). Only if `learns`.
 

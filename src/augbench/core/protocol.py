@@ -49,6 +49,8 @@ class Protocol(StrictModel):
     sampler: Literal["balanced", "shuffle"] = "balanced"
     epoch_pictures: int | None = Field(None, ge=2)  # samples per epoch; None: 2 x positives (balanced), all (shuffle)
     batchnorm: Literal["train", "eval_after_first_epoch"] = "train"
+    gradients: Literal["mean", "summed"] = "mean"
+    labels: Literal["image", "masks"] = "image"
     threads_per_cell: int = Field(default=1, ge=1)  # CPU threads; the number changes rounding errors
     synthetic_weight: Annotated[float, Field(gt=0)] | Literal["equal_mass", "cv"] = 1.0  # against a real image
     # probe
@@ -60,11 +62,13 @@ class Protocol(StrictModel):
     eval_batch: int = Field(default=64, ge=1)
     eval_every: int = Field(1, ge=1)  # epochs between points of the test curve; the last one is always evaluated
     ap: Literal["trapezoidal", "step", "trapezoidal_ties"] = "step"  # which definition tables call "AP"
+    ap_beside: Literal["trapezoidal", "step", "trapezoidal_ties"] | None = None  # a further definition, in records
     holdout: float = Field(default=0.0, ge=0, lt=0.5)  # share of training negatives held out to choose a threshold
     false_alarm_rate: float = Field(default=0.01, gt=0, lt=1)  # FPR on the held-out negatives that sets the threshold
     # prose
     about: str = ""
     sources: dict[str, str] = {}  # field, or several separated by commas -> source of the value
+    superseded_by: str = ""  # the preset that corrects this one, whose numbers never change
 
     @model_validator(mode="after")
     def _reads_what_is_set(self) -> Self:
@@ -98,7 +102,7 @@ class Protocol(StrictModel):
         So a field that is added later, with a default that means "as before", leaves old keys unchanged. A released
         default must never change.
         """
-        return self._with_digests(self.model_dump(mode="json", exclude={"about", "sources"}, exclude_defaults=True))
+        return self._with_digests(self.model_dump(mode="json", exclude=set(UNKEYED), exclude_defaults=True))
 
     @cached_property
     def feature_fields(self) -> dict[str, Any]:
@@ -130,14 +134,17 @@ class Protocol(StrictModel):
         return make_protocol({**self.model_dump(), "sources": sources, **fields, "name": name})
 
 
-PROSE = ("name", "about", "sources")
+UNKEYED = ("about", "sources", "superseded_by")
+"""The fields of a `Protocol` that are in no key and no record."""
+
+PROSE = ("name", *UNKEYED)
 """The fields of a `Protocol` that influence no number. The name is nevertheless part of keys: tables print it."""
 
 PROTOCOL_NUMBERS = tuple(field for field in Protocol.model_fields if field not in PROSE)
 """The fields of a `Protocol` that influence numbers. Every preset gives a source for each that its kind reads."""
 
 _FEATURES = ("width", "height", "crop", "resize_first", "mean", "std", "backbone", "weights", "precision")
-_COMMON = ("kind", *_FEATURES, "test_share", "ap", "holdout", "false_alarm_rate")
+_COMMON = ("kind", *_FEATURES, "test_share", "ap", "ap_beside", "holdout", "false_alarm_rate")
 _PROBE = ("head", "C", "normality")
 READ_BY = {
     "finetune": tuple(field for field in PROTOCOL_NUMBERS if field not in _PROBE),
@@ -146,6 +153,12 @@ READ_BY = {
 }
 """Kind of protocol -> the fields that it reads; the others keep their defaults."""
 
+_AP = {
+    "trapezoidal": "AP is the area under the precision-recall curve by the trapezoidal rule",
+    "step": "AP is the sum of precision times the gain in recall (scikit-learn's average_precision_score)",
+    "trapezoidal_ties": "as trapezoidal, but images of equal score are spread evenly over one another: a "
+    "classifier that gives all images one score has the prevalence as its AP",
+}
 SWITCHES: dict[str, dict[str, str]] = {
     "kind": {
         "finetune": "the whole backbone is trained, with a new last layer",
@@ -183,6 +196,17 @@ SWITCHES: dict[str, dict[str, str]] = {
         "frozen: this happens if model.train() is called once before the loop and each epoch ends with an evaluation "
         "that calls model.eval()",
     },
+    "gradients": {
+        "mean": "one forward pass of a batch; its loss is the mean over its images",
+        "summed": "one forward pass for each image of a batch; a step takes the sum of their gradients: in effect the "
+        "learning rate is multiplied by the batch size, and BatchNorm takes the statistics of one image (mixed-segdec, "
+        "memory-fit 1)",
+    },
+    "labels": {
+        "image": "the label of a defect image is 1",
+        "masks": "the label of a defect image with a mask is the maximum of its mask, resized as the image and then "
+        "average-pooled by 17 x 17 in steps of 8: small defects count less (mixed-segdec). Without a mask it is 1",
+    },
     "precision": {
         "fp32": "32-bit floats throughout",
         "bf16": "bfloat16 (autocast) in the forward pass of fine-tuning, which evaluates in fp32, or of a frozen "
@@ -203,12 +227,8 @@ SWITCHES: dict[str, dict[str, str]] = {
         "equal_mass": "all synthetic images together count as much as all real defect images",
         "cv": "by a probe: chosen among values that include 0, by grouped cross-validation on real training images",
     },
-    "ap": {
-        "trapezoidal": "AP is the area under the precision-recall curve by the trapezoidal rule",
-        "step": "AP is the sum of precision times the gain in recall (scikit-learn's average_precision_score)",
-        "trapezoidal_ties": "as trapezoidal, but images of equal score are spread evenly over one another: a "
-        "classifier that gives all images one score has the prevalence as its AP",
-    },
+    "ap": _AP,
+    "ap_beside": _AP,
 }
 """The choices of a field and their meaning: field -> value -> description."""
 

@@ -7,13 +7,13 @@ A key is a readable prefix and the first digits of a hash of the spec's canonica
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, cached_property
 from typing import Any
 
 from augbench.core.contracts import Shots
 from augbench.core.hashing import digest
-from augbench.core.protocol import Protocol, make_protocol
+from augbench.core.protocol import UNKEYED, Protocol, make_protocol
 
 SCHEMA = 1
 AUDIT_METHOD = 1  # of the search for near-copies; another number for one that finds other pairs
@@ -113,6 +113,7 @@ class AdapterSpec(_Keyed):
     shots: Shots | None  # None: the augmenter does not read them in this regime
     draw: int | None
     regions: bool = False  # whether the augmenter reads the masks of all training positives
+    adapter_seed: int = 0  # of its randomness
     kind = "adapter"
 
     @property
@@ -124,12 +125,14 @@ class AdapterSpec(_Keyed):
             "shots": self.shots,
             "draw": self.draw,
             **_where_read(self.regions),
+            **_where_seeded(self.adapter_seed),
         }
 
     @property
     def prefix(self) -> str:
-        """Dataset, augmenter, and the regime if shots are read."""
-        return _join(self.data.prefix, self.augmenter.name, _read_regime(self.shots, self.draw))
+        """Dataset, augmenter, the regime if shots are read, and the adapter's seed if it is not 0."""
+        regime, seed = _read_regime(self.shots, self.draw), _adapter_name(self.adapter_seed)
+        return _join(self.data.prefix, self.augmenter.name, regime, seed)
 
     def as_dict(self) -> dict[str, Any]:
         """Return JSON values; inverse of `AdapterSpec.from_dict`."""
@@ -153,6 +156,7 @@ class PoolSpec(_Keyed):
     chunk_size: int
     fresh_for: int | None = None  # N_aug, if each N_aug has its own pool (`fresh_pools`)
     regions: bool = False  # whether the augmenter reads the masks of all training positives
+    adapter_seed: int = 0  # of its adapter; 0 where the augmenter does not learn
     kind = "pool"
 
     @property
@@ -164,12 +168,12 @@ class PoolSpec(_Keyed):
     def prefix(self) -> str:
         """Dataset, augmenter, the regime if shots are read, and the seed."""
         fresh = f"n{self.fresh_for}" if self.fresh_for else ""
-        return _join(self.data.prefix, self.augmenter.name, _read_regime(self.shots, self.draw), fresh, f"s{self.seed}")
+        return _join(self.adapter.prefix, fresh, f"s{self.seed}")
 
     @property
     def adapter(self) -> AdapterSpec:
         """The adapter of its augmenter; only used if the augmenter learns."""
-        return AdapterSpec(self.data, self.augmenter, self.shots, self.draw, self.regions)
+        return AdapterSpec(self.data, self.augmenter, self.shots, self.draw, self.regions, self.adapter_seed)
 
     def chunks_for(self, n: int) -> int:
         """Return the number of chunks that hold the first ``n`` images."""
@@ -193,7 +197,7 @@ class PoolSpec(_Keyed):
 class SearchSpec(_Keyed):
     """A search for an augmenter's settings by image quality, before it trains on all shots.
 
-    The adapter and all pools of a table row share one search.
+    The adapters and all pools of a table row share one search, which is that of the first adapter.
     """
 
     adapter: AdapterSpec  # the adapter whose settings it chooses
@@ -201,17 +205,21 @@ class SearchSpec(_Keyed):
 
     @property
     def identity(self) -> dict[str, Any]:
-        """The adapter's identity: the candidates are part of the augmenter's settings."""
-        return self.adapter.identity
+        """The first adapter's identity: the candidates are part of the augmenter's settings."""
+        return self._first.identity
 
     @property
     def prefix(self) -> str:
-        """The adapter's prefix."""
-        return self.adapter.prefix
+        """The first adapter's prefix."""
+        return self._first.prefix
+
+    @property
+    def _first(self) -> AdapterSpec:
+        return replace(self.adapter, adapter_seed=0)
 
     def as_dict(self) -> dict[str, Any]:
         """Return JSON values."""
-        return self.adapter.as_dict()
+        return self._first.as_dict()
 
 
 @dataclass(frozen=True)
@@ -221,12 +229,13 @@ class FidelitySpec(_Keyed):
     pool: PoolSpec
     extractor: str  # see classifiers.features
     pictures: int  # number of first images; equal for all pools that are compared
+    layers: tuple[int, ...] = ()  # max-pooling layers of Inception whose FID is measured too, by their features
     kind = "fidelity"
 
     @property
     def identity(self) -> dict[str, Any]:
         """The hashed values."""
-        return {"pool": digest(self.pool.identity), "extractor": self.extractor, "pictures": self.pictures}
+        return {**self._own_fields, "pool": digest(self.pool.identity)}
 
     @property
     def prefix(self) -> str:
@@ -240,7 +249,13 @@ class FidelitySpec(_Keyed):
 
     def as_dict(self) -> dict[str, Any]:
         """Return JSON values."""
-        return {"pool": self.pool.as_dict(), "extractor": self.extractor, "pictures": self.pictures}
+        return {**self._own_fields, "pool": self.pool.as_dict()}
+
+    @property
+    def _own_fields(self) -> dict[str, Any]:
+        """The fields besides the pool; without layers no entry for them, as in older keys."""
+        layers = {"layers": list(self.layers)} if self.layers else {}
+        return {"extractor": self.extractor, "pictures": self.pictures, **layers}
 
 
 FEATURE_CHUNK = 256
@@ -292,6 +307,7 @@ class Cell(_Keyed):
     seed: int | None  # None: a frozen backbone without synthetic images, where nothing is random
     protocol: Protocol
     fresh_pools: bool = False
+    adapter_seed: int = 0  # of the adapters behind its pools
     kind = "cell"
 
     @property
@@ -306,13 +322,15 @@ class Cell(_Keyed):
             "seed": self.seed,
             "protocol": self.protocol.digest,
             "fresh_pools": self.fresh_pools,
+            **_where_seeded(self.adapter_seed),
         }
 
     @property
     def prefix(self) -> str:
-        """Dataset, augmenter, regime, N_aug and seed."""
+        """Dataset, augmenter, regime, the adapters' seed if it is not 0, N_aug and seed."""
         shots, seed = _read_regime(self.shots, self.draw), "" if self.seed is None else f"s{self.seed}"
-        return _join(self.data.prefix, self.augmenter.alias, shots, f"n{self.n_aug}", seed)
+        adapter = _adapter_name(self.adapter_seed)
+        return _join(self.data.prefix, self.augmenter.alias, shots, adapter, f"n{self.n_aug}", seed)
 
     @property
     def block(self) -> str:
@@ -330,8 +348,9 @@ class Cell(_Keyed):
             "draw": self.draw,
             "n_aug": self.n_aug,
             "seed": self.seed,
-            "protocol": self.protocol.model_dump(mode="json", exclude={"about", "sources"}),  # grids hold the prose
+            "protocol": self.protocol.model_dump(mode="json", exclude=set(UNKEYED)),  # grids hold the prose
             "fresh_pools": self.fresh_pools,
+            **_where_seeded(self.adapter_seed),
         }
 
     @classmethod
@@ -390,6 +409,15 @@ def _nested_specs(value: Mapping[str, Any]) -> dict[str, Any]:
 def _where_read(regions: bool) -> dict[str, bool]:
     """Return no entry if regions are not read, as in keys older than regions."""
     return {"regions": True} if regions else {}
+
+
+def _where_seeded(adapter_seed: int) -> dict[str, int]:
+    """Return no entry for the first adapter, as in keys older than seeds of adapters."""
+    return {"adapter_seed": adapter_seed} if adapter_seed else {}
+
+
+def _adapter_name(adapter_seed: int) -> str:
+    return f"a{adapter_seed}" if adapter_seed else ""
 
 
 def _read_regime(shots: Shots | None, draw: int | None) -> str:

@@ -2,7 +2,7 @@
 
 LoRA weights are trained on the instance images and on class images, which the pipeline itself sampled from a class
 prompt (prior preservation). Training loop and hyperparameters are those that In&Out (VISAPP 2024) published for
-kohya-ss's script: an epoch holds every instance ``repeats`` times and as many class images, shuffled into batches.
+kohya-ss's script: an epoch holds every instance ``repeats`` times and class images, shuffled into batches.
 
 All randomness follows from the seed and the step, so an interrupted training resumes with the same result.
 `Finetuning` is the loop that other fine-tuning methods share.
@@ -16,15 +16,16 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
 
 import numpy as np
 
 import augbench
 from augbench.core.errors import UserError
 from augbench.core.seeds import derive_seed, rng
-from augbench.diffusion.lora import MODELS, LoraShape, wrap
+from augbench.diffusion.lora import MODELS, LoraShape, update_norm, wrap
 from augbench.diffusion.sampling import as_pixels
 from augbench.diffusion.text_encoding import encode_tokens, tokens
 
@@ -35,6 +36,10 @@ if TYPE_CHECKING:
 ENCODE_BATCH = 8  # images per call of the VAE
 FLUSH = 60.0  # seconds between checkpoints
 CURVE_POINTS = 50  # of the loss curve in a record
+Optimiser = Literal["auto", "adamw", "adamw8bit"]
+"""AdamW, or bitsandbytes' AdamW whose moments have 8 bits; auto: 8 bits on a GPU that has bitsandbytes."""
+EpochsFrom = Literal["text", "published"]
+"""What an epoch holds, see `Recipe.steps_per_epoch`."""
 ReportProgress = Callable[[int, int, float], None]
 """Called with the step, the number of steps and the loss."""
 
@@ -48,6 +53,7 @@ class BaseRecipe(Protocol):
     clip_skip: int  # as `encode_tokens` counts
     precision: str  # of the arithmetic: fp32, bf16 or fp16
     gradient_checkpointing: bool
+    optimiser: Optimiser
 
 
 @dataclass(frozen=True)
@@ -62,15 +68,38 @@ class Recipe:
     min_snr: float = 5.0  # gamma of min-SNR weighting (ICCV 2023); 0: none
     clip_skip: int = 2  # as `encode_tokens` counts
     cycles: int = 3  # of the cosine schedule
+    epochs_from: EpochsFrom = "text"
     schedule_epochs: int | None = None  # length of the learning rate schedule; None: ``epochs``
     precision: str = "fp32"  # of the arithmetic: fp32, bf16 or fp16
     gradient_checkpointing: bool = False
+    optimiser: Optimiser = "auto"
     shape: LoraShape = field(default_factory=LoraShape)
 
     def steps_per_epoch(self, instances: int, class_pictures: int) -> int:
-        """Return the number of batches in an epoch: instances times ``repeats``, and as many class images if any."""
-        samples = instances * self.repeats * (2 if class_pictures else 1)
-        return math.ceil(samples / self.batch)
+        """Return the number of batches in an epoch.
+
+        It holds each instance ``repeats`` times; and, by our reading of In&Out's text, which defines no epoch, as many
+        class images (``text``), or each class image ``repeats`` times too (``published``: the published files have all
+        images in one folder). With 200 class images, 10 repeats and batches of 12, in all epochs of a regime:
+
+        ======  =========  ======  ==========================================  ===================================
+        regime  instances  epochs  ``text``                                    ``published``
+        ======  =========  ======  ==========================================  ===================================
+        zero           50       5  ceil(2 * 50 * 10 / 12) * 5 = 420            ceil((50 + 200) * 10 / 12) * 5 = 1,045
+        few             5      49  ceil(2 * 5 * 10 / 12) * 49 = 441            ceil((5 + 200) * 10 / 12) * 49 = 8,379
+        full          246      25  ceil(2 * 246 * 10 / 12) * 25 = 10,250       ceil((246 + 200) * 10 / 12) * 25 = 9,300
+        ======  =========  ======  ==========================================  ===================================
+
+        With the two mirror images that the published files have of each instance, ``published`` would be 1,460, 8,820
+        and 19,550 steps (`augbench.diffusion.captioned`). The sum of the learning rates at few-shot is 2.2e-3 by
+        ``text`` and 4.2e-2 by ``published``.
+        """
+        return math.ceil(sum(self.samples(instances, class_pictures)) / self.batch)
+
+    def samples(self, instances: int, class_pictures: int) -> tuple[int, int]:
+        """Return the numbers of instances and of class images in an epoch, repetitions counted."""
+        balanced = instances if class_pictures else 0
+        return instances * self.repeats, (balanced if self.epochs_from == "text" else class_pictures) * self.repeats
 
 
 @dataclass(frozen=True)
@@ -108,17 +137,29 @@ def joined(first: Examples, second: Examples) -> Examples:
     return Examples(torch.cat([first.mean, second.mean]), torch.cat([first.std, second.std]))
 
 
-def optimiser(parameters: Sequence[torch.nn.Parameter], lr: float, device: str) -> torch.optim.Optimizer:
-    """Return AdamW. On a GPU with bitsandbytes its moments have 8 bits, as in In&Out."""
+def check_optimiser(name: Optimiser) -> None:
+    """Raise UserError if that optimiser needs a package that is not installed."""
+    if name == "adamw8bit" and find_spec("bitsandbytes") is None:
+        way_out = "pip install 'augbench[bitsandbytes]', or set optimiser to adamw or auto"
+        raise UserError(f"optimiser adamw8bit needs the package bitsandbytes: {way_out}")
+
+
+def make_optimiser(
+    name: Optimiser, parameters: Sequence[torch.nn.Parameter], lr: float, device: str
+) -> torch.optim.Optimizer:
+    """Return the optimiser of that name, for parameters on ``device`` (cpu or cuda).
+
+    Raises:
+        UserError: bitsandbytes is not installed, and ``name`` asks for it.
+    """
     import torch
 
-    if device == "cuda":
-        try:
-            import bitsandbytes
-        except ImportError:
-            pass  # an optional dependency: the record names the optimiser that was used
-        else:
-            return bitsandbytes.optim.AdamW8bit(parameters, lr=lr)
+    check_optimiser(name)
+    in_8_bits = name == "adamw8bit" or (name == "auto" and device == "cuda" and find_spec("bitsandbytes") is not None)
+    if in_8_bits:
+        import bitsandbytes
+
+        return bitsandbytes.optim.AdamW8bit(parameters, lr=lr)
     fused = True if device == "cpu" else None  # PyTorch's default there is a loop over hundreds of small tensors
     return torch.optim.AdamW(parameters, lr=lr, fused=fused)
 
@@ -159,7 +200,7 @@ class Finetuning(ABC):
         self.ids = tokens(pipeline, prompts).to(pipeline.device)
         if recipe.gradient_checkpointing:
             pipeline.unet.enable_gradient_checkpointing()
-        self.optimiser = optimiser(self.parameters, recipe.lr, pipeline.device.type)
+        self.optimiser = make_optimiser(recipe.optimiser, self.parameters, recipe.lr, pipeline.device.type)
         scheduler = DDPMScheduler.from_config(pipeline.scheduler.config)
         self.predicts_v = scheduler.config.prediction_type == "v_prediction"
         self.alphas_cumprod = scheduler.alphas_cumprod.to(pipeline.device, torch.float32)
@@ -178,7 +219,7 @@ class Finetuning(ABC):
         """Reduce the losses of a batch, B float32, to a scalar."""
         return each.mean()
 
-    def counts(self) -> dict[str, int]:
+    def counts(self) -> dict[str, Any]:
         """Return the numbers of training images, for the adapter's record."""
         return {"instances": len(self.examples[0])}
 
@@ -273,20 +314,48 @@ class Finetuning(ABC):
             "steps": self.steps,
             "optimiser": type(self.optimiser).__name__,
             "trained_parameters": sum(parameter.numel() for parameter in self.parameters),
+            "update_norm": float(f"{self.update_norm():.4g}"),
             **self.counts(),
             "recipe": asdict(self.recipe),
             "loss": self.curve(),
         }
+
+    def update_norm(self) -> float:
+        """Return how far the training moved the weights: the median of ``|dW| / |W|`` over the trained layers."""
+        return update_norm(self.pipeline)
 
     def curve(self) -> list[float]:
         """Return the loss curve: means over at most `CURVE_POINTS` stretches of about equally many steps."""
         return [float(f"{part.mean().item():.4g}") for part in self.losses.tensor_split(min(CURVE_POINTS, self.steps))]
 
 
-class Training(Finetuning):
-    """DreamBooth training of a pipeline. Wraps the pipeline with `lora.wrap`, for good."""
+class EpochTraining(Finetuning):
+    """Training in epochs, with a cosine schedule. A subclass implements `rows`."""
 
     file = "dreambooth.safetensors"
+
+    def __init__(
+        self,
+        pipeline: DiffusionPipeline,
+        recipe: Recipe,
+        prompts: Sequence[str],
+        examples: Sequence[Examples],
+        parameters: Sequence[torch.nn.Parameter],
+        per_epoch: int,
+        seed: int,
+    ) -> None:
+        """Take the steps of an epoch instead of all steps; other arguments are those of `Finetuning`."""
+        self.per_epoch = per_epoch
+        super().__init__(pipeline, recipe, prompts, examples, parameters, recipe.epochs * per_epoch, seed)
+
+    def rate(self, step: int) -> float:
+        """Return the learning rate of a step: a cosine to 0 with ``cycles`` hard restarts."""
+        total = (self.recipe.schedule_epochs or self.recipe.epochs) * self.per_epoch
+        return self.recipe.lr * 0.5 * (1 + math.cos(math.pi * (self.recipe.cycles * step / total % 1)))
+
+
+class Training(EpochTraining):
+    """DreamBooth training of a pipeline. Wraps the pipeline with `lora.wrap`, for good."""
 
     def __init__(
         self,
@@ -308,26 +377,20 @@ class Training(Finetuning):
         """
         examples = [instances] if class_examples is None else [instances, class_examples]
         parameters = wrap(pipeline, recipe.shape, derive_seed("dreambooth-weights", seed))
-        self.per_epoch = recipe.steps_per_epoch(len(instances), len(class_examples) if class_examples else 0)
-        steps = recipe.epochs * self.per_epoch
-        super().__init__(pipeline, recipe, prompts[: len(examples)], examples, parameters, steps, seed)
-
-    def rate(self, step: int) -> float:
-        """Return the learning rate of a step: a cosine to 0 with ``cycles`` hard restarts."""
-        total = (self.recipe.schedule_epochs or self.recipe.epochs) * self.per_epoch
-        return self.recipe.lr * 0.5 * (1 + math.cos(math.pi * (self.recipe.cycles * step / total % 1)))
+        per_epoch = recipe.steps_per_epoch(len(instances), len(class_examples) if class_examples else 0)
+        super().__init__(pipeline, recipe, prompts[: len(examples)], examples, parameters, per_epoch, seed)
 
     def rows(self, step: int) -> tuple[np.ndarray, np.ndarray]:
         """Return prompts (0: instance, 1: class) and image indices of a step's batch, both B int64."""
         recipe, epoch = self.recipe, step // self.per_epoch
         draw = rng("dreambooth-order", self.seed, epoch)
-        total = len(self.examples[0]) * recipe.repeats
-        kinds = np.repeat(np.arange(len(self.examples)), total)
-        which = [np.tile(np.arange(len(self.examples[0])), recipe.repeats)]
-        if len(self.examples) > 1:
-            count = len(self.examples[1])
-            rounds = [draw.permutation(count) for _ in range(-(-total // count))]
-            which.append(np.concatenate(rounds)[:total])
+        sizes = [len(examples) for examples in self.examples]
+        totals = recipe.samples(sizes[0], sum(sizes[1:]))[: len(sizes)]
+        kinds = np.repeat(np.arange(len(sizes)), totals)
+        which = [np.tile(np.arange(sizes[0]), recipe.repeats)]
+        if len(sizes) > 1:
+            rounds = [draw.permutation(sizes[1]) for _ in range(-(-totals[1] // sizes[1]))]
+            which.append(np.concatenate(rounds)[: totals[1]])
         order = draw.permutation(len(kinds))
         own = order[step % self.per_epoch * recipe.batch :][: recipe.batch]
         return kinds[own], np.concatenate(which)[own]
@@ -345,11 +408,15 @@ class Training(Finetuning):
 
 
 class Checkpoint:
-    """State of a training in one safetensors file, which is replaced atomically."""
+    """State of a training in one safetensors file, which is replaced atomically.
+
+    Tensors are tensors of the file; all else, such as the form of the optimiser's state, is JSON in its metadata.
+    """
 
     def __init__(self, path: Path, training: Finetuning) -> None:
         self.path, self.training = path, training
-        about = {"recipe": asdict(training.recipe), "seed": training.seed, "ids": training.ids.tolist(), "format": 3}
+        about = {"recipe": asdict(training.recipe), "seed": training.seed, "ids": training.ids.tolist(), "format": 4}
+        about["optimiser"] = type(training.optimiser).__name__  # of `auto` it depends on the machine
         about["augbench"] = augbench.__version__  # results of another version may differ by rounding
         self.about = json.dumps(about, sort_keys=True)
 
@@ -357,13 +424,18 @@ class Checkpoint:
         """Save all that is needed to resume with that step."""
         from safetensors.torch import save_file
 
-        tensors = {f"weight.{i}": parameter.detach() for i, parameter in enumerate(self.training.parameters)}
-        tensors["losses"] = self.training.losses
-        for i, state in self.training.optimiser.state_dict()["state"].items():
-            tensors |= {f"state.{i}.{name}": tensor for name, tensor in state.items()}
+        training = self.training
+        state = {
+            "weights": dict(enumerate(training.parameters)),
+            "losses": training.losses,
+            "optimiser": training.optimiser.state_dict(),
+            "scaler": training.scaler.state_dict(),
+            "step": step,
+        }
+        tensors: dict[str, torch.Tensor] = {}
+        metadata = {"about": self.about, "form": json.dumps(_without_tensors(state, tensors))}
         temporary = self.path.with_suffix(".part")
-        metadata = {"step": str(step), "about": self.about, "scaler": json.dumps(self.training.scaler.state_dict())}
-        save_file({k: t.contiguous() for k, t in tensors.items()}, temporary, metadata)
+        save_file(tensors, temporary, metadata)
         temporary.replace(self.path)
 
     def load(self) -> int:
@@ -371,25 +443,50 @@ class Checkpoint:
         import torch
         from safetensors import SafetensorError, safe_open
 
+        training = self.training
         try:
-            with safe_open(self.path, "pt", device=str(self.training.pipeline.device)) as file:
+            with safe_open(self.path, "pt", device=str(training.pipeline.device)) as file:
                 metadata = file.metadata()
                 if metadata["about"] != self.about:
                     return 0
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
         except (OSError, SafetensorError):
             return 0
-        self.training.losses = tensors["losses"].cpu()
+        state = _with_tensors(json.loads(metadata["form"]), tensors)
+        training.losses = state["losses"].cpu()
         with torch.no_grad():
-            for i, parameter in enumerate(self.training.parameters):
-                parameter.copy_(tensors[f"weight.{i}"])
-        state: dict[int, dict[str, torch.Tensor]] = {}
-        for name, tensor in tensors.items():
-            if name.startswith("state."):
-                _, number, field_name = name.split(".")
-                state.setdefault(int(number), {})[field_name] = tensor
-        optimiser = self.training.optimiser
-        optimiser.load_state_dict({"state": state, "param_groups": optimiser.state_dict()["param_groups"]})
-        if scaler := json.loads(metadata["scaler"]):
-            self.training.scaler.load_state_dict(scaler)
-        return int(metadata["step"])
+            for i, parameter in enumerate(training.parameters):
+                parameter.copy_(state["weights"][i])
+        training.optimiser.load_state_dict(state["optimiser"])
+        if state["scaler"]:
+            training.scaler.load_state_dict(state["scaler"])
+        return state["step"]
+
+
+def _without_tensors(value: Any, tensors: dict[str, torch.Tensor]) -> Any:
+    """Return nested dicts, lists and values as JSON, and move their tensors to ``tensors``.
+
+    JSON has text keys alone, so a dict becomes pairs. Copies of tensors are saved: safetensors refuses shared memory.
+    """
+    import torch
+
+    if isinstance(value, torch.Tensor):
+        name = str(len(tensors))
+        tensors[name] = value.detach().clone(memory_format=torch.contiguous_format)
+        return {"tensor": name}
+    if isinstance(value, dict):
+        return {"pairs": [[key, _without_tensors(one, tensors)] for key, one in value.items()]}
+    if isinstance(value, list | tuple):
+        return [_without_tensors(one, tensors) for one in value]
+    return value
+
+
+def _with_tensors(form: Any, tensors: dict[str, torch.Tensor]) -> Any:
+    """Invert `_without_tensors`; tuples come back as lists."""
+    if isinstance(form, list):
+        return [_with_tensors(one, tensors) for one in form]
+    if not isinstance(form, dict):
+        return form
+    if "tensor" in form:
+        return tensors[form["tensor"]]
+    return {key: _with_tensors(one, tensors) for key, one in form["pairs"]}

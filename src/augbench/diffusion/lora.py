@@ -139,6 +139,20 @@ def save(pipeline: DiffusionPipeline, folder: Path) -> None:
         config.save_pretrained(own)
 
 
+def update_norm(pipeline: DiffusionPipeline) -> float:
+    """Return the median of ``|dW| / |W|`` (Frobenius norms) over the wrapped layers, at a merge weight of 1."""
+    import torch
+    from peft.tuners.lora import LoraLayer
+
+    ratios = []
+    with torch.no_grad():
+        for layer in (layer for part in MODELS for layer in getattr(pipeline, part).modules()):
+            if isinstance(layer, LoraLayer):
+                update, weight = layer.get_delta_weight(ADAPTER), layer.get_base_layer().weight
+                ratios.append(update.float().norm() / weight.float().norm())
+    return torch.stack(ratios).median().item()
+
+
 def merge(pipeline: DiffusionPipeline, folder: Path, alpha: float) -> None:
     """Merge the adapter saved in ``folder``, scaled by ``alpha``, into the pipeline's weights; 0 leaves them unchanged.
 

@@ -19,7 +19,7 @@ import numpy as np
 
 from augbench.core.errors import UserError
 from augbench.core.seeds import derive_seed, rng
-from augbench.diffusion.dreambooth import Checkpoint, Examples, Finetuning, ReportProgress
+from augbench.diffusion.dreambooth import Checkpoint, Examples, Finetuning, Optimiser, ReportProgress
 from augbench.diffusion.lora import MODELS, AttentionShape, wrap
 
 if TYPE_CHECKING:
@@ -43,6 +43,7 @@ class StageRecipe:
     clip_skip: int = 1  # as `encode_tokens` counts
     precision: str = "fp32"  # of the arithmetic: fp32, bf16 or fp16
     gradient_checkpointing: bool = False
+    optimiser: Optimiser = "auto"
 
 
 class LearnedToken:
@@ -151,11 +152,18 @@ class Stage(Finetuning):
         token.vector.requires_grad_(recipe.learns_word)
         token.begin()
         parameters = [*matrices, *([token.vector] if recipe.learns_word else [])]
+        self.initial = token.vector.detach().clone()
         super().__init__(pipeline, recipe, [prompt], [examples], parameters, recipe.steps, seed)
 
     def rate(self, step: int) -> float:
         """Return the learning rate, which is constant."""
         return self.recipe.lr
+
+    def update_norm(self) -> float:
+        """Return it of the LoRA layers; without LoRA, how far the token's embedding moved, against its own norm."""
+        if self.recipe.shape:
+            return super().update_norm()
+        return ((self.token.vector.detach() - self.initial).norm() / self.initial.norm()).item()
 
     def rows(self, step: int) -> tuple[np.ndarray, np.ndarray]:
         """Return prompt and image indices of a full batch; every image is used once before any repeats."""

@@ -7,7 +7,7 @@ extractor only, so every record names it.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from PIL import Image
@@ -19,6 +19,8 @@ BATCH = 32  # fixed, as rounding of features depends on it
 AREA = 128 * 128  # input pixels of `micro_resnet`, at the aspect of the images; it was trained at this scale
 THUMBNAIL = 32  # side length in pixels
 GRID = 8  # heights and widths are multiples of it
+LAYERS = {64: "Pool1", 192: "Pool2"}
+"""Features of the first and the second max-pooling layer of Inception -> timm's names."""
 
 
 class Extractor:
@@ -51,15 +53,38 @@ class Extractor:
 
     def __call__(self, images: Sequence[np.ndarray], size: tuple[int, int]) -> np.ndarray:
         """Extract features N,D float32 of images H,W,3 uint8 of any sizes, resized to ``size`` (height, width)."""
+        return self.with_layers(images, size, ())[0]
+
+    def with_layers(
+        self, images: Sequence[np.ndarray], size: tuple[int, int], layers: Sequence[int]
+    ) -> tuple[np.ndarray, dict[int, np.ndarray]]:
+        """Return these features, and for each of Inception's max-pooling ``layers`` its mean over space.
+
+        Args:
+            images: H,W,3 uint8 of any sizes.
+            size: height and width to which they are resized.
+            layers: keys of `LAYERS`: the numbers of their features.
+
+        Returns:
+            N,D float32; and layer -> N,layer float32.
+        """
         import torch
 
-        features = []
+        features: list[np.ndarray] = []
+        pooled: dict[int, list[np.ndarray]] = {layer: [] for layer in layers}
+
+        def keep(layer: int) -> Callable[..., None]:
+            return lambda _, inputs, output: pooled[layer].append(output.mean((2, 3)).float().cpu().numpy())
+
+        hooks = [self.model.get_submodule(LAYERS[layer]).register_forward_hook(keep(layer)) for layer in layers]
         for start in range(0, len(images), BATCH):
             resized = [_resized(image, size) for image in images[start : start + BATCH]]
             batch = torch.from_numpy(np.stack(resized)).to(self.device).permute(0, 3, 1, 2).float() / 255
             with torch.inference_mode():
                 features.append(self.model((batch - self.mean) / self.std).float().cpu().numpy())
-        return np.concatenate(features)
+        for hook in hooks:
+            hook.remove()
+        return np.concatenate(features), {layer: np.concatenate(parts) for layer, parts in pooled.items()}
 
 
 def thumbnails(images: Sequence[np.ndarray]) -> np.ndarray:

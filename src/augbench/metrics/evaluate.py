@@ -45,7 +45,7 @@ def evaluate(scores: pd.DataFrame, protocol: Protocol) -> dict:
         return _recognition(test)
     names, logits = test["label"].to_numpy(), test["logit"].to_numpy()
     labels = names != GOOD
-    definitions = dict.fromkeys([*ALWAYS, protocol.ap])
+    definitions = dict.fromkeys([*ALWAYS, protocol.ap, *([protocol.ap_beside] if protocol.ap_beside else [])])
     ap = {f"ap_{definition}": AP[definition](labels, logits) for definition in definitions}
     result = {
         "ap": ap[f"ap_{protocol.ap}"],

@@ -46,14 +46,19 @@ def kid_interval(real: np.ndarray, made: np.ndarray, rng: np.random.Generator) -
     return float(low), float(high)
 
 
-def fid(real: np.ndarray, made: np.ndarray) -> float | None:
+def fid(real: np.ndarray, made: np.ndarray, singular: bool = False) -> float | None:
     """Compute the Frechet Inception Distance (Heusel et al., NeurIPS 2017) with torchmetrics.
+
+    Args:
+        real: N,D float.
+        made: M,D float: features of generated images.
+        singular: compute it for any numbers of images from two on, as papers do.
 
     Returns:
         None if one side has no more images than features: its covariance would be singular, and the number of images
         would dominate FID.
     """
-    if min(len(real), len(made)) <= real.shape[1]:
+    if min(len(real), len(made)) <= real.shape[1] and not singular:
         return None
     import torch
     from torchmetrics.image.fid import FrechetInceptionDistance

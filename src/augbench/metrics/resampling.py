@@ -1,13 +1,13 @@
 """Two-level bootstrap intervals of metrics over test items and runs.
 
 Level one resamples test *groups* (all images of a physical item together), identically for all cells of a table. Level
-two resamples the *runs* of a row: draws of the shots, and seeds. A resample draws n - 1 of n units with replacement and
-weights them by n / (n - 1) (Rao and Wu, JASA 1988, with m = n - 1): drawing n of n underestimates the variance of a
-mean by (n - 1) / n, a third with three seeds. Groups with and without a defect are separate strata, because splits fix
-their numbers. Percentile intervals are stretched about the estimate by the ratio of the quantiles of Student's t and
-the normal distribution (compare Hesterberg, The American Statistician 2015, section 5.3), with the degrees of freedom
-of Welch and Satterthwaite for a sum of variances, so that few runs widen an interval. BCa is not used: its acceleration
-is not defined over two levels.
+two resamples the *runs* of a row: draws of the shots, seeds, and adapters. A resample draws n - 1 of n units with
+replacement and weights them by n / (n - 1) (Rao and Wu, JASA 1988, with m = n - 1): drawing n of n underestimates the
+variance of a mean by (n - 1) / n, a third with three seeds. Groups with and without a defect are separate strata,
+because splits fix their numbers. Percentile intervals are stretched about the estimate by the ratio of the quantiles of
+Student's t and the normal distribution (compare Hesterberg, The American Statistician 2015, section 5.3), with the
+degrees of freedom of Welch and Satterthwaite for a sum of variances, so that few runs widen an interval. BCa is not
+used: its acceleration is not defined over two levels.
 """
 
 from __future__ import annotations
@@ -54,33 +54,31 @@ class RunWeights:
     """Weights of runs in each resample, in total and per factor."""
 
     weights: np.ndarray  # R,B float64: product over factors
-    by_factor: Mapping[str, np.ndarray]  # "draw", "seed" or "fold" -> R,B float64: only that factor resampled
+    by_factor: Mapping[str, np.ndarray]  # draw, seed, adapter or fold -> R,B float64: only that factor resampled
     freedom: Mapping[str, int]  # degrees of freedom of each factor
     count: int  # runs: the folds of a partition are parts of one, drawn splits are runs of their own
 
 
-def run_weights(
-    runs: Sequence[tuple[int, int, int]], resamples: int, rng: np.random.Generator, folds: bool
-) -> RunWeights:
-    """Resample the cells of a row: within each fold the draws of the shots and the seeds, crossed.
+def run_weights(runs: Sequence[tuple[int, ...]], resamples: int, rng: np.random.Generator, folds: bool) -> RunWeights:
+    """Resample the cells of a row: within each fold the draws of the shots, the seeds and those of adapters, crossed.
 
     Args:
-        runs: (fold, draw, seed) of each cell, -1 for an absent axis.
+        runs: (fold, draw, seed) of each cell, -1 for an absent axis; and the seed of its adapters, if given.
         resamples: number of resamples, B.
         rng: random generator.
         folds: resample folds, too: correct if each is a random split. Folds of a partition are fixed, unless runs
             differ in nothing else; but not where runs have neither draw nor seed, so that nothing in them is random.
     """
     table, back = np.unique(np.array(runs), axis=0, return_inverse=True)  # sorted
-    fold, draw, seed = table.T
+    fold, *axes = table.T
     levels, fold_of = np.unique(fold, return_inverse=True)
     found, freedom = {}, {}
-    for name, axis in (("draw", draw), ("seed", seed)):
+    for name, axis in zip(("draw", "seed", "adapter"), axes, strict=False):
         pairs, which = np.unique(np.stack([fold, axis], axis=1), axis=0, return_inverse=True)
         if len(pairs) > len(levels):
             found[name] = unit_weights(pairs[:, 0], resamples, rng)[which.ravel()]  # ravel: NumPy 2.0 gives a column
             freedom[name] = len(pairs) - len(levels)
-    hidden = not found and (table[:, 1:] >= 0).any()  # one draw or seed per fold: its variance is in that of the folds
+    hidden = not found and (table[:, 1:3] >= 0).any()  # one draw or seed per fold: its variance is in that of the folds
     if len(levels) > 1 and (folds or hidden):
         found["fold"] = unit_weights(np.zeros(len(levels), int), resamples, rng)[fold_of]
         freedom["fold"] = len(levels) - 1
@@ -219,7 +217,9 @@ class Interval:
     runs: int = 0
     error: float = nan  # standard error of both levels together
     freedom: float = nan  # degrees of freedom of `error`
-    parts: Mapping[str, float] = field(default_factory=dict)  # "items", "draw", "seed", "fold" -> standard error
+    parts: Mapping[str, float] = field(
+        default_factory=dict
+    )  # "items", "draw", "seed", "adapter", "fold" -> standard error
 
     @property
     def includes_zero(self) -> bool:

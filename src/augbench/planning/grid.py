@@ -17,7 +17,7 @@ from augbench.core.documents import Document, parse_yaml
 from augbench.core.errors import UserError, brief, did_you_mean
 from augbench.core.hashing import canonical_json, digest
 from augbench.core.models import StrictModel
-from augbench.core.protocol import Protocol, first_problem, load_preset, make_protocol, needs_quotes
+from augbench.core.protocol import UNKEYED, Protocol, first_problem, load_preset, make_protocol, needs_quotes
 
 NAME = r"^[A-Za-z][A-Za-z0-9_]*$"  # safe in paths, keys and tables
 GRID_NAME = NAME[:-1] + r"(\+[0-9a-f]{6})?$"  # --set appends a digest of the changed grid
@@ -108,6 +108,7 @@ class FidelitySettings(StrictModel):
 
     extractor: str = "auto"  # a timm backbone; auto: Inception if its weights are cached, else micro_resnet
     pictures: int | None = Field(default=None, ge=2)  # images per pool; None: the size of the smallest pool
+    layers: tuple[Literal[64, 192], ...] = ()  # Inception's max-pooling layers, by their features: FID on each, too
 
 
 class Grid(StrictModel):
@@ -123,6 +124,7 @@ class Grid(StrictModel):
     folds: CountAxis = (0,)
     n_aug: CountAxis = (100,)
     seeds: CountAxis = (0,)
+    adapter_seeds: CountAxis = (0,)  # adapters of each augmenter that learns: one in the papers
     fresh_pools: bool = False  # a separate pool for each N_aug, as in the papers
     save_weights: bool = False  # save each trained classifier as safetensors
     resources: Resources = Resources()
@@ -215,7 +217,9 @@ def _identity(grid: Grid) -> dict[str, Any]:
     """Return what determines the cells of a grid: no file locations, resources, prose or defaults."""
     content = grid.as_dict()
     del content["resources"], content["save_weights"], content["fidelity"]
-    prose = {"about", "sources"}
+    if grid.adapter_seeds == (0,):  # no entry for one adapter, as in names older than this axis
+        del content["adapter_seeds"]
+    prose = set(UNKEYED)
     content["protocols"] = [p.model_dump(mode="json", exclude=prose, exclude_defaults=True) for p in grid.protocols]
     for entry in content["datasets"]:
         entry["settings"].pop("root", None)

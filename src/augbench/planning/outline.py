@@ -31,10 +31,11 @@ EXPECTED_FIELDS = (
     "ap_definition",  # the protocol's definition of "AP": "step", "trapezoidal" or "trapezoidal_ties"
     "false_alarm_rate",  # target FPR of the held-out threshold; None if nothing is held out
     "fidelity",  # (augmenter, key of the fidelity record) of each of its pools
+    "adapter_seed",  # of the adapters behind its pools; 0 where there is none
     "audit",  # key of the search for near-copies in its dataset; None: nothing to search, or older than such searches
 )
 
-LATER_FIELDS: dict[str, Any] = {"test_share": None, "fidelity": [], "audit": None}
+LATER_FIELDS: dict[str, Any] = {"test_share": None, "fidelity": [], "adapter_seed": 0, "audit": None}
 """Fields that older stores lack, with their implied values."""
 
 
@@ -183,6 +184,7 @@ def expected_cell(
         "ap_definition": cell.protocol.ap,
         "false_alarm_rate": cell.protocol.false_alarm_rate if cell.data.holdout else None,
         "fidelity": list(fidelity),
+        "adapter_seed": cell.adapter_seed,
         "audit": audit,
     }
 

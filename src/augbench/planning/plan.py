@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from itertools import chain
+from itertools import chain, product
 from typing import Any
 
 from augbench.core import registry
@@ -30,7 +30,7 @@ from augbench.core.specs import (
     SearchSpec,
     regime,
 )
-from augbench.planning.extractor_choice import resolve
+from augbench.planning.extractor_choice import INCEPTION, resolve
 from augbench.planning.grid import AugmenterEntry, DatasetEntry, Grid
 from augbench.planning.library import ABSENT, Library
 from augbench.storage.store import Store
@@ -100,6 +100,24 @@ class Plan:
     def adapter(self, pool: PoolSpec) -> AdapterSpec | None:
         """Return the adapter that this pool needs, if any."""
         return pool.adapter if self.library.augmenter(pool.augmenter).learns else None
+
+    def training_steps(self, pool: PoolSpec) -> int | None:
+        """Return the optimiser steps of the adapter of a pool; None if there is none, or the number is unknown."""
+        augmenter = self.library.augmenter(pool.augmenter)
+        images = self._images_to_learn_from(pool) if augmenter.learns else None
+        return images and augmenter.training_steps(pool.shots or 0, images, max(len(pool.data.classes), 1))
+
+    def _images_to_learn_from(self, pool: PoolSpec) -> int | None:
+        """Count the shots, or normal images without shots; where files are absent, as the dataset is known to have."""
+        if pool.shots not in (None, 0, "all"):
+            return pool.shots * max(len(pool.data.classes), 1)
+        if pool.data.alias not in self.absent:
+            split = self.library.split(pool.data)
+            return len(split.positives if pool.shots else split.negatives)
+        counts = self.library.dataset(pool.data.alias).official_counts
+        train = {kind.removeprefix("train "): n for kind, n in counts.items() if kind.startswith("train ")}
+        normal = train.pop(GOOD, None)
+        return (sum(train.values()) or None) if pool.shots else normal
 
     def search(self, pool: PoolSpec) -> SearchSpec | None:
         """Return the search that this pool or its adapter needs, if any."""
@@ -173,6 +191,11 @@ def _add_fidelity(plan: Plan) -> None:
     if entry is None:
         return
     extractor, unseen = resolve(entry.extractor), {}
+    if entry.layers and not extractor.startswith("inception_v3"):
+        raise UserError(
+            f"grid '{plan.grid.name}': fidelity.layers are of Inception, and fidelity.extractor is {extractor}: set it "
+            f"to {INCEPTION}"
+        )
     for key, pool in plan.pools.items():
         data = pool.data
         sizes[data.alias] = min(plan.pool_sizes[key], sizes.get(data.alias, plan.pool_sizes[key]))
@@ -181,7 +204,7 @@ def _add_fidelity(plan: Plan) -> None:
     for key, pool in plan.pools.items():
         count = min(entry.pictures or sizes[pool.data.alias], plan.pool_sizes[key])
         if min(count, unseen.get(pool.data.digest, 0)) >= FEWEST:
-            plan.fidelity[key] = FidelitySpec(pool, extractor, count)
+            plan.fidelity[key] = FidelitySpec(pool, extractor, count, entry.layers)
 
 
 def _refuse_borrowed_names(grid: Grid) -> None:
@@ -267,17 +290,23 @@ def _cells(
     seeds: tuple[int | None, ...] = entry.seeds or grid.seeds
     if protocol.kind != "finetune" and not augmenter.makes_images:
         seeds = (None,)  # nothing is random
+    adapter_seeds = grid.adapter_seeds if _learns(plan.library, spec) else (0,)
     for shots in entry.shots or grid.shots:
         draws: tuple[int | None, ...] = grid.draws if shots not in (0, "all") else (None,)
         for n_aug in counts:
             reason = _why_not(augmenter, entry.label, task, shots, n_aug, protocol)
             if reason:
-                plan.dropped[reason] += len(draws) * len(seeds)
+                plan.dropped[reason] += len(draws) * len(seeds) * len(adapter_seeds)
                 continue
-            for draw in draws:
-                for seed in seeds:
-                    fresh = grid.fresh_pools and n_aug > 0
-                    yield Cell(data, spec, shots, draw, n_aug, seed, protocol, fresh)
+            for draw, adapter_seed, seed in product(draws, adapter_seeds, seeds):
+                fresh = grid.fresh_pools and n_aug > 0
+                yield Cell(data, spec, shots, draw, n_aug, seed, protocol, fresh, adapter_seed)
+
+
+def _learns(library: Library, spec: AugmenterSpec) -> bool:
+    """Whether an augmenter, or a part of a mixture, has adapters."""
+    augmenter = library.augmenter(spec)
+    return augmenter.learns or any(_learns(library, part_spec(library, part)) for part in augmenter.parts())
 
 
 def _why_not(augmenter: Augmenter, label: str, task: str, shots: Shots, n_aug: int, protocol: Protocol) -> str:
@@ -289,6 +318,8 @@ def _why_not(augmenter: Augmenter, label: str, task: str, shots: Shots, n_aug: i
         return f"protocol {protocol.name} uses no defect image: only none at zero-shot" if unread else ""
     if protocol.normality and task != "detection":
         return f"protocol {protocol.name}: its normality is made for detection, not for {task}"
+    if protocol.labels == "masks" and task != "detection":
+        return f"protocol {protocol.name}: labels from masks are made for detection, not for {task}"
     if augmenter.makes_images and task not in augmenter.tasks:
         return f"{label}: made for {' and '.join(sorted(augmenter.tasks))}, not for {task}"
     if shots == 0 and not augmenter.makes_images:
@@ -351,7 +382,8 @@ def _pool(plan: Plan, spec: AugmenterSpec, cell: Cell) -> PoolSpec:
     reads = augmenter.reads(cell.shots)
     shots, draw = (cell.shots, cell.draw) if "shots" in reads else (None, None)
     fresh_for = cell.n_aug if cell.fresh_pools else None
-    choices = (shots, draw, cell.seed, augmenter.chunk_size, fresh_for, "regions" in reads)
+    adapter_seed = cell.adapter_seed if augmenter.learns else 0
+    choices = (shots, draw, cell.seed, augmenter.chunk_size, fresh_for, "regions" in reads, adapter_seed)
     identity = (cell.data.prefix, cell.data.digest, spec.digest, *choices)
     if identity not in plan.pool_of:
         plan.pool_of[identity] = PoolSpec(cell.data, spec, *choices)

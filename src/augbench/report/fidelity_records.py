@@ -30,6 +30,7 @@ class Measured:
     real: int  # defect images of the test split
     values: dict[str, float]  # each of `MEASURES`; NaN where it is not defined
     kid_by_class: dict[str, float]  # in recognition
+    fid_by_layer: dict[int, float]  # number of features of a max-pooling layer of Inception -> FID
 
 
 def load_measured(store: Store, expected: pd.DataFrame) -> dict[str, Measured]:
@@ -64,6 +65,7 @@ def _measured(key: str, data: bytes, place: str) -> Measured:
             real=int(result["real"]),
             values={name: nan if given[name] is None and name in OPTIONAL else float(given[name]) for name in MEASURES},
             kid_by_class={name: float(value) for name, value in result.get("kid_by_class", {}).items()},
+            fid_by_layer={int(layer): float(value) for layer, value in result.get("fid_by_layer", {}).items()},
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise UserError(f"record '{place}' is damaged ({type(error).__name__}: {error}): {FIX_HINT}") from None

@@ -56,6 +56,7 @@ class FidelityRow:
     real: tuple[int, ...]  # real images per pool, likewise
     stats: dict[str, Stat]  # each of `MEASURES`, over pools
     kid_by_class: dict[str, Stat]
+    fid_by_layer: dict[int, Stat]
     found: int  # pools with a record
     expected: int
     headline: str  # the metric of `outcome`
@@ -90,7 +91,8 @@ class FidelityRow:
             self.headline: self.outcome.text,
             "pools": f"{self.found}/{self.expected} {INCOMPLETE}" if self.incomplete else str(self.found),
         }
-        return texts[column.key]
+        texts |= {f"fid_{layer}": decimals(stat.mean, 3) for layer, stat in self.fid_by_layer.items()}
+        return texts.get(column.key, DASH)
 
 
 @dataclass(frozen=True)
@@ -148,7 +150,9 @@ def fidelity_of(
     return Fidelity(
         title=f"{title}: {HEADING.lower()}",
         label="; ".join([*_not_comparable(rows), *warning]),
-        columns=_columns(headline, several_extractors=len(_all("extractor", rows)) > 1),
+        columns=_columns(
+            headline, len(_all("extractor", rows)) > 1, sorted({n for row in rows for n in row.fid_by_layer})
+        ),
         rows=rows,
         captions=_captions(rows, over),
         notes=_notes(rows, headline.title),
@@ -184,6 +188,7 @@ def _rows(
             real=tuple(sorted({one.real for one in found})),
             stats={measure: _stat(measure, runs) for measure in MEASURES},
             kid_by_class=_class_stats(runs),
+            fid_by_layer=_layer_stats(runs),
             found=len(found),
             expected=len(members),
             headline=headline,
@@ -221,7 +226,16 @@ def _kid_of(name: str, one: Measured) -> float:
     return one.kid_by_class.get(name, nan)
 
 
-def _columns(headline: Column, several_extractors: bool) -> list[Column]:
+def _layer_stats(runs: list[list[Measured]]) -> dict[int, Stat]:
+    layers = sorted({layer for run in runs for one in run for layer in one.fid_by_layer})
+    return {layer: over_runs(runs, partial(_fid_of, layer)) for layer in layers}
+
+
+def _fid_of(layer: int, one: Measured) -> float:
+    return one.fid_by_layer.get(layer, nan)
+
+
+def _columns(headline: Column, several_extractors: bool, layers: list[int]) -> list[Column]:
     return [
         Column("augmenter", "augmenter", is_text=True),
         *([Column("extractor", "extractor", is_text=True)] if several_extractors else []),
@@ -229,6 +243,7 @@ def _columns(headline: Column, several_extractors: bool) -> list[Column]:
         Column("kid", "KID"),
         Column("kid_interval", "95 % interval"),
         Column("fid", "FID"),
+        *(Column(f"fid_{layer}", f"FID {layer}") for layer in layers),
         Column("diversity", "diversity"),
         Column("memorisation", "nearest shot"),
         Column("seconds_per_picture", "s per image"),
@@ -283,6 +298,11 @@ def _notes(rows: list[FidelityRow], headline: str) -> list[str]:
         notes.append(
             "FID: a dash where synthetic or real images are not more than the extractor has features, since their "
             "covariance is then singular."
+        )
+    if layers := sorted({layer for row in rows for layer in row.fid_by_layer}):
+        notes.append(
+            f"FID {' and '.join(map(str, layers))}: on max-pooling layers of Inception with that many features, also "
+            "where the images are fewer: compare it at equal numbers of images alone."
         )
     real = _real_diversity(rows)
     notes.append(f"Diversity: mean distance between the features of two images of a pool; of the real ones {real}.")

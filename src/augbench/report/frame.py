@@ -10,7 +10,7 @@ import pandas as pd
 from augbench.core import registry
 from augbench.core.errors import UserError, did_you_mean
 from augbench.core.hashing import digest
-from augbench.core.protocol import Protocol
+from augbench.core.protocol import UNKEYED, Protocol
 from augbench.planning.audits import load_audits
 from augbench.planning.outline import EXPECTED_FIELDS, LATER_FIELDS
 from augbench.report.score_facts import score_facts
@@ -157,7 +157,7 @@ def expected_from_records(records: pd.DataFrame) -> pd.DataFrame:
     for name, identity in IDENTITIES.items():
         several = expected.groupby(name)[identity].transform("nunique") > 1
         expected[name] = expected[name].where(~several, expected[name] + " #" + expected[identity].str[:6])
-    order = ["dataset", "protocol", "fold", "shots", "augmenter", "n_aug", "draw", "seed"]
+    order = ["dataset", "protocol", "fold", "shots", "augmenter", "n_aug", "draw", "adapter_seed", "seed"]
     expected = expected.sort_values(order, key=_sortable, kind="stable", ignore_index=True)
     return expected_frame(expected[list(CELL_FIELDS)].to_dict("records"))
 
@@ -207,6 +207,7 @@ def _axes(spec: Mapping[str, Any]) -> dict[str, Any]:
         "draw": spec["draw"],
         "n_aug": spec["n_aug"],
         "seed": spec["seed"],
+        "adapter_seed": spec.get("adapter_seed", 0),
         "protocol": protocol["name"],
         "ap_definition": protocol["ap"],
         "false_alarm_rate": protocol["false_alarm_rate"] if data["holdout"] else None,
@@ -231,8 +232,7 @@ def _protocol_id(protocol: Mapping[str, Any]) -> str:
     fields = Protocol.model_fields.items()
     defaults = {name: field.get_default() for name, field in fields if not field.is_required()}
     given = {name: tuple(value) if isinstance(value, list) else value for name, value in protocol.items()}
-    prose = ("about", "sources")
-    return digest({k: v for k, v in given.items() if k not in prose and (k not in defaults or v != defaults[k])})
+    return digest({k: v for k, v in given.items() if k not in UNKEYED and (k not in defaults or v != defaults[k])})
 
 
 def _metrics(result: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,8 +1,8 @@
 """Runs: what means and standard deviations of every table are over, and what else its numbers rest on.
 
-A run is one draw of the shots with one pool seed. The folds of a partition are parts of one evaluation, no repetitions
-of it: a run has a training in each, and its number is their average. A run that lacks a fold has no number. Drawn
-splits are repetitions, so each is a run of its own.
+A run is one draw of the shots with one adapter and one pool seed. The folds of a partition are parts of one evaluation,
+no repetitions of it: a run has a training in each, and its number is their average. A run that lacks a fold has no
+number. Drawn splits are repetitions, so each is a run of its own.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class Runs:
 
 def run_of(cell: Any) -> tuple[Any, ...]:
     """Return what the cells of one run have in common."""
-    return cell.draw, cell.seed, None if cell.test_share is None else cell.fold
+    return cell.draw, cell.adapter_seed, cell.seed, None if cell.test_share is None else cell.fold
 
 
 def runs_of(cells: Iterable[Any], held: Collection[str]) -> Runs:
@@ -135,7 +135,11 @@ def basis_of(augmenter: str, cells: Sequence[Any], found: Mapping[str, Any]) -> 
     every = [record for run in records for record in run]
     partial = (f"{run_label(cell, fold=False)} (without {folds_text(lacking)})" for cell, lacking in runs.partial)
     learns = {record.learns for record in every}
-    shared = len(records) > 1 and len({cell.draw for cell in used}) == 1 and len({cell.seed for cell in used}) > 1
+    shared = (
+        len(records) > 1
+        and len({(cell.draw, cell.adapter_seed) for cell in used}) == 1
+        and len({cell.seed for cell in used}) > 1
+    )
     basis = Basis(
         found=sum(cell.key in found for cell in cells),
         expected=len(cells),

@@ -151,6 +151,7 @@ def run_label(cell: Any, fold: bool = True) -> str:
     """
     known = cell.fold if fold or cell.test_share is not None else None
     parts = [("N_aug", cell.n_aug or None), ("fold", known), ("draw", cell.draw), ("seed", cell.seed)]
+    parts += [("adapter", cell.adapter_seed or None)]
     labels = [f"{name} {int(value)}" for name, value in parts if value is not None]
     return ", ".join(labels if cell.seed is not None else [*labels, "no seed"])
 
@@ -171,7 +172,7 @@ def run_notes(rows: Sequence[Any]) -> list[str]:
     if fixed := dict.fromkeys(row.augmenter for row in rows if row.one_adaptation):
         notes.append(
             f"No adaptation variance: all seeds of {listed(fixed, NAMED)} share what was learned once, so deviations "
-            "and intervals do not cover learning it again."
+            "and intervals do not cover learning it again (several adapter_seeds in the grid would)."
         )
     return notes
 
@@ -206,7 +207,7 @@ def _spread(rows: list[list[Any]]) -> str:
 
 
 def _over(rows: list[list[Any]]) -> str:
-    axes = {"seed": "seed", "draw": "draw of the shots"}
+    axes = {"seed": "seed", "draw": "draw of the shots", "adapter_seed": "adapter"}
     if rows[0][0].test_share is not None:
         axes["fold"] = "drawn split"
     seeded = [cells for cells in rows if cells[0].seed is not None]

@@ -180,7 +180,7 @@ def _table(cells_of: Rows, found: dict[str, Any], measured: Mapping[str, Measure
     embedded = tuple(sorted({part for record in records for part in record.embedded}))
     title, headline, leak = title_of(first, folds), HEADLINE[first.task], near_copies_text(first.audit, folds)
     own = [found[cell.key] for cell in cells if cell.key in found and cell.augmenter != REFERENCE]
-    pooled = len({(cell.draw, None if cell.test_share is None else cell.fold) for cell in cells}) > 1
+    pooled = len({(cell.draw, cell.adapter_seed, cell.fold if cell.test_share else None) for cell in cells}) > 1
     columns = _columns(first, pooled or any(cell.seed is None for cell in cells))
     headline_column = next(column for column in columns if column.key == headline)
     return Table(

@@ -63,6 +63,7 @@ def params_of(cell: Cell, grid: str) -> dict[str, Any]:
         "draw": cell.draw,
         "n_aug": cell.n_aug,
         "seed": cell.seed,
+        "adapter_seed": cell.adapter_seed or None,  # not of the first adapter, the only one in most grids
         "protocol": cell.protocol.name,
         "kind": cell.protocol.kind,
         "backbone": cell.protocol.backbone,

@@ -41,7 +41,8 @@ def adapt(context: Context, spec: AdapterSpec, report_progress: ReportProgress =
         shared = SharedParts(context.store)
         adapt_context = AdaptContext(scratch, shared, context.device, Throttled(spec.key, report_progress))
         with one_thread(augmenter.uses_gpu, context.device):
-            learned = augmenter.adapt(view, folder, derive_seed("adapt", spec.augmenter.name), adapt_context)
+            own = [spec.adapter_seed] if spec.adapter_seed else []
+            learned = augmenter.adapt(view, folder, derive_seed("adapt", spec.augmenter.name, *own), adapt_context)
         record = {
             "key": spec.key,
             "spec": spec.as_dict(),

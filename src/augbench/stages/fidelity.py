@@ -43,8 +43,13 @@ def measure(context: Context, spec: FidelitySpec) -> dict[str, Any]:
     with one_thread(True, context.device):
         extractor = loaded_extractor(context, spec.extractor)
         size = extractor.size(aspect_of(real))
-        features = [extractor(part, size) for part in (real, made)]
+        features, layers = zip(*(extractor.with_layers(part, size, spec.layers) for part in (real, made)), strict=True)
     found = compare(*features, spec.key)
+    if spec.layers:
+        of_layers = {
+            str(layer): measures.fid(*(side[layer] for side in layers), singular=True) for layer in spec.layers
+        }
+        found["fid_by_layer"] = of_layers
     found["memorisation"] = measures.memorisation(*map(thumbnails, (made, learned, real))) if learned else None
     if pool.data.classes:
         labels = np.array(pool.data.classes)[np.arange(len(made)) % len(pool.data.classes)]

@@ -19,6 +19,7 @@ from augbench.planning.plan import PoolSlice
 from augbench.stages.cell_data import CellData, Trained, data_of, score_table
 from augbench.stages.context import Context
 from augbench.stages.decoded_images import DecodedImages, geometry
+from augbench.stages.soft_labels import soft_labels
 
 if TYPE_CHECKING:
     import torch
@@ -57,7 +58,8 @@ def finetune(context: Context, images: DecodedImages, cell: Cell, slices: Sequen
     seed = derive_seed("cell", cell.data.name, cell.data.fold, cell.seed)
     good = not data.classes or data.classes[0] == GOOD
     weights = _loss_weights(cell, data)
-    fitted = fit(train, data.labels, data.outputs, cell.protocol, seed, evaluate_epoch, good, weights)
+    targets = soft_labels(context, cell, slices, data) if cell.protocol.labels == "masks" else None
+    fitted = fit(train, data.labels, data.outputs, cell.protocol, seed, evaluate_epoch, good, weights, targets)
     scores = score_table(data, logits)
     result = {
         **evaluate(scores, cell.protocol),

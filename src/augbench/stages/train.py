@@ -24,6 +24,8 @@ from augbench.storage.scores import scores_bytes
 log = logging.getLogger(__name__)
 
 REPORTED = ("ap", "auroc", "accuracy", "macro_f1")
+HARDLY_MOVED = 2.0**-10
+"""The spacing of fp16 numbers: adapters with a lower ``update_norm`` are named, as merging loses them in rounding."""
 REPORTED_AT_THRESHOLD = {
     "oracle": ("", ("precision", "recall", "f1")),
     "heldout": ("heldout_", ("precision", "recall", "false_alarm_rate")),
@@ -85,7 +87,11 @@ def commit(context: Context, cell: Cell, slices: Sequence[PoolSlice], trained: T
             "seconds": trained.seconds,
             "images_per_second": trained.shown / trained.seconds["fit"],
             "embedded": _embedded(context.library, cell, slices),
-            "notes": [*notes_of(context.library, cell, slices), *_searches(context, slices)],
+            "notes": [
+                *notes_of(context.library, cell, slices),
+                *_searches(context, slices),
+                *_unmoved_adapters(context, slices),
+            ],
             **_lineage(context.library, slices),
             **context.origin(),
         },
@@ -112,6 +118,19 @@ def _searches(context: Context, slices: Sequence[PoolSlice]) -> list[str]:
     pools = [pool_slice.pool for pool_slice in slices]
     found = [(pool.augmenter.name, chosen_augmenter(context, pool.adapter)[1]) for pool in pools]
     return [f"{name}: {line_of(record)}" for name, record in found if record]
+
+
+def _unmoved_adapters(context: Context, slices: Sequence[PoolSlice]) -> list[str]:
+    """Return a line per adapter whose training hardly moved the pipeline's weights."""
+    found = []
+    for adapter in {one.pool.adapter.key: one.pool.adapter for one in slices if one.n}.values():
+        if not context.library.augmenter(adapter.augmenter).learns or not context.store.has_adapter(adapter):
+            continue
+        moved = context.store.read_adapter(adapter)["learned"].get("update_norm")  # older records have none
+        if moved is not None and moved < HARDLY_MOVED:
+            what = f"its adapter hardly moved: the median |dW|/|W| is {moved:.1e}, below {HARDLY_MOVED:.1e}"
+            found.append(f"{adapter.augmenter.name}: {what}, so its images are nearly those of the untouched pipeline")
+    return found
 
 
 def _embedded(library: Library, cell: Cell, slices: Sequence[PoolSlice]) -> list[str]:

@@ -234,7 +234,8 @@ def spec_of(kind: RecordKind, value: Mapping[str, Any]) -> Spec:
         elif kind == "searches":
             spec = SearchSpec(AdapterSpec.from_dict(value))
         else:
-            spec = FidelitySpec(**{**value, "pool": PoolSpec.from_dict(value["pool"])})
+            given = {**value, "pool": PoolSpec.from_dict(value["pool"]), "layers": tuple(value.get("layers", ()))}
+            spec = FidelitySpec(**given)
         _check_types(spec)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         what = f"lacks {error}" if isinstance(error, KeyError) else str(error)

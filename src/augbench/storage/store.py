@@ -124,6 +124,10 @@ class Store:
         """Whether the adapter is committed."""
         return self.files.exists(f"{self.name('adapters', spec.key)}/{ADAPTER_MARKER}")
 
+    def read_adapter(self, spec: AdapterSpec) -> dict[str, Any]:
+        """Read the record of an adapter that the store has."""
+        return self.parsed(f"{self.name('adapters', spec.key)}/{ADAPTER_MARKER}")
+
     def shared(self, key: str, make: Callable[[Path], None]) -> Path:
         """Return a local path of the shared folder of that key; ``make`` fills it if it does not exist.
 

@@ -2,20 +2,26 @@
 
 import json
 import shutil
+from collections import Counter
 
 import numpy as np
 import pytest
 import torch
-from helpers import TINY_DDPM, view_of
+from helpers import TINY_DDPM, tiny_plan, view_of
+from layouts import draw_ksdd2
 from PIL import Image
 
 from augbench import UserError
 from augbench.augmenters import ddpm
 from augbench.augmenters.ddpm import DDPM
 from augbench.core import registry
-from augbench.core.contracts import TrainView
+from augbench.core.contracts import GOOD, TrainView
+from augbench.diffusion.captioned import CaptionedTraining
 from augbench.diffusion.pipelines import MODELS, find, load
 from augbench.diffusion.sampling import sample
+from augbench.stages.context import Context
+from augbench.stages.train import _unmoved_adapters
+from augbench.storage.store import ADAPTER_MARKER
 from augbench.testing import adapt_context, requests
 
 BUNDLE = find("micro-sd")
@@ -116,14 +122,79 @@ def test_bf16_on_a_cpu_is_bf16_and_has_its_own_class_images(surfaces, tmp_path):
     assert len(names) == 2
 
 
-def test_as_published_is_what_the_published_files_do(surfaces, tmp_path):
+@pytest.fixture(scope="module")
+def ksdd2(tmp_path_factory):
+    """KSDD2 drawn at a tenth of its size; micro-sd has an eighth of the size of Stable Diffusion."""
+    return registry.make("datasets", "ksdd2", draw_ksdd2(tmp_path_factory.mktemp("ksdd2")))
+
+
+def test_files_are_the_published_captions_buckets_and_steps(ksdd2, tmp_path, monkeypatch):
+    """5 shots of 23 x 63: 15 files, 30 a epoch, 10 batches of 3; 4 class images: 8, 3 batches; 2 epochs of 13."""
+    trained = []
+    monkeypatch.setattr(ddpm, "CaptionedTraining", lambda *args: trained.append(CaptionedTraining(*args)) or trained[0])
+    changes = {"class_pictures": 4, "repeats": 2, "batch": 3, "few": {"epochs": 2, "alpha": 0.95}, "conv_rank": 4}
+    augmenter = made(as_published="files", **changes)
+    train = ksdd2.samples().query("split == 'train'")
+    view = TrainView(ksdd2, train.head(0), train[train["label"] != GOOD].head(5), augmenter.reads(5), 5)
+    learned = augmenter.adapt(view, tmp_path, 0, adapt_context(tmp_path))
+    assert learned["buckets"] == {"40 x 96": {"skt background": 15}, "64 x 64": {"background": 4}}
+    assert learned["steps"] == augmenter.training_steps(5, 5, 1) == 26
+    (training,) = trained
+    for step in range(26):
+        kinds, which = training.rows(step)
+        assert len(training.encoded(kinds, which)[0]) == len(which) <= 3  # of one bucket
+    (mean, _), (other, _) = (training.encoded(np.array([kind]), np.array([0])) for kind in (0, 1))
+    assert mean.shape[2:] == (48, 20) and other.shape[2:] == (32, 32)
+    seen = Counter(pair for step in range(13) for pair in zip(*map(tuple, training.rows(step)), strict=True))
+    assert len(seen) == 19 and set(seen.values()) == {2}
+    losses = training.mean_of(torch.tensor([1.0, 3.0]), np.array([0, 1]))
+    assert losses == 2  # no prior weight
+    recipe = learned["recipe"]
+    assert (recipe["schedule_epochs"], recipe["shape"]["conv_rank"]) == (50, None)
+    assert json.loads((tmp_path / ddpm.GENERATION).read_text())["shape"] == [64, 64]
+
+
+@pytest.mark.parametrize(
+    ("changes", "steps"),
+    [
+        ({}, [420, 441, 10_250]),
+        ({"epochs_from": "published"}, [1_045, 8_379, 9_300]),
+        ({"as_published": "files"}, [1_460, 8_820, 19_550]),
+    ],
+)
+def test_steps_of_the_regimes_on_ksdd2(changes, steps):
+    """By hand: batches of 12 of 50 normal images, 5 shots and 246 shots, ten times each, and 200 class images."""
+    augmenter = registry.make("augmenters", "ddpm", changes)
+    assert [augmenter.training_steps(*regime, 1) for regime in ((0, 2085), (5, 5), ("all", 246))] == steps
+
+
+def test_what_files_decide_cannot_be_set():
+    with pytest.raises(UserError, match="'epochs_from' is not read with as_published: files: leave it out"):
+        made(as_published="files", epochs_from="published", conv_rank=4)
+
+
+def test_the_old_as_published_keeps_its_meaning_and_says_what_is_wrong(surfaces, tmp_path):
     augmenter, view, out, learned = adapted(surfaces, tmp_path, 2, as_published=True)
+    assert "trains class images under the prompt of the instances" in augmenter.notes(2) and not made().notes(2)
     assert (learned["instances"], learned["class_pictures"]) == (2 * 2 + 3, 0)  # mirrored instances, joint training
     assert learned["recipe"]["shape"]["conv_rank"] is None
     assert learned["recipe"]["schedule_epochs"] == 50 and learned["recipe"]["epochs"] == 1
     config = json.loads((out / "unet" / "adapter_config.json").read_text())
     assert not [name for name in config["target_modules"] if "conv1" in name or "sampler" in name]
     assert (augmenter.generate(requests(1), view)[0].image == plain(augmenter._pipeline, 1, clip_skip=1)[0]).all()
+
+
+@pytest.mark.parametrize(("moved", "said"), [(4.2e-4, "4.2e-04, below 9.8e-04"), (0.002, ""), (None, "")])
+def test_an_adapter_that_hardly_moved_is_named_in_records(store, moved, said):
+    """Reports print the notes of records; adapters of older versions have no norm."""
+    plan = tiny_plan(augmenters=[{"name": "ddpm", "settings": TINY_DDPM}], shots=[2])
+    (cell,) = plan.cells
+    (pool,) = plan.pools.values()
+    learned = {} if moved is None else {"update_norm": moved}
+    store.write_json_at(f"{store.name('adapters', pool.adapter.key)}/{ADAPTER_MARKER}", {"learned": learned})
+    notes = _unmoved_adapters(Context(store, plan.library), plan.needs[cell.key])
+    assert len(notes) == bool(said)
+    assert all(note.startswith(f"ddpm: its adapter hardly moved: the median |dW|/|W| is {said}, so") for note in notes)
 
 
 def test_aspect_can_be_kept(surfaces, tmp_path):

@@ -9,7 +9,7 @@ import layouts
 import numpy as np
 import pytest
 import torch
-from helpers import TINY, assert_one_line, cli, on_disk, tiny_grid, tiny_plan
+from helpers import TINY, assert_one_line, cli, on_disk, path_of, tiny_grid, tiny_plan
 from PIL import Image
 from sklearn.metrics import average_precision_score
 
@@ -33,11 +33,16 @@ from augbench.stages.cell_data import data_of, score_table
 from augbench.stages.context import Context
 from augbench.stages.decoded_images import DecodedImages, decode_all
 from augbench.stages.finetune import _loss_weights, gather
+from augbench.stages.generate import generate_chunk
+from augbench.stages.soft_labels import pooled_maximum, soft_labels
 
 PAPERS = {  # values from the papers and their code; sources mark all other values as our choice
     "inout": {"width": 200, "height": 600, "crop": "centre", "backbone": "resnet50", "optimiser": "sgd", "lr": 0.01,
               "momentum": 0, "weight_decay": 0, "batch": 5, "epochs": 50, "sampler": "balanced", "epoch_pictures": None,
               "ap": "trapezoidal", "holdout": 0, "flip": False, "batchnorm": "train"},
+    "inout_v2": {"width": 200, "height": 600, "backbone": "resnet50.tv_in1k", "optimiser": "sgd", "lr": 0.01,
+                 "batch": 5, "epochs": 50, "ap": "trapezoidal", "ap_beside": "trapezoidal_ties", "gradients": "mean",
+                 "labels": "image"},
     "diag": {"width": 224, "height": 632, "crop": "none", "backbone": "resnet50.tv_in1k", "weights": "timm",
              "optimiser": "adam", "lr": 1e-4, "weight_decay": 0, "batch": 32, "epochs": 50, "sampler": "shuffle",
              "epoch_pictures": None, "ap": "step", "holdout": 0, "flip": False, "batchnorm": "train"},
@@ -85,6 +90,17 @@ def _words(hint):
     """The strings that a type allows, also beside a number."""
     inside = typing.get_args(hint)
     return {word for one in inside for word in ([one] if isinstance(one, str) else _words(one))}
+
+
+@pytest.mark.parametrize(("name", "better"), [("inout", "inout_v2"), ("standard", "standard_v2")])
+def test_a_superseded_preset_names_the_better_one_and_keeps_its_keys(name, better):
+    old, new = load_preset(name), load_preset(better)
+    assert old.superseded_by == better and not new.superseded_by
+    assert (old.backbone, new.backbone) == ("resnet50", "resnet50.tv_in1k")
+    assert "superseded_by" not in old.key_fields
+    changed = {field for field in PROTOCOL_NUMBERS if getattr(old, field) != getattr(new, field)}
+    assert changed <= {"backbone", "ap_beside"}
+    assert f"Superseded by {better}" in cli("protocols", "show", name).stdout
 
 
 def test_a_changed_number_does_not_claim_the_papers_source():
@@ -279,6 +295,49 @@ def test_the_batchnorm_switch_freezes_statistics():
 @pytest.mark.parametrize("batchnorm", ["train", "eval_after_first_epoch"])
 def test_the_batchnorm_switch_does_not_depend_on_evaluation(batchnorm):
     assert run(batchnorm)[0].step_losses == run(batchnorm, evaluates=False)[0].step_losses
+
+
+# -- what mixed-segdec does: gradients summed, labels from masks
+
+
+def test_summed_gradients_are_those_of_a_loop_over_images():
+    """One step of SGD over a batch of 16, by hand: forward and backward image by image, then the step."""
+    fields = {**TINY, "epochs": 1, "batch": 16, "optimiser": "sgd", "lr": 0.1, "gradients": "summed"}
+    protocol = make_protocol({"name": "t", **fields})
+    data, labels = random_data(protocol)
+    fitted = fit(data, labels, 1, protocol, 0, lambda model, epoch: None)
+    model = build(protocol, 1, derive_seed("weights", 0) % 2**31).to(memory_format=torch.channels_last).train()
+    (order,) = [make_sampler(protocol, labels, np.random.default_rng(derive_seed("order", 0)), True).epoch()]
+    losses = []
+    for index in order:
+        logit = model(data.batch(np.array([index]))).squeeze()
+        loss = torch.nn.functional.binary_cross_entropy_with_logits(logit, torch.tensor(float(labels[index])))
+        loss.backward()
+        losses.append(loss.item())
+    assert fitted.step_losses == pytest.approx([np.mean(losses)], rel=1e-5)
+    for own, other in zip(fitted.model.parameters(), model.parameters(), strict=True):
+        assert torch.allclose(own, other - 0.1 * other.grad, atol=1e-6)
+
+
+def test_labels_from_masks_are_their_pooled_maximum(store):
+    """A mask of 4 x 4 pixels in windows of 17 x 17, resized by nothing; whole masks stay 1, images without one too."""
+    mask = np.zeros((48, 32), bool)
+    mask[20:24, 12:16] = True
+    assert pooled_maximum(mask, (32, 48, "none", ())) == pytest.approx(16 / 17**2)
+    assert pooled_maximum(np.ones((48, 32), bool), (32, 48, "none", ())) == 1
+    plan = tiny_plan(augmenters=["none", "memseg"], shots=[2], protocols=[{"name": "t", **TINY, "labels": "masks"}])
+    plain, mixed = plan.cells
+    data = data_of(plan.library, plain, ())
+    found = soft_labels(Context(store, plan.library), plain, (), data)
+    assert found.dtype == np.float32 and ((found > 0) == (data.labels == 1)).all() and 0 < found.max() < 1
+    slices = plan.needs[mixed.key]
+    for chunk in range(slices[0].chunks):
+        generate_chunk(Context(store, plan.library), slices[0].pool, chunk)
+    synthetic = soft_labels(Context(store, plan.library), mixed, slices, data_of(plan.library, mixed, slices))[-6:]
+    assert (synthetic > 0).all() and synthetic.min() < 1
+    path_of(store, "pools", slices[0].pool.key).joinpath("masks/00000.png").unlink()
+    again = soft_labels(Context(store, plan.library), mixed, slices, data_of(plan.library, mixed, slices))
+    assert again[-6] == 1
 
 
 def test_step_losses_average_to_the_epoch_losses():

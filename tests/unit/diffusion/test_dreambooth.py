@@ -2,6 +2,7 @@
 
 import math
 from collections import Counter
+from statistics import median_low
 
 import numpy as np
 import pytest
@@ -50,12 +51,6 @@ def test_a_training_that_diverges_stops_and_names_the_learning_rate(images, tmp_
 # Numbers
 
 
-@pytest.mark.parametrize(("instances", "epochs", "steps"), [(50, 5, 420), (5, 49, 441), (246, 25, 10_250)])
-def test_regimes_of_the_paper_have_its_numbers_of_steps(instances, epochs, steps):
-    """Zero-, few- and full-shot: each instance ten times an epoch, as many class images, batches of 12."""
-    assert epochs * Recipe(epochs).steps_per_epoch(instances, 200) == steps
-
-
 def test_learning_rate_restarts_three_times(images):
     made = training(images, epochs=20)
     assert made.steps == 60
@@ -74,6 +69,13 @@ def test_min_snr_weights(images):
     assert made.predicts_v and torch.allclose(made.weights(timesteps), snr.clamp(max=5) / (snr + 1))
     made.predicts_v = False
     assert torch.allclose(made.weights(timesteps), snr.clamp(max=5) / snr)
+
+
+def test_an_epoch_from_the_published_files_repeats_every_image(images):
+    made = training(images, epochs_from="published")
+    assert made.per_epoch == 4  # (3 + 5) * 2 / 4
+    counts = Counter(pair for step in range(4) for pair in zip(*map(tuple, made.rows(step)), strict=True))
+    assert len(counts) == 8 and set(counts.values()) == {2}
 
 
 def test_an_epoch_balances_instances_and_class_images(images):
@@ -127,27 +129,39 @@ def test_the_loss_equals_a_loop_without_caching(images):
             assert made.loss(step).item() == pytest.approx(plain_loss(made, images, step).item(), rel=1e-5)
 
 
-def test_training_reduces_the_loss_and_changes_lora_alone(images):
+def moved_layers(part, folder):
+    """Yield |dW| / |W| of each layer that merging the saved adapter changes."""
+    merged, own = load(BUNDLE), dict(getattr(load(BUNDLE), part).named_parameters())
+    lora.merge(merged, folder, 1.0)
+    for name, weight in getattr(merged, part).named_parameters():
+        if not torch.equal(weight, own[name]):
+            yield ((weight - own[name]).norm() / own[name].norm()).item()
+
+
+def test_training_reduces_the_loss_and_changes_lora_alone(images, tmp_path):
     made = training(images, epochs=12, cycles=1)
 
     def loss():
         with torch.no_grad():
             return np.mean([made.loss(step).item() for step in range(6)])
 
+    assert made.update_norm() == 0
     own, before, progress = made.pipeline.unet.conv_in.weight.clone(), loss(), []
     record = made.run(report_progress=lambda step, total, loss: progress.append((step, total)))
     assert loss() < before
     assert torch.equal(made.pipeline.unet.conv_in.weight, own)
     assert progress[0] == (1, 36) and progress[-1] == (36, 36)
     assert record["optimiser"] == "AdamW" and record["steps"] == 36
+    lora.save(made.pipeline, tmp_path)
+    moved = [ratio for part in lora.MODELS for ratio in moved_layers(part, tmp_path)]
+    wrapped = len(made.parameters) // 2  # two matrices a layer
+    assert wrapped // 2 < len(moved) < wrapped  # clip skip leaves the text encoder's last layer as it is
+    ratios = moved + [0.0] * (wrapped - len(moved))
+    assert record["update_norm"] == pytest.approx(median_low(ratios), rel=0.01)
     assert record["trained_parameters"] == sum(p.numel() for p in made.parameters)
 
 
 def test_an_interrupted_training_has_the_same_result(images, tmp_path, monkeypatch):
-    def cut(step, total, loss):
-        if step == 4:
-            raise RuntimeError("cut")
-
     def weights(made, folder):
         lora.save(made.pipeline, folder)
         return [load_file(folder / part / lora.WEIGHTS) for part in lora.MODELS]
@@ -156,9 +170,7 @@ def test_an_interrupted_training_has_the_same_result(images, tmp_path, monkeypat
     learned = whole.run()
     assert len(learned["loss"]) == whole.steps  # a point for each step
     assert learned["loss"][-1] == pytest.approx(whole.losses[-1].item(), rel=1e-3)
-    monkeypatch.setattr(dreambooth, "FLUSH", -1.0)
-    with pytest.raises(RuntimeError, match="cut"):
-        training(images).run(tmp_path, cut)
+    stopped_after(training(images), 4, tmp_path, monkeypatch)
     rest = []
     resumed = training(images)
     assert resumed.run(tmp_path, lambda step, total, loss: rest.append(step)) == learned
@@ -169,6 +181,37 @@ def test_an_interrupted_training_has_the_same_result(images, tmp_path, monkeypat
     assert dreambooth.Checkpoint(checkpoint, training(images, seed=1)).load() == 0  # of another training
     monkeypatch.setattr("augbench.__version__", "9.0.0")
     assert dreambooth.Checkpoint(checkpoint, training(images)).load() == 0  # by another version
+
+
+def stopped_after(made, step, folder, monkeypatch):
+    """Run a training with a checkpoint after each step until that step is done; its checkpoint is lost."""
+
+    def cut(done, total, loss):
+        if done == step:
+            raise RuntimeError("cut")
+
+    monkeypatch.setattr(dreambooth, "FLUSH", -1.0)
+    with pytest.raises(RuntimeError, match="cut"):
+        made.run(folder, cut)
+
+
+def test_an_interrupted_training_in_8_bits_has_the_same_result(images, tmp_path, monkeypatch):
+    """The state of bitsandbytes' optimiser holds numbers and nested dicts; small parameters have 32 bits there."""
+    pytest.importorskip("bitsandbytes")
+    whole, resumed = (training(images, optimiser="adamw8bit", shape=LoraShape(rank=32)) for _ in range(2))
+    learned = whole.run()
+    assert learned["optimiser"] == "AdamW8bit" and learned["recipe"]["optimiser"] == "adamw8bit"
+    assert any(p.numel() >= 4096 for p in whole.parameters)
+    stopped_after(training(images, optimiser="adamw8bit", shape=LoraShape(rank=32)), 4, tmp_path, monkeypatch)
+    assert resumed.run(tmp_path) == learned
+    assert all(torch.equal(a, b) for a, b in zip(whole.parameters, resumed.parameters, strict=True))
+    assert dreambooth.Checkpoint(tmp_path / "dreambooth.safetensors", training(images)).load() == 0  # in 32 bits
+
+
+def test_8_bits_without_bitsandbytes_say_what_to_install(monkeypatch):
+    monkeypatch.setattr(dreambooth, "find_spec", lambda name: None)
+    with pytest.raises(UserError, match=r"pip install 'augbench\[bitsandbytes\]', or set optimiser to adamw or auto"):
+        dreambooth.make_optimiser("adamw8bit", [], 1e-3, "cpu")
 
 
 def test_memory_and_precision_options_hardly_change_the_loss(images):

@@ -37,6 +37,31 @@ def test_plan_prints_that_arithmetic():
     out = " ".join(cli("plan", CONFIGS / "inout_ksdd2.yaml").stdout.split())
     assert "4 memseg pools x 120 + 12 ddpm pools x 120 = 1,920 images" in out
     assert "10,800" in out
+    assert "steps per adapter: ddpm on ksdd2 (for ddpm, inout) 420 at zero, 441 at few5, 10,250 at full" in out
+    assert "protocol inout is superseded by inout_v2" in out
+
+
+def test_adapter_seeds_multiply_what_learns_and_nothing_else():
+    """Two adapters at three regimes: 24 pools of DDPM, still 4 of MemSeg; the first adapter's keys are the old ones."""
+    grid = load_grid(CONFIGS / "inout_ksdd2.yaml")
+    one, two = make_plan(grid), make_plan(grid.model_copy(update={"adapter_seeds": (0, 1)}))
+    assert (len(pools_by(two, "ddpm")), len(pools_by(two, "memseg"))) == (24, 4)
+    assert len({two.adapter(pool).key for pool in pools_by(two, "ddpm")}) == 6
+    assert one.by_key.keys() < two.by_key.keys() and len(two.cells) - len(one.cells) == 2 * 36
+    (new,) = [cell for cell in two.cells if cell.key.startswith("ksdd2-inout-few5-a1-n100-s2-")]
+    assert Cell.from_dict(new.as_dict()).key == new.key and new.adapter_seed == 1
+    assert {s.pool.adapter_seed for s in two.needs[new.key] if s.pool.augmenter.name == "memseg"} == {0}
+    (pool,) = [s.pool for s in two.needs[new.key] if s.pool.augmenter.name == "ddpm"]
+    assert PoolSpec.from_dict(pool.as_dict()) == pool and "-a1-" in pool.adapter.key
+
+
+def test_steps_are_counted_where_the_images_are(tmp_path):
+    """A third of 36 drawn images are positives; full-shot learns from all 12."""
+    settings = layouts.draw_ksdd2(tmp_path, train=36, test=6)
+    ddpm = {"name": "ddpm", "settings": {"class_pictures": 0}}
+    plan = tiny_plan(**on_disk("ksdd2", settings, augmenters=[ddpm], shots=["all"]))
+    (pool,) = plan.pools.values()
+    assert plan.training_steps(pool) == 25 * 10  # 12 shots, ten times, in batches of 12
 
 
 @pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.yaml")), ids=lambda p: p.stem)

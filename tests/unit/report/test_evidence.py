@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import xml.etree.ElementTree as ElementTree
+from dataclasses import replace
 from math import isnan
 
 import numpy as np
@@ -273,12 +274,52 @@ def test_from_seven_seeds_on_p_is_exact_and_holds_for_all(store):
 
 
 def test_a_run_without_seed_is_paired_with_every_seed_of_its_fold_and_draw():
-    none = {(0, -1, -1): "a", (1, -1, -1): "b"}
-    memseg = {(0, -1, 0): "c", (0, -1, 1): "d", (1, -1, 0): "e", (2, -1, 0): "f"}
-    assert pair_runs(memseg, none) == {(0, -1, 0): ("c", "a"), (0, -1, 1): ("d", "a"), (1, -1, 0): ("e", "b")}
+    none = {(0, -1, -1, 0): "a", (1, -1, -1, 0): "b"}
+    memseg = {(0, -1, 0, 0): "c", (0, -1, 1, 0): "d", (1, -1, 0, 0): "e", (2, -1, 0, 0): "f"}
+    paired = {(0, -1, 0, 0): ("c", "a"), (0, -1, 1, 0): ("d", "a"), (1, -1, 0, 0): ("e", "b")}
+    assert pair_runs(memseg, none) == paired
     assert pair_runs(none, memseg) == {run: pair[::-1] for run, pair in pair_runs(memseg, none).items()}
     assert pair_runs(none, none) == {run: (key, key) for run, key in none.items()}
-    assert pair_runs(memseg, {(0, -1, 1): "g"}) == {(0, -1, 1): ("d", "g")}
+    assert pair_runs(memseg, {(0, -1, 1, 0): "g"}) == {(0, -1, 1, 0): ("d", "g")}
+
+
+# -- adapters
+
+
+def test_runs_of_several_adapters_are_paired_with_the_run_of_a_row_that_has_none():
+    memseg, ddpm = {(0, -1, 0, 0): "m"}, {(0, -1, 0, 0): "a", (0, -1, 0, 1): "b"}
+    assert pair_runs(ddpm, memseg) == {(0, -1, 0, 0): ("a", "m"), (0, -1, 0, 1): ("b", "m")}
+    inout = {(0, -1, 0, 1): "i"}
+    assert pair_runs(ddpm, inout) == {(0, -1, 0, 1): ("b", "i")}  # its first adapter is still missing
+
+
+def of_adapters(store, adapter_seeds):
+    """Rows of none, memseg and ddpm, whose four seeds share an adapter for each of its seeds."""
+    filled(store, ("none", "memseg"))
+    for adapter_seed in adapter_seeds:
+        for seed in range(4):
+            one = replace(cell("ddpm", seed), adapter_seed=adapter_seed)
+            lineage = {"pools": [], "adapters": [f"ddpm-a{adapter_seed}"], "searches": []}
+            write(store, one, skill=1.0 + 0.5 * adapter_seed, lineage=lineage)
+
+
+def test_compare_says_where_intervals_hold_no_adaptation_variance(store):
+    of_adapters(store, [0])
+    text = printed(store)
+    assert "No adaptation variance: all seeds of 'ddpm' share what was learned once" in text
+    assert "several adapter_seeds in the grid would" in text
+
+
+def test_several_adapters_widen_the_interval_by_their_variance(store):
+    of_adapters(store, [0, 1, 2])
+    (one,) = evidence_of(store)
+    (row,) = [row for row in one.rows if row.augmenter == "ddpm"]
+    parts = row.intervals["ap"].parts
+    assert row.found == 12 and set(parts) == {"items", "seed", "adapter"} and parts["adapter"] > parts["seed"] > 0
+    (difference,) = [c for c in one.against if c.augmenter == "ddpm"]
+    assert difference.together.runs == 12 and difference.seeds == 4
+    text = printed(store)
+    assert "No adaptation variance" not in text and "adapter" in text
 
 
 def frozen_evidence(store, **changes):

@@ -91,16 +91,30 @@ DIAG = {
 GOLDEN = {name: [line.strip() for line in text.strip().splitlines()] for name, text in (INOUT | DIAG).items()}
 
 OFFICIAL = {"test_negatives": 894, "test_positives": 110, "train_negatives": 2085}
+THEIRS = {"as_published": "files", "optimiser": "adamw8bit"}
+
+
+def ddpm(**settings):
+    """DDPM as the authors ran it, with changes."""
+    return {"name": "ddpm", "settings": {**THEIRS, **settings}}
+
+
+def mixed(memseg=None, **settings):
+    """In&Out as the authors ran it, with changes of its parts."""
+    return {"name": "inout", "settings": {"ddpm": {**THEIRS, **settings}, "memseg": memseg or {}}}
+
+
+DIAG_AS_PUBLISHED = {"name": "diag", "settings": {"as_published": True}}
 INOUT_GRID = {
     "name": "inout",
     "datasets": ["ksdd2"],
-    "augmenters": [{"name": "none", "shots": "all"}, "memseg", "ddpm", "inout"],
+    "augmenters": [{"name": "none", "shots": "all"}, "memseg", ddpm(), mixed()],
     "shots": [0, 5, "all"],
     "n_aug": [80, 100, 120],
     "seeds": [0, 1, 2, 3],
-    "protocols": ["inout"],
+    "protocols": ["inout_v2"],
 }
-DIAG_GRID = {**INOUT_GRID, "name": "diag", "augmenters": ["memseg", "inout", "diag"], "shots": [0, "all"],
+DIAG_GRID = {**INOUT_GRID, "name": "diag", "augmenters": ["memseg", mixed(), DIAG_AS_PUBLISHED], "shots": [0, "all"],
              "seeds": [0, 1], "protocols": ["diag"]}  # fmt: skip
 
 
@@ -235,7 +249,7 @@ def test_best_and_second_best_of_both_sides(store, name, metric, best, second):
 
 
 def test_equal_at_the_printed_digits_is_equally_good(store):
-    cells = [cell for cell in cells_of(augmenters=["inout"], shots=[0]) if cell.n_aug != 120]
+    cells = [cell for cell in cells_of(augmenters=[mixed()], shots=[0]) if cell.n_aug != 120]
     comparison = filled(store, cells, "inout_table2")
     assert [line.best.get("ours", {}).get("ap") for line in comparison.lines] == ["best", "best", None, None]
 
@@ -268,60 +282,77 @@ def test_rows_that_diag_copied_are_marked_and_have_no_difference(store):
     first = [row.texts[0] for row in compared(comparison).rows]
     assert first == ["MemSeg †"] * 3 + ["In&Out †"] * 3 + ["DIAG"] * 3
     assert "AP is step-wise, theirs is trapezoidal (MemSeg, In&Out)" in comparison.mismatches
-    assert any(text.startswith("protocol is diag, theirs is inout") for text in comparison.mismatches)
+    assert any(text.startswith("protocol is diag, theirs is inout_v2") for text in comparison.mismatches)
     (note,) = [note for note in comparison.notes if note.startswith("† MemSeg")]
-    assert "from In&Out (VISAPP 2024), Table 1, so obtained under protocol inout, not diag" in note
+    assert "from In&Out (VISAPP 2024), Table 1, so obtained under protocol inout_v2, not diag" in note
 
 
 def one_changed(augmenter, shots=0, n_aug=80, **changes):
     return [cell for cell in cells_of(augmenters=[augmenter], shots=[shots], **changes) if cell.n_aug == n_aug]
 
 
-def ddpm(**settings):
-    return {"name": "ddpm", "settings": settings}
-
-
 @pytest.mark.parametrize(
     ("name", "cells", "mismatches"),
     [
-        ("inout_table2", lambda: one_changed("inout"), []),
+        ("inout_table2", lambda: one_changed(mixed()), []),
         ("inout_table1", lambda: one_changed(ddpm(bundle="micro-sd")),
-         ["pipeline is micro-sd, theirs is Stable Diffusion 1.5"]),
-        ("inout_table2", lambda: one_changed({"name": "inout", "settings": {"ddpm": {"bundle": "micro-sd"}}}),
-         ["pipeline is micro-sd, theirs is Stable Diffusion 1.5"]),
+         ["pipeline is micro-sd, theirs is Stable Diffusion 1.5 (published code)"]),
+        ("inout_table2", lambda: one_changed(mixed(bundle="micro-sd")),
+         ["pipeline is micro-sd, theirs is Stable Diffusion 1.5 (published code)"]),
         ("inout_table1", lambda: one_changed(ddpm(bundle="/home/me/stock")),
-         ["pipeline is 'stock', a local folder or file, theirs is Stable Diffusion 1.5"]),
-        ("inout_table1", lambda: one_changed(ddpm(zero={"alpha": 0.7})), ["ddpm: zero.alpha is 0.7, theirs is 0.6"]),
+         ["pipeline is 'stock', a local folder or file, theirs is Stable Diffusion 1.5 (published code)"]),
+        ("inout_table1", lambda: one_changed("ddpm"),
+         ["ddpm: as_published is False, theirs is files (published code)",
+          "ddpm: optimiser is auto, theirs is adamw8bit (stated)"]),
+        ("inout_table1", lambda: one_changed(ddpm(zero={"alpha": 0.7})),
+         ["ddpm: zero.alpha is 0.7, theirs is 0.6 (stated)"]),
         ("inout_table1", lambda: one_changed(ddpm(few={"epochs": 3})), []),  # of another regime
-        ("inout_table3", lambda: one_changed(ddpm(few={"epochs": 3}), 5), ["ddpm: few.epochs is 3, theirs is 49"]),
+        ("inout_table3", lambda: one_changed(ddpm(few={"epochs": 3}), 5),
+         ["ddpm: few.epochs is 3, theirs is 49 (stated)"]),
         ("inout_table1", lambda: one_changed(ddpm(gradient_checkpointing=True)), []),
+        ("inout_table1", lambda: one_changed(ddpm(precision="fp16")), []),  # what auto is on a GPU
         ("inout_table1", lambda: one_changed(ddpm(bundle="sd15", steps=50)), []),  # defaults, written out
-        ("inout_table1", lambda: one_changed(ddpm(aspect="keep")), ["ddpm: aspect is keep, theirs is squeeze"]),
-        ("inout_table2", lambda: one_changed({"name": "inout", "settings": {"memseg": {"opacity": [0.5, 1]}}}),
+        ("inout_table1", lambda: one_changed(ddpm(aspect="keep")),
+         ["ddpm: aspect is keep, theirs is squeeze (published code)"]),
+        ("inout_table2", lambda: one_changed(mixed(memseg={"opacity": [0.5, 1]})),
          ["memseg: opacity is [0.5, 1.0], theirs is not stated; by default it is [0.15, 1.0]"]),
+        ("diag_table1", lambda: one_changed(DIAG_AS_PUBLISHED, protocols=["diag"]), []),
+        ("diag_table1", lambda: one_changed("diag", protocols=["diag"]),
+         ["diag: as_published is False, theirs is True (published code)"]),
+        ("diag_table1", lambda: one_changed(DIAG_AS_PUBLISHED, protocols=["diag_as_published"]),
+         ["protocol is diag_as_published, theirs is diag, with another width, height, resize_first, epochs, "
+          "batchnorm"]),
         ("inout_table1", lambda: [replace(cell, augmenter=replace(cell.augmenter, alias="memseg"))
                                   for cell in one_changed("cutpaste")],
          ["memseg is augmenter cutpaste under another name, theirs is memseg"]),
         ("inout_table1", lambda: [replace(cell, augmenter=replace(cell.augmenter, key_settings={"plugin": "x==1"}))
                                   for cell in one_changed("memseg")],
          ["memseg comes from a plug-in, not from this package"]),
-        ("inout_table2", lambda: one_changed("inout", protocols=[{"name": "inout", "lr": 0.02}]),
-         ["protocol is inout+lr=0.02, theirs is inout, with another lr 0.02 (0.01)"]),
-        ("inout_table2", lambda: one_changed("inout", protocols=[{"name": "inout", "ap": "step"}]),
+        ("inout_table2", lambda: one_changed(mixed(), protocols=[{"name": "inout_v2", "lr": 0.02}]),
+         ["protocol is inout_v2+lr=0.02, theirs is inout_v2, with another lr 0.02 (0.01, stated)"]),
+        ("inout_table2", lambda: one_changed(mixed(), protocols=[{"name": "inout_v2", "gradients": "summed"}]),
+         ["protocol is inout_v2+gradients=summed, theirs is inout_v2, with another gradients summed (not stated; in "
+          "inout_v2 mean)"]),
+        ("inout_table2", lambda: one_changed(mixed(), protocols=[{"name": "inout_v2", "ap": "step"}]),
          ["AP is step-wise, theirs is trapezoidal"]),
-        ("inout_table2", lambda: one_changed("inout", protocols=[{"name": "inout", "weights": "scratch"}]),
-         ["classifier is resnet50 (randomly initialised), theirs is resnet50 (ImageNet weights)"]),
-        ("inout_table2", lambda: one_changed("inout", protocols=[{"name": "inout", "backbone": "resnet50.tv_in1k"}]),
-         []),
-        ("inout_table2", lambda: one_changed("inout", protocols=[{"name": "inout", "threads_per_cell": 2}]), []),
-        ("inout_table2", lambda: one_changed("inout", seeds=[0, 1]), ["2 seeds, theirs 4"]),
-        ("inout_table2", lambda: one_changed("inout", protocols=[PROBE]),
-         ["protocol is probing on a frozen backbone, theirs is inout, which trains all of it"]),
-        ("inout_table5", lambda: one_changed("none", "all", 0, protocols=[PROBE]),
-         ["protocol is probing on a frozen backbone, theirs is inout, which trains all of it",
+        ("inout_table2", lambda: one_changed(mixed(), protocols=[{"name": "inout_v2", "weights": "scratch"}]),
+         ["classifier is resnet50.tv_in1k (randomly initialised), theirs is resnet50.tv_in1k (ImageNet weights) "
+          "(inferred)"]),
+        *(("inout_table2", lambda name=name: one_changed(mixed(), protocols=[{"name": "inout_v2", "backbone": name}]),
+           [f"classifier is {name} (ImageNet weights), theirs is resnet50.tv_in1k (ImageNet weights) (inferred)"])
+          for name in ("resnet50", "resnet50.a1_in1k", "resnet50.tv2_in1k")),
+        ("inout_table2", lambda: one_changed(mixed(), protocols=["inout"]),  # superseded
+         ["classifier is resnet50 (ImageNet weights), theirs is resnet50.tv_in1k (ImageNet weights) (inferred)"]),
+        ("inout_table2", lambda: one_changed(mixed(), protocols=[{"name": "inout_v2", "threads_per_cell": 2}]), []),
+        ("inout_table2", lambda: one_changed(mixed(), seeds=[0, 1]), ["2 seeds, theirs 4"]),
+        ("inout_table2", lambda: one_changed(mixed(), protocols=[PROBE]),
+         ["protocol is probing on a frozen backbone, theirs is inout_v2, which trains all of it",
+          "classifier is resnet50 (ImageNet weights), theirs is resnet50.tv_in1k (ImageNet weights) (inferred)"]),
+        ("inout_table5", lambda: one_changed("none", "all", 0, protocols=[PROBE | {"backbone": "resnet50.tv_in1k"}]),
+         ["protocol is probing on a frozen backbone, theirs is inout_v2, which trains all of it",
           "no seed, as nothing is random in it; theirs 4"]),
-        ("inout_table4", lambda: one_changed("inout", 5, draws=[0, 1]), ["2 draws of the shots, theirs 1"]),
-        ("inout_table2", lambda: [replace(cell, data=replace(cell.data, fold=0)) for cell in one_changed("inout")],
+        ("inout_table4", lambda: one_changed(mixed(), 5, draws=[0, 1]), ["2 draws of the shots, theirs 1"]),
+        ("inout_table2", lambda: [replace(cell, data=replace(cell.data, fold=0)) for cell in one_changed(mixed())],
          ["the split is one of folds, theirs is the official one"]),
     ],
 )  # fmt: skip
@@ -334,7 +365,7 @@ def test_what_does_not_match_is_named(store, name, cells, mismatches):
 
 
 def test_another_dataset_has_no_difference_though_all_else_is_theirs(store):
-    cells = [replace(cell, data=replace(cell.data, name="surfaces", alias="surfaces")) for cell in one_changed("inout")]
+    cells = [replace(cell, data=replace(cell.data, name="surfaces", alias="surfaces")) for cell in one_changed(mixed())]
     comparison = filled(store, cells, "inout_table2", embedded=["dataset surfaces"])
     assert comparison.mismatches == ("dataset is surfaces, theirs is ksdd2",)
     assert comparison.label == "ours: mechanics, not evidence (dataset surfaces)"
@@ -351,7 +382,7 @@ def test_another_dataset_has_no_difference_though_all_else_is_theirs(store):
     ],
 )
 def test_a_folder_of_that_name_with_other_images_is_not_the_dataset(store, counts, mismatch):
-    assert filled(store, one_changed("inout"), "inout_table2", counts=counts).mismatches == (mismatch,)
+    assert filled(store, one_changed(mixed()), "inout_table2", counts=counts).mismatches == (mismatch,)
 
 
 def test_edited_prompts_are_not_the_papers(store):
@@ -367,7 +398,7 @@ def test_a_reason_names_its_rows_where_it_does_not_hold_for_all(store):
              if cell.augmenter.name == "ddpm" or cell.n_aug != 100 or cell.seed < 2]  # fmt: skip
     comparison = filled(store, cells, "inout_table1")
     assert comparison.mismatches == (
-        "pipeline is micro-sd, theirs is Stable Diffusion 1.5 (DDPM)",
+        "pipeline is micro-sd, theirs is Stable Diffusion 1.5 (published code) (DDPM)",
         "2 seeds, theirs 4 (MemSeg 100)",
     )
     differs = {(line.label, line.n_aug): line.differs for line in comparison.lines if not line.is_average}
@@ -407,9 +438,20 @@ def test_a_store_without_any_row_shows_theirs(store):
 
 
 def test_notes_of_records_on_their_images_are_reported(store):
-    comparison = filled(store, one_changed("inout"), "inout_table2", notes=["ddpm: something to know"])
+    comparison = filled(store, one_changed(mixed()), "inout_table2", notes=["ddpm: something to know"])
     assert comparison.notes[-1] == "ddpm: something to know"
     assert any("variant of MemSeg" in note for note in comparison.notes)
+
+
+def test_ap_with_ties_spread_is_noted_where_it_differs(store):
+    cells = one_changed(mixed())
+    for one in cells:
+        write(store, one)
+        record = store.read_record(one.key)
+        record["result"]["ap_trapezoidal_ties"] = 0.5 if one.seed else 0.6
+        store.write_json("cells", one.key, record)
+    comparison = comparison_of(store, "inout_table2", planned(cells))
+    assert comparison.notes[-1] == "With images of equal score spread over one another, our AP is: In&Out 80 .525."
 
 
 # -- which cells
@@ -417,7 +459,7 @@ def test_notes_of_records_on_their_images_are_reported(store):
 
 def several(store):
     """KSDD2 under two protocols, and another dataset."""
-    cells = cells_of(augmenters=["memseg"], shots=[0], protocols=["inout", "diag"])
+    cells = cells_of(augmenters=["memseg"], shots=[0], protocols=["inout_v2", "diag"])
     other = [replace(cell, data=replace(cell.data, name="surfaces", alias="surfaces")) for cell in cells]
     for cell in cells + other:
         write(store, cell)
@@ -427,33 +469,33 @@ def several(store):
 def test_the_papers_dataset_and_protocol_are_the_default(store):
     own, other = several(store)
     chosen = [comparison_of(store, name, other + own) for name in ("inout_table1", "diag_table1")]
-    assert [(one.dataset, one.protocol) for one in chosen] == [("ksdd2", "inout"), ("ksdd2", "diag")]
+    assert [(one.dataset, one.protocol) for one in chosen] == [("ksdd2", "inout_v2"), ("ksdd2", "diag")]
     asked = comparison_of(store, "inout_table1", own + other, dataset="surfaces", protocol="diag")
     assert (asked.dataset, asked.protocol) == ("surfaces", "diag")
 
 
 def test_copied_rows_come_from_their_own_protocol_where_the_store_has_them_there_alone(store):
-    cells = reproduce(store, "diag_table1", shift=0.02, augmenters=["diag"])
+    cells = reproduce(store, "diag_table1", shift=0.02, augmenters=[DIAG_AS_PUBLISHED])
     cells += reproduce(store, "inout_table1", shift=0.01)
     comparison = comparison_of(store, "diag_table1", cells)
     memseg, inout, diag = comparison.lines[:3], comparison.lines[3:6], comparison.lines[6:]
     assert [line.difference("ap") for line in memseg] == pytest.approx([0.01] * 3)
     assert [line.difference("ap") for line in diag] == pytest.approx([0.02] * 3)
-    assert all(line.incomplete and line.elsewhere == "inout" for line in inout)  # planned, not run
+    assert all(line.incomplete and line.elsewhere == "inout_v2" for line in inout)  # planned, not run
     assert comparison.protocol == "diag" and comparison.mismatches == ()
-    elsewhere = "MemSeg, In&Out: ours are under protocol inout, as theirs are"
+    elsewhere = "MemSeg, In&Out: ours are under protocol inout_v2, as theirs are"
     assert any(note.startswith(elsewhere) for note in comparison.notes)
     assert "AP is step-wise: the sum" in " ".join(comparison.captions)
     asked = comparison_of(store, "diag_table1", cells, protocol="diag")
     assert [line.expected for line in asked.lines] == [0] * 6 + [2] * 3
     rows = list(csv.DictReader(io.StringIO(to_csv(comparison))))
-    assert [row["protocol"] for row in rows] == ["inout"] * 6 + ["diag"] * 3
+    assert [row["protocol"] for row in rows] == ["inout_v2"] * 6 + ["diag"] * 3
 
 
 def test_what_cannot_be_chosen_is_asked_for(store):
     _, other = several(store)
     renamed = [{**cell, "dataset": "tiles"} for cell in other]
-    plain = [{**cell, "protocol": {"inout": "small", "diag": "large"}[cell["protocol"]]} for cell in other]
+    plain = [{**cell, "protocol": {"inout_v2": "small", "diag": "large"}[cell["protocol"]]} for cell in other]
     recognition = [{**cell, "task": "recognition"} for cell in other]
     for what, cells, dataset in (
         (r"several datasets, and not the paper's: give --dataset surfaces or tiles$", other + renamed, None),
@@ -472,7 +514,7 @@ def test_one_name_for_two_settings_is_not_averaged(store):
 
 
 def test_a_damaged_record_is_named(store):
-    (cell, *_) = one_changed("inout")
+    (cell, *_) = one_changed(mixed())
     write(store, cell)
     record = store.read_record(cell.key)
     record["spec"]["protocol"]["lr"] = "fast"
@@ -501,7 +543,7 @@ def test_the_terminal_table_fits_100_columns(store, name):
 
 
 def test_text_cannot_break_a_page_or_a_table(store):
-    cells = [replace(cell, data=replace(cell.data, name="x")) for cell in one_changed("inout")]
+    cells = [replace(cell, data=replace(cell.data, name="x")) for cell in one_changed(mixed())]
     for cell in cells:
         write(store, cell)
     expected = [cell | {"dataset": "<b>|&_%</b>"} for cell in planned(cells)]
@@ -547,7 +589,7 @@ def test_files_are_equal_each_time_and_hold_the_numbers(store, tmp_path):
 
 def test_several_grids_are_merged_and_no_grid_means_all_records(store, tmp_path):
     reproduce(store, "inout_table1", grid="one", augmenters=["memseg"])
-    reproduce(store, "inout_table1", grid="two", augmenters=["ddpm"])
+    reproduce(store, "inout_table1", grid="two", augmenters=[ddpm()])
     files = [Path(file) for file in report_layout(store, "inout_table1")]
     assert files[0].parent == store.files.folder / "reports" / "all"
     content = json.loads(files[3].read_text())

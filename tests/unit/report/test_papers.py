@@ -8,7 +8,7 @@ from helpers import ROOT
 
 from augbench.core import registry
 from augbench.core.errors import UserError
-from augbench.core.protocol import preset_names
+from augbench.core.protocol import load_preset, preset_names
 from augbench.diffusion.pipelines import BUNDLES
 from augbench.report.papers.printed import METRICS, load_paper, paper_names, read_paper
 
@@ -39,13 +39,31 @@ def test_names_are_those_of_this_package(key):
     paper = load_paper(key)
     known = {kind: registry.find(kind) for kind in ("datasets", "augmenters")} | {"protocols": preset_names()}
     assert paper.about.protocol in known["protocols"]
-    assert set(paper.about.bundles.values()) <= set(BUNDLES)
+    pipelines = {facts["bundle"].value for facts in paper.about.settings.values() if "bundle" in facts}
+    assert pipelines and pipelines <= set(BUNDLES)
     for row in (row for rows in paper.rows.values() for row in rows):
         assert row.dataset in known["datasets"]
         if row.augmenter not in paper.about.baselines:
             assert row.augmenter in known["augmenters"] and row.protocol in known["protocols"]
-        source = row.copied_from.partition(" table ")[0]
-        assert not source or source in paper.about.sources
+        assert not row.source_paper or row.source_paper in paper.about.sources
+
+
+@pytest.mark.parametrize("key", paper_names())
+def test_facts_are_settings_here_and_the_papers_protocol_follows_them(key):
+    """Theirs could be set as they stand, each has a source, and the protocol of the paper's name holds its facts."""
+    about = load_paper(key).about
+    for name, facts in about.settings.items():
+        nested: dict = {}
+        for field, fact in facts.items():
+            *above, last = field.split(".")
+            (nested.setdefault(above[0], {}) if above else nested)[last] = fact.value
+        made = registry.make("augmenters", name, nested).config.model_dump(mode="json")
+        assert all((made[field] if not isinstance(made[field], dict) else nested[field].items() <= made[field].items())
+                   for field in nested if nested[field])  # fmt: skip
+    values = load_preset(about.protocol).model_dump(mode="json")
+    assert {field: values[field] for field in about.training} == {f: one.value for f, one in about.training.items()}
+    known = [fact.known for facts in (*about.settings.values(), about.training) for fact in facts.values()]
+    assert set(known) >= {"stated", "published code"}
 
 
 def test_what_diag_copied_is_what_inout_printed():

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from boards import expect, expected_cell
-from helpers import path_of
+from helpers import assert_one_line, cli, path_of
 from test_report import cell, everywhere, lines_of, printed, texts, to_latex, to_markdown, write, write_all
 from test_report_classes import recognition
 
@@ -72,6 +72,31 @@ def test_a_row_pools_the_pools_of_an_augmenter(store):
     assert "over an augmenter's pools" in table.fidelity.captions[1]
     for words in everywhere(table):
         assert ".004 (.011)" in words and "of the real ones 5.00" in words.replace("\n", " ").replace("  ", " ")
+
+
+def test_fid_by_layer_stands_beside_fid_where_it_was_measured(store):
+    table = one_pool(store, fid_by_layer={"64": 0.3344, "192": 1.52})
+    row = dict(zip([column.title for column in table.fidelity.columns], rows_of(table)[0], strict=True))
+    assert (row["FID 64"], row["FID 192"]) == ("0.334", "1.520")
+    assert any(note.startswith("FID 64 and 192: on max-pooling layers") for note in table.fidelity.notes)
+
+
+def test_table_3_of_diag_has_theirs_and_ours_without_a_difference(store, tmp_path):
+    one = cell()
+    write(store, one)
+    measure(store, "a", fid_by_layer={"64": 0.5, "192": 3.25})
+    store.write_json("grids", "g", {"grid": {}, "cells": [takes(one, ("memseg", "a"))]})
+    done = cli("report", store.url, "--layout", "diag_table3", "--out", tmp_path)
+    assert done.returncode == 0, done.stderr
+    lines = [line.split() for line in done.stdout.splitlines()]
+    assert ["MemSeg", "0.834", "4.376", "0.500", "3.250", "100", "60", "1"] in lines
+    assert ["DIAG", "0.096", "0.411", "–", "–", "–", "–", "0"] in lines
+    assert "how many images are on either side is not stated" in " ".join(done.stdout.split())
+    assert json.loads((tmp_path / "diag_table3.json").read_text())["rows"][1]["theirs_fid_192"] == 1.52
+    assert_one_line(
+        cli("report", store.url, "--layout", "diag_table3", "--protocol", "x"), "--protocol", "leave it out"
+    )
+    assert_one_line(cli("report", store.url, "--layout", "diag_table4"), "did you mean 'diag_table")
 
 
 def test_what_could_not_be_measured_is_a_dash_with_a_note(store):

@@ -18,6 +18,7 @@ from augbench.planning.remaining import subtract
 from augbench.runner.driver import run
 from augbench.runner.worker import WorkerSetup
 from augbench.stages import fidelity as stage
+from augbench.storage.records import spec_of
 from augbench.storage.store import Store
 
 ON = {"extractor": "micro_resnet"}
@@ -135,6 +136,47 @@ def test_features_depend_on_the_image_alone(one_thread):
     found = extractor(images, size)
     assert found.shape == (3, 160) and found.dtype == np.float32
     assert np.allclose(extractor(images[1:2], size), found[1:2], atol=1e-4)
+
+
+def test_features_of_max_pooling_layers_are_the_means_of_their_maps(monkeypatch, one_thread):
+    """Inception, randomly initialised: its first layers by hand; the last features are those without layers."""
+    import timm
+
+    model = timm.create_model("inception_v3", pretrained=False, num_classes=0)
+    monkeypatch.setattr("augbench.features.extractor.pretrained", lambda *_: model)
+    extractor = Extractor("inception_v3", "cpu")
+    images = [np.random.default_rng(i).integers(0, 255, (80, 80, 3), dtype=np.uint8) for i in range(2)]
+    features, layers = extractor.with_layers(images, (80, 80), (64, 192))
+    assert features.shape == (2, 2048) and {n: part.shape for n, part in layers.items()} == {64: (2, 64), 192: (2, 192)}
+    batch = torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).float() / 255
+    with torch.inference_mode():
+        first = model.Pool1(model.Conv2d_2b_3x3(model.Conv2d_2a_3x3(model.Conv2d_1a_3x3(
+            (batch - extractor.mean) / extractor.std))))  # fmt: skip
+        second = model.Pool2(model.Conv2d_4a_3x3(model.Conv2d_3b_1x1(first)))
+    assert layers[64] == pytest.approx(first.mean((2, 3)).numpy(), rel=1e-5)
+    assert layers[192] == pytest.approx(second.mean((2, 3)).numpy(), rel=1e-5)
+    assert np.array_equal(extractor(images, (80, 80)), features)
+
+
+def test_layers_are_measured_by_inception_alone_and_are_in_keys_where_there_are_any():
+    with pytest.raises(UserError, match=r"fidelity.layers are of Inception.*set it to inception_v3.tf_in1k"):
+        make_plan(tiny_grid(fidelity={"extractor": "micro_resnet", "layers": [64]}))
+    with pytest.raises(UserError, match="layers"):
+        tiny_grid(fidelity={"layers": [2048]})
+    plain, layered = (
+        make_plan(tiny_grid(fidelity={"extractor": "inception_v3", "layers": layers})) for layers in ([], [64, 192])
+    )
+    ((one,), (other,)) = (plan.fidelity.values() for plan in (plain, layered))
+    assert one.key != other.key and "layers" not in one.as_dict() and other.as_dict()["layers"] == [64, 192]
+    assert spec_of("fidelity", other.as_dict()).key == other.key
+
+
+def test_fid_of_few_images_is_computed_where_it_is_asked_for():
+    """As the formula has it: equal covariances of rank 1, means 3 apart."""
+    rows = np.array([[1.0, 0, 0, 0], [-1.0, 0, 0, 0]])
+    apart = rows + np.array([0, 3, 0, 0])
+    assert fid(rows, apart) is None
+    assert fid(rows, apart, singular=True) == pytest.approx(9, abs=1e-6)
 
 
 def test_an_extractor_that_is_unavailable_is_named():

@@ -30,8 +30,8 @@ from augbench.storage.store import Store
 
 BASELINES = ("none", REFERENCE, "memseg")  # default baselines; the first that a table has is used
 METRICS = {"detection": ("ap",), "recognition": ("accuracy", "macro_f1")}
-Run = tuple[int, int, int]
-"""Fold, draw of the shots and seed of a cell of a complete run; -1 for an axis that it does not have."""
+Run = tuple[int, int, int, int]
+"""Fold, draw of the shots, seed and adapter seed of a cell of a complete run; -1 for an axis that it does not have."""
 
 
 @dataclass(frozen=True)
@@ -137,14 +137,14 @@ def build_evidence(
 
 def _run(cell: Any) -> Run:
     fold, draw, seed = (-1 if axis is None else int(axis) for axis in (cell.fold, cell.draw, cell.seed))
-    return fold, draw, seed
+    return fold, draw, seed, int(cell.adapter_seed)
 
 
 def pair_runs(a: Mapping[Run, str], b: Mapping[Run, str]) -> dict[Run, tuple[str, str]]:
-    """Pair the runs of two rows: those of equal fold, draw and seed.
+    """Pair the runs of two rows: those of equal fold, draw, seed and adapter seed.
 
     A run without a draw or a seed is paired with every one of the other row. It has no variance over them, so the
-    differences have exactly that of the other row.
+    differences have exactly that of the other row. So is a run of a row without several adapters.
 
     Args:
         a: run -> key of its cell.
@@ -160,8 +160,10 @@ def pair_runs(a: Mapping[Run, str], b: Mapping[Run, str]) -> dict[Run, tuple[str
 
 def _at(row: Mapping[Run, str], run: Run) -> str | None:
     """Return the key of the row's cell at a run, which may have more axes than the row."""
-    fold, draw, seed = run
-    places = ((fold, draw, seed), (fold, draw, -1), (fold, -1, -1))
+    fold, draw, seed, adapter = run
+    if not any(own[3] for own in row):
+        adapter = 0  # of a row with one adapter, or none
+    places = ((fold, draw, seed, adapter), (fold, draw, -1, adapter), (fold, -1, -1, adapter))
     return next((row[place] for place in places if place in row), None)
 
 
@@ -217,7 +219,9 @@ class _Resampled:
         """Return the bootstrap weights of these runs: equal for equal runs, whatever the row."""
         key = tuple(runs)
         if key not in self._runs:
-            drawn = rng("compare-runs", *(number for run in key for number in run))
+            several = any(run[3] for run in key)
+            given = key if several else [run[:3] for run in key]  # one adapter: as before there were seeds of them
+            drawn = rng("compare-runs", *(number for run in given for number in run))
             self._runs[key] = resampling.run_weights(key, self.resamples, drawn, self.folds_drawn)
         return self._runs[key]
 
@@ -286,13 +290,21 @@ def _row(drawn: _Resampled, row: Row, own: Have, spending: Spending) -> RowEvide
         row.augmenter,
         int(row.n_aug or 0),
         found,
-        inference.variance_split(runs, [drawn.values[key, drawn.metrics[0]] for key in keys]),
-        any(seed >= 0 for _, _, seed in runs),
+        _variance_split(runs, [drawn.values[key, drawn.metrics[0]] for key in keys]),
+        any(run[2] >= 0 for run in runs),
         spending.of(keys),
         float(np.mean([record.seconds for _, record in own])) if own else nan,
         spending.inferred(keys),
         **row.basis(),
     )
+
+
+def _variance_split(runs: Sequence[Run], values: Sequence[float]) -> inference.VarianceSplit:
+    """Split the variance of the means over adapters, which are no source of it here."""
+    by_run: dict[tuple[int, int, int], list[float]] = defaultdict(list)
+    for run, value in zip(runs, values, strict=True):
+        by_run[run[:3]].append(value)
+    return inference.variance_split(list(by_run), [float(np.mean(own)) for own in by_run.values()])
 
 
 Keys = Mapping[tuple[str, int], dict[Run, str]]  # row -> its runs
@@ -346,7 +358,7 @@ def _one(
             resampling.interval(values, sampled, drawn.runs(runs), drawn.item_freedom, number)
             for number in (1, max(comparisons, 1))
         )
-        for (_, _, seed), value in zip(runs, values.tolist(), strict=True):
+        for (_, _, seed, _), value in zip(runs, values.tolist(), strict=True):
             if seed >= 0:
                 by_seed.setdefault(seed, []).append(value)
     p = nan

@@ -56,9 +56,10 @@ def method(evidence: Sequence[Evidence]) -> list[str]:
     sentences = [
         f"{PERCENT} intervals are for other test items and other runs like these, by a two-level bootstrap of "
         f"{resamples:,} resamples: of test items (all images of a physical item together, normal and defect ones "
-        "separately, the same items for all rows of a table), then of the draws of shots and the seeds; widened by "
-        "Student's t where either are few. Other data sets, classifiers and folds than those named are not covered.",
-        "s.e. items, s.e. runs: standard error of the mean due to test items, and due to draws and seeds.",
+        "separately, the same items for all rows of a table), then of the draws of shots, the seeds and the adapters; "
+        "widened by Student's t where either are few. Other data sets, classifiers and folds than those named are not "
+        "covered.",
+        "s.e. items, s.e. runs: standard error of the mean due to test items, and due to draws, seeds and adapters.",
     ]
     if any(one.against or one.pairs for one in evidence):
         sentences += [

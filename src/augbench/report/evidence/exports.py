@@ -20,7 +20,7 @@ FIELDS = (
     *("dataset", "protocol", "folds", "shots"),
     *("line", "augmenter", "n_aug", "versus", "versus_n_aug", "metric", "runs"),
     *("estimate", "low", "high", "low_together", "high_together", "error", "freedom"),
-    *("error_items", "error_draw", "error_seed", "error_fold", "seeds", "p", "p_holm", "verdict"),
+    *("error_items", "error_draw", "error_seed", "error_adapter", "error_fold", "seeds", "p", "p_holm", "verdict"),
     *("std_fold", "std_draw", "std_seed", "std_rest"),
     *("search_seconds", "class_pictures_seconds", "adapting_seconds", "generating_seconds", "cost_seconds"),
     *("training_seconds", "efficient", "embedded"),

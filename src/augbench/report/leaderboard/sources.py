@@ -147,7 +147,7 @@ def _decoded(data: bytes) -> np.ndarray:
 
 
 def pools_of(gathered: Gathered) -> dict[str, list[Pool]]:
-    """Map each dataset to its pools, one per augmenter and shot regime: that of the first fold, draw and seed."""
+    """Map each dataset to its pools, one per augmenter and shot regime: that of the first fold, draw and seeds."""
     cells = gathered.expected.merge(gathered.records[["key", "dataset_id", "augmenter_id"]], on="key")
     datasets = dict(zip(cells["dataset_id"], cells["dataset"], strict=True))
     augmenters = dict(zip(cells["augmenter_id"], cells["augmenter"], strict=True))
@@ -166,7 +166,7 @@ def pools_of(gathered: Gathered) -> dict[str, list[Pool]]:
             if identity in older and identity not in augmenters:
                 continue
             name = augmenters.get(identity, spec.augmenter.name)
-            rank = (spec.data.fold or 0, spec.draw or 0, spec.seed, spec.fresh_for or 0, spec.key)
+            rank = (spec.data.fold or 0, spec.draw or 0, spec.adapter_seed, spec.seed, spec.fresh_for or 0, spec.key)
             where = (label, name, spec.shots)
             if where not in first or rank < first[where][0]:
                 first[where] = (rank, spec, store)

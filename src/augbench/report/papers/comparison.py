@@ -16,7 +16,7 @@ from typing import Any
 import pandas as pd
 
 from augbench.core.errors import UserError
-from augbench.report.numbers import average_of, share
+from augbench.report.numbers import average_of, share, stat_of
 from augbench.report.papers.layouts import Layout, LayoutComparison, Line
 from augbench.report.papers.matching import CHECKS, differences, ours_of
 from augbench.report.papers.printed import METRICS, Paper, Reference
@@ -68,7 +68,7 @@ def compare(
         lines=tuple(marked),
         captions=(_their_caption(layout), *_our_captions(protocol, lines, used)),
         mismatches=mismatches,
-        notes=tuple(_notes(layout, marked, used)),
+        notes=(*_notes(layout, marked, used), *_ties(lines, contents)),
         embedded=tuple(sorted({part for record in used for part in record.embedded})),
     )
 
@@ -233,6 +233,18 @@ def _notes(layout: Layout, lines: Sequence[Line], records: list[Any]) -> list[st
     return notes + list(dict.fromkeys(note for record in records for note in record.notes))
 
 
+def _ties(lines: Sequence[Line], contents: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Give the AP of rows in which images of equal score raise the trapezoidal AP, where records hold both."""
+    found = []
+    for line in lines:
+        results = [contents[cell.key]["result"] for cell in line.cells if cell.key in contents]
+        if results and all("ap_trapezoidal_ties" in result for result in results):
+            spread = share(stat_of(result["ap_trapezoidal_ties"] for result in results).mean)
+            if spread != share(stat_of(result["ap"] for result in results).mean):
+                found.append(f"{line.label} {line.n_aug} {spread}")
+    return [f"With images of equal score spread over one another, our AP is: {', '.join(found)}."] if found else []
+
+
 def _missing(rows: Sequence[Line]) -> list[str]:
     open_rows = [line for line in rows if line.incomplete]
     if not open_rows:
@@ -256,7 +268,7 @@ def _from_elsewhere(rows: Sequence[Line]) -> list[str]:
 def _copied_text(layout: Layout, row: Reference) -> str:
     """Describe a row that the paper copied from elsewhere, so from another protocol than its other rows."""
     about = layout.paper.about
-    source, _, table = row.copied_from.partition(" table ")
+    source, table = row.source_paper, row.copied_from.partition(" table ")[2]
     where = about.sources.get(source, source) + (f", Table {table}" if table else "")
     name = about.printed_as[row.augmenter]
     what = f"{name}: copied by the paper from {where}"

@@ -12,6 +12,7 @@ from rich.console import Console
 from augbench.core.errors import UserError
 from augbench.report.frame import CELL_FIELDS, expected_frame, load_expected, load_records
 from augbench.report.papers.comparison import compare
+from augbench.report.papers.fidelity_layout import contents_of, fidelity_layouts, lines_of, section_of
 from augbench.report.papers.layout_exports import to_csv, to_json
 from augbench.report.papers.layout_sheets import sections_of
 from augbench.report.papers.layouts import choose, find_layout
@@ -21,6 +22,12 @@ from augbench.report.render.page import to_html
 from augbench.report.render.terminal import to_terminal
 from augbench.report.store_report import ALL, WAY_OUT, write_files
 from augbench.storage.store import Store
+
+
+def check_layout(name: str) -> None:
+    """Raise UserError if there is no layout of that name."""
+    if name not in fidelity_layouts():
+        find_layout(name)
 
 
 def report_layout(
@@ -52,6 +59,10 @@ def report_layout(
     Raises:
         UserError: no such layout, grid, dataset or protocol; no store; a damaged record; one name for several settings.
     """
+    if name in fidelity_layouts():
+        if protocol is not None:
+            raise UserError(f"--protocol does not choose images, which are all that {name} is about: leave it out")
+        return _report_fidelity(store, name, grid_name, expected, dataset, out, console)
     layout = find_layout(name)
     if not store.keys("cells"):
         raise UserError(f"store '{store.url}' does not exist or holds no records: {WAY_OUT}, or give another")
@@ -71,6 +82,36 @@ def report_layout(
     files = write_files(store, known[0] if len(known) == 1 else ALL, contents, out)
     if console is not None:  # last: a closed pipe or a full device must not cost a file
         console.print(to_terminal(sections[:1]))
+    return files
+
+
+def _report_fidelity(
+    store: Store,
+    name: str,
+    grid_name: str | None,
+    expected: Iterable[Mapping[str, Any]] | None,
+    dataset: str | None,
+    out: Path | None,
+    console: Console | None,
+) -> list[str]:
+    """Report the fidelity of a store's pools next to a paper's table; arguments as in `report_layout`."""
+    layout = fidelity_layouts()[name]
+    known = sorted(store.keys("grids")) if grid_name is None else [grid_name]
+    if not known and expected is None:
+        raise UserError(f"store '{store.url}' knows no grid, so no pools: {WAY_OUT}, or give another")
+    lines = lines_of(layout, store, _expected(store, known, expected), dataset)
+    section = section_of(layout, lines)
+    table, numbers = contents_of(layout, lines)
+    contents = {
+        f"{name}.md": to_markdown(name, [section]).encode(),
+        f"{name}.tex": to_latex(name, [section]).encode(),
+        f"{name}.csv": table.encode(),
+        f"{name}.json": numbers,
+        f"{name}.html": to_html(name, [section]).encode(),
+    }
+    files = write_files(store, known[0] if len(known) == 1 else ALL, contents, out)
+    if console is not None:
+        console.print(to_terminal([section]))
     return files
 
 

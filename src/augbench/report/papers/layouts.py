@@ -14,6 +14,7 @@ import pandas as pd
 
 from augbench.core.errors import UserError, did_you_mean
 from augbench.report.numbers import Stat
+from augbench.report.papers.fidelity_layout import fidelity_layouts
 from augbench.report.papers.printed import Paper, Reference, load_paper, paper_names
 from augbench.report.runs import Basis
 
@@ -108,7 +109,8 @@ def find_layout(name: str) -> Layout:
     """
     known = layouts()
     if name not in known:
-        raise UserError(f"--layout '{name}' does not exist{did_you_mean(name, known)}")
+        names = sorted([*known, *fidelity_layouts()])
+        raise UserError(f"--layout '{name}' does not exist{did_you_mean(name, names)}")
     return known[name]
 
 

@@ -1,7 +1,8 @@
 """Mismatches between one of our cells and a row of a paper.
 
 The difference of two numbers is meaningful only where data, weights, protocol and the augmenter's settings are the
-same. Everything that differs is named, one line each.
+same. Theirs are the facts in the paper's YAML file, not our defaults. Everything that differs is named, one line each,
+and how theirs is known; a setting of which nothing is known is compared with its default here.
 """
 
 from __future__ import annotations
@@ -15,9 +16,9 @@ from typing import Any
 from augbench.core import registry
 from augbench.core.contracts import GOOD, Augmenter
 from augbench.core.errors import UserError
-from augbench.core.protocol import PROTOCOL_NUMBERS, READ_BY, Protocol, load_preset, make_protocol
+from augbench.core.protocol import READ_BY, Protocol, load_preset, make_protocol
 from augbench.diffusion.pipelines import BUNDLES
-from augbench.report.papers.printed import About, Reference
+from augbench.report.papers.printed import About, Fact, Reference, load_paper, paper_names
 from augbench.report.tables import AP_NAMES
 from augbench.storage.store import FIX_HINT
 
@@ -29,6 +30,9 @@ SAME_NUMBERS = ("threads_per_cell", "eval_batch", "eval_every", "false_alarm_rat
 
 SAME_IMAGES = {"ddpm": {"gradient_checkpointing"}, "diag": {"batch"}}
 """Augmenter settings that change images by rounding at most."""
+
+PIPELINE = "bundle"
+"""The setting that names the pipeline."""
 
 REGIMES = {0: "zero", "all": "full"}
 """Shots -> name of the augmenter's settings for this regime; any other number: ``few``."""
@@ -61,6 +65,8 @@ def ours_of(record: Mapping[str, Any], place: str) -> Ours:
 
 def differences(row: Reference, about: About, ours: Ours) -> Iterator[tuple[int, str]]:
     """Yield mismatches, each as (index of the check that found it, text)."""
+    if row.source_paper in paper_names():  # the settings are those of the paper that measured it
+        about = load_paper(row.source_paper).about
     for index, check in enumerate(CHECKS):
         yield from ((index, text) for text in check(row, about, ours))
 
@@ -101,11 +107,11 @@ def _counts(row: Reference, found: Mapping[str, int]) -> Iterator[str]:
 
 def _pipeline(row: Reference, about: About, ours: Ours) -> Iterator[str]:
     for name, settings in [] if _foreign(row, ours) else _made_by(ours):
-        theirs = about.bundles.get(name)
-        if theirs and settings["bundle"] != theirs:
-            source = str(settings["bundle"])
+        theirs = about.settings.get(name, {}).get(PIPELINE)
+        if theirs and not theirs.allows(settings[PIPELINE]):
+            source = str(settings[PIPELINE])
             what = source if source in BUNDLES else f"'{Path(source).name}', a local folder or file"
-            yield f"pipeline is {what}, theirs is {TITLES[theirs]}"
+            yield f"pipeline is {what}, theirs is {TITLES[theirs.value]} ({theirs.known})"
 
 
 def _foreign(row: Reference, ours: Ours) -> str:
@@ -129,17 +135,28 @@ def _augmenter(row: Reference, about: About, ours: Ours) -> Iterator[str]:
 
 
 def _settings(name: str, settings: Mapping[str, Any], row: Reference, about: About) -> Iterator[str]:
-    """Yield settings of this regime, except the pipeline, that differ from the paper's, which are the defaults."""
+    """Yield settings of this regime, except the pipeline, that differ from the paper's."""
     other = {"zero", "few", "full"} - {REGIMES.get(row.shots, "few")}
-    defaults = _plugin(name).config.model_dump(mode="json")
-    stated = "theirs is not stated; by default it is" if name in about.not_stated else "theirs is"
-    for field in sorted(settings.keys() - other - SAME_IMAGES.get(name, set()) - {"bundle"}):
-        value, theirs = settings[field], defaults[field]
-        if isinstance(theirs, dict):
-            pairs = [(f"{field}.{key}", value[key], theirs.get(key)) for key in value]
+    facts, defaults = about.settings.get(name, {}), _flat(_plugin(name).config.model_dump(mode="json"))
+    own = _flat({field: value for field, value in settings.items() if field not in other})
+    for field in sorted(own.keys() - SAME_IMAGES.get(name, set()) - {PIPELINE}):
+        fact = facts.get(field)
+        if fact and not fact.allows(own[field]):
+            yield f"{name}: {field} is {_short(own[field])}, theirs is {_short(fact.value)} ({fact.known})"
+        elif not fact and own[field] != defaults.get(field):
+            default = _short(defaults.get(field))
+            yield f"{name}: {field} is {_short(own[field])}, theirs is not stated; by default it is {default}"
+
+
+def _flat(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings with those of a regime as ``few.epochs``."""
+    found = {}
+    for field, value in settings.items():
+        if isinstance(value, dict):
+            found |= {f"{field}.{key}": inner for key, inner in value.items()}
         else:
-            pairs = [(field, value, theirs)]
-        yield from (f"{name}: {what} is {_short(a)}, {stated} {_short(b)}" for what, a, b in pairs if a != b)
+            found[field] = value
+    return found
 
 
 def _short(value: Any) -> str:
@@ -183,27 +200,35 @@ def _protocol(row: Reference, about: About, ours: Ours) -> Iterator[str]:
     theirs, given = _preset(row.protocol), ours.protocol
     if given.kind != theirs.kind:
         yield f"protocol is {given.name} on a frozen backbone, theirs is {theirs.name}, which trains all of it"
-    same_backbone = given.backbone in (*about.backbones, theirs.backbone)
-    differing = [
-        field
-        for field in PROTOCOL_NUMBERS
-        if field not in SAME_NUMBERS
-        and field != "kind"
-        and field in READ_BY[given.kind]
-        and field in READ_BY[theirs.kind]
-        and getattr(given, field) != getattr(theirs, field)
-        and not (field == "backbone" and same_backbone)
-    ]
+    values = given.model_dump(mode="json")
+    differing = {
+        field: fact
+        for field, fact in _training(about, theirs).items()
+        if field in READ_BY[given.kind]
+        and not (fact.allows(values[field]) if fact else getattr(given, field) == getattr(theirs, field))
+    }
     if given.ap != row.ap_definition:
         yield f"AP is {AP_NAMES[given.ap]}, theirs is {AP_NAMES[row.ap_definition]}"
-    if {"backbone", "weights"} & set(differing):
-        yield f"classifier is {_classifier(given)}, theirs is {_classifier(theirs)}"
+    if fact := differing.get("backbone") or differing.get("weights"):
+        yield f"classifier is {_classifier(given)}, theirs is {_classifier(theirs)} ({fact.known})"
     fields = [field for field in differing if field not in ("ap", "backbone", "weights")]
     if not fields:
         return
-    named = [f"{field} {_short(getattr(given, field))} ({_short(getattr(theirs, field))})" for field in fields]
+    named = [f"{field} {_short(values[field])} ({_their_value(differing[field], theirs, field)})" for field in fields]
     which = f"protocol is {given.name}, theirs is {theirs.name}"
     yield f"{which}, with another {', '.join(named if len(fields) <= NAMED else fields)}"
+
+
+def _training(about: About, theirs: Protocol) -> dict[str, Fact | None]:
+    """Return the fields that their protocol reads and that change numbers, with what is known of each."""
+    unread = (*SAME_NUMBERS, "kind", "ap_beside")
+    return {field: about.training.get(field) for field in READ_BY[theirs.kind] if field not in unread}
+
+
+def _their_value(fact: Fact | None, theirs: Protocol, field: str) -> str:
+    if fact:
+        return f"{_short(fact.value)}, {fact.known}"
+    return f"not stated; in {theirs.name} {_short(getattr(theirs, field))}"
 
 
 def _classifier(protocol: Protocol) -> str:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import cache, cached_property
 from importlib import resources
 from math import nan
-from typing import Literal
+from typing import Any, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -47,9 +47,29 @@ class Reference:
     ap_words: str  # definition of AP, and how it is known
 
     @property
+    def source_paper(self) -> str:
+        """Name of the files of the paper that it was copied from; "" where the paper measured it itself."""
+        return self.copied_from.partition(" table ")[0]
+
+    @property
     def ap_definition(self) -> str:
         """Definition of AP by its name in protocols: ``trapezoidal`` or ``step``."""
         return AP_DEFINITIONS[self.ap_words.split()[0]]
+
+
+class Fact(BaseModel):
+    """A setting or protocol field of a paper's experiment, and how it is known."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
+
+    value: Any = Field(alias="is")  # as it would be set here
+    same: tuple[Any, ...] = ()  # other values that mean the same
+    known: Literal["stated", "published code", "inferred"]
+    source: str = Field(min_length=1)
+
+    def allows(self, value: Any) -> bool:
+        """Whether a value, as JSON, is theirs."""
+        return value == self.value or value in self.same
 
 
 class PrintedTable(BaseModel):
@@ -76,8 +96,8 @@ class About(BaseModel):
     prints_std: bool
     headings: tuple[str, str, str, str]  # over augmenters, AP, precision, recall
     printed_as: dict[str, str]  # augmenter in augbench -> name in the paper
-    bundles: dict[str, Literal["sd15", "sdxl-inpaint"]] = {}  # augmenter -> the pipeline that it used
-    backbones: tuple[str, ...]  # timm models of its classifier, with the pretrained weights it used or may have used
+    settings: dict[str, dict[str, Fact]] = {}  # augmenter -> setting (of a regime: few.epochs); others: not stated
+    training: dict[str, Fact] = {}  # field of the protocol; others: not stated
     baselines: dict[str, str] = {}  # rows of methods that are not augmenters -> what they are
     not_stated: dict[str, str] = {}  # augmenter -> what the paper does not state, though it changes results
     sources: dict[str, str] = {}  # of copied rows: ``copied_from`` -> description

@@ -12,7 +12,7 @@ import pandas as pd
 from augbench.core.contracts import Part
 from augbench.core.errors import UserError, listed
 from augbench.core.hashing import digest
-from augbench.core.protocol import Protocol
+from augbench.core.protocol import UNKEYED, Protocol
 from augbench.core.specs import AugmenterSpec, Cell, PoolSpec
 from augbench.planning.grid import Grid
 from augbench.planning.library import Library
@@ -109,7 +109,7 @@ def _not_in(grid: Grid, cell: Cell) -> Iterator[str]:
 
 
 def _numbers(protocol: Protocol) -> dict[str, Any]:
-    return protocol.model_dump(exclude={"about", "sources"})
+    return protocol.model_dump(exclude=set(UNKEYED))
 
 
 def pool_mismatch(cell: Cell, pool: PoolSpec) -> list[str]:
@@ -119,6 +119,7 @@ def pool_mismatch(cell: Cell, pool: PoolSpec) -> list[str]:
         "augmenter": not _generates(cell.augmenter, pool.augmenter.digest),
         "shots": pool.shots is not None and (pool.shots, pool.draw) != (cell.shots, cell.draw),
         "seed": pool.seed != cell.seed,
+        "adapter_seed": pool.adapter_seed not in (0, cell.adapter_seed),  # 0: of a part that does not learn
         "fresh_for": pool.fresh_for != (cell.n_aug if cell.fresh_pools else None),
     }
     return [name for name, is_other in differs.items() if is_other]

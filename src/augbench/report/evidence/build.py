@@ -227,7 +227,7 @@ class _Resampled:
 
     def is_random(self, runs: Iterable[Run]) -> bool:
         """Return whether anything in these runs is random: a draw, a seed, or the test split."""
-        return self.folds_drawn or any(draw >= 0 or seed >= 0 for _, draw, seed in runs)
+        return self.folds_drawn or any(draw >= 0 or seed >= 0 for _, draw, seed, _ in runs)
 
     def of(self, keys: Sequence[str], metric: str) -> tuple[np.ndarray, np.ndarray]:
         """Return the metric of R cells: R values, and R,B values under the resamples."""

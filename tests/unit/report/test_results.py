@@ -118,7 +118,14 @@ def only(verdict):
     return verdict.refused[0]
 
 
-@pytest.mark.parametrize("name", STORES)
+def size_of(name):
+    return (RESULTS / name / RECORDS).stat().st_size
+
+
+LARGE = [pytest.param(name, marks=pytest.mark.slow) if size_of(name) > 2e6 else name for name in STORES]
+
+
+@pytest.mark.parametrize("name", LARGE)
 def test_what_is_published_follows_from_its_scores(name):
     verdict = check_results(RESULTS / name)
     assert verdict.refused == []

@@ -32,7 +32,7 @@ def run_python(folder, *arguments):
 def test_their_tests_pass_unchanged(skeletons):
     found = run_python(skeletons, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-W", "error::pytest.PytestWarning")
     assert found.returncode == 0, found.stdout + found.stderr
-    assert "17 passed, 1 skipped" in found.stdout
+    assert "18 passed, 1 skipped" in found.stdout
 
 
 def test_they_are_well_formed(skeletons):

@@ -31,7 +31,7 @@ def grid_of(shots=8, changes=(), **more):
 def search_of(grid, store):
     plan = make_plan(grid, store)
     (spec,) = {plan.search(pool).key: plan.search(pool) for pool in plan.pools.values()}.values()
-    store.files.folder.mkdir(exist_ok=True)  # a run writes the grid there before workers start
+    store.write_json("grids", plan.grid.name, {})  # a run writes the grid there before workers start
     return plan, spec, WorkerSetup.of(plan, store).context(use_gpu=False)
 
 

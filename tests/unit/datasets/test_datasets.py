@@ -206,7 +206,7 @@ def test_neu_damaged_annotations_are_named(tmp_path, text, message):
         path.write_text(text)
     else:
         layouts.write_boxes(path, (40, 32), [("scratches", text)])
-    problem, leak = about_files(check("neu", tmp_path)[1])
+    (problem,) = about_files(check("neu", tmp_path)[1])
     assert "scratches_99.xml" in problem and message in problem
 
 

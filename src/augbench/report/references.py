@@ -22,8 +22,8 @@ def with_reference(expected: pd.DataFrame, records: pd.DataFrame) -> pd.DataFram
     Returns:
         The expected cells; those of the reference occur in its own table and in each that it is added to.
     """
-    alone = records.loc[[bool(one) and one["kind"] == "gaussian" for one in records["frozen"]], "protocol"]
-    is_reference = expected["protocol"].isin(set(alone))
+    alone = records.loc[[bool(one) and one["kind"] == "gaussian" for one in records["frozen"]], "key"]
+    is_reference = expected["protocol"].isin(expected.loc[expected["key"].isin(alone), "protocol"])
     if not is_reference.any():
         return expected
     first = expected.loc[is_reference, "protocol"].iloc[0]  # where a grid has several

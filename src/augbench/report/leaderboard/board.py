@@ -284,12 +284,14 @@ def _colours(tables: Sequence[Table]) -> dict[str, int]:
     rows = [row for table in tables for row in table.rows]
     indices = [index for index in range(len(rows) + len(PALETTE)) if index % len(PALETTE) != GREY]
     synthetic = dict.fromkeys(row.augmenter for row in rows if row.n_aug)
-    return dict.fromkeys((row.augmenter for row in rows), GREY) | dict(zip(synthetic, indices, strict=False))
+    plain = [name for name in dict.fromkeys(row.augmenter for row in rows) if name not in synthetic]
+    greys = {name: GREY + number * len(PALETTE) for number, name in enumerate(plain)}  # of different shape
+    return greys | dict(zip(synthetic, indices, strict=False))
 
 
 def _facts(gathered: Gathered, tables: Sequence[Table]) -> dict[str, str]:
     """Return the figures at the top of the page."""
-    found, expected = len(gathered.records), len(gathered.expected)
+    found, expected = len(gathered.records), gathered.expected["key"].nunique()
     return {
         "trainings": f"{found:,}" + (f" of {expected:,}" if found < expected else ""),
         "augmenters": str(len({row.augmenter for table in tables for row in table.rows if row.n_aug})),

@@ -15,7 +15,7 @@ COLUMN_HELP = {
     "accuracy": "mean (sample standard deviation) over runs",
     "macro_f1": "F1, mean over classes",
     "interval": "of the headline metric, over test items and runs",
-    "gain": "difference to the baseline: training without synthetic images, else memseg with as many",
+    "gain": "difference to the baseline: training without synthetic images, else normal images alone, else memseg",
     "gain_interval": "of the gain; it holds for all rows of a table at once",
     "verdict": "whether the gain is significant: its interval excludes 0",
     "precision": "at the threshold with the best F1, chosen on the test images",

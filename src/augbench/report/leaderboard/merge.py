@@ -19,6 +19,7 @@ from augbench.report.frame import (
     load_records,
 )
 from augbench.report.older_versions import older_keys
+from augbench.report.references import with_reference
 from augbench.report.store_report import WAY_OUT
 from augbench.report.tables import HEADLINE
 from augbench.storage.store import Store, parse_json
@@ -92,7 +93,7 @@ def gather(stores: Sequence[Store]) -> Gathered:
     is_older = records["key"].isin(older_keys(records, named))
     older, records = records[is_older], records[~is_older].reset_index(drop=True)
     blocks = [block[~block["key"].isin(older["key"])] for block in blocks]
-    expected = _unambiguous([block for block in blocks if len(block)], records)
+    expected = with_reference(_unambiguous([block for block in blocks if len(block)], records), records)
     return Gathered(expected, records, measured, raw, specs, home, tuple(stores), differing, older)
 
 

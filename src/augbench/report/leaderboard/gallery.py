@@ -93,7 +93,8 @@ def _section(source: OpenDataset, pools: Sequence[Pool], thumbs: Thumbs) -> dict
         "title": source.label,
         "about": "Columns are examples, rows are their sources. Normal images and real defects come from the training "
         "split, evenly spaced in its table; of each augmenter, the sheet shows the first images of its pool with the "
-        "lowest seed. Nobody picked images by their looks. A mixture draws from the pools of its parts.",
+        "lowest seed. Nobody picked images by their looks. A mixture draws from the pools of its parts. "
+        f"Licence of the dataset: {source.licence}. {source.citation}".rstrip(),
         "sheet": sheet,
         "pools": [
             {

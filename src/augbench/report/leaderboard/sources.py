@@ -58,6 +58,14 @@ class OpenDataset:
             return "unknown, since its plug-in is not available here"
 
     @property
+    def citation(self) -> str:
+        """What the plug-in asks to cite; "" if that is unknown."""
+        try:
+            return registry.get("datasets", self.spec.name).citation
+        except UserError:
+            return ""
+
+    @property
     def split(self) -> Split:
         """The split of its first fold; needs the dataset's files."""
         assert self.dataset is not None

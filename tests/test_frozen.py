@@ -276,6 +276,8 @@ PROTOCOLS = {
     "inout+lr=0.5": "c538aea3d18ace54",
     "inout+batch=7+epochs=3": "217066c477e9aa35",
     "inout+ap=trapezoidal+backbone=resnet18+holdout=0.25": "df76fd3550f687b0",
+    "inout_v2": "ae6b27aaaa61046f",
+    "inout_v2+ap=trapezoidal+backbone=resnet18+holdout=0.25": "5e331ad0fc3bd249",
     "normals_only": "527c1de0e4ac998e",
     "probe": "ef6786ef221d4e24",
     "probe_as_papers": "5fb1884049cc8cdd",
@@ -298,6 +300,8 @@ PROTOCOLS = {
     "standard+lr=0.5": "d460c53515c074ad",
     "standard+batch=7+epochs=3": "9fa2bbf9107791b2",
     "standard+ap=trapezoidal+backbone=resnet18+holdout=0.25": "2e75f91cd984bbc4",
+    "standard_v2": "6ff8f45c11b29e40",
+    "standard_v2+ap=trapezoidal+backbone=resnet18+holdout=0.25": "bcf8ee5ec44bc6fd",
 }
 CHANGES = ({"lr": 0.5}, {"epochs": 3, "batch": 7}, {"backbone": "resnet18", "holdout": 0.25, "ap": "trapezoidal"})
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from augbench.core.errors import listed
 from augbench.metrics.inference import FEWEST_RUNS
-from augbench.planning.audits import Audit
+from augbench.planning.audits import NOT_AUDITED, Audit, percent
 from augbench.report.numbers import COLLAPSED, INCOMPLETE
 
 AP_SENTENCES = {
@@ -83,6 +83,13 @@ def near_copies_text(audit: Audit | None, folds: Sequence[int]) -> str:
         return ""
     found = audit.text(folds)
     return f"Near-copies across the split: {found}{' of the test images' if found[-1] == '%' else ''}."
+
+
+def table_caveats(audit: Audit | None, folds: Sequence[int], embedded: Sequence[str]) -> tuple[str, ...]:
+    """Return what a reader of any number of a table must know, in a few words each: near-copies, smoke-test parts."""
+    share = audit.share(folds) if audit else 0.0
+    leak = [NOT_AUDITED] if share is None else [f"near-copies across the split: {percent(share)}"] if share else []
+    return (*leak, *([f"smoke-test parts: {', '.join(embedded)}"] if embedded else []))
 
 
 def weight_note(augmenter: str, weights: Mapping[int, Sequence[float]], is_chosen: bool) -> str:

@@ -16,7 +16,7 @@ from typing import Any
 
 import pandas as pd
 
-from augbench.planning.audits import NOT_AUDITED, Audit, percent
+from augbench.planning.audits import Audit
 from augbench.report.confusion import Confusion, Named, confusion_of, confusion_sections, confusions_of
 from augbench.report.fidelity_records import Measured
 from augbench.report.fidelity_table import Fidelity, Outcome, fidelity_of
@@ -31,6 +31,7 @@ from augbench.report.table_notes import (
     footnotes,
     frozen_text,
     near_copies_text,
+    table_caveats,
     title_of,
     weight_note,
 )
@@ -101,9 +102,7 @@ class Table:
     @property
     def caveats(self) -> tuple[str, ...]:
         """What a reader of any of its numbers must know, in a few words each; others are those of a row."""
-        share = self.audit.share(self.folds) if self.audit else 0.0
-        leak = [NOT_AUDITED] if share is None else [f"near-copies across the split: {percent(share)}"] if share else []
-        return (*leak, *([f"smoke-test parts: {', '.join(self.embedded)}"] if self.embedded else []))
+        return table_caveats(self.audit, self.folds, self.embedded)
 
     @property
     def headline(self) -> str:

@@ -367,6 +367,9 @@ def test_what_does_not_match_is_named(store, name, cells, mismatches):
 def test_another_dataset_has_no_difference_though_all_else_is_theirs(store):
     cells = [replace(cell, data=replace(cell.data, name="surfaces", alias="surfaces")) for cell in one_changed(mixed())]
     comparison = filled(store, cells, "inout_table2", embedded=["dataset surfaces"])
+    assert {row["caveats"] for row in csv.DictReader(io.StringIO(to_csv(comparison)))} >= {
+        "smoke-test parts: dataset surfaces"
+    }
     assert comparison.mismatches == ("dataset is surfaces, theirs is ksdd2",)
     assert comparison.label == "ours: mechanics, not evidence (dataset surfaces)"
     for text in (to_markdown(comparison), to_latex(comparison), to_html(comparison), terminal(comparison)):

@@ -21,7 +21,7 @@ from augbench.report.papers.layouts import Layout, LayoutComparison, Line
 from augbench.report.papers.matching import CHECKS, differences, ours_of
 from augbench.report.papers.printed import METRICS, Paper, Reference
 from augbench.report.runs import averaged, basis_of, over_runs
-from augbench.report.table_notes import captions, caveat_notes, near_copies_text
+from augbench.report.table_notes import captions, caveat_notes, near_copies_text, table_caveats
 from augbench.report.tables import folds_of
 
 MARKS = "Bold is the best of a column, underlined the second best; of ours, among complete rows."
@@ -61,6 +61,7 @@ def compare(
     marked = _with_averages(layout, _ranked(_ranked(lines, "theirs"), "ours"))
     own = {cell.key: cell for line in lines for cell in line.cells}
     used = [record for key, record in found.items() if key in own]
+    embedded = tuple(sorted({part for record in used for part in record.embedded}))
     return LayoutComparison(
         layout=layout,
         dataset=next((cell.dataset for cell in own.values()), ""),
@@ -69,7 +70,8 @@ def compare(
         captions=(_their_caption(layout), *_our_captions(protocol, lines, used)),
         mismatches=mismatches,
         notes=(*_notes(layout, marked, used), *_ties(lines, contents)),
-        embedded=tuple(sorted({part for record in used for part in record.embedded})),
+        embedded=embedded,
+        caveats=table_caveats(next((cell.audit for cell in own.values()), None), folds_of(own.values()), embedded),
     )
 
 

@@ -44,7 +44,7 @@ def _line(comparison: LayoutComparison, line: Line) -> dict[str, Any]:
         for metric, stat in getattr(line, side).items():
             row |= {f"{side}_{metric}_mean": stat.mean, f"{side}_{metric}_std": stat.std}
     row |= {f"difference_{metric}": line.difference(metric) for metric in METRICS}
-    return row | {"collapsed": len(line.collapsed), "caveats": "; ".join(line.caveats)}
+    return row | {"collapsed": len(line.collapsed), "caveats": "; ".join((*line.caveats, *comparison.caveats))}
 
 
 def to_json(comparison: LayoutComparison) -> bytes:
@@ -63,9 +63,10 @@ def to_json(comparison: LayoutComparison) -> bytes:
 
 def _row(comparison: LayoutComparison, line: Line) -> dict[str, Any]:
     """Return a row; ``mismatches`` are positions in the list of the table, from 1 on."""
-    names = ("augmenter", "label", "n_aug", "found", "expected", "incomplete", "comparable", "caveats")
+    names = ("augmenter", "label", "n_aug", "found", "expected", "incomplete", "comparable")
     return {name: getattr(line, name) for name in names} | {
         "collapsed": len(line.collapsed),
+        "caveats": (*line.caveats, *comparison.caveats),
         "is_average": line.is_average,
         "protocol": line.elsewhere or comparison.protocol,
         "copied_from": line.reference.copied_from if line.reference else "",

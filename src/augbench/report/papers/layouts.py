@@ -83,6 +83,7 @@ class LayoutComparison:
     mismatches: tuple[str, ...]  # `Line.differs` refers to them, from 1 on
     notes: tuple[str, ...]  # footnotes
     embedded: tuple[str, ...]  # smoke-test parts (dataset, weights) behind ours: these are not evidence
+    caveats: tuple[str, ...] = ()  # of all our numbers, in a few words each
 
     @property
     def label(self) -> str:

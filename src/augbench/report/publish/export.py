@@ -15,11 +15,11 @@ from augbench.core.errors import UserError, did_you_mean, listed
 from augbench.planning.outline import COMMAND
 from augbench.report.evidence.lineage import Lineages
 from augbench.report.evidence.part_costs import COSTS, costs_of, read_costs
-from augbench.report.frame import expected_from_records, load_expected, load_records
+from augbench.report.frame import load_expected
 from augbench.report.publish.contents import COMPLETE, README, today
 from augbench.report.render.markdown import escape as escape_markdown
 from augbench.report.render.markdown import table_lines
-from augbench.report.store_report import ALL, WAY_OUT
+from augbench.report.store_report import ALL, WAY_OUT, reported
 from augbench.report.table_notes import SHA_LENGTH
 from augbench.report.tables import Table, build_tables
 from augbench.storage.files import write_atomic
@@ -204,8 +204,8 @@ def _short(sha: str | None) -> str:
 
 
 def _tables(store: Store, grids: list[str]) -> list[Table]:
-    every = [load_expected(store, grid) for grid in grids] or [expected_from_records(load_records(store))]
-    return [table for expected in every for table in build_tables(expected, load_records(store, expected["key"]))]
+    found = [one for grid in grids or [None] for one in reported(store, grid, None)]
+    return [table for _, cells, records in found for table in build_tables(cells, records)]
 
 
 def _headline_table(table: Table) -> list[str]:

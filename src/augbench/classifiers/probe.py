@@ -164,6 +164,8 @@ def fit_probe(
     Returns:
         The probe, and what was chosen: ``C`` and ``synthetic_weight``, None where the head or the cell has none.
     """
+    if protocol.normality != (normals is not None):
+        raise ValueError("normals are given where, and only where, the protocol asks for normality")
     if normals is not None:
         distances = normals.distances(rows.features, rows.groups)
         rows = replace(rows, features=np.column_stack([rows.features, distances]))

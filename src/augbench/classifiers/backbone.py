@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from augbench.classifiers import micro_resnet
-from augbench.core.errors import UserError, did_you_mean
+from augbench.core.errors import UserError, WeightsError, did_you_mean
 from augbench.core.protocol import Protocol
 from augbench.core.temporary import log_levels
 from augbench.core.weights import packaged
@@ -77,7 +77,7 @@ def pretrained(name: str, outputs: int, missing: str, ways: str) -> torch.nn.Mod
     """Build a timm model with its pretrained weights; with 0 outputs it has no head.
 
     Raises:
-        UserError: the weights are not available. The message begins with ``missing`` and ends with ``ways``.
+        WeightsError: the weights are not available. The message begins with ``missing`` and ends with ``ways``.
     """
     import timm
 
@@ -85,7 +85,7 @@ def pretrained(name: str, outputs: int, missing: str, ways: str) -> torch.nn.Mod
         with log_levels(logging.ERROR, "huggingface_hub"):  # it warns of each retry; the error below suffices
             return timm.create_model(name, pretrained=True, num_classes=outputs)
     except Exception as error:  # hub, network and cache errors have no common base
-        raise UserError(f"{missing} ({type(error).__name__}): {ways}") from error
+        raise WeightsError(f"{missing} ({type(error).__name__}): {ways}") from error
 
 
 def load_packaged(backbone: str) -> torch.nn.Module:

@@ -15,6 +15,7 @@ from augbench.cli import (
     augmenters,
     compare,
     datasets,
+    doctor,
     leaderboard,
     log,
     models,
@@ -76,7 +77,17 @@ def list_(what: Annotated[Listable, typer.Argument(help="datasets, augmenters, m
     LISTS[what]()
 
 
-for command in (plan.plan, run.run, status.status, log.log, report.report, compare.compare, leaderboard.leaderboard):
+COMMANDS = (
+    doctor.doctor,
+    plan.plan,
+    run.run,
+    status.status,
+    log.log,
+    report.report,
+    compare.compare,
+    leaderboard.leaderboard,
+)
+for command in COMMANDS:
     app.command()(command)
 for group in (results, new, datasets, augmenters, protocols, models, pools, stores):
     app.add_typer(group.app)

@@ -22,6 +22,10 @@ class PluginError(UserError):
     """The code of a plug-in failed, or broke its contract. Made in `core.guard` alone."""
 
 
+class WeightsError(UserError):
+    """Pretrained weights are neither on this machine nor downloadable."""
+
+
 class StoreError(UserError):
     """The store cannot be read or written. Nothing could be committed, so the run ends."""
 

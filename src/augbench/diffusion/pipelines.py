@@ -22,7 +22,7 @@ from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from augbench.core.errors import UserError, did_you_mean, listed
+from augbench.core.errors import UserError, WeightsError, did_you_mean, listed
 from augbench.core.temporary import log_levels
 from augbench.core.weights import digest, parameters
 from augbench.diffusion import single_file
@@ -268,7 +268,7 @@ def fetch(source: PipelineSource) -> Path:
     For a checkpoint this is the folder with its configurations and tokenizers, without weights.
 
     Raises:
-        UserError: it is not on this machine and cannot be downloaded.
+        WeightsError: it is not on this machine and cannot be downloaded.
     """
     if not source.revision:
         return Path(source.location)
@@ -297,7 +297,7 @@ def fetch(source: PipelineSource) -> Path:
     if source.checkpoint:
         what = f"'{source.checkpoint}' has no configurations and no tokenizer, and those of {source.location} are"
         way = f"copy those of a diffusers folder into '{single_file.config_folder(Path(source.checkpoint))}'"
-    raise UserError(
+    raise WeightsError(
         f"{what} not on this machine and cannot be downloaded ({reason}): go online once, to fill the Hugging Face "
         f"cache, or {way}"
     )

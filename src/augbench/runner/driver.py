@@ -241,6 +241,16 @@ def _end_without_head(store: Store, leases: Leases, progress: RunProgress, addre
     os._exit(2)
 
 
+def nodes_at(address: str | None) -> list[Node]:
+    """Join a Ray cluster, or start one here, as `run` does; list its nodes, and leave it.
+
+    Raises:
+        UserError: no cluster answers, or none can be started.
+    """
+    with Sigterm() as sigterm, _ray(address, sigterm) as nodes:
+        return nodes
+
+
 @contextlib.contextmanager
 def _ray(address: str | None, sigterm: Sigterm) -> Iterator[list[Node]]:
     """Start or join a Ray cluster and yield its nodes. A cluster started here is shut down here."""

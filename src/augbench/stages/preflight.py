@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from functools import partial
+
 import numpy as np
 
 from augbench.classifiers.backbone import build
 from augbench.core.errors import UserError
+from augbench.core.protocol import Protocol, load_preset, preset_names
 from augbench.features.extractor import Extractor
 from augbench.features.frozen import FrozenBackbone
+from augbench.planning.extractor_choice import INCEPTION, resolve
 from augbench.planning.plan import Plan
+
+Check = Callable[[], object]
+"""Raises UserError where something is not available, or does not fit."""
 
 
 def preflight(plan: Plan) -> None:
@@ -17,33 +25,51 @@ def preflight(plan: Plan) -> None:
     Raises:
         UserError: a backbone is unknown, weights are not available, or a backbone does not support the image size.
     """
+    for _, check in needs(plan):
+        check()
+
+
+def needs(plan: Plan) -> Iterator[tuple[str, Check]]:
+    """Yield what a plan needs besides its datasets, each by name with its check. Checks download missing weights."""
+    for spec in {pool.augmenter.digest: pool.augmenter for pool in plan.pools.values()}.values():
+        yield f"augmenter {spec.alias}", plan.library.augmenter(spec).ready
+    for extractor in sorted(_extractors(plan)):
+        yield f"extractor {extractor}", partial(Extractor, extractor, "cpu")
+    for protocol in plan.grid.protocols:
+        yield f"protocol {protocol.name}", partial(_check_backbone, protocol)
+
+
+def pretrained_backbones() -> Iterator[tuple[str, Check]]:
+    """Yield the pretrained backbones of all presets and the extractor of FID, each by name with its check."""
+    for preset in {(one.backbone, one.weights): one for one in map(load_preset, preset_names())}.values():
+        if preset.weights != "scratch":
+            yield f"backbone {preset.backbone}", partial(build, preset, 1, 0)
+    yield f"extractor {INCEPTION}", partial(Extractor, INCEPTION, "cpu")
+
+
+def _check_backbone(protocol: Protocol) -> None:
+    """Build the backbone of a protocol, and show it an image of the protocol's size."""
     import torch
 
-    for spec in {pool.augmenter.digest: pool.augmenter for pool in plan.pools.values()}.values():
-        plan.library.augmenter(spec).ready()
-
-    for extractor in sorted(_extractors(plan)):
-        Extractor(extractor, "cpu")
-
-    for protocol in plan.grid.protocols:
-        frozen = protocol.kind != "finetune"
-        model = FrozenBackbone(protocol, "cpu") if frozen else build(protocol, 1, 0).eval()
-        try:
-            if frozen:
-                model(np.zeros((1, protocol.height, protocol.width, 3), np.uint8))
-            else:
-                with torch.inference_mode():
-                    model(torch.zeros(1, 3, protocol.height, protocol.width))
-        except (AssertionError, RuntimeError, ValueError) as error:
-            name = protocol.name.partition("+")[0]
-            raise UserError(
-                f"backbone '{protocol.backbone}' cannot take {protocol.width} x {protocol.height} images ({error}): "
-                f"change protocols.{name}.width and height, or the backbone"
-            ) from None
+    frozen = protocol.kind != "finetune"
+    model = FrozenBackbone(protocol, "cpu") if frozen else build(protocol, 1, 0).eval()
+    try:
+        if frozen:
+            model(np.zeros((1, protocol.height, protocol.width, 3), np.uint8))
+        else:
+            with torch.inference_mode():
+                model(torch.zeros(1, 3, protocol.height, protocol.width))
+    except (AssertionError, RuntimeError, ValueError) as error:
+        name = protocol.name.partition("+")[0]
+        raise UserError(
+            f"backbone '{protocol.backbone}' cannot take {protocol.width} x {protocol.height} images ({error}): "
+            f"change protocols.{name}.width and height, or the backbone"
+        ) from None
 
 
 def _extractors(plan: Plan) -> set[str]:
-    """Return the feature extractors of fidelity and quality searches."""
+    """Return the feature extractors of fidelity and quality searches; of datasets that are absent, all that may be."""
     augmenters = [plan.library.augmenter(pool.augmenter) for pool in plan.pools.values()]
     searched = {augmenter.scoring().extractor for augmenter in augmenters if augmenter.candidates()}
-    return searched | {spec.extractor for spec in plan.fidelity.values()}
+    unknown = {resolve(plan.grid.fidelity.extractor)} if plan.absent and plan.grid.fidelity else set()
+    return searched | unknown | {spec.extractor for spec in plan.fidelity.values()}

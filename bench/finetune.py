@@ -65,7 +65,7 @@ def trainings(args: argparse.Namespace) -> dict[str, Training]:
         pipeline = load(bundle, args.device, torch.float16 if args.device == "cuda" else torch.float32)
         recipe = Recipe(epochs=1000, batch=args.batch, precision="fp16" if args.device == "cuda" else "fp32")
         examples = [encode(pipeline, size, part) for part in images]
-        found[name] = kind(pipeline, bundle, recipe, PROMPTS, *examples, seed=0)
+        found[name] = kind(pipeline, recipe, PROMPTS, *examples, seed=0)
     found["plain"].images = images
     return found
 

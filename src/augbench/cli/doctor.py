@@ -83,7 +83,10 @@ def examine(grid: Grid | None, store: str | None, offline: Iterable[str]) -> Ite
     from augbench.core.errors import UserError
     from augbench.planning.plan import make_plan
 
-    yield from _packages()
+    packages = list(_packages())
+    yield from packages
+    if any(one.level == "problem" for one in packages):
+        return  # whatever follows may need them
     yield _gpus()
     yield from _folders()
     hub = _hub(offline)
@@ -182,8 +185,7 @@ def _folders() -> Iterator[Finding]:
         ("HF cache", "HF_HOME", constants.HF_HUB_CACHE),
         ("torch cache", "TORCH_HOME", hub.get_dir()),
     ):
-        above = _existing(Path(folder))
-        if above is not None and os.access(above, os.W_OK):
+        if os.access(_existing(Path(folder)), os.W_OK):
             yield Finding("ok", what, folder if Path(folder).is_dir() else f"{folder}, not made yet")
         else:
             yield Finding("note", what, f"'{folder}' cannot be written: set {variable} to a folder that can")

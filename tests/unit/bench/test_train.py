@@ -8,7 +8,15 @@ import torch
 import train
 from floor import Cost, cost, training_cost
 
-SMALL = "--backbone test_byobnet --width 32 --height 48 --batch 2 --threads 1 --workers 0 --minutes 0".split()
+SMALL = [
+    "--backbone=test_byobnet",
+    "--width=32",
+    "--height=48",
+    "--batch=2",
+    "--threads=1",
+    "--workers=0",
+    "--minutes=0",
+]
 
 
 def test_operations_and_bytes_are_counted():

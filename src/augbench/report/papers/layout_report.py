@@ -12,7 +12,7 @@ from rich.console import Console
 from augbench.core.errors import UserError
 from augbench.report.frame import CELL_FIELDS, expected_frame, load_expected, load_records
 from augbench.report.papers.comparison import compare
-from augbench.report.papers.fidelity_layout import contents_of, fidelity_layouts, lines_of, section_of
+from augbench.report.papers.fidelity_layout import fidelity_layouts, filled
 from augbench.report.papers.layout_exports import to_csv, to_json
 from augbench.report.papers.layout_sheets import sections_of
 from augbench.report.papers.layouts import choose, find_layout
@@ -59,59 +59,32 @@ def report_layout(
     Raises:
         UserError: no such layout, grid, dataset or protocol; no store; a damaged record; one name for several settings.
     """
+    known = sorted(store.keys("grids")) if grid_name is None else [grid_name]
     if name in fidelity_layouts():
         if protocol is not None:
             raise UserError(f"--protocol does not choose images, which are all that {name} is about: leave it out")
-        return _report_fidelity(store, name, grid_name, expected, dataset, out, console)
-    layout = find_layout(name)
-    if not store.keys("cells"):
-        raise UserError(f"store '{store.url}' does not exist or holds no records: {WAY_OUT}, or give another")
-    known = sorted(store.keys("grids")) if grid_name is None else [grid_name]
-    cells = choose(layout, _expected(store, known, expected), dataset, protocol)
-    records = load_records(store, cells["key"])
-    contents = dict(zip(records["key"], store.read_records(list(records["key"])), strict=True))
-    comparison = compare(layout, cells, records, contents, lambda key: store.where("cells", key))
-    sections = sections_of(comparison)
+        if not known and expected is None:
+            raise UserError(f"store '{store.url}' knows no grid, so no pools: {WAY_OUT}, or give another")
+        sections, table, numbers = filled(fidelity_layouts()[name], store, _expected(store, known, expected), dataset)
+    else:
+        layout = find_layout(name)
+        if not store.keys("cells"):
+            raise UserError(f"store '{store.url}' does not exist or holds no records: {WAY_OUT}, or give another")
+        cells = choose(layout, _expected(store, known, expected), dataset, protocol)
+        records = load_records(store, cells["key"])
+        whole = dict(zip(records["key"], store.read_records(list(records["key"])), strict=True))
+        comparison = compare(layout, cells, records, whole, lambda key: store.where("cells", key))
+        sections, table, numbers = sections_of(comparison), to_csv(comparison), to_json(comparison)
     contents = {
         f"{name}.md": to_markdown(name, sections).encode(),
         f"{name}.tex": to_latex(name, sections).encode(),
-        f"{name}.csv": to_csv(comparison).encode(),
-        f"{name}.json": to_json(comparison),
+        f"{name}.csv": table.encode(),
+        f"{name}.json": numbers,
         f"{name}.html": to_html(name, sections).encode(),
     }
     files = write_files(store, known[0] if len(known) == 1 else ALL, contents, out)
     if console is not None:  # last: a closed pipe or a full device must not cost a file
         console.print(to_terminal(sections[:1]))
-    return files
-
-
-def _report_fidelity(
-    store: Store,
-    name: str,
-    grid_name: str | None,
-    expected: Iterable[Mapping[str, Any]] | None,
-    dataset: str | None,
-    out: Path | None,
-    console: Console | None,
-) -> list[str]:
-    """Report the fidelity of a store's pools next to a paper's table; arguments as in `report_layout`."""
-    layout = fidelity_layouts()[name]
-    known = sorted(store.keys("grids")) if grid_name is None else [grid_name]
-    if not known and expected is None:
-        raise UserError(f"store '{store.url}' knows no grid, so no pools: {WAY_OUT}, or give another")
-    lines = lines_of(layout, store, _expected(store, known, expected), dataset)
-    section = section_of(layout, lines)
-    table, numbers = contents_of(layout, lines)
-    contents = {
-        f"{name}.md": to_markdown(name, [section]).encode(),
-        f"{name}.tex": to_latex(name, [section]).encode(),
-        f"{name}.csv": table.encode(),
-        f"{name}.json": numbers,
-        f"{name}.html": to_html(name, [section]).encode(),
-    }
-    files = write_files(store, known[0] if len(known) == 1 else ALL, contents, out)
-    if console is not None:
-        console.print(to_terminal([section]))
     return files
 
 

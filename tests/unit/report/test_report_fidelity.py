@@ -16,7 +16,7 @@ from augbench.planning.grid import make_grid
 from augbench.planning.outline import expected_of
 from augbench.planning.plan import make_plan
 from augbench.report import build_tables, expected_frame, load_records, report
-from augbench.report.fidelity_records import load_measured
+from augbench.report.fidelity_table import load_measured
 from augbench.report.table_exports import to_json
 
 

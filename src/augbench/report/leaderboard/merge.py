@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 
 from augbench.core.errors import UserError
-from augbench.report.fidelity_records import Measured, load_measured
+from augbench.report.fidelity_table import Measured, load_measured
 from augbench.report.frame import (
     CELL_FIELDS,
     IDENTITIES,

@@ -18,7 +18,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict
 
 from augbench.core.errors import UserError, did_you_mean
-from augbench.report.fidelity_records import Measured, load_measured
+from augbench.report.fidelity_table import Measured, load_measured
 from augbench.report.numbers import Stat, decimals, range_text, stat_of
 from augbench.report.papers.printed import FOLDER
 from augbench.report.render import data

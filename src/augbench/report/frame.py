@@ -44,45 +44,16 @@ CELL_FIELDS = tuple(field for field in EXPECTED_FIELDS if field not in ("fidelit
 IDENTITIES = {"dataset": "dataset_id", "augmenter": "augmenter_id", "protocol": "protocol_id"}
 """Column with a name -> column with the digest of the settings behind that name."""
 
-REMARKS = (
-    "collapsed",
-    "items",
-    "learns",
-    "per_class",
-    "confusion",
-    "frozen",
-    "weight",
-    "seconds",
-    "device",
-    "git_sha",
-    "embedded",
-    "notes",
-    "version",
-    "line",
-    "finished",
-)
-RECORD_FIELDS = (*CELL_FIELDS, *IDENTITIES.values(), *ALL_METRICS, *REMARKS)
+FACTS = ("collapsed", "items", "learns", "per_class", "confusion", "frozen", "weight", "embedded", "notes")
+PROVENANCE = ("seconds", "device", "git_sha", "version", "line", "finished")
+RECORD_FIELDS = (*CELL_FIELDS, *IDENTITIES.values(), *ALL_METRICS, *FACTS, *PROVENANCE)
 
 FROZEN_FIELDS = ("kind", "backbone", "head", "normality")
 """The fields of a protocol that name a classifier on frozen features."""
 
 MIXED = {"fold", "test_share", "shots", "draw", "seed", "false_alarm_rate"}
 """Columns that hold None or "all" beside numbers."""
-OBJECTS = MIXED | {
-    *(
-        "collapsed",
-        "items",
-        "learns",
-        "embedded",
-        "notes",
-        "per_class",
-        "confusion",
-        "frozen",
-        "weight",
-        "fidelity",
-        "audit",
-    )
-}
+OBJECTS = {*MIXED, *FACTS, "fidelity", "audit"}
 """Columns of dtype object."""
 
 

@@ -22,9 +22,8 @@ from augbench.planning.grid import make_grid
 from augbench.report.evidence.part_costs import read_costs
 from augbench.report.frame import load_expected, load_records
 from augbench.report.publish import recompute
-from augbench.report.publish.consistency import ScoredItems, grid_problems, paths_in, settings_note
+from augbench.report.publish.consistency import LineageCheck, ScoredItems, grid_problems, paths_in, settings_note
 from augbench.report.publish.contents import COMPLETE, README, stray_files, today
-from augbench.report.publish.lineage_check import LineageCheck
 from augbench.storage.publication import ARCHIVES
 from augbench.storage.records import MODELS, RecordKind, read_as, spec_of, weights_at_hand
 from augbench.storage.scores import checked_scores

@@ -10,7 +10,7 @@ import pandas as pd
 from rich.console import Console
 
 from augbench.core.errors import UserError
-from augbench.report.evidence.verdicts import find_verdicts
+from augbench.report.evidence.sheets import find_verdicts
 from augbench.report.fidelity_table import load_measured
 from augbench.report.frame import expected_frame, expected_from_records, load_expected, load_records, with_audits
 from augbench.report.older_versions import OlderRow, older_records, older_rows, older_sections, without_older

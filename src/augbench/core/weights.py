@@ -28,7 +28,8 @@ def shapes(path: Path) -> dict[str, tuple[int, ...]]:
         with _readable(path), safe_open(path, framework="np") as file:
             return {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
     except SafetensorError as error:
-        raise UserError(f"weights '{path}' are damaged ({error}): restore the file") from None
+        what = f"{path.stat().st_size:,} bytes: {error}"
+        raise UserError(f"weights '{path}' are damaged ({what}): restore the file") from None
 
 
 def parameters(path: Path, prefix: str = "") -> int:

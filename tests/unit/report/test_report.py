@@ -101,16 +101,6 @@ def everywhere(*tables):
     return printed(*tables), to_markdown("x", tables), to_latex("x", tables)
 
 
-def twice(store, cells, folder, task="detection"):
-    """The contents of the files of a grid's report, which are the same when its cells are planned anew."""
-    expect(store, "small", cells, task)
-    expected = [expected_cell(one, task) for one in cells]
-    reports = report(store, "small"), report(store, "small", expected=expected, out=folder)
-    first, again = ([Path(file).read_bytes() for file in files] for files in reports)
-    assert first == again
-    return first
-
-
 def texts(table, row):
     return [row.text(column) for column in table.columns]
 
@@ -285,22 +275,6 @@ def test_the_terminal_table_fits_100_columns(store):
     assert max(map(len, text.splitlines())) <= 100
     assert "…" not in text
     assert ".600 (–)" in text and "1/4 *" in text and "FPR" in text
-
-
-# -- escaping
-
-
-def test_text_from_configs_cannot_break_a_table(store):
-    awkward = protocol("a_b|c\\d*e%f&g#h{i}\n~^$<x>[y](z)")
-    one = cell("mem_seg", preset=awkward)
-    write(store, one, device="cpu")
-    (table,) = tables_of(store, [one])
-    words, latex_words = to_markdown("x", [table]), to_latex("x", [table])
-    assert r"a\_b\|c\\d\*e%f\&g\#h{i} \~^\$\<x\>\[y\](z)" in words
-    assert r"mem\_seg" in words and r"mem\_seg" in latex_words
-    assert r"a\_b\textbar{}c\textbackslash{}d*e\%f\&g\#h\{i\} \textasciitilde{}\textasciicircum{}\$" in latex_words
-    assert markdown.escape("`x`") == r"\`x\`"
-    assert latex.escape("–") == "--"
 
 
 # -- files

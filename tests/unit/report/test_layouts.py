@@ -24,8 +24,7 @@ from augbench.planning.plan import make_plan
 from augbench.report.frame import expected_frame, load_records
 from augbench.report.numbers import signed
 from augbench.report.papers.comparison import compare
-from augbench.report.papers.layout_exports import to_csv
-from augbench.report.papers.layout_report import report_layout
+from augbench.report.papers.layout_report import report_layout, to_csv
 from augbench.report.papers.layout_sheets import compared, printed, sections_of
 from augbench.report.papers.layouts import choose, find_layout, layouts
 from augbench.report.papers.printed import METRICS

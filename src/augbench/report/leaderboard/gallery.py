@@ -14,8 +14,7 @@ from augbench.report.leaderboard.board import Board
 from augbench.report.leaderboard.merge import Gathered
 from augbench.report.leaderboard.misclassified import Errors
 from augbench.report.leaderboard.score_tables import Scores
-from augbench.report.leaderboard.sources import OpenDataset, Pool, pools_of, sources_of
-from augbench.report.leaderboard.thumbs import Thumbs
+from augbench.report.leaderboard.sources import OpenDataset, Pool, Thumbs, pools_of, sources_of
 from augbench.report.numbers import shots_text
 
 COLUMNS = 8  # of the sheet

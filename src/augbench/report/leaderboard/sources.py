@@ -1,7 +1,8 @@
-"""The datasets and pools behind a leaderboard whose images can be read."""
+"""The images of a leaderboard: datasets and pools that can be read, and thumbnails of their images."""
 
 from __future__ import annotations
 
+import base64
 import io
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from PIL import Image
 
 from augbench.core import registry
 from augbench.core.contracts import GOOD, Dataset
@@ -18,6 +20,7 @@ from augbench.core.hashing import digest
 from augbench.core.specs import DataSpec, PoolSpec
 from augbench.planning.library import open_dataset
 from augbench.planning.splits import Split, checked_samples, make_split
+from augbench.report.contact_sheet import OUTLINE, outline
 from augbench.report.frame import shots_rank
 from augbench.report.leaderboard.merge import Gathered
 from augbench.storage.store import Store
@@ -139,6 +142,12 @@ class Pool:
     augmenter: str  # its name in the tables; the plug-in's if only mixtures use the pool
     lines: list[dict[str, Any]]  # of its metadata
 
+    @classmethod
+    def of(cls, spec: PoolSpec, store: Store, augmenter: str = "") -> Pool:
+        """Read the metadata of the images that a pool has; ``augmenter`` is the plug-in's name by default."""
+        lines = [line for chunk in sorted(store.chunks(spec)) for line in store.chunk_lines(spec, chunk)]
+        return cls(spec, store, augmenter or spec.augmenter.name, lines)
+
     def load(self, index: int) -> tuple[np.ndarray, np.ndarray | None]:
         """Read the image of a line: H,W,3 uint8; and its mask: H,W bool, or None if it has none."""
         line = self.lines[index]
@@ -149,8 +158,6 @@ class Pool:
 
 
 def _decoded(data: bytes) -> np.ndarray:
-    from PIL import Image
-
     return np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))
 
 
@@ -188,7 +195,55 @@ def pools_of(gathered: Gathered) -> dict[str, list[Pool]]:
     for where in sorted(first, key=order):
         label, name, _ = where
         _, spec, store = first[where]
-        lines = [line for chunk in sorted(store.chunks(spec)) for line in store.chunk_lines(spec, chunk)]
-        if lines and store.files.exists(store.image_name(spec, lines[0]["index"])):
-            found.setdefault(label, []).append(Pool(spec, store, name, lines))
+        pool = Pool.of(spec, store, name)
+        if pool.lines and store.files.exists(store.image_name(spec, pool.lines[0]["index"])):
+            found.setdefault(label, []).append(pool)
     return found
+
+
+# -- thumbnails
+
+
+SIDE = 96  # pixels of the longer side, at most
+QUALITY = 78  # of WebP
+
+
+class Thumbs:
+    """Thumbnails by content. The template refers to what `add` returns; `library` holds the bytes."""
+
+    def __init__(self) -> None:
+        self.library: list[dict[str, Any]] = []
+        self._by_url: dict[str, dict[str, Any]] = {}
+
+    def add(self, image: np.ndarray, alt: str, caption: str = "", mask: np.ndarray | None = None) -> dict[str, Any]:
+        """Add an image.
+
+        Args:
+            image: H,W,3 uint8.
+            alt: alternative text.
+            caption: text below it.
+            mask: H,W bool: its outline is drawn.
+
+        Returns:
+            Id, width, height, alt and caption.
+        """
+        small, buffer = _small(image, mask), io.BytesIO()
+        small.save(buffer, "WEBP", quality=QUALITY, method=4)
+        url = f"data:image/webp;base64,{base64.b64encode(buffer.getvalue()).decode()}"
+        known = self._by_url.get(url)
+        if known is None:
+            known = {"id": f"p{len(self.library)}", "width": small.width, "height": small.height}
+            self._by_url[url] = known
+            self.library.append(known | {"url": url})
+        return known | {"alt": alt, "caption": caption}
+
+
+def _small(image: np.ndarray, mask: np.ndarray | None) -> Image.Image:
+    """Shrink the image to at most `SIDE` pixels; never enlarge it."""
+    height, width = image.shape[:2]
+    factor = min(1.0, SIDE / max(height, width))
+    size = max(1, round(width * factor)), max(1, round(height * factor))
+    small = Image.fromarray(image).resize(size, Image.Resampling.LANCZOS, reducing_gap=3.0)
+    if mask is not None and mask.any():
+        small.paste(OUTLINE, mask=outline(mask, size))
+    return small

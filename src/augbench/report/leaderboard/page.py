@@ -7,7 +7,6 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping, Sequence
-from functools import partial
 from importlib import resources
 from typing import Any
 
@@ -23,10 +22,6 @@ from augbench.report.plots import DARK, PALETTE, shape_of
 FOLDER = "assets/leaderboard"
 TITLE = "augbench leaderboard"
 _SIGN = re.compile(r"(?<!\w)-(?=[.\d])")
-
-MARKER = '<svg class="swatch c{}" viewBox="0 0 12 12" aria-hidden="true"><use href="#s{}"/></svg>'
-NAME = Markup(f'<span class="who">{MARKER}<span>{{}}</span></span>')  # noqa: S704 - a format, filled with escaping
-THUMB = Markup('<svg class="thumb" width="{}" height="{}" role="img" aria-label="{}"><use href="#{}"/></svg>')
 
 
 def page_of(board: Board, plots: Mapping[str, Sequence[Content]], images: GalleryImages) -> bytes:
@@ -47,7 +42,7 @@ def page_of(board: Board, plots: Mapping[str, Sequence[Content]], images: Galler
         loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     environment.filters["minus"] = minus
-    environment.globals |= {"name": partial(_name, content["colours"]), "cell": _cell, "thumb": _thumb}
+    environment.globals |= {"colours": content["colours"], "palette": len(PALETTE), "shape_of": shape_of, "dash": DASH}
     text = environment.get_template("index.html").render(
         title=TITLE,
         policy=_policy(style, script),
@@ -59,7 +54,7 @@ def page_of(board: Board, plots: Mapping[str, Sequence[Content]], images: Galler
         filters=content["filters"],
         augmenters=content["augmenters"],
         overview=content["overview"],
-        tables=[table | {"rows": _rows(table), "columns": _columns(table)} for table in content["tables"]],
+        tables=[table | {"columns": _columns(table)} for table in content["tables"]],
         plots=plots,
         glossary=[(title, COLUMN_HELP[key]) for key, title in data["titles"].items()],
         images=images,
@@ -99,32 +94,6 @@ def _policy(style: str, script: str) -> str:
     )
 
 
-def _name(colours: Mapping[str, int], augmenter: str) -> Markup:
-    index = colours[augmenter]
-    name = Markup("_<wbr>").join(augmenter.split("_"))  # allows line breaks in long names
-    return NAME.format(index % len(PALETTE), shape_of(index), name)
-
-
-def _cell(row: Content, column: Content) -> Markup:
-    """Format an entry and those below it; an entry with records is a button that opens their list."""
-    entry = _button(row, column["key"])
-    below = [_button(row, key) for key in column["below"] if row["values"][key]["text"] != DASH]
-    return entry + Markup("").join(Markup('<span class="under">{}</span>').format(one) for one in below)
-
-
-def _button(row: Content, key: str) -> Markup:
-    text = minus(row["values"][key]["text"])
-    if text in (DASH, "", "*") or key == "n_aug" or not row["runs"]:
-        return Markup("{}").format(text)
-    mean, bracket, std = text.partition(" (")
-    content = Markup('{} <span class="std">({}</span>').format(mean, std) if bracket else text
-    return Markup('<button type="button" class="n" data-k="{}">{}</button>').format(key, content)
-
-
-def _thumb(image: Mapping[str, Any]) -> Markup:
-    return THUMB.format(image["width"], image["height"], image["alt"], image["id"])
-
-
 def _columns(table: Content) -> list[dict[str, Any]]:
     """Return the columns of the page, each with the keys of the entries printed below its own."""
     every = table["columns"]
@@ -135,16 +104,6 @@ def _columns(table: Content) -> list[dict[str, Any]]:
             group = ", ".join(filter(None, (column["group"], *(one["title"] for one in below))))
             columns.append(column | {"below": [one["key"] for one in below], "group": group})
     return columns
-
-
-def _rows(table: Content) -> list[dict[str, Any]]:
-    """Return the rows with their CSS classes."""
-    rows, before = [], None
-    for row in table["rows"]:
-        kinds = {"first": row["augmenter"] != before, "average": row["is_average"], "incomplete": row["is_incomplete"]}
-        rows.append(row | {"classes": " ".join(kind for kind, holds in kinds.items() if holds)})
-        before = row["augmenter"]
-    return rows
 
 
 def _data(content: Content) -> dict[str, Any]:

@@ -167,37 +167,30 @@ def pools_of(gathered: Gathered) -> dict[str, list[Pool]]:
     datasets = dict(zip(cells["dataset_id"], cells["dataset"], strict=True))
     augmenters = dict(zip(cells["augmenter_id"], cells["augmenter"], strict=True))
     older = set(gathered.older["augmenter_id"])
-    first: dict[tuple[Any, ...], tuple[tuple[Any, ...], PoolSpec, Store]] = {}
+    held: list[tuple[str, str, PoolSpec, Store]] = []  # dataset and augmenter by their names in the tables
     for store in gathered.stores:
-        for record in store.read_pools(sorted(store.keys("pools"))):
-            if record is None:
-                continue
+        for record in filter(None, store.read_pools(sorted(store.keys("pools")))):
             spec = PoolSpec.from_dict(record["spec"])
             # The digests that `frame.load_records` makes of a dataset and of an augmenter.
             label = datasets.get(digest([spec.data.name, spec.data.settings, spec.data.fingerprint]))
-            if label is None:
-                continue
             identity = digest([spec.augmenter.name, spec.augmenter.key_settings, bool(spec.fresh_for)])
-            if identity in older and identity not in augmenters:
-                continue
-            name = augmenters.get(identity, spec.augmenter.name)
-            rank = (spec.data.fold or 0, spec.draw or 0, spec.adapter_seed, spec.seed, spec.fresh_for or 0, spec.key)
-            where = (label, name, spec.shots)
-            if where not in first or rank < first[where][0]:
-                first[where] = (rank, spec, store)
-    found: dict[str, list[Pool]] = {}
+            if label is not None and (identity in augmenters or identity not in older):
+                held.append((label, augmenters.get(identity, spec.augmenter.name), spec, store))
     places = {name: place for place, name in enumerate(dict.fromkeys(gathered.expected["augmenter"]))}
 
-    def order(where: tuple[Any, ...]) -> tuple[Any, ...]:
-        label, name, shots = where
-        return label, places.get(name, len(places)), name, shots_rank(shots or 0)
+    def order(one: tuple[str, str, PoolSpec, Store]) -> tuple[Any, ...]:
+        label, name, spec, _ = one
+        rank = (spec.data.fold or 0, spec.draw or 0, spec.adapter_seed, spec.seed, spec.fresh_for or 0, spec.key)
+        return label, places.get(name, len(places)), name, shots_rank(spec.shots or 0), *rank
 
-    for where in sorted(first, key=order):
-        label, name, _ = where
-        _, spec, store = first[where]
-        pool = Pool.of(spec, store, name)
-        if pool.lines and store.files.exists(store.image_name(spec, pool.lines[0]["index"])):
-            found.setdefault(label, []).append(pool)
+    seen: set[tuple[Any, ...]] = set()
+    found: dict[str, list[Pool]] = {}
+    for label, name, spec, store in sorted(held, key=order):
+        if (label, name, spec.shots) not in seen:
+            seen.add((label, name, spec.shots))
+            pool = Pool.of(spec, store, name)
+            if pool.lines and store.files.exists(store.image_name(spec, pool.lines[0]["index"])):
+                found.setdefault(label, []).append(pool)
     return found
 
 

@@ -55,18 +55,18 @@ class OpenDataset:
     @property
     def licence(self) -> str:
         """The licence that the plug-in states."""
-        try:
-            return registry.get("datasets", self.spec.name).licence or "not stated"
-        except UserError:
+        if self._plugin is None:
             return "unknown, since its plug-in is not available here"
+        return self._plugin.licence or "not stated"
 
     @property
     def citation(self) -> str:
         """What the plug-in asks to cite; "" if that is unknown."""
-        try:
-            return registry.get("datasets", self.spec.name).citation
-        except UserError:
-            return ""
+        return self._plugin.citation if self._plugin else ""
+
+    @property
+    def _plugin(self) -> type[Dataset] | None:
+        return registry.find("datasets").get(self.spec.name)
 
     @property
     def split(self) -> Split:

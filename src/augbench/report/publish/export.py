@@ -21,7 +21,7 @@ from augbench.report.render.markdown import escape as escape_markdown
 from augbench.report.render.markdown import section_lines
 from augbench.report.sheet import Section, Sheet, SheetRow
 from augbench.report.store_report import ALL, WAY_OUT, reported
-from augbench.report.table_notes import SHA_LENGTH
+from augbench.report.table_notes import short_sha
 from augbench.report.tables import Table, build_tables
 from augbench.storage.files import write_atomic
 from augbench.storage.publication import ARCHIVES, RECORDS
@@ -187,7 +187,7 @@ def _run_command(grid: str) -> str:
 
 def _made(records: list[dict[str, Any]]) -> str:
     origins = [record["provenance"] for record in records]
-    commits = sorted({_short(origin["git_sha"]) for origin in origins})
+    commits = sorted({f"`{short_sha(origin['git_sha'] or 'unknown')}`" for origin in origins})
     devices = [f"{device} ({number} cells)" for device, number in sorted(Counter(o["device"] for o in origins).items())]
     versions = sorted({f"{name} {o['versions'][name]}" for o in origins for name in VERSIONS if name in o["versions"]})
     seconds = sum(origin["seconds"]["total"] for origin in origins)
@@ -196,11 +196,6 @@ def _made(records: list[dict[str, Any]]) -> str:
         f"The trainings took {seconds:,.0f} s, added up. This folder is a store without images: the records of "
         f"{len(records)} cells and the logits of every image that they were evaluated on."
     )
-
-
-def _short(sha: str | None) -> str:
-    head, dash, state = (sha or "unknown").partition("-")
-    return f"`{head[:SHA_LENGTH]}{dash}{state}`"
 
 
 def _tables(store: Store, grids: list[str]) -> list[Table]:

@@ -40,12 +40,7 @@ def images_of(
 ) -> GalleryImages:
     """Collect the images of every dataset and pool that can be read; a sentence names what cannot.
 
-    Args:
-        gathered: the stores.
-        board: the tables whose errors are shown.
-        scores: the scores of its cells.
-        say: reports each dataset whose images are embedded, with its licence.
-        settings: name of a dataset -> settings besides those in its keys, such as its root.
+    Arguments as in `write_page.write_leaderboard`; ``scores`` are those of the cells of ``board``.
 
     Raises:
         UserError: an image is damaged, or a dataset with settings cannot be opened; the message names it.

@@ -42,21 +42,15 @@ def report_layout(
     out: Path | None = None,
     console: Console | None = None,
 ) -> list[str]:
-    """Report the results of a store next to a paper's table.
+    """Report the results next to a paper's table. Other arguments and the result as of `store_report.report`.
 
     Args:
-        store: the store of a run.
         name: name of the layout, e.g. ``inout_table5``.
         grid_name: only the cells of this grid; None = those of all grids the store knows, or all its records where it
             knows none.
-        expected: the grid's cells, where the caller planned it; None = load them from the store.
         dataset: name of the dataset in the grid; None = the paper's, or the only one.
         protocol: name of the protocol; None = the paper's, or the only one.
         out: output folder; None = ``STORE/reports/<grid>/``, with ``all`` for several grids or none.
-        console: also print the table to it.
-
-    Returns:
-        The files written: paths, or URLs for a remote store.
 
     Raises:
         UserError: no such layout, grid, dataset or protocol; no store; a damaged record; one name for several settings.

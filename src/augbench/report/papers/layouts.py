@@ -124,8 +124,8 @@ def choose(layout: Layout, expected: pd.DataFrame, dataset: str | None, protocol
     Args:
         layout: the paper's table, which names the default dataset and protocol.
         expected: columns as `frame.load_expected` gives them.
-        dataset: name of the dataset in the grid; None = the paper's, or the only one.
-        protocol: name of the protocol; None = the paper's, or the only one.
+        dataset: as in `layout_report.report_layout`.
+        protocol: likewise.
 
     Raises:
         UserError: no such dataset or protocol, or several without the paper's.

@@ -71,15 +71,6 @@ def test_every_renderer_has_the_same_numbers_in_the_order_of_the_classes(store):
     assert matrix.loc["a", "b"] == 0.1 and matrix.loc["b", "a"] == 0.375
 
 
-def test_one_run_has_no_standard_deviation(store):
-    table = recognised(store, [cell()], [result([[3, 1], [0, 4]])])
-    (row,) = rows_of(table)
-    assert row["confusion_mean"]["matrix"] == [[0.75, 0.25], [0.0, 1.0]]
-    assert row["confusion_std"]["matrix"] == [[None, None], [None, None]]
-    assert "| b | .750 (–) | .250 (–) |" in to_markdown("x", [table])
-    assert csv_of(table)["share_std"].isna().all()
-
-
 def test_a_class_without_test_images_has_no_shares(store):
     cells = [cell(seed=seed) for seed in (0, 1)]
     with warnings.catch_warnings():

@@ -33,7 +33,8 @@ def report(
 ) -> None:
     """Print the mean (std) tables of a store, and write them as Markdown, LaTeX, CSV and JSON."""
     from augbench.core.errors import UserError
-    from augbench.report.papers.layout_report import check_layout, report_layout
+    from augbench.report.papers.layout_report import report_layout
+    from augbench.report.papers.layouts import find_layout
     from augbench.report.render.terminal import standard_output
     from augbench.report.store_report import report as write_report
     from augbench.storage.store import Store
@@ -44,7 +45,7 @@ def report(
     if layout is not None and verdicts:
         raise UserError("--verdicts is about the tables of the grid: leave out --layout")
     if layout is not None:
-        check_layout(layout)  # before planning, which may take long
+        find_layout(layout)  # before planning, which may take long
     name, expected = reported_cells(grid, changes, roots, out, target)
     if layout is None:
         write_report(target, name, expected=expected, out=out, console=console, verdicts=verdicts)

@@ -204,7 +204,7 @@ def own_lines(name):
 
 
 def test_every_printed_table_is_a_layout():
-    assert set(layouts()) == set(GOLDEN)
+    assert set(layouts()) == {*GOLDEN, "diag_table3"}  # which is on FID: see test_report_fidelity.py
 
 
 @pytest.mark.parametrize("name", GOLDEN)

@@ -13,7 +13,7 @@ from augbench.core.errors import UserError
 from augbench.report.frame import CELL_FIELDS, expected_frame, load_expected, load_records
 from augbench.report.numbers import Stat
 from augbench.report.papers.comparison import compare
-from augbench.report.papers.fidelity_layout import fidelity_layouts, filled
+from augbench.report.papers.fidelity_layout import FidelityLayout, filled
 from augbench.report.papers.layout_sheets import sections_of
 from augbench.report.papers.layouts import LayoutComparison, Line, choose, find_layout
 from augbench.report.papers.printed import METRICS
@@ -24,12 +24,6 @@ from augbench.report.render.page import to_html
 from augbench.report.render.terminal import to_terminal
 from augbench.report.store_report import ALL, WAY_OUT, write_files
 from augbench.storage.store import Store
-
-
-def check_layout(name: str) -> None:
-    """Raise UserError if there is no layout of that name."""
-    if name not in fidelity_layouts():
-        find_layout(name)
 
 
 def report_layout(
@@ -56,14 +50,14 @@ def report_layout(
         UserError: no such layout, grid, dataset or protocol; no store; a damaged record; one name for several settings.
     """
     known = sorted(store.keys("grids")) if grid_name is None else [grid_name]
-    if name in fidelity_layouts():
+    layout = find_layout(name)
+    if isinstance(layout, FidelityLayout):
         if protocol is not None:
             raise UserError(f"--protocol does not choose images, which are all that {name} is about: leave it out")
         if not known and expected is None:
             raise UserError(f"store '{store.url}' knows no grid, so no pools: {WAY_OUT}, or give another")
-        sections, table, numbers = filled(fidelity_layouts()[name], store, _expected(store, known, expected), dataset)
+        sections, table, numbers = filled(layout, store, _expected(store, known, expected), dataset)
     else:
-        layout = find_layout(name)
         if not store.keys("cells"):
             raise UserError(f"store '{store.url}' does not exist or holds no records: {WAY_OUT}, or give another")
         cells = choose(layout, _expected(store, known, expected), dataset, protocol)

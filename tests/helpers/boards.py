@@ -49,14 +49,20 @@ def scores_of(one):
     return pd.DataFrame({"id": ids, "part": parts, "label": labels, "group": ids, "logit": logits.astype(np.float32)})
 
 
+def put_record(store: Store, one: Cell, result, key=None, spec=(), **provenance):
+    """Write the record of a cell; ``spec`` and ``provenance`` replace or add parts of those."""
+    usual = {"seconds": {"total": 2.5}, "images_per_second": 10.0, "embedded": [], "device": "cpu one",
+             "git_sha": "a" * 40, "versions": {}}  # fmt: skip
+    record = {"schema": 1, "key": key or one.key, "spec": one.as_dict() | dict(spec), "result": result}
+    store.write_json("cells", key or one.key, record | {"provenance": usual | provenance})
+
+
 def write(store: Store, one: Cell, key=None, scored=True, notes=(), embedded=(), device="cpu one", **spec):
     """Write the record of a cell and its scores; ``spec`` replaces parts of its spec, ``key`` its key."""
     scores, key = scores_of(one), key or one.key
     result = {**evaluate(scores, one.protocol), "counts": {}, "curves": {"loss": [1.0], "test": []}}
-    provenance = {"seconds": {"total": 2.5 + one.seed}, "images_per_second": 10.0, "embedded": list(embedded),
-                  "device": device, "git_sha": "a" * 40, "versions": {}, "notes": list(notes)}  # fmt: skip
-    record = {"schema": 1, "key": key, "spec": one.as_dict() | spec, "result": result, "provenance": provenance}
-    store.write_json("cells", key, record)
+    origin = {"seconds": {"total": 2.5 + one.seed}, "embedded": embedded, "device": device, "notes": notes}
+    put_record(store, one, result, key, spec, **origin)
     if scored:
         buffer = io.BytesIO()
         scores.to_parquet(buffer, index=False)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pandas as pd
+from boards import put_record
 from helpers import SMALL_SURFACES, tiny
 
 from augbench.core.contracts import GOOD
@@ -64,17 +65,9 @@ def write(store, plan, cell, chosen):
         "test_negatives": int((split.test["label"] == GOOD).sum()),
         "test_positives": int((split.test["label"] != GOOD).sum()),
     }
-    provenance = {
-        "seconds": {"total": 3.0, "gather": 1.0, "judge": 1.0, "fit": 1.0},
-        "images_per_second": 10.0,
-        "embedded": ["dataset surfaces"],
-        "notes": [],
-        "pools": [{"key": one.pool.key, "n": one.n} for one in plan.needs[cell.key]],
-        "adapters": [],
-        "searches": [],
-        **{"device": "cpu one", "git_sha": "a" * 40, "versions": {}},
-    }
+    seconds = {"total": 3.0, "gather": 1.0, "judge": 1.0, "fit": 1.0}
+    pools = [{"key": one.pool.key, "n": one.n} for one in plan.needs[cell.key]]
     result = {**evaluate(table, cell.protocol), "counts": counts, "chosen": chosen}
     store.files.write(store.name("scores", cell.key), scores_bytes(table))
-    record = {"schema": 1, "key": cell.key, "spec": cell.as_dict(), "result": result, "provenance": provenance}
-    store.write_json("cells", cell.key, record)
+    origin = {"seconds": seconds, "embedded": ["dataset surfaces"], "notes": []}
+    put_record(store, cell, result, **origin, pools=pools, adapters=[], searches=[])

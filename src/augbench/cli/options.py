@@ -31,6 +31,16 @@ RootsOption = Annotated[
         help="Directory of a dataset's files (default: $AUGBENCH_DATA/NAME).",
     ),
 ]
+GridOption = Annotated[
+    str | None,
+    typer.Option("--grid", metavar="GRID", help="A grid of the store by name, or a grid file. Default: all of it."),
+]
+OutOption = Annotated[Path | None, typer.Option("--out", help="Write there instead of STORE/reports/<grid>.")]
+
+
+def is_grid_file(grid: str | None) -> bool:
+    """Whether ``--grid`` names a file, not a grid of the store."""
+    return grid is not None and (grid.endswith((".yaml", ".yml", ".json")) or Path(grid).is_file())
 
 
 def with_roots(changes: Sequence[str] | None, roots: Sequence[str] | None) -> list[str]:
@@ -67,17 +77,27 @@ def store_of(location: str | None, grid_name: str) -> Store:
     return Store(location if location is not None else Path("runs") / grid_name)
 
 
-def planned_cells(grid: Path, changes: Sequence[str], store: Store) -> tuple[str, list[dict[str, Any]]]:
-    """Plan a grid file for a report; return its name and its expected cells.
+def reported_cells(
+    grid: str | None, changes: Sequence[str] | None, roots: Sequence[str] | None, out: Path | None, store: Store
+) -> tuple[str | None, list[dict[str, Any]] | None]:
+    """Return the name of the grid to report on, and its expected cells where it is a file; check the other options.
 
     Raises:
-        UserError: the grid is invalid, or the files of a dataset, which its keys need, are not here.
+        UserError: the grid is invalid, or the files of a dataset, which its keys need, are not here; ``out`` is a file,
+            or the changes and roots have no grid file that they could be for.
     """
+    from augbench.core.errors import UserError
     from augbench.planning.grid import load_grid
     from augbench.planning.outline import expected_of
     from augbench.planning.plan import make_plan
 
-    made = make_plan(load_grid(grid, changes), store)
+    if out is not None and out.exists() and not out.is_dir():
+        raise UserError(f"--out '{out}' is a file: give a folder")
+    if grid is None or not is_grid_file(grid):
+        if changes or roots:
+            raise UserError("--set and --root are for the datasets of a grid file: give --grid FILE too")
+        return grid, None
+    made = make_plan(load_grid(Path(grid), with_roots(changes, roots)), store)
     for label in made.absent:
         made.library.dataset(label).root()  # raises with a hint where to get the files
     return made.grid.name, expected_of(made)

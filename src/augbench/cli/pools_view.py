@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import io
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-from PIL import Image
 from rich.console import Console
 
 from augbench.cli.options import print_line
@@ -17,6 +13,7 @@ from augbench.core.specs import PoolSpec
 from augbench.planning.grid import DatasetEntry
 from augbench.planning.library import Library
 from augbench.report.contact_sheet import Section, Tile, evenly_spaced, write_sheet
+from augbench.report.leaderboard.sources import Pool
 from augbench.storage.store import Store
 
 
@@ -30,19 +27,19 @@ def write_pool_sheet(
     Raises:
         UserError: no such pool, none of its images made yet, no such dataset, or ``out`` cannot be written.
     """
-    pool = _spec(store, asked)
-    lines = [line for chunk in sorted(store.chunks(pool)) for line in store.chunk_lines(pool, chunk)]
-    if not lines:
-        raise UserError(f"pool '{pool.key}' has no image yet: run its grid")
-    made = [_tile(store, pool, line) for line in lines[:number]]
-    real, of_all = _real(pool, root, number)
+    spec = _spec(store, asked)
+    pool = Pool.of(spec, store)
+    if not pool.lines:
+        raise UserError(f"pool '{spec.key}' has no image yet: run its grid")
+    made = [_tile(pool, index) for index in range(min(number, len(pool.lines)))]
+    real, of_all = _real(spec, root, number)
     sections = [
         Section("real", f"{len(real)} of {of_all:,} training defects", real),
-        Section(pool.augmenter.name, f"{len(made)} of {len(lines):,} images, seed {pool.seed}", made),
+        Section(pool.augmenter, f"{len(made)} of {len(pool.lines):,} images, seed {spec.seed}", made),
     ]
-    path = out or Path(f"{pool.key}.png")
-    write_sheet(path, pool.key, sections)
-    print_line(console, f"{len(made)} of {len(lines):,} images of {pool.key}: {path}")
+    path = out or Path(f"{spec.key}.png")
+    write_sheet(path, spec.key, sections)
+    print_line(console, f"{len(made)} of {len(pool.lines):,} images of {spec.key}: {path}")
 
 
 def _spec(store: Store, asked: str) -> PoolSpec:
@@ -60,19 +57,11 @@ def _spec(store: Store, asked: str) -> PoolSpec:
     return PoolSpec.from_dict(record["spec"])
 
 
-def _tile(store: Store, pool: PoolSpec, line: dict[str, Any]) -> Tile:
+def _tile(pool: Pool, index: int) -> Tile:
     """Create the tile of a synthetic image; its caption is the prompt or source, if recorded, else the index."""
-    meta = line["meta"]
-    image = _pixels(store.files.read(store.image_name(pool, line["index"])))
-    mask = None
-    if "mask_file_name" in line:
-        mask = _pixels(store.files.read(store.mask_name(pool, line["index"])))[..., 0] > 127
-    return Tile(image, str(meta.get("prompt") or meta.get("source") or line["index"]), mask)
-
-
-def _pixels(data: bytes) -> np.ndarray:
-    """Decode a PNG: H,W,3 uint8."""
-    return np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))
+    line = pool.lines[index]
+    image, mask = pool.load(index)
+    return Tile(image, str(line["meta"].get("prompt") or line["meta"].get("source") or line["index"]), mask)
 
 
 def _real(pool: PoolSpec, root: Path | None, number: int) -> tuple[list[Tile], int]:

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from augbench.cli.options import RootsOption, SetOption, VerdictsOption, planned_cells, with_roots
+from augbench.cli.options import GridOption, OutOption, RootsOption, SetOption, VerdictsOption, reported_cells
 
 
 def report(
     store: Annotated[str, typer.Argument(help="The store to report on: a folder or a URL.")],
-    grid: Annotated[Path | None, typer.Option("--grid", help="Report on the cells of this grid file.")] = None,
+    grid: GridOption = None,
     changes: SetOption = None,
     roots: RootsOption = None,
-    out: Annotated[Path | None, typer.Option("--out", help="Write there instead of STORE/reports/<grid>.")] = None,
+    out: OutOption = None,
     layout: Annotated[
         str | None,
         typer.Option(
@@ -34,25 +33,20 @@ def report(
 ) -> None:
     """Print the mean (std) tables of a store, and write them as Markdown, LaTeX, CSV and JSON."""
     from augbench.core.errors import UserError
-    from augbench.report.papers.layout_report import check_layout, report_layout
+    from augbench.report.papers.layout_report import report_layout
+    from augbench.report.papers.layouts import find_layout
     from augbench.report.render.terminal import standard_output
     from augbench.report.store_report import report as write_report
     from augbench.storage.store import Store
 
     target, console = Store(store), standard_output()
-    if out is not None and out.exists() and not out.is_dir():
-        raise UserError(f"--out '{out}' is a file: give a folder")
-    if (changes or roots) and grid is None:
-        raise UserError("--set and --root are for the datasets of a grid file: give --grid FILE too")
     if layout is None and (dataset or protocol):
         raise UserError("--dataset and --protocol choose what a paper's table is filled with: give --layout NAME too")
     if layout is not None and verdicts:
         raise UserError("--verdicts is about the tables of the grid: leave out --layout")
     if layout is not None:
-        check_layout(layout)  # before planning, which may take long
-    name, expected = None, None
-    if grid is not None:
-        name, expected = planned_cells(grid, with_roots(changes, roots), target)
+        find_layout(layout)  # before planning, which may take long
+    name, expected = reported_cells(grid, changes, roots, out, target)
     if layout is None:
         write_report(target, name, expected=expected, out=out, console=console, verdicts=verdicts)
     else:

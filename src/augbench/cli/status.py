@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from augbench.cli.options import SetOption
+from augbench.cli.options import GridOption, SetOption, is_grid_file
 
 if TYPE_CHECKING:
     from augbench.monitoring.known_grids import KnownGrid
@@ -16,10 +15,7 @@ if TYPE_CHECKING:
 
 def status(
     store: Annotated[str, typer.Argument(help="The store to look at: a folder or a URL.")],
-    grid: Annotated[
-        str | None,
-        typer.Option("--grid", metavar="GRID", help="A grid of the store by name, or a grid file. Default: all of it."),
-    ] = None,
+    grid: GridOption = None,
     changes: SetOption = None,
     watch: Annotated[
         float | None,
@@ -61,10 +57,9 @@ def _grids(store: Store, grid: str | None, changes: list[str]) -> list[KnownGrid
     from augbench.core.errors import UserError
     from augbench.monitoring.known_grids import known_from_plan, known_from_store
 
-    is_file = grid is not None and (grid.endswith((".yaml", ".yml", ".json")) or Path(grid).is_file())
-    if changes and not is_file:
-        raise UserError("--set changes a grid: give --grid FILE too")
-    if grid is None or not is_file:
+    if grid is None or not is_grid_file(grid):
+        if changes:
+            raise UserError("--set changes a grid: give --grid FILE too")
         return known_from_store(store, grid)
     from augbench.planning.grid import load_grid
     from augbench.planning.plan import make_plan

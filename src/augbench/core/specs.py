@@ -341,17 +341,9 @@ class Cell(_Keyed):
 
     def as_dict(self) -> dict[str, Any]:
         """Return JSON values; inverse of `Cell.from_dict`."""
-        return {
-            "data": self.data.as_dict(),
-            "augmenter": self.augmenter.as_dict(),
-            "shots": self.shots,
-            "draw": self.draw,
-            "n_aug": self.n_aug,
-            "seed": self.seed,
-            "protocol": self.protocol.model_dump(mode="json", exclude=set(UNKEYED)),  # grids hold the prose
-            "fresh_pools": self.fresh_pools,
-            **_where_seeded(self.adapter_seed),
-        }
+        protocol = self.protocol.model_dump(mode="json", exclude=set(UNKEYED))  # grids hold the prose
+        specs = {"data": self.data.as_dict(), "augmenter": self.augmenter.as_dict(), "protocol": protocol}
+        return self.identity | specs
 
     @classmethod
     def from_dict(cls, value: Mapping[str, Any]) -> Cell:

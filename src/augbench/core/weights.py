@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,7 +13,6 @@ from pathlib import Path
 
 from augbench.core.errors import UserError
 
-HEADER_LIMIT = 100_000_000  # bytes, as in the safetensors library
 UNUSED = ("position_ids", "logit_scale")  # suffixes of untrained tensors in files of text encoders
 
 
@@ -24,19 +22,14 @@ def shapes(path: Path) -> dict[str, tuple[int, ...]]:
     Raises:
         UserError: the file is missing, unreadable, truncated, or not a safetensors file.
     """
+    from safetensors import SafetensorError, safe_open
+
     try:
-        with _readable(path), path.open("rb") as file:
-            length = int.from_bytes(file.read(8), "little")
-            header = json.loads(file.read(min(length, HEADER_LIMIT)))
-            entries = {name: entry for name, entry in header.items() if name != "__metadata__"}
-            found = {name: tuple(map(int, entry["shape"])) for name, entry in entries.items()}
-            end = max((int(entry["data_offsets"][1]) for entry in entries.values()), default=0)
-            size = path.stat().st_size
-    except (ValueError, TypeError, KeyError, IndexError, AttributeError):
-        raise UserError(f"weights '{path}' are damaged (no safetensors header): restore the file") from None
-    if size != 8 + length + end:
-        raise UserError(f"weights '{path}' are damaged ({size:,} bytes, not {8 + length + end:,}): restore the file")
-    return found
+        with _readable(path), safe_open(path, framework="np") as file:
+            return {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
+    except SafetensorError as error:
+        what = f"{path.stat().st_size:,} bytes: {error}"
+        raise UserError(f"weights '{path}' are damaged ({what}): restore the file") from None
 
 
 def parameters(path: Path, prefix: str = "") -> int:
@@ -71,7 +64,7 @@ def _readable(path: Path) -> Iterator[None]:
     except FileNotFoundError:
         raise UserError(f"file '{path}' is missing: restore it or check its path") from None
     except OSError as error:
-        raise UserError(f"file '{path}' cannot be read ({error.strerror}): check its permissions") from None
+        raise UserError(f"file '{path}' cannot be read ({error.strerror or error}): check its permissions") from None
 
 
 # -- weights of packages

@@ -151,47 +151,35 @@ def _grid_status(snapshot: _Snapshot, grid: KnownGrid) -> GridStatus:
     drivers = _at_work(snapshot, grid, states)
     cell_ages = [age for key, age in snapshot.cells.items() if key in outline.cells]
     cells_left = sum(states["cells"][key] != "failed" for key in missing.cells) - waiting.total()
-    status = GridStatus(
+    rates = {"cells": _rate(cell_ages, cells_left, drivers)}
+    notes = [EARLIER]
+    if grid.complete:
+        needed = {pool for cell in missing.cells.values() for pool in cell.takes}
+        chunk_ages = [age for pool in needed for age in snapshot.chunks(pool).values()]
+        chunks_left = sum(len(chunks) for pool, chunks in missing.chunks.items() if pool not in culprits)
+        rates["chunks"] = _rate(chunk_ages, chunks_left, drivers)
+        gone = len(outline.fidelity) - len(states["fidelity"])
+        notes = [f"the images of {gone} pools are gone: their fidelity is left out"] if gone else []
+    if grid.complete and outline.features:
+        needed = {key for cell in missing.cells.values() for key in cell.features}
+        feature_ages = [age for key in needed for age in snapshot.features(key).values()]
+        waits = {key for key, work in outline.features.items() if {key, work.pool} & culprits.keys()}
+        features_left = sum(len(chunks) for key, chunks in missing.features.items() if key not in waits)
+        rates["feature_chunks"] = _rate(feature_ages, features_left, drivers)
+    known = STAGES if grid.complete else ("cells",)
+    return GridStatus(
         name=grid.name,
         source=grid.source,
-        stages={stage: _counts(states[stage]) for stage in STAGES},
-        chunks=None,
-        feature_chunks=None,
+        stages={stage: _counts(states[stage]) if stage in known else None for stage in STAGES},
+        chunks=_done_of(outline.pools, missing.chunks) if grid.complete else None,
+        feature_chunks=_done_of(outline.features, missing.features) if grid.complete else None,
         blocked=waiting.total(),
         failures=_failures(snapshot.store, states, waiting),
         drivers=[driver.owner for driver in drivers],
-        rates={"cells": _rate(cell_ages, cells_left, drivers)},
-        again=grid.again,
-    )
-    if not grid.complete:
-        return replace(status, stages={**dict.fromkeys(STAGES), "cells": status.stages["cells"]}, notes=[EARLIER])
-    needed = {pool for cell in missing.cells.values() for pool in cell.takes}
-    chunk_ages = [age for pool in needed for age in snapshot.chunks(pool).values()]
-    chunks_left = sum(len(chunks) for pool, chunks in missing.chunks.items() if pool not in culprits)
-    rates = {**status.rates, "chunks": _rate(chunk_ages, chunks_left, drivers)}
-    if outline.features:
-        rates["feature_chunks"] = _feature_rate(snapshot, outline, missing, culprits, drivers)
-    gone = len(outline.fidelity) - len(states["fidelity"])
-    return replace(
-        status,
-        chunks=_done_of(outline.pools, missing.chunks),
-        feature_chunks=_done_of(outline.features, missing.features),
         rates=rates,
-        notes=[f"the images of {gone} pools are gone: their fidelity is left out"] if gone else [],
+        again=grid.again,
+        notes=notes,
     )
-
-
-def _feature_rate(
-    snapshot: _Snapshot, outline: Outline, missing: Missing, culprits: Container[str], drivers: Sequence[Driver]
-) -> Rate:
-    needed = {key for cell in missing.cells.values() for key in cell.features}
-    ages = [age for key in needed for age in snapshot.features(key).values()]
-    open_chunks = [
-        len(chunks)
-        for key, chunks in missing.features.items()
-        if key not in culprits and outline.features[key].pool not in culprits
-    ]
-    return _rate(ages, sum(open_chunks), drivers)
 
 
 def _done_of(work: Mapping[str, PoolWork | FeatureWork], missing: Mapping[str, Sequence[int]]) -> tuple[int, int]:

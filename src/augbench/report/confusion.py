@@ -8,7 +8,7 @@ row and that of training without synthetic images.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import nan
 from operator import itemgetter
 from typing import Any
@@ -17,7 +17,7 @@ import numpy as np
 
 from augbench.report.numbers import COLLAPSED, Stat, share
 from augbench.report.runs import over_runs
-from augbench.report.sheet import GAP, NARROWEST, WIDTH, Column, Medium, Section, Sheet, SheetRow
+from augbench.report.sheet import GAP, NARROWEST, WIDTH, Medium, Section, Sheet
 
 MATRICES = "Confusion matrices"
 TRUE = "true class"
@@ -101,9 +101,8 @@ class Named:
 def _sheet(
     title: str, names: Sequence[str], heads: Sequence[str], entries: Sequence[Sequence[str]], **texts: Any
 ) -> Sheet:
-    columns = [Column("class", TRUE, is_text=True), *(Column(str(place), head) for place, head in enumerate(heads))]
-    rows = [SheetRow((name, *line)) for name, line in zip(names, entries, strict=True)]
-    return Sheet(columns, rows, title, **texts)
+    rows = [(name, *line) for name, line in zip(names, entries, strict=True)]
+    return replace(Sheet.of([TRUE], heads, rows, title), **texts)
 
 
 def confusion_sections(title: str, label: str, matrices: Sequence[Named], medium: Medium) -> list[Section]:

@@ -9,12 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from math import isnan, nan
 from typing import Any
 
+import pandas as pd
+
+from augbench.core.errors import UserError
+from augbench.core.hashing import digest
 from augbench.planning.extractor_choice import EMBEDDED
-from augbench.report.fidelity_records import MEASURES, Measured
 from augbench.report.numbers import (
     COLLAPSED,
     DASH,
@@ -29,8 +31,67 @@ from augbench.report.numbers import (
 )
 from augbench.report.runs import Basis, over_runs, run_of
 from augbench.report.sheet import Column, Section, Sheet, SheetRow
+from augbench.storage.store import FIX_HINT, Store, parse_json
 
 HEADING = "Fidelity of the synthetic images"
+MEASURES = (
+    *("kid", "kid_low", "kid_high", "fid", "diversity", "diversity_of_real", "memorisation"),
+    "seconds_per_picture",  # of generation
+)
+"""The numbers of a record, in the order of tables."""
+
+OPTIONAL = ("fid", "memorisation")  # None where there are too few images; where no shots are read
+
+
+@dataclass(frozen=True)
+class Measured:
+    """The part of a fidelity record that reports use."""
+
+    augmenter_id: str  # digest of the augmenter with its settings
+    extractor: str
+    made: int  # synthetic images of the pool
+    real: int  # defect images of the test split
+    values: dict[str, float]  # each of `MEASURES`; NaN where it is not defined
+    kid_by_class: dict[str, float]  # in recognition
+    fid_by_layer: dict[int, float]  # number of features of a max-pooling layer of Inception -> FID
+
+
+def load_measured(store: Store, expected: pd.DataFrame) -> dict[str, Measured]:
+    """Load the fidelity records of these cells' pools, by key. Each is read once, however many cells share it.
+
+    Args:
+        store: the store with the records.
+        expected: the expected cells, see `frame.load_expected`.
+
+    Raises:
+        UserError: a damaged record, named.
+    """
+    wanted = {key for pairs in expected["fidelity"] for _, key in pairs}
+    held = sorted(wanted & store.keys("fidelity")) if wanted else []
+    contents = store.files.read_many([store.name("fidelity", key) for key in held])
+    found = zip(held, contents, strict=True)
+    return {key: _measured(key, data, store.where("fidelity", key)) for key, data in found if data is not None}
+
+
+def _measured(key: str, data: bytes, place: str) -> Measured:
+    record = parse_json(data, place)
+    if record.get("key") != key:
+        raise UserError(f"record '{place}' is not the record of '{key}': {FIX_HINT}")
+    try:
+        augmenter, result = record["spec"]["pool"]["augmenter"], record["result"]
+        low, high = result["kid_interval"]
+        given = result | record["provenance"] | {"kid_low": low, "kid_high": high}
+        return Measured(
+            augmenter_id=digest([augmenter["name"], augmenter["key_settings"]]),
+            extractor=str(result["extractor"]),
+            made=int(result["made"]),
+            real=int(result["real"]),
+            values={name: nan if given[name] is None and name in OPTIONAL else float(given[name]) for name in MEASURES},
+            kid_by_class={name: float(value) for name, value in result.get("kid_by_class", {}).items()},
+            fid_by_layer={int(layer): float(value) for layer, value in result.get("fid_by_layer", {}).items()},
+        )
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise UserError(f"record '{place}' is damaged ({type(error).__name__}: {error}): {FIX_HINT}") from None
 
 
 @dataclass(frozen=True)
@@ -130,7 +191,7 @@ def fidelity_of(
     Args:
         title: title of the table above.
         cells: expected cells of that table, in the order of the grid.
-        measured: fidelity records by key, see `fidelity_records.load_measured`; those of other pools are ignored.
+        measured: fidelity records by key, see `fidelity_table.load_measured`; those of other pools are ignored.
         outcomes: headline metric by augmenter.
         headline: the column of `outcomes`.
         embedded: smoke-test parts behind the table above.
@@ -181,14 +242,21 @@ def _rows(
         has_rows = bool(own) and settings == usual[0]  # the augmenter has rows of its own, with these settings
         found = [measured[key] for key in members if key in measured]
         runs = pool_runs({key: pools[key] for key in members}, measured)
+        whole = [one for run in runs for one in run]
         yield FidelityRow(
             augmenter=f"{name} #{settings[:6]}" if several and not has_rows else name,
             extractor=extractor,
             images=tuple(sorted({one.made for one in found})),
             real=tuple(sorted({one.real for one in found})),
             stats={measure: _stat(measure, runs) for measure in MEASURES},
-            kid_by_class=_class_stats(runs),
-            fid_by_layer=_layer_stats(runs),
+            kid_by_class={
+                name: over_runs(runs, lambda one, name=name: one.kid_by_class.get(name, nan), gaps=True)
+                for name in sorted({name for one in whole for name in one.kid_by_class})
+            },
+            fid_by_layer={
+                layer: over_runs(runs, lambda one, layer=layer: one.fid_by_layer.get(layer, nan))
+                for layer in sorted({layer for one in whole for layer in one.fid_by_layer})
+            },
             found=len(found),
             expected=len(members),
             headline=headline,
@@ -215,24 +283,6 @@ def _stat(measure: str, runs: list[list[Measured]]) -> Stat:
     """Average over runs; empty where a pool lacks the value, so that all columns of a row cover the same pools."""
     stat = over_runs(runs, lambda one: one.values[measure])
     return stat if stat.n == len(runs) else Stat()
-
-
-def _class_stats(runs: list[list[Measured]]) -> dict[str, Stat]:
-    names = sorted({name for run in runs for one in run for name in one.kid_by_class})
-    return {name: over_runs(runs, partial(_kid_of, name), gaps=True) for name in names}
-
-
-def _kid_of(name: str, one: Measured) -> float:
-    return one.kid_by_class.get(name, nan)
-
-
-def _layer_stats(runs: list[list[Measured]]) -> dict[int, Stat]:
-    layers = sorted({layer for run in runs for one in run for layer in one.fid_by_layer})
-    return {layer: over_runs(runs, partial(_fid_of, layer)) for layer in layers}
-
-
-def _fid_of(layer: int, one: Measured) -> float:
-    return one.fid_by_layer.get(layer, nan)
 
 
 def _columns(headline: Column, several_extractors: bool, layers: list[int]) -> list[Column]:

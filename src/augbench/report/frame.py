@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from augbench.core import registry
+from augbench.core.contracts import GOOD
 from augbench.core.errors import UserError, did_you_mean
 from augbench.core.hashing import digest
 from augbench.core.protocol import UNKEYED, Protocol
+from augbench.metrics.collapse import collapsed
 from augbench.planning.audits import load_audits
 from augbench.planning.outline import EXPECTED_FIELDS, LATER_FIELDS
-from augbench.report.score_facts import score_facts
+from augbench.storage.scores import evaluated_part
 from augbench.storage.store import FIX_HINT, Store
 
 METRICS = {
@@ -40,45 +44,16 @@ CELL_FIELDS = tuple(field for field in EXPECTED_FIELDS if field not in ("fidelit
 IDENTITIES = {"dataset": "dataset_id", "augmenter": "augmenter_id", "protocol": "protocol_id"}
 """Column with a name -> column with the digest of the settings behind that name."""
 
-REMARKS = (
-    "collapsed",
-    "items",
-    "learns",
-    "per_class",
-    "confusion",
-    "frozen",
-    "weight",
-    "seconds",
-    "device",
-    "git_sha",
-    "embedded",
-    "notes",
-    "version",
-    "line",
-    "finished",
-)
-RECORD_FIELDS = (*CELL_FIELDS, *IDENTITIES.values(), *ALL_METRICS, *REMARKS)
+FACTS = ("collapsed", "items", "learns", "per_class", "confusion", "frozen", "weight", "embedded", "notes")
+PROVENANCE = ("seconds", "device", "git_sha", "version", "line", "finished")
+RECORD_FIELDS = (*CELL_FIELDS, *IDENTITIES.values(), *ALL_METRICS, *FACTS, *PROVENANCE)
 
 FROZEN_FIELDS = ("kind", "backbone", "head", "normality")
 """The fields of a protocol that name a classifier on frozen features."""
 
 MIXED = {"fold", "test_share", "shots", "draw", "seed", "false_alarm_rate"}
 """Columns that hold None or "all" beside numbers."""
-OBJECTS = MIXED | {
-    *(
-        "collapsed",
-        "items",
-        "learns",
-        "embedded",
-        "notes",
-        "per_class",
-        "confusion",
-        "frozen",
-        "weight",
-        "fidelity",
-        "audit",
-    )
-}
+OBJECTS = {*MIXED, *FACTS, "fidelity", "audit"}
 """Columns of dtype object."""
 
 
@@ -108,7 +83,7 @@ def load_records(store: Store, keys: Iterable[str] | None = None) -> pd.DataFram
     chosen = sorted(held if keys is None else held & set(keys))
     rows = [_row(store, record) for record in store.read_records(chosen)]
     splits = [(row["dataset_id"], row["fold"], row["test_share"]) for row in rows]
-    for row, facts in zip(rows, score_facts(store, chosen, splits), strict=True):
+    for row, facts in zip(rows, _score_facts(store, chosen, splits), strict=True):
         row |= vars(facts)
     return _frame(rows, RECORD_FIELDS)
 
@@ -287,3 +262,42 @@ def _learns(spec: Mapping[str, Any], provenance: Mapping[str, Any]) -> bool | No
     augmenter = spec["augmenter"]
     plugin = registry.find("augmenters").get(augmenter["name"])
     return None if plugin is None or "parts" in augmenter["key_settings"] else plugin.learns
+
+
+# -- what the stored scores say that records do not
+
+
+@dataclass(frozen=True)
+class ScoreFacts:
+    """The facts of one cell; None where it has no scores, or damaged ones, which ``augbench store check`` names."""
+
+    collapsed: bool | None = None  # see `metrics.collapse`
+    items: int | None = None  # test items of the kind, normal or with a defect, that has fewer
+
+
+def _score_facts(store: Store, keys: Sequence[str], splits: Sequence[Hashable]) -> Iterator[ScoreFacts]:
+    """Yield the facts of these cells, in their order, reading each score table once.
+
+    Args:
+        store: the store with the scores.
+        keys: keys of cells.
+        splits: what names the test images of each cell: cells with equal ones share the number of items.
+    """
+    items: dict[Hashable, int] = {}
+    contents = store.files.read_many([store.name("scores", key) for key in keys])
+    for split, data in zip(splits, contents, strict=True):
+        try:
+            logits = evaluated_part(data or b"", "logit")
+            if split not in items:
+                items[split] = _fewest(*evaluated_part(data or b"", "group", "label").T)
+        except ValueError:
+            yield ScoreFacts()
+        else:
+            yield ScoreFacts(collapsed(logits), items[split])
+
+
+def _fewest(groups: np.ndarray, labels: np.ndarray) -> int:
+    """Count physical items with and without a defect image; return the smaller count that is not 0."""
+    defective = np.unique(groups[labels != GOOD])
+    normal = np.setdiff1d(groups, defective)
+    return min((len(items) for items in (normal, defective) if len(items)), default=0)

@@ -66,6 +66,11 @@ def seconds_text(value: float) -> str:
     return f"{value:.{max(0, 1 - floor(log10(value)))}f}"
 
 
+def shots_text(shots: int | str) -> str:
+    """Format a shot regime: ``zero-shot``, ``5 shots``, ``1 shot``, ``full-shot``."""
+    return {0: "zero-shot", 1: "1 shot", "all": "full-shot"}.get(shots, f"{shots} shots")
+
+
 def stat_of(values: Iterable[float]) -> Stat:
     """Return mean and sample std of the values, without NaN."""
     values = [float(value) for value in values if not isnan(value)]

@@ -44,11 +44,6 @@ def older_keys(records: pd.DataFrame, named: Set[str]) -> set[str]:
     return older
 
 
-def without_older(records: pd.DataFrame) -> pd.DataFrame:
-    """Return the records of the newest versions, for a store that knows no grid."""
-    return records[~records["key"].isin(older_keys(records, set()))]
-
-
 def older_records(store: Store, records: pd.DataFrame) -> pd.DataFrame:
     """Return the records of a store that are of earlier versions of the plug-ins behind ``records``.
 

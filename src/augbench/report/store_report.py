@@ -10,10 +10,10 @@ import pandas as pd
 from rich.console import Console
 
 from augbench.core.errors import UserError
-from augbench.report.evidence.verdicts import find_verdicts
-from augbench.report.fidelity_records import load_measured
+from augbench.report.evidence.sheets import find_verdicts
+from augbench.report.fidelity_table import load_measured
 from augbench.report.frame import expected_frame, expected_from_records, load_expected, load_records, with_audits
-from augbench.report.older_versions import OlderRow, older_records, older_rows, older_sections, without_older
+from augbench.report.older_versions import OlderRow, older_keys, older_records, older_rows, older_sections
 from augbench.report.references import with_reference
 from augbench.report.render.latex import to_latex
 from augbench.report.render.markdown import to_markdown
@@ -89,7 +89,8 @@ def reported(
         raise UserError(f"store '{store.url}' does not exist or holds no records: {WAY_OUT}, or give another")
     names = sorted(store.keys("grids")) if grid_name is None else [grid_name]
     if not names:
-        records = without_older(load_records(store))
+        records = load_records(store)
+        records = records[~records["key"].isin(older_keys(records, named=set()))]
         return [(ALL, with_reference(expected_from_records(records), records), records)]
     planned = None if expected is None else with_audits(store, expected_frame(expected))
     every = [(name, load_expected(store, name) if planned is None else planned) for name in names]

@@ -133,22 +133,20 @@ def about_table(table: Table) -> dict[str, Any]:
 def _table(table: Table) -> dict[str, Any]:
     fidelity = table.fidelity
     verdicts = {"verdicts": table.verdicts} if table.verdicts else {}
-    return (
-        about_table(table)
-        | _audit(table)
-        | verdicts
-        | {
-            "captions": table.captions,
-            "notes": table.notes,
-            "columns": _columns(table.columns),
-            "rows": [_row(table, row) for row in table.rows],
-            "fidelity": {
-                **{field: getattr(fidelity, field) for field in ("title", "label", "embedded", "captions", "notes")},
-                "columns": _columns(fidelity.columns),
-                "rows": [_fidelity_row(table, row) for row in fidelity.rows],
-            },
-        }
-    )
+    return {
+        **about_table(table),
+        **_audit(table),
+        **verdicts,
+        "captions": table.captions,
+        "notes": table.notes,
+        "columns": _columns(table.columns),
+        "rows": [_row(table, row) for row in table.rows],
+        "fidelity": {
+            **{field: getattr(fidelity, field) for field in ("title", "label", "embedded", "captions", "notes")},
+            "columns": _columns(fidelity.columns),
+            "rows": [_fidelity_row(table, row) for row in fidelity.rows],
+        },
+    }
 
 
 def _columns(columns: Sequence[Column]) -> list[dict[str, str]]:

@@ -245,7 +245,7 @@ def _origin(records: list[Any]) -> list[str]:
     if not records:
         return []
     devices = Counter(record.device for record in records)
-    commits = sorted({_short(record.git_sha) for record in records if record.git_sha})
+    commits = sorted({short_sha(record.git_sha) for record in records if record.git_sha})
     unknown = sum(not record.git_sha for record in records)
     sentences = []
     if len(devices) > 1:
@@ -258,6 +258,7 @@ def _origin(records: list[Any]) -> list[str]:
     return sentences
 
 
-def _short(sha: str) -> str:
+def short_sha(sha: str) -> str:
+    """Shorten a commit, and keep the mark of changes that are not in it: ``b8b87378f931-dirty``."""
     head, dash, state = sha.partition("-")
     return head[:SHA_LENGTH] + dash + state

@@ -18,8 +18,7 @@ import pandas as pd
 
 from augbench.planning.audits import Audit
 from augbench.report.confusion import Confusion, Named, confusion_of, confusion_sections, confusions_of
-from augbench.report.fidelity_records import Measured
-from augbench.report.fidelity_table import Fidelity, Outcome, fidelity_of
+from augbench.report.fidelity_table import Fidelity, Measured, Outcome, fidelity_of
 from augbench.report.frame import CLASS_METRICS, METRICS, shots_rank
 from augbench.report.numbers import INCOMPLETE, Stat, average_of, flagged, share
 from augbench.report.references import REFERENCE
@@ -139,7 +138,7 @@ def build_tables(
     Args:
         expected: the expected cells, see `frame.load_expected`.
         records: the cell records, see `frame.load_records`; those of other cells are ignored.
-        measured: the fidelity records of the pools by key, see `fidelity_records.load_measured`.
+        measured: the fidelity records of the pools by key, see `fidelity_table.load_measured`.
     """
     found = {record.key: record for record in records.itertuples(index=False)}
     return [_table(rows, found, measured or {}) for rows in _by_table(expected)]

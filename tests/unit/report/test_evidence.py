@@ -10,6 +10,7 @@ from math import isnan
 import numpy as np
 import pandas as pd
 import pytest
+from boards import put_record
 from frozen_cells import NORMALS, PROBE, fill, frozen_plan
 from helpers import assert_one_line, cli, path_of, tiny_grid
 from rich.console import Console
@@ -72,10 +73,7 @@ def write(store, one, skill=None, items=ITEMS, own_noise=0.5, lineage=None):
         table["logit"] = (skill * (group >= good) + noise).astype(np.float32)
     store.files.write(store.name("scores", one.key), scores_bytes(table))
     result = {**evaluate(table, one.protocol), "counts": {}, "curves": {"loss": [1.0], "test": []}}
-    provenance = {"seconds": {"total": 20.0}, "images_per_second": 10.0, "embedded": [], "device": "cpu one",
-                  "git_sha": "a" * 40, "versions": {}, **(lineage or {})}  # fmt: skip
-    record = {"schema": 1, "key": one.key, "spec": one.as_dict(), "result": result, "provenance": provenance}
-    store.write_json("cells", one.key, record)
+    put_record(store, one, result, seconds={"total": 20.0}, **(lineage or {}))
 
 
 def filled(store, augmenters=("none", "memseg", "cutpaste"), seeds=4, **axes):

@@ -22,13 +22,12 @@ from augbench.core.errors import UserError
 from augbench.report.evidence.build import build_evidence
 from augbench.report.evidence.pareto import Spending
 from augbench.report.leaderboard.board import board_of
-from augbench.report.leaderboard.headings import shots_text, span_text
+from augbench.report.leaderboard.headings import span_text
 from augbench.report.leaderboard.merge import gather
-from augbench.report.leaderboard.page import minus, script_json
 from augbench.report.leaderboard.row_costs import Costs
 from augbench.report.leaderboard.score_tables import RECALLS, precision_at_recalls
-from augbench.report.leaderboard.write_page import write_leaderboard
-from augbench.report.numbers import signed
+from augbench.report.leaderboard.write_page import minus, script_json, write_leaderboard
+from augbench.report.numbers import shots_text, signed
 from augbench.report.tables import build_tables
 from augbench.storage.store import Store
 

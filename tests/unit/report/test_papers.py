@@ -19,14 +19,6 @@ def texts(key="inout_visapp2024"):
     return [(FOLDER / f"{key}{suffix}").read_text(encoding="utf-8") for suffix in (".yaml", ".csv")]
 
 
-def changed(old, new, file=1):
-    """The texts of In&Out with a change in one of them."""
-    found = texts()
-    assert old in found[file]
-    found[file] = found[file].replace(old, new, 1)
-    return found
-
-
 def test_both_papers_are_there_with_every_row_of_their_tables():
     assert paper_names() == ["diag_italia2024", "inout_visapp2024"]
     rows = {key: {number: len(rows) for number, rows in load_paper(key).rows.items()} for key in paper_names()}
@@ -97,25 +89,20 @@ def test_the_results_folder_shows_the_same_files():
         ("inout_visapp2024,1", "diag_italia2024,1", "line 2: paper 'diag_italia2024' in the file of 'inout_"),
         ("trapezoidal", "square", r"line 2: ap_definition 'square .* begins with none of trapezoidal, step-wise"),
         ("ksdd2,memseg", "ksdd2,segmem", r"'printed_as' lacks \['segmem'\]"),
-    ],
-)  # fmt: skip
-def test_a_damaged_line_is_named(old, new, message):
-    with pytest.raises(UserError, match=message):
-        read_paper("inout_visapp2024", *changed(old, new))
-
-
-@pytest.mark.parametrize(
-    ("old", "new", "message"),
-    [
         ("seeds: 4", "seeds: none", r"inout_visapp2024.yaml': 'seeds'"),
         ("seeds: 4", "seed: 4", r"'seeds' is missing|unknown key 'seed'"),
         ("short: inout", "short: [", r"inout_visapp2024.yaml' is no YAML"),
         ("  4: {", "  7: {", r"do not have the same tables: see \[4, 7\]"),
     ],
 )
-def test_a_damaged_field_is_named(old, new, message):
+def test_what_is_damaged_is_named(old, new, message):
+    """A change in the YAML file, or else in the CSV."""
+    found = texts()
+    place = 0 if ": " in old else 1
+    assert old in found[place]
+    found[place] = found[place].replace(old, new, 1)
     with pytest.raises(UserError, match=message):
-        read_paper("inout_visapp2024", *changed(old, new, file=0))
+        read_paper("inout_visapp2024", *found)
 
 
 def test_a_missing_file_is_named():

@@ -8,12 +8,11 @@ import json
 import math
 import subprocess
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
 import pytest
-from boards import expect, expected_cell
+from boards import expect, expected_cell, put_record
 from helpers import path_of
 from rich.console import Console
 
@@ -62,10 +61,7 @@ def write(store, cell, ap=0.6, precision=0.7, recall=0.5, embedded=(), device="c
         curves = {"loss": [1.0], "test": []}
         result = {"ap": ap, "ap_step": ap / 2, "ap_trapezoidal": ap, "auroc": 0.9, "heldout": heldout,
                   "oracle": metrics_at(precision, recall), "counts": {}, "curves": curves}  # fmt: skip
-    provenance = {"seconds": {"total": 2.5}, "images_per_second": 10.0, "embedded": list(embedded), "device": device,
-                  "git_sha": sha, "versions": {}}  # fmt: skip
-    record = {"schema": 1, "key": cell.key, "spec": cell.as_dict(), "result": result, "provenance": provenance}
-    store.write_json("cells", cell.key, record)
+    put_record(store, cell, result, embedded=embedded, device=device, git_sha=sha)
 
 
 def write_all(store, cells):
@@ -99,16 +95,6 @@ def to_latex(name, tables):
 
 def everywhere(*tables):
     return printed(*tables), to_markdown("x", tables), to_latex("x", tables)
-
-
-def twice(store, cells, folder, task="detection"):
-    """The contents of the files of a grid's report, which are the same when its cells are planned anew."""
-    expect(store, "small", cells, task)
-    expected = [expected_cell(one, task) for one in cells]
-    reports = report(store, "small"), report(store, "small", expected=expected, out=folder)
-    first, again = ([Path(file).read_bytes() for file in files] for files in reports)
-    assert first == again
-    return first
 
 
 def texts(table, row):
@@ -242,17 +228,6 @@ def test_a_run_that_lacks_folds_is_named_and_in_no_number(store):
     assert (line["found"], line["expected"], line["runs"], line["expected_runs"]) == ("10", "12", "3", "4")
 
 
-def test_drawn_splits_are_runs_of_their_own(store):
-    preset = protocol(test_share=0.3)
-    cells = [replace(cell(preset=preset), data=replace(cell().data, fold=fold, test_share=0.3)) for fold in range(3)]
-    for place, one in enumerate(cells):
-        write(store, one, ap=place / 2)
-    expected = expected_frame([expected_cell(one) | {"test_share": 0.3} for one in cells])
-    (table,) = build_tables(expected, load_records(store))
-    assert table.captions[0].endswith("over 1 seed x 3 drawn splits, pooled.")
-    assert texts(table, table.rows[0])[2:3] + texts(table, table.rows[0])[-1:] == [".500 (.500)", "3"]
-
-
 def test_embedded_parts_devices_and_commits_are_named(store):
     cells = [cell(seed=0), cell(seed=1), cell(shots=5, draw=0)]
     write(store, cells[0], embedded=["dataset surfaces"], device="NVIDIA H200")
@@ -285,22 +260,6 @@ def test_the_terminal_table_fits_100_columns(store):
     assert max(map(len, text.splitlines())) <= 100
     assert "…" not in text
     assert ".600 (–)" in text and "1/4 *" in text and "FPR" in text
-
-
-# -- escaping
-
-
-def test_text_from_configs_cannot_break_a_table(store):
-    awkward = protocol("a_b|c\\d*e%f&g#h{i}\n~^$<x>[y](z)")
-    one = cell("mem_seg", preset=awkward)
-    write(store, one, device="cpu")
-    (table,) = tables_of(store, [one])
-    words, latex_words = to_markdown("x", [table]), to_latex("x", [table])
-    assert r"a\_b\|c\\d\*e%f\&g\#h{i} \~^\$\<x\>\[y\](z)" in words
-    assert r"mem\_seg" in words and r"mem\_seg" in latex_words
-    assert r"a\_b\textbar{}c\textbackslash{}d*e\%f\&g\#h\{i\} \textasciitilde{}\textasciicircum{}\$" in latex_words
-    assert markdown.escape("`x`") == r"\`x\`"
-    assert latex.escape("–") == "--"
 
 
 # -- files
@@ -413,15 +372,18 @@ def test_a_record_without_its_numbers_is_named(store):
         report(store)
 
 
-def test_it_works_without_torch_and_ray(store):
+def test_it_works_without_heavy_libraries(store):
+    """Also beside a paper's table."""
     expect(store, "small", [cell(), cell(seed=1)])
     write(store, cell())
     code = f"""
 import sys
-sys.modules["torch"] = sys.modules["ray"] = None  # importing them now fails
+sys.modules |= dict.fromkeys(("torch", "ray", "scipy", "sklearn", "diffusers"))  # importing them now fails
 import augbench.report
+from augbench.report.papers.layout_report import report_layout
 from augbench.storage.store import Store
 assert augbench.report.report(Store({store.url!r}), "small")
+assert report_layout(Store({store.url!r}), "inout_table5")
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

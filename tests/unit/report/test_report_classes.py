@@ -8,6 +8,7 @@ from test_report import cell, lines_of, metrics_at, protocol, tables_of, write, 
 
 from augbench.report import build_tables, expected_frame, load_records
 from augbench.report.frame import expected_from_records
+from augbench.report.numbers import stat_of
 from augbench.report.table_exports import to_json
 
 DETECTION = {"ap": 0.6, "ap_step": 0.6, "ap_trapezoidal": 0.6, "auroc": 0.9, "oracle": metrics_at(0.7, 0.5),
@@ -93,11 +94,14 @@ def test_records_from_before_a_field_was_there_are_of_the_same_protocol(store):
     [((0,), "split 0 (30 % test)", "over 2 seeds."),
      ((0, 1, 2), "splits 0-2 (30 % test)", "x 3 drawn splits, pooled.")],
 )  # fmt: skip
-def test_drawn_splits_are_not_called_folds(store, folds, title, over):
-    cells = write_all(store, [cell(fold=fold, seed=seed) for fold in folds for seed in (0, 1)])
+def test_drawn_splits_are_runs_of_their_own_and_not_called_folds(store, folds, title, over):
+    cells = [cell(fold=fold, seed=seed) for fold in folds for seed in (0, 1)]
+    for one in cells:
+        write(store, one, ap=(one.data.fold + one.seed) / 4)
     expected = [{**expected_cell(one), "test_share": 0.3} for one in cells]
     (table,) = build_tables(expected_frame(expected), load_records(store))
     assert table.title.endswith(f", {title}") and table.captions[0].endswith(over)
     assert "fold" not in table.title + table.captions[0]
+    assert table.rows[0].stats["ap"] == stat_of((fold + seed) / 4 for fold in folds for seed in (0, 1))
     line = lines_of([table])[0]
-    assert line["test_share"] == "0.3" and line["folds"] == " ".join(map(str, folds))
+    assert (line["test_share"], line["folds"]) == ("0.3", " ".join(map(str, folds))) and line["runs"] == str(len(cells))

@@ -9,7 +9,7 @@ import warnings
 
 import pandas as pd
 import pytest
-from test_report import cell, everywhere, printed, tables_of, to_latex, to_markdown, twice, write
+from test_report import cell, everywhere, printed, tables_of, to_markdown, write
 
 from augbench.report.confusion import MATRICES
 from augbench.report.table_exports import to_csv, to_json
@@ -69,15 +69,6 @@ def test_every_renderer_has_the_same_numbers_in_the_order_of_the_classes(store):
         ("b", "b", 0.625), ("b", "a", 0.375), ("a", "b", 0.1), ("a", "a", 0.9)]  # fmt: skip
     matrix = lines.pivot(index="class", columns="predicted", values="share_mean")
     assert matrix.loc["a", "b"] == 0.1 and matrix.loc["b", "a"] == 0.375
-
-
-def test_one_run_has_no_standard_deviation(store):
-    table = recognised(store, [cell()], [result([[3, 1], [0, 4]])])
-    (row,) = rows_of(table)
-    assert row["confusion_mean"]["matrix"] == [[0.75, 0.25], [0.0, 1.0]]
-    assert row["confusion_std"]["matrix"] == [[None, None], [None, None]]
-    assert "| b | .750 (–) | .250 (–) |" in to_markdown("x", [table])
-    assert csv_of(table)["share_std"].isna().all()
 
 
 def test_a_class_without_test_images_has_no_shares(store):
@@ -205,26 +196,8 @@ def test_too_many_classes_for_the_terminal_are_in_files(store):
     assert "class_0" not in text and "Shares" not in text and "class\\_12" in to_markdown("x", [table])
 
 
-def test_names_cannot_break_a_table(store):
-    names = ["a_b|c", "x&y<z>*\n[1]"]
-    table = recognised(store, [cell("mem_<seg>&\nb")], [result(identity(2), names)])
-    markdown, latex = to_markdown("x", [table]), to_latex("x", [table])
-    assert "<summary>mem_&lt;seg&gt;&amp; b, N_aug 100</summary>" in markdown
-    assert "| true class | a\\_b\\|c | x\\&y\\<z\\>\\* \\[1\\] |" in markdown
-    assert "| a\\_b\\|c | 1.000 (–) | .000 (–) |" in markdown
-    assert r"true class & a\_b\textbar{}c & x\&y\textless{}z\textgreater{}* [1] \\" in latex
-    assert set(csv_of(table)["predicted"].dropna()) == set(names)
-
-
 def test_the_label_is_on_every_float_and_section(store):
     one = cell()
     write(store, one, result=result(identity(2)), embedded=["dataset surfaces"])
     (table,) = tables_of(store, [one], task="recognition")
     assert [words.count("mechanics, not evidence (dataset surfaces)") for words in everywhere(table)] == [2, 2, 2]
-
-
-def test_equal_stores_give_equal_bytes(store, tmp_path):
-    cells = [cell(name, n, seed) for name, n in (("none", 0), ("memseg", 80)) for seed in (0, 1)]
-    for one in cells:
-        write(store, one, result=result([[3, 1], [1, 2 + one.seed]]))
-    assert twice(store, cells, tmp_path / "again", "recognition")[0].count(b"<details>") == 2

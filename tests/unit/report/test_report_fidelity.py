@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
-from boards import expect, expected_cell
+from boards import expected_cell
 from helpers import assert_one_line, cli, path_of
 from test_report import cell, everywhere, lines_of, printed, texts, to_latex, to_markdown, write, write_all
 from test_report_classes import recognition
@@ -16,7 +16,7 @@ from augbench.planning.grid import make_grid
 from augbench.planning.outline import expected_of
 from augbench.planning.plan import make_plan
 from augbench.report import build_tables, expected_frame, load_records, report
-from augbench.report.fidelity_records import load_measured
+from augbench.report.fidelity_table import load_measured
 from augbench.report.table_exports import to_json
 
 
@@ -265,17 +265,6 @@ def test_csv_and_json_have_full_precision(store):
     assert found["kid"]["mean"] == -1 / 3 and found["ap"]["mean"] == 0.6
 
 
-def test_text_of_records_cannot_break_a_table(store):
-    cells = write_all(store, [cell("a_b"), cell("c")])
-    measure(store, "a", "a_b", extractor="x|y_z&*")
-    measure(store, "b", "c")
-    (table,) = tables_of(store, [takes(cells[0], ("a_b", "a")), takes(cells[1], ("c", "b"))])
-    markdown, latex = to_markdown("x", [table]), to_latex("x", [table])
-    assert r"| a\_b | x\|y\_z\&\* | 100 |" in markdown and r"a\_b & x\textbar{}y\_z\&* & 100 &" in latex
-    assert r"95 \% interval" in latex and r"\begin{tabular}{llrrrrrrrrr}" in latex
-    assert "### Fidelity of the synthetic images" in markdown
-
-
 @pytest.mark.parametrize("extractor", ["inception_v3", "a_rather_long_name_too.tv_in1k"])
 def test_names_are_folded_so_that_numbers_are_not(store, extractor):
     cells = [cell(name, seed=seed) for name in ("a_rather_long_name_for_it", "ant") for seed in (0, 1)]
@@ -319,15 +308,6 @@ def test_a_grid_in_a_store_is_reported_with_equal_bytes(store, tmp_path):
     (table,) = json.loads(contents[0][3])["tables"]
     (row,) = table["fidelity"]["rows"]
     assert (row["augmenter"], row["found"], row["expected"]) == ("memseg", 2, 2)
-
-
-def test_a_store_from_before_there_was_fidelity(store):
-    write(store, cell())
-    expect(store, "old", [cell()])  # says nothing of pools
-    measure(store, "a")
-    assert "idelity" not in Path(report(store, "old")[0]).read_text()
-    path_of(store, "grids", "old").unlink()  # no grid at all: nothing is known of pools
-    assert "idelity" not in Path(report(store)[0]).read_text()
 
 
 # -- what a user can meet

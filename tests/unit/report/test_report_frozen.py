@@ -1,22 +1,18 @@
 """Tables of classifiers on frozen features: rows without a seed, what was trained, and chosen weights."""
 
-import csv
-import io
 import json
 
 import pandas as pd
 import pytest
 from frozen_cells import NORMALS, PROBE, fill, frozen_plan
-from rich.console import Console
+from test_report import everywhere, lines_of
 
 from augbench.planning.outline import expected_of
-from augbench.report import build_tables, expected_frame, load_expected, load_records, print_report
+from augbench.report import build_tables, expected_frame, load_expected, load_records
 from augbench.report.evidence.build import build_evidence
 from augbench.report.frame import CELL_FIELDS, expected_from_records
 from augbench.report.references import REFERENCE, with_reference
-from augbench.report.render import latex, markdown
-from augbench.report.store_report import sections_of
-from augbench.report.table_exports import to_csv, to_json
+from augbench.report.table_exports import to_json
 
 SCREENS = "it screens augmenters; a fine-tuned classifier may rank them otherwise."
 WEIGHT = "memseg: weight of a synthetic image against a real one, "
@@ -101,18 +97,10 @@ def test_chosen_weights_are_noted_once_per_augmenter(store):
     note = f"{WEIGHT}chosen on real training images: {each}"
     assert table.notes[0] == f"(1) {note}"
     assert [row.mark for row in table.rows] == ["", *["(1)"] * 3]  # two N_aug and their average
-    console = Console(width=100, record=True, file=io.StringIO())
-    print_report([table], console)
-    texts = [
-        console.export_text(),
-        markdown.to_markdown("x", sections_of([table], "markdown")),
-        latex.to_latex("x", sections_of([table], "latex")),
-        to_json("x", [table]).decode(),
-        to_csv([table]),
-    ]
-    assert all("chosen on real training images" in " ".join(text.split()) for text in texts)
-    assert next(csv.DictReader(io.StringIO(to_csv([table]))))["notes"] == ""  # of the row without synthetic images
-    assert json.loads(texts[3])["tables"][0]["notes"][0] == f"(1) {note}"
+    assert all("chosen on real training images" in " ".join(text.split()) for text in everywhere(table))
+    first, *others = (line["notes"] for line in lines_of([table]))
+    assert first == "" and any(WEIGHT in notes for notes in others)  # the first row has no synthetic images
+    assert json.loads(to_json("x", [table]))["tables"][0]["notes"][0] == f"(1) {note}"
 
 
 @pytest.mark.parametrize(

@@ -545,7 +545,7 @@ def test_what_is_not_published_is_refused(neu, name, what):
 
 
 def test_a_comparison_and_a_paper_s_layout_may_lie_beside_a_report(neu):
-    for name in ("compare.md", "pareto.svg", "diag_table1.html"):
+    for name in ("compare.md", "pareto.svg", "diag_table1.html", "diag_table3.md"):
         (neu / "reports" / "neu_small" / name).write_bytes(b"x")
     assert not check_results(neu).refused
 

@@ -36,22 +36,14 @@ def compare(
     """Compare the rows of one grid of a store, or of every grid it knows; where it knows none, of all its records.
 
     Writes ``compare.md``, ``.tex``, ``.csv``, ``.json``, ``pareto.svg`` where costs are known, and ``cd.svg`` from
-    eight datasets on. Equal stores give equal bytes.
+    eight datasets on. Equal stores give equal bytes. Other arguments, result and errors as of `store_report.report`.
 
     Args:
-        store: the store of a run.
-        grid_name: the grid's name; None = each grid that has a record.
-        expected: the grid's cells, where the caller planned it; None = load them from the store.
         against: the baseline augmenter; None = ``none`` if a table has it, else ``memseg``.
         resamples: number of bootstrap resamples.
-        out: output folder; None = ``STORE/reports/<grid>/``. With several grids, each gets a folder in it.
-        console: also print the comparison to it.
-
-    Returns:
-        The files written: paths, or URLs for a remote store.
 
     Raises:
-        UserError: no store, no record, an unknown grid or augmenter, damaged records or scores.
+        UserError: also an unknown augmenter, or damaged scores.
     """
     files: list[str] = []
     printed: dict[str, list[Section]] = {}

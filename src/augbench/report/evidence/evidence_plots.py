@@ -6,23 +6,11 @@ from collections.abc import Mapping, Sequence
 from math import isnan
 from typing import TYPE_CHECKING
 
+from augbench.report import plots
 from augbench.report.evidence.build import Evidence, RowEvidence
 from augbench.report.evidence.ranking import Ranking
-from augbench.report.evidence.sheets import NAMES, p_value_text, regime_text
-from augbench.report.numbers import flagged, seconds_text, share
-from augbench.report.plots import (
-    COLLAPSE_TEXT,
-    MUTED,
-    PALETTE,
-    explain_collapse,
-    figure,
-    guide,
-    label_points,
-    legend,
-    look,
-    svg_text,
-    theme,
-)
+from augbench.report.evidence.sheets import NAMES, p_value_text
+from augbench.report.numbers import flagged, seconds_text, share, shots_text
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -37,21 +25,21 @@ def pareto_svg(evidence: Sequence[Evidence]) -> str | None:
     known = [(one, points) for one in evidence if (points := _points(one))]
     if not known:
         return None
-    with theme():
-        drawn = figure(WIDTH, HEIGHT * len(known))
+    with plots.theme():
+        drawn = plots.figure(WIDTH, HEIGHT * len(known))
         parts = drawn.subfigures(len(known), squeeze=False)[:, 0]
         names = dict.fromkeys(row.augmenter for one, _ in known for row in one.rows)
         indices = {name: index for index, name in enumerate(names)}
         plotted = [_pareto(part, *one, indices) for part, one in zip(parts, known, strict=True)]
         for axes, (_, points) in zip(plotted, known, strict=True):  # only now do the axes have their places
-            label_points(
+            plots.label_points(
                 axes, [(cost, value, flagged(str(row.n_aug), len(row.collapsed))) for row, cost, value in points]
             )
         about = (
             "up is better, left is cheaper. Bars are 95 % intervals; the line joins efficient rows. Numbers are N_aug."
         )
         texts = " ".join(_points_text(*one) for one in known)
-        return svg_text(drawn, "Metric against cost", f"{about} {texts}")
+        return plots.svg_text(drawn, "Metric against cost", f"{about} {texts}")
 
 
 Points = list[tuple[RowEvidence, float, float]]  # row, cost in seconds, metric
@@ -68,7 +56,7 @@ def _points_text(evidence: Evidence, points: Points) -> str:
         f"{row.augmenter} {row.n_aug}: {flagged(share(value), len(row.collapsed))} for {seconds_text(cost)} s"
         for row, cost, value in points
     ]
-    collapse = f" ({COLLAPSE_TEXT})" if any(row.collapsed for row, _, _ in points) else ""
+    collapse = f" ({plots.COLLAPSE_TEXT})" if any(row.collapsed for row, _, _ in points) else ""
     return f"{evidence.table.title}, {NAMES[evidence.headline]}: {'; '.join(texts)}{collapse}."
 
 
@@ -86,20 +74,22 @@ def _pareto(part: SubFigure, evidence: Evidence, points: Points, indices: Mappin
     handles = {}
     for row, cost, value in points:
         interval = row.intervals[evidence.headline]
-        (point,) = axes.plot(cost, value, linestyle="none", **look(indices[row.augmenter], hollow=not row.efficient))
+        (point,) = axes.plot(
+            cost, value, linestyle="none", **plots.look(indices[row.augmenter], hollow=not row.efficient)
+        )
         axes.vlines(cost, interval.low, interval.high, color=point.get_color(), linewidth=1.5, zorder=1)
         handles.setdefault(row.augmenter, point)
     front = sorted((cost, value) for row, cost, value in points if row.efficient)
     if front:
-        look_of_front = {"drawstyle": "steps-post", "ls": "--", "lw": 1.5, "color": MUTED, "zorder": 1}
+        look_of_front = {"drawstyle": "steps-post", "ls": "--", "lw": 1.5, "color": plots.MUTED, "zorder": 1}
         (handles["efficient (filled)"],) = axes.plot(*zip(*front, strict=True), **look_of_front)
     for row in evidence.rows:
         if row.cost is not None and not row.cost.total and row.runs:
             label = flagged(f"{row.augmenter} (costs nothing)", len(row.collapsed))
-            guide(axes, row.intervals[evidence.headline].estimate, label)
+            plots.guide(axes, row.intervals[evidence.headline].estimate, label)
     if any(row.collapsed for row in evidence.rows):
-        explain_collapse(handles)
-    legend(part, handles)
+        plots.explain_collapse(handles)
+    plots.legend(part, handles)
     return axes
 
 
@@ -112,13 +102,15 @@ def cd_svg(rankings: Sequence[Ranking]) -> str | None:
     if not ranked:
         return None
     heights = [40 + STEP * (_lines(one) + 1.8) for one in ranked]
-    with theme():
-        drawn = figure(WIDTH, sum(heights))
+    with plots.theme():
+        drawn = plots.figure(WIDTH, sum(heights))
         parts = drawn.subfigures(len(ranked), squeeze=False, height_ratios=heights)[:, 0]
         for part, one in zip(parts, ranked, strict=True):
             _diagram(part, one)
         about = "Average ranks, 1 is best. A bar joins augmenters that do not differ (Nemenyi test, .05)."
-        return svg_text(drawn, "Critical differences of average ranks", f"{about} {' '.join(map(_ranks_text, ranked))}")
+        return plots.svg_text(
+            drawn, "Critical differences of average ranks", f"{about} {' '.join(map(_ranks_text, ranked))}"
+        )
 
 
 def _order(ranking: Ranking) -> list[tuple[float, str]]:
@@ -127,7 +119,7 @@ def _order(ranking: Ranking) -> list[tuple[float, str]]:
 
 
 def _ranks_text(ranking: Ranking) -> str:
-    collapse = f" ({COLLAPSE_TEXT})" if ranking.collapsed else ""
+    collapse = f" ({plots.COLLAPSE_TEXT})" if ranking.collapsed else ""
     return "; ".join(f"{name} {rank:.2f}" for rank, name in _order(ranking)) + f"{collapse}."
 
 
@@ -141,8 +133,8 @@ def _diagram(part: SubFigure, ranking: Ranking) -> None:
     ranks, count, lines = ranking.ranks, len(ranking.augmenters), _lines(ranking)
     assert ranks is not None
     axes = part.subplots()
-    where = f"{ranking.protocol}, {regime_text(ranking.shots)}, {len(ranking.datasets)} datasets"
-    collapse = f"\n{COLLAPSE_TEXT}" if ranking.collapsed else ""
+    where = f"{ranking.protocol}, {shots_text(ranking.shots)}, {len(ranking.datasets)} datasets"
+    collapse = f"\n{plots.COLLAPSE_TEXT}" if ranking.collapsed else ""
     axes.set_title(f"{where} (Friedman: {p_value_text(ranks.p)}){collapse}")
     axes.set(xlim=(1, count), ylim=(lines, -1.8), xticks=range(1, count + 1), yticks=[])
     axes.grid(visible=False)
@@ -150,18 +142,18 @@ def _diagram(part: SubFigure, ranking: Ranking) -> None:
     axes.spines[["left", "bottom"]].set_visible(False)
     axes.spines["top"].set(visible=True, position=("data", 0))
     wide = min(ranks.critical_difference, count - 1)
-    axes.plot((1, 1 + wide), (-1.5, -1.5), color=PALETTE[1])
+    axes.plot((1, 1 + wide), (-1.5, -1.5), color=plots.PALETTE[1])
     beside = {"textcoords": "offset points", "va": "center"}
     axes.annotate(
-        f"critical difference {ranks.critical_difference:.2f}", (1 + wide, -1.5), (6, 0), color=MUTED, **beside
+        f"critical difference {ranks.critical_difference:.2f}", (1 + wide, -1.5), (6, 0), color=plots.MUTED, **beside
     )
     for place, clique in enumerate(ranks.cliques):
         ends = [ranks.average[index] for index in clique]
-        axes.plot((min(ends), max(ends)), [0.4 * (place + 1)] * 2, color=PALETTE[0], linewidth=4)
+        axes.plot((min(ends), max(ends)), [0.4 * (place + 1)] * 2, color=plots.PALETTE[0], linewidth=4)
     half = (count + 1) // 2
     for place, (rank, name) in enumerate(_order(ranking)):
         left = place < half
         edge, y = (1, place) if left else (count, count - 1 - place)
         y += 0.4 * len(ranks.cliques) + 0.8
-        axes.plot((rank, rank, edge), (0, y, y), color=MUTED, linewidth=1)
+        axes.plot((rank, rank, edge), (0, y, y), color=plots.MUTED, linewidth=1)
         axes.annotate(name, (edge, y), (-6 if left else 6, 0), ha="right" if left else "left", **beside)

@@ -118,17 +118,14 @@ def _row(row: RowEvidence) -> dict[str, Any]:
 
 
 def _comparison(evidence: Evidence, one: Comparison) -> dict[str, Any]:
-    intervals = {"alone": _interval(one.alone), "together": _interval(one.together)}
-    caveats = (*_caveats(evidence, one), *evidence.table.caveats)
-    return (
-        _fields(one, COMPARED)
-        | intervals
-        | {
-            "verdict": str(one.verdict),
-            "collapsed": one.collapsed,
-            "caveats": caveats,
-        }
-    )
+    return {
+        **_fields(one, COMPARED),
+        "alone": _interval(one.alone),
+        "together": _interval(one.together),
+        "verdict": str(one.verdict),
+        "collapsed": one.collapsed,
+        "caveats": (*_caveats(evidence, one), *evidence.table.caveats),
+    }
 
 
 def _fields(source: Any, names: Sequence[str]) -> dict[str, Any]:

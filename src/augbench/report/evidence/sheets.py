@@ -1,19 +1,22 @@
-"""Evidence -> sections and sheets, which all renderers print."""
+"""Evidence -> sections and sheets, which all renderers print; and sentences above the tables of a report."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from math import isnan
 
+import pandas as pd
+
 from augbench.metrics.inference import Verdict
 from augbench.metrics.resampling import Interval
 from augbench.report.evidence import explanations
-from augbench.report.evidence.build import Comparison, Evidence
+from augbench.report.evidence.build import Comparison, Evidence, build_evidence
 from augbench.report.evidence.ranking import Ranking
-from augbench.report.numbers import COLLAPSED, DASH, flagged, seconds_text, share, signed
+from augbench.report.numbers import COLLAPSED, DASH, flagged, seconds_text, share, shots_text, signed
 from augbench.report.sheet import Column, Section, Sheet, SheetRow
 from augbench.report.table_notes import AP_SENTENCES
 from augbench.report.tables import AP_NAMES
+from augbench.storage.store import Store
 
 NAMES = {"ap": "AP", "accuracy": "accuracy", "macro_f1": "macro-F1"}
 DECIDED = (Verdict.BETTER, Verdict.WORSE)
@@ -175,8 +178,31 @@ def _ranks(ranking: Ranking) -> Sheet:
     ]
     if ranking.collapsed:
         captions.append(f"{COLLAPSED} {ranking.collapsed} of the runs behind these ranks have collapsed.")
-    title = f"{ranking.protocol}, {regime_text(ranking.shots)}"
+    title = f"{ranking.protocol}, {shots_text(ranking.shots)}"
     return Sheet([AUGMENTER, Column("rank", "average rank")], rows, title, captions)
+
+
+# -- verdicts of a report
+
+
+def find_verdicts(store: Store, expected: pd.DataFrame, records: pd.DataFrame) -> dict[str, list[str]]:
+    """Return the title of each table -> a sentence per row with a verdict against its baseline, as `compare` has it.
+
+    Arguments and errors as in `build_evidence`.
+    """
+    return {
+        evidence.table.title: [_sentence(one, NAMES[evidence.headline]) for one in evidence.against]
+        for evidence in build_evidence(store, expected, records)
+    }
+
+
+def _sentence(one: Comparison, metric: str) -> str:
+    row = f"{one.augmenter}, N_aug {one.n_aug}"
+    if one.verdict == Verdict.TOO_FEW:
+        return f"{row}: {one.verdict} (against {one.versus})."
+    difference = f"{signed(one.together.estimate)} {metric} against {one.versus}"
+    certainty = f"95 % interval {span(one.together, signed)}, {one.together.runs} pairs"
+    return f"{row}: {flagged(f'{difference} ({certainty}): {one.verdict}', one.collapsed)}."
 
 
 # -- texts
@@ -195,8 +221,3 @@ def p_text(value: float) -> str:
 def p_value_text(value: float) -> str:
     """Format a p-value with its name: ``p = .016``, or ``p < .001``."""
     return f"p {p_text(value).replace('<', '< ')}" if value < 0.0005 else f"p = {p_text(value)}"
-
-
-def regime_text(shots: int | str) -> str:
-    """Format a regime: ``zero-shot``, ``5 shots``, ``full-shot``."""
-    return {0: "zero-shot", 1: "1 shot", "all": "full-shot"}.get(shots, f"{shots} shots")

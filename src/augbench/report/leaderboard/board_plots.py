@@ -8,22 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from augbench.report import plots
 from augbench.report.leaderboard.board import AT_LEAST, Board
 from augbench.report.leaderboard.headings import Content, Keys, span_text
 from augbench.report.leaderboard.score_tables import RECALLS, Scores, plotted_rows, precision_at_recalls
 from augbench.report.numbers import DASH, flagged
-from augbench.report.plots import (
-    COLLAPSE_TEXT,
-    MUTED,
-    explain_collapse,
-    figure,
-    guide,
-    label_points,
-    legend,
-    look,
-    svg_text,
-    theme,
-)
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -43,7 +32,7 @@ def plots_of(board: Board, scores: Scores) -> dict[str, list[dict[str, Any]]]:
         Id of a table -> its plots, each with url, alt, width and height.
     """
     colours = board.content["colours"]
-    with theme():
+    with plots.theme():
         return {
             table["id"]: _plots(table, cells, colours, scores)
             for table, cells in zip(board.content["tables"], board.cells, strict=True)
@@ -55,14 +44,14 @@ def _plots(table: Content, cells: Keys, colours: Mapping[str, int], scores: Scor
     if not any(row["n_aug"] for row in rows):
         return []
     draw = _over_n_aug if len({row["n_aug"] for row in rows if row["n_aug"]}) > 1 else _by_augmenter
-    plots = [draw(table, rows, metric, colours) for metric in METRICS[table["task"]] if len(rows) > 1]
+    made = [draw(table, rows, metric, colours) for metric in METRICS[table["task"]] if len(rows) > 1]
     if table["task"] == "detection":
-        plots.append(_curves(table, cells, colours, scores))
-    return [one for one in [*plots, _costs(table, rows, colours)] if one]
+        made.append(_curves(table, cells, colours, scores))
+    return [one for one in [*made, _costs(table, rows, colours)] if one]
 
 
 def _axes(**texts: Any) -> Axes:
-    axes = figure(WIDTH, HEIGHT).subplots()
+    axes = plots.figure(WIDTH, HEIGHT).subplots()
     axes.set(**texts)
     return axes
 
@@ -73,7 +62,7 @@ def _label(metric: str) -> str:
 
 def _embedded(axes: Axes, table: Content, description: str) -> dict[str, Any]:
     drawn, title = axes.figure, axes.get_title()
-    data = base64.b64encode(svg_text(drawn, title, description).encode()).decode()
+    data = base64.b64encode(plots.svg_text(drawn, title, description).encode()).decode()
     width, height = (round(inches * 72) for inches in drawn.get_size_inches())
     url, alt = f"data:image/svg+xml;base64,{data}", f"{title}. {table['title']}: {description}"
     return {"url": url, "alt": alt, "width": width, "height": height}
@@ -88,9 +77,9 @@ def _collapse(rows: Sequence[Content], handles: dict[str, Any]) -> str:
     """Explain the mark of collapsed runs in the legend; return the sentence for the description, or ""."""
     if not any(row["collapsed"] for row in rows):
         return ""
-    explain_collapse(handles)
+    plots.explain_collapse(handles)
     named = ", ".join(f"{row['augmenter']} {row['n_aug'] or ''}".strip() for row in rows if row["collapsed"])
-    return f" {COLLAPSE_TEXT}: {named}."
+    return f" {plots.COLLAPSE_TEXT}: {named}."
 
 
 def _mean(row: Content, metric: str) -> float | None:
@@ -111,7 +100,7 @@ def _over_n_aug(table: Content, rows: Sequence[Content], metric: str, colours: M
     for name in dict.fromkeys(row["augmenter"] for row in synthetic):
         mine = sorted((row for row in synthetic if row["augmenter"] == name), key=lambda row: row["n_aug"])
         n_aug, (low, high) = [row["n_aug"] for row in mine], _ends(mine, metric)
-        (handles[name],) = axes.plot(n_aug, [_mean(row, metric) for row in mine], **look(colours[name]))
+        (handles[name],) = axes.plot(n_aug, [_mean(row, metric) for row in mine], **plots.look(colours[name]))
         colour = handles[name].get_color()
         if len(mine) > 1:
             axes.fill_between(n_aug, low, high, color=colour, alpha=0.15, linewidth=0)
@@ -121,11 +110,11 @@ def _over_n_aug(table: Content, rows: Sequence[Content], metric: str, colours: M
     axes.set_xticks(ticks if len(ticks) <= MOST_TICKS else axes.get_xticks())
     for row in rows:
         if row["is_baseline"]:
-            guide(axes, _mean(row, metric), _flagged(row["augmenter"], row))
-    label_points(axes, [(row["n_aug"], _mean(row, metric), _flagged("", row)) for row in synthetic])
+            plots.guide(axes, _mean(row, metric), _flagged(row["augmenter"], row))
+    plots.label_points(axes, [(row["n_aug"], _mean(row, metric), _flagged("", row)) for row in synthetic])
     about = "mean over runs of each augmenter; bands and bars are one standard deviation either way."
     about += _collapse(rows, handles)
-    legend(axes.figure, handles)
+    plots.legend(axes.figure, handles)
     return _embedded(axes, table, about)
 
 
@@ -134,18 +123,18 @@ def _by_augmenter(table: Content, rows: Sequence[Content], metric: str, colours:
     (n_aug,) = {row["n_aug"] for row in rows if row["n_aug"]}
     axes = _axes(title=f"{NAMES[metric]}, N_aug {n_aug:,}", xlabel=_label(metric))
     for place, (row, low, high) in enumerate(zip(rows, *_ends(rows, metric), strict=True)):
-        (point,) = axes.plot(_mean(row, metric), place, **look(colours[row["augmenter"]]))
+        (point,) = axes.plot(_mean(row, metric), place, **plots.look(colours[row["augmenter"]]))
         axes.hlines(place, low, high, color=point.get_color(), linewidth=1.5)
     axes.set_yticks(range(len(rows)), [_flagged(row["augmenter"], row) for row in rows])
     axes.set_ylim(len(rows) - 0.5, -0.5)  # in the order of the table
     for row in rows:
         if row["is_baseline"]:
-            axes.axvline(_mean(row, metric), color=MUTED, linewidth=1, linestyle="--")
+            axes.axvline(_mean(row, metric), color=plots.MUTED, linewidth=1, linestyle="--")
     handles: dict[str, Any] = {}
     about = "mean over runs of each augmenter; bars are one standard deviation either way; the baseline is dashed."
     about += _collapse(rows, handles)
     if handles:
-        legend(axes.figure, handles)
+        plots.legend(axes.figure, handles)
     return _embedded(axes, table, about)
 
 
@@ -165,7 +154,7 @@ def _curves(table: Content, cells: Keys, colours: Mapping[str, int], scores: Sco
         name = f"{plotted.augmenter}, {plotted.n_aug}" if plotted.n_aug else plotted.augmenter
         drawn += [of[plotted.augmenter, plotted.n_aug]]
         name = _flagged(name, drawn[-1])
-        style = look(colours[plotted.augmenter]) | {"linestyle": "-" if plotted.n_aug else "--", "markevery": 10}
+        style = plots.look(colours[plotted.augmenter]) | {"linestyle": "-" if plotted.n_aug else "--", "markevery": 10}
         (handles[name],) = axes.plot(RECALLS, mean, markersize=5, **style)
         if len(curves) > 1:
             std = curves.std(axis=0, ddof=1)
@@ -177,7 +166,7 @@ def _curves(table: Content, cells: Keys, colours: Mapping[str, int], scores: Sco
         "from the scores of the test images, mean over runs at each recall, with one standard deviation either way; "
         f"for each augmenter its largest N_aug.{_collapse(drawn, handles)}"
     )
-    legend(axes.figure, handles)
+    plots.legend(axes.figure, handles)
     return _embedded(axes, table, about)
 
 
@@ -193,19 +182,21 @@ def _costs(table: Content, rows: Sequence[Content], colours: Mapping[str, int]) 
         mine = [one for one in placed if one[0]["augmenter"] == name]
         hollow = any(row["values"]["cost"]["text"].startswith(AT_LEAST) for row, _, _ in mine)
         _, seconds, values = zip(*mine, strict=True)
-        (handles[name],) = axes.plot(seconds, values, linestyle="none", **look(colours[name], hollow))
+        (handles[name],) = axes.plot(seconds, values, linestyle="none", **plots.look(colours[name], hollow))
     points = [(seconds, value) for _, seconds, value in placed]
     front = _front(points)
     if len(front) > 1:
-        axes.plot(*zip(*front, strict=True), drawstyle="steps-post", linestyle="--", linewidth=1, color=MUTED)
+        axes.plot(*zip(*front, strict=True), drawstyle="steps-post", linestyle="--", linewidth=1, color=plots.MUTED)
     _set_time_axis(axes, [seconds for seconds, _ in points])
     about = (
         f"mean {NAMES[metric]} against the time of one classifier, with everything generated for it; numbers are "
         "N_aug. The dashed line is the Pareto front. Hollow points: some cost is not recorded."
         f"{_collapse([row for row, _, _ in placed], handles)}"
     )
-    legend(axes.figure, handles)
-    label_points(axes, [(seconds, value, _flagged(str(row["n_aug"] or ""), row)) for row, seconds, value in placed])
+    plots.legend(axes.figure, handles)
+    plots.label_points(
+        axes, [(seconds, value, _flagged(str(row["n_aug"] or ""), row)) for row, seconds, value in placed]
+    )
     return _embedded(axes, table, about)
 
 

@@ -12,8 +12,7 @@ from augbench.metrics.inference import FEWEST_RUNS, Verdict
 from augbench.report.evidence.build import BASELINES, Comparison, Evidence, baseline_among, build_evidence
 from augbench.report.evidence.explanations import seed_notes
 from augbench.report.leaderboard.headings import Content, entry
-from augbench.report.leaderboard.merge import Gathered
-from augbench.report.leaderboard.merged_store import MergedStore
+from augbench.report.leaderboard.merge import Gathered, MergedStore
 from augbench.report.numbers import COLLAPSED, DASH, flagged, share, signed
 from augbench.report.tables import Table
 

@@ -11,12 +11,11 @@ import pandas as pd
 
 from augbench.core.contracts import GOOD
 from augbench.report.leaderboard.board import Board
-from augbench.report.leaderboard.headings import shots_text
 from augbench.report.leaderboard.merge import Gathered
 from augbench.report.leaderboard.misclassified import Errors
 from augbench.report.leaderboard.score_tables import Scores
-from augbench.report.leaderboard.sources import OpenDataset, Pool, pools_of, sources_of
-from augbench.report.leaderboard.thumbs import Thumbs
+from augbench.report.leaderboard.sources import OpenDataset, Pool, Thumbs, pools_of, sources_of
+from augbench.report.numbers import shots_text
 
 COLUMNS = 8  # of the sheet
 EACH = 16  # images of each pool below it
@@ -41,12 +40,7 @@ def images_of(
 ) -> GalleryImages:
     """Collect the images of every dataset and pool that can be read; a sentence names what cannot.
 
-    Args:
-        gathered: the stores.
-        board: the tables whose errors are shown.
-        scores: the scores of its cells.
-        say: reports each dataset whose images are embedded, with its licence.
-        settings: name of a dataset -> settings besides those in its keys, such as its root.
+    Arguments as in `write_page.write_leaderboard`; ``scores`` are those of the cells of ``board``.
 
     Raises:
         UserError: an image is damaged, or a dataset with settings cannot be opened; the message names it.

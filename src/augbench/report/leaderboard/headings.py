@@ -1,4 +1,4 @@
-"""Texts of the leaderboard: help of the columns, shot regimes, labels of runs, durations."""
+"""Texts of the leaderboard: help of the columns, entries, durations."""
 
 from __future__ import annotations
 
@@ -51,13 +51,6 @@ def entry(
     """
     number = None if isnan(value) else round(value, DIGITS)
     return {"text": text, "value": number, "files": [list(file) for file in files], "tone": tone}
-
-
-def shots_text(shots: int | str) -> str:
-    """Format a shot regime: ``zero-shot``, ``5 shots``, ``1 shot``, ``full-shot``."""
-    if shots == "all":
-        return "full-shot"
-    return "zero-shot" if not shots else f"{shots} shot{'s' * (shots != 1)}"
 
 
 def span_text(seconds: float) -> str:

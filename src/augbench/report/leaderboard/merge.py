@@ -1,15 +1,16 @@
-"""Merge several stores: records by key, unambiguous names, and the store of each record."""
+"""Merge several stores: records by key, unambiguous names, the store of each record; and a view of them as one."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NoReturn
 
 import pandas as pd
+from typing_extensions import override
 
 from augbench.core.errors import UserError
-from augbench.report.fidelity_records import Measured, load_measured
+from augbench.report.fidelity_table import Measured, load_measured
 from augbench.report.frame import (
     CELL_FIELDS,
     IDENTITIES,
@@ -22,6 +23,7 @@ from augbench.report.older_versions import older_keys
 from augbench.report.references import with_reference
 from augbench.report.store_report import WAY_OUT
 from augbench.report.tables import HEADLINE
+from augbench.storage.files import Files
 from augbench.storage.store import Store, parse_json
 
 
@@ -150,3 +152,59 @@ def _unambiguous(blocks: list[pd.DataFrame], records: pd.DataFrame) -> pd.DataFr
                 for old, new, pairs in zip(plain, cells[name], cells["fidelity"], strict=True)
             ]
     return expected_frame(cells[[*CELL_FIELDS, "fidelity", "audit"]].astype(object).to_dict("records"))
+
+
+# -- several stores as one, for `report.evidence`
+
+
+class MergedStore(Store):
+    """The units of all stores; the first store wins."""
+
+    def __init__(self, stores: Sequence[Store]) -> None:
+        self.files = MergedFiles([store.files for store in stores])
+
+
+class MergedFiles(Files):
+    """The files of several stores by name, read-only."""
+
+    def __init__(self, parts: Sequence[Files]) -> None:
+        self._parts = parts
+        self.url = ", ".join(part.url for part in parts)
+
+    @override
+    def where(self, name: str) -> str:
+        return self._holder(name).where(name)
+
+    @override
+    def names(self, folder: str) -> set[str]:
+        return set().union(*(part.names(folder) for part in self._parts))
+
+    @override
+    def exists(self, name: str) -> bool:
+        return any(part.exists(name) for part in self._parts)
+
+    @override
+    def read(self, name: str) -> bytes:
+        return self._holder(name).read(name)
+
+    @override
+    def read_many(self, names: Sequence[str]) -> Iterator[bytes | None]:
+        if len(self._parts) == 1:
+            yield from self._parts[0].read_many(names)
+            return
+        for name in names:  # ask each store only for what those before it lack
+            found = None
+            for part in self._parts:
+                (found,) = part.read_many([name])
+                if found is not None:
+                    break
+            yield found
+
+    def _refuse(self, *_: object) -> NoReturn:
+        raise AssertionError("merged stores are only for reading records, scores and costs")
+
+    top = age = write = create = remove = remove_folder = commit_folder = local_folder = scratch_folder = _refuse
+
+    def _holder(self, name: str) -> Files:
+        """Return the first store with that file; without any, the first store, whose error reports it."""
+        return next((part for part in self._parts if part.exists(name)), self._parts[0])

@@ -12,8 +12,7 @@ from augbench.core.contracts import GOOD
 from augbench.report.leaderboard.headings import Content, Keys
 from augbench.report.leaderboard.merge import Gathered
 from augbench.report.leaderboard.score_tables import PlottedRow, Scores, plotted_rows
-from augbench.report.leaderboard.sources import OpenDataset
-from augbench.report.leaderboard.thumbs import Thumbs
+from augbench.report.leaderboard.sources import OpenDataset, Thumbs
 from augbench.report.numbers import Stat, share, stat_of
 from augbench.storage.store import parse_json
 

@@ -11,7 +11,7 @@ from augbench.core.contracts import GOOD
 from augbench.core.errors import UserError
 from augbench.report.leaderboard.headings import Content, Keys
 from augbench.report.leaderboard.merge import Gathered
-from augbench.storage.scores import scores_frame
+from augbench.storage.scores import checked_scores
 from augbench.storage.store import FIX_HINT
 
 RECALLS = np.linspace(0, 1, 101)
@@ -36,19 +36,12 @@ class Scores:
             store = self._gathered.home[key]
             if key not in self._stored[store.url]:
                 return None
-            table = _parse(store.files.read(store.name("scores", key)), store.where("scores", key))
+            try:
+                table = checked_scores(store.files.read(store.name("scores", key))).to_pandas(use_threads=False)
+            except ValueError as error:
+                raise UserError(f"'{store.where('scores', key)}' is damaged ({error}): {FIX_HINT}") from None
             self._read[key] = table[table["part"] == "test"].drop(columns=["part", "group"]).reset_index(drop=True)
         return self._read[key]
-
-
-def _parse(data: bytes, path: str) -> pd.DataFrame:
-    try:
-        table = scores_frame(data)
-    except ValueError:
-        raise UserError(f"scores '{path}' are damaged: {FIX_HINT}") from None
-    if missing := {"id", "part", "label", "group"} - set(table.columns):
-        raise UserError(f"scores '{path}' are damaged (no column {', '.join(sorted(missing))}): {FIX_HINT}")
-    return table
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,8 @@
-"""The datasets and pools behind a leaderboard whose images can be read."""
+"""The images of a leaderboard: datasets and pools that can be read, and thumbnails of their images."""
 
 from __future__ import annotations
 
+import base64
 import io
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from PIL import Image
 
 from augbench.core import registry
 from augbench.core.contracts import GOOD, Dataset
@@ -18,6 +20,7 @@ from augbench.core.hashing import digest
 from augbench.core.specs import DataSpec, PoolSpec
 from augbench.planning.library import open_dataset
 from augbench.planning.splits import Split, checked_samples, make_split
+from augbench.report.contact_sheet import OUTLINE, outline
 from augbench.report.frame import shots_rank
 from augbench.report.leaderboard.merge import Gathered
 from augbench.storage.store import Store
@@ -52,18 +55,18 @@ class OpenDataset:
     @property
     def licence(self) -> str:
         """The licence that the plug-in states."""
-        try:
-            return registry.get("datasets", self.spec.name).licence or "not stated"
-        except UserError:
+        if self._plugin is None:
             return "unknown, since its plug-in is not available here"
+        return self._plugin.licence or "not stated"
 
     @property
     def citation(self) -> str:
         """What the plug-in asks to cite; "" if that is unknown."""
-        try:
-            return registry.get("datasets", self.spec.name).citation
-        except UserError:
-            return ""
+        return self._plugin.citation if self._plugin else ""
+
+    @property
+    def _plugin(self) -> type[Dataset] | None:
+        return registry.find("datasets").get(self.spec.name)
 
     @property
     def split(self) -> Split:
@@ -139,6 +142,12 @@ class Pool:
     augmenter: str  # its name in the tables; the plug-in's if only mixtures use the pool
     lines: list[dict[str, Any]]  # of its metadata
 
+    @classmethod
+    def of(cls, spec: PoolSpec, store: Store, augmenter: str = "") -> Pool:
+        """Read the metadata of the images that a pool has; ``augmenter`` is the plug-in's name by default."""
+        lines = [line for chunk in sorted(store.chunks(spec)) for line in store.chunk_lines(spec, chunk)]
+        return cls(spec, store, augmenter or spec.augmenter.name, lines)
+
     def load(self, index: int) -> tuple[np.ndarray, np.ndarray | None]:
         """Read the image of a line: H,W,3 uint8; and its mask: H,W bool, or None if it has none."""
         line = self.lines[index]
@@ -149,8 +158,6 @@ class Pool:
 
 
 def _decoded(data: bytes) -> np.ndarray:
-    from PIL import Image
-
     return np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))
 
 
@@ -160,35 +167,76 @@ def pools_of(gathered: Gathered) -> dict[str, list[Pool]]:
     datasets = dict(zip(cells["dataset_id"], cells["dataset"], strict=True))
     augmenters = dict(zip(cells["augmenter_id"], cells["augmenter"], strict=True))
     older = set(gathered.older["augmenter_id"])
-    first: dict[tuple[Any, ...], tuple[tuple[Any, ...], PoolSpec, Store]] = {}
+    held: list[tuple[str, str, PoolSpec, Store]] = []  # dataset and augmenter by their names in the tables
     for store in gathered.stores:
-        for record in store.read_pools(sorted(store.keys("pools"))):
-            if record is None:
-                continue
+        for record in filter(None, store.read_pools(sorted(store.keys("pools")))):
             spec = PoolSpec.from_dict(record["spec"])
             # The digests that `frame.load_records` makes of a dataset and of an augmenter.
             label = datasets.get(digest([spec.data.name, spec.data.settings, spec.data.fingerprint]))
-            if label is None:
-                continue
             identity = digest([spec.augmenter.name, spec.augmenter.key_settings, bool(spec.fresh_for)])
-            if identity in older and identity not in augmenters:
-                continue
-            name = augmenters.get(identity, spec.augmenter.name)
-            rank = (spec.data.fold or 0, spec.draw or 0, spec.adapter_seed, spec.seed, spec.fresh_for or 0, spec.key)
-            where = (label, name, spec.shots)
-            if where not in first or rank < first[where][0]:
-                first[where] = (rank, spec, store)
-    found: dict[str, list[Pool]] = {}
+            if label is not None and (identity in augmenters or identity not in older):
+                held.append((label, augmenters.get(identity, spec.augmenter.name), spec, store))
     places = {name: place for place, name in enumerate(dict.fromkeys(gathered.expected["augmenter"]))}
 
-    def order(where: tuple[Any, ...]) -> tuple[Any, ...]:
-        label, name, shots = where
-        return label, places.get(name, len(places)), name, shots_rank(shots or 0)
+    def order(one: tuple[str, str, PoolSpec, Store]) -> tuple[Any, ...]:
+        label, name, spec, _ = one
+        rank = (spec.data.fold or 0, spec.draw or 0, spec.adapter_seed, spec.seed, spec.fresh_for or 0, spec.key)
+        return label, places.get(name, len(places)), name, shots_rank(spec.shots or 0), *rank
 
-    for where in sorted(first, key=order):
-        label, name, _ = where
-        _, spec, store = first[where]
-        lines = [line for chunk in sorted(store.chunks(spec)) for line in store.chunk_lines(spec, chunk)]
-        if lines and store.files.exists(store.image_name(spec, lines[0]["index"])):
-            found.setdefault(label, []).append(Pool(spec, store, name, lines))
+    seen: set[tuple[Any, ...]] = set()
+    found: dict[str, list[Pool]] = {}
+    for label, name, spec, store in sorted(held, key=order):
+        if (label, name, spec.shots) not in seen:
+            seen.add((label, name, spec.shots))
+            pool = Pool.of(spec, store, name)
+            if pool.lines and store.files.exists(store.image_name(spec, pool.lines[0]["index"])):
+                found.setdefault(label, []).append(pool)
     return found
+
+
+# -- thumbnails
+
+
+SIDE = 96  # pixels of the longer side, at most
+QUALITY = 78  # of WebP
+
+
+class Thumbs:
+    """Thumbnails by content. The template refers to what `add` returns; `library` holds the bytes."""
+
+    def __init__(self) -> None:
+        self.library: list[dict[str, Any]] = []
+        self._by_url: dict[str, dict[str, Any]] = {}
+
+    def add(self, image: np.ndarray, alt: str, caption: str = "", mask: np.ndarray | None = None) -> dict[str, Any]:
+        """Add an image.
+
+        Args:
+            image: H,W,3 uint8.
+            alt: alternative text.
+            caption: text below it.
+            mask: H,W bool: its outline is drawn.
+
+        Returns:
+            Id, width, height, alt and caption.
+        """
+        small, buffer = _small(image, mask), io.BytesIO()
+        small.save(buffer, "WEBP", quality=QUALITY, method=4)
+        url = f"data:image/webp;base64,{base64.b64encode(buffer.getvalue()).decode()}"
+        known = self._by_url.get(url)
+        if known is None:
+            known = {"id": f"p{len(self.library)}", "width": small.width, "height": small.height}
+            self._by_url[url] = known
+            self.library.append(known | {"url": url})
+        return known | {"alt": alt, "caption": caption}
+
+
+def _small(image: np.ndarray, mask: np.ndarray | None) -> Image.Image:
+    """Shrink the image to at most `SIDE` pixels; never enlarge it."""
+    height, width = image.shape[:2]
+    factor = min(1.0, SIDE / max(height, width))
+    size = max(1, round(width * factor)), max(1, round(height * factor))
+    small = Image.fromarray(image).resize(size, Image.Resampling.LANCZOS, reducing_gap=3.0)
+    if mask is not None and mask.any():
+        small.paste(OUTLINE, mask=outline(mask, size))
+    return small

@@ -1,27 +1,40 @@
-"""Write a leaderboard: page, Markdown and copies of the records."""
+"""Write a leaderboard: page, Markdown and copies of the records. The page comes from one template, self-contained."""
 
 from __future__ import annotations
 
+import base64
+import hashlib
+import json
+import re
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from importlib import resources
 from pathlib import Path
 from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
 
 from augbench.core.errors import UserError
 from augbench.report.leaderboard.board import Board, board_of
 from augbench.report.leaderboard.board_plots import plots_of
 from augbench.report.leaderboard.gallery import GalleryImages, images_of
+from augbench.report.leaderboard.headings import COLUMN_HELP, Content
 from augbench.report.leaderboard.markdown import markdown_of
 from augbench.report.leaderboard.merge import Gathered, gather
-from augbench.report.leaderboard.page import page_of
 from augbench.report.leaderboard.row_costs import Source
 from augbench.report.leaderboard.score_tables import Scores
+from augbench.report.numbers import DASH
+from augbench.report.plots import DARK, PALETTE, shape_of
 from augbench.storage.files import write_atomic
 from augbench.storage.publication import RECORDS
 from augbench.storage.store import Store
 
 WRITERS = 16  # threads, since each write waits for the disk
 PAGE, MARKDOWN = "index.html", "leaderboard.md"
+FOLDER = "assets/leaderboard"
+TITLE = "augbench leaderboard"
+_SIGN = re.compile(r"(?<!\w)-(?=[.\d])")
 
 
 def write_leaderboard(
@@ -85,3 +98,101 @@ def _remove_records(out: Path, board: Board) -> None:
         for path in (out / "records").glob(pattern):
             if path.relative_to(out).as_posix() not in board.files:
                 path.unlink()
+
+
+# -- the page
+
+
+def page_of(board: Board, plots: Mapping[str, Sequence[Content]], images: GalleryImages) -> bytes:
+    """Render ``index.html`` in UTF-8. The template escapes text of records and plug-ins, `script_json` the data.
+
+    Args:
+        board: tables, runs and notes.
+        plots: id of a table -> its plots, see `board_plots.plots_of`.
+        images: thumbnails of datasets, pools and errors.
+    """
+    content = board.content
+    colours = "".join(f".c{index} {{ color: {colour}; }}\n" for index, colour in enumerate(PALETTE))
+    style = f"{_asset('style.css')}\n:root {{ --dark-plot: {DARK}; }}\n{colours}"
+    script = _asset("script.js")
+    data = _data(content)
+    loader = PackageLoader("augbench", FOLDER)
+    environment = Environment(
+        loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters["minus"] = minus
+    environment.globals |= {"colours": content["colours"], "palette": len(PALETTE), "shape_of": shape_of, "dash": DASH}
+    text = environment.get_template("index.html").render(
+        title=TITLE,
+        policy=_policy(style, script),
+        style=_markup(style),
+        script=_markup(script),
+        data=_markup(script_json(data)),
+        facts=content["facts"],
+        embedded=", ".join(content["embedded"]),
+        filters=content["filters"],
+        augmenters=content["augmenters"],
+        overview=content["overview"],
+        tables=[table | {"columns": _columns(table)} for table in content["tables"]],
+        plots=plots,
+        glossary=[(title, COLUMN_HELP[key]) for key, title in data["titles"].items()],
+        images=images,
+        older=content["older"],
+    )
+    return text.encode()
+
+
+def _markup(text: str) -> Markup:
+    """Mark text as safe markup: files of this package and escaped JSON."""
+    return Markup(text)  # noqa: S704
+
+
+def script_json(value: object) -> str:
+    """Dump JSON for a ``<script>``: nothing in it ends the element or begins a comment."""
+    text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"), sort_keys=True)
+    for sign in "<>&\u2028\u2029":
+        text = text.replace(sign, f"\\u{ord(sign):04x}")
+    return text
+
+
+def minus(text: str) -> str:
+    """Replace hyphens before numbers by minus signs."""
+    return _SIGN.sub("\N{MINUS SIGN}", text)
+
+
+def _asset(name: str) -> str:
+    return (resources.files("augbench") / FOLDER / name).read_text(encoding="utf-8")
+
+
+def _policy(style: str, script: str) -> str:
+    """Build the Content-Security-Policy: nothing is loaded, and only this script and this style run."""
+    hashes = [base64.b64encode(hashlib.sha256(text.encode()).digest()).decode() for text in (style, script)]
+    return (
+        f"default-src 'none'; style-src 'sha256-{hashes[0]}'; script-src 'sha256-{hashes[1]}'; img-src data:; "
+        "base-uri 'none'; form-action 'none'"
+    )
+
+
+def _columns(table: Content) -> list[dict[str, Any]]:
+    """Return the columns of the page, each with the keys of the entries printed below its own."""
+    every = table["columns"]
+    columns = []
+    for column in every:
+        if not column["under"]:
+            below = [one for one in every if one["under"] == column["key"]]
+            group = ", ".join(filter(None, (column["group"], *(one["title"] for one in below))))
+            columns.append(column | {"below": [one["key"] for one in below], "group": group})
+    return columns
+
+
+def _data(content: Content) -> dict[str, Any]:
+    """Return the data of the script: the runs and files behind each entry."""
+    rows = {}
+    for table in content["tables"]:
+        for row in table["rows"]:
+            files = {key: entry["files"] for key, entry in row["values"].items() if entry["files"]}
+            rows[row["id"]] = {name: row[name] for name in ("augmenter", "runs", "partner")}
+            rows[row["id"]] |= {"files": files, "headline": table["headline"]}
+    columns = [column for table in content["tables"] for column in table["columns"]]
+    titles = {column["key"]: f"{column['title']} {column['group']}".rstrip() for column in columns}
+    return {"rows": rows, "runs": content["runs"], "titles": titles}

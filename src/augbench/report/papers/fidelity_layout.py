@@ -18,8 +18,8 @@ import yaml
 from pydantic import BaseModel, ConfigDict
 
 from augbench.core.errors import UserError, did_you_mean
-from augbench.report.fidelity_records import Measured, load_measured
-from augbench.report.numbers import DASH, Stat, decimals, range_text, stat_of
+from augbench.report.fidelity_table import Measured, load_measured
+from augbench.report.numbers import Stat, decimals, range_text, stat_of
 from augbench.report.papers.printed import FOLDER
 from augbench.report.render import data
 from augbench.report.sheet import Column, Section, Sheet, SheetRow
@@ -86,8 +86,10 @@ def fidelity_layouts() -> dict[str, FidelityLayout]:
     return found
 
 
-def lines_of(layout: FidelityLayout, store: Store, expected: pd.DataFrame, dataset: str | None) -> list[FidelityLine]:
-    """Fill a layout with the measured pools of the expected cells.
+def filled(
+    layout: FidelityLayout, store: Store, expected: pd.DataFrame, dataset: str | None
+) -> tuple[list[Section], str, bytes]:
+    """Fill a layout with the measured pools of the expected cells; return its section, its CSV and its JSON.
 
     Args:
         layout: the paper's table.
@@ -104,7 +106,10 @@ def lines_of(layout: FidelityLayout, store: Store, expected: pd.DataFrame, datas
         raise UserError(f"dataset '{name}' is not in the store{did_you_mean(name, known)}: give --dataset NAME")
     own = expected[expected["dataset"] == name]
     measured = load_measured(store, own)
-    return [_line(layout, row, own, measured) for row in layout.rows]
+    lines = [_line(layout, row, own, measured) for row in layout.rows]
+    rows = [_exported(layout, line) for line in lines]
+    about = {"layout": layout.name, "title": layout.title, "reference": layout.about.reference, "url": layout.about.url}
+    return [_section(layout, lines)], data.to_csv(rows), data.to_json(about | {"rows": rows})
 
 
 def _line(
@@ -124,8 +129,7 @@ def _line(
     )
 
 
-def section_of(layout: FidelityLayout, lines: list[FidelityLine]) -> Section:
-    """Build the section of the table."""
+def _section(layout: FidelityLayout, lines: list[FidelityLine]) -> Section:
     columns = [Column("label", "Model", is_text=True)]
     columns += [Column(f"{side} {n}", f"FID {n}", side) for side in ("theirs", "ours") for n in LAYERS]
     columns += [Column("images", "images"), Column("real", "real"), Column("pools", "pools")]
@@ -135,7 +139,7 @@ def section_of(layout: FidelityLayout, lines: list[FidelityLine]) -> Section:
                 line.label,
                 *(decimals(line.theirs[layer], 3) for layer in LAYERS),
                 *(decimals(line.ours[layer].mean, 3) for layer in LAYERS),
-                *(range_text(numbers) if numbers else DASH for numbers in (line.made, line.real)),
+                *(range_text(numbers) for numbers in (line.made, line.real)),
                 str(line.pools),
             )
         )
@@ -152,20 +156,12 @@ def section_of(layout: FidelityLayout, lines: list[FidelityLine]) -> Section:
     return Section(layout.title, sheets=[Sheet(columns, rows, notes=notes)])
 
 
-def exported(layout: FidelityLayout, lines: list[FidelityLine]) -> list[dict[str, Any]]:
-    """Return a dict per row, for CSV and JSON."""
-    return [
+def _exported(layout: FidelityLayout, line: FidelityLine) -> dict[str, Any]:
+    """Return a row of the CSV and of the JSON."""
+    return (
         {"layout": layout.name, "augmenter": line.augmenter}
         | {f"theirs_fid_{layer}": line.theirs[layer] for layer in LAYERS}
         | {f"ours_fid_{layer}_mean": line.ours[layer].mean for layer in LAYERS}
         | {f"ours_fid_{layer}_std": line.ours[layer].std for layer in LAYERS}
         | {"images": range_text(line.made), "real": range_text(line.real), "pools": line.pools}
-        for line in lines
-    ]
-
-
-def contents_of(layout: FidelityLayout, lines: list[FidelityLine]) -> tuple[str, bytes]:
-    """Return the CSV and the JSON of a layout."""
-    rows = exported(layout, lines)
-    about = {"layout": layout.name, "title": layout.title, "reference": layout.about.reference, "url": layout.about.url}
-    return data.to_csv(rows), data.to_json(about | {"rows": rows})
+    )

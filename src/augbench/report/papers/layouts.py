@@ -14,7 +14,7 @@ import pandas as pd
 
 from augbench.core.errors import UserError, did_you_mean
 from augbench.report.numbers import Stat
-from augbench.report.papers.fidelity_layout import fidelity_layouts
+from augbench.report.papers.fidelity_layout import FidelityLayout, fidelity_layouts
 from augbench.report.papers.printed import Paper, Reference, load_paper, paper_names
 from augbench.report.runs import Basis
 
@@ -96,13 +96,14 @@ class LayoutComparison:
         return any(line.matches for line in self.lines)
 
 
-def layouts() -> dict[str, Layout]:
+def layouts() -> dict[str, Layout | FidelityLayout]:
     """Return every layout by name."""
     papers = [load_paper(key) for key in paper_names()]
-    return {name: Layout(name, paper, number) for paper in papers for name, number in paper.layouts.items()}
+    printed = {name: Layout(name, paper, number) for paper in papers for name, number in paper.layouts.items()}
+    return printed | fidelity_layouts()
 
 
-def find_layout(name: str) -> Layout:
+def find_layout(name: str) -> Layout | FidelityLayout:
     """Return the layout of that name.
 
     Raises:
@@ -110,8 +111,7 @@ def find_layout(name: str) -> Layout:
     """
     known = layouts()
     if name not in known:
-        names = sorted([*known, *fidelity_layouts()])
-        raise UserError(f"--layout '{name}' does not exist{did_you_mean(name, names)}")
+        raise UserError(f"--layout '{name}' does not exist{did_you_mean(name, known)}")
     return known[name]
 
 
@@ -124,8 +124,8 @@ def choose(layout: Layout, expected: pd.DataFrame, dataset: str | None, protocol
     Args:
         layout: the paper's table, which names the default dataset and protocol.
         expected: columns as `frame.load_expected` gives them.
-        dataset: name of the dataset in the grid; None = the paper's, or the only one.
-        protocol: name of the protocol; None = the paper's, or the only one.
+        dataset: as in `layout_report.report_layout`.
+        protocol: likewise.
 
     Raises:
         UserError: no such dataset or protocol, or several without the paper's.

@@ -18,9 +18,10 @@ from augbench.report.evidence.part_costs import COSTS, costs_of, read_costs
 from augbench.report.frame import load_expected
 from augbench.report.publish.contents import COMPLETE, README, today
 from augbench.report.render.markdown import escape as escape_markdown
-from augbench.report.render.markdown import table_lines
+from augbench.report.render.markdown import section_lines
+from augbench.report.sheet import Section, Sheet, SheetRow
 from augbench.report.store_report import ALL, WAY_OUT, reported
-from augbench.report.table_notes import SHA_LENGTH
+from augbench.report.table_notes import short_sha
 from augbench.report.tables import Table, build_tables
 from augbench.storage.files import write_atomic
 from augbench.storage.publication import ARCHIVES, RECORDS
@@ -172,8 +173,7 @@ def readme(store: Store, name: str) -> str:
     lines += ["```", *map(_run_command, grids)]
     lines += [f"augbench results export STORE --out {name}", f"augbench results check {name}", "```", ""]
     lines += [_made(records), ""]
-    for table in _tables(store, grids):
-        lines += _headline_table(table)
+    lines += [line for table in _tables(store, grids) for line in section_lines(_headline(table))]
     reports = ", ".join(f"[{grid}](reports/{grid}/report.md)" for grid in grids or [ALL])
     lines += [f"All numbers: {reports}.", "", "## What it shows, and what not", "", f"{COMPLETE}.", ""]
     return "\n".join(lines)
@@ -187,7 +187,7 @@ def _run_command(grid: str) -> str:
 
 def _made(records: list[dict[str, Any]]) -> str:
     origins = [record["provenance"] for record in records]
-    commits = sorted({_short(origin["git_sha"]) for origin in origins})
+    commits = sorted({f"`{short_sha(origin['git_sha'] or 'unknown')}`" for origin in origins})
     devices = [f"{device} ({number} cells)" for device, number in sorted(Counter(o["device"] for o in origins).items())]
     versions = sorted({f"{name} {o['versions'][name]}" for o in origins for name in VERSIONS if name in o["versions"]})
     seconds = sum(origin["seconds"]["total"] for origin in origins)
@@ -198,24 +198,14 @@ def _made(records: list[dict[str, Any]]) -> str:
     )
 
 
-def _short(sha: str | None) -> str:
-    head, dash, state = (sha or "unknown").partition("-")
-    return f"`{head[:SHA_LENGTH]}{dash}{state}`"
-
-
 def _tables(store: Store, grids: list[str]) -> list[Table]:
     found = [one for grid in grids or [None] for one in reported(store, grid, None)]
     return [table for _, cells, records in found for table in build_tables(cells, records)]
 
 
-def _headline_table(table: Table) -> list[str]:
-    """Render the headline metric of each row as Markdown."""
+def _headline(table: Table) -> Section:
+    """Return the headline metric of each row, and the notes that rows refer to."""
     columns = [column for column in table.columns if column.key in ("augmenter", "n_aug", table.headline, "runs")]
-    heads = [escape_markdown(f"{column.title} {column.group}".strip()) for column in columns]
-    single = [row for row in table.rows if not row.is_average]
-    rows = [[escape_markdown(row.text(column)) for column in columns] for row in single]
-    label = [f"**{escape_markdown(table.label)}**", ""] if table.label else []
-    body = table_lines(heads, [column.is_text for column in columns], rows)
-    sentences = [*table.captions[:1], *(note for note in table.notes if note[0] in "(*")]  # rows refer to these notes
-    notes = [f"- {escape_markdown(sentence)}" for sentence in sentences]
-    return [f"## {escape_markdown(table.title)}", "", *label, *body, "", *notes, ""]
+    rows = [SheetRow(tuple(row.text(column) for column in columns)) for row in table.rows if not row.is_average]
+    notes = [*table.captions[:1], *(note for note in table.notes if note[0] in "(*")]
+    return Section(table.title, table.label, sheets=[Sheet(columns, rows, notes=notes)])

@@ -21,9 +21,6 @@ TOLERANCE = 1e-9
 """Relative to the larger of 1 and the number. The machine that made a record gives equal numbers. On another machine
 they are equal up to rounding: a curve's thousands of float64 terms differ by 1e-13. Tables print three decimals."""
 
-LATER_METRICS = frozenset({"per_class", "recall_at_1pct_false_alarms"})
-"""Metrics that are newer than the first published records."""
-
 TRAINING = {
     "finetune": ("counts", "curves", "best_epoch_oracle"),
     "probe": ("counts", "chosen"),
@@ -68,9 +65,8 @@ def differences(cell: Cell, result: Mapping[str, Any], scores: pd.DataFrame) -> 
     kind = cell.protocol.kind
     training = {name for names in TRAINING.values() for name in names}
     stated = {name: value for name, value in result.items() if name not in training}
-    given = {name: value for name, value in found.items() if name in stated or name not in LATER_METRICS}
     problems = [
-        f"{name} is {_short(was)}, its scores give {_short(now)}" for name, was, now in _compare("", stated, given)
+        f"{name} is {_short(was)}, its scores give {_short(now)}" for name, was, now in _compare("", stated, found)
     ]
     others = sorted((result.keys() & training) - set(TRAINING[kind]))
     problems += [f"{name} is stated, a result of kind '{kind}' has none" for name in others]
@@ -78,12 +74,6 @@ def differences(cell: Cell, result: Mapping[str, Any], scores: pd.DataFrame) -> 
     if kind == "finetune":
         return problems + miscounted + _curves(cell, result, found)
     return problems + (miscounted or _chosen(cell, result))
-
-
-def older_than(result: Mapping[str, Any]) -> frozenset[str]:
-    """Return the metrics that are newer than this record, so that it does not state them."""
-    names = LATER_METRICS if "ap" in result else LATER_METRICS - {"recall_at_1pct_false_alarms"}
-    return names - result.keys()
 
 
 def counts_nothing(result: Mapping[str, Any]) -> bool:

@@ -22,9 +22,8 @@ from augbench.planning.grid import make_grid
 from augbench.report.evidence.part_costs import read_costs
 from augbench.report.frame import load_expected, load_records
 from augbench.report.publish import recompute
-from augbench.report.publish.consistency import ScoredItems, grid_problems, paths_in, settings_note
+from augbench.report.publish.consistency import LineageCheck, ScoredItems, grid_problems, paths_in, settings_note
 from augbench.report.publish.contents import COMPLETE, README, stray_files, today
-from augbench.report.publish.lineage_check import LineageCheck
 from augbench.storage.publication import ARCHIVES
 from augbench.storage.records import MODELS, RecordKind, read_as, spec_of, weights_at_hand
 from augbench.storage.scores import checked_scores
@@ -136,7 +135,6 @@ class _Check:
     def cells(self) -> None:
         """Check every cell against its scores, and its test images against the other cells of its data spec."""
         items, lineage = ScoredItems(), LineageCheck(self.store)
-        older: Counter[str] = Counter()
         held = self.store.keys("scores")
         self.known.update(self.store.name("scores", key) for key in held)
         for key, record, cell in self.read("cells", "cell"):
@@ -156,7 +154,6 @@ class _Check:
             found += recompute.unmarked(cell, origin["embedded"]) + recompute.seconds_problems(origin["seconds"])
             self.refuse("cell", key, [*found, *lineage.problems(cell, record), *self._other_classes(cell.data)])
             if not problems:
-                older.update(recompute.older_than(record["result"]))
                 items.add(key, cell, scores, is_twin=recompute.counts_nothing(record["result"]))
                 self.positives[cell.data.digest] = int(((scores["part"] == "test") & (scores["label"] != GOOD)).sum())
         for keys in items.twins():
@@ -165,8 +162,6 @@ class _Check:
             self.refuse("cell", key, [problem])
         for key in sorted(held - self.store.keys("cells")):
             self.refuse("scores", key, ["they belong to no record"])
-        for metric, number in sorted(older.items()):
-            self.note(f"{_number(number, 'cell')} older than '{metric}': it is not stated, so not checked")
 
     def _other_classes(self, data: DataSpec) -> list[str]:
         """Report classes that differ from those of the first spec with the same data, which fit the scores."""

@@ -18,7 +18,7 @@ def to_markdown(title: str, sections: Sequence[Section], images: Sequence[tuple[
     for name, file in images:
         lines += [f"![{escape(name)}]({file})", ""]
     for section in sections:
-        lines += _section(section)
+        lines += section_lines(section)
     return "\n".join(lines)
 
 
@@ -47,7 +47,8 @@ def _entries(row: SheetRow) -> list[str]:
     return entries
 
 
-def _section(section: Section) -> Iterator[str]:
+def section_lines(section: Section) -> Iterator[str]:
+    """Yield the lines of a section."""
     level = "###" if section.under else "##"
     yield from (f"{level} {escape(section.title)}", "")
     if section.label:

@@ -1,4 +1,4 @@
-"""LaTeX that compiles: by pdflatex or tectonic where one is here, else by its structure."""
+"""What renderers make of any text: LaTeX that compiles (by its structure where no engine is here), pages, Markdown."""
 
 import re
 import shutil
@@ -10,6 +10,8 @@ from test_layouts import reproduced, to_latex
 
 from augbench.report.evidence.comparison_report import compare
 from augbench.report.render.latex import to_latex as rendered
+from augbench.report.render.markdown import to_markdown
+from augbench.report.render.page import to_html
 from augbench.report.sheet import Column, Section, Sheet, SheetRow
 from augbench.report.store_report import report
 from augbench.storage.store import Store
@@ -56,14 +58,32 @@ def documents(tmp_path_factory):
     for layout in ("inout_table1", "inout_table5", "diag_table1"):
         found[layout] = to_latex(reproduced(store, layout))
     columns = [Column("a", "[class]", is_text=True), Column("b", "N_aug"), *(Column(c, c, "*both*") for c in "cd")]
-    rows = [
-        SheetRow((text, text, "1", "-.5 (.1)"), marks, is_average=average, starts_block=True, repeats_name=average)
-        for text in NASTY
-        for marks, average in (({}, False), ({1: "best", 2: "second"}, True))
-    ]
-    sheet = Sheet(columns, rows, "[x]", ["*caption* & 5 %"], ["[note] #1"])
+    sheet = Sheet(columns, rows_of(NASTY), "[x]", ["*caption* & 5 %"], ["[note] #1"])
     found["nasty"] = rendered("[x] & %", [Section("[title]", "label_1", ["A sentence %."], [sheet], under="*u*")])
     return found
+
+
+def rows_of(texts):
+    return [
+        SheetRow((text, text, "1", "-.5 (.1)"), marks, is_average=average, starts_block=True, repeats_name=average)
+        for text in texts
+        for marks, average in (({}, False), ({1: "best", 2: "second"}, True))
+    ]
+
+
+def test_text_cannot_break_a_page_or_markdown():
+    """In every place that has a text."""
+    text = "<b>a_b|c\\d*e%f&g#h{i}\n~^$[y](z) `q`</b>"
+    columns = [Column("a", text, text, is_text=True), *(Column(c, text, text) for c in "bcd")]
+    sheets = [Sheet(columns, rows_of([text]), text, [text], [text], is_folded=folded) for folded in (False, True)]
+    sections = [Section(text, text, [text], sheets), Section(text, text, [text], sheets, under=text)]
+    page, words = to_html(text, sections), to_markdown(text, sections)
+    assert page.count("&lt;b&gt;a_b|c\\d*e%f&amp;g#h{i}\n~^$[y](z) `q`&lt;/b&gt;") and "<b>a" not in page
+    assert "<script" not in page and "src=" not in page and "@import" not in page
+    escaped = r"\<b\>a\_b\|c\\d\*e%f\&g\#h{i} \~^\$\[y\](z) \`q\`\</b\>"
+    summary = "<summary>&lt;b&gt;a_b|c\\d*e%f&amp;g#h{i} ~^$[y](z) `q`&lt;/b&gt;</summary>"
+    assert summary in words and "<b>" not in words.replace(escaped, "").replace(summary, "")
+    assert not set(words.replace(escaped, "").replace(summary, "")) & set("{}%^$")
 
 
 def test_every_layout_has_the_structure_of_latex(documents):

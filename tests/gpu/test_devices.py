@@ -9,7 +9,6 @@ from augbench.classifiers.fit import fit, predict
 from augbench.classifiers.loader import DeviceImages, on_device
 from augbench.core.determinism import deterministic
 from augbench.core.protocol import make_protocol
-from augbench.diffusion import dreambooth
 from augbench.diffusion.dreambooth import Checkpoint, Recipe, Training, encode
 from augbench.diffusion.img2img import img2img
 from augbench.diffusion.inpaint import inpaint_around

@@ -3,7 +3,7 @@
 An operation whose tensors are on two devices, or of two dtypes that it does not take together, raises as on a GPU. What
 torch cannot do so without a driver is replaced here, and nowhere else:
 
-- `backward` does nothing, so optimisers find no gradients;
+- `backward` gives each parameter that the result depends on a gradient of its shape; no kernel of it is looked for;
 - a value that is read (`item`, `float`, `tolist`) is 1, and `numpy()` of a tensor that was moved to the CPU is zeros;
 - `module.to` replaces parameters and buffers by fake ones; files of weights are read as always;
 - `autocast` and GradScaler are told that there is a GPU, of compute capability 8.0.
@@ -23,7 +23,7 @@ from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode, unset_fake
 def fake_cuda():
     """Let ``cuda`` be a device of this process."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(torch.Tensor, "backward", lambda *_, **options: None)
+        patch.setattr(torch.Tensor, "backward", _backward)
         patch.setattr(torch.Tensor, "numpy", _numpy)
         patch.setattr(torch.nn.Module, "to", _to)
         patch.setattr(safetensors.torch, "load_file", _reading(safetensors.torch.load_file))
@@ -35,12 +35,29 @@ def fake_cuda():
             yield
 
 
+def require_gpu():
+    """Skip the test where there is no real one."""
+    if not torch.cuda.is_available():
+        pytest.skip("needs a GPU, and torch sees none")
+
+
 class _Mode(FakeTensorMode):
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         if func is torch.ops.aten._local_scalar_dense.default:
             dtype = args[0].dtype
             return True if dtype == torch.bool else 1.0 if dtype.is_floating_point else 1
         return super().__torch_dispatch__(func, types, args, kwargs)
+
+
+def _backward(tensor):
+    """Follow the graph to its parameters."""
+    nodes, seen = [tensor.grad_fn], set()
+    while nodes:
+        if (node := nodes.pop()) is not None and node not in seen:
+            seen.add(node)
+            nodes += [function for function, _ in node.next_functions]
+            if hasattr(node, "variable"):
+                node.variable.grad = torch.empty_like(node.variable)
 
 
 def _reading(function):

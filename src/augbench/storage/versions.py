@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import augbench
-from augbench.core.errors import UserError, listed
+from augbench.core.errors import UserError
 from augbench.core.specs import PoolSpec
 from augbench.storage.store import DIRECTORIES, Store, parse_json
 
@@ -59,9 +59,8 @@ def one_precision(store: Store, pool: PoolSpec, chunks: Iterable[int], own: str 
     made = {origin["precision"] for _, origin in _origins(store, pool, chunks) if origin.get("precision")}
     if len(found := sorted({*made, own} - {""})) > 1:
         raise UserError(
-            f"pool '{store.where('pools', pool.key)}' mixes images in {listed(found)}: set precision of "
-            f"'{pool.augmenter.alias}', whose 'auto' differs between machines, or go on where it was begun; images in "
-            "two precisions cannot stay in one pool: delete its folder, and run the grid again"
+            f"pool '{store.where('pools', pool.key)}' mixes images in {' and '.join(found)}, as 'auto' differs between "
+            f"machines: delete it and run the grid again, or set precision of '{pool.augmenter.alias}'"
         )
 
 

@@ -9,7 +9,8 @@ from augbench.classifiers.fit import fit, predict
 from augbench.classifiers.loader import DeviceImages, on_device
 from augbench.core.determinism import deterministic
 from augbench.core.protocol import make_protocol
-from augbench.diffusion.dreambooth import Checkpoint, Recipe, Training, encode
+from augbench.diffusion import dreambooth
+from augbench.diffusion.dreambooth import Recipe, Training, encode
 from augbench.diffusion.img2img import img2img
 from augbench.diffusion.inpaint import inpaint_around
 from augbench.diffusion.lora import LoraShape
@@ -64,20 +65,22 @@ def training(device, precision):
     return Training(pipeline, recipe, ("skt background", "background"), *examples, 0)
 
 
-def test_dreambooth_resumes_with_the_same_result(device, place, precision_of_pipeline, tmp_path):
-    precision = precision_of_pipeline
-    whole = training(device, precision)
+def kill(step, steps, loss):
+    if step == 3:
+        raise KeyboardInterrupt
+
+
+def test_dreambooth_resumes_with_the_same_result(device, place, precision_of_pipeline, tmp_path, monkeypatch):
+    monkeypatch.setattr(dreambooth, "FLUSH", -1.0)  # a checkpoint after each step
+    whole = training(device, precision_of_pipeline)
     assert whole.run()["steps"] == 4
     if place == "fake":
         return  # there are no values to save
-    begun = training(device, precision)
-    with deterministic(device, precision, strict=True):
-        for step in range(2):
-            begun.losses[step] = begun.step(step)
-    Checkpoint(tmp_path / begun.file, begun).save(2)
-    resumed = training(device, precision)
-    resumed.run(tmp_path)
-    assert torch.equal(whole.losses, resumed.losses)
+    with pytest.raises(KeyboardInterrupt):
+        training(device, precision_of_pipeline).run(tmp_path, kill)
+    resumed, steps = training(device, precision_of_pipeline), []
+    resumed.run(tmp_path, lambda step, *_: steps.append(step))
+    assert steps == [3, 4] and torch.equal(whole.losses, resumed.losses)
     assert all(map(torch.equal, whole.parameters, resumed.parameters))
 
 

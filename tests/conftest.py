@@ -24,7 +24,7 @@ from augbench.storage.store import Store  # noqa: E402
 
 collect_ignore = ["helpers"]  # test files in it are run by tests
 LONG = ("test_chaos", "test_cluster", "test_engine", "test_files", "test_search", "test_tracking", "test_inout_grid",
-        "test_tune_dispatch", "test_third_party")  # fmt: skip
+        "test_tune_dispatch", "test_third_party", "test_devices", "test_grid")  # fmt: skip
 
 
 @pytest.hookimpl(trylast=True)

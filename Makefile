@@ -5,7 +5,7 @@ DATA ?= elpv
 STORE ?= runs/demo
 ORDER ?= 1
 
-.PHONY: demo demo-elpv demo-surfaces test test-slow lint clean
+.PHONY: demo demo-elpv demo-surfaces test test-slow test-gpu lint clean
 
 # Real images of solar cells; `make demo DATA=surfaces`: procedural ones, and every augmenter.
 demo: .venv/installed demo-$(DATA)
@@ -23,6 +23,10 @@ test: .venv/installed
 
 test-slow: .venv/installed
 	$(BIN)/python -m pytest -m "slow and not gpu" --randomly-seed=$(ORDER)
+
+# On a machine with a GPU; without one its tests are skipped by name.
+test-gpu: .venv/installed
+	$(BIN)/python -m pytest tests/gpu -m gpu -rs --randomly-seed=$(ORDER)
 
 lint: .venv/installed
 	$(BIN)/ruff check .

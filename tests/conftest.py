@@ -24,7 +24,7 @@ from augbench.storage.store import Store  # noqa: E402
 
 collect_ignore = ["helpers"]  # test files in it are run by tests
 LONG = ("test_chaos", "test_cluster", "test_engine", "test_files", "test_search", "test_tracking", "test_inout_grid",
-        "test_tune_dispatch", "test_third_party")  # fmt: skip
+        "test_tune_dispatch", "test_third_party", "test_devices", "test_grid")  # fmt: skip
 
 
 @pytest.hookimpl(trylast=True)
@@ -40,10 +40,10 @@ def pytest_unconfigure():
 # -- tests leave the process state unchanged
 
 
-# Variables that libraries set on import, and pytest.
+# Variables that libraries set on import, pytest, and for a GPU `deterministic`.
 SET_BY_LIBRARIES = {
     "PYTEST_CURRENT_TEST", "KMP_DUPLICATE_LIB_OK", "KMP_INIT_AT_FORK", "TORCHINDUCTOR_CACHE_DIR", "CRC32C_SW_MODE",
-    "PYTHONBREAKPOINT", "RAY_CLIENT_MODE",
+    "PYTHONBREAKPOINT", "RAY_CLIENT_MODE", "CUBLAS_WORKSPACE_CONFIG",
 }  # fmt: skip
 
 

@@ -15,10 +15,13 @@ from augbench.diffusion.pipelines import BUNDLES, PipelineSource, canvas, embedd
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
 
-Precision = Literal["auto", "fp32", "bf16", "fp16"]
+Precision = Literal["auto", "fp32", "tf32", "bf16", "fp16"]
 Aspect = Literal["squeeze", "keep"]
 
-PRECISION = "number format of the weights; auto: fp16 on a GPU, else fp32; bf16 is faster on CPUs that support it"
+PRECISION = (
+    "number format of the weights; auto: fp16 on a GPU, else fp32; bf16 is faster on CPUs that support it; tf32: fp32 "
+    "whose products round their inputs, on GPUs of compute capability 8.0 or newer"
+)
 CHECKPOINTING = "recompute activations in the backward pass: less memory, more time, the same result"
 OPTIMISER = (
     "adamw8bit: AdamW of bitsandbytes, whose moments have 8 bits; adamw: PyTorch's; auto: adamw8bit on a GPU with "
@@ -28,7 +31,7 @@ ASPECT = "squeeze: generate squares and resize them to the size of a real image;
 
 
 def arithmetic(precision: Precision, device: str) -> str:
-    """Return what a precision setting means on a device: fp32, bf16 or fp16.
+    """Return what a precision setting means on a device: fp32, tf32, bf16 or fp16.
 
     Raises:
         UserError: fp16 without a GPU.
@@ -70,6 +73,10 @@ class PipelineAugmenter(Augmenter):
         """Return the settings that enter keys; a pipeline in a folder or file enters by its content."""
         return of_content(super().key_settings(), "bundle")
 
+    def precision_on(self, device: str) -> str:
+        """Return what the setting means on that device."""
+        return arithmetic(self.config.precision, device)
+
     def embedded(self) -> bool:
         """Whether the pipeline's weights come with the package."""
         return embedded(self.config.bundle)
@@ -99,5 +106,5 @@ class PipelineAugmenter(Augmenter):
         """
         import torch
 
-        dtypes = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-        return load(source, device, dtypes[arithmetic(self.config.precision, device)])
+        dtypes = {"bf16": torch.bfloat16, "fp16": torch.float16}
+        return load(source, device, dtypes.get(self.precision_on(device), torch.float32))

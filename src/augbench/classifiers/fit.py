@@ -62,7 +62,6 @@ def fit(
     """
     import torch
 
-    torch.use_deterministic_algorithms(True, warn_only=True)
     model = build(protocol, outputs, derive_seed("weights", seed) % 2**31)
     model = model.to(data.device, memory_format=torch.channels_last)
     optimiser = _optimiser(model, protocol)

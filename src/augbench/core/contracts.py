@@ -420,6 +420,13 @@ class Augmenter:
         """Return this augmenter with some settings replaced and without a search."""
         return type(self)(self.config.model_copy(update=dict(settings)))
 
+    def precision_on(self, device: str) -> str:
+        """Return the precision it computes in on a device: fp32, tf32, bf16 or fp16; "" if it does not say.
+
+        Records name it, and no pool mixes two. In tf32 matrix products and convolutions use it, otherwise never.
+        """
+        return ""
+
     def embedded(self) -> bool:
         """Whether it uses smoke-test weights of this package: results are labelled "mechanics, not evidence"."""
         return False

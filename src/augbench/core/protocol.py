@@ -37,7 +37,7 @@ class Protocol(StrictModel):
     # classifier
     backbone: str = "resnet50"  # a timm model name
     weights: str = "timm"  # see `SWITCHES`
-    precision: Literal["fp32", "bf16"] = "fp32"
+    precision: Literal["fp32", "tf32", "bf16"] = "fp32"
     # fine-tuning
     optimiser: Literal["sgd", "adam", "adamw"] = "sgd"
     lr: float | None = Field(None, gt=0)  # this, batch and epochs: never None in fine-tuning
@@ -208,7 +208,9 @@ SWITCHES: dict[str, dict[str, str]] = {
         "average-pooled by 17 x 17 in steps of 8: small defects count less (mixed-segdec). Without a mask it is 1",
     },
     "precision": {
-        "fp32": "32-bit floats throughout",
+        "fp32": "32-bit floats throughout, also on GPUs that would round the inputs of convolutions to TF32",
+        "tf32": "fp32 whose matrix products and convolutions round their inputs to TF32: faster on GPUs of compute "
+        "capability 8.0 or newer, refused elsewhere",
         "bf16": "bfloat16 (autocast) in the forward pass of fine-tuning, which evaluates in fp32, or of a frozen "
         "backbone",
     },

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
 import numpy as np
 
 import augbench
+from augbench.core.determinism import deterministic
 from augbench.core.errors import UserError
 from augbench.core.seeds import derive_seed, rng
 from augbench.diffusion.lora import MODELS, LoraShape, update_norm, wrap
@@ -51,7 +52,7 @@ class BaseRecipe(Protocol):
     lr: float
     min_snr: float  # gamma of min-SNR weighting (ICCV 2023); 0: none
     clip_skip: int  # as `encode_tokens` counts
-    precision: str  # of the arithmetic: fp32, bf16 or fp16
+    precision: str  # of the arithmetic: fp32, tf32, bf16 or fp16
     gradient_checkpointing: bool
     optimiser: Optimiser
 
@@ -70,7 +71,7 @@ class Recipe:
     cycles: int = 3  # of the cosine schedule
     epochs_from: EpochsFrom = "text"
     schedule_epochs: int | None = None  # length of the learning rate schedule; None: ``epochs``
-    precision: str = "fp32"  # of the arithmetic: fp32, bf16 or fp16
+    precision: str = "fp32"  # of the arithmetic: fp32, tf32, bf16 or fp16
     gradient_checkpointing: bool = False
     optimiser: Optimiser = "auto"
     shape: LoraShape = field(default_factory=LoraShape)
@@ -237,8 +238,8 @@ class Finetuning(ABC):
         alpha = self.alphas_cumprod[timesteps].view(-1, 1, 1, 1)
         noisy = alpha.sqrt() * latents + (1 - alpha).sqrt() * noise
         target = alpha.sqrt() * noise - (1 - alpha).sqrt() * latents if self.predicts_v else noise
-        dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(recipe.precision, torch.float32)
-        with torch.autocast(device.type, dtype, enabled=recipe.precision != "fp32"):
+        dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(recipe.precision)
+        with torch.autocast(device.type, dtype, enabled=dtype is not None):
             predicted = self.pipeline.unet(noisy, timesteps, **self.conditions(kinds), return_dict=False)[0]
         each = ((predicted.float() - target) ** 2).mean((1, 2, 3)) * self.weights(timesteps)
         return self.mean_of(each, kinds)
@@ -296,18 +297,19 @@ class Finetuning(ABC):
         checkpoint = None if scratch is None else Checkpoint(scratch / self.file, self)
         first = checkpoint.load() if checkpoint else 0
         flushed = time.monotonic()
-        for step in range(first, self.steps):
-            self.losses[step] = loss = self.step(step)
-            if not math.isfinite(loss):
-                raise UserError(
-                    f"training of the pipeline diverged (the loss of step {step + 1} of {self.steps} is {loss} at a "
-                    f"learning rate of {self.rate(step):.3g}): lower the learning rate, or set precision to fp32"
-                )
-            if report_progress:
-                report_progress(step + 1, self.steps, loss)
-            if checkpoint and time.monotonic() - flushed > FLUSH:
-                checkpoint.save(step + 1)
-                flushed = time.monotonic()
+        with deterministic(self.pipeline.device.type, self.recipe.precision, strict=True):
+            for step in range(first, self.steps):
+                self.losses[step] = loss = self.step(step)
+                if not math.isfinite(loss):
+                    raise UserError(
+                        f"training of the pipeline diverged (the loss of step {step + 1} of {self.steps} is {loss} at "
+                        f"a learning rate of {self.rate(step):.3g}): lower the learning rate, or set precision to fp32"
+                    )
+                if report_progress:
+                    report_progress(step + 1, self.steps, loss)
+                if checkpoint and time.monotonic() - flushed > FLUSH:
+                    checkpoint.save(step + 1)
+                    flushed = time.monotonic()
         for part in MODELS:
             getattr(self.pipeline, part).eval()
         return {

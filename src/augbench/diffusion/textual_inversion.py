@@ -41,7 +41,7 @@ class StageRecipe:
     lr: float = 5e-4  # constant
     min_snr: float = 0.0  # gamma of min-SNR weighting (ICCV 2023); 0: none
     clip_skip: int = 1  # as `encode_tokens` counts
-    precision: str = "fp32"  # of the arithmetic: fp32, bf16 or fp16
+    precision: str = "fp32"  # of the arithmetic: fp32, tf32, bf16 or fp16
     gradient_checkpointing: bool = False
     optimiser: Optimiser = "auto"
 

@@ -29,7 +29,7 @@ from augbench.core.temporary import default_variables, log_levels
 from augbench.planning.grid import Grid
 from augbench.planning.outline import stored_grid
 from augbench.planning.plan import Plan, make_plan
-from augbench.planning.remaining import subtract
+from augbench.planning.remaining import Remaining, subtract
 from augbench.runner.head_watch import watch_head
 from augbench.runner.inline import run_inline
 from augbench.runner.progress import RunProgress
@@ -47,7 +47,7 @@ from augbench.stages.preflight import preflight
 from augbench.stages.train import train_cell
 from augbench.storage.leases import Leases, survey
 from augbench.storage.store import Store
-from augbench.storage.versions import discard_chunks, mark_version
+from augbench.storage.versions import discard_chunks, mark_version, one_precision
 
 Executor = Literal["ray", "inline"]
 
@@ -147,6 +147,7 @@ def run(
             pools = len({pool.key for pool, _ in remaining.begun_by_others})
             print_line(f"{pools} unfinished pools were begun by another version of augbench: they are generated again")
             discard_chunks(store, remaining.begun_by_others)
+        _refuse_mixed_pools(plan, remaining, store)
         scheduler = Scheduler(plan, remaining, store, leases)
         interrupted = False
         try:
@@ -174,6 +175,14 @@ def run(
         scheduler.blocked,
         scheduler.user_error,
     )
+
+
+def _refuse_mixed_pools(plan: Plan, remaining: Remaining, store: Store) -> None:
+    """Refuse a store in which a pool that cells still need was made in two precisions. Raises UserError."""
+    needed = {one.pool.key: one.pool for cell in remaining.cells for one in plan.needs[cell.key]}
+    for pool in needed.values():
+        if plan.library.augmenter(pool.augmenter).uses_gpu:  # others compute in no precision
+            one_precision(store, pool, store.chunks(pool))
 
 
 def _run_on_ray(

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import sys
 import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from augbench.core import registry
@@ -49,11 +49,9 @@ class WorkerSetup:
         return isinstance(unit, FeatureSpec) or registry.get("augmenters", unit.augmenter.name).uses_gpu
 
     def context(self, use_gpu: bool) -> Context:
-        """Create the context of this process."""
+        """Create the context of this process; in a worker of Ray, with a GPU only if it reserved one."""
         self._load_plugins()
-        device = best_device() if use_gpu else "cpu"
-        if device == "cuda":
-            os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # reproducible matrix products
+        device = best_device() if use_gpu and _may_use_gpu() else "cpu"
         store, library = Store(self.store, look=False), Library(self.datasets)
         return Context(store, library, device, self.save_weights, self.git_sha, _ray_worker())
 
@@ -67,10 +65,21 @@ def chunk_maker(spec: PoolSpec | FeatureSpec) -> Callable[[Context, Any, int], N
     return extract_chunk if isinstance(spec, FeatureSpec) else generate_chunk
 
 
+def _ray() -> ModuleType | None:
+    """Return Ray, if this process belongs to it. It is not imported here: inline runs do not need it."""
+    ray = sys.modules.get("ray")
+    return ray if ray is not None and ray.is_initialized() else None
+
+
+def _may_use_gpu() -> bool:
+    """Whether this process may use a GPU, without loading torch: those that others reserved are not its own."""
+    ray = _ray()
+    return ray is None or bool(ray.get_gpu_ids())
+
+
 def _ray_worker() -> str:
     """Return Ray's node and worker id of this process; "" without Ray."""
-    ray = sys.modules.get("ray")  # not imported here: inline runs do not need it
-    if ray is None or not ray.is_initialized():
+    if (ray := _ray()) is None:
         return ""
     here = ray.get_runtime_context()
     return f"Ray node {here.get_node_id()}, worker {here.get_worker_id()}"

@@ -13,7 +13,7 @@ from augbench.core.contracts import AdaptContext, json_problem
 from augbench.core.guard import breach
 from augbench.core.seeds import derive_seed
 from augbench.core.specs import AdapterSpec
-from augbench.stages.context import Context, chosen_augmenter, one_thread
+from augbench.stages.context import Context, chosen_augmenter, repeatable
 from augbench.storage.store import ADAPTER_MARKER, Store, json_bytes
 
 REPORT_INTERVAL = 1.0  # seconds between progress reports
@@ -40,7 +40,8 @@ def adapt(context: Context, spec: AdapterSpec, report_progress: ReportProgress =
         scratch = context.store.files.scratch_folder(spec.key)
         shared = SharedParts(context.store)
         adapt_context = AdaptContext(scratch, shared, context.device, Throttled(spec.key, report_progress))
-        with one_thread(augmenter.uses_gpu, context.device):
+        precision = augmenter.precision_on(context.device)
+        with repeatable(augmenter.uses_gpu, context.device, precision):
             own = [spec.adapter_seed] if spec.adapter_seed else []
             learned = augmenter.adapt(view, folder, derive_seed("adapt", spec.augmenter.name, *own), adapt_context)
         record = {
@@ -49,7 +50,7 @@ def adapt(context: Context, spec: AdapterSpec, report_progress: ReportProgress =
             "learned": learned or {},
             **({"search": search["result"]} if search else {}),
             "provenance": {"seconds": time.perf_counter() - started, "shared_seconds": shared.seconds}
-            | context.origin(),
+            | context.origin(precision),
         }
         if problem := json_problem(record["learned"]):
             raise breach(type(augmenter), "adapt", problem)

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from augbench.core.contracts import Augmenter, TrainView
+from augbench.core.determinism import deterministic
 from augbench.core.errors import UserError
 from augbench.core.specs import AdapterSpec, PoolSpec, SearchSpec
 from augbench.features.extractor import Extractor
@@ -37,9 +38,10 @@ class Context:
         """Return the training data that an augmenter reads for an adapter or a pool."""
         return self.library.view(spec.data, spec.shots, spec.draw, augmenter.reads(spec.shots or 0))
 
-    def origin(self) -> dict[str, Any]:
-        """Return the part of the provenance that all results of this process share."""
-        return {"device": device_name(self.device), "git_sha": self.git_sha, "versions": versions()}
+    def origin(self, precision: str = "") -> dict[str, Any]:
+        """Return provenance that all results of this process share, and the precision of this one if it is known."""
+        found = {"device": device_name(self.device), "git_sha": self.git_sha, "versions": versions()}
+        return found | ({"precision": precision} if precision else {})
 
 
 def chosen_augmenter(context: Context, spec: AdapterSpec) -> tuple[Augmenter, dict[str, Any] | None]:
@@ -61,21 +63,23 @@ def chosen_augmenter(context: Context, spec: AdapterSpec) -> tuple[Augmenter, di
 
 
 @contextmanager
-def one_thread(computes: bool, device: str) -> Iterator[None]:
-    """Limit torch to one thread on a CPU, as rounding, and so images, depends on the number of threads.
+def repeatable(computes: bool, device: str, precision: str = "fp32") -> Iterator[None]:
+    """Compute as `deterministic` does, and on a CPU with one thread; nothing changes where torch computes nothing.
 
-    A Ray worker with one CPU has one thread; the inline executor must give the same result. Cores are used by more
-    workers, not by more threads.
+    Rounding, and so images, depends on the number of threads. A Ray worker with one CPU has one thread; the inline
+    executor must give the same result. Cores are used by more workers, not by more threads.
     """
-    if device != "cpu" or not computes:
+    if not computes:
         yield
         return
     import torch
 
     before = torch.get_num_threads()
-    torch.set_num_threads(1)
+    if device == "cpu":
+        torch.set_num_threads(1)
     try:
-        yield
+        with deterministic(device, precision):
+            yield
     finally:
         torch.set_num_threads(before)
 

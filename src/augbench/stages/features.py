@@ -15,7 +15,7 @@ from augbench.core.specs import FEATURE_CHUNK, FeatureSpec
 from augbench.features.frozen import FrozenBackbone
 from augbench.planning.plan import Plan
 from augbench.planning.splits import checked_samples
-from augbench.stages.context import Context, one_thread
+from augbench.stages.context import Context, repeatable
 from augbench.stages.decoded_images import decode_pool, decode_rows, geometry
 from augbench.storage.store import FIX_HINT, Store, json_bytes, parse_lines
 
@@ -40,7 +40,7 @@ def extract_chunk(context: Context, spec: FeatureSpec, chunk: int) -> None:
     else:
         first = chunk * spec.pool.chunk_size
         images = decode_pool(context.store, spec.pool, range(first, first + spec.pool.chunk_size), size)
-    with one_thread(True, context.device):
+    with repeatable(True, context.device, spec.protocol.precision):
         features = _loaded_backbone(context, spec)(images)
     if not np.isfinite(features).all():
         which = int(np.flatnonzero(~np.isfinite(features).all(axis=1))[0])
@@ -52,7 +52,7 @@ def extract_chunk(context: Context, spec: FeatureSpec, chunk: int) -> None:
     arrays = {"features": features}
     if spec.pool is not None:
         arrays["images"] = _digest(context.store.files.read(context.store.chunk_name(spec.pool, chunk)))
-    provenance = {"seconds": seconds, "pictures": len(images), **context.origin()}
+    provenance = {"seconds": seconds, "pictures": len(images), **context.origin(spec.protocol.precision)}
     context.store.files.write(context.store.chunk_provenance_name(spec, chunk), json_bytes(provenance))
     context.store.files.write(context.store.chunk_name(spec, chunk), save(arrays))
     context.store.clear_failure(spec.key)

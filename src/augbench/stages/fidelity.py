@@ -20,7 +20,7 @@ from augbench.core.specs import DataSpec, FidelitySpec
 from augbench.features.extractor import aspect_of, thumbnails
 from augbench.metrics import fidelity as measures
 from augbench.planning.library import Library
-from augbench.stages.context import Context, loaded_extractor, one_thread
+from augbench.stages.context import Context, loaded_extractor, repeatable
 from augbench.storage.store import FIX_HINT
 
 log = logging.getLogger(__name__)
@@ -40,7 +40,7 @@ def measure(context: Context, spec: FidelitySpec) -> dict[str, Any]:
     real = images_of(library, pool.data, unseen)
     learned = images_of(library, pool.data, shots)
     made = _pool_images(context, spec)
-    with one_thread(True, context.device):
+    with repeatable(True, context.device):
         extractor = loaded_extractor(context, spec.extractor)
         size = extractor.size(aspect_of(real))
         features, layers = zip(*(extractor.with_layers(part, size, spec.layers) for part in (real, made)), strict=True)
@@ -60,7 +60,7 @@ def measure(context: Context, spec: FidelitySpec) -> dict[str, Any]:
         "key": spec.key,
         "spec": spec.as_dict(),
         "result": {"extractor": spec.extractor, "size": list(size), **counts, **found},
-        "provenance": cost | context.origin(),
+        "provenance": cost | context.origin("fp32"),
     }
     context.store.write_json("fidelity", spec.key, record)
     context.store.clear_failure(spec.key)

@@ -12,9 +12,10 @@ import numpy as np
 from augbench.core.contracts import Augmenter, Request, Synthetic
 from augbench.core.seeds import derive_seed
 from augbench.core.specs import PoolSpec
-from augbench.stages.context import Context, chosen_augmenter, one_thread
+from augbench.stages.context import Context, chosen_augmenter, repeatable
 from augbench.stages.image_gate import check_images
 from augbench.storage.store import Store, json_bytes, json_lines
+from augbench.storage.versions import one_precision
 
 DEFECT = "defect"  # the label of synthetic images in detection
 log = logging.getLogger(__name__)
@@ -24,19 +25,22 @@ def generate_chunk(context: Context, pool: PoolSpec, chunk: int) -> None:
     """Make one chunk and commit it: images and masks first, its metadata file last.
 
     Raises:
-        UserError: the view lacks what the augmenter needs.
+        UserError: the view lacks what the augmenter needs, or other chunks were made in another precision.
         PluginError: the augmenter violates its contract.
     """
     started = time.perf_counter()
-    augmenter = _loaded(context, pool)
+    precision = context.library.augmenter(pool.augmenter).precision_on(context.device)
+    if precision:
+        one_precision(context.store, pool, sorted(context.store.chunks(pool))[:1], precision)
+    augmenter = _loaded(context, pool, precision)
     view = context.view(augmenter, pool)
     requests = [_request(pool, i) for i in range(chunk * pool.chunk_size, (chunk + 1) * pool.chunk_size)]
-    with one_thread(augmenter.uses_gpu, context.device):
+    with repeatable(augmenter.uses_gpu, context.device, precision):
         samples = augmenter.generate(requests, view)
     seconds = time.perf_counter() - started
     check_images(augmenter, requests, samples, view)
     lines = [_write_sample(context, pool, r, s) for r, s in zip(requests, samples, strict=True)]
-    provenance = {"seconds": seconds, "pictures": len(samples), **context.origin()}
+    provenance = {"seconds": seconds, "pictures": len(samples), **context.origin(precision)}
     context.store.files.write(context.store.chunk_provenance_name(pool, chunk), json_bytes(provenance))
     context.store.files.write(context.store.chunk_name(pool, chunk), json_lines(lines))
     context.store.clear_failure(pool.key)
@@ -59,16 +63,19 @@ def assemble_pool(context: Context, pool: PoolSpec) -> bool:
         "spec": pool.as_dict(),
         "pictures": len(lines),
         "chunks": chunks,
-        "provenance": {"seconds": sum(m["seconds"] for m in made), **{k: made[-1][k] for k in _SAME_FOR_ALL}},
+        "provenance": {
+            "seconds": sum(m["seconds"] for m in made),
+            **{name: made[-1][name] for name in _SAME_FOR_ALL if name in made[-1]},
+        },
     }
     store.files.write(store.pool_file(pool.key), json_bytes(record))
     return True
 
 
-_SAME_FOR_ALL = ("device", "git_sha", "versions")
+_SAME_FOR_ALL = ("device", "git_sha", "versions", "precision")
 
 
-def _loaded(context: Context, pool: PoolSpec) -> Augmenter:
+def _loaded(context: Context, pool: PoolSpec, precision: str) -> Augmenter:
     """Return the pool's augmenter with its adapter. Only the last one stays loaded, as pipelines are large."""
     learns = context.library.augmenter(pool.augmenter).learns
     identity = (pool.augmenter.digest, pool.adapter.key if learns else "")
@@ -76,7 +83,9 @@ def _loaded(context: Context, pool: PoolSpec) -> Augmenter:
         context.loaded.clear()
         augmenter, _ = chosen_augmenter(context, pool.adapter)
         name = context.store.name("adapters", pool.adapter.key)
-        augmenter.load(context.store.files.local_folder(name) if learns else None, context.device)
+        folder = context.store.files.local_folder(name) if learns else None
+        with repeatable(augmenter.uses_gpu, context.device, precision):  # an adapter is merged by matrix products
+            augmenter.load(folder, context.device)
         context.loaded[identity] = augmenter
     return context.loaded[identity]
 

@@ -34,7 +34,7 @@ from augbench.features.extractor import Extractor, aspect_of, thumbnails
 from augbench.metrics.fidelity import fid, memorisation
 from augbench.planning.splits import grouped_folds
 from augbench.stages.adapt import ReportProgress, Throttled
-from augbench.stages.context import Context, loaded_extractor, one_thread
+from augbench.stages.context import Context, loaded_extractor, repeatable
 from augbench.stages.fidelity import images_of, kid_by_class
 from augbench.stages.generate import DEFECT
 from augbench.storage.store import Store
@@ -106,7 +106,8 @@ def run_arm(
     seen, unseen = shots[fold != arm.fold], shots[fold == arm.fold]
     half_view = context.view(augmenter, spec.adapter).with_shots(seen["id"])
     rows = []
-    with tempfile.TemporaryDirectory(prefix="augbench-search-") as folder, one_thread(True, context.device):
+    arithmetic = repeatable(True, context.device, augmenter.precision_on(context.device))
+    with tempfile.TemporaryDirectory(prefix="augbench-search-") as folder, arithmetic:
         score = _HalfScorer(context, spec.adapter, augmenter.scoring(), seen, unseen, labels[fold == arm.fold])
         adapter = Path(folder)
         scratch = context.store.files.scratch_folder(f"{spec.key}-{number:03d}")

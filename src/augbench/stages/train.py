@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from augbench.classifiers import micro_resnet
+from augbench.core.determinism import deterministic
 from augbench.core.specs import SCHEMA, Cell, SearchSpec
 from augbench.planning.library import Library
 from augbench.planning.plan import PoolSlice, notes_of
@@ -39,7 +40,8 @@ def train_cell(context: Context, images: DecodedImages, cell: Cell, slices: Sequ
         UserError: weights, images or features are not available, or there is no defect image to train on.
     """
     if cell.protocol.kind == "finetune":
-        trained = finetune(context, images, cell, slices)
+        with deterministic(context.device, cell.protocol.precision):
+            trained = finetune(context, images, cell, slices)
     else:
         trained = probe(context, cell, slices)
     started = time.perf_counter()
@@ -93,7 +95,7 @@ def commit(context: Context, cell: Cell, slices: Sequence[PoolSlice], trained: T
                 *_unmoved_adapters(context, slices),
             ],
             **_lineage(context.library, slices),
-            **context.origin(),
+            **context.origin(cell.protocol.precision),
         },
     }
     context.store.write_json("cells", cell.key, record)

@@ -1,14 +1,17 @@
-"""Versions of augbench in one store: equal keys mean equal bytes within a version, not across versions.
+"""Versions of augbench, and precisions, in one store: equal keys mean equal bytes within each, not across them.
 
 Finished units of any version stay valid; their records name the version. Units that another version left unfinished are
-regenerated, so that no pool or adapter mixes versions.
+regenerated, so that no pool or adapter mixes versions. Nor may a pool mix precisions, as it would where a setting
+``auto`` means another one on each machine.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
 
 import augbench
+from augbench.core.errors import UserError
 from augbench.core.specs import PoolSpec
 from augbench.storage.store import DIRECTORIES, Store, parse_json
 
@@ -37,14 +40,37 @@ def made_by_others(store: Store, pool: PoolSpec, chunks: Iterable[int]) -> set[i
     Raises:
         UserError: the provenance of a chunk is damaged.
     """
+    made = {chunk: origin.get("versions", {}).get("augbench") for chunk, origin in _origins(store, pool, chunks)}
+    return {chunk for chunk, version in made.items() if version != augbench.__version__}
+
+
+def one_precision(store: Store, pool: PoolSpec, chunks: Iterable[int], own: str = "") -> None:
+    """Refuse a pool whose chunks were made in different precisions; older ones and some plug-ins name none.
+
+    Args:
+        store: holds the pool.
+        pool: to check.
+        chunks: its committed chunks.
+        own: precision of a further chunk; "": there is none.
+
+    Raises:
+        UserError: they were, or the provenance of a chunk is damaged.
+    """
+    made = {origin["precision"] for _, origin in _origins(store, pool, chunks) if origin.get("precision")}
+    if len(found := sorted({*made, own} - {""})) > 1:
+        raise UserError(
+            f"pool '{store.where('pools', pool.key)}' mixes images in {' and '.join(found)}, as 'auto' differs between "
+            f"machines: delete it and run the grid again, or set precision of '{pool.augmenter.alias}'"
+        )
+
+
+def _origins(store: Store, pool: PoolSpec, chunks: Iterable[int]) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Yield chunks of a pool with the provenance of each. Raises UserError where it is damaged."""
     numbers = sorted(chunks)
     names = [store.chunk_provenance_name(pool, chunk) for chunk in numbers]
-    made = {
-        chunk: parse_json(data, store.files.where(name)).get("versions", {}).get("augbench")
-        for chunk, name, data in zip(numbers, names, store.files.read_many(names), strict=True)
-        if data is not None
-    }
-    return {chunk for chunk, version in made.items() if version != augbench.__version__}
+    for chunk, name, data in zip(numbers, names, store.files.read_many(names), strict=True):
+        if data is not None:
+            yield chunk, parse_json(data, store.files.where(name))
 
 
 def discard_chunks(store: Store, chunks: Sequence[tuple[PoolSpec, int]]) -> None:

@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from augbench.core.errors import UserError
 from augbench.core.seeds import derive_seed
 from augbench.diffusion import dreambooth, lora
-from augbench.diffusion.dreambooth import Examples, Recipe, Training
+from augbench.diffusion.dreambooth import Checkpoint, Examples, Recipe, Training
 from augbench.diffusion.lora import LoraShape
 from augbench.diffusion.pipelines import find, load
 
@@ -46,6 +46,36 @@ def test_a_training_that_diverges_stops_and_names_the_learning_rate(images, tmp_
     with pytest.raises(UserError, match=f"step 2 of {made.steps} is {loss} at a learning rate of .*: lower"):
         made.run(tmp_path)
     assert steps == [0, 1]
+
+
+# The arithmetic of fp16: its scaler works on a CPU too
+
+
+def test_a_scaled_loss_gives_the_same_step(images):
+    plain, scaled = training(images), training(images)
+    scaled.scaler = torch.amp.GradScaler("cpu", init_scale=2.0**10)
+    assert [plain.step(step) for step in range(3)] == [scaled.step(step) for step in range(3)]
+    assert all(map(torch.equal, plain.parameters, scaled.parameters)), "a power of two is no rounding"
+
+
+def test_a_step_whose_gradients_overflow_is_left_out_and_the_scale_survives_a_checkpoint(images, tmp_path):
+    made = training(images)
+    made.scaler, loss = torch.amp.GradScaler("cpu", init_scale=2.0**127), made.loss
+    made.loss = lambda step: loss(step) * 1e6
+    before = [parameter.detach().clone() for parameter in made.parameters]
+    assert math.isfinite(made.step(0)) and made.scaler.get_scale() == 2.0**126
+    assert all(map(torch.equal, before, made.parameters))
+    Checkpoint(tmp_path / made.file, made).save(1)
+    resumed = training(images)
+    resumed.scaler = torch.amp.GradScaler("cpu")
+    assert Checkpoint(tmp_path / made.file, resumed).load() == 1 and resumed.scaler.get_scale() == 2.0**126
+
+
+def test_a_training_is_strictly_deterministic(images):
+    made, strict = training(images, epochs=1), []
+    made.step = lambda step: strict.append(torch.is_deterministic_algorithms_warn_only_enabled()) or 0.5
+    made.run()
+    assert strict == [False] * made.steps and not torch.are_deterministic_algorithms_enabled()
 
 
 # Numbers

@@ -122,6 +122,7 @@ def test_damaged_and_stale_features_are_refused_by_name(store):
     stage.extract_chunk(context, made, 0)
     path = path_of(store, "features", made.key) / "00000.safetensors"
     assert set(load_file(path)) == {"features", "images"}
+    assert store.parsed(store.chunk_provenance_name(made, 0))["precision"] == "fp32"
     marker = store.files.read(store.chunk_name(made.pool, 0))
     store.files.write(store.chunk_name(made.pool, 0), marker + b"\n")
     with pytest.raises(UserError, match=r"00000.safetensors' are of images that the pool no longer holds: delete it"):

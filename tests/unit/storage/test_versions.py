@@ -9,10 +9,11 @@ from rich.console import Console
 
 import augbench
 from augbench.cli.plan_view import print_plan
+from augbench.core.errors import UserError
 from augbench.planning.remaining import subtract
 from augbench.runner.driver import run
 from augbench.storage.store import Store
-from augbench.storage.versions import FIRST, discard_chunks, mark_version
+from augbench.storage.versions import FIRST, discard_chunks, mark_version, one_precision
 
 HERE = augbench.__version__
 GRID = {"augmenters": ["memseg"], "shots": [0], "n_aug": [70], "fidelity": {"extractor": "micro_resnet", "pictures": 8}}
@@ -105,3 +106,40 @@ def test_a_plan_reports_chunks_of_other_versions(unfinished):
     console = Console(file=io.StringIO(), width=200)
     print_plan(plan, subtract(plan, store), store, console)
     assert f"{len(chunks) - 1} chunks of unfinished pools were made by another version" in console.file.getvalue()
+
+
+# -- precisions
+
+DIAG = {"name": "diag", "settings": {"bundle": "micro-sdxl-inpaint", "masks": "procedural"}}
+DIFFUSION = {"augmenters": [DIAG], "shots": [0], "n_aug": [40], "seeds": [0]}
+
+
+def of_precision(store, pool, chunk, precision):
+    """Write the provenance and marker of a chunk that was made in that precision."""
+    made = {"versions": {"augbench": HERE}, "precision": precision, "seconds": 1.0, "device": "", "git_sha": None}
+    store.write_json_at(store.chunk_provenance_name(pool, chunk), made)
+    store.files.write(store.chunk_name(pool, chunk), b"")
+
+
+def test_a_pool_of_two_precisions_is_refused(store):
+    (pool,) = tiny_plan(store, **DIFFUSION).pools.values()
+    of_precision(store, pool, 0, "fp32")
+    one_precision(store, pool, {0}, "fp32")
+    of_precision(store, pool, 1, "fp16")
+    line = rf"pool '.*{pool.key}' mixes images in fp16 and fp32, .*: delete it .*, or set precision of 'diag'"
+    with pytest.raises(UserError, match=line):
+        run(tiny_grid(**DIFFUSION), store, executor="inline")
+
+
+def test_a_pool_is_not_continued_in_another_precision(store):
+    (pool,) = tiny_plan(store, **DIFFUSION).pools.values()
+    of_precision(store, pool, 0, "fp16")
+    summary = run(tiny_grid(**DIFFUSION), store, executor="inline")
+    assert "mixes images in fp16 and fp32" in next(iter(summary.failures.values()))
+    assert store.chunks(pool) == {0}
+
+
+def test_chunks_that_name_no_precision_fit_any(store):
+    (pool,) = tiny_plan(store, **DIFFUSION).pools.values()
+    store.write_json_at(store.chunk_provenance_name(pool, 0), {})
+    one_precision(store, pool, {0}, "fp16")

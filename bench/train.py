@@ -42,6 +42,7 @@ from rich.table import Table
 from augbench.classifiers.backbone import build
 from augbench.classifiers.fit import fit
 from augbench.classifiers.loader import DeviceImages, on_device
+from augbench.core.determinism import deterministic
 from augbench.core.protocol import Protocol, make_protocol
 from augbench.core.seeds import rng
 from augbench.procedural.noise import spectral
@@ -145,7 +146,8 @@ def ours(args: argparse.Namespace, protocol: Protocol, turn: Turn) -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (count, args.height, args.width, 3), np.uint8)
     device = torch.device(args.device)
     data = DeviceImages([on_device(pixels, device)], np.arange(count), protocol, device)
-    fit(data, np.arange(count) % 2, 1, protocol, 0, lambda *_: turn())
+    with deterministic(device.type, protocol.precision):
+        fit(data, np.arange(count) % 2, 1, protocol, 0, lambda *_: turn())
 
 
 def protocol_of(args: argparse.Namespace, precision: str, threads: int) -> Protocol:

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 from augbench.core.contracts import Augmenter, TrainView
 from augbench.core.errors import UserError
+from augbench.core.gpu import free_gpu
 from augbench.core.specs import AdapterSpec, PoolSpec, SearchSpec
 from augbench.features.extractor import Extractor
 from augbench.planning.library import Library
 from augbench.stages.provenance import device_name, versions
 from augbench.storage.store import Store
+
+T = TypeVar("T")
 
 
 @dataclass
@@ -26,16 +29,27 @@ class Context:
     save_weights: bool = False
     git_sha: str | None = None  # of the code when the run started: the tree may change during a run
     place: str = ""  # description of the worker in a cluster, for logs
-    loaded: dict = field(default_factory=dict)  # the loaded augmenter, see `stages.generate`
-    extractors: dict = field(default_factory=dict)  # the loaded feature extractor
-    backbones: dict = field(default_factory=dict)  # the loaded frozen backbone, this and the next: `stages.features`
-    features: dict = field(default_factory=dict)  # features that were read, the last ones
+    gpu: float = 1.0  # share of the GPU that this process may use
+    model: dict = field(default_factory=dict)  # identity -> augmenter, frozen backbone or extractor: the last one
+    features: dict = field(default_factory=dict)  # features that were read, the last ones: `stages.features`
     normals: dict = field(default_factory=dict)  # the fitted normal images of the last fold: `stages.probe`
     shared_features: dict = field(default_factory=dict)  # key -> N,D float32: those of datasets, mapped once per node
 
     def view(self, augmenter: Augmenter, spec: AdapterSpec | PoolSpec) -> TrainView:
         """Return the training data that an augmenter reads for an adapter or a pool."""
         return self.library.view(spec.data, spec.shots, spec.draw, augmenter.reads(spec.shots or 0))
+
+    def only(self, identity: tuple[str, str], load: Callable[[], T]) -> T:
+        """Return the model of that identity. A process holds one: the one before is freed first."""
+        if identity not in self.model:
+            self.free()
+            self.model[identity] = load()
+        return self.model[identity]
+
+    def free(self) -> None:
+        """Free the model that this process holds, and GPU memory that it does not use."""
+        self.model.clear()
+        free_gpu(self.device)
 
     def origin(self) -> dict[str, Any]:
         """Return the part of the provenance that all results of this process share."""
@@ -81,15 +95,12 @@ def one_thread(computes: bool, device: str) -> Iterator[None]:
 
 
 def loaded_extractor(context: Context, name: str) -> Extractor:
-    """Return a feature extractor by name. Each process holds the last one.
+    """Return a feature extractor by name.
 
     Raises:
         UserError: it is unknown, or its weights are not available.
     """
-    if name not in context.extractors:
-        context.extractors.clear()
-        context.extractors[name] = Extractor(name, context.device)
-    return context.extractors[name]
+    return context.only(("extractor", name), lambda: Extractor(name, context.device))
 
 
 def best_device() -> str:

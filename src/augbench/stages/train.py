@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from augbench.classifiers import micro_resnet
+from augbench.core.gpu import enough_memory
 from augbench.core.specs import SCHEMA, Cell, SearchSpec
 from augbench.planning.library import Library
 from augbench.planning.plan import PoolSlice, notes_of
@@ -36,10 +37,12 @@ def train_cell(context: Context, images: DecodedImages, cell: Cell, slices: Sequ
     """Train one classifier and commit its scores and record. Returns the record.
 
     Raises:
-        UserError: weights, images or features are not available, or there is no defect image to train on.
+        UserError: weights, images or features are not available, there is no defect image to train on, or too little
+            memory.
     """
     if cell.protocol.kind == "finetune":
-        trained = finetune(context, images, cell, slices)
+        with enough_memory("batch", "precision", of=f"protocol '{cell.protocol.name}'"):
+            trained = finetune(context, images, cell, slices)
     else:
         trained = probe(context, cell, slices)
     started = time.perf_counter()

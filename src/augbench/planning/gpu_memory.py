@@ -149,11 +149,11 @@ def estimates(plan: Plan) -> dict[Stage, dict[str, float | None]]:
     for pool in {pool.augmenter.digest: pool for pool in plan.pools.values()}.values():
         augmenter = plan.library.augmenter(pool.augmenter)
         if augmenter.uses_gpu:
-            note("generate", augmenter.name, augmenter.gpu_memory("generate"))
             if augmenter.learns:
                 note("adapt", augmenter.name, augmenter.gpu_memory("adapt"))
             if augmenter.candidates():
                 note("adapt", augmenter.name, augmenter.gpu_memory("generate"))
+            note("generate", augmenter.name, augmenter.gpu_memory("generate"))
     for spec in plan.features.values():
         protocol = spec.protocol
         note("features", protocol.backbone, extracting(protocol.backbone, protocol.width * protocol.height))

@@ -113,10 +113,10 @@ def test_trainings_are_counted_machine_by_machine(train, nodes, slots):
 def test_an_augmenter_without_gpu_reserves_none_where_others_do():
     """A head and a machine with CPUs, one with GPUs: MemSeg runs on the former, DDPM on the latter."""
     found = allot(tiny_plan(**BOTH, seeds=list(range(40))), [Node(4), CPU_16, GPU_2])
-    assert lanes_of(found.generate) == {"gpu": (0.5, 2), "cpu": (0, 18)}
-    assert lanes_of(found.adapt) == {"gpu": (0.5, 2)}  # MemSeg has no adapter
-    assert found.train == Share(1, 0.25, 0, 4)  # beside two generators
-    assert found.measure.gpu == 0.5
+    assert lanes_of(found.generate) == {"gpu": (0.25, 2), "cpu": (0, 18)}
+    assert lanes_of(found.adapt) == {"gpu": (0.25, 2)}  # MemSeg has no adapter
+    assert found.train == Share(1, 0.25, 0, 6)  # beside two generators
+    assert found.measure.gpu == 0.25
 
 
 def test_generators_with_cpus_of_their_own_leave_gpu_machines_alone():

@@ -119,24 +119,32 @@ def parameters(module: nn.Module) -> int:
     return sum(parameter.numel() for parameter in module.parameters())
 
 
-def without_gradients(module: Callable, *args: Any, **options: Any) -> Callable[[], Any]:
+def forward(module: Callable, *args: Any, **options: Any) -> Callable[[], Any]:
     """Return a forward pass without gradients."""
     return torch.no_grad()(lambda: module(*args, **options))
 
 
+def modules(config: dict[str, dict[str, Any]]) -> tuple[UNet2DConditionModel, AutoencoderKL, list[nn.Module]]:
+    """Return U-Net, VAE and text encoders of a pipeline on the meta device."""
+    with torch.device("meta"):
+        texts = [CLIPTextModel(CLIPTextConfig(**config["text_encoder"]))]
+        if "text_encoder_2" in config:
+            texts.append(CLIPTextModelWithProjection(CLIPTextConfig(**config["text_encoder_2"])))
+        return UNet2DConditionModel(**config["unet"]), AutoencoderKL(**config["vae"]), texts
+
+
 def denoising(unet: UNet2DConditionModel, batch: int) -> dict[str, Any]:
     """Return inputs of a U-Net at its own size."""
-    config, dtype = unet.config, unet.dtype
-    size = config.sample_size
-    inputs = {
-        "sample": torch.empty(batch, config.in_channels, size, size, dtype=dtype),
-        "timestep": torch.empty(batch, dtype=torch.long),
-        "encoder_hidden_states": torch.empty(batch, 77, config.cross_attention_dim, dtype=dtype),
-    }
+    config, size = unet.config, unet.config.sample_size
+
+    def empty(*shape: int) -> torch.Tensor:
+        return torch.empty(batch, *shape, dtype=unet.dtype, device="meta")
+
+    inputs = {"sample": empty(config.in_channels, size, size), "timestep": empty()}
+    inputs["encoder_hidden_states"] = empty(77, config.cross_attention_dim)
     if config.addition_embed_type == "text_time":
-        width = config.projection_class_embeddings_input_dim - 6 * (config.addition_time_embed_dim or 0)
-        embeds = torch.empty(batch, width, dtype=dtype)
-        inputs["added_cond_kwargs"] = {"text_embeds": embeds, "time_ids": torch.empty(batch, 6, dtype=dtype)}
+        width = config.projection_class_embeddings_input_dim - 6 * config.addition_time_embed_dim
+        inputs["added_cond_kwargs"] = {"text_embeds": empty(width), "time_ids": empty(6)}
     return inputs
 
 
@@ -148,20 +156,16 @@ def step(unet: UNet2DConditionModel, batch: int) -> Callable[[], Any]:
 
 def report_pipeline(name: str, config: dict[str, dict[str, Any]]) -> None:
     """Print the figures of a pipeline in fp16, per image."""
-    with torch.device("meta"):
-        unet, vae = UNet2DConditionModel(**config["unet"]), AutoencoderKL(**config["vae"])
-        texts = [CLIPTextModel(CLIPTextConfig(**config["text_encoder"]))]
-        if "text_encoder_2" in config:
-            texts.append(CLIPTextModelWithProjection(CLIPTextConfig(**config["text_encoder_2"])))
-        print(f"{name}: unet {parameters(unet):,}, vae {parameters(vae):,}, text {sum(map(parameters, texts)):,}")
-        unet, vae = unet.half(), vae.half()
-        side, latent = config["vae"]["sample_size"], config["unet"]["sample_size"]
-        latents, images = (torch.empty(2, n, s, s, dtype=torch.float16) for n, s in ((4, latent), (3, side)))
-        decode, encode = without_gradients(vae.decode, latents), without_gradients(vae.encode, images)
-        denoised = peak(without_gradients(unet, **denoising(unet, 4))) / 4
-        print(f"  denoise {denoised:.3f}, decode {peak(decode) / 2:.3f}, encode {peak(encode) / 2:.3f}")
-        if name == "sd":  # no augmenter trains the other
-            report_training(unet)
+    unet, vae, texts = modules(config)
+    print(f"{name}: unet {parameters(unet):,}, vae {parameters(vae):,}, text {sum(map(parameters, texts)):,}")
+    unet, vae = unet.half(), vae.half()
+    side, latent = config["vae"]["sample_size"], config["unet"]["sample_size"]
+    shapes = (2, 4, latent, latent), (2, 3, side, side)
+    latents, images = (torch.empty(shape, dtype=torch.float16, device="meta") for shape in shapes)
+    passes = forward(unet, **denoising(unet, 2)), forward(vae.decode, latents), forward(vae.encode, images)
+    print("  denoise {:.3f}, decode {:.3f}, encode {:.3f}".format(*(peak(one) / 2 for one in passes)))
+    if name == "sd":  # no augmenter trains the other
+        report_training(unet)
 
 
 def report_training(unet: UNet2DConditionModel) -> None:
@@ -183,11 +187,10 @@ def report_training(unet: UNet2DConditionModel) -> None:
     print(f"  trained {sum(parameter.numel() for parameter in trained):,}")
 
 
-def report_backbone(name: str) -> None:
-    """Print the figures of a classifier, per image of 224 x 224 and in all: train in fp32 and bf16, forward alone."""
+def of_backbone(name: str) -> list[float]:
+    """Return GiB per image of 224 x 224: forward and backward in fp32 and under autocast in bf16, forward alone."""
     with torch.device("meta"):
-        options = {"img_size": 224} if name.startswith("vit") else {}
-        model = timm.create_model(name, num_classes=1, **options)
+        model = timm.create_model(name, num_classes=1, **({"img_size": 224} if name.startswith("vit") else {}))
         found = []
         for n in (8, 16):
             images = torch.empty(n, 3, 224, 224)
@@ -196,9 +199,8 @@ def report_backbone(name: str) -> None:
                 model.zero_grad(set_to_none=True)
                 torch.autograd.backward(model(images).mean())
 
-            found.append([peak(backward), peak(backward, torch.bfloat16), peak(without_gradients(model, images))])
-        per_image = [f"{(more - less) / 8:.4f}" for less, more in zip(*found, strict=True)]
-        print(f"{name}: {parameters(model):,}; {', '.join(per_image)}")
+            found.append([peak(backward), peak(backward, torch.bfloat16), peak(forward(model, images))])
+    return [(more - less) / 8 for less, more in zip(*found, strict=True)]
 
 
 def main() -> None:
@@ -207,7 +209,7 @@ def main() -> None:
     report_pipeline("sdxl-inpaint", SDXL)
     micro_resnet.register()
     for name in BACKBONES:
-        report_backbone(name)
+        print(f"{name}: {', '.join(f'{gib:.4f}' for gib in of_backbone(name))}")
 
 
 if __name__ == "__main__":

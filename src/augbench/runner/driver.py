@@ -198,7 +198,7 @@ def _run_on_ray(
     on_lost: Callable[[str], NoReturn],
     whole_gpus: bool,
 ) -> None:
-    """Work until nothing is left. With ``whole_gpus`` no GPU is shared, and trainings wait for all else."""
+    """Work until nothing is left. With ``whole_gpus`` no GPU is shared."""
     with _ray(address, sigterm) as nodes, watch_head(on_lost), contextlib.ExitStack() as stack:
         import ray
 
@@ -217,7 +217,7 @@ def _run_on_ray(
         # Once per node: all its workers map the same read-only arrays.
         real = {key: ray.put(array) for key, array in decode_all(plan).items()}
         try:
-            while scheduler.datasets_left or (whole_gpus and generation.is_alive()):
+            while scheduler.datasets_left or (allotment.in_turn and generation.is_alive()):
                 time.sleep(0.1)
             features = {key: ray.put(array) for key, array in load_shared(plan, store).items()}
             run_training(plan, store, scheduler, allotment, real, features, job, tracking)

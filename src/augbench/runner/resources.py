@@ -107,6 +107,7 @@ class Allotment:
     generate: tuple[WorkerLane, ...]  # features too
     measure: Share  # fidelity
     notes: tuple[str, ...] = ()  # decisions to print
+    in_turn: bool = False  # trainings start when all else is made
 
 
 def allot(plan: Plan, nodes: Sequence[Node], whole_gpus: bool = False) -> Allotment:
@@ -117,11 +118,20 @@ def allot(plan: Plan, nodes: Sequence[Node], whole_gpus: bool = False) -> Allotm
     Args:
         plan: the plan.
         nodes: of the cluster.
-        whole_gpus: reserve a whole GPU where otherwise a share of one; the lanes and stages then take turns.
+        whole_gpus: reserve a whole GPU where otherwise a share of one; lanes and stages then take turns.
 
     Raises:
         UserError: not a single training fits, or not a single worker of a stage before it.
     """
+    try:
+        return _allot(plan, nodes, whole_gpus, in_turn=whole_gpus)
+    except UserError:
+        if whole_gpus or not any(node.gpus for node in nodes):
+            raise
+        return _allot(plan, nodes, whole_gpus, in_turn=True)  # what does not fit side by side may fit in turn
+
+
+def _allot(plan: Plan, nodes: Sequence[Node], whole_gpus: bool, in_turn: bool) -> Allotment:
     settings = plan.grid.resources
     kind, notes = _one_kind(settings.train, nodes)
     # Generators fill nodes in this order: those without a GPU first, and last the GPUs that trainings may use.
@@ -131,20 +141,22 @@ def allot(plan: Plan, nodes: Sequence[Node], whole_gpus: bool = False) -> Allotm
     shares = _DefaultShares(plan, nodes, whole_gpus)
     makers = _lanes("generate", settings.generate, nodes, on_gpu.values(), shares)
     makers += _feature_lanes(plan, nodes, kind, shares)
-    generate, beside_generators = _fitted("generate", makers, nodes, whole_gpus)
-    adapt, beside_adapters = _fitted(
-        "adapt", _lanes("adapt", settings.adapting, nodes, learning, shares), nodes, whole_gpus
-    )
+    generate, beside_generators = _fitted("generate", makers, nodes, in_turn)
+    learners = _lanes("adapt", settings.adapting, nodes, learning, shares)
+    adapt, beside_adapters = _fitted("adapt", learners, nodes, in_turn)
     train = _train_share(plan, kind, shares)
     slots = min(_place(capacities, train, train.workers) for capacities in (beside_generators, beside_adapters))
     if slots < 1:
+        beside = "" if in_turn else f" beside {sum(lane.share.workers for lane in generate)} generators"
         raise UserError(
-            f"no training fits: it reserves {train} beside {sum(lane.share.workers for lane in generate)} generators, "
-            f"and the machines of the cluster have {_describe_all(nodes)}: lower resources.train or threads_per_cell"
+            f"no training fits: it reserves {train}{beside}, and the machines of the cluster have "
+            f"{_describe_all(nodes)}: lower resources.train or threads_per_cell"
         )
     train = replace(train, workers=slots)
     measure = max((lane.share for lane in generate), key=lambda share: share.gpu, default=train)
-    return Allotment(train, adapt, generate, measure, (*notes, *shares.notes))
+    if in_turn and not whole_gpus:
+        shares.notes.append("Trainings wait for all images: a worker that makes them and one that trains share no GPU.")
+    return Allotment(train, adapt, generate, measure, (*notes, *shares.notes), in_turn)
 
 
 class _DefaultShares:

@@ -33,12 +33,14 @@ def one_gpu(monkeypatch):
 
 @pytest.fixture
 def hungry(monkeypatch):
-    for name in ("_registries", "_files"):
-        if hasattr(registry, name):
-            monkeypatch.setattr(registry, name, dict(getattr(registry, name)))
+    """Register the plug-in for this test alone."""
+    monkeypatch.setattr(registry, "_found", {kind: dict(found) for kind, found in registry._found.items()})
+    for name in ("_files", "_versions"):
+        monkeypatch.setattr(registry, name, dict(getattr(registry, name)))
     registry.load_file(HUNGRY)
 
 
+@pytest.mark.slow
 def test_units_that_ran_out_of_memory_get_a_whole_gpu(store, tmp_path, one_gpu, hungry):
     """An adapter, chunks and a cell that fit on a whole GPU only, a cell that fits nowhere, and a broken one."""
     grid = tiny_grid(augmenters=["none", "hungry"], shots=[5], n_aug=[6], draws=[0, 1, 2], fidelity=None)

@@ -78,7 +78,7 @@ def test_packages(path):
 
 @pytest.mark.parametrize("path", files(), ids=lambda p: module_of(p))
 def test_heavy_libraries_are_imported_late(path):
-    late = ("ray_tune", "tune_dispatch", "ray_data", "tune_search", "trainables", "tune_tracking")
+    late = ("nodes", "ray_tune", "tune_dispatch", "ray_data", "tune_search", "trainables", "tune_tracking")
     if module_of(path) in {f"augbench.runner.{name}" for name in late}:
         return  # loaded by the driver once a run on Ray starts
     heavy = {name.split(".")[0] for name in imports(path, top_level_only=True)} & HEAVY

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 import numpy as np
 
 from augbench.core.contracts import Augmenter
-from augbench.core.errors import UserError, listed
+from augbench.core.errors import UserError
+from augbench.core.gpu import enough_memory
+from augbench.diffusion.dreambooth import LARGE_UNET
 from augbench.diffusion.pipelines import BUNDLES, PipelineSource, canvas, embedded, fetch, find, load, of_content
+from augbench.planning.gpu_memory import generating, learning, pipeline_of
 
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
@@ -22,11 +24,15 @@ PRECISION = (
     "number format of the weights; auto: fp16 on a GPU, else fp32; bf16 is faster on CPUs that support it; tf32: fp32 "
     "whose products round their inputs, on GPUs of compute capability 8.0 or newer"
 )
-CHECKPOINTING = "recompute activations in the backward pass: less memory, more time, the same result"
+CHECKPOINTING = (
+    "recompute activations in the backward pass: less memory, more time, the same result; pipelines of the size of "
+    "Stable Diffusion always do"
+)
 OPTIMISER = (
     "adamw8bit: AdamW of bitsandbytes, whose moments have 8 bits; adamw: PyTorch's; auto: adamw8bit on a GPU with "
     "bitsandbytes, else adamw; the adapter's record names the one that was used"
 )
+SAMPLE_BATCH = 10  # images per batch; fixed, because an image depends slightly on its batch
 ASPECT = "squeeze: generate squares and resize them to the size of a real image; keep: generate at its aspect ratio"
 
 
@@ -48,19 +54,6 @@ def generation_size(source: PipelineSource, aspect: Aspect, images: Sequence[np.
     if aspect == "squeeze":
         return source.size, source.size
     return canvas(source, float(np.median([image.shape[1] / image.shape[0] for image in images])))
-
-
-@contextmanager
-def enough_memory(*settings: str) -> Iterator[None]:
-    """Turn torch's out-of-memory error into a `UserError` that names the settings that save memory."""
-    import torch
-
-    try:
-        yield
-    except torch.OutOfMemoryError as error:
-        free, total = (size / 2**30 for size in torch.cuda.mem_get_info())
-        found = f"{free:.1f} of {total:.1f} GiB free"
-        raise UserError(f"not enough memory on the GPU ({found}): change {listed(settings)}") from error
 
 
 class PipelineAugmenter(Augmenter):
@@ -98,13 +91,34 @@ class PipelineAugmenter(Augmenter):
             raise UserError(f"{what}: set bundle to {fitting}")
         return source
 
+    def gpu_memory(self, stage: Literal["adapt", "generate"]) -> float | None:
+        """Estimate the GPU memory of a stage in GiB; None where there is no such pipeline, as `ready` says."""
+        config = self.config
+        try:
+            source = self.find_pipeline()
+        except UserError:
+            return None
+        pipeline, width = pipeline_of(source.kind, source.size), 4 if "32" in config.precision else 2
+        batch, decoded = self.batches()
+        generated = generating(pipeline, source.size, batch, width, decoded)
+        if stage == "generate":
+            return generated
+        saves = config.gradient_checkpointing or pipeline.unet >= LARGE_UNET
+        learned = learning(pipeline, source.size, config.batch, width, saves)
+        return max(learned, generated)  # class images are generated before the training
+
+    def batches(self) -> tuple[int, int]:
+        """Return how many images are denoised at a time, and how many are decoded at a time."""
+        return SAMPLE_BATCH, SAMPLE_BATCH
+
     def load_pipeline(self, source: PipelineSource, device: str) -> DiffusionPipeline:
         """Load the pipeline with weights in the configured precision.
 
         Raises:
-            UserError: fp16 without a GPU, or the pipeline cannot be loaded.
+            UserError: fp16 without a GPU, too little memory, or the pipeline cannot be loaded.
         """
         import torch
 
         dtypes = {"bf16": torch.bfloat16, "fp16": torch.float16}
-        return load(source, device, dtypes.get(self.precision_on(device), torch.float32))
+        with enough_memory("precision"):
+            return load(source, device, dtypes.get(self.precision_on(device), torch.float32))

@@ -22,16 +22,17 @@ from augbench.augmenters._sd import (
     CHECKPOINTING,
     OPTIMISER,
     PRECISION,
+    SAMPLE_BATCH,
     Aspect,
     PipelineAugmenter,
     Precision,
     arithmetic,
-    enough_memory,
     generation_size,
 )
 from augbench.augmenters._settings import OURS, setting
 from augbench.core.contracts import AdaptContext, Request, Settings, Shots, Synthetic, TrainView
 from augbench.core.errors import UserError
+from augbench.core.gpu import enough_memory
 from augbench.core.hashing import digest
 from augbench.core.seeds import derive_seed, rng
 from augbench.diffusion import lora
@@ -69,7 +70,6 @@ trained. Instances, with both mirror images of each and saved as JPEG, and class
 caption of its own, and count alike (no prior preservation). They are trained in aspect buckets. Generation is without
 clip skip, and of squares."""
 NOT_WITH_FILES = ("conv_rank", "conv_alpha", "prior_weight", "epochs_from")
-SAMPLE_BATCH = 10  # images per batch; fixed, because an image depends slightly on its batch
 
 # Sources of settings
 REGIMES = "paper, sections 5.2 to 5.4"

@@ -31,10 +31,11 @@ from pydantic import Field, field_validator
 
 from augbench.augmenters._folders import content_key, image_files
 from augbench.augmenters._photometric import to_grey
-from augbench.augmenters._sd import PRECISION, PipelineAugmenter, Precision, enough_memory
+from augbench.augmenters._sd import PRECISION, PipelineAugmenter, Precision
 from augbench.augmenters._settings import OURS, setting
 from augbench.core.contracts import Request, Settings, Shots, Synthetic, TrainView
 from augbench.core.errors import UserError
+from augbench.core.gpu import enough_memory
 from augbench.diffusion.inpaint import Inpainted, composited, inpaint_around, overlaid
 from augbench.diffusion.masks import Kind, procedural_region, read_drawn
 from augbench.diffusion.prompts import PromptSet, read_prompts
@@ -164,11 +165,14 @@ class DIAG(PipelineAugmenter):
             read_drawn(path)
         super().ready()
 
+    def batches(self) -> tuple[int, int]:
+        """Return the batch, and one image for the VAE."""
+        return self.config.batch, 1
+
     def load(self, adapter: Path | None, device: str) -> None:
         """Load the pipeline in the configured precision."""
         self._pipeline_source = self.find_pipeline()
-        with enough_memory("precision"):
-            self._pipeline = self.load_pipeline(self._pipeline_source, device)
+        self._pipeline = self.load_pipeline(self._pipeline_source, device)
         self._pipeline.vae.enable_slicing()  # one image at a time: less memory, and rounding independent of the batch
         check_prompts(self._pipeline, self._pipeline_source, [*self._prompts.prompts, self._prompts.negative_prompt])
 

@@ -26,16 +26,17 @@ from augbench.augmenters._sd import (
     CHECKPOINTING,
     OPTIMISER,
     PRECISION,
+    SAMPLE_BATCH,
     Aspect,
     PipelineAugmenter,
     Precision,
     arithmetic,
-    enough_memory,
     generation_size,
 )
 from augbench.augmenters._settings import OURS, setting
 from augbench.core.contracts import AdaptContext, Candidate, Request, Scoring, Settings, Shots, Synthetic, TrainView
 from augbench.core.errors import UserError, listed
+from augbench.core.gpu import enough_memory
 from augbench.core.seeds import derive_seed, rng
 from augbench.diffusion import lora
 from augbench.diffusion.dreambooth import Optimiser, check_optimiser, encode
@@ -46,7 +47,6 @@ from augbench.planning.extractor_choice import EMBEDDED
 
 GENERATION = "generation.json"  # in the adapter: its classes, their folders, and the parameters of generation
 DEFECT = "defect"  # in detection all shots are one class
-SAMPLE_BATCH = 10  # images per batch; fixed, because an image depends slightly on its batch
 PIPELINE = "defaults of Stable Diffusion"
 
 

@@ -11,6 +11,7 @@ from rich.markup import escape
 from augbench.core.contracts import Shots
 from augbench.core.specs import FEATURE_CHUNK, FeatureSpec, regime
 from augbench.planning.audits import Audit, audits_of, load_audits
+from augbench.planning.gpu_memory import estimates
 from augbench.planning.plan import Plan, notes_of
 from augbench.planning.remaining import Remaining
 from augbench.report.render.terminal import sheet_parts
@@ -34,6 +35,8 @@ def print_plan(plan: Plan, remaining: Remaining, store: Store, console: Console)
         console.print(line, highlight=False, markup=False)
     if plan.features:
         console.print(_features(plan), highlight=False)
+    if line := _gpu_memory(plan):
+        console.print(line, highlight=False, markup=False)
     for reason, count in plan.dropped.items():
         console.print(f"left out: {count} x {reason}", highlight=False, markup=False)
     for note, regimes in _notes(plan).items():
@@ -148,6 +151,16 @@ def _features(plan: Plan) -> str:
     chunks, each = sum(plan.feature_chunks.values()), ", ".join(f"{n:,} of {what}" for what, n in images.items())
     uncounted = f"; the images of {', '.join(plan.absent)} are not here to be counted" if plan.absent else ""
     return f"[bold]{images.total():,} images to extract features of[/] in {chunks:,} chunks: {each}{uncounted}."
+
+
+def _gpu_memory(plan: Plan) -> str:
+    """Format the estimates, such as ``GPU memory (estimated): adapt ddpm 7.2 GiB, train inout 9.1 GiB``."""
+    found = [
+        f"{stage} {name} {'unknown' if gib is None else f'{gib:.1f} GiB'}"
+        for stage, needs in estimates(plan).items()
+        for name, gib in needs.items()
+    ]
+    return f"GPU memory where one is used (estimated): {', '.join(found)}" if found else ""
 
 
 def _feature_images(plan: Plan, spec: FeatureSpec, chunk: int) -> int:

@@ -452,6 +452,13 @@ class Augmenter:
         """
         return None
 
+    def gpu_memory(self, stage: Literal["adapt", "generate"]) -> float | None:
+        """Estimate the GPU memory that a stage needs in GiB, for plans and default shares of a GPU; None: unknown.
+
+        Only called if `uses_gpu`.
+        """
+        return None
+
     def adapt(self, view: TrainView, out: Path, seed: int, context: AdaptContext) -> JsonDict | None:
         """Train on the view and write files into the empty folder ``out`` (safetensors, JSON). Only if `learns`.
 

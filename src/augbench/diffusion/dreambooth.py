@@ -15,7 +15,7 @@ import math
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 ENCODE_BATCH = 8  # images per call of the VAE
 FLUSH = 60.0  # seconds between checkpoints
 CURVE_POINTS = 50  # of the loss curve in a record
+LARGE_UNET = 10**8  # parameters; larger ones are always trained with gradient checkpointing, as In&Out published
 Optimiser = Literal["auto", "adamw", "adamw8bit"]
 """AdamW, or bitsandbytes' AdamW whose moments have 8 bits; auto: 8 bits on a GPU that has bitsandbytes."""
 EpochsFrom = Literal["text", "published"]
@@ -196,6 +197,8 @@ class Finetuning(ABC):
         import torch
         from diffusers import DDPMScheduler
 
+        if sum(parameter.numel() for parameter in pipeline.unet.parameters()) >= LARGE_UNET:
+            recipe = replace(recipe, gradient_checkpointing=True)  # the same numbers, so it is no setting of its own
         self.pipeline, self.recipe, self.seed = pipeline, recipe, seed
         self.examples, self.parameters, self.steps = examples, parameters, steps
         self.ids = tokens(pipeline, prompts).to(pipeline.device)

@@ -37,7 +37,7 @@ from augbench.runner.resources import Node, allot
 from augbench.runner.scheduler import Scheduler
 from augbench.runner.sigterm import Sigterm
 from augbench.runner.trackers import Tracker, trackers_of
-from augbench.runner.worker import Job
+from augbench.runner.worker import Failure, Job
 from augbench.stages.context import Context
 from augbench.stages.decoded_images import decode_all
 from augbench.stages.features import load_shared
@@ -148,26 +148,36 @@ def run(
             print_line(f"{pools} unfinished pools were begun by another version of augbench: they are generated again")
             discard_chunks(store, remaining.begun_by_others)
         _refuse_mixed_pools(plan, remaining, store)
-        scheduler = Scheduler(plan, remaining, store, leases)
-        interrupted = False
-        try:
-            with RunProgress(scheduler, console) as progress:
-                if executor == "inline":
-                    run_inline(plan, store, scheduler)
-                else:
-                    on_lost = partial(_end_without_head, store, leases, progress)
-                    _run_on_ray(plan, store, scheduler, address, job, print_line, trackers, sigterm, on_lost)
-        except KeyboardInterrupt:
-            interrupted = True
-            scheduler.stop()
-        if scheduler.fatal:
-            raise scheduler.fatal
+        trained, interrupted = 0, False
+        failed: dict[str, Failure] = {}
+        for whole_gpus in (False, True):
+            scheduler = Scheduler(plan, remaining, store, leases)
+            scheduler.carry_over({key: failure for key, failure in failed.items() if not failure.again})
+            try:
+                with RunProgress(scheduler, console) as progress:
+                    if executor == "inline":
+                        run_inline(plan, store, scheduler)
+                    else:
+                        on_lost = partial(_end_without_head, store, leases, progress)
+                        on_ray = (address, job, print_line, trackers, sigterm, on_lost, whole_gpus)
+                        _run_on_ray(plan, store, scheduler, *on_ray)
+            except KeyboardInterrupt:
+                interrupted = True
+                scheduler.stop()
+            if scheduler.fatal:
+                raise scheduler.fatal
+            trained, failed = trained + scheduler.trained, scheduler.failed
+            short = sum(failure.again for failure in failed.values())
+            if not short or interrupted:
+                break
+            print_line(f"{short} units ran out of memory on a shared GPU: they are tried again, each on a whole GPU")
+            remaining = subtract(plan, store)
         _discard_unfinished(store, _assemble(plan, store), leases)
     seconds = time.monotonic() - started
     return Summary(
         scheduler.total,
         scheduler.done,
-        scheduler.trained,
+        trained,
         seconds,
         interrupted,
         sigterm.received,
@@ -195,7 +205,9 @@ def _run_on_ray(
     trackers: Sequence[Tracker],
     sigterm: Sigterm,
     on_lost: Callable[[str], NoReturn],
+    whole_gpus: bool,
 ) -> None:
+    """Work until nothing is left. With ``whole_gpus`` no GPU is shared."""
     with _ray(address, sigterm) as nodes, watch_head(on_lost), contextlib.ExitStack() as stack:
         import ray
 
@@ -204,7 +216,7 @@ def _run_on_ray(
         from augbench.runner.tune_tracking import Tracking
 
         stack.enter_context(quiet_ray_data())
-        allotment = allot(plan, nodes)
+        allotment = allot(plan, nodes, whole_gpus)
         for note in allotment.notes:
             print_line(note)
         tracking = Tracking(trackers, plan, print_line) if trackers else None
@@ -214,7 +226,7 @@ def _run_on_ray(
         # Once per node: all its workers map the same read-only arrays.
         real = {key: ray.put(array) for key, array in decode_all(plan).items()}
         try:
-            while scheduler.datasets_left:
+            while scheduler.datasets_left or (allotment.in_turn and generation.is_alive()):
                 time.sleep(0.1)
             features = {key: ray.put(array) for key, array in load_shared(plan, store).items()}
             run_training(plan, store, scheduler, allotment, real, features, job, tracking)
@@ -279,7 +291,9 @@ def _ray(address: str | None, sigterm: Sigterm) -> Iterator[list[Node]]:
             if started_here:
                 with sigterm.while_ray_starts():
                     _connect(address, folder)
-            yield [Node.of(node["Resources"]) for node in ray.nodes() if node["Alive"]]
+            from augbench.runner.nodes import read_nodes
+
+            yield read_nodes()
         finally:
             if started_here:
                 with _ignore_ctrl_c():

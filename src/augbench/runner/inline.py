@@ -23,7 +23,7 @@ from augbench.storage.store import Store
 
 def run_inline(plan: Plan, store: Store, scheduler: Scheduler) -> None:
     """Search, adapt, generate, measure and train everything that the scheduler hands out."""
-    context = WorkerSetup.of(plan, store).context(use_gpu=True)
+    context = WorkerSetup.of(plan, store).context(gpu=1)
 
     def search(spec: SearchSpec) -> None:
         for number in range(arms_to_run(context, spec)):
@@ -52,6 +52,7 @@ def run_inline(plan: Plan, store: Store, scheduler: Scheduler) -> None:
     _until_done(lambda: bool(scheduler.adapters) and not scheduler.stopped, adapt_all)
     _until_done(lambda: scheduler.chunks_left, lambda: _generate_all(context, scheduler))
     make_each(scheduler.next_fidelity(), partial(measure, context), scheduler.fidelity_done, scheduler.fidelity_failed)
+    context.free()
     images = DecodedImages(store, decode_all(plan))
     _until_done(lambda: scheduler.cells_left, lambda: _train_all(context, images, scheduler))
 

@@ -97,7 +97,8 @@ class Generation(threading.Thread):
                 if spec.key not in started:
                     self._progress_mailbox = self._progress_mailbox or ProgressMailbox.remote()
                     task = _adapt.options(name=f"adapt {spec.key}", **options)
-                    self._adapting[task.remote(self.setup, spec, self._progress_mailbox)] = spec.key
+                    arguments = self.setup, spec, lane.share.gpu, self._progress_mailbox
+                    self._adapting[task.remote(*arguments)] = spec.key
 
     def _collect_adapters(self) -> None:
         if self._progress_mailbox is None:
@@ -116,7 +117,7 @@ class Generation(threading.Thread):
         while self._to_measure and len(self._measuring) < self.allotment.measure.workers:
             spec = self._to_measure.pop(0)
             task = _fidelity.options(name=f"fidelity {spec.key}", **self.allotment.measure.options)
-            self._measuring[task.remote(self.setup, spec)] = spec.key
+            self._measuring[task.remote(self.setup, spec, self.allotment.measure.gpu)] = spec.key
         for key, failure in _finished(self._measuring):
             if failure is None:
                 self.scheduler.fidelity_done(key)
@@ -162,7 +163,7 @@ class ChunkExecutor:
         dataset = ray.data.from_items(rows, override_num_blocks=len(rows)).materialize()
         made = dataset.map_batches(
             ChunkMaker,
-            fn_constructor_args=(self.setup, specs),
+            fn_constructor_args=(self.setup, specs, self.lane.share.gpu),
             batch_size=1,
             compute=ray.data.ActorPoolStrategy(size=min(self.lane.share.workers, len(rows))),
             **self.lane.share.options,
@@ -197,9 +198,8 @@ class BackgroundMaker(threading.Thread):
 class ChunkMaker:
     """An actor that makes chunks; it loads a pipeline once for consecutive chunks of one pool."""
 
-    def __init__(self, setup: WorkerSetup, specs: dict[str, Chunked]) -> None:
-        self.specs = specs
-        self.setup = setup
+    def __init__(self, setup: WorkerSetup, specs: dict[str, Chunked], gpu: float) -> None:
+        self.specs, self.setup, self.gpu = specs, setup, gpu
         self.contexts: dict[bool, Context] = {}
 
     def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, list]:
@@ -214,7 +214,7 @@ class ChunkMaker:
         """Return the context, with a GPU only if the unit uses one: a device query would load torch."""
         use_gpu = self.setup.uses_gpu(spec)
         if use_gpu not in self.contexts:
-            self.contexts[use_gpu] = self.setup.context(use_gpu)
+            self.contexts[use_gpu] = self.setup.context(self.gpu if use_gpu else 0)
         return self.contexts[use_gpu]
 
 
@@ -236,15 +236,19 @@ class ProgressMailbox:
 
 
 @ray.remote(max_retries=2)
-def _adapt(setup: WorkerSetup, spec: AdapterSpec, progress: ray.actor.ActorHandle) -> Failure | None:
-    context = setup.context(setup.uses_gpu(spec))
-    return attempt(context, spec, lambda: adapt(context, spec, progress.report.remote))
+def _adapt(setup: WorkerSetup, spec: AdapterSpec, gpu: float, progress: ray.actor.ActorHandle) -> Failure | None:
+    context = setup.context(gpu if setup.uses_gpu(spec) else 0)
+    failure = attempt(context, spec, lambda: adapt(context, spec, progress.report.remote))
+    context.free()  # Ray keeps the process for further tasks
+    return failure
 
 
 @ray.remote(max_retries=2)
-def _fidelity(setup: WorkerSetup, spec: FidelitySpec) -> Failure | None:
-    context = setup.context(use_gpu=True)
-    return attempt(context, spec, lambda: measure(context, spec))
+def _fidelity(setup: WorkerSetup, spec: FidelitySpec, gpu: float) -> Failure | None:
+    context = setup.context(gpu)
+    failure = attempt(context, spec, lambda: measure(context, spec))
+    context.free()
+    return failure
 
 
 def _finished(work: dict[ray.ObjectRef, str]) -> Iterator[tuple[str, Failure | None]]:

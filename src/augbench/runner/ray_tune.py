@@ -12,6 +12,7 @@ from typing import Any
 import ray
 from ray import tune
 
+from augbench.core.gpu import free_gpu
 from augbench.planning.plan import Plan
 from augbench.runner.mailbox import Work
 from augbench.runner.process_title import at_work_on
@@ -53,7 +54,7 @@ def run_training(
                 time.sleep(0.1)
             shared = {
                 "setup": WorkerSetup.of(plan, store),
-                "use_gpu": allotment.train.gpu > 0,
+                "gpu": allotment.train.gpu,
                 "work": [work],  # inside lists, Ray does not resolve references
                 "real": {key: [reference] for key, reference in real.items()},
                 "features": {key: [reference] for key, reference in features.items()},
@@ -105,7 +106,7 @@ class CellTrainable(tune.Trainable):
     def setup(self, config: dict[str, Any], shared: dict[str, Any]) -> None:
         """Set up the process, once."""
         # A slot that reserves no GPU uses none: it need not load torch to look for one.
-        self.context: Context = shared["setup"].context(shared["use_gpu"])
+        self.context: Context = shared["setup"].context(shared["gpu"])
         self.work: Work = ray.get(shared["work"][0])
         self.references = shared["real"], shared["features"]  # references keep the arrays below mapped
         real, self.context.shared_features = (
@@ -131,7 +132,7 @@ class CellTrainable(tune.Trainable):
             outcomes.append(self._train(key))
             if outcomes[-1].get("failure", {}).get("fatal"):  # no other cell could be committed either
                 break
-        _free_gpu(self.context.device)
+        free_gpu(self.context.device)
         # As JSON text: Tune stores the last result of every trial and flattens nested values.
         return {"outcomes": json.dumps(outcomes)}
 
@@ -149,14 +150,3 @@ class CellTrainable(tune.Trainable):
     def __repr__(self) -> str:
         # Ray's permanent name of the slot, so without its cell. Ray may call this although `setup` failed.
         return f"CellTrainable({getattr(self, 'grid', '')})"
-
-
-def _free_gpu(device: str) -> None:
-    """Free the GPU memory of the cells: the process stays alive, and others share the device."""
-    if device != "cpu":
-        import gc
-
-        import torch
-
-        gc.collect()
-        torch.cuda.empty_cache()

@@ -5,18 +5,19 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from math import inf, isinf
+from math import ceil, inf, isinf
 from typing import Any, Literal
 
 from augbench.core import registry
 from augbench.core.errors import UserError
 from augbench.core.specs import AdapterSpec, FeatureSpec, PoolSpec
+from augbench.planning.gpu_memory import Stage, estimates
 from augbench.planning.grid import StageResources
 from augbench.planning.plan import Plan
 
-GPU_PER_TRAINING = 0.25  # a ResNet-50 at 224 x 632 and batch 32 fits four times on one GPU
-GPU_PER_GENERATOR = 0.5  # also of an adaptation; trainings on the same GPU may use the rest
-GPU_PER_EXTRACTOR = 0.25  # of features
+LEAST = 0.25  # smallest default share of a GPU: more processes gain nothing, as they share its compute
+UNKNOWN = {"train": 0.25, "adapt": 0.5, "generate": 0.5, "features": 0.25}  # shares of what has no estimate
+CARD = 24.0  # GiB that a GPU of unknown memory is taken to have: the card of the papers
 ROUNDING = 1e-6  # Ray counts in ten-thousandths
 ANY = "any"  # setting: any kind of GPU
 KIND = "accelerator_type:"  # prefix of the resource by which Ray marks a node's kind of GPU
@@ -31,13 +32,15 @@ class Node:
     gpus: float = 0.0
     memory: float = inf  # bytes
     kind: str = ""  # of its GPUs, as named by Ray: A100, T4, ...; "" if unknown
+    gpu_memory: float = 0.0  # GiB of the smallest of its GPUs; 0 if unknown
 
     @classmethod
-    def of(cls, resources: Mapping[str, float]) -> Node:
+    def of(cls, resources: Mapping[str, float], gpu_memory: float = 0.0) -> Node:
         """Read a node from Ray's resource dict."""
         kinds = sorted(name.removeprefix(KIND) for name in resources if name.startswith(KIND))
         kind = kinds[0] if kinds else ""
-        return cls(resources.get("CPU", 0.0), resources.get("GPU", 0.0), resources.get("memory", inf), kind)
+        amounts = resources.get("CPU", 0.0), resources.get("GPU", 0.0), resources.get("memory", inf)
+        return cls(*amounts, kind, gpu_memory)
 
 
 @dataclass(frozen=True)
@@ -104,33 +107,83 @@ class Allotment:
     generate: tuple[WorkerLane, ...]  # features too
     measure: Share  # fidelity
     notes: tuple[str, ...] = ()  # decisions to print
+    in_turn: bool = False  # trainings start when all else is made
 
 
-def allot(plan: Plan, nodes: Sequence[Node]) -> Allotment:
+def allot(plan: Plan, nodes: Sequence[Node], whole_gpus: bool = False) -> Allotment:
     """Compute the allotment from the grid's ``resources`` and the nodes of the cluster.
+
+    A share of a GPU that the grid leaves open is what the stage is estimated to need of the GPU's memory.
+
+    Args:
+        plan: the plan.
+        nodes: of the cluster.
+        whole_gpus: reserve a whole GPU where otherwise a share of one; lanes and stages then take turns.
 
     Raises:
         UserError: not a single training fits, or not a single worker of a stage before it.
     """
+    try:
+        return _allot(plan, nodes, whole_gpus, in_turn=whole_gpus)
+    except UserError:
+        if whole_gpus or not any(node.gpus for node in nodes):
+            raise
+        return _allot(plan, nodes, whole_gpus, in_turn=True)  # what does not fit side by side may fit in turn
+
+
+def _allot(plan: Plan, nodes: Sequence[Node], whole_gpus: bool, in_turn: bool) -> Allotment:
     settings = plan.grid.resources
     kind, notes = _one_kind(settings.train, nodes)
     # Generators fill nodes in this order: those without a GPU first, and last the GPUs that trainings may use.
     nodes = sorted(nodes, key=lambda node: (node.gpus > 0 and node.kind == kind != "", int(node.gpus)))
     on_gpu = {key: plan.library.augmenter(pool.augmenter).uses_gpu for key, pool in plan.pools.items()}
     learning = {on_gpu[key] for key, pool in plan.pools.items() if plan.adapter(pool) or plan.search(pool)}
-    makers = _lanes(settings.generate, nodes, on_gpu.values()) + _feature_lanes(plan, nodes, kind)
-    generate, beside_generators = _fitted("generate", makers, nodes)
-    adapt, beside_adapters = _fitted("adapt", _lanes(settings.adapting, nodes, learning), nodes)
-    train = _train_share(plan, any(node.gpus for node in nodes), kind)
+    shares = _DefaultShares(plan, nodes, whole_gpus)
+    makers = _lanes("generate", settings.generate, nodes, on_gpu.values(), shares)
+    makers += _feature_lanes(plan, nodes, kind, shares)
+    generate, beside_generators = _fitted("generate", makers, nodes, in_turn)
+    learners = _lanes("adapt", settings.adapting, nodes, learning, shares)
+    adapt, beside_adapters = _fitted("adapt", learners, nodes, in_turn)
+    train = _train_share(plan, kind, shares)
     slots = min(_place(capacities, train, train.workers) for capacities in (beside_generators, beside_adapters))
     if slots < 1:
+        beside = "" if in_turn else f" beside {sum(lane.share.workers for lane in generate)} generators"
         raise UserError(
-            f"no training fits: it reserves {train} beside {sum(lane.share.workers for lane in generate)} generators, "
-            f"and the machines of the cluster have {_describe_all(nodes)}: lower resources.train or threads_per_cell"
+            f"no training fits: it reserves {train}{beside}, and the machines of the cluster have "
+            f"{_describe_all(nodes)}: lower resources.train or threads_per_cell"
         )
     train = replace(train, workers=slots)
     measure = max((lane.share for lane in generate), key=lambda share: share.gpu, default=train)
-    return Allotment(train, adapt, generate, measure, notes)
+    if in_turn and not whole_gpus:
+        shares.notes.append("Trainings wait for all images: a worker that makes them and one that trains share no GPU.")
+    return Allotment(train, adapt, generate, measure, (*notes, *shares.notes), in_turn)
+
+
+class _DefaultShares:
+    """Shares of a GPU by the estimates of `planning.gpu_memory` and the memory of the GPUs."""
+
+    def __init__(self, plan: Plan, nodes: Sequence[Node], whole_gpus: bool) -> None:
+        self.estimates, self.nodes, self.whole_gpus = estimates(plan), nodes, whole_gpus
+        self.notes: list[str] = []  # what to print
+
+    def of(self, stage: Stage, kind: str, given: float | None) -> float:
+        """Return the share of a stage's worker on GPUs of a kind; ``given`` is that of the grid, None: it has none."""
+        if given is None:
+            given = self._by_estimate(stage, kind)
+        return max(given, 1.0) if given and self.whole_gpus else given
+
+    def _by_estimate(self, stage: Stage, kind: str) -> float:
+        needs = self.estimates.get(stage, {})
+        if not needs or not any(node.gpus for node in self.nodes):
+            return 0.0
+        cards = [node.gpu_memory for node in self.nodes if node.gpus and kind in ("", node.kind)]
+        card, share = min(filter(None, cards), default=CARD), LEAST
+        for name, gib in needs.items():
+            share = max(share, UNKNOWN[stage] if gib is None else ceil(20 * gib / card) / 20)
+            if gib is not None and gib > card and not self.whole_gpus:
+                need = f"{stage} '{name}' needs an estimated {gib:.1f} GiB of GPU memory"
+                self.notes.append(f"{need}, and a GPU has {card:.0f}: it may fail, as nothing was ever measured")
+        return min(share, 1.0)
 
 
 def _one_kind(settings: StageResources, nodes: Sequence[Node]) -> tuple[str, tuple[str, ...]]:
@@ -154,21 +207,21 @@ def _one_kind(settings: StageResources, nodes: Sequence[Node]) -> tuple[str, tup
     )
 
 
-def _train_share(plan: Plan, gpus: bool, kind: str) -> Share:
+def _train_share(plan: Plan, kind: str, shares: _DefaultShares) -> Share:
     """Return the share of a training, with the maximum number of concurrent trainings."""
     settings = plan.grid.resources.train
     threads = max(protocol.threads_per_cell for protocol in plan.grid.protocols)
     cpu = threads if settings.cpu is None else settings.cpu
-    finetunes = any(protocol.kind == "finetune" for protocol in plan.grid.protocols)
-    by_default = GPU_PER_TRAINING if gpus and finetunes else 0.0
     most = min(settings.workers or len(plan.cells), len(plan.cells))
-    return Share(cpu, by_default if settings.gpu is None else settings.gpu, settings.memory or 0, most, kind)
+    return Share(cpu, shares.of("train", kind, settings.gpu), settings.memory or 0, most, kind)
 
 
-def _lanes(settings: StageResources, nodes: Sequence[Node], on_gpu: Iterable[bool]) -> list[WorkerLane]:
+def _lanes(
+    stage: Stage, settings: StageResources, nodes: Sequence[Node], on_gpu: Iterable[bool], defaults: _DefaultShares
+) -> list[WorkerLane]:
     """Return a lane per kind of augmenter (with or without a GPU), or a single one if both reserve the same."""
     shares: dict[LaneKind, Share] = {
-        "gpu" if uses_gpu else "cpu": _maker_share(settings, nodes, uses_gpu)
+        "gpu" if uses_gpu else "cpu": _maker_share(stage, settings, nodes, uses_gpu, defaults)
         for uses_gpu in sorted(set(on_gpu), reverse=True)
     }
     if len(set(shares.values())) == 1:
@@ -176,23 +229,24 @@ def _lanes(settings: StageResources, nodes: Sequence[Node], on_gpu: Iterable[boo
     return [WorkerLane(share, frozenset({kind})) for kind, share in shares.items()]
 
 
-def _feature_lanes(plan: Plan, nodes: Sequence[Node], kind: str) -> list[WorkerLane]:
+def _feature_lanes(plan: Plan, nodes: Sequence[Node], kind: str, shares: _DefaultShares) -> list[WorkerLane]:
     """Return the lane of features: a worker per GPU of that kind, else per CPU, as trainings wait for it."""
     if not plan.features:
         return []
     gpus = sum(int(node.gpus) for node in nodes if kind in ("", node.kind))
     workers = gpus or max(1, int(sum(node.cpus for node in nodes)))
-    return [WorkerLane(Share(0.0, GPU_PER_EXTRACTOR if gpus else 0.0, 0, workers, kind), frozenset({"features"}))]
+    return [WorkerLane(Share(0.0, shares.of("features", kind, None), 0, workers, kind), frozenset({"features"}))]
 
 
-def _maker_share(settings: StageResources, nodes: Sequence[Node], uses_gpu: bool) -> Share:
+def _maker_share(
+    stage: Stage, settings: StageResources, nodes: Sequence[Node], uses_gpu: bool, shares: _DefaultShares
+) -> Share:
     """Return the share of a worker that adapts or generates, for augmenters of one kind."""
     cpu = settings.cpu or 0.0
     kind = settings.accelerator if uses_gpu and settings.accelerator not in (ANY, None) else ""
     cpus = sum(node.cpus for node in nodes)
     gpus = sum(node.gpus for node in nodes if kind in ("", node.kind))
-    by_default = GPU_PER_GENERATOR if gpus else 0.0
-    gpu = (by_default if settings.gpu is None else settings.gpu) if uses_gpu else 0.0
+    gpu = shares.of(stage, kind, settings.gpu) if uses_gpu else 0.0
     workers = settings.workers or max(1, int(gpus) if gpu else int(cpus / 2 / max(cpu, 1.0)))
     return Share(cpu, gpu, settings.memory or 0, workers, kind)
 
@@ -226,17 +280,19 @@ class _Capacity:
 
 
 def _fitted(
-    stage: str, lanes: Iterable[WorkerLane], nodes: Sequence[Node]
+    stage: str, lanes: Iterable[WorkerLane], nodes: Sequence[Node], in_turn: bool
 ) -> tuple[tuple[WorkerLane, ...], list[_Capacity]]:
-    """Limit each lane to the workers that fit; return the lanes and the remaining capacities.
+    """Limit each lane to the workers that fit beside those before it; return the lanes and the remaining capacities.
+
+    Lanes that run ``in_turn`` have all capacities each, and leave them all.
 
     Raises:
         UserError: not a single worker of a lane fits; it would wait forever.
     """
-    capacities = [_Capacity(node.cpus, [1.0] * int(node.gpus), node.memory, node.kind) for node in nodes]
+    capacities = _capacities(nodes)
     fitted = []
     for lane in lanes:
-        placed = _place(capacities, lane.share, lane.share.workers)
+        placed = _place(_capacities(nodes) if in_turn else capacities, lane.share, lane.share.workers)
         if not placed:
             raise UserError(
                 f"no worker that is to {stage} fits: it reserves {lane.share}, and the machines of the cluster have "
@@ -244,6 +300,10 @@ def _fitted(
             )
         fitted.append(replace(lane, share=replace(lane.share, workers=placed)))
     return tuple(fitted), capacities
+
+
+def _capacities(nodes: Sequence[Node]) -> list[_Capacity]:
+    return [_Capacity(node.cpus, [1.0] * int(node.gpus), node.memory, node.kind) for node in nodes]
 
 
 def _place(capacities: Sequence[_Capacity], share: Share, most: int) -> int:

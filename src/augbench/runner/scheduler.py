@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import threading
 from collections import Counter, defaultdict, deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from math import ceil
 
 from augbench.core.errors import StoreError
@@ -49,7 +49,7 @@ class Scheduler:
         self.total = len(plan.cells)
         self.done = remaining.done
         self.trained = 0  # by this driver, in this run
-        self.failures: dict[str, str] = {}  # key of a cell, pool or adapter -> one line
+        self.failed: dict[str, Failure] = {}  # by key of a cell, pool, adapter, ...
         self.user_error = False  # whether the user can fix one of the failures
         self.blocked: Counter[str] = Counter()  # key of a failed unit -> cells that it blocks
         self.chunks_total = len(remaining.chunks)  # of pools
@@ -99,6 +99,27 @@ class Scheduler:
                 self._waiting[unit].append(cell.key)
         else:
             self._ready.append(cell.key)
+
+    @property
+    def failures(self) -> dict[str, str]:
+        """What failed: key of a unit -> one line."""
+        return {key: failure.line for key, failure in self.failed.items()}
+
+    def carry_over(self, failed: Mapping[str, Failure]) -> None:
+        """Note the failures of an earlier scheduler that are not tried again, before any work is handed out."""
+        with self._lock:
+            for key, failure in failed.items():
+                if key in self.searches:
+                    self.search_failed(key, failure)
+                elif key in self.adapters:
+                    self.adapter_failed(key, failure)
+                elif key in self._chunked:
+                    self.chunk_failed(key, failure)
+                elif key in self.fidelity:
+                    self.fidelity_failed(key, failure)
+                elif key in self._ready:
+                    self._ready.remove(key)
+                    self.cell_failed(key, failure)
 
     # -- cells
 
@@ -222,7 +243,7 @@ class Scheduler:
         if failure.fatal:  # not the fault of the unit
             self._end(StoreError(failure.line))
             return
-        self.failures[key] = failure.line
+        self.failed[key] = failure
         self.user_error |= failure.by_user
 
     @contextlib.contextmanager
@@ -450,6 +471,8 @@ class Scheduler:
         with self._lock, self._or_stop():
             found = []
             for spec in self._measurements.take_ready():
+                if spec.key not in self.fidelity:  # it has failed
+                    continue
                 if self.store.has("fidelity", spec.key):  # made by another driver
                     self.fidelity_done(spec.key)
                 else:

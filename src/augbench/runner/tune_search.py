@@ -44,7 +44,7 @@ class SearchThread(threading.Thread):
         """Run all arms, then decide each search."""
         _schedulers[self.setup.store] = self.scheduler
         try:
-            context = self.setup.context(use_gpu=False)
+            context = self.setup.context(gpu=0)
             failed: dict[str, Failure] = {}
             for lane in self.allotment.adapt:
                 failed |= self._run_arms(lane, context)
@@ -74,7 +74,7 @@ class SearchThread(threading.Thread):
         ]
         if not arms:
             return {}
-        shared = {"setup": self.setup, "specs": self.specs, "progress": self.progress}
+        shared = {"setup": self.setup, "specs": self.specs, "progress": self.progress, "gpu": lane.share.gpu}
         trainable = registered(_arm, shared, lane.share.bundle)
         with tempfile.TemporaryDirectory(prefix="augbench-tune-") as scratch:
             tuner = tune.Tuner(
@@ -130,7 +130,7 @@ def _arm(config: dict[str, Any], shared: dict[str, Any]) -> None:
     """Run an arm as a trial. An exception is returned as a result; only a dying process is an error to Tune."""
     unit = config["unit"]
     spec, setup = shared["specs"][unit["search"]], shared["setup"]
-    context: Context = setup.context(setup.uses_gpu(spec.adapter))
+    context: Context = setup.context(shared["gpu"] if setup.uses_gpu(spec.adapter) else 0)
     number = unit["arm"]
     with at_work_on(f"{spec.key}, arm {number}"):
         work = partial(run_arm, context, spec, number, shared["progress"].report.remote)

@@ -12,7 +12,9 @@ from typing import Any
 
 from augbench.core import registry
 from augbench.core.errors import StoreError, UserError
+from augbench.core.gpu import ran_out_of_memory
 from augbench.core.specs import AdapterSpec, Cell, FeatureSpec, FidelitySpec, PoolSpec, SearchSpec
+from augbench.planning.gpu_memory import CONTEXT, GIB
 from augbench.planning.library import Library
 from augbench.planning.plan import Plan, PoolSlice
 from augbench.stages.context import Context, best_device
@@ -48,12 +50,18 @@ class WorkerSetup:
         self._load_plugins()
         return isinstance(unit, FeatureSpec) or registry.get("augmenters", unit.augmenter.name).uses_gpu
 
-    def context(self, use_gpu: bool) -> Context:
-        """Create the context of this process; in a worker of Ray, with a GPU only if it reserved one."""
+    def context(self, gpu: float) -> Context:
+        """Create the context of this process.
+
+        Args:
+            gpu: the share of a GPU that it may use; 0: it uses none; 1 and more: it has a GPU to itself.
+        """
         self._load_plugins()
-        device = best_device() if use_gpu and _may_use_gpu() else "cpu"
+        device = best_device() if gpu else "cpu"
+        if device == "cuda":
+            cap_memory(gpu)
         store, library = Store(self.store, look=False), Library(self.datasets)
-        return Context(store, library, device, self.save_weights, self.git_sha, _ray_worker())
+        return Context(store, library, device, self.save_weights, self.git_sha, _ray_worker(), gpu)
 
     def _load_plugins(self) -> None:
         for file, text in self.plugin_files.items():
@@ -71,18 +79,21 @@ def _ray() -> ModuleType | None:
     return ray if ray is not None and ray.is_initialized() else None
 
 
-def _may_use_gpu() -> bool:
-    """Whether this process may use a GPU, without loading torch: those that others reserved are not its own."""
-    ray = _ray()
-    return ray is None or bool(ray.get_gpu_ids())
-
-
 def _ray_worker() -> str:
     """Return Ray's node and worker id of this process; "" without Ray."""
     if (ray := _ray()) is None:
         return ""
     here = ray.get_runtime_context()
     return f"Ray node {here.get_node_id()}, worker {here.get_worker_id()}"
+
+
+def cap_memory(share: float) -> None:
+    """Cap PyTorch's allocator in this process at its share of the GPU, less what lies outside of it."""
+    import torch
+
+    if share < 1:
+        total = torch.cuda.get_device_properties(0).total_memory
+        torch.cuda.set_per_process_memory_fraction(max(share - CONTEXT * GIB / total, 0.0))
 
 
 @dataclass(frozen=True)
@@ -92,16 +103,21 @@ class Failure:
     line: str
     by_user: bool  # the user can fix it
     fatal: bool = False  # the store is out of reach: nothing can be committed
+    again: bool = False  # memory ran out on a shared GPU: it is tried once more on a whole one
 
     @classmethod
-    def of(cls, error: BaseException) -> Failure:
-        """Create the failure of an exception: a `UserError` as it is, others with type, file and line number."""
+    def of(cls, error: BaseException, gpu: float = 1.0) -> Failure:
+        """Create the failure of an exception: a `UserError` as it is, others with type, file and line number.
+
+        ``gpu`` is the share of a GPU that the worker had.
+        """
         line = " ".join(str(error).split())
         if not isinstance(error, UserError):
             frames = traceback.extract_tb(error.__traceback__)
             location = f" ({Path(frames[-1].filename).name}, line {frames[-1].lineno})" if frames else ""
             line = f"{type(error).__name__}: {line}{location}"
-        return cls(line, isinstance(error, UserError), isinstance(error, StoreError))
+        again = gpu < 1 and ran_out_of_memory(error)
+        return cls(line, isinstance(error, UserError), isinstance(error, StoreError), again)
 
 
 def attempt(
@@ -119,5 +135,5 @@ def attempt(
             work()
     except Exception as error:
         context.store.record_failure(spec.key, spec.as_dict(), error)
-        return Failure.of(error)
+        return Failure.of(error, context.gpu)
     return None

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 from augbench.core.contracts import Augmenter, TrainView
 from augbench.core.determinism import deterministic
 from augbench.core.errors import UserError
+from augbench.core.gpu import free_gpu
 from augbench.core.specs import AdapterSpec, PoolSpec, SearchSpec
 from augbench.features.extractor import Extractor
 from augbench.planning.library import Library
 from augbench.stages.provenance import device_name, versions
 from augbench.storage.store import Store
+
+T = TypeVar("T")
 
 
 @dataclass
@@ -27,10 +30,9 @@ class Context:
     save_weights: bool = False
     git_sha: str | None = None  # of the code when the run started: the tree may change during a run
     place: str = ""  # description of the worker in a cluster, for logs
-    loaded: dict = field(default_factory=dict)  # the loaded augmenter, see `stages.generate`
-    extractors: dict = field(default_factory=dict)  # the loaded feature extractor
-    backbones: dict = field(default_factory=dict)  # the loaded frozen backbone, this and the next: `stages.features`
-    features: dict = field(default_factory=dict)  # features that were read, the last ones
+    gpu: float = 1.0  # share of the GPU that this process may use
+    model: dict = field(default_factory=dict)  # identity -> augmenter, frozen backbone or extractor: the last one
+    features: dict = field(default_factory=dict)  # features that were read, the last ones: `stages.features`
     normals: dict = field(default_factory=dict)  # the fitted normal images of the last fold: `stages.probe`
     shared_features: dict = field(default_factory=dict)  # key -> N,D float32: those of datasets, mapped once per node
 
@@ -42,6 +44,18 @@ class Context:
         """Return provenance that all results of this process share, and the precision of this one if it is known."""
         found = {"device": device_name(self.device), "git_sha": self.git_sha, "versions": versions()}
         return found | ({"precision": precision} if precision else {})
+
+    def only(self, identity: tuple[str, str], load: Callable[[], T]) -> T:
+        """Return the model of that identity. A process holds one: the one before is freed first."""
+        if identity not in self.model:
+            self.free()
+            self.model[identity] = load()
+        return self.model[identity]
+
+    def free(self) -> None:
+        """Free the model that this process holds, and GPU memory that it does not use."""
+        self.model.clear()
+        free_gpu(self.device)
 
 
 def chosen_augmenter(context: Context, spec: AdapterSpec) -> tuple[Augmenter, dict[str, Any] | None]:
@@ -85,15 +99,12 @@ def repeatable(computes: bool, device: str, precision: str = "fp32") -> Iterator
 
 
 def loaded_extractor(context: Context, name: str) -> Extractor:
-    """Return a feature extractor by name. Each process holds the last one.
+    """Return a feature extractor by name.
 
     Raises:
         UserError: it is unknown, or its weights are not available.
     """
-    if name not in context.extractors:
-        context.extractors.clear()
-        context.extractors[name] = Extractor(name, context.device)
-    return context.extractors[name]
+    return context.only(("extractor", name), lambda: Extractor(name, context.device))
 
 
 def best_device() -> str:

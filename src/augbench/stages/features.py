@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from augbench.core.errors import UserError
+from augbench.core.gpu import enough_memory
 from augbench.core.hashing import digest
 from augbench.core.specs import FEATURE_CHUNK, FeatureSpec
 from augbench.features.frozen import FrozenBackbone
@@ -40,7 +41,8 @@ def extract_chunk(context: Context, spec: FeatureSpec, chunk: int) -> None:
     else:
         first = chunk * spec.pool.chunk_size
         images = decode_pool(context.store, spec.pool, range(first, first + spec.pool.chunk_size), size)
-    with repeatable(True, context.device, spec.protocol.precision):
+    memory = enough_memory("backbone", "width", "height", of=f"protocol '{spec.protocol.name}'")
+    with repeatable(True, context.device, spec.protocol.precision), memory:
         features = _loaded_backbone(context, spec)(images)
     if not np.isfinite(features).all():
         which = int(np.flatnonzero(~np.isfinite(features).all(axis=1))[0])
@@ -119,10 +121,7 @@ def load_shared(plan: Plan, store: Store) -> dict[str, np.ndarray]:
 def _loaded_backbone(context: Context, spec: FeatureSpec) -> FrozenBackbone:
     """Return the frozen backbone of a spec. Each process holds the last one."""
     network = digest(spec.protocol.feature_fields)
-    if network not in context.backbones:
-        context.backbones.clear()
-        context.backbones[network] = FrozenBackbone(spec.protocol, context.device)
-    return context.backbones[network]
+    return context.only(("backbone", network), lambda: FrozenBackbone(spec.protocol, context.device))
 
 
 def _digest(content: bytes) -> np.ndarray:

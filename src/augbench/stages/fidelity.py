@@ -15,6 +15,7 @@ import pandas as pd
 
 from augbench.core.contracts import GOOD, decode_rgb
 from augbench.core.errors import UserError
+from augbench.core.gpu import enough_memory
 from augbench.core.seeds import rng
 from augbench.core.specs import DataSpec, FidelitySpec
 from augbench.features.extractor import aspect_of, thumbnails
@@ -40,7 +41,7 @@ def measure(context: Context, spec: FidelitySpec) -> dict[str, Any]:
     real = images_of(library, pool.data, unseen)
     learned = images_of(library, pool.data, shots)
     made = _pool_images(context, spec)
-    with repeatable(True, context.device):
+    with repeatable(True, context.device), enough_memory("fidelity.extractor"):
         extractor = loaded_extractor(context, spec.extractor)
         size = extractor.size(aspect_of(real))
         features, layers = zip(*(extractor.with_layers(part, size, spec.layers) for part in (real, made)), strict=True)

@@ -76,18 +76,19 @@ _SAME_FOR_ALL = ("device", "git_sha", "versions", "precision")
 
 
 def _loaded(context: Context, pool: PoolSpec, precision: str) -> Augmenter:
-    """Return the pool's augmenter with its adapter. Only the last one stays loaded, as pipelines are large."""
+    """Return the pool's augmenter with its adapter. Only one stays loaded, as pipelines are large."""
     learns = context.library.augmenter(pool.augmenter).learns
     identity = (pool.augmenter.digest, pool.adapter.key if learns else "")
-    if identity not in context.loaded:
-        context.loaded.clear()
+
+    def load() -> Augmenter:
         augmenter, _ = chosen_augmenter(context, pool.adapter)
         name = context.store.name("adapters", pool.adapter.key)
         folder = context.store.files.local_folder(name) if learns else None
         with repeatable(augmenter.uses_gpu, context.device, precision):  # an adapter is merged by matrix products
             augmenter.load(folder, context.device)
-        context.loaded[identity] = augmenter
-    return context.loaded[identity]
+        return augmenter
+
+    return context.only(identity, load)
 
 
 def _request(pool: PoolSpec, index: int) -> Request:

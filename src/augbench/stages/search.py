@@ -27,6 +27,7 @@ import pandas as pd
 import augbench
 from augbench.core.contracts import AdaptContext, Augmenter, Candidate, Request, Scoring, TrainView
 from augbench.core.errors import UserError
+from augbench.core.gpu import free_gpu
 from augbench.core.hashing import canonical_json
 from augbench.core.seeds import derive_seed
 from augbench.core.specs import AdapterSpec, SearchSpec
@@ -120,7 +121,8 @@ def run_arm(
         adapting = time.perf_counter() - started
         for candidate in arm.candidates:
             started = time.perf_counter()
-            candidate_augmenter = augmenter.chosen(candidate.settings)
+            candidate_augmenter = augmenter.chosen(candidate.settings)  # frees the one before
+            free_gpu(context.device)
             candidate_augmenter.load(adapter if augmenter.learns else None, context.device)
             images, classes = _generated(candidate_augmenter, half_view, spec.adapter, augmenter.scoring().pictures)
             scores = score(images, classes)

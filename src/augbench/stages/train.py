@@ -11,6 +11,7 @@ import numpy as np
 
 from augbench.classifiers import micro_resnet
 from augbench.core.determinism import deterministic
+from augbench.core.gpu import enough_memory
 from augbench.core.specs import SCHEMA, Cell, SearchSpec
 from augbench.planning.library import Library
 from augbench.planning.plan import PoolSlice, notes_of
@@ -37,10 +38,12 @@ def train_cell(context: Context, images: DecodedImages, cell: Cell, slices: Sequ
     """Train one classifier and commit its scores and record. Returns the record.
 
     Raises:
-        UserError: weights, images or features are not available, or there is no defect image to train on.
+        UserError: weights, images or features are not available, there is no defect image to train on, or too little
+            memory.
     """
     if cell.protocol.kind == "finetune":
-        with deterministic(context.device, cell.protocol.precision):
+        names = f"protocol '{cell.protocol.name}'"
+        with deterministic(context.device, cell.protocol.precision), enough_memory("batch", "precision", of=names):
             trained = finetune(context, images, cell, slices)
     else:
         trained = probe(context, cell, slices)

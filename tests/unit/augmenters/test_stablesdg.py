@@ -383,7 +383,7 @@ def test_a_search_finds_that_copies_are_copies(store):
     (pool,) = plan.pools.values()
     spec = plan.search(pool)
     store.write_json("grids", plan.grid.name, {})  # a run writes the grid there before workers start
-    context = WorkerSetup.of(plan, store).context(use_gpu=False)
+    context = WorkerSetup.of(plan, store).context(gpu=0)
     rows = {row["settings"]["strength"]: row for row in run_arm(context, spec, 0)}
     assert rows.keys() == {0.0, 0.5} and all(np.isfinite(row["score"]) for row in rows.values())
     assert rows[0.0]["memorisation"] < rows[0.5]["memorisation"]

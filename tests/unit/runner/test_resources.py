@@ -1,7 +1,7 @@
 """Resource allotment: what each stage reserves, and that nothing waits for resources it does not use."""
 
 import pytest
-from helpers import TINY, grid_file, tiny_grid, tiny_plan
+from helpers import TINY, TINY_PROBE, grid_file, tiny_grid, tiny_plan
 
 from augbench.core.errors import UserError
 from augbench.planning.grid import load_grid, make_grid
@@ -113,10 +113,10 @@ def test_trainings_are_counted_machine_by_machine(train, nodes, slots):
 def test_an_augmenter_without_gpu_reserves_none_where_others_do():
     """A head and a machine with CPUs, one with GPUs: MemSeg runs on the former, DDPM on the latter."""
     found = allot(tiny_plan(**BOTH, seeds=list(range(40))), [Node(4), CPU_16, GPU_2])
-    assert lanes_of(found.generate) == {"gpu": (0.5, 2), "cpu": (0, 18)}
-    assert lanes_of(found.adapt) == {"gpu": (0.5, 2)}  # MemSeg has no adapter
-    assert found.train == Share(1, 0.25, 0, 4)  # beside two generators
-    assert found.measure.gpu == 0.5
+    assert lanes_of(found.generate) == {"gpu": (0.25, 2), "cpu": (0, 18)}
+    assert lanes_of(found.adapt) == {"gpu": (0.25, 2)}  # MemSeg has no adapter
+    assert found.train == Share(1, 0.25, 0, 6)  # beside two generators
+    assert found.measure.gpu == 0.25
 
 
 def test_generators_with_cpus_of_their_own_leave_gpu_machines_alone():
@@ -202,3 +202,43 @@ def test_a_lane_serves_its_kind_alone(store):
         (pool,) = [pool for pool in plan.pools.values() if pool.augmenter.name == "memseg"]
         scheduler.chunk_done(pool.key, 0)
         assert not scheduler.chunks_left_of(plain.serves) and scheduler.chunks_left_of(gpu.serves)
+
+
+# -- default shares of a GPU
+
+SD_AND_SDXL = {"augmenters": [{"name": "ddpm", "settings": {"bundle": "sd15"}}, "diag"], "shots": [5]}
+PAPERS = {**SD_AND_SDXL, "protocols": ["diag"], "seeds": list(range(40))}
+
+
+@pytest.mark.parametrize(
+    ("card", "adapt", "generate", "train"),
+    [(24, 0.3, 0.45, 0.4), (40, 0.25, 0.3, 0.25), (80, 0.25, 0.25, 0.25), (0, 0.3, 0.45, 0.4), (8, 0.9, 1, 1)],
+)
+def test_default_shares_follow_from_the_estimates_and_the_card(card, adapt, generate, train):
+    found = allot(tiny_plan(**PAPERS), [Node(16, 4, gpu_memory=card)])
+    assert [lane.share.gpu for lane in found.adapt] == [adapt]
+    assert [lane.share.gpu for lane in found.generate] == [generate] and found.train.gpu == train
+    assert found.in_turn is (card == 8) and len(found.notes) == (3 if card == 8 else 0)
+    assert all("GiB of GPU memory, and a GPU has 8" in note or "wait for all" in note for note in found.notes)
+
+
+def test_the_smallest_card_of_the_kind_decides():
+    nodes = [Node(16, 2, kind="A100", gpu_memory=40), Node(16, 2, kind="A100", gpu_memory=80), Node(16, 1, kind="T4")]
+    assert allot(tiny_plan(**PAPERS), nodes).train.gpu == 0.25
+    assert allot(tiny_plan(**PAPERS, resources={"train": {"gpu": 0.1}}), nodes).train.gpu == 0.1, "a grid's share wins"
+
+
+def test_what_has_no_estimate_gets_fixed_shares():
+    other = {**TINY, "name": "other", "backbone": "resnet26"}
+    found = allot(tiny_plan(augmenters=["none"], shots=[5], protocols=[other]), [Node(16, 1, gpu_memory=8)])
+    assert found.train.gpu == 0.25
+
+
+def test_on_whole_gpus_stages_and_lanes_take_turns():
+    grid = {"protocols": [{"name": "tiny", **TINY}, TINY_PROBE], "augmenters": ["memseg", DDPM], "shots": [5]}
+    node = Node(16, 1, gpu_memory=24)
+    found = allot(tiny_plan(**grid), [node], whole_gpus=True)
+    shares = [lane.share for lane in (*found.adapt, *found.generate) if "cpu" not in lane.kinds]
+    assert [(share.gpu, share.workers) for share in (*shares, found.train)] == [(1, 1)] * 4 and found.in_turn
+    plan = tiny_plan(**grid, resources={"train": {"gpu": 0}, "generate": {"gpu": 0.1}})
+    assert allot(plan, [node], whole_gpus=True).train.gpu == 0, "what uses no GPU gets none"

@@ -223,7 +223,7 @@ def test_reference_images_are_those_of_the_test_split(measured, monkeypatch):
     """Training positives would favour augmenters adapted to them, and held-out images are for thresholds."""
     grid, store = measured
     plan, asked = make_plan(grid, store), []
-    context = WorkerSetup.of(plan, store).context(use_gpu=False)
+    context = WorkerSetup.of(plan, store).context(gpu=0)
     kind = type(context.library.dataset("surfaces"))
     read = kind.read_image
     monkeypatch.setattr(kind, "read_image", lambda self, row: asked.append(row) or read(self, row))

@@ -32,7 +32,7 @@ def search_of(grid, store):
     plan = make_plan(grid, store)
     (spec,) = {plan.search(pool).key: plan.search(pool) for pool in plan.pools.values()}.values()
     store.write_json("grids", plan.grid.name, {})  # a run writes the grid there before workers start
-    return plan, spec, WorkerSetup.of(plan, store).context(use_gpu=False)
+    return plan, spec, WorkerSetup.of(plan, store).context(gpu=0)
 
 
 def result_of(grid, store):

@@ -16,7 +16,7 @@ from augbench.core.hashing import digest
 from augbench.core.protocol import UNKEYED, Protocol, make_protocol
 
 SCHEMA = 1
-AUDIT_METHOD = 1  # of the search for near-copies; another number for one that finds other pairs
+AUDIT_METHOD = 2  # of the search for near-copies; another number for one that finds other pairs
 HASH_LENGTH = 8  # enough, since the prefix separates everything except settings and protocols
 
 

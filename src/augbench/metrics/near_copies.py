@@ -9,26 +9,27 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations
 from typing import TypeVar
 
 import numpy as np
 
-SIDE = 96  # of a thumbnail, in pixels
-NOMINATION_BANDS = ((3, 12), (4, 24))  # half cycles per image; the coarse one survives shifts, the fine has details
-CONFIRMATION_BAND = (3, 40)  # cycles per image: with the grain that tells alike surfaces apart, without JPEG's noise
-COMPONENTS = 16  # principal components that hold what most images share, e.g. the bus bars of solar cells
-IMAGES_PER_COMPONENT = 50  # in smaller datasets fewer components are removed, or they would hold the copies
-NEAREST = 4  # nominated pairs per image and band
-MAX_CANDIDATES = 30_000  # nominated pairs per band, from where on there are fewer per image, but one at least
-MAX_SHIFT = SIDE // 12  # pixels of a thumbnail
+SIDE = 96  # of the thumbnails that nominate pairs, in pixels
+FULL_SIDE = 192  # of the images that confirm them
+NOMINATION_BAND = (2, 16)  # cycles per image
+CONFIRMATION_BAND = (3, 40)  # cycles per image: the grain that tells alike surfaces apart, without JPEG's noise
+STRAIGHT = 2  # cycles per image: what varies less along rows or columns is bus bars, finger lines, rolling marks
+NEAREST = 4  # nominated pairs per image
+MAX_CANDIDATES = 80_000  # nominated pairs, from where on there are fewer per image, but one at least
+MAX_SHIFT = 12  # shifts of up to 1/12 of a side are found
 FALSE_SHARE = 0.01  # of the found pairs may be false
+LENIENT_SHARE = 0.5  # of the pairs that are confirmed on full images may be false
 FALSE_PAIRS = 0.05  # expected false pairs that are allowed where there are few pairs
 TAIL = 20  # the decoys that the tail is extrapolated from
-SAMPLE = 500  # images that the mean and the amplitudes of a dataset are measured on
+SAMPLE = 500  # images that the mean of a dataset is measured on
 BLOCK = 1024  # rows of a matrix product
-BATCH = 256  # pairs that are aligned together
+BATCH = 128  # pairs that are aligned together
 MIRRORED = 0.9  # score of an image and a mirrored one that show the same
 MAX_CROSS = 1024  # pairs between two clusters that are looked at before they are joined
 
@@ -40,7 +41,7 @@ class NearCopies:
     """Pairs of images that show the same, the best first."""
 
     pairs: np.ndarray  # P,2 int: indices of images, the smaller first; also of those that only a cluster joins
-    scores: np.ndarray  # P: correlation of the aligned images, in [0, 1]
+    scores: np.ndarray  # P: phase correlation of the aligned images, at most 1
     threshold: float  # the least score of a pair; infinite where no pair is better than chance
     expected_false: float  # how many of the pairs mirrored images let expect by chance
     mirrored: int  # pairs of an image and a mirrored image that correlate by more than `MIRRORED`
@@ -48,92 +49,145 @@ class NearCopies:
     largest_component: int  # images that are connected by pairs, at most
 
 
-def thumbnail(image: np.ndarray) -> np.ndarray:
-    """Reduce H,W,3 uint8 to the grey `SIDE`,`SIDE` uint8 image that near-copies are searched on."""
+def thumbnail(image: np.ndarray, side: int = SIDE) -> np.ndarray:
+    """Reduce H,W,3 uint8 to the grey square uint8 image that near-copies are searched on."""
     from PIL import Image
 
     grey = Image.fromarray(image).convert("L")
-    return np.asarray(grey.resize((SIDE, SIDE), Image.Resampling.BOX if min(grey.size) >= SIDE else None))
+    return np.asarray(grey.resize((side, side), Image.Resampling.BOX if min(grey.size) >= side else None))
 
 
-def near_copies(thumbnails: np.ndarray) -> NearCopies:
-    """Find the pairs of near-copies among N thumbnails.
+def near_copies(thumbnails: np.ndarray, read: Callable[[np.ndarray], np.ndarray]) -> NearCopies:
+    """Find the pairs of near-copies among N images.
 
-    Pairs are nominated by the correlation of their band-passed thumbnails without the mean and the leading principal
-    components of the dataset, and confirmed by aligning them. Memory grows with N only: products are made in blocks.
+    Thumbnails of like amplitude spectra, which no shift changes, are nominated. Those that agree when aligned, at a
+    threshold that is lenient, are aligned again as larger images. Beyond the thumbnails, memory is bounded.
 
     Args:
         thumbnails: N,`SIDE`,`SIDE` uint8, see `thumbnail`.
+        read: reads images by their indices, n: n,`FULL_SIDE`,`FULL_SIDE` uint8.
     """
+    nothing = NearCopies(np.empty((0, 2), int), np.empty(0), math.inf, 0.0, 0, [], min(len(thumbnails), 1))
     if len(thumbnails) < 2:
-        return NearCopies(np.empty((0, 2), int), np.empty(0), math.inf, 0.0, 0, [], min(len(thumbnails), 1))
-    aligner = Aligner(thumbnails)
-    found, *mirrored = nominations(thumbnails)
-    scores = aligner.scores(found)
-    decoys = [aligner.scores(pairs, axis) for axis, pairs in enumerate(mirrored)]
+        return nothing
+    coarse = Spectra(thumbnails.__getitem__, len(thumbnails), SIDE)
+    found, mirrored = coarse.nominations()
+    scores = coarse.scores(found)
+    decoys = [coarse.scores(mirrored, axis) for axis in (0, 1)]
+    alike = sum(int((one >= MIRRORED).sum()) for one in decoys)
+    found = found[scores >= threshold_of(scores, decoys, LENIENT_SHARE)[0]]
+    if not len(found):
+        return replace(nothing, mirrored=alike)
+    fine = Spectra(read, len(thumbnails), FULL_SIDE)
+    scores = fine.scores(found)
+    best = [np.sort(np.argsort(-one, kind="stable")[: max(len(found), TAIL)]) for one in decoys]
+    decoys = [fine.scores(mirrored[chosen], axis) for axis, chosen in enumerate(best)]
     threshold, expected = threshold_of(scores, decoys)
     good = np.argsort(-scores, kind="stable")
     good = good[scores[good] >= threshold]
-    clusters = complete_linkage(found[good], lambda more: aligner.scores(more) >= threshold)
+    clusters = complete_linkage(found[good], lambda more: fine.scores(more) >= threshold)
     within = [pair for cluster in clusters for pair in combinations(cluster, 2)]
     pairs = np.unique(np.concatenate([found[good], np.array(within, int).reshape(-1, 2)]), axis=0)
-    scores = aligner.scores(pairs)
+    scores = fine.scores(pairs)
     order = np.argsort(-scores, kind="stable")
     return NearCopies(
         pairs[order],
         scores[order],
         threshold,
         expected,
-        sum(int((one >= MIRRORED).sum()) for one in decoys),
+        alike,
         clusters,
         largest_component(pairs),
     )
 
 
-def nominations(thumbnails: np.ndarray) -> list[np.ndarray]:
-    """Nominate pairs of images, then as many of an image that is turned upside down, or left to right, and another."""
-    number = min(max(MAX_CANDIDATES // len(thumbnails), 1), NEAREST, len(thumbnails) - 1)
-    found: list[list[np.ndarray]] = [[], [], []]
-    for band in NOMINATION_BANDS:
-        features, mirrors = nomination_features(thumbnails, band)
-        for pairs, signs in zip(found, (1, *mirrors), strict=True):
-            pairs.append(nominate(features * signs, features, number))
-    return [np.unique(np.concatenate(pairs), axis=0) for pairs in found]
+class Spectra:
+    """The low frequencies of images without what the dataset's images share: amplitudes nominate, phases confirm.
 
-
-def nomination_features(
-    thumbnails: np.ndarray, limits: tuple[int, int]
-) -> tuple[np.ndarray, tuple[np.ndarray, np.ndarray]]:
-    """Return unit vectors whose products are the correlations of band-passed thumbnails: N,D float32.
-
-    They are cosine coefficients. Mirroring an image changes the sign of the odd ones, so the features of mirrored
-    images are products with signs: also returned, D each, for images turned upside down and left to right.
+    Phase-only correlation is that of Kuglin, Hines (1975), limited to a band as by Ito et al. (IEICE Trans. E87-A,
+    2004): all frequencies count alike, so a few strong ones that alike surfaces share cannot decide. Brightness (gain
+    and offset) has no influence.
     """
-    from scipy.fft import dctn
-    from scipy.sparse.linalg import eigsh
 
-    rows, columns = np.mgrid[:SIDE, :SIDE]
-    radius = np.hypot(rows, columns)
-    low, top = limits
-    band = (radius >= low) & (radius < top)
-    kept = band[:top, :top]
-    features = np.empty((len(thumbnails), int(band.sum())), np.float32)
-    for start in range(0, len(thumbnails), BLOCK):
-        part = thumbnails[start : start + BLOCK].astype(np.float32)
-        features[start : start + BLOCK] = dctn(part, axes=(1, 2), norm="ortho")[:, :top, :top][:, kept]
-    _normalise(features)
-    features -= features.mean(axis=0)
-    if components := min(COMPONENTS, len(features) // IMAGES_PER_COMPONENT):
-        leading = eigsh(features.T @ features, components, v0=np.ones(features.shape[1], np.float32))[1]
-        features -= (features @ leading) @ leading.T
-    # The coarse coefficients vary most: without weights they alone would decide.
-    features /= np.sqrt(features.std(axis=0)) + 1e-6
-    _normalise(features)
-    return features, tuple(np.where(order[band] % 2, -1, 1).astype(np.float32) for order in (rows, columns))
+    def __init__(self, images: Callable[[np.ndarray], np.ndarray], number: int, side: int) -> None:
+        """Measure the mean of evenly spaced images.
+
+        Args:
+            images: reads images by their indices, n: n,``side``,``side`` uint8.
+            number: of images.
+            side: of images, in pixels.
+        """
+        self._images, self._number = images, number
+        low, self._columns = CONFIRMATION_BAND
+        rise = np.minimum(1, 3 * np.hanning(side + 2)[1:-1])
+        self._taper = np.outer(rise, rise).astype(np.float32)
+        self._mean = np.zeros((side, side), np.float32)
+        self._mean = self._standardised(np.linspace(0, number - 1, min(number, SAMPLE)).astype(int)).mean(axis=0)
+        down, across = np.fft.fftfreq(side) * side, np.arange(self._columns)
+        radius = np.hypot(down[:, None], across)
+        curved = (np.abs(down[:, None]) >= STRAIGHT) & (across >= STRAIGHT)
+        self._nominating = (radius >= NOMINATION_BAND[0]) & (radius < NOMINATION_BAND[1]) & curved
+        self._confirming = (radius >= low) & (radius < self._columns) & curved
+        # The inverse Fourier transform at small shifts only; half of the plane stands for the whole.
+        turns = 2j * np.pi / side * np.arange(-(side // MAX_SHIFT), side // MAX_SHIFT + 1)
+        self._down = np.exp(np.outer(turns, down)).astype(np.complex64)
+        self._across = (np.exp(np.outer(across, turns)) / self._confirming.sum()).astype(np.complex64)
+
+    def _standardised(self, indices: np.ndarray) -> np.ndarray:
+        images = self._images(indices).astype(np.float32)
+        images -= images.mean(axis=(1, 2), keepdims=True)
+        images /= images.std(axis=(1, 2), keepdims=True) + 1
+        return images - self._mean
+
+    def _spectra(self, indices: np.ndarray) -> np.ndarray:
+        """Return low frequencies: n,side,columns complex64."""
+        from scipy.fft import rfft2
+
+        return rfft2(self._standardised(indices) * self._taper, workers=-1)[:, :, : self._columns]
+
+    def nominations(self) -> tuple[np.ndarray, np.ndarray]:
+        """Nominate pairs of images, P,2, and as many of a mirrored image and another, Q,2.
+
+        Both ways of mirroring, up-down and left-right, have the same amplitudes, and so the same pairs.
+        """
+        number = min(max(MAX_CANDIDATES // self._number, 1), NEAREST, self._number - 1)
+        features = np.empty((self._number, int(self._nominating.sum())), np.float32)
+        for start in range(0, self._number, BLOCK):
+            part = np.arange(start, min(start + BLOCK, self._number))
+            features[part] = np.log(np.abs(self._spectra(part)[:, self._nominating]) + 1e-3)
+        features -= features.mean(axis=1, keepdims=True)
+        features -= features.mean(axis=0)
+        features /= features.std(axis=0) + 1e-6
+        features /= np.maximum(np.linalg.norm(features, axis=1, keepdims=True), 1e-6)
+        places = np.zeros(self._nominating.shape, int)
+        places[self._nominating] = np.arange(features.shape[1])
+        mirrored = features[:, _mirrored(places[None], 0)[0][self._nominating]]
+        return nominate(features, features, number), nominate(mirrored, features, number)
+
+    def scores(self, pairs: np.ndarray, mirrored: int | None = None) -> np.ndarray:
+        """Return the best phase correlation of each pair over shifts by up to 1/`MAX_SHIFT` of a side: at most 1.
+
+        Args:
+            pairs: P,2 indices of images.
+            mirrored: the axis along which the first image of each pair is mirrored; None: not at all.
+        """
+        scores = np.empty(len(pairs))
+        for start in range(0, len(pairs), BATCH):
+            part = pairs[start : start + BATCH]
+            used, places = np.unique(part, return_inverse=True)
+            spectra = self._spectra(used)
+            phases = spectra / np.maximum(np.abs(spectra), 1e-12) * self._confirming
+            first, second = places.reshape(-1, 2).T
+            own = phases[first] if mirrored is None else _mirrored(phases[first], mirrored)
+            aligned = self._down @ (own * phases[second].conj()) @ self._across
+            scores[start : start + BATCH] = aligned.real.max(axis=(1, 2))
+        return scores
 
 
-def _normalise(features: np.ndarray) -> None:
-    features /= np.maximum(np.linalg.norm(features, axis=1, keepdims=True), 1e-6)
+def _mirrored(spectra: np.ndarray, axis: int) -> np.ndarray:
+    """Return half spectra, n,side,columns, of images that are mirrored along an axis, but for a shift by one pixel."""
+    upside_down = np.roll(spectra[:, ::-1], 1, axis=1)
+    return upside_down if axis == 0 else upside_down.conj()
 
 
 def nominate(left: np.ndarray, right: np.ndarray, number: int) -> np.ndarray:
@@ -159,78 +213,16 @@ def nominate(left: np.ndarray, right: np.ndarray, number: int) -> np.ndarray:
     return np.unique(np.sort(np.concatenate(pairs), axis=1), axis=0)
 
 
-class Aligner:
-    """Aligns pairs of thumbnails by phase correlation and tells how well they agree.
-
-    Spectra lose the dataset's mean and are divided by its mean amplitudes and by the root of their own, so that neither
-    what all images share nor a few strong frequencies decide. Gain and offset of the brightness have no influence.
-    """
-
-    def __init__(self, thumbnails: np.ndarray) -> None:
-        """Measure what the images share on evenly spaced thumbnails: N,`SIDE`,`SIDE` uint8."""
-        self.thumbnails = thumbnails
-        rise = np.minimum(1, 3 * np.hanning(SIDE + 2)[1:-1])
-        self._taper = np.outer(rise, rise).astype(np.float32)
-        chosen = np.linspace(0, len(thumbnails) - 1, min(len(thumbnails), SAMPLE)).astype(int)
-        sample = self._standardised(thumbnails[chosen])
-        self._mean = sample.mean(axis=0)
-        power = (np.abs(self._spectra(sample - self._mean)) ** 2).mean(axis=0)
-        down, across = np.fft.fftfreq(SIDE) * SIDE, np.arange(CONFIRMATION_BAND[1])
-        radius = np.hypot(down[:, None], across)
-        band = (radius >= CONFIRMATION_BAND[0]) & (radius < CONFIRMATION_BAND[1])
-        self._weights = np.where(band, 1 / np.sqrt(power + 1e-6 * power.max() + 1e-12), 0).astype(np.float32)
-        # The inverse Fourier transform at small shifts only. Half of the plane stands for the whole: every column of
-        # spectra but the first counts twice.
-        self._counts = np.where(across, 2, 1).astype(np.float32)
-        turns = 2j * np.pi / SIDE * np.arange(-MAX_SHIFT, MAX_SHIFT + 1)
-        self._down = np.exp(np.outer(turns, down)).astype(np.complex64)
-        self._across = (np.exp(np.outer(across, turns)) * self._counts[:, None]).astype(np.complex64)
-
-    @staticmethod
-    def _standardised(thumbnails: np.ndarray) -> np.ndarray:
-        images = thumbnails.astype(np.float32)
-        images -= images.mean(axis=(1, 2), keepdims=True)
-        images /= images.std(axis=(1, 2), keepdims=True) + 1
-        return images
-
-    def _spectra(self, images: np.ndarray) -> np.ndarray:
-        """Return the low frequencies of standardised images without the mean: n,`SIDE`,columns complex64."""
-        from scipy.fft import rfft2
-
-        return rfft2(images * self._taper, workers=-1)[:, :, : CONFIRMATION_BAND[1]]
-
-    def _unit_spectra(self, indices: np.ndarray, mirrored: int | None) -> np.ndarray:
-        images = self._standardised(self.thumbnails[indices]) - self._mean
-        spectra = self._spectra(images if mirrored is None else np.flip(images, 1 + mirrored)) * self._weights
-        amplitudes = np.abs(spectra)
-        energy = (amplitudes * self._counts).sum(axis=(1, 2))
-        return spectra / np.sqrt(np.maximum(amplitudes, 1e-12) * np.maximum(energy, 1e-12)[:, None, None])
-
-    def scores(self, pairs: np.ndarray, mirrored: int | None = None) -> np.ndarray:
-        """Return the best correlation of each pair over shifts by up to `MAX_SHIFT` pixels: in [0, 1].
-
-        Args:
-            pairs: P,2 indices of thumbnails.
-            mirrored: the axis along which the first image of each pair is mirrored; None: not at all.
-        """
-        scores = np.empty(len(pairs))
-        for start in range(0, len(pairs), BATCH):
-            part = pairs[start : start + BATCH]
-            (own, at), (others, there) = (np.unique(side, return_inverse=True) for side in part.T)
-            spectra = self._unit_spectra(own, mirrored)[at] * np.conj(self._unit_spectra(others, None)[there])
-            scores[start : start + BATCH] = (self._down @ spectra @ self._across).real.max(axis=(1, 2))
-        return scores
-
-
-def threshold_of(scores: np.ndarray, decoys: Iterable[np.ndarray]) -> tuple[float, float]:
+def threshold_of(scores: np.ndarray, decoys: Iterable[np.ndarray], share: float = FALSE_SHARE) -> tuple[float, float]:
     """Return the lowest threshold with few enough false pairs, and how many false pairs to expect at it.
 
-    `FALSE_SHARE` of the pairs may be false, or `FALSE_PAIRS` where there are few. As many false pairs are expected as
+    A share of the pairs may be false, or `FALSE_PAIRS` where there are few. As many false pairs are expected as
     there are decoys, of the mirroring that leaves more; beyond the `TAIL` best decoys, an exponential continues them.
 
     Args:
         scores: of the nominated pairs.
         decoys: the scores of pairs of an image and a mirrored image, for each way of mirroring.
+        share: of the pairs that may be false.
 
     Returns:
         Infinity and 0 where no threshold will do.
@@ -246,7 +238,7 @@ def threshold_of(scores: np.ndarray, decoys: Iterable[np.ndarray]) -> tuple[floa
         beyond = len(tail) * np.exp(np.minimum((least - thresholds) / scale, 0))
         counted = np.searchsorted(-ranked, -thresholds, side="right")
         expected = np.maximum(expected, np.maximum(beyond, counted))
-    allowed = np.maximum(FALSE_SHARE * np.arange(1, len(thresholds) + 1), FALSE_PAIRS)
+    allowed = np.maximum(share * np.arange(1, len(thresholds) + 1), FALSE_PAIRS)
     fine = np.nonzero(expected <= allowed)[0]
     if not len(fine):
         return math.inf, 0.0

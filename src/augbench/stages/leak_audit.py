@@ -10,6 +10,7 @@ import os
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -17,12 +18,14 @@ import pandas as pd
 
 from augbench.core.errors import UserError
 from augbench.core.specs import AuditSpec
-from augbench.metrics.near_copies import NearCopies, components, near_copies, thumbnail
+from augbench.metrics.near_copies import FULL_SIDE, NearCopies, components, near_copies, thumbnail
 from augbench.planning.audits import LEAK, audits_of, percent
 from augbench.planning.library import Library
 from augbench.planning.plan import Plan
 from augbench.stages.provenance import device_name, git_sha, versions
 from augbench.storage.store import Store
+
+CACHED = 2048  # images that confirm pairs, 37 kB each
 
 
 def audit(
@@ -41,13 +44,21 @@ def audit(
     """
     started = time.perf_counter()
     dataset, table = library.dataset(label), library.samples(label)
+    rows = table.to_dict("records")
 
     def small(row: Mapping[str, str]) -> np.ndarray:
         known = (thumbnails or {}).get(row["id"])
         return thumbnail(dataset.read_image(row)) if known is None else known
 
+    @lru_cache(CACHED)  # the pairs of an item share images
+    def large(index: int) -> np.ndarray:
+        return thumbnail(dataset.read_image(rows[index]), FULL_SIDE)
+
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as executor:  # decoding releases the GIL
-        found = near_copies(np.stack(list(executor.map(small, table.to_dict("records")))))
+        found = near_copies(
+            np.stack(list(executor.map(small, rows))),
+            lambda indices: np.stack(list(executor.map(large, indices.tolist()))),
+        )
     ids = table["id"].to_numpy()
     clusters = [ids[cluster].tolist() for cluster in found.clusters]
     result = {

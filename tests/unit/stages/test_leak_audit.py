@@ -145,6 +145,12 @@ def test_another_content_or_split_is_another_audit():
     assert AuditSpec.from_dict(json.loads(json.dumps(spec.as_dict()))).key == spec.key
 
 
+def test_an_audit_by_an_older_method_keeps_its_key_and_is_made_again():
+    stored = AuditSpec("folder", {}, "a", (0, 1), method=1)
+    assert stored.key == "folder-c9f7f81b" and AuditSpec.from_dict(stored.as_dict()).key == stored.key
+    assert AuditSpec("folder", {}, "a", (0, 1)).key != stored.key
+
+
 def test_texts():
     assert Audit("k").text() == "not audited"
     assert Audit("k", {0: (100, 0), 1: (100, 50)}).text([0]) == "none found"

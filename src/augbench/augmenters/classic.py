@@ -1,7 +1,8 @@
 """Classic augmentation: flips, small rotations and photometric changes of the real defect images.
 
 A generator that reads the shots has to beat these: they cost nothing and need no model. The operations are those of
-`torchvision.transforms.v2` (BSD-3-Clause); which ones, and how far they go, is our choice.
+`torchvision.transforms.v2` (BSD-3-Clause); which ones, and how far they go, is our choice. A rotation resamples, so it
+also blurs a little; ``degrees: 0`` goes without.
 """
 
 from __future__ import annotations

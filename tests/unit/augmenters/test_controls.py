@@ -5,7 +5,7 @@ import io
 import numpy as np
 import pandas as pd
 import pytest
-from helpers import TINY_PROBE, library_of, path_of, same_image, tiny_grid, tiny_plan, view_of
+from helpers import TINY_DDPM, TINY_PROBE, library_of, path_of, same_image, tiny_grid, tiny_plan, view_of
 from layouts import draw_neu
 from rich.console import Console
 
@@ -149,18 +149,31 @@ def test_blur_takes_sharpness_and_nothing_else(surfaces):
 # -- null rows: the same augmenter with neutral prompts
 
 
-def test_a_null_row_inpaints_the_same_regions_of_the_same_images_from_the_same_noise(surfaces):
-    null = {"name": "diag", "as": "diag_null", "settings": TINY_DIAG | {"prompts": "neutral"}}
-    real = {"name": "diag", "settings": TINY_DIAG | {"prompts": "surfaces"}}
-    pools = {pool.augmenter.alias: pool for pool in tiny_plan(augmenters=[real, null], shots=[0]).pools.values()}
-    assert pools.keys() == {"diag", "diag_null"} and pools["diag"].key != pools["diag_null"].key
-    asked = {alias: [_request(pool, index) for index in range(4)] for alias, pool in pools.items()}
-    assert asked["diag"] == asked["diag_null"]
-    made = {}
-    for alias, pool in pools.items():
-        augmenter = registry.make("augmenters", "diag", pool.augmenter.settings)
+NULLS = {  # augmenter -> its settings, and those of its null row at zero-shot
+    "diag": (TINY_DIAG | {"prompts": "surfaces"}, TINY_DIAG | {"prompts": "neutral"}),
+    "ddpm": (TINY_DDPM, TINY_DDPM | {"zero": TINY_DDPM["zero"] | {"prompts": ["skt background"]}}),
+}
+NULLS["inout"] = tuple({"ddpm": settings} for settings in NULLS["ddpm"])
+
+
+@pytest.mark.parametrize("name", NULLS)
+def test_a_null_row_has_pools_of_its_own_and_the_same_seeds(name):
+    real, null = NULLS[name]
+    augmenters = [{"name": name, "settings": real}, {"name": name, "as": "null", "settings": null}]
+    plan = tiny_plan(augmenters=augmenters, shots=[0])
+    of_real, of_null = (tuple(one.pool for one in plan.needs[cell.key]) for cell in plan.cells)
+    assert of_real[0].key != of_null[0].key and of_real[1:] == of_null[1:]  # memseg serves both rows of inout
+    assert [[_request(pool, i) for i in range(4)] for pool in of_real] == [
+        [_request(pool, i) for i in range(4)] for pool in of_null
+    ]
+
+
+def test_a_null_row_inpaints_the_same_regions_of_the_same_images(surfaces):
+    made = []
+    for settings in NULLS["diag"]:
+        augmenter = registry.make("augmenters", "diag", settings)
         augmenter.load(None, "cpu")
-        made[alias] = augmenter.generate(asked[alias], view_of(surfaces, augmenter.reads(0)))
-    for one, other in zip(*made.values(), strict=True):
+        made.append(augmenter.generate(requests(4), view_of(surfaces, augmenter.reads(0))))
+    for one, other in zip(*made, strict=True):
         assert (one.mask == other.mask).all() and not same_image(one.image, other.image)
         assert other.meta == one.meta | {"prompt": "clean surface"} and one.meta["prompt"] != "clean surface"

@@ -21,6 +21,7 @@ SMALL = {  # settings with which a diffusion augmenter takes seconds
     },
     "stablesdg": {"bundle": "micro-sd", "token_steps": 1, "lora_steps": 1, "batch": 2, "steps": 2},
     "diag": {"bundle": "micro-sdxl-inpaint", "prompts": "surfaces", "steps": 2},
+    "vae_roundtrip": {"bundle": "micro-sd"},
 }
 NEED_MASKS = ("diag", "toy")
 RUNNABLE = [
@@ -53,6 +54,10 @@ class TestAugmenters(AugmenterContract):
     @pytest.fixture
     def settings(self, name):
         return SMALL.get(name, {})
+
+    @pytest.fixture
+    def seeded(self, name):
+        return name != "copy"
 
 
 class TestOtherAugmenters(AugmenterIdentity):

@@ -8,6 +8,11 @@ import numpy as np
 from PIL import Image, ImageEnhance, ImageOps
 
 
+def is_grey(image: np.ndarray) -> bool:
+    """Whether red, green and blue are equal everywhere."""
+    return bool((image == image[..., :1]).all())
+
+
 def to_grey(image: np.ndarray) -> np.ndarray:
     """Return the luma (BT.601) in all three channels: H,W,3 uint8."""
     luma = image @ np.array([0.299, 0.587, 0.114], np.float32)

@@ -30,7 +30,7 @@ from PIL import Image
 from pydantic import Field, field_validator
 
 from augbench.augmenters._folders import content_key, image_files
-from augbench.augmenters._photometric import to_grey
+from augbench.augmenters._photometric import is_grey, to_grey
 from augbench.augmenters._sd import PRECISION, PipelineAugmenter, Precision
 from augbench.augmenters._settings import OURS, setting
 from augbench.core.contracts import Request, Settings, Shots, Synthetic, TrainView
@@ -259,7 +259,7 @@ class DIAG(PipelineAugmenter):
 
 def _composite(scene: Scene, inpainted: Inpainted) -> np.ndarray:
     """Composite the inpainted region into the image at its own size, in grey if the image is grey: H,W,3 uint8."""
-    if (scene.image == scene.image[..., :1]).all():
+    if is_grey(scene.image):
         inpainted = replace(inpainted, image=to_grey(inpainted.image))
     return composited(scene.image, scene.region, inpainted)
 

@@ -25,23 +25,19 @@ from typing import Annotated, Literal
 
 import numpy as np
 from PIL import Image
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from augbench.augmenters._folders import content_key, image_files
-from augbench.augmenters._photometric import cut_and_shuffle, three_of_ten, to_grey
+from augbench.augmenters._patches import REIMPLEMENTATIONS, PatchSettings, Share, blend, patch_mask
+from augbench.augmenters._photometric import cut_and_shuffle, is_grey, three_of_ten, to_grey
 from augbench.augmenters._settings import OURS, setting
+from augbench.augmenters._sources import normal_ids, shot_ids
 from augbench.augmenters._textures import procedural_texture
-from augbench.core.contracts import Augmenter, Reads, Request, Settings, Shots, Synthetic, TrainView
+from augbench.core.contracts import Augmenter, Reads, Request, Shots, Synthetic, TrainView
 from augbench.core.errors import UserError
-from augbench.procedural.noise import Shape, perlin
-
-LARGEST_EXPONENT = 5  # Perlin noise has 2**0 ... 2**5 cells per axis
-THRESHOLD = 0.5  # noise above it is the mask
-TRIES = 16  # masks drawn before the maximum of the noise serves as the mask
-REIMPLEMENTATIONS = "re-implementations of MemSeg"
+from augbench.procedural.noise import Shape
 
 Count = Annotated[int, Field(ge=1)]
-Share = Annotated[float, Field(ge=0, le=1)]
 
 
 class MemSeg(Augmenter):
@@ -51,7 +47,7 @@ class MemSeg(Augmenter):
     paper = "Yang et al., EAAI 2023"
     licence = "Apache-2.0"
 
-    class Config(Settings):
+    class Config(PatchSettings):
         """Defaults: the numbers of the re-implementations."""
 
         texture_folder: Path | None = setting(
@@ -61,9 +57,6 @@ class MemSeg(Augmenter):
         )
         texture_share: Share = setting(
             0.5, "probability of a texture source; otherwise the source is the shuffled image", REIMPLEMENTATIONS
-        )
-        opacity: tuple[Share, Share] = setting(
-            (0.15, 1.0), "range of the weight of the source inside the mask", REIMPLEMENTATIONS
         )
         grid: tuple[Count, Count] = setting(
             (8, 8),
@@ -75,17 +68,6 @@ class MemSeg(Augmenter):
             "images that patches go onto: normal images, or real defect images, which keep their class",
             f"negatives: paper; shots: {OURS}",
         )
-        foreground: bool = setting(
-            False,
-            "patch only the object in front of a plain background, found by Otsu's threshold",
-            f"{REIMPLEMENTATIONS}: on for objects, off for textures",
-        )
-
-        @model_validator(mode="after")
-        def _opacity_rises(self) -> MemSeg.Config:
-            if self.opacity[0] > self.opacity[1]:
-                raise ValueError(f"opacity {list(self.opacity)}: the first number must not be larger than the second")
-            return self
 
     config: Config
 
@@ -122,21 +104,13 @@ class MemSeg(Augmenter):
 
     def _sources(self, view: TrainView, label: str) -> list[str]:
         """Return the ids of the images that patches for that class go onto."""
-        if self.config.source == "negatives":
-            rows, what = view.negatives, "training negatives, and there are none: give the dataset normal images"
-        else:
-            own = view.shots["label"] == label if view.task == "recognition" else slice(None)
-            rows, what = view.shots[own], f"a shot of class '{label}', and there is none: give it shots"
-        if rows.empty:
-            raise UserError(f"memseg needs {what}")
-        return rows["id"].tolist()
+        return normal_ids("memseg", view) if self.config.source == "negatives" else shot_ids("memseg", view, label)
 
     def _one(self, request: Request, ids: list[str], view: TrainView) -> Synthetic:
         rng = request.rng
         source_id = ids[rng.integers(len(ids))]
         image = view.image(source_id)  # H,W,3 uint8
-        allowed = otsu_foreground(image) if self.config.foreground else None
-        mask = perlin_mask(rng, image.shape[:2], allowed)
+        mask = patch_mask(rng, image, self.config)
 
         kind = "texture" if rng.random() < self.config.texture_share else "structure"
         opacity = rng.uniform(*self.config.opacity)
@@ -144,7 +118,7 @@ class MemSeg(Augmenter):
             patch = self._texture(rng, image.shape[:2])
         else:
             patch = cut_and_shuffle(rng, three_of_ten(rng, image), self.config.grid)
-        if (image == image[..., :1]).all():
+        if is_grey(image):
             patch = to_grey(patch)
         meta = {"source": source_id, "kind": kind, "opacity": opacity}
         return Synthetic(blend(image, patch, mask, opacity), request.label, mask, meta)
@@ -169,46 +143,3 @@ class MemSeg(Augmenter):
     @cached_property
     def _texture_content(self) -> str:
         return content_key(self.config.texture_folder, self._texture_files)
-
-
-def perlin_mask(rng: np.random.Generator, shape: Shape, allowed: np.ndarray | None = None) -> np.ndarray:
-    """Draw a random mask, H,W bool, never empty; inside ``allowed`` (H,W bool with at least one pixel) if given."""
-    for _ in range(TRIES):
-        exponents = [rng.integers(min(LARGEST_EXPONENT, int(np.log2(max(n // 2, 1)))) + 1) for n in shape]
-        cells = (int(2 ** exponents[0]), int(2 ** exponents[1]))
-        noise = perlin(rng, shape, cells, np.deg2rad(rng.uniform(-90, 90)))
-        mask = noise > THRESHOLD
-        if allowed is not None:
-            mask &= allowed
-        if mask.any():
-            return mask
-    if allowed is not None:
-        noise = np.where(allowed, noise, -np.inf)
-    return noise >= noise.max()  # an image of a few pixels, or a tiny object
-
-
-def blend(image: np.ndarray, patch: np.ndarray, mask: np.ndarray, opacity: float) -> np.ndarray:
-    """Blend the patch into the image inside the mask, with weight ``opacity``: H,W,3 uint8; the rest is unchanged."""
-    result = image.copy()
-    inside = image[mask].astype(np.float32)
-    result[mask] = np.round(inside + np.float32(opacity) * (patch[mask] - inside)).astype(np.uint8)
-    return result
-
-
-def otsu_foreground(image: np.ndarray) -> np.ndarray:
-    """Segment the object by Otsu's threshold (IEEE Trans. SMC 1979): H,W bool with at least one pixel.
-
-    The object is the side of the threshold that covers less of the image border. An image of one brightness is all
-    object.
-    """
-    grey = to_grey(image)[..., 0]
-    counts = np.bincount(grey.ravel(), minlength=256).astype(np.float64)
-    below, total = np.cumsum(counts), grey.size
-    moment = np.cumsum(counts * np.arange(256))
-    with np.errstate(divide="ignore", invalid="ignore"):
-        between = (moment[-1] * below / total - moment) ** 2 / (below * (total - below))
-    bright = grey > np.argmax(np.nan_to_num(between, posinf=0))
-    if not bright.any() or bright.all():
-        return np.ones(grey.shape, bool)
-    border = np.concatenate([bright[0], bright[-1], bright[:, 0], bright[:, -1]])
-    return ~bright if border.mean() > 0.5 else bright

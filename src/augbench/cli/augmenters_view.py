@@ -39,13 +39,13 @@ RATIOS = {"meaning": 3, "source": 2, "meaning, source": 1}  # share of the width
 
 
 def augmenters_sheet() -> Sheet:
-    """Return one row per augmenter: title, what it reads, whether it learns, whether it can run."""
+    """Return one row per augmenter: title, what it reads, whether it learns, whether it is a control or cannot run."""
     columns = ["augmenter", "title", "reads at 0 / some shots", "learns", "status"]
     return plugins_sheet("augmenters", columns, _row)
 
 
 def _row(plugin: type[Augmenter]) -> tuple[str, ...]:
-    status = "planned only" if _planned_only(plugin) else "ready"
+    status = "planned only" if _planned_only(plugin) else "control" if plugin.control else "ready"
     return plugin.title, _reads_in_short(plugin), "yes" if plugin.learns else "-", status
 
 
@@ -122,6 +122,8 @@ def _facts(plugin: type[Augmenter]) -> Iterator[tuple[str, str]]:
     made = _make(plugin.name, {}) if _has_defaults(plugin) else None
     yield "paper:", plugin.paper or "-"
     yield "licence:", plugin.licence or "not stated"
+    if plugin.control:
+        yield "control:", plugin.control
     yield "tasks:", ", ".join(sorted((made or plugin).tasks))
     parts = made.parts() if made else ()
     if parts:
@@ -148,7 +150,7 @@ def _regime(plugin: type[Augmenter], made: Augmenter | None, shots: Shots) -> st
         found = "; ".join(f"{p.augmenter} reads {_read(_make(p.augmenter, p.settings), shots)}" for p in parts)
     else:
         found = f"reads {_read(made, shots)}"
-    note = made.notes(shots)
+    note = made.notes(shots) if overrides(plugin, "notes") else ""  # else its line `control` says so
     return f"{found} (note: {note})" if note else found
 
 

@@ -362,6 +362,7 @@ class Augmenter:
     title: ClassVar[str] = ""
     paper: ClassVar[str] = ""
     licence: ClassVar[str] = ""
+    control: ClassVar[str] = ""  # what its results control for, one line; "": it is an augmenter, not a control
     tasks: ClassVar[frozenset[Task]] = frozenset({"detection"})
     learns: ClassVar[bool] = False  # True: `adapt` trains an adapter before generation
     makes_images: ClassVar[bool] = True  # False: N_aug is always 0
@@ -391,7 +392,7 @@ class Augmenter:
 
     def notes(self, shots: Shots) -> str:
         """Return one line of caveats about its results in this regime; plans and reports print it ("" = none)."""
-        return ""
+        return f"a control: {self.control}" if self.control else ""
 
     def key_settings(self) -> JsonDict:
         """Return the settings that enter keys: non-default values, as JSON values.

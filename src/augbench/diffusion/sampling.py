@@ -111,7 +111,7 @@ def as_pixels(pipeline: DiffusionPipeline, images: Sequence[np.ndarray], shape: 
     import torch
 
     fitted = torch.from_numpy(np.stack([fit_image(image, shape) for image in images]))
-    return fitted.permute(0, 3, 1, 2).to(pipeline.device, pipeline.vae.dtype) / 127.5 - 1
+    return fitted.permute(0, 3, 1, 2).to(pipeline.vae.device, pipeline.vae.dtype) / 127.5 - 1
 
 
 def fit_mask(mask: np.ndarray, size: int | tuple[int, int]) -> np.ndarray:

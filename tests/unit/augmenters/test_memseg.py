@@ -1,4 +1,4 @@
-"""MemSeg and CutPaste beyond the contract of all augmenters, which tests/test_contracts.py tests."""
+"""MemSeg, CutPaste and their controls beyond the contract of all augmenters, which tests/test_contracts.py tests."""
 
 import shutil
 
@@ -10,12 +10,16 @@ from layouts import draw_neu
 from PIL import Image
 from pydantic import ValidationError
 
-from augbench.augmenters import memseg
+from augbench.augmenters import _patches
 from augbench.augmenters._folders import image_files
+from augbench.augmenters._patches import blend, otsu_foreground, perlin_mask
 from augbench.augmenters._photometric import OPERATIONS, cut_and_shuffle, three_of_ten, to_grey
-from augbench.augmenters.cutpaste import CutPaste, cut_patch, cut_scar, jitter
-from augbench.augmenters.memseg import MemSeg, blend, otsu_foreground, perlin_mask
+from augbench.augmenters._pieces import cut_patch, cut_scar, jitter
+from augbench.augmenters.cutpaste import CutPaste
+from augbench.augmenters.memseg import MemSeg
+from augbench.augmenters.noise_patch import NoisePatch
 from augbench.augmenters.none import NoAugmentation
+from augbench.augmenters.self_paste import SelfPaste
 from augbench.core import registry
 from augbench.core.contracts import SAMPLE_COLUMNS, Dataset, Request, TrainView
 from augbench.core.errors import UserError
@@ -52,6 +56,7 @@ def make(augmenter, shape=(60, 40), count=8, grey=False, first=0):
 def augmenters():
     yield from (MemSeg(MemSeg.Config(texture_share=share)) for share in (0.0, 1.0))
     yield from (CutPaste(CutPaste.Config(variant=variant)) for variant in ("patch", "scar", "both"))
+    yield from (NoisePatch(), NoisePatch(NoisePatch.Config(foreground=True)), SelfPaste())
 
 
 @pytest.mark.parametrize("shape", SIZES)
@@ -230,8 +235,8 @@ def test_a_broken_texture_is_a_user_error(folder):
 
 
 def test_cells_are_never_finer_than_two_pixels(monkeypatch):
-    asked, real = [], memseg.perlin
-    monkeypatch.setattr(memseg, "perlin", lambda r, shape, cells, *a: asked.append(cells) or real(r, shape, cells, *a))
+    asked, real = [], _patches.perlin
+    monkeypatch.setattr(_patches, "perlin", lambda r, s, cells, *a: asked.append(cells) or real(r, s, cells, *a))
     for i in range(60):
         perlin_mask(rng("cells", i), (256, 10))
     rows, columns = map(set, zip(*asked, strict=True))

@@ -317,7 +317,7 @@ def _model_in(annotation: Any) -> type[BaseModel] | None:
 
 
 _NUMBER_OR: dict[str | int, str] = {
-    "shots": "a number from 0 on, or 'all'",
+    "shots": "a number from 0 on, {ids: FILE}, or 'all'",
     "C": "a number above 0, or 'cv'",
     "synthetic_weight": "a number above 0, 'equal_mass' or 'cv'",
 }

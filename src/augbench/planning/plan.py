@@ -17,6 +17,7 @@ from typing import Any
 from augbench.core import registry
 from augbench.core.contracts import GOOD, Augmenter, Part, Shots
 from augbench.core.errors import UserError
+from augbench.core.models import NamedIds
 from augbench.core.protocol import Protocol
 from augbench.core.specs import (
     FEATURE_CHUNK,
@@ -24,11 +25,13 @@ from augbench.core.specs import (
     AugmenterSpec,
     Cell,
     DataSpec,
+    Draw,
     FeatureSpec,
     FidelitySpec,
     PoolSpec,
     SearchSpec,
     regime,
+    shots_in_all,
 )
 from augbench.planning.extractor_choice import INCEPTION, resolve
 from augbench.planning.grid import AugmenterEntry, DatasetEntry, Grid
@@ -110,7 +113,7 @@ class Plan:
     def _images_to_learn_from(self, pool: PoolSpec) -> int | None:
         """Count the shots, or normal images without shots; where files are absent, as the dataset is known to have."""
         if pool.shots not in (None, 0, "all"):
-            return pool.shots * max(len(pool.data.classes), 1)
+            return shots_in_all(pool.shots, pool.draw, pool.data.classes)
         if pool.data.alias not in self.absent:
             split = self.library.split(pool.data)
             return len(split.positives if pool.shots else split.negatives)
@@ -291,8 +294,8 @@ def _cells(
     if protocol.kind != "finetune" and not augmenter.makes_images:
         seeds = (None,)  # nothing is random
     adapter_seeds = grid.adapter_seeds if _learns(plan.library, spec) else (0,)
-    for shots in entry.shots or grid.shots:
-        draws: tuple[int | None, ...] = grid.draws if shots not in (0, "all") else (None,)
+    for given in entry.shots or grid.shots:
+        shots, draws = _shots_and_draws(given, grid)
         for n_aug in counts:
             reason = _why_not(augmenter, entry.label, task, shots, n_aug, protocol)
             if reason:
@@ -301,6 +304,13 @@ def _cells(
             for draw, adapter_seed, seed in product(draws, adapter_seeds, seeds):
                 fresh = grid.fresh_pools and n_aug > 0
                 yield Cell(data, spec, shots, draw, n_aug, seed, protocol, fresh, adapter_seed)
+
+
+def _shots_and_draws(given: Shots | NamedIds, grid: Grid) -> tuple[Shots, tuple[Draw, ...]]:
+    """Return a regime and its draws: named shots are one draw, of as many shots as there are ids."""
+    if isinstance(given, NamedIds):
+        return len(given.ids), (given.ids,)
+    return given, grid.draws if given not in (0, "all") else (None,)
 
 
 def _learns(library: Library, spec: AugmenterSpec) -> bool:

@@ -22,13 +22,13 @@ from augbench.core.errors import UserError
 from augbench.report.evidence.build import build_evidence
 from augbench.report.evidence.pareto import Spending
 from augbench.report.leaderboard.board import board_of
-from augbench.report.leaderboard.headings import shots_text, span_text
+from augbench.report.leaderboard.headings import span_text
 from augbench.report.leaderboard.merge import gather
 from augbench.report.leaderboard.page import minus, script_json
 from augbench.report.leaderboard.row_costs import Costs
 from augbench.report.leaderboard.score_tables import RECALLS, precision_at_recalls
 from augbench.report.leaderboard.write_page import write_leaderboard
-from augbench.report.numbers import signed
+from augbench.report.numbers import shots_text, signed
 from augbench.report.tables import build_tables
 from augbench.storage.store import Store
 
@@ -176,6 +176,7 @@ def test_precision_at_recalls_by_hand():
     ("function", "value", "text"),
     [(span_text, 0.42, "0.4 s"), (span_text, 99, "99 s"), (span_text, 180, "3 min"), (span_text, 20_000, "5.6 h"),
      (shots_text, 0, "zero-shot"), (shots_text, 1, "1 shot"), (shots_text, "all", "full-shot"),
+     (shots_text, "ids1_1f3a9c", "1 named shot (1f3a9c)"),
      (minus, "[-.137, .041]", "[\N{MINUS SIGN}.137, .041]"), (minus, "rolled-in 1-2", "rolled-in 1-2")],
 )  # fmt: skip
 def test_formatting(function, value, text):

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 from augbench.report.evidence.build import Evidence, RowEvidence
 from augbench.report.evidence.ranking import Ranking
-from augbench.report.evidence.sheets import NAMES, p_value_text, regime_text
-from augbench.report.numbers import flagged, seconds_text, share
+from augbench.report.evidence.sheets import NAMES, p_value_text
+from augbench.report.numbers import flagged, seconds_text, share, shots_text
 from augbench.report.plots import (
     COLLAPSE_TEXT,
     MUTED,
@@ -141,7 +141,7 @@ def _diagram(part: SubFigure, ranking: Ranking) -> None:
     ranks, count, lines = ranking.ranks, len(ranking.augmenters), _lines(ranking)
     assert ranks is not None
     axes = part.subplots()
-    where = f"{ranking.protocol}, {regime_text(ranking.shots)}, {len(ranking.datasets)} datasets"
+    where = f"{ranking.protocol}, {shots_text(ranking.shots)}, {len(ranking.datasets)} datasets"
     collapse = f"\n{COLLAPSE_TEXT}" if ranking.collapsed else ""
     axes.set_title(f"{where} (Friedman: {p_value_text(ranks.p)}){collapse}")
     axes.set(xlim=(1, count), ylim=(lines, -1.8), xticks=range(1, count + 1), yticks=[])

@@ -10,7 +10,7 @@ from augbench.metrics.resampling import Interval
 from augbench.report.evidence import explanations
 from augbench.report.evidence.build import Comparison, Evidence
 from augbench.report.evidence.ranking import Ranking
-from augbench.report.numbers import COLLAPSED, DASH, flagged, seconds_text, share, signed
+from augbench.report.numbers import COLLAPSED, DASH, flagged, seconds_text, share, shots_text, signed
 from augbench.report.sheet import Column, Section, Sheet, SheetRow
 from augbench.report.table_notes import AP_SENTENCES
 from augbench.report.tables import AP_NAMES
@@ -175,7 +175,7 @@ def _ranks(ranking: Ranking) -> Sheet:
     ]
     if ranking.collapsed:
         captions.append(f"{COLLAPSED} {ranking.collapsed} of the runs behind these ranks have collapsed.")
-    title = f"{ranking.protocol}, {regime_text(ranking.shots)}"
+    title = f"{ranking.protocol}, {shots_text(ranking.shots)}"
     return Sheet([AUGMENTER, Column("rank", "average rank")], rows, title, captions)
 
 
@@ -195,8 +195,3 @@ def p_text(value: float) -> str:
 def p_value_text(value: float) -> str:
     """Format a p-value with its name: ``p = .016``, or ``p < .001``."""
     return f"p {p_text(value).replace('<', '< ')}" if value < 0.0005 else f"p = {p_text(value)}"
-
-
-def regime_text(shots: int | str) -> str:
-    """Format a regime: ``zero-shot``, ``5 shots``, ``full-shot``."""
-    return {0: "zero-shot", 1: "1 shot", "all": "full-shot"}.get(shots, f"{shots} shots")

@@ -19,10 +19,10 @@ from augbench.report.evidence.build import BASELINES, Evidence
 from augbench.report.fidelity_table import pool_runs
 from augbench.report.frame import METRICS
 from augbench.report.leaderboard.gains import evidence_of, name_of, notes_of, verdict_summary, with_gains
-from augbench.report.leaderboard.headings import COLUMN_HELP, DIGITS, Content, Keys, entry, shots_text, span_text
+from augbench.report.leaderboard.headings import COLUMN_HELP, DIGITS, Content, Keys, entry, span_text
 from augbench.report.leaderboard.merge import Gathered
 from augbench.report.leaderboard.row_costs import Costs, Source
-from augbench.report.numbers import COLLAPSED, DASH, Stat, flagged, seconds_text, share, stat_of
+from augbench.report.numbers import COLLAPSED, DASH, Stat, flagged, seconds_text, share, shots_text, stat_of
 from augbench.report.older_versions import COLUMNS, NUMBERS, TITLE, older_rows
 from augbench.report.plots import PALETTE
 from augbench.report.runs import over_runs, runs_of

@@ -53,13 +53,6 @@ def entry(
     return {"text": text, "value": number, "files": [list(file) for file in files], "tone": tone}
 
 
-def shots_text(shots: int | str) -> str:
-    """Format a shot regime: ``zero-shot``, ``5 shots``, ``1 shot``, ``full-shot``."""
-    if shots == "all":
-        return "full-shot"
-    return "zero-shot" if not shots else f"{shots} shot{'s' * (shots != 1)}"
-
-
 def span_text(seconds: float) -> str:
     """Format a duration: ``0.4 s``, ``12 s``, ``3 min``, ``3.4 min``, ``5.6 h``."""
     if isnan(seconds):

@@ -17,6 +17,7 @@ from augbench.core.errors import UserError, did_you_mean
 from augbench.core.hashing import digest
 from augbench.core.specs import DataSpec, PoolSpec
 from augbench.planning.library import open_dataset
+from augbench.planning.outline import shots_and_draw
 from augbench.planning.splits import Split, checked_samples, make_split
 from augbench.report.frame import shots_rank
 from augbench.report.leaderboard.merge import Gathered
@@ -154,6 +155,11 @@ def _decoded(data: bytes) -> np.ndarray:
     return np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))
 
 
+def shots_of(spec: PoolSpec) -> int | str | None:
+    """Return the shots of a pool as reports have them; None where it reads none."""
+    return None if spec.shots is None else shots_and_draw(spec.shots, spec.draw)["shots"]
+
+
 def pools_of(gathered: Gathered) -> dict[str, list[Pool]]:
     """Map each dataset to its pools, one per augmenter and shot regime: that of the first fold, draw and seeds."""
     cells = gathered.expected.merge(gathered.records[["key", "dataset_id", "augmenter_id"]], on="key")
@@ -174,8 +180,9 @@ def pools_of(gathered: Gathered) -> dict[str, list[Pool]]:
             if identity in older and identity not in augmenters:
                 continue
             name = augmenters.get(identity, spec.augmenter.name)
-            rank = (spec.data.fold or 0, spec.draw or 0, spec.adapter_seed, spec.seed, spec.fresh_for or 0, spec.key)
-            where = (label, name, spec.shots)
+            drawn = shots_and_draw(spec.shots, spec.draw)["draw"]
+            rank = (spec.data.fold or 0, drawn or 0, spec.adapter_seed, spec.seed, spec.fresh_for or 0, spec.key)
+            where = (label, name, shots_of(spec))
             if where not in first or rank < first[where][0]:
                 first[where] = (rank, spec, store)
     found: dict[str, list[Pool]] = {}

@@ -52,4 +52,8 @@ def _read_ids(given: Any) -> Any:
 class NamedIds(StrictModel):
     """Samples of a dataset by their ids: ``{ids: FILE}``, a text file with one per line, or the ids themselves."""
 
-    ids: Annotated[tuple[str, ...], BeforeValidator(_read_ids), Field(min_length=1)]
+    ids: Annotated[tuple[str, ...], BeforeValidator(_read_ids)] = Field(
+        min_length=1,
+        description="a text file with one id per line, or the ids themselves",
+        json_schema_extra={"source": "our choice"},
+    )

@@ -16,7 +16,7 @@ from typing import Any
 
 from augbench.core import registry
 from augbench.core.contracts import GOOD, Augmenter, Part, Shots
-from augbench.core.errors import UserError
+from augbench.core.errors import UserError, listed
 from augbench.core.models import NamedIds
 from augbench.core.protocol import Protocol
 from augbench.core.specs import (
@@ -244,11 +244,22 @@ def part_spec(library: Library, part: Part) -> AugmenterSpec:
 
 def notes_of(library: Library, cell: Cell, slices: Iterable[PoolSlice]) -> list[str]:
     """Return the caveats about the synthetic images of a cell, one line each."""
-    notes = [
-        (pool_slice.pool.augmenter.name, library.augmenter(pool_slice.pool.augmenter).notes(cell.shots))
-        for pool_slice in slices
-    ]
+    notes = []
+    for spec in (pool_slice.pool.augmenter for pool_slice in slices):
+        augmenter = library.augmenter(spec)
+        notes += [(spec.name, augmenter.notes(cell.shots)), (spec.name, _training_note(library, cell, augmenter))]
     return list(dict.fromkeys(f"{name}: {note}" for name, note in notes if note))
+
+
+def _training_note(library: Library, cell: Cell, augmenter: Augmenter) -> str:
+    """Say what a generator outside of augbench was trained on, against the shots of a cell; "" if that is unknown."""
+    ids = augmenter.trained_on()
+    if not ids or cell.data.fingerprint == ABSENT:
+        return ""
+    defects = set(ids) & set(library.split(cell.data).positives["id"])
+    beyond = len(defects - set(library.shots(cell.data, cell.shots, cell.draw)["id"]))
+    more = f", of which {beyond} are not among the shots" if beyond else ""
+    return f"its generator was trained on {len(ids)} training images, {len(defects)} of them defects{more}"
 
 
 def _data_axis(grid: Grid, plan: Plan, store: Store | None) -> Iterator[tuple[DataSpec, Protocol]]:
@@ -433,9 +444,22 @@ def _check_pool(plan: Plan, pool: PoolSpec, size: int) -> None:
     view = plan.library.view(pool.data, pool.shots, pool.draw, reads)
     if "regions" in reads and not view.regions:
         raise UserError(f"{lacks} on its training side: {augmenter.without_masks}")
+    _check_trained_on(plan, pool, augmenter)
     capacity = augmenter.capacity(view)
     if capacity is not None and size > capacity:
         raise UserError(
             f"augmenter '{pool.augmenter.name}' can make {capacity} images on '{pool.data.alias}', "
             f"the grid asks for {size}: lower n_aug"
+        )
+
+
+def _check_trained_on(plan: Plan, pool: PoolSpec, augmenter: Augmenter) -> None:
+    """Refuse a generator outside of augbench that saw images which are not of the training part."""
+    split = plan.library.split(pool.data)
+    strangers = set(augmenter.trained_on() or ()) - {*split.negatives["id"], *split.positives["id"]}
+    if strangers:
+        fold = "" if pool.data.fold is None else f" in fold {pool.data.fold}"
+        raise UserError(
+            f"augmenter '{pool.augmenter.name}' was trained on {listed(sorted(strangers))}, not in the training part "
+            f"of '{pool.data.alias}'{fold}: its images cannot be evaluated there; train the generator without them"
         )

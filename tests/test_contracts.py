@@ -52,7 +52,9 @@ class TestAugmenters(AugmenterContract):
         return request.param
 
     @pytest.fixture
-    def settings(self, name):
+    def settings(self, name, tmp_path):
+        if name == "images":
+            return {**layouts.draw_pool(tmp_path / "pool", [f"{i}.png" for i in range(20)]), "sample": "drawn"}
         return SMALL.get(name, {})
 
     @pytest.fixture
@@ -100,7 +102,7 @@ def test_regions_are_masks_of_all_training_positives_and_nothing_more():
         blind.region(split.positives["id"].iloc[0])
 
 
-@pytest.mark.parametrize("name", sorted(set(AUGMENTERS) - {"mixture"}))
+@pytest.mark.parametrize("name", sorted(set(AUGMENTERS) - {"mixture", "images"}))
 def test_augmenter_can_be_planned_everywhere(name, tmp_path):
     for dataset in DATASETS:
         settings = getattr(layouts, f"draw_{dataset}")(tmp_path / dataset)

@@ -206,3 +206,14 @@ def draw_elpv(root, cells=320):
         lines.append(f"images/cell{index + 1:04d}.png  {probability}  {'mono' if index < cells // 2 else 'poly'}")
     (root / "labels.csv").write_text("\n".join(lines) + "\n")
     return {"root": str(root)}
+
+
+def draw_pool(root, names, masks=None, size=(176, 64)):
+    """Coloured images as a generator might leave them, of the size of `surfaces`, and masks of the files given."""
+    rng = np.random.default_rng(len(names))
+    for name in names:
+        image, mask = noise_image(rng, *size, mark=True)
+        save(rgb(image) + np.uint8([0, 3, 9]), root / name)
+        if masks:
+            save(mask, root / masks(name))
+    return {"folder": str(root)}

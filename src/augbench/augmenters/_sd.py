@@ -98,7 +98,7 @@ class PipelineAugmenter(Augmenter):
             source = self.find_pipeline()
         except UserError:
             return None
-        pipeline, width = pipeline_of(source.kind, source.size), 4 if "32" in config.precision else 2
+        pipeline, width = pipeline_of(source.kind, source.size), 4 if "32" in self.precision_on("cuda") else 2
         batch, decoded = self.batches()
         generated = generating(pipeline, source.size, batch, width, decoded)
         if stage == "generate":

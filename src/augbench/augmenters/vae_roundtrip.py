@@ -10,10 +10,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from augbench.augmenters._sd import ASPECT, Aspect, PipelineAugmenter, enough_memory, generation_size
+from augbench.augmenters._sd import ASPECT, Aspect, PipelineAugmenter, generation_size
 from augbench.augmenters._settings import OURS, setting
 from augbench.augmenters._sources import normal_ids
 from augbench.core.contracts import Request, Settings, Synthetic, TrainView
+from augbench.core.gpu import enough_memory
 from augbench.diffusion.img2img import round_trip
 from augbench.diffusion.pipelines import PipelineSource, find, load
 from augbench.diffusion.sampling import fit_image
@@ -47,6 +48,14 @@ class VAERoundTrip(PipelineAugmenter):
     def find_pipeline(self) -> PipelineSource:
         """Find the pipeline, of any kind: each has a VAE."""
         return find(self.config.bundle)
+
+    def precision_on(self, device: str) -> str:
+        """Return fp32, whatever the device."""
+        return "fp32"
+
+    def batches(self) -> tuple[int, int]:
+        """Return the batch of encoding and decoding; the estimate of memory counts the rest of the pipeline, too."""
+        return BATCH, BATCH
 
     def load(self, adapter: Path | None, device: str) -> None:
         """Load the pipeline, and move its VAE to the device."""

@@ -8,8 +8,7 @@ from collections.abc import Iterable
 from rich.console import Console
 from rich.markup import escape
 
-from augbench.core.contracts import Shots
-from augbench.core.specs import FEATURE_CHUNK, FeatureSpec, regime
+from augbench.core.specs import FEATURE_CHUNK, Cell, FeatureSpec, PoolSpec, regime
 from augbench.planning.audits import Audit, audits_of, load_audits
 from augbench.planning.gpu_memory import estimates
 from augbench.planning.plan import Plan, notes_of
@@ -17,6 +16,8 @@ from augbench.planning.remaining import Remaining
 from augbench.report.render.terminal import sheet_parts
 from augbench.report.sheet import Sheet
 from augbench.storage.store import Store
+
+Regime = tuple[float, str]  # how many shots, and its name in keys
 
 
 def print_plan(plan: Plan, remaining: Remaining, store: Store, console: Console) -> None:
@@ -40,7 +41,7 @@ def print_plan(plan: Plan, remaining: Remaining, store: Store, console: Console)
     for reason, count in plan.dropped.items():
         console.print(f"left out: {count} x {reason}", highlight=False, markup=False)
     for note, regimes in _notes(plan).items():
-        console.print(f"note ({', '.join(_regimes(regimes))}): {note}", highlight=False, markup=False)
+        console.print(f"note ({', '.join(_names(regimes))}): {note}", highlight=False, markup=False)
     for protocol in (one for one in plan.grid.protocols if one.superseded_by):
         better = f"superseded by {protocol.superseded_by}: augbench protocols show {protocol.superseded_by}"
         console.print(f"protocol {protocol.name} is {better}", highlight=False, markup=False)
@@ -69,36 +70,40 @@ def _audits(plan: Plan, store: Store) -> dict[str, str]:
 
 def _cells_sheet(plan: Plan) -> Sheet:
     """Return a table of trainings by augmenter and regime."""
-    counts = Counter((cell.augmenter.alias, regime(cell.shots)) for cell in plan.cells)
-    regimes = _regimes(cell.shots for cell in plan.cells)
+    counts = Counter((cell.augmenter.alias, regime(cell.shots, cell.draw)) for cell in plan.cells)
+    regimes = _names(_sized(cell) for cell in plan.cells)
     augmenters = dict.fromkeys(cell.augmenter.alias for cell in plan.cells)
     rows = [(name, *(str(counts[name, one] or "-") for one in regimes)) for name in augmenters]
     return Sheet.of(["augmenter"], regimes, rows, f"{len(plan.cells):,} trainings")
 
 
-def _regimes(shots: Iterable[Shots]) -> list[str]:
-    """Return the regimes of the plan, from zero over few to full."""
-    return [regime(s) for s in sorted(set(shots), key=_size)]
+def _sized(spec: Cell | PoolSpec) -> Regime:
+    return float("inf") if spec.shots == "all" else spec.shots or 0, regime(spec.shots, spec.draw)
 
 
-def _notes(plan: Plan) -> dict[str, set[Shots]]:
-    """Return notes on synthetic images: note -> shots of the cells it applies to."""
-    found: defaultdict[str, set[Shots]] = defaultdict(set)
+def _names(regimes: Iterable[Regime]) -> list[str]:
+    """Return the names of regimes, from zero over few to full."""
+    return [name for _, name in sorted(set(regimes))]
+
+
+def _notes(plan: Plan) -> dict[str, set[Regime]]:
+    """Return notes on synthetic images: note -> regimes of the cells it applies to."""
+    found: defaultdict[str, set[Regime]] = defaultdict(set)
     for cell in plan.cells:
         for note in notes_of(plan.library, cell, plan.needs[cell.key]):
-            found[note].add(cell.shots)
+            found[note].add(_sized(cell))
     return dict(found)
 
 
 def _pool_groups(plan: Plan) -> dict[tuple[str, str, str, int], int]:
     """Count pools by (dataset, augmenter, regimes, images per pool)."""
-    serves: defaultdict[str, set[Shots]] = defaultdict(set)
+    serves: defaultdict[str, set[Regime]] = defaultdict(set)
     for cell in plan.cells:
         for pool_slice in plan.needs[cell.key]:
-            serves[pool_slice.pool.key].add(cell.shots)
+            serves[pool_slice.pool.key].add(_sized(cell))
     groups: Counter[tuple[str, str, str, int]] = Counter()
     for key, pool in plan.pools.items():
-        groups[pool.data.prefix, pool.augmenter.name, ", ".join(_regimes(serves[key])), plan.pool_sizes[key]] += 1
+        groups[pool.data.prefix, pool.augmenter.name, ", ".join(_names(serves[key])), plan.pool_sizes[key]] += 1
     return dict(groups)
 
 
@@ -126,20 +131,16 @@ def _training_steps(plan: Plan) -> list[str]:
     for cell in plan.cells:
         for pool_slice in plan.needs[cell.key]:
             serves[pool_slice.pool.key][cell.augmenter.alias] = None
-    found: defaultdict[tuple[str, str, str], dict[Shots, str]] = defaultdict(dict)
+    found: defaultdict[tuple[str, str, str], dict[Regime, str]] = defaultdict(dict)
     for key, pool in plan.pools.items():
         steps = plan.training_steps(pool)
         if steps is not None:
             row = (pool.augmenter.name, pool.data.alias, ", ".join(serves[key]))
-            found[row][pool.shots or 0] = f"{steps:,} at {regime(pool.shots)}"
+            found[row][_sized(pool)] = f"{steps:,} at {regime(pool.shots, pool.draw)}"
     return [
-        f"steps per adapter: {name} on {dataset} (for {rows}) {', '.join(steps[s] for s in sorted(steps, key=_size))}"
+        f"steps per adapter: {name} on {dataset} (for {rows}) {', '.join(steps[one] for one in sorted(steps))}"
         for (name, dataset, rows), steps in found.items()
     ]
-
-
-def _size(shots: Shots) -> float:
-    return float("inf") if shots == "all" else shots
 
 
 def _features(plan: Plan) -> str:

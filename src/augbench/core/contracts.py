@@ -307,6 +307,11 @@ class TrainView:
         self._regions: dict[str, dict[str, str]] = {row["id"]: row for row in marked if row["mask"]}
 
     @property
+    def classes(self) -> tuple[str, ...]:
+        """The defect classes in recognition, in the order in which requests ask for them; () in detection."""
+        return self._dataset.classes() if self.task == "recognition" else ()
+
+    @property
     def negatives(self) -> pd.DataFrame:
         """The rows of the training negatives, in a fixed order."""
         self._demand("negatives")
@@ -369,6 +374,7 @@ class Augmenter:
     not_runnable: ClassVar[str] = ""  # why `run` refuses it; it can still be planned
     chunk_size: ClassVar[PositiveInt] = 20  # images generated and committed together; part of the pool's key
     uses_gpu: ClassVar[bool] = False
+    from_outside: ClassVar[bool] = False  # True: made elsewhere, so the stage refuses near-copies of test images
     without_masks: ClassVar[str] = "take another augmenter, or a dataset with masks"  # advice if it needs masks
 
     class Config(Settings):
@@ -393,6 +399,13 @@ class Augmenter:
     def notes(self, shots: Shots) -> str:
         """Return one line of caveats about its results in this regime; plans and reports print it ("" = none)."""
         return f"a control: {self.control}" if self.control else ""
+
+    def trained_on(self) -> tuple[str, ...] | None:
+        """Return the ids of the samples that a generator outside of augbench learned from; None: not known, or none.
+
+        The plan refuses ids of test images, and notes say which are defects that the shots do not hold.
+        """
+        return None
 
     def key_settings(self) -> JsonDict:
         """Return the settings that enter keys: non-default values, as JSON values.

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
+from pathlib import Path
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, ValidatorFunctionWrapHandler, field_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidatorFunctionWrapHandler, field_validator
+
+from augbench.core.errors import UserError
 
 
 class StrictModel(BaseModel):
@@ -32,3 +35,25 @@ def _compare(given: Any, validated: Any) -> None:
     elif isinstance(given, dict) and isinstance(validated, dict):
         for key in given.keys() & validated.keys():
             _compare(given[key], validated[key])
+
+
+def _read_ids(given: Any) -> Any:
+    """Read a file of ids, one per line; sort ids and drop repeats. What is no text and no list is left as it is."""
+    if isinstance(given, str):
+        try:
+            given = [line.strip() for line in Path(given).expanduser().read_text(encoding="utf-8-sig").splitlines()]
+        except (OSError, UnicodeDecodeError) as error:
+            why = getattr(error, "strerror", None) or "it is not UTF-8"
+            raise UserError(f"ids: '{given}' cannot be read ({why}): name a text file with one id per line") from None
+    is_list = isinstance(given, (list, tuple)) and all(isinstance(one, str) for one in given)
+    return tuple(sorted({one for one in given if one})) if is_list else given
+
+
+class NamedIds(StrictModel):
+    """Samples of a dataset by their ids: ``{ids: FILE}``, a text file with one per line, or the ids themselves."""
+
+    ids: Annotated[tuple[str, ...], BeforeValidator(_read_ids)] = Field(
+        min_length=1,
+        description="a text file with one id per line, or the ids themselves",
+        json_schema_extra={"source": "our choice"},
+    )

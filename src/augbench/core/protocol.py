@@ -319,11 +319,12 @@ def _model_in(annotation: Any) -> type[BaseModel] | None:
 
 
 _NUMBER_OR: dict[str | int, str] = {
-    "shots": "a number from 0 on, or 'all'",
+    "shots": "a number from 0 on, {ids: FILE}, or 'all'",
     "C": "a number above 0, or 'cv'",
     "synthetic_weight": "a number above 0, 'equal_mass' or 'cv'",
+    "trained_on": "{ids: FILE}, or 'unknown'",
 }
-"""Fields that take a number or a word: pydantic would report each alternative on its own."""
+"""Fields that take one of several kinds of values: pydantic would report each alternative on its own."""
 
 _PRESETS = resources.files("augbench") / "assets" / "protocols"
 

@@ -6,7 +6,7 @@ A key is a readable prefix and the first digits of a hash of the spec's canonica
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, cached_property
 from typing import Any
@@ -20,9 +20,20 @@ AUDIT_METHOD = 2  # of the search for near-copies; another number for one that f
 HASH_LENGTH = 8  # enough, since the prefix separates everything except settings and protocols
 
 
-def regime(shots: Shots | None) -> str:
-    """Return the name of the shot regime in keys and tables: ``zero``, ``few5`` or ``full``."""
+Draw = int | tuple[str, ...] | None
+"""Which samples the shots are: the number of a random draw, or named ones, sorted ids; None: no or all samples."""
+
+
+def regime(shots: Shots | None, draw: Draw = None) -> str:
+    """Return the name of the shot regime in keys and tables: ``zero``, ``few5``, ``full``; ``ids5_1f3a9c`` if named."""
+    if isinstance(draw, tuple):
+        return f"ids{len(draw)}_{digest(draw)[:6]}"
     return "full" if shots == "all" else "zero" if not shots else f"few{shots}"
+
+
+def shots_in_all(shots: int, draw: Draw, classes: Sequence[str]) -> int:
+    """Return the number of real defect images: shots of a random draw are per class in recognition."""
+    return shots if isinstance(draw, tuple) else shots * max(len(classes), 1)
 
 
 class _Keyed:
@@ -111,7 +122,7 @@ class AdapterSpec(_Keyed):
     data: DataSpec
     augmenter: AugmenterSpec
     shots: Shots | None  # None: the augmenter does not read them in this regime
-    draw: int | None
+    draw: Draw
     regions: bool = False  # whether the augmenter reads the masks of all training positives
     adapter_seed: int = 0  # of its randomness
     kind = "adapter"
@@ -151,7 +162,7 @@ class PoolSpec(_Keyed):
     data: DataSpec
     augmenter: AugmenterSpec
     shots: Shots | None  # None: not read in this regime, so all such regimes share the pool
-    draw: int | None
+    draw: Draw
     seed: int
     chunk_size: int
     fresh_for: int | None = None  # N_aug, if each N_aug has its own pool (`fresh_pools`)
@@ -302,7 +313,7 @@ class Cell(_Keyed):
     data: DataSpec
     augmenter: AugmenterSpec
     shots: Shots
-    draw: int | None  # None unless shots is a number > 0
+    draw: Draw  # None unless shots is a number > 0
     n_aug: int  # in recognition: per class
     seed: int | None  # None: a frozen backbone without synthetic images, where nothing is random
     protocol: Protocol
@@ -389,13 +400,14 @@ class AuditSpec(_Keyed):
 
 
 @cache  # hashed once per row, not once per cell
-def _block(data: str, augmenter: str, shots: Shots, draw: int | None, protocol: str, fresh_pools: bool) -> str:
+def _block(data: str, augmenter: str, shots: Shots, draw: Draw, protocol: str, fresh_pools: bool) -> str:
     row = {"data": data, "augmenter": augmenter, "shots": shots, "draw": draw, "protocol": protocol}
     return f"cells-{digest({'schema': SCHEMA, **row, 'fresh_pools': fresh_pools})[:16]}"
 
 
 def _nested_specs(value: Mapping[str, Any]) -> dict[str, Any]:
-    return {"data": DataSpec.from_dict(value["data"]), "augmenter": AugmenterSpec(**value["augmenter"])}
+    draw = tuple(value["draw"]) if isinstance(value["draw"], list) else value["draw"]
+    return {"data": DataSpec.from_dict(value["data"]), "augmenter": AugmenterSpec(**value["augmenter"]), "draw": draw}
 
 
 def _where_read(regions: bool) -> dict[str, bool]:
@@ -412,10 +424,10 @@ def _adapter_name(adapter_seed: int) -> str:
     return f"a{adapter_seed}" if adapter_seed else ""
 
 
-def _read_regime(shots: Shots | None, draw: int | None) -> str:
+def _read_regime(shots: Shots | None, draw: Draw) -> str:
     if shots is None:
         return ""
-    return regime(shots) + (f"d{draw}" if draw else "")
+    return regime(shots, draw) + (f"d{draw}" if isinstance(draw, int) and draw else "")
 
 
 def _join(*parts: str) -> str:

@@ -26,8 +26,8 @@ from pydantic import Field, field_validator, model_validator
 
 from augbench.core.contracts import GOOD, SAMPLE_COLUMNS, Dataset
 from augbench.core.errors import UserError, listed
+from augbench.core.mask_files import MASK_FOLDERS, masks_among, matched, refuse
 from augbench.core.walk import Names, Walk, same_text, spelling, walk
-from augbench.datasets._mask_files import MASK_FOLDERS, masks_among, matched, refuse
 
 SIDES = ("train", "test")
 OTHER_SIDES = ("val", "valid", "validation", "dev", "holdout")

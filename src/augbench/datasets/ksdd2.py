@@ -12,8 +12,8 @@ import pandas as pd
 
 from augbench.core.contracts import GOOD, Dataset
 from augbench.core.errors import UserError
+from augbench.core.mask_files import masks_among, refuse
 from augbench.core.walk import by_stem, walk
-from augbench.datasets._mask_files import masks_among, refuse
 from augbench.datasets._mask_labels import DEFECT, labelled
 
 IMAGE = re.compile(r"(train|test)/(?![^/]*\(copy\))[^/]+\.png", re.IGNORECASE)

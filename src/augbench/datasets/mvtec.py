@@ -20,8 +20,8 @@ from pydantic import Field, field_validator
 
 from augbench.core.contracts import GOOD, SAMPLE_COLUMNS, Dataset
 from augbench.core.errors import UserError, did_you_mean
+from augbench.core.mask_files import masks_among, refuse
 from augbench.core.walk import Names, Walk, walk
-from augbench.datasets._mask_files import masks_among, refuse
 from augbench.datasets._mvtec_counts import official_counts
 
 DEFECT = "defect"  # the label where the archive has no defect classes (BTech, VisA)

@@ -16,7 +16,7 @@ from augbench.core import registry
 from augbench.core.documents import Document, parse_yaml
 from augbench.core.errors import UserError, brief, did_you_mean
 from augbench.core.hashing import canonical_json, digest
-from augbench.core.models import StrictModel
+from augbench.core.models import NamedIds, StrictModel
 from augbench.core.protocol import UNKEYED, Protocol, first_problem, load_preset, make_protocol, needs_quotes
 
 NAME = r"^[A-Za-z][A-Za-z0-9_]*$"  # safe in paths, keys and tables
@@ -27,7 +27,7 @@ def _one_or_many(value: Any) -> Any:
     return value if isinstance(value, (list, tuple)) else [value]
 
 
-ShotsField = Annotated[int, Field(ge=0)] | Literal["all"]
+ShotsField = Annotated[int, Field(ge=0)] | Literal["all"] | NamedIds
 Axis = BeforeValidator(_one_or_many)
 ShotsAxis = Annotated[tuple[ShotsField, ...], Axis, Field(min_length=1)]
 CountAxis = Annotated[tuple[Annotated[int, Field(ge=0, le=1_000_000, strict=True)], ...], Axis, Field(min_length=1)]

@@ -14,7 +14,7 @@ from augbench.core.contracts import Augmenter, Dataset, Shots, TrainView
 from augbench.core.errors import UserError
 from augbench.core.guard import overrides
 from augbench.core.hashing import digest
-from augbench.core.specs import AugmenterSpec, DataSpec
+from augbench.core.specs import AugmenterSpec, DataSpec, Draw
 from augbench.planning.grid import DatasetEntry
 from augbench.planning.splits import Split, checked_samples, choose_shots, make_split, train_view
 from augbench.storage.files import expanded
@@ -114,11 +114,11 @@ class Library:
             self._samples[label] = checked_samples(self.dataset(label))
         return self._samples[label]
 
-    def view(self, spec: DataSpec, shots: Shots | None, draw: int | None, reads: frozenset[str]) -> TrainView:
+    def view(self, spec: DataSpec, shots: Shots | None, draw: Draw, reads: frozenset[str]) -> TrainView:
         """Return the view of an augmenter that declares ``reads``."""
         return train_view(self.dataset(spec.alias), self.split(spec), spec, shots, draw, reads)
 
-    def shots(self, spec: DataSpec, shots: Shots | None, draw: int | None) -> pd.DataFrame:
+    def shots(self, spec: DataSpec, shots: Shots | None, draw: Draw) -> pd.DataFrame:
         """Return the real positives to use."""
         per_class = self.dataset(spec.alias).task == "recognition"
         return choose_shots(self.split(spec), spec, shots, draw, per_class)

@@ -12,7 +12,8 @@ from typing import Any
 from pydantic import TypeAdapter
 
 from augbench.core import registry
-from augbench.core.specs import Cell
+from augbench.core.contracts import Shots
+from augbench.core.specs import Cell, regime
 from augbench.planning.audits import audits_of, place_of
 from augbench.planning.plan import Plan
 
@@ -22,7 +23,7 @@ EXPECTED_FIELDS = (
     "fold",  # None: the official split
     "test_share",  # the fold is a random test split of this share; None: one of k folds, or no folds
     "augmenter",  # its name in the grid
-    "shots",  # 0, a number, or "all"
+    "shots",  # 0, a number, or "all"; of named shots the name of their regime
     "draw",  # None unless shots is a number > 0
     "n_aug",
     "seed",
@@ -155,6 +156,13 @@ def outline_of(plan: Plan) -> Outline:
     )
 
 
+def shots_and_draw(shots: Shots, draw: int | Sequence[str] | None) -> dict[str, Any]:
+    """Return the shots and the draw of a cell as reports have them: named shots are a regime of their own."""
+    if isinstance(draw, list | tuple):
+        return {"shots": regime(shots, tuple(draw)), "draw": None}
+    return {"shots": shots, "draw": draw}
+
+
 def expected_of(plan: Plan) -> list[dict[str, Any]]:
     """Return the cells that a report expects, with the fields `EXPECTED_FIELDS`, in the order of the grid."""
     tasks = {alias: plan.library.dataset(alias).task for alias in {cell.data.alias for cell in plan.cells}}
@@ -175,8 +183,7 @@ def expected_cell(
         "fold": cell.data.fold,
         "test_share": cell.data.test_share,
         "augmenter": cell.augmenter.alias,
-        "shots": cell.shots,
-        "draw": cell.draw,
+        **shots_and_draw(cell.shots, cell.draw),
         "n_aug": cell.n_aug,
         "seed": cell.seed,
         "protocol": cell.protocol.name,

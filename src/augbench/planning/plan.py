@@ -16,7 +16,8 @@ from typing import Any
 
 from augbench.core import registry
 from augbench.core.contracts import GOOD, Augmenter, Part, Shots
-from augbench.core.errors import UserError
+from augbench.core.errors import UserError, listed
+from augbench.core.models import NamedIds
 from augbench.core.protocol import Protocol
 from augbench.core.specs import (
     FEATURE_CHUNK,
@@ -24,11 +25,13 @@ from augbench.core.specs import (
     AugmenterSpec,
     Cell,
     DataSpec,
+    Draw,
     FeatureSpec,
     FidelitySpec,
     PoolSpec,
     SearchSpec,
     regime,
+    shots_in_all,
 )
 from augbench.planning.extractor_choice import INCEPTION, resolve
 from augbench.planning.grid import AugmenterEntry, DatasetEntry, Grid
@@ -110,7 +113,7 @@ class Plan:
     def _images_to_learn_from(self, pool: PoolSpec) -> int | None:
         """Count the shots, or normal images without shots; where files are absent, as the dataset is known to have."""
         if pool.shots not in (None, 0, "all"):
-            return pool.shots * max(len(pool.data.classes), 1)
+            return shots_in_all(pool.shots, pool.draw, pool.data.classes)
         if pool.data.alias not in self.absent:
             split = self.library.split(pool.data)
             return len(split.positives if pool.shots else split.negatives)
@@ -241,11 +244,22 @@ def part_spec(library: Library, part: Part) -> AugmenterSpec:
 
 def notes_of(library: Library, cell: Cell, slices: Iterable[PoolSlice]) -> list[str]:
     """Return the caveats about the synthetic images of a cell, one line each."""
-    notes = [
-        (pool_slice.pool.augmenter.name, library.augmenter(pool_slice.pool.augmenter).notes(cell.shots))
-        for pool_slice in slices
-    ]
+    notes = []
+    for spec in (pool_slice.pool.augmenter for pool_slice in slices):
+        augmenter = library.augmenter(spec)
+        notes += [(spec.name, augmenter.notes(cell.shots)), (spec.name, _training_note(library, cell, augmenter))]
     return list(dict.fromkeys(f"{name}: {note}" for name, note in notes if note))
+
+
+def _training_note(library: Library, cell: Cell, augmenter: Augmenter) -> str:
+    """Say what a generator outside of augbench was trained on, against the shots of a cell; "" if that is unknown."""
+    ids = augmenter.trained_on()
+    if not ids or cell.data.fingerprint == ABSENT:
+        return ""
+    defects = set(ids) & set(library.split(cell.data).positives["id"])
+    beyond = len(defects - set(library.shots(cell.data, cell.shots, cell.draw)["id"]))
+    more = f", of which {beyond} are not among the shots" if beyond else ""
+    return f"its generator was trained on {len(ids)} training images, {len(defects)} of them defects{more}"
 
 
 def _data_axis(grid: Grid, plan: Plan, store: Store | None) -> Iterator[tuple[DataSpec, Protocol]]:
@@ -291,8 +305,8 @@ def _cells(
     if protocol.kind != "finetune" and not augmenter.makes_images:
         seeds = (None,)  # nothing is random
     adapter_seeds = grid.adapter_seeds if _learns(plan.library, spec) else (0,)
-    for shots in entry.shots or grid.shots:
-        draws: tuple[int | None, ...] = grid.draws if shots not in (0, "all") else (None,)
+    for given in entry.shots or grid.shots:
+        shots, draws = _shots_and_draws(given, grid)
         for n_aug in counts:
             reason = _why_not(augmenter, entry.label, task, shots, n_aug, protocol)
             if reason:
@@ -301,6 +315,13 @@ def _cells(
             for draw, adapter_seed, seed in product(draws, adapter_seeds, seeds):
                 fresh = grid.fresh_pools and n_aug > 0
                 yield Cell(data, spec, shots, draw, n_aug, seed, protocol, fresh, adapter_seed)
+
+
+def _shots_and_draws(given: Shots | NamedIds, grid: Grid) -> tuple[Shots, tuple[Draw, ...]]:
+    """Return a regime and its draws: named shots are one draw, of as many shots as there are ids."""
+    if isinstance(given, NamedIds):
+        return len(given.ids), (given.ids,)
+    return given, grid.draws if given not in (0, "all") else (None,)
 
 
 def _learns(library: Library, spec: AugmenterSpec) -> bool:
@@ -423,9 +444,22 @@ def _check_pool(plan: Plan, pool: PoolSpec, size: int) -> None:
     view = plan.library.view(pool.data, pool.shots, pool.draw, reads)
     if "regions" in reads and not view.regions:
         raise UserError(f"{lacks} on its training side: {augmenter.without_masks}")
+    _check_trained_on(plan, pool, augmenter)
     capacity = augmenter.capacity(view)
     if capacity is not None and size > capacity:
         raise UserError(
             f"augmenter '{pool.augmenter.name}' can make {capacity} images on '{pool.data.alias}', "
             f"the grid asks for {size}: lower n_aug"
+        )
+
+
+def _check_trained_on(plan: Plan, pool: PoolSpec, augmenter: Augmenter) -> None:
+    """Refuse a generator outside of augbench that saw images which are not of the training part."""
+    split = plan.library.split(pool.data)
+    strangers = set(augmenter.trained_on() or ()) - {*split.negatives["id"], *split.positives["id"]}
+    if strangers:
+        fold = "" if pool.data.fold is None else f" in fold {pool.data.fold}"
+        raise UserError(
+            f"augmenter '{pool.augmenter.name}' was trained on {listed(sorted(strangers))}, not in the training part "
+            f"of '{pool.data.alias}'{fold}: its images cannot be evaluated there; train the generator without them"
         )

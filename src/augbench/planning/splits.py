@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,7 +11,7 @@ import pandas as pd
 from augbench.core.contracts import GOOD, SAMPLE_COLUMNS, Dataset, Shots, TrainView
 from augbench.core.errors import UserError, listed
 from augbench.core.seeds import rng
-from augbench.core.specs import DataSpec
+from augbench.core.specs import DataSpec, Draw
 from augbench.core.walk import is_absolute, spelling
 
 
@@ -224,22 +225,25 @@ def _holdout(negatives: pd.DataFrame, positive_groups: pd.Series, spec: DataSpec
     return chosen
 
 
-def choose_shots(split: Split, spec: DataSpec, shots: Shots | None, draw: int | None, per_class: bool) -> pd.DataFrame:
+def choose_shots(split: Split, spec: DataSpec, shots: Shots | None, draw: Draw, per_class: bool) -> pd.DataFrame:
     """Draw the real positives to use, sorted by id. Shots of one draw are nested: the 5 are among the 10.
 
     Args:
         split: split of the dataset.
         spec: seeds the draw by dataset and fold.
         shots: 0 or None, a number, or "all".
-        draw: index of the random draw.
+        draw: index of the random draw, or the ids of the shots.
         per_class: whether ``shots`` counts per class (recognition).
 
     Raises:
-        UserError: there are fewer positives than shots.
+        UserError: there are fewer positives than shots, or a named one is none of them.
     """
     positives = split.positives
     if not shots:
         return positives.iloc[:0]
+    if isinstance(draw, tuple):
+        _check_named(split, spec, draw)
+        return positives[positives["id"].isin(draw)].reset_index(drop=True)
     if positives.empty:
         raise UserError(
             f"dataset '{spec.alias}' has no defect images for training, shots asks for {shots}: only shots: [0] is "
@@ -259,8 +263,20 @@ def choose_shots(split: Split, spec: DataSpec, shots: Shots | None, draw: int | 
     return pd.concat(chosen).sort_values("id", ignore_index=True)
 
 
+def _check_named(split: Split, spec: DataSpec, ids: Sequence[str]) -> None:
+    """Refuse named shots that are no defect images of the training part."""
+    strangers = sorted(set(ids) - set(split.positives["id"]))
+    if not strangers:
+        return
+    parts = {"a test image": split.test, "a held-out image": split.heldout, "a normal image": split.negatives}
+    what = (part for part, rows in parts.items() if strangers[0] in set(rows["id"]))
+    fold, leave = ("", "") if spec.fold is None else (f", fold {spec.fold}", ", or leave this fold out")
+    problem = f"dataset '{spec.alias}'{fold}: shots name '{strangers[0]}', {next(what, 'which it does not have')}"
+    raise UserError(f"{problem}: name ids of defect images of the training part{leave}")
+
+
 def train_view(
-    dataset: Dataset, split: Split, spec: DataSpec, shots: Shots | None, draw: int | None, reads: frozenset[str]
+    dataset: Dataset, split: Split, spec: DataSpec, shots: Shots | None, draw: Draw, reads: frozenset[str]
 ) -> TrainView:
     """Return the view of an augmenter that declares ``reads``."""
     chosen = choose_shots(split, spec, shots, draw, dataset.task == "recognition")

@@ -16,7 +16,8 @@ from augbench.core.hashing import digest
 from augbench.core.protocol import UNKEYED, Protocol
 from augbench.metrics.collapse import collapsed
 from augbench.planning.audits import load_audits
-from augbench.planning.outline import EXPECTED_FIELDS, LATER_FIELDS
+from augbench.planning.outline import EXPECTED_FIELDS, LATER_FIELDS, shots_and_draw
+from augbench.report.numbers import named_shots
 from augbench.storage.scores import evaluated_part
 from augbench.storage.store import FIX_HINT, Store
 
@@ -138,7 +139,9 @@ def expected_from_records(records: pd.DataFrame) -> pd.DataFrame:
 
 
 def shots_rank(shots: int | str) -> float:
-    """Return the sort key of a regime: zero-shot, few-shot by number, full-shot."""
+    """Return the sort key of a regime: zero-shot, few-shot by number, named shots behind drawn ones, full-shot."""
+    if named := named_shots(shots):
+        return named[0] + 0.5
     return float("inf") if shots == "all" else float(shots)
 
 
@@ -178,8 +181,7 @@ def _axes(spec: Mapping[str, Any]) -> dict[str, Any]:
         "fold": data["fold"],
         "test_share": data.get("test_share"),
         "augmenter": augmenter["alias"],
-        "shots": spec["shots"],
-        "draw": spec["draw"],
+        **shots_and_draw(spec["shots"], spec["draw"]),
         "n_aug": spec["n_aug"],
         "seed": spec["seed"],
         "adapter_seed": spec.get("adapter_seed", 0),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import statistics
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -24,6 +25,19 @@ class Stat:
     def text(self) -> str:
         """Mean (std): ``.626 (.059)``; a dash for NaN."""
         return DASH if isnan(self.mean) else f"{share(self.mean)} ({share(self.std)})"
+
+
+def named_shots(shots: object) -> tuple[int, str] | None:
+    """Return the number and the digest of named shots (``ids5_1f3a9c``, see `core.specs.regime`); None for others."""
+    found = re.fullmatch(r"ids(\d+)_([0-9a-f]+)", str(shots))
+    return (int(found[1]), found[2]) if found else None
+
+
+def shots_text(shots: int | str) -> str:
+    """Format a shot regime: ``zero-shot``, ``5 shots``, ``1 shot``, ``5 named shots (1f3a9c)``, ``full-shot``."""
+    if named := named_shots(shots):
+        return f"{named[0]} named shot{'s' * (named[0] != 1)} ({named[1]})"
+    return {0: "zero-shot", 1: "1 shot", "all": "full-shot"}.get(shots, f"{shots} shots")
 
 
 def flagged(text: str, collapsed: int) -> str:
@@ -64,11 +78,6 @@ def seconds_text(value: float) -> str:
     if isnan(value) or value <= 0:
         return DASH if isnan(value) else "0"
     return f"{value:.{max(0, 1 - floor(log10(value)))}f}"
-
-
-def shots_text(shots: int | str) -> str:
-    """Format a shot regime: ``zero-shot``, ``5 shots``, ``1 shot``, ``full-shot``."""
-    return {0: "zero-shot", 1: "1 shot", "all": "full-shot"}.get(shots, f"{shots} shots")
 
 
 def stat_of(values: Iterable[float]) -> Stat:

@@ -9,7 +9,7 @@ from typing import Any
 from augbench.core.errors import listed
 from augbench.metrics.inference import FEWEST_RUNS
 from augbench.planning.audits import NOT_AUDITED, Audit, percent
-from augbench.report.numbers import COLLAPSED, INCOMPLETE
+from augbench.report.numbers import COLLAPSED, INCOMPLETE, named_shots
 
 AP_SENTENCES = {
     "trapezoidal_ties": "AP is the area under the precision-recall curve by the trapezoidal rule, with images of equal "
@@ -33,8 +33,10 @@ def title_of(cell: Any, folds: tuple[int, ...]) -> str:
     """Return the title of a table: ``ksdd2, few-shot (5 real defects), protocol inout``, with its folds."""
     each = " per class" if cell.task == "recognition" else ""
     regimes = {0: "zero-shot (no real defects)", "all": "full-shot (all real defects)"}
-    one = "1 real defect" if cell.shots == 1 else f"{cell.shots} real defects"
-    parts = [cell.dataset, regimes.get(cell.shots, f"few-shot ({one}{each})"), f"protocol {cell.protocol}"]
+    few = plural(cell.shots, "real defect") + each if cell.shots not in regimes else ""
+    if named := named_shots(cell.shots):
+        few = f"{plural(named[0], 'named defect')}, {named[1]}"
+    parts = [cell.dataset, regimes.get(cell.shots, f"few-shot ({few})"), f"protocol {cell.protocol}"]
     return ", ".join([*parts, folds_text(folds, cell.test_share)] if folds else parts)
 
 

@@ -18,6 +18,7 @@ from ray.tune.logger import LoggerCallback, TBXLoggerCallback
 from augbench.core.errors import UserError
 from augbench.core.specs import Cell
 from augbench.core.temporary import default_variables, log_levels
+from augbench.planning.outline import shots_and_draw
 from augbench.planning.plan import Plan
 from augbench.runner.trackers import Tracker
 
@@ -53,14 +54,15 @@ class Run:
 
 def params_of(cell: Cell, grid: str) -> dict[str, Any]:
     """Return a cell as flat values, without those that are None: the fold of an official split, a probe's epochs."""
+    regime = shots_and_draw(cell.shots, cell.draw)
     params = {
         "key": cell.key,
         "grid": grid,
         "dataset": cell.data.alias,
         "fold": cell.data.fold,
         "augmenter": cell.augmenter.alias,
-        "shots": str(cell.shots),
-        "draw": cell.draw,
+        "shots": str(regime["shots"]),
+        "draw": regime["draw"],
         "n_aug": cell.n_aug,
         "seed": cell.seed,
         "adapter_seed": cell.adapter_seed or None,  # not of the first adapter, the only one in most grids

@@ -34,6 +34,7 @@ class Context:
     model: dict = field(default_factory=dict)  # identity -> augmenter, frozen backbone or extractor: the last one
     features: dict = field(default_factory=dict)  # features that were read, the last ones: `stages.features`
     normals: dict = field(default_factory=dict)  # the fitted normal images of the last fold: `stages.probe`
+    thumbnails: dict = field(default_factory=dict)  # dataset -> N,SIDE,SIDE uint8, see `stages.copy_check`
     shared_features: dict = field(default_factory=dict)  # key -> N,D float32: those of datasets, mapped once per node
 
     def view(self, augmenter: Augmenter, spec: AdapterSpec | PoolSpec) -> TrainView:

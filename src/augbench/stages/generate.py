@@ -13,6 +13,7 @@ from augbench.core.contracts import Augmenter, Request, Synthetic
 from augbench.core.seeds import derive_seed
 from augbench.core.specs import PoolSpec
 from augbench.stages.context import Context, chosen_augmenter, repeatable
+from augbench.stages.copy_check import SHOT_COPIES, refuse_test_copies
 from augbench.stages.image_gate import check_images
 from augbench.storage.store import Store, json_bytes, json_lines
 from augbench.storage.versions import one_precision
@@ -25,7 +26,8 @@ def generate_chunk(context: Context, pool: PoolSpec, chunk: int) -> None:
     """Make one chunk and commit it: images and masks first, its metadata file last.
 
     Raises:
-        UserError: the view lacks what the augmenter needs, or other chunks were made in another precision.
+        UserError: the view lacks what the augmenter needs, other chunks were made in another precision, or an image
+            from outside is a near-copy of a test image.
         PluginError: the augmenter violates its contract.
     """
     started = time.perf_counter()
@@ -39,8 +41,10 @@ def generate_chunk(context: Context, pool: PoolSpec, chunk: int) -> None:
         samples = augmenter.generate(requests, view)
     seconds = time.perf_counter() - started
     check_images(augmenter, requests, samples, view)
-    lines = [_write_sample(context, pool, r, s) for r, s in zip(requests, samples, strict=True)]
     provenance = {"seconds": seconds, "pictures": len(samples), **context.origin(precision)}
+    if augmenter.from_outside:
+        provenance[SHOT_COPIES] = [requests[place].index for place in refuse_test_copies(context, pool, samples)]
+    lines = [_write_sample(context, pool, r, s) for r, s in zip(requests, samples, strict=True)]
     context.store.files.write(context.store.chunk_provenance_name(pool, chunk), json_bytes(provenance))
     context.store.files.write(context.store.chunk_name(pool, chunk), json_lines(lines))
     context.store.clear_failure(pool.key)

@@ -17,6 +17,7 @@ from augbench.planning.library import Library
 from augbench.planning.plan import PoolSlice, notes_of
 from augbench.stages.cell_data import Trained
 from augbench.stages.context import Context, chosen_augmenter
+from augbench.stages.copy_check import SHOT_COPIES
 from augbench.stages.decoded_images import DecodedImages
 from augbench.stages.finetune import finetune
 from augbench.stages.probe import probe
@@ -96,6 +97,7 @@ def commit(context: Context, cell: Cell, slices: Sequence[PoolSlice], trained: T
                 *notes_of(context.library, cell, slices),
                 *_searches(context, slices),
                 *_unmoved_adapters(context, slices),
+                *_shot_copies(context, slices),
             ],
             **_lineage(context.library, slices),
             **context.origin(cell.protocol.precision),
@@ -135,6 +137,19 @@ def _unmoved_adapters(context: Context, slices: Sequence[PoolSlice]) -> list[str
         if moved is not None and moved < HARDLY_MOVED:
             what = f"its adapter hardly moved: the median |dW|/|W| is {moved:.1e}, below {HARDLY_MOVED:.1e}"
             found.append(f"{adapter.augmenter.name}: {what}, so its images are nearly those of the untouched pipeline")
+    return found
+
+
+def _shot_copies(context: Context, slices: Sequence[PoolSlice]) -> list[str]:
+    """Return a line per pool from outside that holds near-copies of real training defects."""
+    found, store = [], context.store
+    for one in slices:
+        if not context.library.augmenter(one.pool.augmenter).from_outside:
+            continue
+        made = [store.parsed(store.chunk_provenance_name(one.pool, chunk)) for chunk in range(one.chunks)]
+        if copies := sum(index < one.n for chunk in made for index in chunk[SHOT_COPIES]):
+            what = f"{copies} of {one.n} images are near-copies of real training defects"
+            found.append(f"{one.pool.augmenter.name}: {what}")
     return found
 
 

@@ -1,15 +1,21 @@
 """Plans of grids: cells and pools, shared keys, dropped cells, refused grids."""
 
+import json
+
 import layouts
 import numpy as np
+import pandas as pd
 import pytest
 from helpers import ROOT, TINY, cli, on_disk, tiny, tiny_plan
 
 from augbench.core.errors import UserError
-from augbench.core.specs import Cell, PoolSpec
+from augbench.core.specs import Cell, PoolSpec, shots_in_all
 from augbench.planning.grid import load_grid, make_grid
+from augbench.planning.outline import expected_of
 from augbench.planning.plan import make_plan
 from augbench.planning.remaining import subtract
+from augbench.report.frame import RECORD_FIELDS, expected_frame
+from augbench.report.tables import build_tables
 
 CONFIGS = ROOT / "tune_configs"
 
@@ -73,6 +79,53 @@ def test_pools_hold_only_what_is_read():
     plan = tiny_plan(augmenters=["memseg", "toy"], shots=[0, 2, 5, "all"], draws=[0, 1])
     assert len(pools_by(plan, "memseg")) == 1  # it reads no shots: one pool for all regimes and draws
     assert len(pools_by(plan, "toy")) == 1 + 2 + 2 + 1  # zero, two draws of 2 and of 5, all
+
+
+def named_shots_file(folder, ids):
+    path = folder / "ids.txt"
+    path.write_text("\n".join([*ids, ids[0], "", " "]))  # a repeated id and blank lines count nothing
+    return {"ids": str(path)}
+
+
+def test_named_shots_are_a_regime_whose_key_follows_the_ids_alone(tmp_path):
+    drawn = tiny_plan(shots=[5], draws=[0, 1])
+    split = drawn.library.split(drawn.cells[0].data)
+    ids = sorted(split.positives["id"])[1:4]
+    given = named_shots_file(tmp_path, ids[::-1])
+    plan = tiny_plan(shots=[5, given], draws=[0, 1], augmenters=["none", "memseg"])
+    named = [cell for cell in plan.cells if isinstance(cell.draw, tuple)]
+    assert [(cell.shots, cell.draw) for cell in named] == [(3, tuple(ids))] * 2, "no draw of the grid multiplies them"
+    assert {cell.key for cell in drawn.cells} < {cell.key for cell in plan.cells}
+    assert list(plan.library.shots(named[0].data, 3, tuple(ids))["id"]) == ids
+    assert {cell.key for cell in named} == {c.key for c in tiny_plan(shots={"ids": ids}).cells}
+    assert not {cell.key for cell in named} & {c.key for c in tiny_plan(shots={"ids": ids[:2]}).cells}
+    assert Cell.from_dict(json.loads(json.dumps(named[0].as_dict()))) == named[0]
+    assert make_grid(json.loads(json.dumps(plan.grid.as_dict()))) == plan.grid, "a store's grid needs no file"
+    tables = build_tables(expected_frame(expected_of(plan)), pd.DataFrame(columns=RECORD_FIELDS))
+    (table,) = (one for one in tables if "named" in one.title)
+    assert table.title.startswith("surfaces, few-shot (3 named defects, ")
+    assert shots_in_all(3, tuple(ids), ("a", "b")) == 3 and shots_in_all(3, 0, ("a", "b")) == 6
+
+
+@pytest.mark.parametrize(
+    ("part", "what"), [("test", "a test image"), ("heldout", "a held-out image"), ("negatives", "a normal image")]
+)
+def test_named_shots_are_defect_images_of_the_training_part(part, what):
+    drawn = tiny_plan(shots=["all"])
+    split = drawn.library.split(drawn.cells[0].data)
+    wrong, right = getattr(split, part)["id"].iloc[0], split.positives["id"].iloc[0]
+    with pytest.raises(UserError, match=f"shots name '{wrong}', {what}: name ids of defect images"):
+        tiny_plan(shots={"ids": [right, wrong]})
+
+
+def test_named_shots_that_cannot_be_read_are_one_line(tmp_path):
+    with pytest.raises(UserError, match=r"ids: '.*none.txt' cannot be read .*one id per line"):
+        tiny_plan(shots={"ids": str(tmp_path / "none.txt")})
+    with pytest.raises(UserError, match="shots name 'x', which it does not have"):
+        tiny_plan(shots={"ids": ["x"]})
+    for wrong in ({"ids": []}, {"idz": ["x"]}, {"ids": 3}):
+        with pytest.raises(UserError, match=r"\{ids: FILE\}"):
+            tiny_plan(shots=wrong)
 
 
 def test_draws_matter_only_for_a_number_of_shots():

@@ -175,6 +175,7 @@ def test_precision_at_recalls_by_hand():
     ("function", "value", "text"),
     [(span_text, 0.42, "0.4 s"), (span_text, 99, "99 s"), (span_text, 180, "3 min"), (span_text, 20_000, "5.6 h"),
      (shots_text, 0, "zero-shot"), (shots_text, 1, "1 shot"), (shots_text, "all", "full-shot"),
+     (shots_text, "ids1_1f3a9c", "1 named shot (1f3a9c)"),
      (minus, "[-.137, .041]", "[\N{MINUS SIGN}.137, .041]"), (minus, "rolled-in 1-2", "rolled-in 1-2")],
 )  # fmt: skip
 def test_formatting(function, value, text):

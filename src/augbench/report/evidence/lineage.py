@@ -14,6 +14,7 @@ from augbench.core.contracts import Augmenter, Shots
 from augbench.core.errors import UserError
 from augbench.core.hashing import digest
 from augbench.core.specs import AugmenterSpec, DataSpec, PoolSpec, SearchSpec
+from augbench.planning.outline import shots_and_draw
 from augbench.report.evidence.part_costs import MadePart
 from augbench.storage.store import FIX_HINT
 
@@ -80,8 +81,8 @@ class Lineages:
         reads = self._reads_shots(found[0].augmenter, spec["shots"]) if found else None
         if not found or reads is None:
             return None
-        read = (spec["shots"], spec["draw"]) if reads else (None, None)
-        fitting = [pool for pool in found if (pool.shots, pool.draw) == read]
+        read = shots_and_draw(spec["shots"], spec["draw"]) if reads else shots_and_draw(None, None)
+        fitting = [pool for pool in found if shots_and_draw(pool.shots, pool.draw) == read]
         return fitting[0] if len(fitting) == 1 else None
 
     def _reads_shots(self, augmenter: AugmenterSpec, shots: Shots) -> bool | None:

@@ -14,7 +14,7 @@ from augbench.report.leaderboard.board import Board
 from augbench.report.leaderboard.merge import Gathered
 from augbench.report.leaderboard.misclassified import Errors
 from augbench.report.leaderboard.score_tables import Scores
-from augbench.report.leaderboard.sources import OpenDataset, Pool, Thumbs, pools_of, sources_of
+from augbench.report.leaderboard.sources import OpenDataset, Pool, Thumbs, pools_of, shots_of, sources_of
 from augbench.report.numbers import shots_text
 
 COLUMNS = 8  # of the sheet
@@ -103,7 +103,7 @@ def _section(source: OpenDataset, pools: Sequence[Pool], thumbs: Thumbs) -> dict
 
 
 def _regime(pool: Pool) -> str:
-    return "no shots read" if pool.spec.shots is None else shots_text(pool.spec.shots)
+    return "no shots read" if (shots := shots_of(pool.spec)) is None else shots_text(shots)
 
 
 def _real_rows(source: OpenDataset, thumbs: Thumbs) -> list[dict[str, Any]]:

@@ -19,6 +19,7 @@ from augbench.core.errors import UserError, did_you_mean
 from augbench.core.hashing import digest
 from augbench.core.specs import DataSpec, PoolSpec
 from augbench.planning.library import open_dataset
+from augbench.planning.outline import shots_and_draw
 from augbench.planning.splits import Split, checked_samples, make_split
 from augbench.report.contact_sheet import OUTLINE, outline
 from augbench.report.frame import shots_rank
@@ -161,6 +162,11 @@ def _decoded(data: bytes) -> np.ndarray:
     return np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))
 
 
+def shots_of(spec: PoolSpec) -> int | str | None:
+    """Return the shots of a pool as reports have them; None where it reads none."""
+    return None if spec.shots is None else shots_and_draw(spec.shots, spec.draw)["shots"]
+
+
 def pools_of(gathered: Gathered) -> dict[str, list[Pool]]:
     """Map each dataset to its pools, one per augmenter and shot regime: that of the first fold, draw and seeds."""
     cells = gathered.expected.merge(gathered.records[["key", "dataset_id", "augmenter_id"]], on="key")
@@ -180,14 +186,16 @@ def pools_of(gathered: Gathered) -> dict[str, list[Pool]]:
 
     def order(one: tuple[str, str, PoolSpec, Store]) -> tuple[Any, ...]:
         label, name, spec, _ = one
-        rank = (spec.data.fold or 0, spec.draw or 0, spec.adapter_seed, spec.seed, spec.fresh_for or 0, spec.key)
-        return label, places.get(name, len(places)), name, shots_rank(spec.shots or 0), *rank
+        drawn = shots_and_draw(spec.shots, spec.draw)["draw"]
+        rank = (spec.data.fold or 0, drawn or 0, spec.adapter_seed, spec.seed, spec.fresh_for or 0, spec.key)
+        return label, places.get(name, len(places)), name, shots_rank(shots_of(spec) or 0), *rank
 
     seen: set[tuple[Any, ...]] = set()
     found: dict[str, list[Pool]] = {}
     for label, name, spec, store in sorted(held, key=order):
-        if (label, name, spec.shots) not in seen:
-            seen.add((label, name, spec.shots))
+        where = (label, name, shots_of(spec))
+        if where not in seen:
+            seen.add(where)
             pool = Pool.of(spec, store, name)
             if pool.lines and store.files.exists(store.image_name(spec, pool.lines[0]["index"])):
                 found.setdefault(label, []).append(pool)

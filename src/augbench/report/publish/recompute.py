@@ -11,7 +11,7 @@ import pandas as pd
 from augbench.core import registry
 from augbench.core.contracts import GOOD
 from augbench.core.errors import UserError
-from augbench.core.specs import Cell
+from augbench.core.specs import Cell, shots_in_all
 from augbench.metrics.evaluate import evaluate
 from augbench.planning.extractor_choice import EMBEDDED
 from augbench.storage.records import Counts, Curves, GaussianChoice, ProbeChoice, read_as
@@ -151,13 +151,13 @@ def _counts(cell: Cell, stated: Any, scores: pd.DataFrame) -> list[str]:
     except UserError as error:
         return [f"counts: {error}"]
     test = scores.loc[scores["part"] == "test", "label"]
-    each = max(len(cell.data.classes), 1)  # shots and N_aug are per class
+    each = max(len(cell.data.classes), 1)  # N_aug is per class
     known = {
         "test_negatives": int((test == GOOD).sum()),
         "test_positives": int((test != GOOD).sum()),
         "heldout_negatives": int((scores["part"] == "heldout").sum()),
         "synthetic": cell.n_aug * each,
-        **({} if cell.shots == "all" else {"shots": cell.shots * each}),
+        **({} if cell.shots == "all" else {"shots": shots_in_all(cell.shots, cell.draw, cell.data.classes)}),
     }
     return [
         f"counts.{name} is {getattr(counts, name)}, scores and spec give {number}"

@@ -25,7 +25,7 @@ LATER_METRICS = frozenset({"per_class", "recall_at_1pct_false_alarms"})
 """Metrics that are newer than the first published records."""
 
 TRAINING = {
-    "finetune": ("counts", "curves", "best_epoch_oracle"),
+    "finetune": ("counts", "steps", "curves", "best_epoch_oracle"),
     "probe": ("counts", "chosen"),
     "gaussian": ("counts", "chosen"),
 }

@@ -11,6 +11,7 @@ import numpy as np
 from augbench.core.contracts import Augmenter
 from augbench.core.errors import UserError, listed
 from augbench.diffusion.pipelines import BUNDLES, PipelineSource, canvas, embedded, fetch, find, load, of_content
+from augbench.diffusion.prompts import UNKNOWN
 
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
@@ -69,6 +70,10 @@ class PipelineAugmenter(Augmenter):
     def key_settings(self) -> dict:
         """Return the settings that enter keys; a pipeline in a folder or file enters by its content."""
         return of_content(super().key_settings(), "bundle")
+
+    def prompts_from(self) -> str:
+        """Return that nobody recorded what its prompts were chosen by looking at."""
+        return UNKNOWN
 
     def embedded(self) -> bool:
         """Whether the pipeline's weights come with the package."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping
+from functools import cache
 from typing import Any
 
 import pandas as pd
@@ -13,7 +15,9 @@ from augbench.core.hashing import digest
 from augbench.core.protocol import UNKEYED, Protocol
 from augbench.planning.audits import load_audits
 from augbench.planning.outline import EXPECTED_FIELDS, LATER_FIELDS
+from augbench.planning.used import used_by
 from augbench.report.score_facts import score_facts
+from augbench.report.table_notes import CONTROLS
 from augbench.storage.store import FIX_HINT, Store
 
 METRICS = {
@@ -53,6 +57,8 @@ REMARKS = (
     "git_sha",
     "embedded",
     "notes",
+    "used",
+    "controls",
     "version",
     "line",
     "finished",
@@ -71,6 +77,8 @@ OBJECTS = MIXED | {
         "learns",
         "embedded",
         "notes",
+        "used",
+        "controls",
         "per_class",
         "confusion",
         "frozen",
@@ -97,9 +105,10 @@ def load_records(store: Store, keys: Iterable[str] | None = None) -> pd.DataFram
         true class); both None where the record has none; ``frozen``, of a classifier on frozen features its protocol's
         `FROZEN_FIELDS`, and ``weight``, where its protocol leaves the weight of synthetic images open the one it chose;
         else None; ``seconds`` of the whole training; ``device``; ``git_sha`` ("" where unknown); ``embedded``, a tuple
-        of the smoke-test parts; ``notes``, a tuple of remarks about its synthetic images; ``version`` of its plug-ins
-        ("" for augbench's own) and ``line``, a digest that all their versions share; ``finished`` (ISO 8601, UTC; ""
-        in older records).
+        of the smoke-test parts; ``notes``, a tuple of remarks about its synthetic images; ``used``, what these were
+        made from, see `used_by`; ``controls``, those of `CONTROLS` that its protocol has on; ``version`` of its
+        plug-ins ("" for augbench's own) and ``line``, a digest that all their versions share; ``finished`` (ISO 8601,
+        UTC; "" in older records).
 
     Raises:
         UserError: a damaged record, named.
@@ -267,6 +276,7 @@ def _probe(spec: Mapping[str, Any], result: Mapping[str, Any]) -> dict[str, Any]
 
 
 def _origin(spec: Mapping[str, Any], provenance: Mapping[str, Any]) -> dict[str, Any]:
+    augmenter = spec["augmenter"]
     return {
         "learns": _learns(spec, provenance),
         "seconds": provenance["seconds"]["total"],
@@ -274,8 +284,25 @@ def _origin(spec: Mapping[str, Any], provenance: Mapping[str, Any]) -> dict[str,
         "git_sha": provenance["git_sha"] or "",
         "embedded": tuple(provenance["embedded"]),
         "notes": tuple(provenance.get("notes", ())),  # older records have none
+        "used": _used(augmenter["name"], json.dumps(augmenter["settings"]), spec["shots"]) if spec["n_aug"] else (),
+        "controls": _controls(spec["protocol"]),
         "finished": provenance.get("finished", ""),
     }
+
+
+def _controls(protocol: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the controls that are on; records older than a field lack it."""
+    off = {name: Protocol.model_fields[name].default for name in CONTROLS}
+    return {name: value for name in CONTROLS if (value := protocol.get(name, off[name])) != off[name]}
+
+
+@cache  # for many cells
+def _used(name: str, settings: str, shots: int | str) -> tuple[str, ...]:
+    """Return `used_by` of an augmenter; () if it is not installed, or its settings are of another version."""
+    try:
+        return used_by(registry.make("augmenters", name, json.loads(settings)), shots)
+    except UserError:
+        return ()
 
 
 def _learns(spec: Mapping[str, Any], provenance: Mapping[str, Any]) -> bool | None:

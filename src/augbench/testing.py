@@ -230,7 +230,7 @@ class AugmenterContract(AugmenterIdentity):
         """`core.guard` checks each call of a third-party plug-in: its error names the method and what is wrong."""
         for shots in (0, 5, "all"):
             assert augmenter.reads(shots) <= {"negatives", "shots", "masks", "regions"}
-            assert isinstance(augmenter.refuses(shots), str)
+            assert isinstance(augmenter.refuses(shots), str) and isinstance(augmenter.prompts_from(), str)
             augmenter.capacity(view_of(surfaces, augmenter.reads(shots)))
         assert json.loads(canonical_json(augmenter.key_settings())) == augmenter.key_settings(), "use JSON values"
         augmenter.parts(), augmenter.embedded()

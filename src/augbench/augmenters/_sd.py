@@ -12,6 +12,7 @@ from augbench.core.errors import UserError
 from augbench.core.gpu import enough_memory
 from augbench.diffusion.dreambooth import LARGE_UNET
 from augbench.diffusion.pipelines import BUNDLES, PipelineSource, canvas, embedded, fetch, find, load, of_content
+from augbench.diffusion.prompts import UNKNOWN
 from augbench.planning.gpu_memory import generating, learning, pipeline_of
 
 if TYPE_CHECKING:
@@ -69,6 +70,10 @@ class PipelineAugmenter(Augmenter):
     def precision_on(self, device: str) -> str:
         """Return what the setting means on that device."""
         return arithmetic(self.config.precision, device)
+
+    def prompts_from(self) -> str:
+        """Return that nobody recorded what its prompts were chosen by looking at."""
+        return UNKNOWN
 
     def embedded(self) -> bool:
         """Whether the pipeline's weights come with the package."""

@@ -148,6 +148,10 @@ class DIAG(PipelineAugmenter):
         """Name the source of the regions."""
         return LEAK if self.config.masks == "positives" and shots == 0 else NOTES[self.config.masks]
 
+    def prompts_from(self) -> str:
+        """Return what its set of prompts says about itself."""
+        return self._prompts.chosen_by
+
     def key_settings(self) -> dict:
         """Return the settings that enter keys; prompts, drawn masks and pipelines in folders enter by their content.
 

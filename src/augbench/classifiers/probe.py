@@ -225,8 +225,12 @@ def _validation_losses(
     for held in _folds(tuple(real.labels), tuple(real.groups), folds, seed):
         kept = rows.only(~np.isin(rows.groups, list(set(real.groups[held]))))
         scaler = _fit_scaler(kept, protocol)
+        one_label = len(np.unique(kept.labels[~kept.synthetic])) < 2  # where few labels were shuffled
         inputs, held_inputs = scaler.transform(kept.features), scaler.transform(real.features[held])
         for number, (strength, weight) in enumerate(tried):
+            if one_label and not weight:  # real images alone fit no classifier
+                losses[number, held] = -math.log(SMALLEST)
+                continue
             model = _fit_head(inputs, kept, protocol, strength, weight, seed)
             found = np.zeros((len(held), real.labels.max() + 1))  # 0 for a label that no other fold has
             found[:, model.classes_] = model.predict_proba(held_inputs)

@@ -14,8 +14,8 @@ from augbench.core.protocol import READ_BY, SWITCHES, Protocol, load_preset, pre
 from augbench.report.sheet import WIDTH, Sheet
 
 GROUPS = {
-    "image": ("width", "height", "crop", "resize_first", "mean", "std", "flip"),
-    "classifier": ("kind", "backbone", "weights", "precision", "synthetic_weight"),
+    "image": ("width", "height", "crop", "resize_first", "harmonise", "mean", "std", "flip"),
+    "classifier": ("kind", "backbone", "weights", "precision", "synthetic_weight", "shuffle_labels"),
     "fine-tuning": (
         "optimiser",
         "lr",
@@ -26,6 +26,8 @@ GROUPS = {
         "epochs",
         "sampler",
         "epoch_pictures",
+        "budget",
+        "class_weights",
         "batchnorm",
         "gradients",
         "labels",
@@ -96,7 +98,7 @@ def _text(protocol: Protocol, field: str) -> str:
         return "all" if protocol.sampler == "shuffle" else "2 x positives"
     if field == "resize_first":
         return f"{value[0]} x {value[1]}" if value else "no"
-    if value is None and field == "ap_beside":
+    if value is None and field in ("ap_beside", "harmonise"):
         return "none"
     if value is None:
         return "official split, or folds"

@@ -407,6 +407,10 @@ class Augmenter:
         """
         return None
 
+    def prompts_from(self) -> str:
+        """Say what its prompts were chosen by looking at, e.g. "training images"; "unknown", or "" without prompts."""
+        return ""
+
     def key_settings(self) -> JsonDict:
         """Return the settings that enter keys: non-default values, as JSON values.
 

@@ -34,10 +34,14 @@ class Protocol(StrictModel):
     mean: tuple[float, float, float] = (0.485, 0.456, 0.406)  # of ImageNet, for pixel values in [0, 1]
     std: tuple[float, float, float] = (0.229, 0.224, 0.225)
     flip: bool = False  # random flips along both axes; none of the papers uses them
+    # JPEG quality at which every image, real or synthetic, is stored first; None: images are taken as they are
+    harmonise: int | None = Field(None, ge=1, le=100)
     # classifier
     backbone: str = "resnet50"  # a timm model name
     weights: str = "timm"  # see `SWITCHES`
     precision: Literal["fp32", "tf32", "bf16"] = "fp32"
+    # training
+    shuffle_labels: bool = False  # a control: labels of training images are permuted by item, from the cell's seed
     # fine-tuning
     optimiser: Literal["sgd", "adam", "adamw"] = "sgd"
     lr: float | None = Field(None, gt=0)  # this, batch and epochs: never None in fine-tuning
@@ -48,6 +52,8 @@ class Protocol(StrictModel):
     epochs: int | None = Field(None, ge=1)
     sampler: Literal["balanced", "shuffle"] = "balanced"
     epoch_pictures: int | None = Field(None, ge=2)  # samples per epoch; None: 2 x positives (balanced), all (shuffle)
+    budget: Literal["epochs", "steps"] = "epochs"
+    class_weights: Literal["none", "equal"] = "none"
     batchnorm: Literal["train", "eval_after_first_epoch"] = "train"
     gradients: Literal["mean", "summed"] = "mean"
     labels: Literal["image", "masks"] = "image"
@@ -84,9 +90,21 @@ class Protocol(StrictModel):
             raise ValueError(f"a protocol of kind '{self.kind}' needs pretrained weights, not 'scratch'")
         if self.kind == "finetune" and self.synthetic_weight == "cv":
             raise ValueError("'synthetic_weight' is chosen by a probe only: give a number, or equal_mass")
+        if self.shuffle_labels and (self.normality or self.labels == "masks"):
+            known = "normality: true" if self.normality else "labels: masks"
+            raise ValueError(f"'shuffle_labels' would be undone by '{known}', which knows the labels: leave one out")
+        if self.budget == "steps" and self.epoch_pictures is not None:
+            raise ValueError("'epoch_pictures' fixes the steps already: leave out 'budget'")
+        if self.class_weights == "equal" and self.sampler == "balanced":
+            raise ValueError("'class_weights: equal' is for sampler: shuffle: a balanced sampler balances already")
         if self.head == "lda" and (self.C != "cv" or self.synthetic_weight != 1):
             raise ValueError("head 'lda' counts every image alike and has no C: set synthetic_weight: 1, and no C")
         return self
+
+    @property
+    def is_random(self) -> bool:
+        """Whether a seed decides more than which synthetic images a classifier is trained on."""
+        return self.kind == "finetune" or self.shuffle_labels
 
     def source_of(self, field: str) -> str:
         """Return the source of that field's value; "" if the protocol names none."""
@@ -143,12 +161,12 @@ PROSE = ("name", *UNKEYED)
 PROTOCOL_NUMBERS = tuple(field for field in Protocol.model_fields if field not in PROSE)
 """The fields of a `Protocol` that influence numbers. Every preset gives a source for each that its kind reads."""
 
-_FEATURES = ("width", "height", "crop", "resize_first", "mean", "std", "backbone", "weights", "precision")
+_FEATURES = ("width", "height", "crop", "resize_first", "harmonise", "mean", "std", "backbone", "weights", "precision")
 _COMMON = ("kind", *_FEATURES, "test_share", "ap", "ap_beside", "holdout", "false_alarm_rate")
 _PROBE = ("head", "C", "normality")
 READ_BY = {
     "finetune": tuple(field for field in PROTOCOL_NUMBERS if field not in _PROBE),
-    "probe": (*_COMMON, "synthetic_weight", *_PROBE),
+    "probe": (*_COMMON, "shuffle_labels", "synthetic_weight", *_PROBE),
     "gaussian": _COMMON,
 }
 """Kind of protocol -> the fields that it reads; the others keep their defaults."""
@@ -189,6 +207,15 @@ SWITCHES: dict[str, dict[str, str]] = {
         "balanced": "as many negatives as positives per epoch (in recognition without normal images: as many of each "
         "class), drawn without replacement until a class is exhausted",
         "shuffle": "all images, in a new order each epoch, drawn without replacement until all are used",
+    },
+    "budget": {
+        "epochs": "the epochs count: with more synthetic images a sampler may take more optimiser steps",
+        "steps": "an epoch has as many samples as one of the real images alone, drawn from all: every N_aug gets the "
+        "optimiser steps of the row without synthetic images",
+    },
+    "class_weights": {
+        "none": "in the loss a label counts as often as its images are drawn",
+        "equal": "in the loss all labels count equally, whatever N_aug: for sampler shuffle. Probes always have that",
     },
     "batchnorm": {
         "train": "every epoch trains with the statistics of each batch",

@@ -315,7 +315,7 @@ class Cell(_Keyed):
     shots: Shots
     draw: Draw  # None unless shots is a number > 0
     n_aug: int  # in recognition: per class
-    seed: int | None  # None: a frozen backbone without synthetic images, where nothing is random
+    seed: int | None  # None: no synthetic images, and a protocol without randomness: see `Protocol.is_random`
     protocol: Protocol
     fresh_pools: bool = False
     adapter_seed: int = 0  # of the adapters behind its pools

@@ -16,6 +16,9 @@ from augbench.core.protocol import first_problem
 FOLDER = Path(str(resources.files("augbench"))) / "assets" / "prompts"
 """The shipped prompt sets, a file each."""
 
+UNKNOWN = "unknown"
+"""What prompts were chosen by looking at, where nobody recorded it."""
+
 Text = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
 
 
@@ -26,6 +29,7 @@ class PromptSet(StrictModel):
     negative_prompt: str = ""  # what guidance steers away from
     about: str = ""  # prose
     source: str = ""  # prose: origin of the prompts
+    chosen_by: Text = UNKNOWN  # prose: what they were chosen by looking at, e.g. "training images"
 
     @property
     def identity(self) -> dict[str, Any]:

@@ -302,7 +302,7 @@ def _cells(
     task = plan.library.dataset(data.alias).task
     counts = entry.n_aug or grid.n_aug if augmenter.makes_images else (0,)
     seeds: tuple[int | None, ...] = entry.seeds or grid.seeds
-    if protocol.kind != "finetune" and not augmenter.makes_images:
+    if not protocol.is_random and not augmenter.makes_images:
         seeds = (None,)  # nothing is random
     adapter_seeds = grid.adapter_seeds if _learns(plan.library, spec) else (0,)
     for given in entry.shots or grid.shots:
@@ -341,6 +341,8 @@ def _why_not(augmenter: Augmenter, label: str, task: str, shots: Shots, n_aug: i
         return f"protocol {protocol.name}: its normality is made for detection, not for {task}"
     if protocol.labels == "masks" and task != "detection":
         return f"protocol {protocol.name}: labels from masks are made for detection, not for {task}"
+    if protocol.budget == "steps" and protocol.sampler == "balanced" and shots == 0:
+        return f"protocol {protocol.name} at zero-shot: no real defects that budget: steps could count"
     if augmenter.makes_images and task not in augmenter.tasks:
         return f"{label}: made for {' and '.join(sorted(augmenter.tasks))}, not for {task}"
     if shots == 0 and not augmenter.makes_images:

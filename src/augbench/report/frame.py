@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -17,7 +19,9 @@ from augbench.core.protocol import UNKEYED, Protocol
 from augbench.metrics.collapse import collapsed
 from augbench.planning.audits import load_audits
 from augbench.planning.outline import EXPECTED_FIELDS, LATER_FIELDS, shots_and_draw
+from augbench.planning.used import used_by
 from augbench.report.numbers import named_shots
+from augbench.report.table_notes import CONTROLS
 from augbench.storage.scores import evaluated_part
 from augbench.storage.store import FIX_HINT, Store
 
@@ -45,7 +49,19 @@ CELL_FIELDS = tuple(field for field in EXPECTED_FIELDS if field not in ("fidelit
 IDENTITIES = {"dataset": "dataset_id", "augmenter": "augmenter_id", "protocol": "protocol_id"}
 """Column with a name -> column with the digest of the settings behind that name."""
 
-FACTS = ("collapsed", "items", "learns", "per_class", "confusion", "frozen", "weight", "embedded", "notes")
+FACTS = (
+    "collapsed",
+    "items",
+    "learns",
+    "per_class",
+    "confusion",
+    "frozen",
+    "weight",
+    "embedded",
+    "notes",
+    "used",
+    "controls",
+)
 PROVENANCE = ("seconds", "device", "git_sha", "version", "line", "finished")
 RECORD_FIELDS = (*CELL_FIELDS, *IDENTITIES.values(), *ALL_METRICS, *FACTS, *PROVENANCE)
 
@@ -73,9 +89,10 @@ def load_records(store: Store, keys: Iterable[str] | None = None) -> pd.DataFram
         true class); both None where the record has none; ``frozen``, of a classifier on frozen features its protocol's
         `FROZEN_FIELDS`, and ``weight``, where its protocol leaves the weight of synthetic images open the one it chose;
         else None; ``seconds`` of the whole training; ``device``; ``git_sha`` ("" where unknown); ``embedded``, a tuple
-        of the smoke-test parts; ``notes``, a tuple of remarks about its synthetic images; ``version`` of its plug-ins
-        ("" for augbench's own) and ``line``, a digest that all their versions share; ``finished`` (ISO 8601, UTC; ""
-        in older records).
+        of the smoke-test parts; ``notes``, a tuple of remarks about its synthetic images; ``used``, what these were
+        made from, see `used_by`; ``controls``, those of `CONTROLS` that its protocol has on; ``version`` of its
+        plug-ins ("" for augbench's own) and ``line``, a digest that all their versions share; ``finished`` (ISO 8601,
+        UTC; "" in older records).
 
     Raises:
         UserError: a damaged record, named.
@@ -244,6 +261,7 @@ def _probe(spec: Mapping[str, Any], result: Mapping[str, Any]) -> dict[str, Any]
 
 
 def _origin(spec: Mapping[str, Any], provenance: Mapping[str, Any]) -> dict[str, Any]:
+    augmenter = spec["augmenter"]
     return {
         "learns": _learns(spec, provenance),
         "seconds": provenance["seconds"]["total"],
@@ -251,8 +269,25 @@ def _origin(spec: Mapping[str, Any], provenance: Mapping[str, Any]) -> dict[str,
         "git_sha": provenance["git_sha"] or "",
         "embedded": tuple(provenance["embedded"]),
         "notes": tuple(provenance.get("notes", ())),  # older records have none
+        "used": _used(augmenter["name"], json.dumps(augmenter["settings"]), spec["shots"]) if spec["n_aug"] else (),
+        "controls": _controls(spec["protocol"]),
         "finished": provenance.get("finished", ""),
     }
+
+
+def _controls(protocol: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the controls that are on; records older than a field lack it."""
+    off = {name: Protocol.model_fields[name].default for name in CONTROLS}
+    return {name: value for name in CONTROLS if (value := protocol.get(name, off[name])) != off[name]}
+
+
+@cache  # for many cells
+def _used(name: str, settings: str, shots: int | str) -> tuple[str, ...]:
+    """Return `used_by` of an augmenter; () if it is not installed, or its settings are of another version."""
+    try:
+        return used_by(registry.make("augmenters", name, json.loads(settings)), shots)
+    except UserError:
+        return ()
 
 
 def _learns(spec: Mapping[str, Any], provenance: Mapping[str, Any]) -> bool | None:

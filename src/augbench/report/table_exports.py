@@ -31,7 +31,7 @@ FIDELITY_COLUMNS = {
 """Columns of ``fidelity`` lines -> the measure whose mean over pools they hold; "" where it is no mean."""
 FIELDS = (
     *("dataset", "protocol", "folds", "test_share", "shots", "augmenter", "row", "class", "n_aug", "found", "expected"),
-    *("ap_definition", "embedded", "notes", "collapsed", "test_items", "caveats"),
+    *("ap_definition", "embedded", "notes", "used", "collapsed", "test_items", "caveats"),
     *("runs", "expected_runs", "one_adaptation", "audited", "near_copies"),
     *(f"{metric}_{part}" for metric in (*ALL_METRICS, "support") for part in ("mean", "std")),
     *FIDELITY_COLUMNS,
@@ -98,6 +98,7 @@ def _line(table: Table, row: Row | FidelityRow, kind: str, name: str = "") -> di
         "class": name,
         "embedded": "; ".join(table.embedded),
         "notes": "; ".join(row.notes),
+        "used": "; ".join(getattr(row, "used", ())),  # pools have none of their own
         **_basis(row.outcome if isinstance(row, FidelityRow) else row),
         **_audit(table),
         "caveats": "; ".join((*row.caveats, *table.caveats)),
@@ -154,7 +155,7 @@ def _columns(columns: Sequence[Column]) -> list[dict[str, str]]:
 
 
 def _row(table: Table, row: Row) -> dict[str, Any]:
-    names = ("augmenter", "n_aug", "is_average", "found", "expected", "incomplete", "best", "notes")
+    names = ("augmenter", "n_aug", "is_average", "found", "expected", "incomplete", "best", "notes", "used")
     return {name: getattr(row, name) for name in names} | {
         **_basis(row),
         "collapsed_runs": row.collapsed,

@@ -27,6 +27,13 @@ HEADS = {
     "mlp": "A perceptron with one hidden layer",
 }
 """Head of a probe -> its name."""
+CONTROLS = {
+    "shuffle_labels": "training labels are shuffled by item, so all rows should be at chance",
+    "budget": "every N_aug has the optimiser steps of the row without synthetic images",
+    "class_weights": "all labels count equally in the loss",
+    "harmonise": "every image was stored as JPEG of quality {} first",
+}
+"""Field of a protocol -> what a table says where it is on."""
 
 
 def title_of(cell: Any, folds: tuple[int, ...]) -> str:
@@ -61,6 +68,8 @@ def captions(rows: list[list[Any]], records: list[Any]) -> list[str]:
     sentences = [f"{_spread(rows)}."]
     if about := frozen_text(records):
         sentences.append(about)
+    if on := next((record.controls for record in records if record.controls), None):
+        sentences.append(f"Controls: {'; '.join(CONTROLS[name].format(value) for name, value in on.items())}.")
     if cell.task == "detection":
         sentences.append(AP_SENTENCES[cell.ap_definition])
     return sentences + _origin(records)
@@ -92,6 +101,12 @@ def table_caveats(audit: Audit | None, folds: Sequence[int], embedded: Sequence[
     share = audit.share(folds) if audit else 0.0
     leak = [NOT_AUDITED] if share is None else [f"near-copies across the split: {percent(share)}"] if share else []
     return (*leak, *([f"smoke-test parts: {', '.join(embedded)}"] if embedded else []))
+
+
+def used_note(used: Mapping[str, Sequence[str]]) -> str:
+    """Say what synthetic images were made from; ``used``: augmenter -> what, as `planning.used` has it."""
+    each = [f"{name}: {', '.join(what)}" for name, what in used.items()]
+    return f"Images were made from: {'; '.join(each)}."
 
 
 def weight_note(augmenter: str, weights: Mapping[int, Sequence[float]], is_chosen: bool) -> str:

@@ -32,6 +32,7 @@ from augbench.report.table_notes import (
     near_copies_text,
     table_caveats,
     title_of,
+    used_note,
     weight_note,
 )
 
@@ -53,6 +54,7 @@ class Row(Basis):
     confusion: Confusion | None = None  # of recognition, over its cells
     weights: tuple[float, ...] = ()  # of its synthetic images, in each cell whose protocol leaves them open
     notes: tuple[str, ...] = ()  # remarks about its synthetic images
+    used: tuple[str, ...] = ()  # what these were made from
     mark: str = ""  # refers to these notes under the table: "(1)"
 
     def text(self, column: Column) -> str:
@@ -175,6 +177,7 @@ def _table(cells_of: Rows, found: dict[str, Any], measured: Mapping[str, Measure
     few = first.shots == 0 or (first.shots == 1 and first.task == "detection")  # a single defect cannot be held out
     noted = _note_weights(_rows(cells_of, found, first.task), is_chosen=not few)
     rows, marked = _mark_notes(_mark_best(noted, HEADLINE[first.task]))
+    used = {row.augmenter: row.used for row in rows if row.used}
     embedded = tuple(sorted({part for record in records for part in record.embedded}))
     title, headline, leak = title_of(first, folds), HEADLINE[first.task], near_copies_text(first.audit, folds)
     own = [found[cell.key] for cell in cells if cell.key in found and cell.augmenter != REFERENCE]
@@ -197,6 +200,7 @@ def _table(cells_of: Rows, found: dict[str, Any], measured: Mapping[str, Measure
         notes=[
             *marked,
             *footnotes(first, len(records), len(cells), any(row.is_average for row in rows)),
+            *([used_note(used)] if used else []),
             *caveat_notes(rows, first.task),
         ],
         fidelity=fidelity_of(title, cells, measured, _outcomes(rows, headline), headline_column, embedded),
@@ -241,6 +245,7 @@ def _row(augmenter: str, n_aug: int, cells: list[Any], found: dict[str, Any], ta
         confusion=confusion_of(runs),
         weights=tuple(record.weight for record in records if record.weight is not None),
         notes=tuple(dict.fromkeys(note for cell in cells if cell.key in found for note in found[cell.key].notes)),
+        used=next((record.used for record in records), ()),
         **basis.basis(),
     )
 
@@ -266,7 +271,7 @@ def _average(block: list[Row]) -> list[Row]:
     if len(parts) < 2:
         return []
     stats = {metric: average_of([row.stats[metric] for row in parts]) for metric in parts[0].stats}
-    return [Row(block[0].augmenter, None, stats, **averaged(parts))]
+    return [Row(block[0].augmenter, None, stats, used=parts[0].used, **averaged(parts))]
 
 
 def _outcomes(rows: list[Row], headline: str) -> dict[str, Outcome]:

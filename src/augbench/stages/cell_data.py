@@ -11,6 +11,7 @@ import pandas as pd
 
 from augbench.core.contracts import GOOD
 from augbench.core.errors import UserError
+from augbench.core.seeds import rng
 from augbench.core.specs import Cell
 from augbench.planning.library import Library
 from augbench.planning.plan import PoolSlice
@@ -23,7 +24,8 @@ class CellData:
 
     train: pd.DataFrame  # rows of the dataset's table: normal images, then shots
     train_rows: np.ndarray  # their numbers in the table
-    labels: np.ndarray  # N int64, of the real, then of the synthetic training images: 0/1, or class indices
+    labels: np.ndarray  # N int64, of the real, then of the synthetic training images: 0/1, or class indices. A protocol
+    # that shuffles them permutes them over all of these; a synthetic image is an item of its own
     evaluated: pd.DataFrame  # evaluated rows: test, then held-out, as the column "part" says
     evaluated_rows: np.ndarray  # their numbers in the table
     classes: tuple[str, ...]  # recognition: one output each; (): detection with one output
@@ -33,6 +35,11 @@ class CellData:
     def outputs(self) -> int:
         """The number of logits of an image."""
         return len(self.classes) or 1
+
+    @property
+    def has_normal(self) -> bool:
+        """Whether label 0 means a normal image; False in recognition among defect classes alone."""
+        return not self.classes or self.classes[0] == GOOD
 
     @property
     def metric(self) -> str:
@@ -65,11 +72,16 @@ def data_of(library: Library, cell: Cell, slices: Sequence[PoolSlice]) -> CellDa
     labels = [_labels(train["label"], classes), *(_pool_labels(pool_slice, cell, classes) for pool_slice in slices)]
     if not classes and cell.protocol.kind != "gaussian" and not any(part.any() for part in labels):
         raise UserError(f"cell '{cell.key}' has no defect image to train on: use shots > 0 or an augmenter")
+    labels = np.concatenate(labels)
+    if cell.protocol.shuffle_labels:
+        items = pd.factorize(train["group"])[0]
+        items = np.append(items, len(items) + np.arange(len(labels) - len(items)))
+        labels = shuffled(labels, items, rng("shuffled-labels", cell.data.name, cell.data.fold, cell.draw, cell.seed))
     row_of = library.row_of(cell.data.alias)
     return CellData(
         train=train,
         train_rows=row_of[train["id"]].to_numpy(),
-        labels=np.concatenate(labels),
+        labels=labels,
         evaluated=evaluated,
         evaluated_rows=row_of[evaluated["id"]].to_numpy(),
         classes=classes,
@@ -82,6 +94,18 @@ def data_of(library: Library, cell: Cell, slices: Sequence[PoolSlice]) -> CellDa
             "test_positives": int((split.test["label"] != GOOD).sum()),
         },
     )
+
+
+def shuffled(labels: np.ndarray, items: np.ndarray, generator: np.random.Generator) -> np.ndarray:
+    """Permute labels N by item, N int: the labels of an item stay side by side and go to images of one item or two.
+
+    Permuting image by image would give near-copies opposite labels, from which less is learned than by chance.
+    """
+    order = np.argsort(items, kind="stable")
+    of_items = np.split(labels[order], np.flatnonzero(np.diff(items[order])) + 1)
+    permuted = np.empty_like(labels)
+    permuted[order] = np.concatenate([of_items[item] for item in generator.permutation(len(of_items))])
+    return permuted
 
 
 def _outputs(cell: Cell, split: Split) -> tuple[str, ...]:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import os
 from collections import OrderedDict
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -23,18 +24,45 @@ from augbench.storage.store import FIX_HINT, Store
 if TYPE_CHECKING:
     import torch
 
-Geometry = tuple[int, int, str, tuple[int, int] | tuple[()]]  # width, height, crop, size to resize to first or ()
 POOL_CACHE_SIZE = 16  # decoded pools a worker caches; cells of one pool run close together
 
 
+class Geometry(NamedTuple):
+    """The settings of a protocol that decide how decoded images become those that a classifier sees."""
+
+    width: int
+    height: int
+    crop: str
+    first: tuple[int, int] | tuple[()] = ()  # the size to resize to first
+    quality: int = 0  # of the JPEG as which every image is stored first; 0: as it is
+
+
 def geometry(protocol: Protocol) -> Geometry:
-    """Return the settings of a protocol that decide how images are cropped and resized."""
-    return protocol.width, protocol.height, protocol.crop, protocol.resize_first or ()
+    """Return these settings of a protocol."""
+    first, quality = protocol.resize_first or (), protocol.harmonise or 0
+    return Geometry(protocol.width, protocol.height, protocol.crop, first, quality)
+
+
+def prepared(image: np.ndarray, size: Geometry) -> np.ndarray:
+    """Return an image H,W,3 uint8 as a classifier sees it: harmonised at its own size, then resized."""
+    return fit_to_protocol(as_jpeg(image, size.quality) if size.quality else image, size)
+
+
+def as_jpeg(image: np.ndarray, quality: int) -> np.ndarray:
+    """Store H,W,3 uint8 as JPEG with colours at half the resolution (4:2:0), as is usual, and decode it.
+
+    What is such a JPEG of that quality already hardly changes: by the rounding of its pixels.
+    """
+    from PIL import Image
+
+    file = io.BytesIO()
+    Image.fromarray(image).save(file, "JPEG", quality=quality, subsampling="4:2:0")
+    return np.asarray(Image.open(file))
 
 
 def fit_to_protocol(image: np.ndarray, size: Geometry) -> np.ndarray:
     """Resize H,W,3 uint8 to the geometry's height,width,3, after an optional first resize and centre crop."""
-    width, height, crop, first = size
+    width, height, crop, first, *_ = size
     if first:
         image = _resized(image, *first)
     if crop == "centre":
@@ -70,7 +98,7 @@ def decode_rows(dataset: Dataset, table: pd.DataFrame, size: Geometry) -> np.nda
     out = np.empty((len(rows), size[1], size[0], 3), np.uint8)
 
     def decode_row(index: int) -> None:
-        out[index] = fit_to_protocol(dataset.read_image(rows[index]), size)
+        out[index] = prepared(dataset.read_image(rows[index]), size)
 
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as executor:  # decoding releases the GIL
         list(executor.map(decode_row, range(len(rows))))
@@ -88,7 +116,7 @@ def decode_pool(store: Store, pool: PoolSpec, indices: range, size: Geometry) ->
     for number, data in enumerate(store.files.read_many(names)):
         location = store.files.where(names[number])
         try:
-            out[number] = fit_to_protocol(decode_rgb(data or b"", location), size)
+            out[number] = prepared(decode_rgb(data or b"", location), size)
         except UserError:
             marker = store.files.where(store.chunk_name(pool, indices[number] // pool.chunk_size))
             problem = f"pool image '{location}' is missing or damaged: chunk '{marker}'"

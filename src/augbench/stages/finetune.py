@@ -11,7 +11,7 @@ import numpy as np
 
 from augbench.classifiers.fit import fit, predict
 from augbench.classifiers.loader import DeviceImages
-from augbench.core.contracts import GOOD
+from augbench.core.protocol import Protocol
 from augbench.core.seeds import derive_seed
 from augbench.core.specs import Cell
 from augbench.metrics.evaluate import evaluate, headline_score
@@ -56,14 +56,15 @@ def finetune(context: Context, images: DecodedImages, cell: Cell, slices: Sequen
 
     # From the cell's names, not its key: a seed gives the same initialisation for all augmenters and their settings.
     seed = derive_seed("cell", cell.data.name, cell.data.fold, cell.seed)
-    good = not data.classes or data.classes[0] == GOOD
+    protocol = _with_budget(cell.protocol, data)
     weights = _loss_weights(cell, data)
     targets = soft_labels(context, cell, slices, data) if cell.protocol.labels == "masks" else None
-    fitted = fit(train, data.labels, data.outputs, cell.protocol, seed, evaluate_epoch, good, weights, targets)
+    fitted = fit(train, data.labels, data.outputs, protocol, seed, evaluate_epoch, data.has_normal, weights, targets)
     scores = score_table(data, logits)
     result = {
         **evaluate(scores, cell.protocol),
         "counts": data.counts,
+        "steps": len(fitted.step_losses),
         "curves": {"loss": fitted.losses, "test": curve},
         "best_epoch_oracle": max(curve, key=lambda point: (point[data.metric], -point["epoch"])),
     }
@@ -73,19 +74,33 @@ def finetune(context: Context, images: DecodedImages, cell: Cell, slices: Sequen
     return Trained(scores, result, times, fitted.shown, lambda: {k: v.cpu().numpy() for k, v in state.items()})
 
 
+def _with_budget(protocol: Protocol, data: CellData) -> Protocol:
+    """Return the protocol with the samples of an epoch that its budget gives: those of the real images alone."""
+    if protocol.budget == "epochs":
+        return protocol
+    if protocol.sampler == "shuffle":
+        return protocol.model_copy(update={"epoch_pictures": len(data.train)})
+    classes = data.train["label"].value_counts()
+    balanced = 2 * data.counts["shots"] if data.has_normal else len(classes) * int(classes.max())
+    return protocol.model_copy(update={"epoch_pictures": balanced})
+
+
 def _loss_weights(cell: Cell, data: CellData) -> np.ndarray | None:
     """Return the weight of each training image in the loss, N float32; None where all count alike.
 
-    The mean weight of a label is 1, so a balanced sampler stays balanced whatever a synthetic image counts.
+    The mean weight of a label is 1, so a balanced sampler stays balanced whatever a synthetic image counts; with
+    ``class_weights: equal`` all labels have the same total.
     """
-    real, made, weight = len(data.train), data.counts["synthetic"], cell.protocol.synthetic_weight
-    if weight == 1 or not made:
+    real, made, equal = len(data.train), data.counts["synthetic"], cell.protocol.class_weights == "equal"
+    weight = cell.protocol.synthetic_weight if made else 1
+    if weight == 1 and not equal:
         return None
     if weight == "equal_mass":
         weight = data.counts["shots"] / made or 1.0  # 1: there is no real defect
     weights = np.concatenate([np.ones(real), np.full(made, weight)])
     totals, counts = np.bincount(data.labels, weights), np.bincount(data.labels)
-    return (weights * counts[data.labels] / totals[data.labels]).astype(np.float32)
+    wanted = np.full(len(counts), len(weights) / np.count_nonzero(counts)) if equal else counts
+    return (weights * wanted[data.labels] / totals[data.labels]).astype(np.float32)
 
 
 def gather(

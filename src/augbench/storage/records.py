@@ -264,7 +264,7 @@ def _check_types(spec: Spec) -> None:
 
 def _check_seed(cell: Cell) -> None:
     """Raise TypeError unless the seed is a whole number; None is that of a cell in which nothing is random."""
-    fixed = cell.protocol.kind != "finetune" and not cell.n_aug
+    fixed = not cell.protocol.is_random and not cell.n_aug
     if fixed and cell.seed is not None:
         raise TypeError(
             f"seed is {cell.seed!r}, but nothing is random: kind '{cell.protocol.kind}' and no synthetic images"

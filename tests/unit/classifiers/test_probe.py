@@ -1,5 +1,8 @@
 """Probes: scikit-learn on features, with weights that keep the penalty, and choices on real images alone."""
 
+import warnings
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from sklearn.covariance import LedoitWolf
@@ -187,3 +190,14 @@ def test_parameters_give_the_logits_again():
     again = ((inputs - saved["mean"]) / saved["scale"]) @ saved["coef"].T + saved["intercept"]
     assert fitted(data.features) == pytest.approx(again, abs=1e-5)
     assert {"normal_mean", "normal_scale", "normal_precision"} <= saved.keys()
+
+
+@pytest.mark.parametrize("normal", [0, 1])
+def test_shuffled_labels_that_leave_real_images_with_one_label_end_in_no_error(normal):
+    """Few real images beside many synthetic ones: then a classifier without these cannot be fitted, nor chosen."""
+    data = rows(normal=20, defects=5, synthetic=60)
+    labels = np.concatenate([np.zeros(normal), np.ones(25 - normal), np.arange(60) % 3 > 0]).astype(np.int64)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # scikit-learn: a label with fewer images than folds
+        fitted, chosen = fit_probe(replace(data, labels=labels), 1, protocol(synthetic_weight="cv"), 0)
+    assert chosen["synthetic_weight"] > 0 and np.isfinite(fitted(data.features)).all()

@@ -22,7 +22,7 @@ TOLERANCE = 1e-9
 they are equal up to rounding: a curve's thousands of float64 terms differ by 1e-13. Tables print three decimals."""
 
 TRAINING = {
-    "finetune": ("counts", "curves", "best_epoch_oracle"),
+    "finetune": ("counts", "steps", "curves", "best_epoch_oracle"),
     "probe": ("counts", "chosen"),
     "gaussian": ("counts", "chosen"),
 }

@@ -34,7 +34,7 @@ CLASS_METRICS = {
 }
 """Task -> the metrics of each class, all in [0, 1]."""
 
-CELL_FIELDS = tuple(field for field in EXPECTED_FIELDS if field not in ("fidelity", "audit"))
+CELL_FIELDS = tuple(field for field in EXPECTED_FIELDS if field not in ("fidelity", "audit", "null"))
 """The fields of expected cells that records have too; only the plan knows which pools a cell uses."""
 
 IDENTITIES = {"dataset": "dataset_id", "augmenter": "augmenter_id", "protocol": "protocol_id"}
@@ -77,6 +77,7 @@ OBJECTS = MIXED | {
         "weight",
         "fidelity",
         "audit",
+        "null",
     )
 }
 """Columns of dtype object."""

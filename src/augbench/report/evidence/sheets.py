@@ -44,6 +44,8 @@ def section_of(evidence: Evidence, brief: bool = False) -> Section:
     if evidence.pairs:
         title = "Between augmenters, at the same N_aug"
         sheets.append(_comparisons(evidence, evidence.pairs, title, True, brief))
+    if evidence.checks:
+        sheets.append(_artefact_checks(evidence))
     if sentence := explanations.no_variance_split(evidence):
         sentences.append(sentence)
     else:
@@ -122,6 +124,28 @@ def _comparisons(evidence: Evidence, compared: list[Comparison], title: str, nam
         is_found = one.verdict in DECIDED and not one.collapsed
         rows.append(SheetRow(texts, {len(texts) - 1: "best"} if is_found else {}))
     return Sheet(columns, rows, title, explanations.comparison_captions(evidence, compared), notes)
+
+
+def _artefact_checks(evidence: Evidence) -> Sheet:
+    columns = [
+        AUGMENTER,
+        N_AUG,
+        Column("gain", f"gain over {evidence.baseline}"),
+        Column("null", "null", is_text=True),
+        Column("null_gain", "its gain"),
+        Column("over", "over the null"),
+        Column("interval", "95 % interval"),
+        Column("runs", "pairs"),
+        Column("finding", "finding", is_text=True),
+    ]
+    rows = []
+    for one in evidence.checks:
+        gains = (signed(part.together.estimate) for part in (one.gain, one.null_gain, one.over))
+        gain, null_gain, over = (flagged(text, one.over.collapsed) for text in gains)
+        interval, runs = flagged(span(one.over.together, signed), one.over.collapsed), str(one.over.together.runs)
+        names = one.gain.augmenter, str(one.gain.n_aug)
+        rows.append(SheetRow((*names, gain, one.over.versus, null_gain, over, interval, runs, str(one.finding))))
+    return Sheet(columns, rows, "Artefacts: gains over a null", explanations.ARTEFACT_CAPTIONS)
 
 
 def _variance(evidence: Evidence) -> Sheet:

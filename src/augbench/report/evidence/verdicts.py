@@ -21,13 +21,15 @@ def find_verdicts(store: Store, expected: pd.DataFrame, records: pd.DataFrame) -
 
 def sentences_of(evidence: Evidence) -> list[str]:
     """Return a sentence per comparison with the baseline."""
-    return [_sentence(one, NAMES[evidence.headline]) for one in evidence.against]
+    name, checks = NAMES[evidence.headline], {check.over.row: check for check in evidence.checks}
+    found = {row: f"; {check.finding} ({check.over.versus})" for row, check in checks.items()}
+    return [_sentence(one, name, found.get(one.row, "")) for one in evidence.against]
 
 
-def _sentence(one: Comparison, metric: str) -> str:
+def _sentence(one: Comparison, metric: str, check: str) -> str:
     row = f"{one.augmenter}, N_aug {one.n_aug}"
     if one.verdict == Verdict.TOO_FEW:
         return f"{row}: {one.verdict} (against {one.versus})."
     difference = f"{signed(one.together.estimate)} {metric} against {one.versus}"
     certainty = f"95 % interval {span(one.together, signed)}, {one.together.runs} pairs"
-    return f"{row}: {flagged(f'{difference} ({certainty}): {one.verdict}', one.collapsed)}."
+    return f"{row}: {flagged(f'{difference} ({certainty}): {one.verdict}', one.collapsed)}{check}."

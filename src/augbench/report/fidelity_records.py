@@ -13,11 +13,13 @@ from augbench.storage.store import FIX_HINT, Store, parse_json
 
 MEASURES = (
     *("kid", "kid_low", "kid_high", "fid", "diversity", "diversity_of_real", "memorisation"),
+    "auroc_of_normal",
     "seconds_per_picture",  # of generation
 )
 """The numbers of a record, in the order of tables."""
 
-OPTIONAL = ("fid", "memorisation")  # None where there are too few images; where no shots are read
+OPTIONAL = ("fid", "memorisation", "auroc_of_normal")
+"""None where there are too few images; where no shots are read; without normal images, and in older records."""
 
 
 @dataclass(frozen=True)
@@ -58,6 +60,7 @@ def _measured(key: str, data: bytes, place: str) -> Measured:
         augmenter, result = record["spec"]["pool"]["augmenter"], record["result"]
         low, high = result["kid_interval"]
         given = result | record["provenance"] | {"kid_low": low, "kid_high": high}
+        given.setdefault("auroc_of_normal", None)
         return Measured(
             augmenter_id=digest([augmenter["name"], augmenter["key_settings"]]),
             extractor=str(result["extractor"]),

@@ -5,8 +5,14 @@ Compare values only for the same extractor and the same number of images.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
+from augbench.metrics.detection import auroc
+
+PARTS = 5  # of the cross-validation that tells generated from normal images
+STRENGTH = 0.01  # its C: features outnumber images
 RESAMPLES = 1000
 CONFIDENCE = 0.95
 
@@ -78,6 +84,37 @@ def diversity(made: np.ndarray) -> float:
     if len(made) < 2:
         raise ValueError("diversity needs at least two images")
     return float(pdist(np.asarray(made, np.float64)).mean())
+
+
+def told_apart(normal: np.ndarray, made: np.ndarray, groups: Sequence[str]) -> float | None:
+    """Compute the AUROC with which a linear classifier tells generated images from normal ones it was not fitted on.
+
+    Grouped cross-validation of logistic regression with the parts of `PARTS`; .5: not at all. What it sees need not be
+    the defects: a seam or a generator's blur will do, which is what the value of a null shows.
+
+    Args:
+        normal: N,D float.
+        made: M,D float: features of generated images.
+        groups: items of the N normal, then of the M generated images; those of one are never on both sides of a fit.
+
+    Returns:
+        None where one side has fewer than `PARTS` items.
+    """
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.model_selection import StratifiedGroupKFold
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    labels = np.repeat([0, 1], [len(normal), len(made)])
+    items = np.asarray(groups, str)
+    if min(len(set(items[labels == side])) for side in (0, 1)) < PARTS:
+        return None
+    features = np.concatenate([normal, made]).astype(np.float64)
+    scores = np.empty(len(labels))
+    for fitted, left in StratifiedGroupKFold(PARTS).split(features, labels, items):
+        model = make_pipeline(StandardScaler(), LogisticRegression(C=STRENGTH, class_weight="balanced", max_iter=1000))
+        scores[left] = model.fit(features[fitted], labels[fitted]).decision_function(features[left])
+    return auroc(labels, scores)
 
 
 def memorisation(made: np.ndarray, shots: np.ndarray, unseen: np.ndarray) -> float:

@@ -39,6 +39,27 @@ def verdict(low: float, high: float, runs: int, is_random: bool = True) -> Verdi
     return Verdict.BETTER if low > 0 else Verdict.WORSE if high < 0 else Verdict.NONE
 
 
+class Finding(StrEnum):
+    """What a null, which shares all with an augmenter but the defects, tells about the augmenter's gain."""
+
+    SHOWN = "gain over null shown"
+    NOT_SHOWN = "gain over null not shown"
+    NULL_GAINS = "null itself gains"
+    NO_GAIN = "no gain to explain"
+    TOO_FEW = Verdict.TOO_FEW.value
+
+
+def finding(gain: Verdict, over_null: Verdict, null_gain: Verdict) -> Finding:
+    """Return the finding from three verdicts: the augmenter and its null against the baseline, and their difference."""
+    if Verdict.TOO_FEW in (gain, over_null, null_gain):
+        return Finding.TOO_FEW
+    if gain != Verdict.BETTER:
+        return Finding.NO_GAIN
+    if over_null == Verdict.BETTER:
+        return Finding.SHOWN
+    return Finding.NULL_GAINS if null_gain == Verdict.BETTER else Finding.NOT_SHOWN
+
+
 # -- tests over seeds
 
 

@@ -55,6 +55,8 @@ class DatasetEntry(_Entry):
 class AugmenterEntry(_Entry):
     """One augmenter of a grid, with axes of its own."""
 
+    null_of: tuple[str, ...] = ()  # augmenters of the grid whose gains this one, which shows no defect, must not have
+
     shots: ShotsAxis | None = None
     n_aug: CountAxis | None = None
     seeds: CountAxis | None = None
@@ -217,6 +219,8 @@ def _identity(grid: Grid) -> dict[str, Any]:
     """Return what determines the cells of a grid: no file locations, resources, prose or defaults."""
     content = grid.as_dict()
     del content["resources"], content["save_weights"], content["fidelity"]
+    for entry in content["augmenters"]:
+        del entry["null_of"]
     if grid.adapter_seeds == (0,):  # no entry for one adapter, as in names older than this axis
         del content["adapter_seeds"]
     prose = set(UNKEYED)
@@ -241,9 +245,24 @@ def _make(raw: dict[str, Any], document: Document, spelled: bool = False) -> Gri
     for axis in ("datasets", "augmenters", "protocols"):
         _refuse_repeats(raw.get(axis, []), axis, document)
     try:
-        return Grid.model_validate(raw)
+        grid = Grid.model_validate(raw)
     except ValidationError as error:
         _refuse(error, raw, document)
+    _refuse_unknown_nulls(grid, document)
+    return grid
+
+
+def _refuse_unknown_nulls(grid: Grid, document: Document) -> None:
+    null_of: dict[str, str] = {}
+    for number, entry in enumerate(grid.augmenters):
+        others = [one.label for one in grid.augmenters if one is not entry]
+        for name in entry.null_of:
+            place, _ = document.at(("augmenters", number, "null_of"))
+            if name not in others:
+                raise UserError(f"{place}: null_of: '{name}' is no other augmenter here{did_you_mean(name, others)}")
+            if name in null_of:
+                raise UserError(f"{place}: null_of: '{name}' has '{null_of[name]}' already: it can have one null")
+            null_of[name] = entry.label
 
 
 def _refuse(error: ValidationError, raw: dict[str, Any], document: Document) -> NoReturn:

@@ -34,9 +34,10 @@ EXPECTED_FIELDS = (
     "fidelity",  # (augmenter, key of the fidelity record) of each of its pools
     "adapter_seed",  # of the adapters behind its pools; 0 where there is none
     "audit",  # key of the search for near-copies in its dataset; None: nothing to search, or older than such searches
+    "null",  # the augmenter that the grid names as its null, which shows no defect; None: there is none
 )
 
-LATER_FIELDS: dict[str, Any] = {"test_share": None, "fidelity": [], "adapter_seed": 0, "audit": None}
+LATER_FIELDS: dict[str, Any] = {"test_share": None, "fidelity": [], "adapter_seed": 0, "audit": None, "null": None}
 """Fields that older stores lack, with their implied values."""
 
 
@@ -167,8 +168,10 @@ def expected_of(plan: Plan) -> list[dict[str, Any]]:
     """Return the cells that a report expects, with the fields `EXPECTED_FIELDS`, in the order of the grid."""
     tasks = {alias: plan.library.dataset(alias).task for alias in {cell.data.alias for cell in plan.cells}}
     audits = {where: spec.key for where, spec in audits_of(plan).items()}
+    nulls = {name: entry.label for entry in plan.grid.augmenters for name in entry.null_of}
     return [
         expected_cell(cell, tasks[cell.data.alias], _fidelity(plan, cell), audits.get(place_of(cell.data)))
+        | {"null": nulls.get(cell.augmenter.alias)}
         for cell in plan.cells
     ]
 
@@ -193,6 +196,7 @@ def expected_cell(
         "fidelity": list(fidelity),
         "adapter_seed": cell.adapter_seed,
         "audit": audit,
+        "null": None,
     }
 
 

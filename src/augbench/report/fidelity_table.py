@@ -36,11 +36,13 @@ from augbench.storage.store import FIX_HINT, Store, parse_json
 HEADING = "Fidelity of the synthetic images"
 MEASURES = (
     *("kid", "kid_low", "kid_high", "fid", "diversity", "diversity_of_real", "memorisation"),
+    "auroc_of_normal",
     "seconds_per_picture",  # of generation
 )
 """The numbers of a record, in the order of tables."""
 
-OPTIONAL = ("fid", "memorisation")  # None where there are too few images; where no shots are read
+OPTIONAL = ("fid", "memorisation", "auroc_of_normal")
+"""None where there are too few images; where no shots are read; without normal images, and in older records."""
 
 
 @dataclass(frozen=True)
@@ -80,7 +82,7 @@ def _measured(key: str, data: bytes, place: str) -> Measured:
     try:
         augmenter, result = record["spec"]["pool"]["augmenter"], record["result"]
         low, high = result["kid_interval"]
-        given = result | record["provenance"] | {"kid_low": low, "kid_high": high}
+        given = {"auroc_of_normal": None} | result | record["provenance"] | {"kid_low": low, "kid_high": high}
         return Measured(
             augmenter_id=digest([augmenter["name"], augmenter["key_settings"]]),
             extractor=str(result["extractor"]),
@@ -148,6 +150,7 @@ class FidelityRow:
             "fid": decimals(stats["fid"].mean, 2 if stats["fid"].mean < 10 else 1),
             "diversity": decimals(stats["diversity"].mean, 2),
             "memorisation": decimals(stats["memorisation"].mean, 2),
+            "auroc_of_normal": share(stats["auroc_of_normal"].mean),
             "seconds_per_picture": seconds_text(stats["seconds_per_picture"].mean),
             self.headline: self.outcome.text,
             "pools": f"{self.found}/{self.expected} {INCOMPLETE}" if self.incomplete else str(self.found),
@@ -212,7 +215,10 @@ def fidelity_of(
         title=f"{title}: {HEADING.lower()}",
         label="; ".join([*_not_comparable(rows), *warning]),
         columns=_columns(
-            headline, len(_all("extractor", rows)) > 1, sorted({n for row in rows for n in row.fid_by_layer})
+            headline,
+            len(_all("extractor", rows)) > 1,
+            sorted({n for row in rows for n in row.fid_by_layer}),
+            any(row.stats["auroc_of_normal"].n for row in rows),
         ),
         rows=rows,
         captions=_captions(rows, over),
@@ -285,7 +291,7 @@ def _stat(measure: str, runs: list[list[Measured]]) -> Stat:
     return stat if stat.n == len(runs) else Stat()
 
 
-def _columns(headline: Column, several_extractors: bool, layers: list[int]) -> list[Column]:
+def _columns(headline: Column, several_extractors: bool, layers: list[int], told_apart: bool) -> list[Column]:
     return [
         Column("augmenter", "augmenter", is_text=True),
         *([Column("extractor", "extractor", is_text=True)] if several_extractors else []),
@@ -296,6 +302,7 @@ def _columns(headline: Column, several_extractors: bool, layers: list[int]) -> l
         *(Column(f"fid_{layer}", f"FID {layer}") for layer in layers),
         Column("diversity", "diversity"),
         Column("memorisation", "nearest shot"),
+        *([Column("auroc_of_normal", "told from normal")] if told_apart else []),
         Column("seconds_per_picture", "s per image"),
         Column(headline.key, headline.title),
         Column("pools", "pools"),
@@ -360,6 +367,11 @@ def _notes(rows: list[FidelityRow], headline: str) -> list[str]:
         "Nearest shot: median distance of synthetic images to the nearest shot, between thumbnails, divided by that of "
         "the real test images: 1 is as far as those, 0 are copies; a dash where no shots are read."
     )
+    if any(row.stats["auroc_of_normal"].n for row in rows):
+        notes.append(
+            "Told from normal: AUROC with which a linear classifier on the same features tells the pool from normal "
+            "test images, cross-validated by item: .5 not at all. Not only by their defects: see that of a null."
+        )
     notes.append("s per image: seconds of generation alone, without adaptation and search.")
     parts = any(not row.outcome.expected for row in rows)
     dash = "; a dash for parts of a mixture, with which no classifier is trained alone" if parts else ""

@@ -43,7 +43,7 @@ CLASS_METRICS = {
 }
 """Task -> the metrics of each class, all in [0, 1]."""
 
-CELL_FIELDS = tuple(field for field in EXPECTED_FIELDS if field not in ("fidelity", "audit"))
+CELL_FIELDS = tuple(field for field in EXPECTED_FIELDS if field not in ("fidelity", "audit", "null"))
 """The fields of expected cells that records have too; only the plan knows which pools a cell uses."""
 
 IDENTITIES = {"dataset": "dataset_id", "augmenter": "augmenter_id", "protocol": "protocol_id"}
@@ -70,7 +70,7 @@ FROZEN_FIELDS = ("kind", "backbone", "head", "normality")
 
 MIXED = {"fold", "test_share", "shots", "draw", "seed", "false_alarm_rate"}
 """Columns that hold None or "all" beside numbers."""
-OBJECTS = {*MIXED, *FACTS, "fidelity", "audit"}
+OBJECTS = {*MIXED, *FACTS, "fidelity", "audit", "null"}
 """Columns of dtype object."""
 
 

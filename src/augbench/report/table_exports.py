@@ -23,6 +23,7 @@ FIDELITY_COLUMNS = {
     "diversity_mean": "diversity",
     "diversity_of_real": "diversity_of_real",
     "memorisation_mean": "memorisation",
+    "auroc_of_normal": "auroc_of_normal",
     "seconds_per_picture": "seconds_per_picture",
     "extractor": "",
     "pictures": "",

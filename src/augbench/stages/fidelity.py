@@ -51,6 +51,7 @@ def measure(context: Context, spec: FidelitySpec) -> dict[str, Any]:
             str(layer): measures.fid(*(side[layer] for side in layers), singular=True) for layer in spec.layers
         }
         found["fid_by_layer"] = of_layers
+    found["auroc_of_normal"] = _told_apart(context, spec, split.test, features[1], size)
     found["memorisation"] = measures.memorisation(*map(thumbnails, (made, learned, real))) if learned else None
     if pool.data.classes:
         labels = np.array(pool.data.classes)[np.arange(len(made)) % len(pool.data.classes)]
@@ -68,6 +69,21 @@ def measure(context: Context, spec: FidelitySpec) -> dict[str, Any]:
     against = f"{len(made)} images against {len(real)} real defects, {len(learned)} shots"
     log.info("KID %s, FID %s by %s: %s", found["kid"], found["fid"], spec.extractor, against)
     return record
+
+
+def _told_apart(
+    context: Context, spec: FidelitySpec, test: pd.DataFrame, made: np.ndarray, size: tuple[int, int]
+) -> float | None:
+    """Tell the pool from as many normal test images, which no augmenter has seen; None in recognition."""
+    normal = test[test["label"] == GOOD]
+    if normal.empty:
+        return None
+    chosen = normal.iloc[np.linspace(0, len(normal) - 1, min(len(normal), len(made))).astype(int)]
+    with one_thread(True, context.device):
+        features = loaded_extractor(context, spec.extractor)(images_of(context.library, spec.pool.data, chosen), size)
+    lines = [line for chunk in range(spec.chunks) for line in context.store.chunk_lines(spec.pool, chunk)]
+    sources = [line["meta"].get("source") or f"image {number}" for number, line in enumerate(lines[: len(made)])]
+    return measures.told_apart(features, made, [*chosen["group"], *sources])
 
 
 def compare(real: np.ndarray, made: np.ndarray, name: str) -> dict[str, Any]:

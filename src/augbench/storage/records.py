@@ -125,6 +125,7 @@ class FidelityResult(_RecordModel):
     diversity: Amount
     diversity_of_real: Amount
     memorisation: Amount | None
+    auroc_of_normal: Amount | None = None  # older records lack it
     kid_by_class: dict[str, float] = {}
 
 

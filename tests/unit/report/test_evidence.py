@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 from boards import put_record
 from frozen_cells import NORMALS, PROBE, fill, frozen_plan
-from helpers import assert_one_line, cli, path_of, tiny_grid
+from helpers import assert_one_line, cli, path_of, tiny_grid, tiny_plan
 from rich.console import Console
 
 from augbench.core.errors import UserError
@@ -21,12 +21,14 @@ from augbench.core.protocol import make_protocol
 from augbench.core.specs import AdapterSpec, AugmenterSpec, Cell, DataSpec, PoolSpec, SearchSpec
 from augbench.metrics.evaluate import evaluate
 from augbench.planning.library import Library
+from augbench.planning.outline import expected_of
 from augbench.report.evidence.build import _strata, baseline_among, build_evidence, pair_runs
 from augbench.report.evidence.comparison_report import compare
+from augbench.report.evidence.exports import to_csv
 from augbench.report.evidence.pareto import RowCost, efficient
 from augbench.report.evidence.part_costs import COSTS, costs_of, read_costs
 from augbench.report.evidence.ranking import rankings
-from augbench.report.evidence.sheets import section_of
+from augbench.report.evidence.sheets import section_of, sentences_of
 from augbench.report.frame import expected_from_records, load_records
 from augbench.report.leaderboard.board import board_of
 from augbench.report.leaderboard.merge import gather
@@ -115,6 +117,78 @@ def test_a_large_difference_is_found_and_none_is_not(store):
         assert 0 <= found.low < found.estimate < found.high <= 1
     difference = estimates["cutpaste"] - estimates["none"]
     assert one.against[0].alone.estimate == pytest.approx(difference, abs=1e-12)
+
+
+# -- nulls
+
+
+def with_null(store, skill, null_skill):
+    """Cells of none, memseg and cutpaste, which the grid names as the null of memseg."""
+    filled(store, ("none",))
+    for seed in range(4):
+        write(store, cell("memseg", seed), skill)
+        write(store, cell("cutpaste", seed), null_skill)
+    records = load_records(store)
+    expected = expected_from_records(records)
+    return records, expected.assign(null=expected["augmenter"].map({"memseg": "cutpaste"}))
+
+
+@pytest.mark.parametrize(
+    "skill, null_skill, finding",
+    [
+        (1.6, 0.4, "gain over null shown"),
+        (2.6, 1.6, "gain over null shown"),  # the null gains, too
+        (1.6, 1.6, "null itself gains"),
+        (0.8, 0.6, "gain over null not shown"),
+        (0.4, 0.4, "no gain to explain"),
+    ],
+)
+def test_a_gain_is_checked_against_the_null_of_its_row(store, skill, null_skill, finding):
+    records, expected = with_null(store, skill, null_skill)
+    (one,) = build_evidence(store, expected, records, resamples=500)
+    (check,) = one.checks
+    assert str(check.finding) == finding
+    assert (check.gain.row, check.null_gain.row) == (("memseg", 80), ("cutpaste", 80))
+    assert check.over.alone.estimate == pytest.approx(check.gain.alone.estimate - check.null_gain.alone.estimate)
+    assert f"; {finding} (cutpaste)." in sentences_of(one)[1]
+    (sheet,) = (sheet for sheet in section_of(one).sheets if sheet.title.startswith("Artefacts"))
+    assert sheet.rows[0].texts[0] == "memseg" and sheet.rows[0].texts[-1] == finding
+    lines = {line["line"]: line for line in csv.DictReader(io.StringIO(to_csv([one])))}
+    assert (lines["over_null"]["versus"], lines["over_null"]["finding"]) == ("cutpaste", finding)
+    assert lines["null"]["augmenter"] == "cutpaste" and lines["null"]["versus"] == "none"
+
+
+def test_without_nulls_nothing_is_said_about_artefacts(store):
+    filled(store)
+    (one,) = evidence_of(store)
+    assert not one.checks and not any("Artefacts" in (sheet.title or "") for sheet in section_of(one).sheets)
+
+
+def test_the_null_of_a_row_comes_from_the_grid():
+    null = {"name": "cutpaste", "null_of": ["memseg"]}
+    plan, without = (tiny_plan(augmenters=["none", "memseg", last]) for last in (null, "cutpaste"))
+    assert {one["augmenter"]: one["null"] for one in expected_of(plan)} == {
+        "none": None,
+        "memseg": "cutpaste",
+        "cutpaste": None,
+    }
+    assert plan.by_key.keys() == without.by_key.keys()
+
+
+@pytest.mark.parametrize(
+    "augmenters, text",
+    [
+        (["none", {"name": "memseg", "null_of": ["memsg"]}], "'memsg' is no other augmenter here"),
+        (["none", {"name": "memseg", "null_of": ["memseg"]}], "'memseg' is no other augmenter here"),
+        (
+            ["memseg", {"name": "cutpaste", "null_of": ["memseg"]}, {"name": "diag", "null_of": ["memseg"]}],
+            "'memseg' has 'cutpaste' already",
+        ),
+    ],
+)
+def test_a_null_of_nothing_is_refused(augmenters, text):
+    with pytest.raises(UserError, match=text):
+        tiny_grid(augmenters=augmenters)
 
 
 def mean_of_records(store, metric):

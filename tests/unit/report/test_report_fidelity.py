@@ -251,10 +251,10 @@ def test_csv_and_json_have_full_precision(store):
     line = lines_of([table])[-1]
     assert (line["row"], line["augmenter"], line["n_aug"], line["found"], line["expected"]) == (
         "fidelity", "memseg", "", "1", "1")  # fmt: skip
-    columns = list(line)[-15:-3]  # the last three are those of confusion
+    columns = list(line)[-16:-3]  # the last three are those of confusion
     assert columns == [
         "kid_mean", "kid_std", "kid_low", "kid_high", "fid_mean", "diversity_mean", "diversity_of_real",
-        "memorisation_mean", "seconds_per_picture", "extractor", "pictures", "real"]  # fmt: skip
+        "memorisation_mean", "auroc_of_normal", "seconds_per_picture", "extractor", "pictures", "real"]  # fmt: skip
     assert [float(line[name]) for name in ("kid_mean", "kid_low", "kid_high", "fid_mean", "memorisation_mean")] == [
         -1 / 3, -1 / 3 - 0.01, -1 / 3 + 0.02, 100 / 3, 1 / 9]  # fmt: skip
     assert (line["extractor"], line["pictures"], line["real"], line["kid_std"]) == ("inception_v3", "100", "60", "")

@@ -11,7 +11,7 @@ from scipy import linalg
 
 from augbench.core.errors import UserError
 from augbench.features.extractor import Extractor, aspect_of
-from augbench.metrics.fidelity import diversity, fid, kid, kid_interval, memorisation, nearest
+from augbench.metrics.fidelity import diversity, fid, kid, kid_interval, memorisation, nearest, told_apart
 from augbench.planning import extractor_choice as names
 from augbench.planning.plan import make_plan
 from augbench.planning.remaining import subtract
@@ -124,6 +124,19 @@ def test_memorisation_separates_copies_from_new_images():
     assert memorisation(new, shots, unseen) == pytest.approx(1, abs=0.25)
 
 
+def test_images_are_told_from_normal_ones_by_what_differs_and_not_by_their_item():
+    draw = np.random.default_rng(8)
+    normal, same = draw.normal(size=(2, 60, 12))
+    items = [f"item {number}" for number in range(120)]
+    assert told_apart(normal, same, items) == pytest.approx(0.5, abs=0.15)
+    assert told_apart(normal, same + 1.0, items) > 0.95
+    # Three images of each item: by their items alone the copies of generated images would be recognised.
+    few, others = draw.normal(size=(2, 20, 12)).repeat(3, axis=1).reshape(2, 60, 12)
+    shared = [f"{side} {number // 3}" for side in "ab" for number in range(60)]
+    assert abs(told_apart(few, others, shared) - 0.5) < 0.25
+    assert told_apart(few, others, ["a"] * 60 + shared[60:]) is None
+
+
 # The extractor
 
 
@@ -214,6 +227,7 @@ def test_every_pool_is_measured_at_equal_counts(measured):
         low, high = result["kid_interval"]
         assert low <= result["kid"] <= high and result["fid"] is None
         assert result["diversity"] > 0 and record["provenance"]["seconds_per_picture"] > 0
+        assert 0 <= result["auroc_of_normal"] <= 1
     assert records["memseg"]["result"]["memorisation"] is None  # it reads no shots
     assert records["toy"]["result"]["memorisation"] > 0
     assert subtract(plan, store).nothing
@@ -231,7 +245,11 @@ def test_reference_images_are_those_of_the_test_split(measured, monkeypatch):
     stage.measure(context, spec)
     split = context.library.split(spec.pool.data)
     test, shots = set(split.test["id"]), set(context.library.shots(spec.pool.data, 5, 0)["id"])
-    assert {row["id"] for row in asked if row["id"] in test} == set(split.test.query("label != 'good'")["id"])
+    normal = [row["id"] for row in asked if row["label"] == "good"]  # as many as images, to be told from
+    assert len(normal) == 8 and set(normal) <= test
+    assert {row["id"] for row in asked if row["id"] in test} - set(normal) == set(
+        split.test.query("label != 'good'")["id"]
+    )
     assert {row["id"] for row in asked} - test == shots
 
 

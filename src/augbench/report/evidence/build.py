@@ -71,6 +71,24 @@ class Comparison:
     p_holm: float = nan
     collapsed: int = 0  # runs on either side whose classifier has collapsed
 
+    @property
+    def row(self) -> tuple[str, int]:
+        """Augmenter and N_aug."""
+        return self.augmenter, self.n_aug
+
+
+@dataclass(frozen=True)
+class ArtefactCheck:
+    """Whether the gain of a row may come from what its synthetic images share with a null, which shows no defect.
+
+    Intervals of ``gain`` hold for all rows of the table at once, those of ``null_gain`` and ``over`` for all checks.
+    """
+
+    gain: Comparison  # the row minus the baseline
+    null_gain: Comparison  # its null minus the baseline
+    over: Comparison  # the row minus its null
+    finding: inference.Finding
+
 
 @dataclass(frozen=True)
 class Evidence:
@@ -81,6 +99,7 @@ class Evidence:
     baseline: str  # augmenter; "": the table has none of `wanted`
     against: list[Comparison]  # rows minus the baseline
     pairs: list[Comparison]  # augmenters at the same N_aug
+    checks: list[ArtefactCheck]  # of the rows with a null in the grid
     groups: int  # number of test items over all folds
     defective_groups: int  # number of test items with a defect image
     smallest: int  # number of test items in the smallest stratum
@@ -126,13 +145,14 @@ def build_evidence(
         row: [(_run(cell), found[cell.key]) for run in runs_of(own, found).complete for cell in run]
         for row, own in cells.items()
     }
+    nulls = dict(zip(expected["augmenter"], expected["null"], strict=True))
     spending = Spending(store, [key for key in expected["key"] if key in found])
     made = []
     for table in build_tables(expected, records):
         rows = [row for row in table.rows if not row.is_average]
         have = [runs[table.dataset, table.protocol, table.shots, row.augmenter, row.n_aug] for row in rows]
         if any(have):
-            made.append(_evidence(_Resampled(store, table, have, resamples), rows, have, spending, against))
+            made.append(_evidence(_Resampled(store, table, have, resamples), rows, have, spending, against, nulls))
     return made
 
 
@@ -252,7 +272,12 @@ def _strata(items: pd.DataFrame) -> pd.Series:
 
 
 def _evidence(
-    drawn: _Resampled, rows: list[Row], have: list[Have], spending: Spending, against: str | None
+    drawn: _Resampled,
+    rows: list[Row],
+    have: list[Have],
+    spending: Spending,
+    against: str | None,
+    nulls: Mapping[str, str | None],
 ) -> Evidence:
     table = drawn.table
     made = [_row(drawn, row, own, spending) for row, own in zip(rows, have, strict=True)]
@@ -264,11 +289,13 @@ def _evidence(
     others = [name for name in keys if name[1] and name[0] != baseline]
     pairs = [(a, b) for a, b in combinations(others, 2) if a[1] == b[1] and a[0] != b[0]]
     compared = [_compared(drawn, keys, wanted) for wanted in (to_baseline, pairs)]
+    to_null = {name: (nulls[name[0]], name[1]) for name, _ in to_baseline if (nulls[name[0]], name[1]) in keys}
     return Evidence(
         table,
         made,
         baseline,
         *compared,
+        checks=_artefact_checks(drawn, keys, compared[0], to_null),
         groups=drawn.items,
         defective_groups=drawn.defective_items,
         smallest=drawn.smallest,
@@ -345,6 +372,26 @@ def _compared(
     for index, p in zip(tested, inference.holm([made[index].p for index in tested]), strict=True):
         made[index] = replace(made[index], p_holm=p)
     return made
+
+
+def _artefact_checks(
+    drawn: _Resampled, keys: Keys, gains: Sequence[Comparison], nulls: Mapping[tuple[str, int], tuple[str, int]]
+) -> list[ArtefactCheck]:
+    """Check the gains of the rows that have a null, by what is left over it and by what it gains itself."""
+    own = {one.row: one for one in gains}
+    wanted = [pair for pair in nulls.items() if set(pair) <= own.keys()]
+    bases = dict.fromkeys((null, (own[null].versus, own[null].versus_n_aug)) for _, null in wanted)
+    compared = _compared(drawn, keys, [*wanted, *bases])
+    null_gains = {one.row: one for one in compared[len(wanted) :]}
+    return [
+        ArtefactCheck(
+            own[row],
+            null_gains[null],
+            over,
+            inference.finding(own[row].verdict, over.verdict, null_gains[null].verdict),
+        )
+        for (row, null), over in zip(wanted, compared, strict=False)
+    ]
 
 
 def _one(

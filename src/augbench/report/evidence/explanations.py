@@ -19,6 +19,12 @@ SEED = (
     "separated"
 )
 POOL_SEED = "The seed of a cell is that of its pool alone, since its classifier has none"
+ARTEFACT_CAPTIONS = (
+    "A null shares with an augmenter all that may betray a synthetic image, but shows no defect. Shown: the row is "
+    "better than the baseline and better than its null. Null itself gains: the null is better than the baseline, and "
+    "the row not better than the null. Not shown: the data allow neither.",
+    "Intervals of the differences to nulls, and of the nulls' own gains, hold all at once.",
+)
 COST_CAPTIONS = (
     DEFINITION,
     "Efficient: no other row is as good at no higher cost. This compares means: see their intervals.",

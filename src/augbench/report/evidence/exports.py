@@ -20,7 +20,18 @@ FIELDS = (
     *("dataset", "protocol", "folds", "shots"),
     *("line", "augmenter", "n_aug", "versus", "versus_n_aug", "metric", "runs"),
     *("estimate", "low", "high", "low_together", "high_together", "error", "freedom"),
-    *("error_items", "error_draw", "error_seed", "error_adapter", "error_fold", "seeds", "p", "p_holm", "verdict"),
+    *(
+        "error_items",
+        "error_draw",
+        "error_seed",
+        "error_adapter",
+        "error_fold",
+        "seeds",
+        "p",
+        "p_holm",
+        "verdict",
+        "finding",
+    ),
     *("std_fold", "std_draw", "std_seed", "std_rest"),
     *("search_seconds", "class_pictures_seconds", "adapting_seconds", "generating_seconds", "cost_seconds"),
     *("training_seconds", "efficient", "embedded"),
@@ -33,7 +44,8 @@ PARTS = ("search", "class_pictures", "adapting", "generating", "total")  # of co
 
 
 def to_csv(evidence: Sequence[Evidence]) -> str:
-    """Write one line per interval and comparison; column ``line`` is ``interval``, ``against`` or ``pair``.
+    """Write one line per interval and comparison; column ``line`` is ``interval``, ``against``, ``pair``,
+    ``over_null`` (a row minus its null) or ``null`` (a null minus the baseline).
 
     ``low`` to ``high`` is the interval of one comparison alone. ``low_together`` to ``high_together`` holds
     simultaneously with the others of the same list and decides the verdict. Lines of the headline metric also have
@@ -57,10 +69,18 @@ def _lines(evidence: Evidence) -> Iterator[dict[str, Any]]:
             name |= {"found": row.found, "expected": row.expected, "collapsed": len(row.collapsed)}
             name["caveats"] = "; ".join((*row.caveats, *table.caveats))
             yield where | name | _flat(row.intervals[metric]) | (_more(row) if metric == evidence.headline else {})
-    for kind, compared in (("against", evidence.against), ("pair", evidence.pairs)):
+    lists = {
+        "against": evidence.against,
+        "pair": evidence.pairs,
+        "over_null": [check.over for check in evidence.checks],
+        "null": {check.null_gain.row: check.null_gain for check in evidence.checks}.values(),
+    }
+    findings = {check.over.row: str(check.finding) for check in evidence.checks}
+    for kind, compared in lists.items():
         for one in compared:
             together = {"low_together": one.together.low, "high_together": one.together.high}
             line = {"line": kind, "metric": evidence.headline, "verdict": str(one.verdict), "collapsed": one.collapsed}
+            line["finding"] = findings[one.row] if kind == "over_null" else None
             line["caveats"] = "; ".join((*_caveats(evidence, one), *table.caveats))
             yield where | line | _fields(one, COMPARED) | _flat(one.alone) | together
 
@@ -103,6 +123,11 @@ def _table(evidence: Evidence, section: Section) -> dict[str, Any]:
         "rows": [_row(row) | {"caveats": (*row.caveats, *evidence.table.caveats)} for row in evidence.rows],
         "against": [_comparison(evidence, one) for one in evidence.against],
         "pairs": [_comparison(evidence, one) for one in evidence.pairs],
+        "artefact_checks": [
+            {"finding": str(check.finding)}
+            | {name: _comparison(evidence, getattr(check, name)) for name in ("gain", "null_gain", "over")}
+            for check in evidence.checks
+        ],
         "sentences": section.sentences,
         "words": {sheet.title: [*sheet.captions, *sheet.notes] for sheet in section.sheets},
     }

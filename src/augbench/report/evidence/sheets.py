@@ -47,6 +47,8 @@ def section_of(evidence: Evidence, brief: bool = False) -> Section:
     if evidence.pairs:
         title = "Between augmenters, at the same N_aug"
         sheets.append(_comparisons(evidence, evidence.pairs, title, True, brief))
+    if evidence.checks:
+        sheets.append(_artefact_checks(evidence))
     if sentence := explanations.no_variance_split(evidence):
         sentences.append(sentence)
     else:
@@ -127,6 +129,28 @@ def _comparisons(evidence: Evidence, compared: list[Comparison], title: str, nam
     return Sheet(columns, rows, title, explanations.comparison_captions(evidence, compared), notes)
 
 
+def _artefact_checks(evidence: Evidence) -> Sheet:
+    columns = [
+        AUGMENTER,
+        N_AUG,
+        Column("gain", f"gain over {evidence.baseline}"),
+        Column("null", "null", is_text=True),
+        Column("null_gain", "its gain"),
+        Column("over", "over the null"),
+        Column("interval", "95 % interval"),
+        Column("runs", "pairs"),
+        Column("finding", "finding", is_text=True),
+    ]
+    rows = []
+    for one in evidence.checks:
+        gains = (signed(part.together.estimate) for part in (one.gain, one.null_gain, one.over))
+        gain, null_gain, over = (flagged(text, one.over.collapsed) for text in gains)
+        interval, runs = flagged(span(one.over.together, signed), one.over.collapsed), str(one.over.together.runs)
+        names = one.gain.augmenter, str(one.gain.n_aug)
+        rows.append(SheetRow((*names, gain, one.over.versus, null_gain, over, interval, runs, str(one.finding))))
+    return Sheet(columns, rows, "Artefacts: gains over a null", explanations.ARTEFACT_CAPTIONS)
+
+
 def _variance(evidence: Evidence) -> Sheet:
     titles = {"fold": "fold", "draw": "draw of shots", "seed": "seed", "rest": "draw x seed and rest"}
     sources = [name for name in titles if any(not isnan(getattr(row.variance, name)) for row in evidence.rows)]
@@ -190,19 +214,22 @@ def find_verdicts(store: Store, expected: pd.DataFrame, records: pd.DataFrame) -
 
     Arguments and errors as in `build_evidence`.
     """
-    return {
-        evidence.table.title: [_sentence(one, NAMES[evidence.headline]) for one in evidence.against]
-        for evidence in build_evidence(store, expected, records)
-    }
+    return {one.table.title: sentences_of(one) for one in build_evidence(store, expected, records)}
 
 
-def _sentence(one: Comparison, metric: str) -> str:
+def sentences_of(evidence: Evidence) -> list[str]:
+    """Return a sentence per comparison with the baseline, with what the null of the row tells."""
+    found = {check.gain.row: f"; {check.finding} ({check.over.versus})" for check in evidence.checks}
+    return [_sentence(one, NAMES[evidence.headline], found.get(one.row, "")) for one in evidence.against]
+
+
+def _sentence(one: Comparison, metric: str, finding: str) -> str:
     row = f"{one.augmenter}, N_aug {one.n_aug}"
     if one.verdict == Verdict.TOO_FEW:
         return f"{row}: {one.verdict} (against {one.versus})."
     difference = f"{signed(one.together.estimate)} {metric} against {one.versus}"
     certainty = f"95 % interval {span(one.together, signed)}, {one.together.runs} pairs"
-    return f"{row}: {flagged(f'{difference} ({certainty}): {one.verdict}', one.collapsed)}."
+    return f"{row}: {flagged(f'{difference} ({certainty}): {one.verdict}', one.collapsed)}{finding}."
 
 
 # -- texts

@@ -79,7 +79,7 @@ def _told_apart(
     if normal.empty:
         return None
     chosen = normal.iloc[np.linspace(0, len(normal) - 1, min(len(normal), len(made))).astype(int)]
-    with one_thread(True, context.device):
+    with repeatable(True, context.device):
         features = loaded_extractor(context, spec.extractor)(images_of(context.library, spec.pool.data, chosen), size)
     lines = [line for chunk in range(spec.chunks) for line in context.store.chunk_lines(spec.pool, chunk)]
     sources = [line["meta"].get("source") or f"image {number}" for number, line in enumerate(lines[: len(made)])]

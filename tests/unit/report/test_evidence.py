@@ -15,6 +15,7 @@ from frozen_cells import NORMALS, PROBE, fill, frozen_plan
 from helpers import assert_one_line, cli, path_of, tiny_grid, tiny_plan
 from rich.console import Console
 
+from augbench.core.contracts import Augmenter
 from augbench.core.errors import UserError
 from augbench.core.hashing import digest
 from augbench.core.protocol import make_protocol
@@ -612,9 +613,7 @@ def test_an_adaptation_tells_what_shared_parts_took(store, monkeypatch):
     library = Library.of(tiny_grid(augmenters=["none"]).datasets)
     data = DataSpec("surfaces", "surfaces", {}, library.fingerprint("surfaces", None), None, 0.0)
 
-    class Learner:
-        uses_gpu = False
-
+    class Learner(Augmenter):
         def reads(self, shots):
             return frozenset({"negatives"})
 

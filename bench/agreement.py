@@ -1,6 +1,6 @@
 """Compare the gains of augmenters under a fine-tuned classifier and under probes, on the same images.
 
-    python bench/agreement.py results/magnetic_tile_finetune results/magnetic_tile [results/OTHER ...]
+    python bench/agreement.py results/magnetic_tile_finetune [results/magnetic_tile ...]
 
 The first store decides what is compared: dataset, augmenters, shots, N_aug, folds, draws and seeds. Each line is a
 protocol's gain over `none` in AP, with the 95 % interval of `augbench compare`: over all folds, then fold by fold.
@@ -43,10 +43,8 @@ def gains(store: Store, expected: pd.DataFrame, records: pd.DataFrame) -> dict[t
 def main() -> None:
     """Print a table of gains."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("finetuned")
-    parser.add_argument("probes", nargs="+")
-    options = parser.parse_args()
-    stores = [load(place) for place in (options.finetuned, *options.probes)]
+    parser.add_argument("stores", nargs="+")
+    stores = [load(place) for place in parser.parse_args().stores]
     _, wanted, _ = stores[0]
     axes, seeds = wanted[AXES].drop_duplicates(), {*wanted["seed"], None}  # a probe without pools has no seed
     folds = sorted(wanted["fold"].unique())

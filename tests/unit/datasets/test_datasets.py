@@ -6,6 +6,7 @@ import pickle
 import shutil
 import struct
 import zlib
+from collections import Counter
 from pathlib import Path
 
 import layouts
@@ -493,7 +494,7 @@ def test_known_empty_masks_are_no_problem_and_others_are(tmp_path, monkeypatch):
     assert f"{known}: its mask is empty (found)" in text
 
 
-def test_fingerprint_is_stored_and_files_are_read_once(tmp_path, monkeypatch):
+def test_fingerprint_is_stored_and_files_are_read_once_but_for_pairs_that_may_be_near_copies(tmp_path, monkeypatch):
     settings = layouts.draw_folder_csv(tmp_path / "data")
     read = []
 
@@ -504,7 +505,9 @@ def test_fingerprint_is_stored_and_files_are_read_once(tmp_path, monkeypatch):
     for module in (contracts, findings_module):
         monkeypatch.setattr(module, "read_bytes", counted)
     text, problems = check("folder", tmp_path / "data", "csv=table.csv", store=str(tmp_path / "store"))
-    assert not problems and len(read) == len(set(read)) == 24 + 8
+    assert not problems and len(set(read)) == 24 + 8
+    assert all(times == 1 or "images" in path.parts for path, times in Counter(read).items())  # images: twice at most
+    assert max(Counter(read).values()) <= 2
     fingerprint = open_drawn("folder", settings).fingerprint()
     assert f"fingerprint: {fingerprint}" in text
     read.clear()

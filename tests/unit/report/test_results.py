@@ -34,7 +34,7 @@ FORMS = pytest.mark.parametrize(
 @pytest.fixture
 def neu(tmp_path):
     """Recognition, with fidelity and a search."""
-    return shutil.copytree(RESULTS / "neu", tmp_path / "neu")
+    return shutil.copytree(RESULTS / "neu_stablesdg", tmp_path / "neu")
 
 
 @pytest.fixture

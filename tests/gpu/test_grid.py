@@ -18,7 +18,7 @@ GRID = {
 }
 
 
-@pytest.mark.parametrize("gpu", [0, pytest.param(0.25, marks=pytest.mark.gpu)])
+@pytest.mark.parametrize("gpu", [pytest.param(0, marks=pytest.mark.slow), pytest.param(0.25, marks=pytest.mark.gpu)])
 def test_a_grid_of_two_cells(gpu, tmp_path):
     if gpu:
         require_gpu()

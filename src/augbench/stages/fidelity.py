@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from threadpoolctl import threadpool_limits
 
 from augbench.core.contracts import GOOD, decode_rgb
 from augbench.core.errors import UserError
@@ -41,17 +42,24 @@ def measure(context: Context, spec: FidelitySpec) -> dict[str, Any]:
     real = images_of(library, pool.data, unseen)
     learned = images_of(library, pool.data, shots)
     made = _pool_images(context, spec)
+    # Normal images that no augmenter has seen; none in recognition.
+    normal = _evenly(split.test[split.test["label"] == GOOD], len(made))
     with repeatable(True, context.device), enough_memory("fidelity.extractor"):
         extractor = loaded_extractor(context, spec.extractor)
         size = extractor.size(aspect_of(real))
         features, layers = zip(*(extractor.with_layers(part, size, spec.layers) for part in (real, made)), strict=True)
+        of_normal = extractor(images_of(library, pool.data, normal), size) if len(normal) else None
     found = compare(*features, spec.key)
     if spec.layers:
         of_layers = {
             str(layer): measures.fid(*(side[layer] for side in layers), singular=True) for layer in spec.layers
         }
         found["fid_by_layer"] = of_layers
-    found["auroc_of_normal"] = _told_apart(context, spec, split.test, features[1], size)
+    found["auroc_of_normal"] = None
+    if of_normal is not None:
+        items = [*normal["group"], *_items(context, spec)]
+        with threadpool_limits(1):  # the number of threads changes rounding
+            found["auroc_of_normal"] = measures.told_apart(of_normal, features[1], items)
     found["memorisation"] = measures.memorisation(*map(thumbnails, (made, learned, real))) if learned else None
     if pool.data.classes:
         labels = np.array(pool.data.classes)[np.arange(len(made)) % len(pool.data.classes)]
@@ -71,19 +79,15 @@ def measure(context: Context, spec: FidelitySpec) -> dict[str, Any]:
     return record
 
 
-def _told_apart(
-    context: Context, spec: FidelitySpec, test: pd.DataFrame, made: np.ndarray, size: tuple[int, int]
-) -> float | None:
-    """Tell the pool from as many normal test images, which no augmenter has seen; None in recognition."""
-    normal = test[test["label"] == GOOD]
-    if normal.empty:
-        return None
-    chosen = normal.iloc[np.linspace(0, len(normal) - 1, min(len(normal), len(made))).astype(int)]
-    with repeatable(True, context.device):
-        features = loaded_extractor(context, spec.extractor)(images_of(context.library, spec.pool.data, chosen), size)
+def _evenly(rows: pd.DataFrame, most: int) -> pd.DataFrame:
+    """Return at most that many rows, evenly spaced."""
+    return rows.iloc[np.linspace(0, len(rows) - 1, min(len(rows), most)).astype(int)]
+
+
+def _items(context: Context, spec: FidelitySpec) -> list[str]:
+    """Return what each of the first images of the pool was made from; an image without a source is its own item."""
     lines = [line for chunk in range(spec.chunks) for line in context.store.chunk_lines(spec.pool, chunk)]
-    sources = [line["meta"].get("source") or f"image {number}" for number, line in enumerate(lines[: len(made)])]
-    return measures.told_apart(features, made, [*chosen["group"], *sources])
+    return [line["meta"].get("source") or f"image {number}" for number, line in enumerate(lines[: spec.pictures])]
 
 
 def compare(real: np.ndarray, made: np.ndarray, name: str) -> dict[str, Any]:

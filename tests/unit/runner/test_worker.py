@@ -2,11 +2,12 @@
 
 import pytest
 import torch
+from helpers import tiny_plan
 
 from augbench.core.errors import PluginError, UserError
 from augbench.core.gpu import enough_memory
-from augbench.runner import nodes
-from augbench.runner.worker import Failure, cap_memory
+from augbench.runner import nodes, worker
+from augbench.runner.worker import Failure, WorkerSetup, cap_memory
 
 GIB = 2**30
 
@@ -18,6 +19,14 @@ def test_a_share_of_a_gpu_caps_the_allocator(share, cap, monkeypatch):
     monkeypatch.setattr(torch.cuda, "set_per_process_memory_fraction", caps.append)
     cap_memory(share)
     assert caps == ([] if cap is None else [pytest.approx(cap)])
+
+
+@pytest.mark.parametrize(("reserved", "device", "capped"), [(0, "cpu", []), (0.25, "cuda", [0.25]), (1, "cuda", [1])])
+def test_a_worker_looks_for_a_gpu_only_if_it_reserved_one(store, monkeypatch, reserved, device, capped):
+    caps = []
+    monkeypatch.setattr(worker, "best_device", lambda: "cuda")
+    monkeypatch.setattr(worker, "cap_memory", caps.append)
+    assert WorkerSetup.of(tiny_plan(store), store).context(reserved).device == device and caps == capped
 
 
 def raised(outer, cause):

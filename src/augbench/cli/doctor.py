@@ -92,9 +92,13 @@ def examine(grid: Grid | None, store: str | None, offline: Iterable[str]) -> Ite
     hub = _hub(offline)
     yield hub
     try:
-        target = store_of(store, grid.base if grid else "")
-        yield _disk(target)
-        plan = make_plan(grid, target if target.exists() else None) if grid else None
+        if grid is None and store is None:
+            yield _disk(Path("runs"))  # the folder of all stores
+            plan = None
+        else:
+            target = store_of(store, grid.base if grid else "")
+            yield _store(target)
+            plan = make_plan(grid, target if target.exists() else None) if grid else None
     except UserError as error:
         yield Finding("problem", f"grid {grid.name}" if grid else "store", str(error))
         return
@@ -222,18 +226,21 @@ def _hub(offline: Iterable[str]) -> Finding:
     return Finding("ok", "hub", f"{constants.ENDPOINT} answers")
 
 
-def _disk(store: Store) -> Finding:
-    """Say how much fits into a store."""
+def _store(store: Store) -> Finding:
+    """Say whether a store can be written to. Raises UserError where it is none."""
+    store.require_writable()
+    return Finding("ok", "store", f"{store.url} answers") if store.files.folder is None else _disk(store.files.folder)
+
+
+def _disk(folder: Path) -> Finding:
+    """Say how much fits into a folder."""
     import shutil
 
-    store.require_writable()
-    if store.files.folder is None:
-        return Finding("ok", "store", f"{store.url} answers")
-    above = _existing(store.files.folder)
+    above = _existing(folder)
     free = shutil.disk_usage(above).free / 1e9
     if not os.access(above, os.W_OK):
         return Finding("problem", "store", f"'{above}' cannot be written: give --store another folder")
-    text = f"{store.url}, {free:,.1f} GB free"
+    text = f"{folder}, {free:,.1f} GB free"
     return Finding("ok", "store", text) if free >= FREE_GB else Finding("note", "store", f"{text}: make room")
 
 

@@ -104,6 +104,14 @@ def test_without_a_grid_everything_known_is_looked_at(monkeypatch):
     assert "TRANSFORMERS_OFFLINE" in found["hub"][1]
 
 
+def test_stores_of_other_runs_are_no_problem(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "runs" / "demo" / "cells").mkdir(parents=True)
+    (tmp_path / "runs" / "demo-page").mkdir()
+    status, found = examined()
+    assert status == 0 and found["store"] == ("ok", found["store"][1]) and "GB free" in found["store"][1]
+
+
 def test_the_token_is_not_shown(monkeypatch):
     monkeypatch.setenv("HF_TOKEN", "hf_secret")
     for arguments in ((), ("--json",)):

@@ -28,6 +28,7 @@ from augbench.cli import (
     run,
     status,
     stores,
+    try_folder,
 )
 from augbench.cli.output import drop_output, fails
 
@@ -89,6 +90,7 @@ COMMANDS = (
 )
 for command in COMMANDS:
     app.command()(command)
+app.command("try")(try_folder.try_)
 for group in (results, new, datasets, augmenters, protocols, models, pools, stores):
     app.add_typer(group.app)
 

@@ -5,8 +5,8 @@ Class folders: ``ROOT/<class>/*.png``, split into grouped folds with each image 
 that lie among the images (``<class>/masks/000.png``, ``ground_truth/<class>/000.png``, ``000_mask.png`` beside
 ``000.jpg``) are used as such.
 
-CSV (setting ``csv``, relative to the root): columns ``image`` and ``label``, and optionally ``mask``, ``split``
-(train/test) and ``group``. Paths are relative to the root.
+CSV (setting ``csv``, relative to the root or absolute): columns ``image`` and ``label``, and optionally ``mask``,
+``split`` (train/test) and ``group``. Paths in it are relative to the root.
 
 Say which images show one physical item, as images of one item must not be on both sides of a split: with the column
 ``group``; with the setting ``groups``, a CSV with the columns ``image`` and ``group``; or with the setting ``group``, a
@@ -47,7 +47,7 @@ class Folder(Dataset):
     class Config(Dataset.Config):
         """Which files to read, and how to read them."""
 
-        csv: str | None = Field(None, description="the table of the images, a path relative to the root")
+        csv: str | None = Field(None, description="the table of the images: relative to the root, or absolute")
         task: Literal["detection", "recognition"] = Field("detection", description="detection, or recognition")
         good: str = Field(GOOD, description="the label of normal images (no defect)")
         folds: int = Field(5, ge=2, description="number of folds, where the files come without a split")
@@ -95,11 +95,15 @@ class Folder(Dataset):
         return self._table
 
     def key_settings(self) -> dict:
-        """Return the settings that enter keys; paths below the root are relative to it."""
+        """Return the settings that enter keys; paths below the root are relative to it.
+
+        Of a table outside the root its name is enough: what it says is in the fingerprint.
+        """
         settings = super().key_settings()
         for key in ("csv", "groups"):
             if key in settings and self.config.root is not None:
-                settings[key] = self._inside(settings[key])
+                place = Path(self._place_of(settings[key]))
+                settings[key] = place.name if place.is_absolute() else place.as_posix()
         return settings
 
     def notes(self) -> list[str]:
@@ -109,7 +113,8 @@ class Folder(Dataset):
 
     def tables(self) -> set[str]:
         """Name the tables that were read."""
-        return {self._inside(name) for name in (self.config.csv, self.config.groups) if name}
+        places = (self._place_of(name) for name in (self.config.csv, self.config.groups) if name)
+        return {place for place in places if not Path(place).is_absolute()}
 
     def reason(self, name: str) -> str:
         """Explain why an image or a mask is left out."""
@@ -149,7 +154,7 @@ class Folder(Dataset):
     # -- a CSV
 
     def _from_csv(self) -> pd.DataFrame:
-        path = self.root() / self._inside(self.config.csv)
+        path = self.root() / self._place_of(self.config.csv)
         table = self._read_csv(path, ("image", "label"), COLUMNS)
         self._check_cells(path, table)
         names = Names(self.root(), self._walk.files)
@@ -209,8 +214,11 @@ class Folder(Dataset):
         except UserError as error:
             raise UserError(f"dataset 'folder': {error}") from None
 
-    def _inside(self, name: str) -> str:
-        """Return the path of a table relative to the root."""
+    def _place_of(self, name: str) -> str:
+        """Return the path of a table relative to the root; unchanged where it is absolute and not below the root."""
+        root = self.root().resolve()
+        if Path(name).is_absolute() and not Path(name).resolve().is_relative_to(root):
+            return name
         return self._found(Names(self.root(), ()), pd.Series([name]))[0][1]
 
     # -- class folders
@@ -278,7 +286,7 @@ class Folder(Dataset):
 
     def _items(self, table: pd.DataFrame) -> Any:
         """Read the table of groups; an image that is not in it is its own group."""
-        path = self.root() / self._inside(self.config.groups)
+        path = self.root() / self._place_of(self.config.groups)
         rows = self._read_csv(path, ("image", "group"), ("image", "group"))
         groups: dict[str, str] = {}
         found = self._found(Names(self.root(), self._walk.files), rows["image"])

@@ -35,6 +35,10 @@ Run = tuple[int, int, int, int]
 """Fold, draw of the shots, seed and adapter seed of a cell of a complete run; -1 for an axis that it does not have."""
 
 
+Have = list[tuple[Run, Any]]
+"""The cells of a row's complete runs, with their records."""
+
+
 @dataclass(frozen=True)
 class RowEvidence(Basis):
     """The evidence of one row of a table."""
@@ -137,16 +141,9 @@ def build_evidence(
     names = set(expected["augmenter"])
     if against is not None and against not in names:
         raise UserError(f"--against '{against}' is no augmenter of this grid{did_you_mean(against, names)}")
-    found = {record.key: record for record in records.itertuples(index=False)}
-    cells: dict[tuple[str, str, Any, str, int], list[Any]] = defaultdict(list)
-    for cell in expected.itertuples(index=False):
-        cells[cell.dataset, cell.protocol, cell.shots, cell.augmenter, cell.n_aug].append(cell)
-    runs = {
-        row: [(_run(cell), found[cell.key]) for run in runs_of(own, found).complete for cell in run]
-        for row, own in cells.items()
-    }
+    runs = _complete_runs(expected, records)
     nulls = dict(zip(expected["augmenter"], expected["null"], strict=True))
-    spending = Spending(store, [key for key in expected["key"] if key in found])
+    spending = Spending(store, [record.key for have in runs.values() for _, record in have])
     made = []
     for table in build_tables(expected, records):
         rows = [row for row in table.rows if not row.is_average]
@@ -154,6 +151,51 @@ def build_evidence(
         if any(have):
             made.append(_evidence(_Resampled(store, table, have, resamples), rows, have, spending, against, nulls))
     return made
+
+
+def compare_rows(
+    store: Store,
+    expected: pd.DataFrame,
+    records: pd.DataFrame,
+    wanted: Sequence[Sequence[tuple[tuple[str, int], tuple[str, int]]]],
+    resamples: int = RESAMPLES,
+) -> tuple[list[RowEvidence], list[list[Comparison]]]:
+    """Compare chosen rows of one table, also rows that a caller has put into it from several tables.
+
+    Args:
+        store: the store with scores and costs.
+        expected: the expected cells of one table, see `frame.load_expected`: a row is an augmenter with an N_aug.
+        records: their records, see `frame.load_records`.
+        wanted: lists of pairs of rows (augmenter, N_aug); intervals hold for all pairs of a list at once.
+        resamples: number of bootstrap resamples.
+
+    Returns:
+        The evidence of each row, and for each list the first row minus the second of each pair.
+
+    Raises:
+        UserError: scores are missing, damaged or of another run.
+    """
+    runs = _complete_runs(expected, records)
+    (table,) = build_tables(expected, records)
+    own_rows = [row for row in table.rows if not row.is_average]
+    have = [runs[table.dataset, table.protocol, table.shots, row.augmenter, row.n_aug] for row in own_rows]
+    spending = Spending(store, [record.key for own in have for _, record in own])
+    drawn = _Resampled(store, table, have, resamples)
+    rows = [_row(drawn, row, own, spending) for row, own in zip(own_rows, have, strict=True)]
+    keys = {row.name: {run: record.key for run, record in own} for row, own in zip(rows, have, strict=True)}
+    return rows, [_compared(drawn, keys, pairs) for pairs in wanted]
+
+
+def _complete_runs(expected: pd.DataFrame, records: pd.DataFrame) -> dict[tuple[Any, ...], Have]:
+    """Return the cells of the complete runs of each row: dataset, protocol, shots, augmenter, N_aug -> its cells."""
+    found = {record.key: record for record in records.itertuples(index=False)}
+    cells: dict[tuple[Any, ...], list[Any]] = defaultdict(list)
+    for cell in expected.itertuples(index=False):
+        cells[cell.dataset, cell.protocol, cell.shots, cell.augmenter, cell.n_aug].append(cell)
+    return {
+        row: [(_run(cell), found[cell.key]) for run in runs_of(own, found).complete for cell in run]
+        for row, own in cells.items()
+    }
 
 
 def _run(cell: Any) -> Run:
@@ -186,9 +228,6 @@ def _at(row: Mapping[Run, str], run: Run) -> str | None:
         adapter = 0  # of a row with one adapter, or none
     places = ((fold, draw, seed, adapter), (fold, draw, -1, adapter), (fold, -1, -1, adapter))
     return next((row[place] for place in places if place in row), None)
-
-
-Have = list[tuple[Run, Any]]  # the runs of a row with their records
 
 
 class _Resampled:

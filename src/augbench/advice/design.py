@@ -1,0 +1,185 @@
+"""Design what to run on a user's folder, so that it can answer within a budget of time, and say beforehand how well.
+
+A pilot measures two things: how long an image and a training take here, and how widely the *paired* difference between
+MemSeg and no synthetic images varies on these items. From the second follows the smallest difference that could be
+told from chance. What is dropped for time depends on the first alone, so that no choice is made by looking at a gain.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from math import ceil, sqrt
+from typing import Any
+
+from augbench.advice.understand import Understood
+from augbench.metrics.inference import LEVEL
+from augbench.metrics.resampling import Interval
+from augbench.report.numbers import share
+from augbench.report.table_notes import plural
+
+N_AUG = 80
+DRAWS = 8  # of the few shots
+POOLS = (4, 8)  # synthetic pools of each augmenter: at least, and where there is time
+PILOT_POOLS = 2
+FEW = (5, 20)  # shots of the curve over real defects, where there are more
+ALIKE, LESS = "probe_as_papers", "probe"
+"""Protocols: a synthetic image counts like a real one; how much it counts is chosen on real training images."""
+
+AUGMENTERS: tuple[dict[str, Any], ...] = (
+    {"name": "memseg"},
+    {"name": "classic"},
+    {"name": "cutpaste"},
+    {"name": "memseg", "as": "memseg_structure", "settings": {"texture_share": 0.0}},
+    {"name": "noise_patch", "null_of": ["memseg"]},
+)
+"""What is compared, as many as time allows: the one that helped most on other data, the free option, and so on.
+
+The last is MemSeg without its texture, to tell a gain from an artefact.
+"""
+FREE = ("none", "classic")  # of the augmenters: they need no generator
+OVERHEAD = 15.0  # seconds until workers have started
+POWER = 0.8
+
+
+@dataclass(frozen=True)
+class Speed:
+    """How long things take on this machine, all workers together."""
+
+    image: float  # seconds to make one synthetic image and its features
+    training: float  # seconds of one training, averaged over the two protocols
+
+
+@dataclass(frozen=True)
+class Design:
+    """What is run, and what it can show."""
+
+    augmenters: tuple[str, ...]  # their names in the grid
+    dropped: tuple[str, ...]  # for lack of time
+    pools: int
+    shots: tuple[int, ...]  # of the curve over real defects, besides all
+    smallest: float  # smallest difference of AP that is detected with probability `POWER`
+    needed: int  # items with a defect from which on .05 would be
+    seconds: float  # that the rest takes
+    over_budget: bool
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return JSON values; inverse of `Design(**...)` up to tuples."""
+        return asdict(self)
+
+    def sentence(self, understood: Understood) -> str:
+        """Say what can be expected, before anything is run."""
+        defects = len(understood.table) - understood.normal
+        on = f" on {plural(understood.items, 'item')}" if understood.items != defects else ""
+        text = f"{plural(defects, 'defect')}{on}: only gains above {share(self.smallest)} AP would show"
+        return f"{text}; .050 needs defects on about {self.needed:,}." if self.needed > understood.items else f"{text}."
+
+
+def pilot_grid(name: str, dataset: Mapping[str, Any], folds: int) -> dict[str, Any]:
+    """Return the grid that is run first: MemSeg against no synthetic images, with all real defects."""
+    return _grid(
+        name, dataset, folds, AUGMENTERS[:1], PILOT_POOLS, (), "how long things take, and how widely they vary"
+    )
+
+
+def free_grid(name: str, dataset: Mapping[str, Any], folds: int) -> dict[str, Any]:
+    """Return the grid of the scores that need no synthetic image but more than a classifier of real ones."""
+    grid = _grid(name, dataset, folds, (), 1, (), "the distance to normal images, alone and beside real defects")
+    return grid | {"shots": [0, "all"], "protocols": _protocols("normals_only", "probe_normality")}
+
+
+def full_grid(name: str, dataset: Mapping[str, Any], folds: int, design: Design) -> dict[str, Any]:
+    """Return the grid that the answer comes from; the pilot is a part of it."""
+    chosen = [entry for entry in AUGMENTERS if _label(entry) in design.augmenters]
+    return _grid(name, dataset, folds, chosen, design.pools, design.shots, "what helps on these images")
+
+
+def _grid(
+    name: str,
+    dataset: Mapping[str, Any],
+    folds: int,
+    augmenters: Sequence[Mapping[str, Any]],
+    pools: int,
+    few: Sequence[int],
+    about: str,
+) -> dict[str, Any]:
+    """Return a grid: no synthetic images at every number of shots, augmenters beside all real defects."""
+    return {
+        "name": name,
+        "about": f"{dataset['as']}: {about}.",
+        "datasets": [dict(dataset)],
+        "augmenters": [{"name": "none"}, *({**entry, "shots": "all"} for entry in augmenters)],
+        "shots": [*few, "all"],
+        "draws": list(range(DRAWS)),
+        "n_aug": [N_AUG],
+        "seeds": list(range(pools)),
+        "folds": list(range(max(folds, 1))),
+        "protocols": _protocols(ALIKE, LESS),
+        "fidelity": None,
+    }
+
+
+def choose(understood: Understood, speed: Speed, pilot: Interval, seconds: float) -> Design:
+    """Choose what is run in the time that is left.
+
+    Whole augmenters are dropped, from the end of `AUGMENTERS`; never MemSeg, and never draws or folds.
+
+    Args:
+        understood: the folder.
+        speed: how long things take, as the pilot measured it.
+        pilot: the paired difference of the pilot, from `PILOT_POOLS` pools.
+        seconds: that are left.
+    """
+    sides = max(understood.folds, 1)
+    train = understood.items * (understood.folds - 1) // understood.folds if understood.folds else understood.items // 2
+    few = tuple(number for number in FEW if 2 * number <= train)
+    names = [_label(entry) for entry in AUGMENTERS]
+    options = [(number, POOLS[0]) for number in range(1, len(names) + 1)] + [(len(names), POOLS[1])]
+    took = {option: _seconds(speed, sides, len(few), *option) for option in options}
+    fitting = [option for option in options if took[option] <= seconds]
+    number, pools = fitting[-1] if fitting else options[0]
+    smallest = smallest_difference(pilot, PILOT_POOLS / pools, 2 * (number - ("classic" in names[:number])))
+    return Design(
+        augmenters=tuple(names[:number]),
+        dropped=tuple(names[number:]),
+        pools=pools,
+        shots=few,
+        smallest=smallest,
+        needed=ceil(understood.items * (smallest / 0.05) ** 2),
+        seconds=took[number, pools],
+        over_budget=not fitting,
+    )
+
+
+def _seconds(speed: Speed, folds: int, few: int, augmenters: int, pools: int) -> float:
+    """Estimate how long the full grid takes after the pilot."""
+    images = folds * N_AUG * (augmenters * pools - PILOT_POOLS)
+    trainings = 2 * folds * (augmenters * pools - PILOT_POOLS + few * DRAWS)
+    return OVERHEAD + images * speed.image + trainings * speed.training
+
+
+def smallest_difference(pilot: Interval, pools: float, comparisons: int) -> float:
+    """Return the difference that is found with probability `POWER`, by simultaneous intervals.
+
+    For one comparison it is 2.8 standard errors (1.96 + 0.84). The variance over test items is that of the pilot, as
+    all items are tested there; that over pools shrinks with their number.
+
+    Args:
+        pilot: the paired difference, with the standard error of each of its parts.
+        pools: those of the pilot, over those that will be.
+        comparisons: that hold at once.
+    """
+    from scipy import stats
+
+    parts = {name: error**2 * (pools if name == "seed" else 1) for name, error in pilot.parts.items()}
+    tail = LEVEL / (2 * max(comparisons, 1))
+    quantiles = stats.t.ppf(1 - tail, pilot.freedom) + stats.norm.ppf(POWER)
+    return float(quantiles * sqrt(sum(parts.values())))
+
+
+def _protocols(*names: str) -> list[Any]:
+    return list(names)
+
+
+def _label(entry: Mapping[str, Any]) -> str:
+    return entry.get("as") or entry["name"]

@@ -1,0 +1,190 @@
+"""`augbench try`: from a folder of images to an answer, within a budget of time."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import yaml
+from rich.console import Console
+
+from augbench.advice.decide import Advice, as_dict, decide, sentences
+from augbench.advice.design import N_AUG, Design, Speed, choose, free_grid, full_grid, pilot_grid
+from augbench.advice.understand import Understood, understand
+from augbench.core.errors import UserError
+from augbench.core.hashing import digest
+from augbench.metrics.resampling import Interval
+from augbench.planning.grid import Grid, load_grid
+from augbench.planning.plan import Plan, make_plan
+from augbench.report.evidence.part_costs import read_costs
+from augbench.report.frame import load_records
+from augbench.report.table_notes import plural
+from augbench.runner.driver import Executor, Summary
+from augbench.runner.driver import run as run_grid
+from augbench.storage.files import write_atomic
+from augbench.storage.store import Store
+
+IMAGES, PLAN, ADVICE = "images.csv", "plan.json", "advice.json"
+PILOT, FREE, FULL = "pilot", "free", "try"
+"""The grids, of which each is also a file."""
+
+PER_SECOND = 5.0  # images of a folder per second of the budget, at most; the rest of the budget is for synthetic ones
+
+
+class Stopped(Exception):
+    """The run was stopped by the user, or some of its cells failed."""
+
+    def __init__(self, summary: Summary) -> None:
+        super().__init__(f"{summary.done} of {summary.cells} cells are done")
+        self.summary = summary
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What `try_folder` found out."""
+
+    understood: Understood
+    design: Design
+    advice: Advice
+    out: Path
+
+    @property
+    def sentences(self) -> list[str]:
+        """What to do, why, and what else helps."""
+        return sentences(self.advice)
+
+
+def try_folder(
+    folder: Path,
+    out: Path,
+    budget: float = 900.0,
+    good: str | None = None,
+    group: str | None = None,
+    executor: Executor = "ray",
+    console: Console | None = None,
+) -> Answer:
+    """Find out which way of making synthetic defects helps on the images of a folder.
+
+    A pilot measures speed and spread; then as much is run as the budget allows, see `advice.design`. What is done is in
+    ``out/store``: the same call goes on where an earlier one was stopped.
+
+    Args:
+        folder: the images, see `advice.understand`.
+        out: where everything is written.
+        budget: seconds that this may take.
+        good: the class of normal images, where its name does not tell.
+        group: a regular expression for file names, whose part in brackets names the item.
+        executor: "ray", or "inline" for this process only.
+        console: where progress is printed.
+
+    Raises:
+        UserError: the folder cannot be used, or there is too little in it.
+        Stopped: by the user, or by failures.
+    """
+    started = time.monotonic()
+    console = console or Console()
+    if out.exists() and not out.is_dir():
+        raise UserError(f"--out '{out}' is a file: give a folder")
+    if out.resolve().is_relative_to(folder.expanduser().resolve()):
+        raise UserError(f"--out '{out}' lies in the folder of the images, which stays as it is: give another")
+
+    def say(text: str = "") -> None:
+        console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+    with console.status(f"reading {folder}"):
+        understood = understand(folder, out / IMAGES, good, group, int(PER_SECOND * budget))
+    for what, text in understood.lines():
+        say(f"{what:<9} {text}")
+    say()
+    store = Store(out / "store")
+    dataset = {"name": "folder", "as": understood.name, "settings": understood.settings(out / IMAGES)}
+
+    def run(content: Mapping[str, Any], how: Executor) -> Summary:
+        summary = run_grid(_written(out, content), store, executor=how, console=console)
+        if summary.interrupted or summary.failures:
+            raise Stopped(summary)
+        return summary
+
+    def run_free() -> None:
+        run(free_grid(FREE, dataset, understood.folds), "inline")
+
+    asked = digest([(out / IMAGES).read_text(encoding="utf-8"), budget, good, group])
+    design = _planned(out, asked)
+    if design is None:
+        say("A pilot first, to see how long things take and what differences can be told from chance.")
+        run(pilot_grid(PILOT, dataset, understood.folds), executor)
+        run_free()
+        left = budget - (time.monotonic() - started)
+        speed = _speed(store, make_plan(load_grid(out / f"{PILOT}.yaml"), store), executor)
+        design = choose(understood, speed, _spread(store), left)
+        content = {"asked": asked, "design": design.as_dict()}
+        write_atomic(out / PLAN, json.dumps(content, indent=1).encode())
+    say(design.sentence(understood))
+    for line in _plan_lines(design, budget, time.monotonic() - started):
+        say(line)
+    run(full_grid(FULL, dataset, understood.folds, design), executor)
+    run_free()
+    with console.status("comparing"):
+        advice = decide(store, FULL, FREE)
+    content = {"understood": dict(understood.lines()), "design": design.as_dict(), **as_dict(advice)}
+    write_atomic(out / ADVICE, json.dumps(content, indent=1).encode())
+    return Answer(understood, design, advice, out)
+
+
+def _written(out: Path, content: Mapping[str, Any]) -> Grid:
+    """Write a grid to a file, for the user to change, and read it as `augbench run` does."""
+    path = out / f"{content['name']}.yaml"
+    fields = {key: value for key, value in content.items() if key != "name"}
+    write_atomic(path, yaml.safe_dump(fields, sort_keys=False, allow_unicode=True).encode())
+    return load_grid(path)
+
+
+def _planned(out: Path, asked: str) -> Design | None:
+    """Return the design of an earlier call with the same images and options, so that it is the same."""
+    try:
+        content = json.loads((out / PLAN).read_text(encoding="utf-8"))
+        found = Design(**{k: tuple(v) if isinstance(v, list) else v for k, v in content["design"].items()})
+        return found if content["asked"] == asked else None
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(f"'{out / PLAN}' is damaged ({error}): remove it, and it is made anew") from None
+
+
+def _speed(store: Store, pilot: Plan, executor: Executor) -> Speed:
+    """Return how long things take, as the pilot recorded it: medians, as the first of each loads libraries."""
+    workers = 1 if executor == "inline" else os.cpu_count() or 1
+    features = [
+        store.parsed(store.chunk_provenance_name(spec, chunk))
+        for key, spec in pilot.features.items()
+        for chunk in range(pilot.feature_chunks[key])
+    ]
+    pools = [part for key, part in read_costs(store).items() if key in pilot.pools]
+    image = median(one["seconds"] / one["pictures"] for one in features)
+    image += median(part.seconds_per_image or 0.0 for part in pools)
+    training = median(load_records(store, [cell.key for cell in pilot.cells])["seconds"])
+    return Speed(image / workers, training / workers)
+
+
+def _spread(store: Store) -> Interval:
+    """Return the paired difference of the pilot: MemSeg, counted like real defects, minus none."""
+    advice = decide(store, PILOT, FREE)
+    return advice.of_kind("augmenter")[0].gain.alone
+
+
+def _plan_lines(design: Design, budget: float, spent: float) -> list[str]:
+    lines = [
+        f"Compared: {', '.join(('none', *design.augmenters))}; {N_AUG} images of each, {plural(design.pools, 'pool')}, "
+        f"counted like real defects and less. {spent:.0f} s are spent; the rest takes about {design.seconds:.0f} s."
+    ]
+    if design.dropped:
+        lines.append(f"Left out for lack of time: {', '.join(design.dropped)}; a larger --budget includes them.")
+    if design.over_budget:
+        lines.append(f"That is more than the budget of {budget:.0f} s: less would say nothing.")
+    return lines

@@ -1,0 +1,167 @@
+"""`augbench try`: what is planned in a budget, what is recommended, and the whole way on a drawn folder."""
+
+import json
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import yaml
+from helpers import assert_one_line, cli
+from PIL import Image
+
+from augbench.advice import design
+from augbench.advice.decide import Option, _recommended
+from augbench.advice.design import AUGMENTERS, POOLS, Speed, choose, smallest_difference
+from augbench.core import registry
+from augbench.metrics.inference import Verdict, verdict
+from augbench.metrics.resampling import Interval
+
+PILOT = Interval(0.02, -0.1, 0.14, 2, 0.05, 1e9, {"items": 0.04, "seed": 0.03})
+FOLDER = SimpleNamespace(folds=5, items=50)
+
+
+def test_the_smallest_difference_is_that_of_textbooks():
+    """One comparison: (1.96 + 0.84) standard errors; the part of the pools shrinks with their number."""
+    assert smallest_difference(PILOT, 1, 1) == pytest.approx(2.8016 * 0.05, rel=1e-3)
+    assert smallest_difference(PILOT, 0.5, 1) == pytest.approx(2.8016 * (0.04**2 + 0.03**2 / 2) ** 0.5, rel=1e-3)
+    assert smallest_difference(PILOT, 1, 4) > smallest_difference(PILOT, 1, 1)
+
+
+def test_a_gain_of_the_smallest_difference_is_found_four_times_of_five():
+    rng, few = np.random.default_rng(0), 0.05
+    drawn = rng.normal(smallest_difference(PILOT, 1, 1), few, 20_000)
+    assert 0.78 < (drawn - 1.96 * few > 0).mean() < 0.82
+
+
+def test_time_decides_how_many_augmenters_are_compared_and_nothing_else():
+    speed = Speed(0.05, 0.1)
+    plans = [choose(FOLDER, speed, PILOT, seconds) for seconds in (0, 100, 250, 600, 10_000)]
+    numbers = [len(plan.augmenters) for plan in plans]
+    assert numbers == sorted(numbers) and numbers[0] == 1 and numbers[-1] == len(AUGMENTERS)
+    assert plans[0].over_budget and not plans[-1].over_budget
+    assert {plan.pools for plan in plans} == set(POOLS) and plans[-1].pools == POOLS[1]
+    assert {plan.shots for plan in plans} == {(5, 20)}
+    for plan, seconds in zip(plans[1:], (100, 250, 600, 10_000), strict=True):
+        assert plan.over_budget or plan.seconds <= seconds
+        assert {*plan.augmenters, *plan.dropped} == {entry.get("as") or entry["name"] for entry in AUGMENTERS}
+
+
+def test_few_shots_are_tried_only_where_there_are_twice_as_many():
+    assert choose(SimpleNamespace(folds=2, items=8), Speed(0.1, 0.1), PILOT, 100).shots == ()
+    assert choose(SimpleNamespace(folds=5, items=20), Speed(0.1, 0.1), PILOT, 100).shots == (5,)
+
+
+# -- what is recommended
+
+
+def compared(estimate, error, row="x"):
+    low, high = estimate - 2 * error, estimate + 2 * error
+    span = Interval(estimate, low, high, 4, error)
+    return SimpleNamespace(row=(row, 80), alone=span, together=span, verdict=verdict(low, high, 4))
+
+
+def option(name, gain, error, seconds=10.0):
+    evidence = SimpleNamespace(cost=SimpleNamespace(total=seconds))
+    return Option((name, 80), "augmenter", name, "probe", "all", evidence, compared(gain, error, name), ())
+
+
+def test_only_what_beats_every_free_option_is_recommended():
+    helps = option("helps", 0.10, 0.02)
+    assert _recommended([helps], {helps.name: [compared(0.05, 0.02)]}) is helps
+    assert _recommended([helps], {helps.name: [compared(0.05, 0.02), compared(0.03, 0.02)]}) is None
+    assert _recommended([option("unclear", 0.10, 0.06)], {("unclear", 80): []}) is None
+
+
+def test_of_those_that_qualify_the_cheapest_within_one_standard_error_of_the_best():
+    best, near, far = option("best", 0.10, 0.02, 100), option("near", 0.09, 0.02, 5), option("far", 0.06, 0.02, 1)
+    assert _recommended([best, near, far], {one.name: [] for one in (best, near, far)}) is near
+
+
+def test_useless_methods_are_rarely_recommended():
+    """Five methods of no use, many times: at most one in twenty folders is told to use one of them."""
+    rng, error = np.random.default_rng(1), 0.03
+    wrong = 0
+    for _ in range(2000):
+        options = []
+        for number in range(5):
+            gain = compared(rng.normal(0, error), error)
+            low, high = (gain.alone.estimate + sign * 2.576 * error for sign in (-1, 1))  # Bonferroni, five
+            gain.together, gain.verdict = Interval(gain.alone.estimate, low, high), verdict(low, high, 4)
+            evidence = SimpleNamespace(cost=None)
+            options.append(Option((str(number), 80), "augmenter", str(number), "probe", "all", evidence, gain, ()))
+        wrong += _recommended(options, {one.name: [] for one in options}) is not None
+    assert wrong / 2000 <= 0.05
+    assert Verdict.BETTER in {one.gain.verdict for one in options} or wrong > 0
+
+
+# -- the whole way
+
+
+@pytest.fixture
+def parts(tmp_path):
+    """A folder of images of `surfaces`: 16 without and 8 with a defect."""
+    dataset = registry.make("datasets", "surfaces", {})
+    table = dataset.samples()
+    for label, number in (("good", 16), ("defect", 8)):
+        (tmp_path / "parts" / label).mkdir(parents=True)
+        rows = table[(table["label"] == "good") == (label == "good")].head(number)
+        for row in rows.to_dict("records"):
+            Image.fromarray(dataset.read_image(row)).save(
+                tmp_path / "parts" / label / f"{row['id'].replace('/', '_')}.png"
+            )
+    return tmp_path / "parts"
+
+
+def tiny(*names):
+    """The protocols under their names, with a small backbone on small images."""
+    fields = {
+        "backbone": "micro_resnet",
+        "weights": "timm",
+        "width": 32,
+        "height": 48,
+        "mean": [0.5] * 3,
+        "std": [0.25] * 3,
+    }
+    return [{"name": name, "preset": name, **fields} for name in names]
+
+
+@pytest.fixture
+def _small(monkeypatch):
+    monkeypatch.setattr(design, "_protocols", tiny)
+    monkeypatch.setattr(design, "AUGMENTERS", tuple(AUGMENTERS[place] for place in (0, 1, -1)))
+    monkeypatch.setattr(design, "N_AUG", 4)
+    monkeypatch.setattr(design, "POOLS", (2, 2))
+    monkeypatch.setattr(design, "DRAWS", 2)
+
+
+@pytest.mark.usefixtures("_small")
+def test_from_a_folder_to_an_answer(parts, tmp_path):
+    out = tmp_path / "out"
+    ran = cli("try", parts, "--out", out, "--budget", "10m", "--executor", "inline")
+    assert ran.returncode == 0, ran.stderr
+    assert "16 normal images (good); 8 with a defect (defect 8)" in ran.stdout
+    assert "only gains above" in ran.stdout and "Compared: none, memseg, classic, noise_patch" in ran.stdout
+    advice = json.loads((out / "advice.json").read_text())
+    kinds = {one["name"]: one["kind"] for one in advice["options"]}
+    assert kinds["no synthetic images"] == kinds["normal images alone"] == "free"
+    assert kinds["memseg, counted less"] == "augmenter" and kinds["noise_patch, counted less"] == "control"
+    assert all(sentence in " ".join(ran.stdout.split()) for sentence in advice["sentences"])
+    compared = {one["name"]: one["over_none"] for one in advice["options"]}
+    assert compared["no synthetic images"] is None
+    assert all(one["low"] <= one["estimate"] <= one["high"] for one in compared.values() if one)
+    grid = yaml.safe_load((out / "try.yaml").read_text())
+    assert grid["datasets"][0]["as"] == "parts" and grid["folds"][:2] == [0, 1]
+    # The same command has nothing left to do, and says the same.
+    again = cli("try", parts, "--out", out, "--budget", "10m", "--executor", "inline")
+    assert json.loads((out / "advice.json").read_text()) == advice and again.returncode == 0
+    assert "A pilot first" not in again.stdout
+
+
+def test_mistakes_end_in_one_line(parts, tmp_path):
+    assert_one_line(cli("try", parts, "--budget", "soon"), "--budget 'soon'")
+    assert_one_line(cli("try", tmp_path / "nowhere"), "does not exist")
+    assert_one_line(cli("try", parts, "--out", parts / "out"), "stays as it is")
+    (parts / "good").rename(parts / "blue")
+    (parts / "defect").rename(parts / "red")
+    assert_one_line(cli("try", parts, "--out", tmp_path / "out"), "--good")
+    assert not (tmp_path / "out" / "store").exists()

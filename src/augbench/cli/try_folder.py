@@ -33,7 +33,7 @@ def try_(
     from augbench.cli.output import lasting_console
     from augbench.runner.sigterm import STATUS
 
-    seconds = _seconds(budget)
+    seconds = budget_seconds(budget)
     where = out or Path("runs") / f"try-{folder.expanduser().resolve().name}"
     with lasting_console(f"see {where}; the same command goes on") as console:
         try:
@@ -56,8 +56,8 @@ def try_(
         show(answer, console)
 
 
-def _seconds(text: str) -> float:
-    """Parse ``90s``, ``15m`` or ``2h``. Raises UserError."""
+def budget_seconds(text: str) -> float:
+    """Parse ``90s``, ``15m`` or ``2h`` to seconds. Raises UserError for anything else."""
     from augbench.core.errors import UserError
 
     found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([smh])", text.strip(), re.IGNORECASE)

@@ -93,7 +93,7 @@ def one_folder(table: pd.DataFrame, number: int, options: argparse.Namespace) ->
         os.link(options.work / "images" / place, folder / place)
     quiet = Console(file=(options.work / f"log{number}.txt").open("w", encoding="utf-8"))
     seconds = budget_seconds(options.budget)
-    answer = try_folder(folder, out, seconds, "good", GROUP, options.executor, quiet)
+    answer = try_folder(folder, out, seconds, "good", GROUP, executor=options.executor, console=quiet)
     truth = find_truth(table[~table["drawn_from"]], chosen, answer.out, options, quiet)
     rows = []
     for option in answer.advice.options:

@@ -13,7 +13,8 @@ from math import ceil, sqrt
 from typing import Any
 
 from augbench.advice.understand import Understood
-from augbench.metrics.inference import LEVEL
+from augbench.core.protocol import load_preset
+from augbench.metrics.inference import FEWEST_RUNS, LEVEL
 from augbench.metrics.resampling import Interval
 from augbench.report.numbers import share
 from augbench.report.table_notes import plural
@@ -38,6 +39,8 @@ AUGMENTERS: tuple[dict[str, Any], ...] = (
 The last is MemSeg without its texture, to tell a gain from an artefact.
 """
 FREE = ("none", "classic")  # of the augmenters: they need no generator
+FINETUNE = "finetune_lite0"  # the protocol by which a recommendation is confirmed
+STEP = 2.0  # a training step at 160 x 160, in units of the features of its images at 224 x 224 (seen: 1.7)
 OVERHEAD = 15.0  # seconds until workers have started
 POWER = 0.8
 
@@ -47,6 +50,7 @@ class Speed:
     """How long things take on this machine, all workers together."""
 
     image: float  # seconds to make one synthetic image and its features
+    features: float  # seconds of its features alone
     training: float  # seconds of one training, averaged over the two protocols
 
 
@@ -61,6 +65,7 @@ class Design:
     smallest: float  # smallest difference of AP that is detected with probability `POWER`
     needed: int  # items with a defect from which on .05 would be
     seconds: float  # that the rest takes
+    confirming: float  # seconds that fine-tuning with and without a recommended augmenter takes
     over_budget: bool
 
     def as_dict(self) -> dict[str, Any]:
@@ -73,6 +78,11 @@ class Design:
         on = f" on {plural(understood.items, 'item')}" if understood.items != defects else ""
         text = f"{plural(defects, 'defect')}{on}: only gains above {share(self.smallest)} AP would show"
         return f"{text}; .050 needs defects on about {self.needed:,}." if self.needed > understood.items else f"{text}."
+
+
+def diffusion(bundle: str) -> dict[str, Any]:
+    """Return the entry of the diffusion model that is compared on request, by the name or path of its pipeline."""
+    return {"name": "ddpm", "settings": {"bundle": bundle}}
 
 
 def pilot_grid(name: str, dataset: Mapping[str, Any], folds: int) -> dict[str, Any]:
@@ -88,10 +98,26 @@ def free_grid(name: str, dataset: Mapping[str, Any], folds: int) -> dict[str, An
     return grid | {"shots": [0, "all"], "protocols": _protocols("normals_only", "probe_normality")}
 
 
-def full_grid(name: str, dataset: Mapping[str, Any], folds: int, design: Design) -> dict[str, Any]:
-    """Return the grid that the answer comes from; the pilot is a part of it."""
-    chosen = [entry for entry in AUGMENTERS if _label(entry) in design.augmenters]
+def full_grid(
+    name: str, dataset: Mapping[str, Any], folds: int, design: Design, more: Sequence[Mapping[str, Any]] = ()
+) -> dict[str, Any]:
+    """Return the grid that the answer comes from, with ``more`` augmenters; the pilot is a part of it."""
+    chosen = [*(entry for entry in AUGMENTERS if _label(entry) in design.augmenters), *more]
     return _grid(name, dataset, folds, chosen, design.pools, design.shots, "what helps on these images")
+
+
+def confirm_grid(name: str, dataset: Mapping[str, Any], folds: int, augmenter: str) -> dict[str, Any]:
+    """Return the grid that fine-tunes a classifier with and without the images that are recommended."""
+    chosen = [entry for entry in AUGMENTERS if _label(entry) == augmenter]
+    grid = _grid(name, dataset, folds, chosen, FEWEST_RUNS, (), f"does {augmenter} help a fine-tuned classifier, too")
+    return grid | {"protocols": _protocols(FINETUNE)}
+
+
+def confirm_seconds(folds: int, speed: Speed) -> float:
+    """Estimate how long `confirm_grid` takes: a training step costs `STEP` times the features of its images."""
+    protocol = load_preset(FINETUNE)
+    shown = (protocol.epochs or 0) * (protocol.epoch_pictures or 0)
+    return OVERHEAD + 2 * FEWEST_RUNS * max(folds, 1) * shown * STEP * speed.features
 
 
 def _grid(
@@ -147,6 +173,7 @@ def choose(understood: Understood, speed: Speed, pilot: Interval, seconds: float
         smallest=smallest,
         needed=ceil(understood.items * (smallest / 0.05) ** 2),
         seconds=took[number, pools],
+        confirming=confirm_seconds(understood.folds, speed),
         over_budget=not fitting,
     )
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
@@ -14,16 +14,27 @@ from typing import Any
 import yaml
 from rich.console import Console
 
-from augbench.advice.decide import Advice, as_dict, decide, sentences
-from augbench.advice.design import N_AUG, Design, Speed, choose, free_grid, full_grid, pilot_grid
+from augbench.advice.decide import Advice, as_dict, decide, difference, sentences
+from augbench.advice.design import (
+    N_AUG,
+    Design,
+    Speed,
+    choose,
+    confirm_grid,
+    diffusion,
+    free_grid,
+    full_grid,
+    pilot_grid,
+)
 from augbench.advice.understand import Understood, understand
 from augbench.core.errors import UserError
 from augbench.core.hashing import digest
 from augbench.metrics.resampling import Interval
 from augbench.planning.grid import Grid, load_grid
 from augbench.planning.plan import Plan, make_plan
+from augbench.report.evidence.build import build_evidence
 from augbench.report.evidence.part_costs import read_costs
-from augbench.report.frame import load_records
+from augbench.report.frame import load_expected, load_records
 from augbench.report.table_notes import plural
 from augbench.runner.driver import Executor, Summary
 from augbench.runner.driver import run as run_grid
@@ -31,7 +42,7 @@ from augbench.storage.files import write_atomic
 from augbench.storage.store import Store
 
 IMAGES, PLAN, ADVICE = "images.csv", "plan.json", "advice.json"
-PILOT, FREE, FULL = "pilot", "free", "try"
+PILOT, FREE, FULL, CONFIRM = "pilot", "free", "try", "confirm"
 """The grids, of which each is also a file."""
 
 PER_SECOND = 5.0  # images of a folder per second of the budget, at most; the rest of the budget is for synthetic ones
@@ -53,11 +64,12 @@ class Answer:
     design: Design
     advice: Advice
     out: Path
+    confirmed: str  # what fine-tuning says of the recommendation, or how to find out; "" without one
 
     @property
     def sentences(self) -> list[str]:
         """What to do, why, and what else helps."""
-        return sentences(self.advice)
+        return [*sentences(self.advice), *([self.confirmed] if self.confirmed else [])]
 
 
 def try_folder(
@@ -66,6 +78,7 @@ def try_folder(
     budget: float = 900.0,
     good: str | None = None,
     group: str | None = None,
+    bundle: str | None = None,
     executor: Executor = "ray",
     console: Console | None = None,
 ) -> Answer:
@@ -80,6 +93,7 @@ def try_folder(
         budget: seconds that this may take.
         good: the class of normal images, where its name does not tell.
         group: a regular expression for file names, whose part in brackets names the item.
+        bundle: also compare DDPM with this diffusion pipeline, whatever time it takes.
         executor: "ray", or "inline" for this process only.
         console: where progress is printed.
 
@@ -114,7 +128,7 @@ def try_folder(
     def run_free() -> None:
         run(free_grid(FREE, dataset, understood.folds), "inline")
 
-    asked = digest([(out / IMAGES).read_text(encoding="utf-8"), budget, good, group])
+    asked = digest([(out / IMAGES).read_text(encoding="utf-8"), budget, good, group, bundle])
     design = _planned(out, asked)
     if design is None:
         say("A pilot first, to see how long things take and what differences can be told from chance.")
@@ -126,15 +140,41 @@ def try_folder(
         content = {"asked": asked, "design": design.as_dict()}
         write_atomic(out / PLAN, json.dumps(content, indent=1).encode())
     say(design.sentence(understood))
-    for line in _plan_lines(design, budget, time.monotonic() - started):
+    more = [diffusion(bundle)] if bundle else []
+    for line in _plan_lines(design, more, budget, time.monotonic() - started):
         say(line)
-    run(full_grid(FULL, dataset, understood.folds, design), executor)
+    run(full_grid(FULL, dataset, understood.folds, design, more), executor)
     run_free()
     with console.status("comparing"):
         advice = decide(store, FULL, FREE)
+    confirmed = ""
+    if advice.recommended:
+        grid = confirm_grid(CONFIRM, dataset, understood.folds, advice.recommended.augmenter)
+        if design.confirming <= budget - (time.monotonic() - started):
+            run(grid, executor)
+            confirmed = _confirmed(store)
+        else:
+            confirmed = _unconfirmed(out, _written(out, grid), design)
+    answer = Answer(understood, design, advice, out, confirmed)
     content = {"understood": dict(understood.lines()), "design": design.as_dict(), **as_dict(advice)}
-    write_atomic(out / ADVICE, json.dumps(content, indent=1).encode())
-    return Answer(understood, design, advice, out)
+    write_atomic(out / ADVICE, json.dumps(content | {"sentences": answer.sentences}, indent=1).encode())
+    return answer
+
+
+def _confirmed(store: Store) -> str:
+    """Say what the fine-tuned classifiers gain."""
+    expected = load_expected(store, CONFIRM)
+    (found,) = build_evidence(store, expected, load_records(store, expected["key"]))
+    return (
+        f"Fine-tuned, {found.against[0].augmenter} gives {difference(found.against[0])} AP: {found.against[0].verdict}."
+    )
+
+
+def _unconfirmed(out: Path, grid: Grid, design: Design) -> str:
+    return (
+        f"That is for a classifier on frozen features; fine-tuned ones take about {design.confirming / 60:.0f} minutes "
+        f"more: augbench run {out / grid.name}.yaml --store {out / 'store'} --verdicts"
+    )
 
 
 def _written(out: Path, content: Mapping[str, Any]) -> Grid:
@@ -166,10 +206,10 @@ def _speed(store: Store, pilot: Plan, executor: Executor) -> Speed:
         for chunk in range(pilot.feature_chunks[key])
     ]
     pools = [part for key, part in read_costs(store).items() if key in pilot.pools]
-    image = median(one["seconds"] / one["pictures"] for one in features)
-    image += median(part.seconds_per_image or 0.0 for part in pools)
+    read = median(one["seconds"] / one["pictures"] for one in features)
+    made = median(part.seconds_per_image or 0.0 for part in pools)
     training = median(load_records(store, [cell.key for cell in pilot.cells])["seconds"])
-    return Speed(image / workers, training / workers)
+    return Speed((read + made) / workers, read / workers, training / workers)
 
 
 def _spread(store: Store) -> Interval:
@@ -178,11 +218,14 @@ def _spread(store: Store) -> Interval:
     return advice.of_kind("augmenter")[0].gain.alone
 
 
-def _plan_lines(design: Design, budget: float, spent: float) -> list[str]:
+def _plan_lines(design: Design, more: Sequence[Mapping[str, Any]], budget: float, spent: float) -> list[str]:
+    names = ("none", *design.augmenters, *(entry["name"] for entry in more))
     lines = [
-        f"Compared: {', '.join(('none', *design.augmenters))}; {N_AUG} images of each, {plural(design.pools, 'pool')}, "
+        f"Compared: {', '.join(names)}; {N_AUG} images of each, {plural(design.pools, 'pool')}, "
         f"counted like real defects and less. {spent:.0f} s are spent; the rest takes about {design.seconds:.0f} s."
     ]
+    if more:
+        lines.append("How long the diffusion model takes is not in this estimate.")
     if design.dropped:
         lines.append(f"Left out for lack of time: {', '.join(design.dropped)}; a larger --budget includes them.")
     if design.over_budget:

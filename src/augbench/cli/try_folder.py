@@ -21,6 +21,9 @@ def try_(
     group: Annotated[
         str | None, typer.Option(help="Which images show one part: a regular expression, such as '(part\\d+)_.*'.")
     ] = None,
+    diffusion: Annotated[
+        str | None, typer.Option(metavar="PIPELINE", help="Compare DDPM, too: sd15, or a folder. A GPU is advised.")
+    ] = None,
     executor: Annotated[Executor, typer.Option(help="ray, or inline: in this process only.")] = Executor.ray,
 ) -> None:
     """Find out which synthetic defects, if any, help on your own images.
@@ -38,12 +41,12 @@ def try_(
     with lasting_console(f"see {where}; the same command goes on") as console:
         try:
             try:
-                answer = try_folder(folder, where, seconds, good, group, executor.value, console)
+                answer = try_folder(folder, where, seconds, good, group, diffusion, executor.value, console)
             except WhichIsNormal as error:
                 if not (sys.stdin.isatty() and sys.stdout.isatty()):
                     raise
                 chosen = typer.prompt("Which class holds the normal images? " + ", ".join(error.classes))
-                answer = try_folder(folder, where, seconds, chosen, group, executor.value, console)
+                answer = try_folder(folder, where, seconds, chosen, group, diffusion, executor.value, console)
         except Stopped as stopped:
             for key, line in list(stopped.summary.failures.items())[:10]:
                 print_line(console, f"failed: {key}: {line}")

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from math import ceil, sqrt
+from math import ceil
 from typing import Any
 
 from augbench.advice.understand import Understood
 from augbench.core.protocol import load_preset
-from augbench.metrics.inference import FEWEST_RUNS, LEVEL
+from augbench.metrics.inference import FEWEST_RUNS, smallest_difference
 from augbench.metrics.resampling import Interval
 from augbench.report.numbers import share
 from augbench.report.table_notes import plural
@@ -42,7 +42,6 @@ FREE = ("none", "classic")  # of the augmenters: they need no generator
 FINETUNE = "finetune_lite0"  # the protocol by which a recommendation is confirmed
 STEP = 2.0  # a training step at 160 x 160, in units of the features of its images at 224 x 224 (seen: 1.7)
 OVERHEAD = 15.0  # seconds until workers have started
-POWER = 0.8
 
 
 @dataclass(frozen=True)
@@ -62,7 +61,7 @@ class Design:
     dropped: tuple[str, ...]  # for lack of time
     pools: int
     shots: tuple[int, ...]  # of the curve over real defects, besides all
-    smallest: float  # smallest difference of AP that is detected with probability `POWER`
+    smallest: float  # smallest difference of AP that is detected four times out of five
     needed: int  # items with a defect from which on .05 would be
     seconds: float  # that the rest takes
     confirming: float  # seconds that fine-tuning with and without a recommended augmenter takes
@@ -164,7 +163,8 @@ def choose(understood: Understood, speed: Speed, pilot: Interval, seconds: float
     took = {option: _seconds(speed, sides, len(few), *option) for option in options}
     fitting = [option for option in options if took[option] <= seconds]
     number, pools = fitting[-1] if fitting else options[0]
-    smallest = smallest_difference(pilot, PILOT_POOLS / pools, 2 * (number - ("classic" in names[:number])))
+    comparisons = 2 * (number - ("classic" in names[:number]))
+    smallest = smallest_difference(pilot.parts, pilot.freedom, comparisons, {"seed": PILOT_POOLS / pools})
     return Design(
         augmenters=tuple(names[:number]),
         dropped=tuple(names[number:]),
@@ -183,25 +183,6 @@ def _seconds(speed: Speed, folds: int, few: int, augmenters: int, pools: int) ->
     images = folds * N_AUG * (augmenters * pools - PILOT_POOLS)
     trainings = 2 * folds * (augmenters * pools - PILOT_POOLS + few * DRAWS)
     return OVERHEAD + images * speed.image + trainings * speed.training
-
-
-def smallest_difference(pilot: Interval, pools: float, comparisons: int) -> float:
-    """Return the difference that is found with probability `POWER`, by simultaneous intervals.
-
-    For one comparison it is 2.8 standard errors (1.96 + 0.84). The variance over test items is that of the pilot, as
-    all items are tested there; that over pools shrinks with their number.
-
-    Args:
-        pilot: the paired difference, with the standard error of each of its parts.
-        pools: those of the pilot, over those that will be.
-        comparisons: that hold at once.
-    """
-    from scipy import stats
-
-    parts = {name: error**2 * (pools if name == "seed" else 1) for name, error in pilot.parts.items()}
-    tail = LEVEL / (2 * max(comparisons, 1))
-    quantiles = stats.t.ppf(1 - tail, pilot.freedom) + stats.norm.ppf(POWER)
-    return float(quantiles * sqrt(sum(parts.values())))
 
 
 def _protocols(*names: str) -> list[Any]:

@@ -13,6 +13,7 @@ from augbench.planning.audits import Audit, audits_of, load_audits
 from augbench.planning.gpu_memory import estimates
 from augbench.planning.plan import Plan, notes_of
 from augbench.planning.remaining import Remaining
+from augbench.report.evidence.forecast import forecast
 from augbench.report.render.terminal import sheet_parts
 from augbench.report.sheet import Sheet
 from augbench.storage.store import Store
@@ -55,6 +56,8 @@ def print_plan(plan: Plan, remaining: Remaining, store: Store, console: Console)
     if remaining.begun_by_others:
         chunks = f"{len(remaining.begun_by_others)} chunks of unfinished pools"
         console.print(f"{chunks} were made by another version of augbench: they are generated again", highlight=False)
+    for line in forecast(plan, remaining, store):
+        console.print(line, highlight=False, markup=False)
     console.print(_left(plan, remaining, store), highlight=False, markup=False)
 
 

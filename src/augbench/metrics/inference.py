@@ -5,7 +5,7 @@ Pure functions on arrays. Intervals are in `resampling`.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from math import ceil, log2, nan, sqrt
@@ -16,6 +16,7 @@ FEWEST_RUNS = 3  # paired runs below which a difference gets no verdict
 FEWEST_SEEDS = 7  # paired seeds below which nothing is tested: p = 2 ** -6 can pass Holm's correction
 FEWEST_DATASETS = 8  # datasets below which ranks are not averaged
 LEVEL = 0.05
+POWER = 0.8  # probability with which a difference is to be detected
 ENUMERATED = 16  # seeds up to which all sign assignments are enumerated: 65,536
 FLIPS = 100_000  # random sign assignments for more seeds
 
@@ -58,6 +59,26 @@ def finding(gain: Verdict, over_null: Verdict, null_gain: Verdict) -> Finding:
     if over_null == Verdict.BETTER:
         return Finding.SHOWN
     return Finding.NULL_GAINS if null_gain == Verdict.BETTER else Finding.NOT_SHOWN
+
+
+def smallest_difference(
+    parts: Mapping[str, float], freedom: float, comparisons: int = 1, scale: Mapping[str, float] | None = None
+) -> float:
+    """Return the difference that an interval tells from 0 with probability `POWER`.
+
+    For one comparison with many degrees of freedom it is 2.8 standard errors: 1.96 + 0.84.
+
+    Args:
+        parts: standard error of a paired difference by its source, see `resampling.Interval`.
+        freedom: degrees of freedom of their sum.
+        comparisons: number of simultaneous intervals (Bonferroni).
+        scale: source -> its variance in the planned runs, over that in these.
+    """
+    from scipy import stats
+
+    variance = sum(error**2 * (scale or {}).get(name, 1.0) for name, error in parts.items())
+    tail = LEVEL / (2 * max(comparisons, 1))
+    return float((stats.t.ppf(1 - tail, freedom) + stats.norm.ppf(POWER)) * sqrt(variance))
 
 
 # -- tests over seeds

@@ -11,25 +11,29 @@ from PIL import Image
 
 from augbench.advice import design
 from augbench.advice.decide import Option, _recommended
-from augbench.advice.design import AUGMENTERS, POOLS, Speed, choose, smallest_difference
+from augbench.advice.design import AUGMENTERS, POOLS, Speed, choose
 from augbench.core import registry
-from augbench.metrics.inference import Verdict, verdict
+from augbench.metrics.inference import Verdict, smallest_difference, verdict
 from augbench.metrics.resampling import Interval
 
 PILOT = Interval(0.02, -0.1, 0.14, 2, 0.05, 1e9, {"items": 0.04, "seed": 0.03})
 FOLDER = SimpleNamespace(folds=5, items=50)
 
 
+def smallest(comparisons, scale=None):
+    return smallest_difference(PILOT.parts, PILOT.freedom, comparisons, scale)
+
+
 def test_the_smallest_difference_is_that_of_textbooks():
     """One comparison: (1.96 + 0.84) standard errors; the part of the pools shrinks with their number."""
-    assert smallest_difference(PILOT, 1, 1) == pytest.approx(2.8016 * 0.05, rel=1e-3)
-    assert smallest_difference(PILOT, 0.5, 1) == pytest.approx(2.8016 * (0.04**2 + 0.03**2 / 2) ** 0.5, rel=1e-3)
-    assert smallest_difference(PILOT, 1, 4) > smallest_difference(PILOT, 1, 1)
+    assert smallest(1) == pytest.approx(2.8016 * 0.05, rel=1e-3)
+    assert smallest(1, {"seed": 0.5}) == pytest.approx(2.8016 * (0.04**2 + 0.03**2 / 2) ** 0.5, rel=1e-3)
+    assert smallest(4) > smallest(1)
 
 
 def test_a_gain_of_the_smallest_difference_is_found_four_times_of_five():
     rng, few = np.random.default_rng(0), 0.05
-    drawn = rng.normal(smallest_difference(PILOT, 1, 1), few, 20_000)
+    drawn = rng.normal(smallest(1), few, 20_000)
     assert 0.78 < (drawn - 1.96 * few > 0).mean() < 0.82
 
 

@@ -51,6 +51,10 @@ class VAERoundTrip(PipelineAugmenter):
         """Find the pipeline, of any kind: each has a VAE."""
         return find(self.config.bundle)
 
+    def prompts_from(self) -> str:
+        """Return that there are no prompts."""
+        return ""
+
     def precision_on(self, device: str) -> str:
         """Return fp32, whatever the device."""
         return "fp32"

@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
+
 from augbench.augmenters._sd import ASPECT, Aspect, PipelineAugmenter, generation_size
 from augbench.augmenters._settings import OURS, setting
 from augbench.augmenters._sources import normal_ids
@@ -49,6 +51,10 @@ class VAERoundTrip(PipelineAugmenter):
         """Find the pipeline, of any kind: each has a VAE."""
         return find(self.config.bundle)
 
+    def prompts_from(self) -> str:
+        """Return that there are no prompts."""
+        return ""
+
     def precision_on(self, device: str) -> str:
         """Return fp32, whatever the device."""
         return "fp32"
@@ -61,7 +67,7 @@ class VAERoundTrip(PipelineAugmenter):
         """Load the pipeline, and move its VAE to the device."""
         self._pipeline_source = self.find_pipeline()
         self._pipeline = load(self._pipeline_source)
-        with enough_memory("bundle"):
+        with enough_memory("the pipeline"):
             self._pipeline.vae.to(device)
 
     def generate(self, requests: Sequence[Request], view: TrainView) -> list[Synthetic]:
@@ -69,10 +75,19 @@ class VAERoundTrip(PipelineAugmenter):
         ids = normal_ids("vae_roundtrip", view)
         sources = [ids[request.rng.integers(len(ids))] for request in requests]
         real = [view.image(source) for source in sources]
-        shape = generation_size(self._pipeline_source, self.config.aspect, real)
         with enough_memory("bundle"):
-            decoded = round_trip(self._pipeline, self._pipeline_source, real, shape, BATCH)
+            decoded = self.reconstruct(real)
         return [
-            Synthetic(fit_image(image, own.shape[:2]), request.label, None, {"source": source})
-            for request, source, own, image in zip(requests, sources, real, decoded, strict=True)
+            Synthetic(image, request.label, None, {"source": source})
+            for request, source, image in zip(requests, sources, decoded, strict=True)
         ]
+
+    def reconstruct(self, images: Sequence[np.ndarray]) -> list[np.ndarray]:
+        """Encode and decode images H,W,3 uint8, each of its own size; `roundtrip` of a protocol does it to real ones.
+
+        Raises:
+            UserError: the result is NaN.
+        """
+        shape = generation_size(self._pipeline_source, self.config.aspect, images)
+        decoded = round_trip(self._pipeline, self._pipeline_source, images, shape, BATCH)
+        return [fit_image(image, own.shape[:2]) for own, image in zip(images, decoded, strict=True)]

@@ -23,7 +23,7 @@ from augbench.core import registry
 from augbench.core.contracts import DEFECTIVE, GOOD, Dataset
 from augbench.core.documents import parse_yaml
 from augbench.core.errors import UserError
-from augbench.core.protocol import first_problem
+from augbench.core.models import first_problem
 from augbench.core.temporary import log_levels
 from augbench.planning.audits import audit_of, percent
 from augbench.planning.grid import DatasetEntry

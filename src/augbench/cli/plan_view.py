@@ -151,7 +151,7 @@ def _features(plan: Plan) -> str:
     images: Counter[str] = Counter()
     for key, spec in plan.features.items():
         count = sum(_feature_images(plan, spec, chunk) for chunk in range(plan.feature_chunks[key]))
-        images["pools" if spec.pool else "datasets"] += count
+        images["pools" if spec.pool else "datasets, as pixels behind a VAE" if spec.pixels else "datasets"] += count
     chunks, each = sum(plan.feature_chunks.values()), ", ".join(f"{n:,} of {what}" for what, n in images.items())
     uncounted = f"; the images of {', '.join(plan.absent)} are not here to be counted" if plan.absent else ""
     return f"[bold]{images.total():,} images to extract features of[/] in {chunks:,} chunks: {each}{uncounted}."

@@ -14,7 +14,7 @@ from augbench.core.protocol import READ_BY, SWITCHES, Protocol, load_preset, pre
 from augbench.report.sheet import WIDTH, Sheet
 
 GROUPS = {
-    "image": ("width", "height", "crop", "resize_first", "harmonise", "mean", "std", "flip"),
+    "image": ("width", "height", "crop", "resize_first", "harmonise", "roundtrip", "mean", "std", "flip"),
     "classifier": ("kind", "backbone", "weights", "precision", "synthetic_weight", "shuffle_labels"),
     "fine-tuning": (
         "optimiser",
@@ -98,7 +98,7 @@ def _text(protocol: Protocol, field: str) -> str:
         return "all" if protocol.sampler == "shuffle" else "2 x positives"
     if field == "resize_first":
         return f"{value[0]} x {value[1]}" if value else "no"
-    if value is None and field in ("ap_beside", "harmonise"):
+    if value in (None, "") and field in ("ap_beside", "harmonise", "roundtrip"):
         return "none"
     if value is None:
         return "official split, or folds"

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import inspect
-import json
-from collections.abc import Iterable
 from functools import cache, cached_property
 from importlib import resources
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self, get_args
+from typing import Annotated, Any, Literal, Self
 
 import yaml
-from pydantic import BaseModel, Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 
-from augbench.core import weights
+from augbench.core import registry, weights
 from augbench.core.errors import UserError, brief, did_you_mean
 from augbench.core.hashing import digest
-from augbench.core.models import StrictModel
+from augbench.core.models import StrictModel, first_problem
 from augbench.core.weights import packaged
 
 
@@ -36,6 +33,9 @@ class Protocol(StrictModel):
     flip: bool = False  # random flips along both axes; none of the papers uses them
     # JPEG quality at which every image, real or synthetic, is stored first; None: images are taken as they are
     harmonise: int | None = Field(None, ge=1, le=100)
+    # the pipeline whose VAE every real image, of training and evaluation, passes before all else: a name, a folder or
+    # a .safetensors file; "": real images are taken as they are. Synthetic images always are
+    roundtrip: str = ""
     # classifier
     backbone: str = "resnet50"  # a timm model name
     weights: str = "timm"  # see `SWITCHES`
@@ -128,12 +128,25 @@ class Protocol(StrictModel):
         return self._with_digests(self.model_dump(mode="json", include={*_FEATURES}, exclude_defaults=True))
 
     def _with_digests(self, fields: dict[str, Any]) -> dict[str, Any]:
-        """Replace the name or path of weights by a digest of their content."""
+        """Replace the names or paths of weights and of a pipeline by digests of their content.
+
+        Raises:
+            UserError: there is no such file, or no such pipeline.
+        """
         if self.weights == "package":
             fields["weights"] = f"package:sha256:{packaged(self.backbone).sha256}"
         elif self.weights not in ("timm", "scratch"):
             fields["weights"] = weights_digest(self.weights)
+        if vae := self.vae():
+            vae.find_pipeline()
+            fields["roundtrip"] = vae.key_settings().get("bundle", self.roundtrip)
         return fields
+
+    def vae(self) -> Any:
+        """Return the augmenter `vae_roundtrip` whose `reconstruct` real images pass; None: they pass none."""
+        if not self.roundtrip:
+            return None
+        return registry.make("augmenters", "vae_roundtrip", {"bundle": self.roundtrip})
 
     @cached_property
     def digest(self) -> str:
@@ -161,7 +174,10 @@ PROSE = ("name", *UNKEYED)
 PROTOCOL_NUMBERS = tuple(field for field in Protocol.model_fields if field not in PROSE)
 """The fields of a `Protocol` that influence numbers. Every preset gives a source for each that its kind reads."""
 
-_FEATURES = ("width", "height", "crop", "resize_first", "harmonise", "mean", "std", "backbone", "weights", "precision")
+PIXELS = ("width", "height", "crop", "resize_first", "harmonise", "roundtrip")
+"""The fields of a `Protocol` that decide the images that a classifier sees."""
+
+_FEATURES = (*PIXELS, "mean", "std", "backbone", "weights", "precision")
 _COMMON = ("kind", *_FEATURES, "test_share", "ap", "ap_beside", "holdout", "false_alarm_rate")
 _PROBE = ("head", "C", "normality")
 READ_BY = {
@@ -284,74 +300,6 @@ def make_protocol(fields: dict[str, Any]) -> Protocol:
     except ValidationError as error:
         raise UserError(f"protocol '{brief(fields.get('name', '?'))}': {first_problem(error, Protocol)}") from None
 
-
-def first_problem(error: ValidationError, model: type[BaseModel], written: str | None = None) -> str:
-    """Format the first problem of a pydantic error as one sentence.
-
-    Args:
-        error: of validating a value.
-        model: the model of the value.
-        written: the text of the wrong value as it stands in a file, where that is known.
-    """
-    problem = error.errors()[0]
-    where = ".".join(map(str, problem["loc"]))
-    given = problem["input"]
-    if problem["type"] == "extra_forbidden":
-        *above, last = problem["loc"]
-        fields = _fields_at(model, above)
-        hint = f" (did you mean '{fields[last]}'?)" if last in fields else did_you_mean(str(last), fields.values())
-        return f"unknown key '{brief(where)}'{hint}"
-    if problem["type"] == "missing" or (problem["type"] == "too_short" and not given):
-        return f"'{where}' is missing or empty"
-    if problem["type"] == "string_pattern_mismatch":
-        rule = "may contain letters, digits and underscores, and must begin with a letter"
-        return f"'{where}': '{brief(given)}' {rule}"
-    if problem["type"] == "value_error":
-        return f"'{where}': {problem['ctx']['error']}" if where else str(problem["ctx"]["error"])
-    if problem["type"] in ("string_type", "path_type") and isinstance(given, (bool, int, float)):
-        return f"'{where}': {needs_quotes(given, written)}"
-    for place, step in enumerate(problem["loc"]):
-        if step in _NUMBER_OR:
-            where = ".".join(map(str, problem["loc"][: place + 1]))
-            return f"'{where}': {_NUMBER_OR[step]} (got {brief(repr(given))})"
-    return f"'{where}': {problem['msg'][0].lower()}{problem['msg'][1:]} (got {brief(repr(given))})"
-
-
-def needs_quotes(value: bool | float, written: str | None = None) -> str:
-    """Say how to write a text that YAML takes for a number or a truth value; ``written``: as it stands in the file."""
-    read = "a number" if not isinstance(value, bool) else "true" if value else "false"
-    if written is None and isinstance(value, bool):  # yes, on, true, ...
-        return f"a text is expected, and YAML reads this as {read}: put it into quotes (on a command line '\"...\"')"
-    text = brief(json.dumps(value) if written is None else written)
-    way_out = f'write "{text}" with its quotes (on a command line \'"{text}"\')'
-    return f"a text is expected, and YAML reads {text} as {read}: {way_out}"
-
-
-def _fields_at(model: type[BaseModel] | None, location: Iterable[str | int]) -> dict[str | int, str]:
-    """Map the fields of the model at a location of a validation error to their spelling in files; {} if unknown."""
-    for step in location:
-        if isinstance(step, int):
-            continue
-        field = next((f for name, f in model.model_fields.items() if step in (name, f.alias)), None)
-        model = _model_in(field.annotation) if field else None
-        if model is None:
-            return {}
-    return {name: field.alias or name for name, field in model.model_fields.items()}
-
-
-def _model_in(annotation: Any) -> type[BaseModel] | None:
-    if inspect.isclass(annotation) and issubclass(annotation, BaseModel):
-        return annotation
-    return next((found for inner in get_args(annotation) if (found := _model_in(inner))), None)
-
-
-_NUMBER_OR: dict[str | int, str] = {
-    "shots": "a number from 0 on, {ids: FILE}, or 'all'",
-    "C": "a number above 0, or 'cv'",
-    "synthetic_weight": "a number above 0, 'equal_mass' or 'cv'",
-    "trained_on": "{ids: FILE}, or 'unknown'",
-}
-"""Fields that take one of several kinds of values: pydantic would report each alternative on its own."""
 
 _PRESETS = resources.files("augbench") / "assets" / "protocols"
 

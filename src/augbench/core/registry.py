@@ -21,7 +21,7 @@ from pydantic import ValidationError
 from augbench.core.contracts import Augmenter, Dataset, Settings
 from augbench.core.errors import PluginError, UserError, did_you_mean
 from augbench.core.guard import calling, guard, import_failure
-from augbench.core.protocol import first_problem
+from augbench.core.models import first_problem
 
 PLUGIN_KINDS: dict[str, type] = {"datasets": Dataset, "augmenters": Augmenter}
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from augbench.core.contracts import Shots
 from augbench.core.hashing import digest
-from augbench.core.protocol import UNKEYED, Protocol, make_protocol
+from augbench.core.protocol import PIXELS, UNKEYED, Protocol, make_protocol
 
 SCHEMA = 1
 AUDIT_METHOD = 2  # of the search for near-copies; another number for one that finds other pairs
@@ -279,6 +279,7 @@ class FeatureSpec(_Keyed):
     """Features of all images of a dataset, or of a pool, by the frozen backbone of a protocol.
 
     They are made by chunks: `FEATURE_CHUNK` images in the order of the dataset's table, or a chunk of the pool.
+    Fine-tuning has no frozen backbone: its features are the pixels of a dataset behind the protocol's `roundtrip`.
     """
 
     images: DataSpec | PoolSpec  # of a `DataSpec`, folds and held-out negatives do not count
@@ -294,16 +295,30 @@ class FeatureSpec(_Keyed):
     def identity(self) -> dict[str, Any]:
         """The hashed values."""
         images = self.images.identity if self.pool else self.images.content
-        return {"images": digest(images), "network": self.protocol.feature_fields, "pooling": POOLING}
+        what = {} if self.pixels else {"pooling": POOLING}
+        return {"images": digest(images), "network": self.network, **what}
+
+    @property
+    def pixels(self) -> bool:
+        """Whether these are images N,H,W,3 uint8 instead of features N,D float32."""
+        return self.protocol.kind == "finetune"
+
+    @property
+    def network(self) -> dict[str, Any]:
+        """The fields of the protocol that decide them: synthetic images make no round trip."""
+        fields = self.protocol.feature_fields
+        unread = ("roundtrip",) if self.pool else [name for name in fields if name not in PIXELS] if self.pixels else ()
+        return {name: value for name, value in fields.items() if name not in unread}
 
     @property
     def prefix(self) -> str:
         """The pool's prefix or the dataset, and the backbone."""
-        return _join(self.pool.prefix if self.pool else self.images.alias, self.protocol.backbone.partition(".")[0])
+        network = "roundtrip" if self.pixels else self.protocol.backbone.partition(".")[0]
+        return _join(self.pool.prefix if self.pool else self.images.alias, network)
 
     def as_dict(self) -> dict[str, Any]:
         """Return JSON values."""
-        return {"images": self.images.as_dict(), "network": self.protocol.feature_fields}
+        return {"images": self.images.as_dict(), "network": self.network}
 
 
 @dataclass(frozen=True)

@@ -293,7 +293,8 @@ def fetch(source: PipelineSource) -> Path:
             continue
         if all((folder / name).exists() for name in wanted if "*" not in name):
             return folder
-    what, way = f"pipeline '{source.name}' ({source.location}) is", "set `bundle` to a local diffusers folder"
+    what = f"pipeline '{source.name}' ({source.location}) is"
+    way = "set `bundle` (of a protocol: `roundtrip`) to a local diffusers folder"
     if source.checkpoint:
         what = f"'{source.checkpoint}' has no configurations and no tokenizer, and those of {source.location} are"
         way = f"copy those of a diffusers folder into '{single_file.config_folder(Path(source.checkpoint))}'"

@@ -10,8 +10,7 @@ from pydantic import Field, StringConstraints, ValidationError
 
 from augbench.core.documents import parse_yaml
 from augbench.core.errors import UserError, did_you_mean
-from augbench.core.models import StrictModel
-from augbench.core.protocol import first_problem
+from augbench.core.models import StrictModel, first_problem
 
 FOLDER = Path(str(resources.files("augbench"))) / "assets" / "prompts"
 """The shipped prompt sets, a file each."""

@@ -155,8 +155,11 @@ def estimates(plan: Plan) -> dict[Stage, dict[str, float | None]]:
                 note("adapt", augmenter.name, augmenter.gpu_memory("generate"))
             note("generate", augmenter.name, augmenter.gpu_memory("generate"))
     for spec in plan.features.values():
-        protocol = spec.protocol
-        note("features", protocol.backbone, extracting(protocol.backbone, protocol.width * protocol.height))
+        protocol, vae = spec.protocol, spec.protocol.vae() if spec.pool is None else None
+        if vae:
+            note("features", vae.name, vae.gpu_memory("generate"))
+        if not spec.pixels:
+            note("features", protocol.backbone, extracting(protocol.backbone, protocol.width * protocol.height))
     for extractor in {spec.extractor for spec in plan.fidelity.values()} if "generate" in found else ():
         note("fidelity", extractor, extracting(extractor, 299**2))
     for protocol in plan.grid.protocols:

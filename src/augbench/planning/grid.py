@@ -16,8 +16,8 @@ from augbench.core import registry
 from augbench.core.documents import Document, parse_yaml
 from augbench.core.errors import UserError, brief, did_you_mean
 from augbench.core.hashing import canonical_json, digest
-from augbench.core.models import NamedIds, StrictModel
-from augbench.core.protocol import UNKEYED, Protocol, first_problem, load_preset, make_protocol, needs_quotes
+from augbench.core.models import NamedIds, StrictModel, first_problem, needs_quotes
+from augbench.core.protocol import UNKEYED, Protocol, load_preset, make_protocol
 
 NAME = r"^[A-Za-z][A-Za-z0-9_]*$"  # safe in paths, keys and tables
 GRID_NAME = NAME[:-1] + r"(\+[0-9a-f]{6})?$"  # --set appends a digest of the changed grid

@@ -78,7 +78,7 @@ class Plan:
     absent: list[str] = field(default_factory=list)  # datasets whose files are not available
     not_runnable: dict[str, str] = field(default_factory=dict)  # augmenter -> reason
     fidelity: dict[str, FidelitySpec] = field(default_factory=dict)  # pool key -> its fidelity computation
-    reads: dict[str, tuple[FeatureSlice, ...]] = field(default_factory=dict)  # cell key -> features; none: fine-tuned
+    reads: dict[str, tuple[FeatureSlice, ...]] = field(default_factory=dict)  # cell key -> features
     features: dict[str, FeatureSpec] = field(default_factory=dict)
     feature_chunks: dict[str, int] = field(default_factory=dict)  # key -> the most chunks that a cell needs
     # while planning: identity -> spec, so that its key is hashed once
@@ -364,7 +364,7 @@ def _add(plan: Plan, cell: Cell) -> None:
     for pool_slice in slices:
         plan.pools.setdefault(pool_slice.pool.key, pool_slice.pool)
         plan.pool_sizes[pool_slice.pool.key] = max(plan.pool_sizes.get(pool_slice.pool.key, 0), pool_slice.n)
-    if cell.protocol.kind != "finetune":
+    if cell.protocol.kind != "finetune" or cell.protocol.roundtrip:
         plan.reads[cell.key] = tuple(_feature_slices(plan, cell, slices))
         for one in plan.reads[cell.key]:
             plan.features.setdefault(one.features.key, one.features)
@@ -372,10 +372,11 @@ def _add(plan: Plan, cell: Cell) -> None:
 
 
 def _feature_slices(plan: Plan, cell: Cell, slices: Iterable[PoolSlice]) -> Iterator[FeatureSlice]:
-    """Yield the features of all images of the dataset, and of the pool slices."""
+    """Yield the features of all images of the dataset, and of the pool slices; in fine-tuning of the dataset alone."""
     rows = 0 if cell.data.alias in plan.absent else len(plan.library.row_of(cell.data.alias))
     own = (cell.data, cell.data.digest, -(-rows // FEATURE_CHUNK))
-    for images, digest, chunks in [own, *((one.pool, one.pool.key, one.chunks) for one in slices if one.n)]:
+    read = slices if cell.protocol.kind != "finetune" else ()
+    for images, digest, chunks in [own, *((one.pool, one.pool.key, one.chunks) for one in read if one.n)]:
         identity = (digest, cell.protocol.digest)
         if identity not in plan.features_of:
             plan.features_of[identity] = FeatureSpec(images, cell.protocol)

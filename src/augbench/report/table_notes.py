@@ -32,6 +32,7 @@ CONTROLS = {
     "budget": "every N_aug has the optimiser steps of the row without synthetic images",
     "class_weights": "all labels count equally in the loss",
     "harmonise": "every image was stored as JPEG of quality {} first",
+    "roundtrip": "all real images, test images too, passed the VAE of {} first; synthetic ones did not",
 }
 """Field of a protocol -> what a table says where it is on."""
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import io
 import os
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from itertools import repeat
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -24,6 +25,7 @@ from augbench.storage.store import FIX_HINT, Store
 if TYPE_CHECKING:
     import torch
 
+AT_ONCE = 32  # images of a dataset held at their own size; a multiple of the batch of a round trip
 POOL_CACHE_SIZE = 16  # decoded pools a worker caches; cells of one pool run close together
 
 
@@ -88,20 +90,23 @@ def _centre_crop(image: np.ndarray, aspect: float) -> np.ndarray:
     return image[top : top + new_height, left : left + new_width]
 
 
-def decode_rows(dataset: Dataset, table: pd.DataFrame, size: Geometry) -> np.ndarray:
+def decode_rows(
+    dataset: Dataset, table: pd.DataFrame, size: Geometry, reconstruct: Callable[[list], list] = list
+) -> np.ndarray:
     """Decode the images of rows of a dataset's table: N,height,width,3 uint8.
+
+    ``reconstruct`` gets images at their own sizes, `AT_ONCE` at a time, and returns them as they are to be prepared.
 
     Raises:
         UserError: an image cannot be read; the message names it.
     """
     rows = table.to_dict("records")
     out = np.empty((len(rows), size[1], size[0], 3), np.uint8)
-
-    def decode_row(index: int) -> None:
-        out[index] = prepared(dataset.read_image(rows[index]), size)
-
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as executor:  # decoding releases the GIL
-        list(executor.map(decode_row, range(len(rows))))
+        for start in range(0, len(rows), AT_ONCE):
+            images = reconstruct(list(executor.map(dataset.read_image, rows[start : start + AT_ONCE])))
+            for index, image in enumerate(executor.map(prepared, images, repeat(size)), start):
+                out[index] = image
     return out
 
 
@@ -125,8 +130,12 @@ def decode_pool(store: Store, pool: PoolSpec, indices: range, size: Geometry) ->
 
 
 def decode_all(plan: Plan) -> dict[tuple[str, Geometry], np.ndarray]:
-    """Decode the datasets of a plan at every size at which it fine-tunes. Raises UserError as `decode_rows`."""
-    sizes = {(cell.data.alias, geometry(cell.protocol)) for cell in plan.cells if cell.protocol.kind == "finetune"}
+    """Decode the datasets of a plan at every size at which it fine-tunes. Raises UserError as `decode_rows`.
+
+    Images that made a round trip are in the store, see `stages.features`.
+    """
+    read = [cell for cell in plan.cells if cell.key not in plan.reads]
+    sizes = {(cell.data.alias, geometry(cell.protocol)) for cell in read}
     datasets = {alias: plan.library.dataset(alias) for alias, _ in sizes}
     return {
         (alias, size): decode_rows(datasets[alias], checked_samples(datasets[alias]), size)

@@ -1,4 +1,7 @@
-"""The features stage: features of a chunk of images by a frozen backbone, and how trainings read them."""
+"""The features stage: features of a chunk of images by a frozen backbone, and how trainings read them.
+
+For fine-tuning behind a round trip they are pixels: the VAE is passed once per dataset, not once per training.
+"""
 
 from __future__ import annotations
 
@@ -6,13 +9,14 @@ import hashlib
 import logging
 import time
 from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from augbench.core.errors import UserError
 from augbench.core.gpu import enough_memory
 from augbench.core.hashing import digest
-from augbench.core.specs import FEATURE_CHUNK, FeatureSpec
+from augbench.core.specs import FEATURE_CHUNK, Cell, FeatureSpec
 from augbench.features.frozen import FrozenBackbone
 from augbench.planning.plan import Plan
 from augbench.planning.splits import checked_samples
@@ -33,17 +37,15 @@ def extract_chunk(context: Context, spec: FeatureSpec, chunk: int) -> None:
     from safetensors.numpy import save
 
     started = time.perf_counter()
-    size = geometry(spec.protocol)
     if spec.pool is None:
-        dataset = context.library.dataset(spec.images.alias)
-        rows = checked_samples(dataset).iloc[chunk * FEATURE_CHUNK : (chunk + 1) * FEATURE_CHUNK]
-        images = decode_rows(dataset, rows, size)
+        images = _dataset_images(context, spec, chunk)
     else:
         first = chunk * spec.pool.chunk_size
-        images = decode_pool(context.store, spec.pool, range(first, first + spec.pool.chunk_size), size)
+        indices = range(first, first + spec.pool.chunk_size)
+        images = decode_pool(context.store, spec.pool, indices, geometry(spec.protocol))
     memory = enough_memory("backbone", "width", "height", of=f"protocol '{spec.protocol.name}'")
     with repeatable(True, context.device, spec.protocol.precision), memory:
-        features = _loaded_backbone(context, spec)(images)
+        features = images if spec.pixels else _loaded(context, spec).backbone(images)
     if not np.isfinite(features).all():
         which = int(np.flatnonzero(~np.isfinite(features).all(axis=1))[0])
         raise UserError(
@@ -61,11 +63,22 @@ def extract_chunk(context: Context, spec: FeatureSpec, chunk: int) -> None:
     log.info("features of %d images in %.2f s", len(images), seconds)
 
 
+def _dataset_images(context: Context, spec: FeatureSpec, chunk: int) -> np.ndarray:
+    """Decode a chunk of a dataset, through the VAE where the protocol has one: in fp32, whatever its precision."""
+    dataset, size = context.library.dataset(spec.images.alias), geometry(spec.protocol)
+    rows = checked_samples(dataset).iloc[chunk * FEATURE_CHUNK : (chunk + 1) * FEATURE_CHUNK]
+    if not spec.protocol.roundtrip:
+        return decode_rows(dataset, rows, size)
+    memory = enough_memory("roundtrip", of=f"protocol '{spec.protocol.name}'")
+    with repeatable(True, context.device), memory:
+        return decode_rows(dataset, rows, size, _loaded(context, spec).vae.reconstruct)
+
+
 @dataclass(frozen=True)
 class Features:
     """Features of the images of a dataset, in the order of its table, or of the first images of a pool."""
 
-    values: np.ndarray  # N,D float32
+    values: np.ndarray  # N,D float32; pixels are N,H,W,3 uint8
     sources: list[str | None]  # pool: id of the sample that each image was made from, None: of none or several
 
 
@@ -82,6 +95,12 @@ def features_of(context: Context, spec: FeatureSpec, chunks: int) -> Features:
     while len(context.features) > CACHED:
         del context.features[next(iter(context.features))]  # the one that was used least recently
     return cached
+
+
+def features_of_dataset(context: Context, cell: Cell) -> np.ndarray:
+    """Return the features of all images of a cell's dataset, in the order of its table. Raises as `features_of`."""
+    chunks = -(-len(context.library.samples(cell.data.alias)) // FEATURE_CHUNK)
+    return features_of(context, FeatureSpec(cell.data, cell.protocol), chunks).values
 
 
 def read_features(store: Store, spec: FeatureSpec, chunks: int) -> Features:
@@ -118,10 +137,23 @@ def load_shared(plan: Plan, store: Store) -> dict[str, np.ndarray]:
     return found
 
 
-def _loaded_backbone(context: Context, spec: FeatureSpec) -> FrozenBackbone:
-    """Return the frozen backbone of a spec. Each process holds the last one."""
-    network = digest(spec.protocol.feature_fields)
-    return context.only(("backbone", network), lambda: FrozenBackbone(spec.protocol, context.device))
+class _Networks(NamedTuple):
+    """What images pass."""
+
+    vae: Any  # `vae_roundtrip`, loaded; None: images are taken as they are
+    backbone: FrozenBackbone | None  # None: the pixels are stored
+
+
+def _loaded(context: Context, spec: FeatureSpec) -> _Networks:
+    """Return the networks of a spec. Each process holds those of the last one."""
+
+    def load() -> _Networks:
+        vae = spec.protocol.vae() if spec.pool is None else None
+        if vae:
+            vae.load(None, context.device)
+        return _Networks(vae, None if spec.pixels else FrozenBackbone(spec.protocol, context.device))
+
+    return context.only(("backbone", digest(spec.network)), load)
 
 
 def _digest(content: bytes) -> np.ndarray:

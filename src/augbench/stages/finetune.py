@@ -19,6 +19,7 @@ from augbench.planning.plan import PoolSlice
 from augbench.stages.cell_data import CellData, Trained, data_of, score_table
 from augbench.stages.context import Context
 from augbench.stages.decoded_images import DecodedImages, geometry
+from augbench.stages.features import features_of_dataset
 from augbench.stages.soft_labels import soft_labels
 
 if TYPE_CHECKING:
@@ -111,7 +112,7 @@ def gather(
 
     device = torch.device(context.device)
     size = geometry(cell.protocol)
-    real = images.real[cell.data.alias, size]
+    real = features_of_dataset(context, cell) if cell.protocol.roundtrip else images.real[cell.data.alias, size]
     pools = [images.pool(pool_slice, size) for pool_slice in slices]
     synthetic_rows = np.arange(len(real), len(real) + sum(map(len, pools)))
     parts = [images.tensor(array, device) for array in (real, *pools)]

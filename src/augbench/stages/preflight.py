@@ -37,6 +37,8 @@ def needs(plan: Plan) -> Iterator[tuple[str, Check]]:
         yield f"extractor {extractor}", partial(Extractor, extractor, "cpu")
     for protocol in plan.grid.protocols:
         yield f"protocol {protocol.name}", partial(_check_backbone, protocol)
+        if vae := protocol.vae():
+            yield f"roundtrip of {protocol.name}", vae.ready
 
 
 def pretrained_backbones() -> Iterator[tuple[str, Check]]:

@@ -22,12 +22,12 @@ from augbench.core.contracts import GOOD
 from augbench.core.errors import UserError
 from augbench.core.hashing import digest
 from augbench.core.seeds import derive_seed
-from augbench.core.specs import FEATURE_CHUNK, Cell, FeatureSpec
+from augbench.core.specs import Cell, FeatureSpec
 from augbench.metrics.evaluate import evaluate
 from augbench.planning.plan import PoolSlice
 from augbench.stages.cell_data import CellData, Trained, data_of, score_table
 from augbench.stages.context import Context
-from augbench.stages.features import Features, features_of
+from augbench.stages.features import Features, features_of, features_of_dataset
 
 log = logging.getLogger(__name__)
 
@@ -40,8 +40,7 @@ def probe(context: Context, cell: Cell, slices: Sequence[PoolSlice]) -> Trained:
     """
     started = time.perf_counter()
     data = data_of(context.library, cell, slices)
-    chunks = -(-len(context.library.samples(cell.data.alias)) // FEATURE_CHUNK)
-    real = features_of(context, FeatureSpec(cell.data, cell.protocol), chunks).values
+    real = features_of_dataset(context, cell)
     used = [one for one in slices if one.n]
     pools = [(one, features_of(context, FeatureSpec(one.pool, cell.protocol), one.chunks)) for one in used]
     rows = _rows(context, cell, data, real, pools)

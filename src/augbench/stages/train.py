@@ -158,6 +158,8 @@ def _embedded(library: Library, cell: Cell, slices: Sequence[PoolSlice]) -> list
     found = [f"dataset {cell.data.name}"] if library.dataset(cell.data.alias).embedded else []
     if (cell.protocol.backbone, cell.protocol.weights) == (micro_resnet.NAME, "timm"):
         found.append(f"backbone {micro_resnet.NAME}")
+    if (vae := cell.protocol.vae()) and vae.embedded():
+        found.append(f"roundtrip {cell.protocol.roundtrip}")
     augmenters = [pool_slice.pool.augmenter for pool_slice in slices]
     return found + [f"augmenter {spec.name}" for spec in augmenters if library.augmenter(spec).embedded()]
 

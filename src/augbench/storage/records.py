@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from augbench.core.errors import UserError
 from augbench.core.hashing import canonical_json
-from augbench.core.protocol import first_problem
+from augbench.core.models import first_problem
 from augbench.core.specs import SCHEMA, AdapterSpec, AuditSpec, Cell, FidelitySpec, PoolSpec, SearchSpec
 
 RecordKind = Literal["cells", "fidelity", "searches", "audits"]
@@ -274,12 +274,10 @@ def _check_seed(cell: Cell) -> None:
         raise TypeError(f"seed is {cell.seed!r}, not a whole number")
 
 
-def weights_at_hand(spec: Spec) -> bool:
-    """Whether the key can be recomputed here: a protocol with weights from a file needs the file."""
-    if not isinstance(spec, Cell):
-        return True
+def not_at_hand(spec: Spec) -> str:
+    """Say why the key cannot be recomputed here: files that the protocol names are missing; "" if it can be."""
     try:
-        _ = spec.protocol.digest
-    except UserError:
-        return False
-    return True
+        _ = spec.protocol.digest if isinstance(spec, Cell) else ""
+    except UserError as error:
+        return str(error)
+    return ""

@@ -5,7 +5,7 @@ import json
 import urllib.error
 
 import pytest
-from helpers import assert_one_line, cli, grid_file
+from helpers import TINY_PROBE, assert_one_line, cli, grid_file
 from rich.console import Console
 
 from augbench.cli.doctor import Finding, _table
@@ -61,11 +61,11 @@ MISSING = {
     "datasets": ["ksdd2"],
     "augmenters": ["ddpm", {"name": "ddpm", "as": "eight_bits", "settings": {"optimiser": "adamw8bit"}}],
     "shots": ["all"],
-    "protocols": ["inout"],
+    "protocols": ["inout", {**TINY_PROBE, "name": "vae", "roundtrip": "sdxl-inpaint"}],
     "fidelity": {"extractor": "inception_v3.tf_in1k"},
     "resources": {"train": {"gpu": 1}},
 }
-WEIGHTS = {"augmenter ddpm", "extractor inception_v3.tf_in1k", "protocol inout"}
+WEIGHTS = {"augmenter ddpm", "extractor inception_v3.tf_in1k", "protocol inout", "roundtrip of vae"}
 OTHERS = {"dataset ksdd2", "augmenter eight_bits", "workers"}
 
 
@@ -73,7 +73,7 @@ def test_all_that_a_grid_lacks_is_named_with_the_way_out(tmp_path):
     status, found = examined(grid_file(tmp_path, **MISSING))
     assert status == 2 and problems(found) == WEIGHTS | OTHERS
     assert "datasets.ksdd2.root" in found["dataset ksdd2"][1] and "https://" in found["dataset ksdd2"][1]
-    assert "set `bundle`" in found["augmenter ddpm"][1]
+    assert "set `bundle`" in found["augmenter ddpm"][1] and "`roundtrip`" in found["roundtrip of vae"][1]
     assert "protocols.inout.weights" in found["protocol inout"][1]
     assert "bitsandbytes" in found["augmenter eight_bits"][1]
     assert "lower resources.train" in found["workers"][1]

@@ -12,6 +12,10 @@ from augbench.planning.used import used_by
 from augbench.report.store_report import report
 
 UNKNOWN = "prompts (chosen by looking at: unknown)"
+OF_DIAG = (
+    "prompts (chosen by looking at: synthetic images, in tests until they resembled plausible defects; the paper names "
+    "no real ones)"
+)
 
 
 def used(name, shots, **settings):
@@ -23,9 +27,10 @@ def used(name, shots, **settings):
     [
         ("memseg", 5, {}, ("normal images",)),
         ("memseg", 5, {"source": "shots"}, ("5 real defects",)),
-        ("diag", 0, {}, ("normal images", "masks of all real defects", UNKNOWN)),
-        ("diag", 1, {}, ("normal images", "1 real defect", "their masks", UNKNOWN)),
-        ("diag", "all", {"masks": "procedural"}, ("normal images", UNKNOWN)),
+        ("diag", 0, {}, ("normal images", "masks of all real defects", OF_DIAG)),
+        ("diag", 1, {}, ("normal images", "1 real defect", "their masks", OF_DIAG)),
+        ("diag", "all", {"masks": "procedural", "prompts": "neutral"}, ("normal images", UNKNOWN)),
+        ("vae_roundtrip", 0, {}, ("normal images",)),
         ("ddpm", 0, {}, ("normal images", UNKNOWN)),
         ("inout", 5, {}, ("5 real defects", UNKNOWN, "normal images")),
         ("none", "all", {}, ()),
@@ -51,11 +56,11 @@ def test_tables_and_files_say_it_for_each_row_of_synthetic_images(store):
         write(store, one)
     expect(store, "grid", cells)
     made = {file.rpartition(".")[2]: file for file in report(store, "grid")}
-    line = f"Images were made from: memseg: normal images; diag: normal images, masks of all real defects, {UNKNOWN}."
+    line = f"Images were made from: memseg: normal images; diag: normal images, masks of all real defects, {OF_DIAG}."
     (table,) = json.loads(Path(made["json"]).read_text())["tables"]
     assert line in table["notes"]
     found = {(row["augmenter"], row["n_aug"]): row["used"] for row in table["rows"]}
     assert found["memseg", 40] == found["memseg", 80] == found["memseg", None] == ["normal images"]
     assert found["none", 0] == found["gone", 40] == [], "of a plug-in that is not installed nothing is known"
     lines = pd.read_csv(made["csv"]).query("row == 'cells'").set_index("augmenter")["used"]
-    assert lines["diag"] == f"normal images; masks of all real defects; {UNKNOWN}"
+    assert lines["diag"] == f"normal images; masks of all real defects; {OF_DIAG}"

@@ -237,7 +237,7 @@ def test_features_that_are_not_finite_are_not_committed(store, monkeypatch):
     (own,), _ = by_kind(plan)
     found = np.ones((60, 4), np.float32)
     found[7, 2] = np.nan
-    monkeypatch.setattr(stage, "_loaded_backbone", lambda context, spec: lambda images: found)
+    monkeypatch.setattr(stage, "FrozenBackbone", lambda protocol, device: lambda images: found)
     with pytest.raises(UserError, match="backbone 'micro_resnet' of protocol 'probe' gives image 7 of chunk 0"):
         stage.extract_chunk(Context(store, plan.library), own, 0)
     assert not store.chunks(own)

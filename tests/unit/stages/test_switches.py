@@ -1,32 +1,50 @@
-"""Switches of a protocol that are controls: shuffled labels, equal steps, equal weights of labels, one JPEG for all."""
+"""Switches of a protocol that are controls: shuffled labels, equal steps and weights of labels, one JPEG, one VAE."""
 
 import io
+import shutil
+from collections import Counter
 
 import numpy as np
 import pytest
 from helpers import TINY, TINY_PROBE, tiny_grid, tiny_plan
 from PIL import Image
 from sklearn.linear_model import LogisticRegression
-from sklearn.metrics import average_precision_score
+from sklearn.metrics import average_precision_score, roc_auc_score
+from sklearn.model_selection import GroupShuffleSplit
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 
 from augbench.core.contracts import GOOD
 from augbench.core.errors import UserError
-from augbench.core.protocol import make_protocol
+from augbench.core.protocol import READ_BY, make_protocol
 from augbench.core.specs import FeatureSpec
+from augbench.diffusion.pipelines import BUNDLES
 from augbench.features.frozen import FrozenBackbone
+from augbench.planning.gpu_memory import estimates
 from augbench.runner.driver import run
 from augbench.stages.cell_data import data_of, shuffled
-from augbench.stages.decoded_images import Geometry, as_jpeg, decode_rows, geometry, prepared
-from augbench.stages.finetune import _loss_weights
+from augbench.stages.context import Context
+from augbench.stages.decoded_images import (
+    DecodedImages,
+    Geometry,
+    as_jpeg,
+    decode_all,
+    decode_rows,
+    geometry,
+    prepared,
+)
+from augbench.stages.features import features_of
+from augbench.stages.finetune import _loss_weights, gather
+from augbench.stages.preflight import needs
 
 SHUFFLED_ONLY = {"shuffle_labels": True}
 SHUFFLED = {"name": "shuffled", **SHUFFLED_ONLY}
-DEFAULTS = {"shuffle_labels": False, "budget": "epochs", "class_weights": "none", "harmonise": None}
+DEFAULTS = {"shuffle_labels": False, "budget": "epochs", "class_weights": "none", "harmonise": None, "roundtrip": ""}
 
 
 def test_switches_that_are_off_are_in_no_key():
     for plain in (make_protocol({"name": "t", **TINY}), make_protocol(TINY_PROBE)):
-        read = {field: value for field, value in DEFAULTS.items() if plain.kind == "finetune" or "_l" in field}
+        read = {field: value for field, value in DEFAULTS.items() if field in READ_BY[plain.kind]}
         assert plain.changed(**read).under_name(plain.name).digest == plain.digest
     probe = make_protocol(TINY_PROBE)
     data = tiny_plan().cells[0].data
@@ -194,3 +212,91 @@ def test_harmonised_images_keep_their_size_and_grey_stays_grey():
     assert (made == made[..., :1]).all()
     assert prepared(grey, Geometry(10, 12, "none", (), 50)).shape == (12, 10, 3)
     assert np.array_equal(prepared(grey, Geometry(23, 37, "none")), grey)
+
+
+# -- roundtrip
+
+
+def test_a_round_trip_is_in_keys_by_the_content_of_its_pipeline(tmp_path):
+    named = make_protocol({**TINY_PROBE, "roundtrip": "micro-sd"})
+    copy = tmp_path / "copy"
+    shutil.copytree(BUNDLES["micro-sd"].location, copy)
+    by_path = named.under_name("probe", roundtrip=str(copy))
+    assert by_path.digest == named.digest != make_protocol(TINY_PROBE).digest
+    assert set(named.key_fields["roundtrip"]) == {"files"}
+    config = copy / "vae" / "config.json"
+    config.write_text(config.read_text() + "\n")
+    assert named.under_name("probe", roundtrip=f"{copy}/").digest != named.digest
+    hub = named.under_name("probe", roundtrip="sd15")
+    assert hub.key_fields["roundtrip"] == "sd15", "pinned by its revision"
+    with pytest.raises(UserError, match="model 'micro-ds' does not exist"):
+        _ = named.under_name("probe", roundtrip="micro-ds").digest
+
+
+def test_only_real_images_have_other_features_behind_a_round_trip():
+    through = {
+        "vae": TINY_PROBE,
+        "normals": {**TINY_PROBE, "kind": "gaussian"},
+        "tuned": TINY,
+        "longer": {**TINY, "epochs": 3},
+    }
+    protocols = [{**fields, "name": name, "roundtrip": "micro-sd"} for name, fields in through.items()]
+    plan = tiny_plan(protocols=[{**TINY_PROBE, "name": "raw"}, *protocols])
+    kinds = Counter((spec.pool is None, spec.pixels) for spec in plan.features.values())
+    assert kinds == {(True, False): 2, (False, False): 1, (True, True): 1}, "pools are shared with the raw protocol"
+    assert estimates(plan)["features"].keys() == {"micro_resnet", "vae_roundtrip"}
+    assert [name for name, _ in needs(plan) if "roundtrip" in name] == [f"roundtrip of {name}" for name in through]
+    assert {alias for alias, _ in decode_all(plan)} == set(), "no fine-tuning of raw images"
+
+
+def told_apart(normal, null, sources):
+    """The mean AUROC of a linear classifier that is fitted on half of the images, and evaluated on the other half."""
+    features, labels = np.concatenate([normal, null]), np.repeat([0, 1], [len(normal), len(null)])
+    items = [*map(str, range(len(normal))), *sources]  # a source may have several nulls
+    found = []
+    for fitted, left in GroupShuffleSplit(20, test_size=0.5, random_state=0).split(features, labels, items):
+        model = make_pipeline(StandardScaler(), LogisticRegression(C=0.01, class_weight="balanced", max_iter=1000))
+        scores = model.fit(features[fitted], labels[fitted]).decision_function(features[left])
+        found.append(roc_auc_score(labels[left], scores))
+    return np.mean(found)
+
+
+def test_behind_the_same_vae_a_null_is_no_longer_told_from_normal_images(store):
+    """The null is normal images that passed the VAE: what tells it from raw ones are the traces of the decoder."""
+    surfaces = {"train_good": 40, "train_defective": 8, "test_good": 40, "test_defective": 8}
+    size = {"width": 64, "height": 176, "holdout": 0.0}
+    probe = {**TINY_PROBE, **size, "backbone": "tf_efficientnet_lite0", "weights": "package", "C": 0.1}
+    tuned = {**TINY, **size, "epochs": 1}
+    protocols = [{**probe, "name": "raw"}]
+    protocols += [{**one, "name": n, "roundtrip": "micro-sd"} for n, one in (("vae", probe), ("tuned", tuned))]
+    protocols += [{**probe, "C": "cv", "name": "normals", "kind": "gaussian", "roundtrip": "micro-sd"}]
+    grid = {
+        "datasets": [{"name": "surfaces", "settings": surfaces}],
+        "augmenters": ["none", {"name": "vae_roundtrip", "settings": {"bundle": "micro-sd"}}],
+        "protocols": protocols,
+        "shots": [0],
+        "n_aug": [40],
+    }
+    summary = run(tiny_grid(**grid), store, executor="inline")
+    assert not summary.failures and summary.done == 4
+    plan = tiny_plan(store, **grid)
+    cells = {cell.protocol.name: cell for cell in plan.cells}
+    context = Context(store, plan.library)
+    row_of, split = plan.library.row_of("surfaces"), plan.library.split(cells["raw"].data)
+    normal = split.test[split.test["label"] == GOOD]
+    found = {}
+    for name in ("raw", "vae"):
+        of_real, of_null = (features_of(context, one.features, one.chunks) for one in plan.reads[cells[name].key])
+        found[name] = told_apart(of_real.values[row_of[normal["id"]]], of_null.values, of_null.sources)
+    assert 0.3 < found["vae"] < 0.7 and found["raw"] > 0.95
+
+    (pool_slice,) = plan.needs[cells["tuned"].key]
+    images, data = DecodedImages(store, {}), data_of(plan.library, cells["tuned"], [pool_slice])
+    real, null = (part.numpy() for part in gather(context, images, cells["tuned"], [pool_slice], data)[0].parts)
+    dataset, table = plan.library.dataset("surfaces"), plan.library.samples("surfaces")
+    raw = decode_rows(dataset, table, geometry(cells["raw"].protocol))
+    sources = row_of[of_null.sources].to_numpy()
+    assert np.abs(real[sources].astype(int) - null).max() <= 1, "the source, behind the VAE, is the null"
+    assert np.array_equal(null, images.pool(pool_slice, geometry(cells["tuned"].protocol))), "which passed it once"
+    assert (np.abs(real.astype(int) - raw).mean((1, 2, 3)) > 0.5).all(), "defects and test images pass it, too"
+    assert store.read_json("cells", cells["tuned"].key)["provenance"]["embedded"].count("roundtrip micro-sd") == 1

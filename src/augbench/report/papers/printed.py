@@ -19,7 +19,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from augbench.core.errors import UserError
-from augbench.core.protocol import first_problem
+from augbench.core.models import first_problem
 from augbench.report.numbers import Stat
 
 FOLDER = resources.files("augbench") / "assets" / "papers"

@@ -92,6 +92,8 @@ def unmarked(cell: Cell, stated: Iterable[str]) -> list[str]:
         parts.append(f"dataset {cell.data.name}")
     if (cell.protocol.backbone, cell.protocol.weights) == (EMBEDDED, "timm"):
         parts.append(f"backbone {EMBEDDED}")
+    if (vae := cell.protocol.vae()) and vae.embedded():
+        parts.append(f"roundtrip {cell.protocol.roundtrip}")
     parts += _embedded_augmenters(cell.augmenter.name, cell.augmenter.settings) if cell.n_aug else []
     return [f"embedded does not name '{part}'" for part in parts if part not in set(stated)]
 

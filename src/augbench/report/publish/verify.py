@@ -25,7 +25,7 @@ from augbench.report.publish import recompute
 from augbench.report.publish.consistency import LineageCheck, ScoredItems, grid_problems, paths_in, settings_note
 from augbench.report.publish.contents import COMPLETE, README, stray_files, today
 from augbench.storage.publication import ARCHIVES
-from augbench.storage.records import MODELS, RecordKind, read_as, spec_of, weights_at_hand
+from augbench.storage.records import MODELS, RecordKind, not_at_hand, read_as, spec_of
 from augbench.storage.scores import checked_scores
 from augbench.storage.store import Store, parse_json
 
@@ -123,8 +123,8 @@ class _Check:
                 spec = spec_of(kind, record["spec"])
                 if record["key"] != key:
                     raise UserError(f"the record says that it is '{record['key']}'")
-                if not weights_at_hand(spec):
-                    self.note(f"{what} '{key}': its key was not recomputed: '{spec.protocol.weights}' is not here")
+                if why := not_at_hand(spec):
+                    self.note(f"{what} '{key}': its key was not recomputed: {why}")
                 elif spec.key != key:
                     raise UserError(f"its spec gives the key '{spec.key}'")
             except _NOT_READ as error:

@@ -121,8 +121,8 @@ def find_truth(
     """Train every option on all images of a folder, test on the other half; return AP by option."""
     csv = out / "truth.csv"
     sides = pd.concat([train.assign(split="train"), test.assign(split="test")])
-    columns = {"place": "image", "label": "label", "split": "split", "item": "group"}
-    sides.rename(columns=columns | {"group": "was"})[list(columns.values())].to_csv(csv, index=False)
+    rows = {"image": sides["place"], "label": sides["label"], "split": sides["split"], "group": sides["item"]}
+    pd.DataFrame(rows).to_csv(csv, index=False)
     settings = {"root": str((options.work / "images").resolve()), "csv": str(csv.resolve())}
     store = Store(out / "truth")
     for name in (FULL, FREE):

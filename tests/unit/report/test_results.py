@@ -13,6 +13,7 @@ from helpers import ROOT, assert_one_line, cli, path_of, tiny_grid
 
 from augbench.core.errors import UserError
 from augbench.core.specs import Cell
+from augbench.monitoring.known_grids import known_from_store
 from augbench.report.publish import contents
 from augbench.report.publish.contents import COMPLETE
 from augbench.report.publish.export import export, readme
@@ -385,6 +386,11 @@ def test_tables_that_are_no_scores_are_named(tiles, form, what, change):
     line = only(check_results(tiles))
     assert path.stem in line and "its scores are no whole Parquet file" in line
     assert_one_line(cli("compare", tiles), str(path))
+
+
+def test_no_command_goes_on_with_a_publication(neu):
+    (known,) = known_from_store(Store(neu))
+    assert known.name == "neu_small" and len(known.outline.cells) == 12 and known.again is None
 
 
 @pytest.mark.parametrize("other", ["records.jsonl", "cells/", "grids/"])

@@ -65,7 +65,7 @@ def _known(store: Store, name: str) -> KnownGrid:
     except (KeyError, TypeError, ValueError):
         path = store.where("grids", name)
         raise UserError(f"'{path}' does not list the cells of a grid: run the grid again to rewrite it") from None
-    local = store.files.folder is not None
+    local = store.files.folder is not None and not store.files.publication
     again = _command(content.get(COMMAND) or {}, [store.where("grids", name)], store) if local else None
     return KnownGrid(name, outline, "outline" in content, again, "store")
 

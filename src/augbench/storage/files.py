@@ -12,8 +12,9 @@ import shutil
 import time
 import uuid
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import BinaryIO
 
 from typing_extensions import override
@@ -31,6 +32,7 @@ class Files(ABC):
     url: str  # opens the same files in another process
     one_process: bool = False  # True: not visible to other processes
     publication: bool = False  # True: only reports are written into it, see `storage.publication`
+    archives: Mapping[str, str] = MappingProxyType({})  # folder -> the archive that holds its files
     folder: Path | None = None  # the local folder; None: remote
 
     def where(self, name: str) -> str:

@@ -50,7 +50,7 @@ class Store:
         """
         self.files = open_files(location, there=not look)
         top = self.files.top() if look else set()
-        if RECORDS in top and not self.files.publication:
+        if top.intersection(RECORDS) and not self.files.publication:
             raise UserError(f"'{location}' is a publication: copy it to a local folder to read it")
         if top and not top & DIRECTORIES:
             raise UserError(f"store '{location}' is a folder with other contents: give a new or an empty one")
@@ -307,7 +307,8 @@ def open_files(location: str | Path, there: bool = False) -> Files:
         _refuse_half_a_url(text)
     if not separator or protocol in ("file", "local"):
         folder = expanded(rest if separator else text)
-        return PublicationFiles(folder) if (folder / RECORDS).is_file() else LocalFiles(folder, there)
+        published = any((folder / name).is_file() for name in RECORDS)
+        return PublicationFiles(folder) if published else LocalFiles(folder, there)
     return RemoteFiles(f"{protocol}://{rest.rstrip('/')}", protocol)
 
 

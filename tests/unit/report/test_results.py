@@ -13,22 +13,23 @@ from helpers import ROOT, assert_one_line, cli, path_of, tiny_grid
 
 from augbench.core.errors import UserError
 from augbench.core.specs import Cell
+from augbench.monitoring.known_grids import known_from_store
 from augbench.report.publish import contents
 from augbench.report.publish.contents import COMPLETE
 from augbench.report.publish.export import export, readme
 from augbench.report.publish.verify import check_results
 from augbench.runner.driver import run
-from augbench.storage.publication import ARCHIVES, RECORDS
+from augbench.storage.publication import ARCHIVES, RECORDS, packed, unpacked
 from augbench.storage.scores import scores_frame
 from augbench.storage.store import Store
 
 RESULTS = ROOT / "results"
 NAN = float("nan")
-GRID = "grids/neu_small.json"
-STORES = sorted(path.parent.name for path in RESULTS.glob(f"*/{RECORDS}"))
+STORES = sorted(path.parent.name for name in RECORDS for path in RESULTS.glob(f"*/{name}"))
 FORMS = pytest.mark.parametrize(
-    "form", [lambda folder: folder, lambda folder: as_files(folder)], ids=["archives", "files"]
-)
+    "form", [lambda folder: folder, lambda folder: as_lines(folder), lambda folder: as_files(folder)],
+    ids=["archives", "lines", "files"],
+)  # fmt: skip
 
 
 @pytest.fixture
@@ -44,21 +45,37 @@ def tiles(tmp_path):
 
 
 def as_files(folder):
-    """Write a publication as earlier versions did: one file per record and per score table."""
-    store, out = Store(folder), folder.with_name(f"{folder.name}_files")
+    """Write a publication as the first versions did: one file per record, per score table and per grid."""
+    return write_files(folder, folder.with_name(f"{folder.name}_files"), ARCHIVES)
+
+
+def as_lines(folder):
+    """Write a publication as later versions did: plain lines, but one file per grid."""
+    out = write_files(folder, folder.with_name(f"{folder.name}_lines"), ["grids"])
+    shutil.copy(folder / ARCHIVES["scores"], out)
+    for kind, name in ARCHIVES.items():
+        if name.endswith(".gz") and kind != "grids" and (folder / name).exists():
+            (out / name.removesuffix(".gz")).write_bytes(unpacked((folder / name).read_bytes()))
+    return out
+
+
+def write_files(folder, out, kinds):
+    store = Store(folder)
     shutil.copytree(folder, out, ignore=shutil.ignore_patterns(*ARCHIVES.values()))
-    for name in [store.name(kind, key) for kind in ARCHIVES for key in store.keys(kind)]:
+    for name in [store.name(kind, key) for kind in kinds for key in store.keys(kind)]:
         (out / name).parent.mkdir(exist_ok=True)
         (out / name).write_bytes(store.files.read(name))
+        if name.startswith("grids/"):
+            edit_file(out / name, lambda content: content.pop("key"))
     return out
 
 
 def lines_of(folder, kind="cells"):
-    return (folder / ARCHIVES[kind]).read_text().splitlines()
+    return unpacked((folder / ARCHIVES[kind]).read_bytes()).decode().splitlines()
 
 
 def write_lines(folder, lines, kind="cells"):
-    (folder / ARCHIVES[kind]).write_text("".join(f"{line}\n" for line in lines))
+    (folder / ARCHIVES[kind]).write_bytes(packed("".join(f"{line}\n" for line in lines).encode()))
 
 
 def edit_file(path, change):
@@ -119,10 +136,10 @@ def only(verdict):
 
 
 def size_of(name):
-    return (RESULTS / name / RECORDS).stat().st_size
+    return (RESULTS / name / ARCHIVES["scores"]).stat().st_size
 
 
-LARGE = [pytest.param(name, marks=pytest.mark.slow) if size_of(name) > 2e6 else name for name in STORES]
+LARGE = [pytest.param(name, marks=pytest.mark.slow) if size_of(name) > 5e5 else name for name in STORES]
 
 
 @pytest.mark.parametrize("name", LARGE)
@@ -318,9 +335,10 @@ def test_a_forged_probe_is_refused(probed, tmp_path, where, what, change):
 
 @pytest.mark.parametrize("line", NO_RECORDS)
 def test_a_line_that_is_no_record_is_named(tiles, line):
-    lines = (tiles / RECORDS).read_bytes().splitlines()
-    (tiles / RECORDS).write_bytes(b"\n".join([*lines[:6], line, *lines[6:]]) + b"\n")
-    assert f"{tiles}/{RECORDS}' is damaged (line 7 is no record with a key)" in only(check_results(tiles))
+    path = tiles / ARCHIVES["cells"]
+    lines = unpacked(path.read_bytes()).splitlines()
+    path.write_bytes(packed(b"\n".join([*lines[:6], line, *lines[6:]]) + b"\n"))
+    assert f"{path}' is damaged (line 7 is no record with a key)" in only(check_results(tiles))
 
 
 @pytest.mark.parametrize("kind", ["cells", "fidelity"])
@@ -370,9 +388,16 @@ def test_tables_that_are_no_scores_are_named(tiles, form, what, change):
     assert_one_line(cli("compare", tiles), str(path))
 
 
-def test_two_forms_in_one_folder_are_refused(neu):
-    (neu / "cells").mkdir()
-    assert_one_line(cli("results", "check", neu), RECORDS, "cells/", "remove")
+def test_no_command_goes_on_with_a_publication(neu):
+    (known,) = known_from_store(Store(neu))
+    assert known.name == "neu_small" and len(known.outline.cells) == 12 and known.again is None
+
+
+@pytest.mark.parametrize("other", ["records.jsonl", "cells/", "grids/"])
+def test_two_forms_in_one_folder_are_refused(neu, other):
+    (neu / other).mkdir() if other.endswith("/") else (neu / other).touch()
+    own = ARCHIVES["grids" if other == "grids/" else "cells"]
+    assert_one_line(cli("results", "check", neu), str(neu), f"holds '{own}' and '{other}'", "remove all but one")
 
 
 # -- scores
@@ -451,7 +476,7 @@ def borrow_fidelity(content):
     ],
 )
 def test_a_grid_names_its_cells_and_what_they_are_made_of_as_their_records_do(neu, what, change):
-    edit_file(neu / GRID, change)
+    edit(neu, "grids", change)
     refused = check_results(neu).refused
     assert refused and all(line.startswith("grid 'neu_small': ") for line in refused)
     assert what in refused[0]
@@ -482,10 +507,10 @@ def test_values_of_any_kind_end_in_a_refusal_or_a_note(neu):
         place[step] = rng.choice(values)
 
     for kind in ("cells", "fidelity", "searches", "grids"):
-        path = neu / ARCHIVES.get(kind, GRID)
+        path = neu / ARCHIVES[kind]
         whole = path.read_bytes()
         for _ in range(4):
-            edit_file(path, replace) if kind == "grids" else edit(neu, kind, replace)
+            edit(neu, kind, replace)
             assert check_results(neu).summary
             path.write_bytes(whole)
 
@@ -526,8 +551,8 @@ def test_reports_of_other_numbers_are_noted(neu):
     [
         ("pools/x/images/00000.png", "'pools/' (1 files) is not published"),
         ("fingerprints/neu.json", "'fingerprints/' (1 files) is not published"),
-        ("grids/sample.png", "is an image"),
-        ("grids/model.safetensors", "is weights"),
+        ("reports/neu_small/sample.png", "is an image"),
+        ("reports/neu_small/model.safetensors", "is weights"),
         ("reports/neu_small/x.pkl", "is a pickle"),
         ("notes.txt", "is no part of a published store"),
         (".hidden", "is no part of a published store"),
@@ -555,10 +580,10 @@ def test_large_files_links_and_a_missing_readme_are_refused(neu, monkeypatch):
     (neu / "notes.txt").symlink_to("/etc/hostname")
     report = neu / "reports" / "neu_small" / "report.md"
     report.write_bytes(report.read_bytes() + b" " * 20_000_000)
-    monkeypatch.setattr(contents, "MAX_ARCHIVE_BYTES", 200_000)
+    monkeypatch.setattr(contents, "MAX_ARCHIVE_BYTES", 100_000)
     text = "\n".join(check_results(neu).refused)
     assert "'README.md' is missing" in text and "'notes.txt' is a link" in text and "20,000,000 are the most" in text
-    assert "'scores.parquet' has 210," in text and RECORDS not in text
+    assert "'scores.parquet' has 131," in text and ARCHIVES["cells"] not in text
 
 
 def test_provenance_is_noted(tiles):
@@ -610,7 +635,9 @@ def assert_same_records(store, other):
             if kind == "scores":
                 pd.testing.assert_frame_equal(scores_frame(one), scores_frame(two), check_exact=True)
             else:
-                assert json.loads(one) == json.loads(two)
+                one, two = map(json.loads, (one, two))
+                own = ("command", "key") if kind == "grids" else ()  # of a store alone, of a publication alone
+                assert {k: v for k, v in one.items() if k not in own} == {k: v for k, v in two.items() if k not in own}
 
 
 @pytest.fixture(scope="module")
@@ -631,7 +658,7 @@ def test_an_export_passes_the_check_and_is_whole(full, tmp_path):
     export(full, out)
     verdict = check_results(out)
     assert verdict.refused == [] and verdict.counts == {"cell": 4, "fidelity record": 0, "search": 0, "grid": 2}
-    own = {RECORDS, ARCHIVES["scores"], "grids", "reports", "README.md", "costs.json"}
+    own = {*(ARCHIVES[kind] for kind in ("cells", "scores", "grids")), "reports", "README.md", "costs.json"}
     assert {path.name for path in out.iterdir()} == own
     assert_same_records(full, Store(out))
     assert any(COMPLETE in line for line in verdict.said)
@@ -773,7 +800,7 @@ def test_export_never_loses_a_record(full, tmp_path):
         export(Store(fewer), out)
     assert key in Store(out).keys("cells")
     write_lines(fewer, [*lines_of(fewer), "x"])
-    with pytest.raises(UserError, match=r"records.jsonl' is damaged \(line 4 is no record"):
+    with pytest.raises(UserError, match=r"records.jsonl.gz' is damaged \(line 4 is no record"):
         export(Store(fewer), tmp_path / "new")
 
 
@@ -801,9 +828,10 @@ def test_an_export_of_a_publication_has_the_same_records(neu, form, tmp_path):
     assert check_results(out).counts == {"cell": 12, "fidelity record": 9, "search": 1, "grid": 1}
     assert_same_records(Store(folder), Store(out))
     assert lines_of(out) == lines_of(neu)
-    if folder != neu:
+    if (folder / "searches").is_dir():
         (folder / "searches" / "neu.arms").mkdir()  # of a search, left out
         (folder / "searches" / "neu.arms" / "000.json").write_text("{}")
         export(Store(folder), out, "neu_small")
+    if folder != neu:
         with pytest.raises(UserError, match="holds other things"):
             export(Store(out), folder)

@@ -23,7 +23,8 @@ from augbench.report.publish.verify import check_results
 from augbench.report.store_report import report
 from augbench.runner.driver import run
 from augbench.stages.leak_audit import audit_all, is_problem
-from augbench.storage.store import Store
+from augbench.storage.publication import ARCHIVES, packed
+from augbench.storage.store import Store, json_lines
 
 
 @pytest.fixture
@@ -121,12 +122,11 @@ def test_run_audits_once_and_tables_plans_and_publications_tell(leaking, store, 
     assert copies and told in (tmp_path / "report" / "report.md").read_text()
     export(store, tmp_path / "published")
     published = Store(tmp_path / "published")
-    assert published.keys("audits") == {key} and (tmp_path / "published" / "audits.jsonl").is_file()
+    assert published.keys("audits") == {key} and (tmp_path / "published" / ARCHIVES["audits"]).is_file()
     assert told in next((tmp_path / "published").rglob("report.md")).read_text()
     assert not check_results(tmp_path / "published").refused
-    lines = tmp_path / "published" / "audits.jsonl"
     record["result"]["folds"][0]["copies"] = 999
-    lines.write_text(json.dumps(record) + "\n")
+    (tmp_path / "published" / ARCHIVES["audits"]).write_bytes(packed(json_lines([record])))
     assert any("near-copies" in problem for problem in check_results(tmp_path / "published").refused)
 
 

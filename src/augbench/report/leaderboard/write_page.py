@@ -63,7 +63,7 @@ def write_leaderboard(
     """
     if out.exists() and not out.is_dir():
         raise UserError(f"--out '{out}' is a file: give a folder")
-    if (out / "cells").is_dir() or (out / RECORDS).is_file():
+    if (out / "cells").is_dir() or any((out / name).is_file() for name in RECORDS):
         raise UserError(f"--out '{out}' holds the results of runs: give a folder of its own")
     is_over_another = (out / PAGE).is_file() or (out / MARKDOWN).is_file()
     gathered = gather(stores)

@@ -12,7 +12,6 @@ from augbench.report.evidence.part_costs import COSTS
 from augbench.report.frame import load_expected
 from augbench.report.papers.layouts import layouts
 from augbench.report.store_report import report
-from augbench.storage.publication import ARCHIVES
 from augbench.storage.store import Store
 
 README = "README.md"
@@ -23,8 +22,8 @@ PUBLISHED = ("cells", "scores", "fidelity", "searches", "audits", "grids")
 """The folders of a store that are published. All others hold intermediate results or images."""
 
 MAX_BYTES = 1_000_000  # of a record, of scores or of a README
-MAX_GRID_BYTES = 20_000_000  # of files that grow with the number of cells: grids and reports
-MAX_ARCHIVE_BYTES = 100_000_000  # GitHub takes no larger file; 5,000 records have about 25 MB
+MAX_GRID_BYTES = 20_000_000  # of files that grow with the number of cells: reports, and grids of earlier versions
+MAX_ARCHIVE_BYTES = 100_000_000  # GitHub takes no larger file; scores of 5,000 cells have about 8 MB
 
 COMPARISON_FILES = (*(f"compare.{ending}" for ending in ("md", "tex", "csv", "json")), "pareto.svg", "cd.svg")
 """Files of `augbench compare` that may be next to a report. They depend on options, so they are not verified."""
@@ -75,7 +74,7 @@ def stray_files(folder: Path, known: set[str], reports: set[str] | None) -> list
         is_report = name in reports if reports is not None else name.startswith("reports/") and name.count("/") == 2
         is_report = is_report or _is_comparison(name, reports or ())
         grows = is_report or name.startswith("grids/")
-        limit = MAX_ARCHIVE_BYTES if name in ARCHIVES.values() else MAX_GRID_BYTES if grows else MAX_BYTES
+        limit = MAX_ARCHIVE_BYTES if name in known and "/" not in name else MAX_GRID_BYTES if grows else MAX_BYTES
         if path.is_symlink() or not path.is_file():
             problems.append(f"'{name}' is a link: replace it by a copy of its target")
         elif not own and not is_report:

@@ -24,8 +24,8 @@ from augbench.report.store_report import ALL, WAY_OUT, reported
 from augbench.report.table_notes import short_sha
 from augbench.report.tables import Table, build_tables
 from augbench.storage.files import write_atomic
-from augbench.storage.publication import ARCHIVES, RECORDS
-from augbench.storage.records import RECORD_KINDS, RecordKind
+from augbench.storage.publication import ARCHIVES, RECORDS, packed
+from augbench.storage.records import RECORD_KINDS
 from augbench.storage.scores import checked_scores, scores_archive
 from augbench.storage.store import FIX_HINT, Kind, Store, json_bytes, json_lines, parse_json
 
@@ -55,15 +55,10 @@ def export(store: Store, out: Path, grid_name: str | None = None) -> list[str]:
     costs = costs_of(store)
     if grid_name:
         costs["costs"] = {key: part for key, part in costs["costs"].items() if key in behind}
-    contents = {
-        store.name("grids", name): json_bytes({k: v for k, v in parse_json(data, name).items() if k != COMMAND})
-        for name, data in _contents(store, "grids", keys["grids"])
-    }
-    contents[COSTS] = json_bytes(costs)
-    contents[ARCHIVES["scores"]] = scores_archive(_score_tables(store, keys["scores"]))
-    for kind in RECORD_KINDS:
+    contents = {COSTS: json_bytes(costs), ARCHIVES["scores"]: scores_archive(_score_tables(store, keys["scores"]))}
+    for kind in (*RECORD_KINDS, "grids"):
         if keys[kind]:
-            contents[ARCHIVES[kind]] = b"".join(_record_lines(store, kind, keys[kind]))
+            contents[ARCHIVES[kind]] = packed(b"".join(_lines(store, kind, keys[kind])))
     _refuse_others(out, {*contents, README}, keys)
     for name, data in contents.items():
         write_atomic(out / name, data)
@@ -123,10 +118,13 @@ def _contents(store: Store, kind: Kind, keys: list[str]) -> Iterable[tuple[str, 
         yield key, data
 
 
-def _record_lines(store: Store, kind: RecordKind, keys: list[str]) -> Iterator[bytes]:
+def _lines(store: Store, kind: Kind, keys: list[str]) -> Iterator[bytes]:
     for key, data in _contents(store, kind, keys):
         place = store.where(kind, key)
         record = parse_json(data, place)
+        if kind == "grids":
+            record["key"] = key
+            record.pop(COMMAND, None)
         try:
             if record.get("key") != key:
                 raise ValueError(f"it is not the record of '{key}'")
@@ -152,7 +150,7 @@ def _refuse_others(out: Path, own: set[str], keys: Mapping[Kind, list[str]]) -> 
     }  # none where there is no folder
     reports = tuple(f"reports/{name}/" for name in keys["grids"] or [ALL])
     others = sorted(name for name in existing - own if not name.startswith(reports))
-    if RECORDS in existing:
+    if existing.intersection(RECORDS):
         published = Store(out)
         others += sorted({key for kind in ARCHIVES for key in published.keys(kind) - set(keys[kind])})
     if others:

@@ -98,7 +98,7 @@ class _Check:
         self.pools: dict[str, FidelitySpec] = {}
         self.classes: dict[str, tuple[str, ...]] = {}  # digest of a data spec -> its classes, which are not in keys
         self.positives: dict[str, int] = {}  # digest of a data spec -> number of defect test images
-        self.known = set(ARCHIVES.values() if store.files.publication else ())  # names of checked files
+        self.known = set(store.files.archives.values())  # names of checked files
         self.paths: set[str] = set()  # absolute paths in grids and specs
 
     def refuse(self, kind: str, key: str, problems: Iterable[str]) -> None:

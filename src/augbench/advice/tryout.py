@@ -6,7 +6,7 @@ import json
 import os
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -128,7 +128,8 @@ def try_folder(
     def run_free() -> None:
         run(free_grid(FREE, dataset, understood.folds), "inline")
 
-    asked = digest([(out / IMAGES).read_text(encoding="utf-8"), budget, good, group, bundle])
+    terms = [one.name for one in fields(Design)]  # those of an earlier version are planned again
+    asked = digest([(out / IMAGES).read_text(encoding="utf-8"), budget, good, group, bundle, terms])
     design = _planned(out, asked)
     if design is None:
         say("A pilot first, to see how long things take and what differences can be told from chance.")
@@ -189,8 +190,9 @@ def _planned(out: Path, asked: str) -> Design | None:
     """Return the design of an earlier call with the same images and options, so that it is the same."""
     try:
         content = json.loads((out / PLAN).read_text(encoding="utf-8"))
-        found = Design(**{k: tuple(v) if isinstance(v, list) else v for k, v in content["design"].items()})
-        return found if content["asked"] == asked else None
+        if content["asked"] != asked:
+            return None
+        return Design(**{k: tuple(v) if isinstance(v, list) else v for k, v in content["design"].items()})
     except FileNotFoundError:
         return None
     except (OSError, ValueError, KeyError, TypeError) as error:

@@ -253,6 +253,9 @@ class _Resampled:
         strata = _strata(items)
         self.items, self.defective_items = len(items), int(items["defective"].sum())
         self.smallest = int(strata.value_counts().min())  # number of items of a stratum
+        by_kind = items.groupby(["defective", "fold"]).size().sub(1).groupby("defective").sum()
+        # Degrees of freedom of the variance over items: those of the rarer kind, added up over the folds.
+        self.item_freedom = int(by_kind.min())
         self.kinds_apart = strata.nunique() == items.groupby(["fold", "defective"]).ngroups
         drawn = rng("compare-items", table.dataset, *table.folds)
         weights = resampling.unit_weights(strata.to_numpy(), resamples, drawn)
@@ -293,11 +296,6 @@ class _Resampled:
         """Return the metric of R cells: R values, and R,B values under the resamples."""
         values = np.array([self.values[key, metric] for key in keys])
         return values, np.stack([self.sampled[key, metric] for key in keys])
-
-    @property
-    def item_freedom(self) -> int:
-        """Degrees of freedom of the smallest stratum: the rare defect items dominate the variance over items."""
-        return self.smallest - 1
 
 
 def _strata(items: pd.DataFrame) -> pd.Series:

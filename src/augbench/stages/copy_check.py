@@ -57,6 +57,8 @@ def copies_of(
 ) -> Iterator[tuple[int, int, float]]:
     """Yield near-copies of real images among synthetic ones: index of the real image, of the synthetic one, score.
 
+    The best come first.
+
     Args:
         real: thumbnails of the real images, N,SIDE,SIDE uint8.
         read: reads a real image by its index: H,W,3 uint8.

@@ -27,6 +27,7 @@ from augbench.stages.decoded_images import geometry, prepared
 from augbench.stages.fidelity import evenly
 
 DROPPED = "dropped"  # in the metadata of an image: the filters that dropped earlier attempts at it, in order
+LEAST = 0.2  # score of a near-copy: shots through the VAE of micro-sd have .35, other images of `surfaces` up to .15
 FILTERED = "filtered"  # in provenance: how many images were made, and how many each filter dropped
 
 
@@ -129,7 +130,7 @@ class Unchanged:
 
 
 class Memorised:
-    """Drops a near-copy of a real defect image that its augmenter has read."""
+    """Drops a near-copy of a real defect image that its augmenter has read, and no closer one of a normal image."""
 
     name = "memorised"
 
@@ -143,9 +144,11 @@ class Memorised:
         """Search for near-copies of the shots, as `Filter`."""
         if not self._shots:
             return [False] * len(samples)
-        pairs = copies_of(self._thumbnails, lambda index: self._view.image(self._ids[index]), samples)
-        copies = {own for real, own, _ in pairs if real < self._shots}
-        return [place in copies for place in range(len(samples))]
+        nearest: dict[int, int] = {}
+        for real, own, score in copies_of(self._thumbnails, lambda index: self._view.image(self._ids[index]), samples):
+            if score >= LEAST:
+                nearest.setdefault(own, real)  # the best pair comes first
+        return [nearest.get(place, self._shots) < self._shots for place in range(len(samples))]
 
 
 class Unseen:

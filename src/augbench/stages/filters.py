@@ -45,19 +45,31 @@ class Filter(Protocol):
 
 
 def filters_of(context: Context, pool: PoolSpec) -> list[Filter]:
-    """Return the filters of a pool, in order. A process holds the last ones, which serve all seeds.
+    """Return the filters of a pool, in order. A process holds the last ones that read images of the dataset.
 
     Raises:
         UserError: weights are not available, or there are too few normal images.
     """
     chosen = settings.make_filters(pool.augmenter.filters)
-    if not chosen.names:
-        return []
-    identity = (pool.adapter.key, pool.augmenter.digest)
-    if identity not in context.filters:
-        context.filters.clear()
-        context.filters[identity] = [_made(context, pool, chosen, name) for name in chosen.names]
-    return context.filters[identity]
+    augmenter = context.library.augmenter(pool.augmenter)
+    # On a CPU where its augmenter runs on one: features, and so what is dropped, depend on the device by rounding.
+    device = context.device if augmenter.uses_gpu else "cpu"
+
+    def held(kind: type[Memorised | Unseen], reads: tuple[object, ...], *more: object) -> Filter:
+        if context.filters.get(kind.name, (None,))[0] != reads:
+            view = context.library.view(pool.data, pool.shots, pool.draw, frozenset({"negatives", "shots"}))
+            context.filters[kind.name] = (reads, kind(view, *more))
+        return context.filters[kind.name][1]
+
+    found: list[Filter] = []
+    if chosen.unchanged:
+        found.append(Unchanged(augmenter.name, context.view(augmenter, pool), chosen.unchanged.tolerance))
+    if chosen.memorised:
+        found.append(held(Memorised, (pool.data.digest, pool.shots, pool.draw)))
+    if chosen.unseen:
+        group_of = context.library.group_of(pool.data.alias)
+        found.append(held(Unseen, (pool.data.digest, chosen.unseen, device), group_of, chosen.unseen, device))
+    return found
 
 
 def verdicts(filters: Sequence[Filter], samples: Sequence[Synthetic]) -> list[str]:
@@ -77,18 +89,6 @@ def counts_of(lines: Iterable[Mapping[str, Any]]) -> dict[str, Any] | None:
         return None
     dropped = Counter(name for names in attempts for name in names)
     return {"made": len(attempts) + dropped.total(), "dropped": dict(sorted(dropped.items()))}
-
-
-def _made(context: Context, pool: PoolSpec, chosen: settings.Filters, name: str) -> Filter:
-    augmenter = context.library.augmenter(pool.augmenter)
-    if name == "unchanged":
-        return Unchanged(augmenter.name, context.view(augmenter, pool), chosen.unchanged.tolerance)
-    view = context.library.view(pool.data, pool.shots, pool.draw, frozenset({"negatives", "shots"}))
-    if name == "memorised":
-        return Memorised(view)
-    # On a CPU where its augmenter runs on one: features, and so what is dropped, depend on the device by rounding.
-    device = context.device if augmenter.uses_gpu else "cpu"
-    return Unseen(view, context.library.group_of(pool.data.alias), chosen.unseen, device)
 
 
 def load_judge(chosen: settings.Unseen, device: str) -> FrozenBackbone:

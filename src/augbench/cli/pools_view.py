@@ -14,6 +14,8 @@ from augbench.planning.grid import DatasetEntry
 from augbench.planning.library import Library
 from augbench.report.contact_sheet import Section, Tile, evenly_spaced, write_sheet
 from augbench.report.leaderboard.sources import Pool
+from augbench.report.table_notes import filter_note
+from augbench.stages.filters import counts_of
 from augbench.storage.store import Store
 
 
@@ -22,7 +24,8 @@ def write_pool_sheet(
 ) -> None:
     """Write a contact sheet of up to ``number`` real training defects, and of a pool's first ``number`` images.
 
-    The pool is ``asked`` for by its key, or a unique prefix of it; ``out`` is KEY.png by default.
+    It also says how many images its filters dropped. The pool is ``asked`` for by its key, or a unique prefix of it;
+    ``out`` is KEY.png by default.
 
     Raises:
         UserError: no such pool, none of its images made yet, no such dataset, or ``out`` cannot be written.
@@ -40,6 +43,8 @@ def write_pool_sheet(
     path = out or Path(f"{spec.key}.png")
     write_sheet(path, spec.key, sections)
     print_line(console, f"{len(made)} of {len(pool.lines):,} images of {spec.key}: {path}")
+    if counts := counts_of(pool.lines):
+        print_line(console, filter_note(spec.augmenter.alias, [counts]))
 
 
 def _spec(store: Store, asked: str) -> PoolSpec:

@@ -7,11 +7,12 @@ A key is a readable prefix and the first digits of a hash of the spec's canonica
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cache, cached_property
 from typing import Any
 
 from augbench.core.contracts import Shots
+from augbench.core.filters import make_filters
 from augbench.core.hashing import digest
 from augbench.core.protocol import PIXELS, UNKEYED, Protocol, make_protocol
 
@@ -103,16 +104,24 @@ class AugmenterSpec:
     alias: str
     settings: Mapping[str, Any]  # arguments of the plug-in's ``Config``
     key_settings: Mapping[str, Any]  # settings that enter keys, with paths replaced by digests
+    filters: Mapping[str, Any] = field(default_factory=dict)  # `core.filters.Filters.as_dict`: {} keeps every image
 
     @cached_property
     def digest(self) -> str:
-        """The SHA-256 of name and key settings. The alias is not part of it, so equal settings share pools."""
-        return digest({"name": self.name, "settings": self.key_settings})
+        """The SHA-256 of name, key settings and filters. The alias is not part of it, so equal settings share pools."""
+        filters = {"filters": make_filters(self.filters).key_fields} if self.filters else {}  # as in older keys
+        return digest({"name": self.name, "settings": self.key_settings, **filters})
+
+    @property
+    def unfiltered(self) -> AugmenterSpec:
+        """The same augmenter without filters: what it learns does not depend on them."""
+        return replace(self, filters={})
 
     def as_dict(self) -> dict[str, Any]:
         """Return JSON values; inverse of `AugmenterSpec(**value)`."""
         settings = {"settings": dict(self.settings), "key_settings": dict(self.key_settings)}
-        return {"name": self.name, "alias": self.alias, **settings}
+        filters = {"filters": dict(self.filters)} if self.filters else {}
+        return {"name": self.name, "alias": self.alias, **settings, **filters}
 
 
 @dataclass(frozen=True)
@@ -173,7 +182,7 @@ class PoolSpec(_Keyed):
     @property
     def identity(self) -> dict[str, Any]:
         """The hashed values."""
-        return self.adapter.identity | self._own_fields
+        return self.adapter.identity | {"augmenter": self.augmenter.digest} | self._own_fields
 
     @property
     def prefix(self) -> str:
@@ -183,8 +192,9 @@ class PoolSpec(_Keyed):
 
     @property
     def adapter(self) -> AdapterSpec:
-        """The adapter of its augmenter; only used if the augmenter learns."""
-        return AdapterSpec(self.data, self.augmenter, self.shots, self.draw, self.regions, self.adapter_seed)
+        """The adapter of its augmenter; only used if the augmenter learns. Filtered and other pools share it."""
+        augmenter = self.augmenter.unfiltered
+        return AdapterSpec(self.data, augmenter, self.shots, self.draw, self.regions, self.adapter_seed)
 
     def chunks_for(self, n: int) -> int:
         """Return the number of chunks that hold the first ``n`` images."""
@@ -192,7 +202,7 @@ class PoolSpec(_Keyed):
 
     def as_dict(self) -> dict[str, Any]:
         """Return JSON values; inverse of `PoolSpec.from_dict`."""
-        return self.adapter.as_dict() | self._own_fields
+        return self.adapter.as_dict() | {"augmenter": self.augmenter.as_dict()} | self._own_fields
 
     @property
     def _own_fields(self) -> dict[str, int | None]:

@@ -13,7 +13,9 @@ from dataclasses import dataclass
 from math import inf
 from typing import TYPE_CHECKING, Literal
 
+from augbench.core.filters import make_filters
 from augbench.core.protocol import Protocol
+from augbench.core.specs import PoolSpec
 
 if TYPE_CHECKING:
     from augbench.planning.plan import Plan
@@ -153,7 +155,7 @@ def estimates(plan: Plan) -> dict[Stage, dict[str, float | None]]:
                 note("adapt", augmenter.name, augmenter.gpu_memory("adapt"))
             if augmenter.candidates():
                 note("adapt", augmenter.name, augmenter.gpu_memory("generate"))
-            note("generate", augmenter.name, augmenter.gpu_memory("generate"))
+            note("generate", augmenter.name, _with_judge(pool, augmenter.gpu_memory("generate")))
     for spec in plan.features.values():
         protocol, vae = spec.protocol, spec.protocol.vae() if spec.pool is None else None
         if vae:
@@ -166,6 +168,13 @@ def estimates(plan: Plan) -> dict[Stage, dict[str, float | None]]:
         if protocol.kind == "finetune":
             note("train", protocol.name, training(protocol, _images(plan, protocol)))
     return found
+
+
+def _with_judge(pool: PoolSpec, gib: float | None) -> float | None:
+    """Add what the backbone of a filter needs beside its augmenter; None: it is not known."""
+    judge = make_filters(pool.augmenter.filters).unseen
+    more = extracting(judge.backbone, judge.width * judge.height) if judge else 0.0
+    return None if gib is None or more is None else gib + more
 
 
 def _images(plan: Plan, protocol: Protocol) -> int:

@@ -15,6 +15,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, PrivateAttr, Valida
 from augbench.core import registry
 from augbench.core.documents import Document, parse_yaml
 from augbench.core.errors import UserError, brief, did_you_mean
+from augbench.core.filters import Filters
 from augbench.core.hashing import canonical_json, digest
 from augbench.core.models import NamedIds, StrictModel, first_problem, needs_quotes
 from augbench.core.protocol import UNKEYED, Protocol, load_preset, make_protocol
@@ -56,6 +57,7 @@ class AugmenterEntry(_Entry):
     """One augmenter of a grid, with axes of its own."""
 
     null_of: tuple[str, ...] = ()  # augmenters of the grid whose gains this one, which shows no defect, must not have
+    filters: Filters = Filters()  # which of its images are dropped and made again; by default none
 
     shots: ShotsAxis | None = None
     n_aug: CountAxis | None = None
@@ -219,8 +221,9 @@ def _identity(grid: Grid) -> dict[str, Any]:
     """Return what determines the cells of a grid: no file locations, resources, prose or defaults."""
     content = grid.as_dict()
     del content["resources"], content["save_weights"], content["fidelity"]
-    for entry in content["augmenters"]:
-        del entry["null_of"]
+    for entry, own in zip(content["augmenters"], grid.augmenters, strict=True):
+        del entry["null_of"], entry["filters"]
+        entry |= {"filters": own.filters.as_dict()} if own.filters.names else {}  # as in names older than filters
     if grid.adapter_seeds == (0,):  # no entry for one adapter, as in names older than this axis
         del content["adapter_seeds"]
     prose = set(UNKEYED)
@@ -249,7 +252,21 @@ def _make(raw: dict[str, Any], document: Document, spelled: bool = False) -> Gri
     except ValidationError as error:
         _refuse(error, raw, document)
     _refuse_unknown_nulls(grid, document)
+    _refuse_judges_that_filter(grid, document)
     return grid
+
+
+def _refuse_judges_that_filter(grid: Grid, document: Document) -> None:
+    """Refuse a filter with the architecture of an evaluating backbone: it would select what that backbone likes."""
+    protocols = {protocol.backbone.partition(".")[0]: protocol.name for protocol in grid.protocols}
+    for number, entry in enumerate(grid.augmenters):
+        unseen = entry.filters.unseen
+        if unseen and (architecture := unseen.backbone.partition(".")[0]) in protocols:
+            place, _ = document.at(("augmenters", number, "filters", "unseen", "backbone"))
+            raise UserError(
+                f"{place}: filters.unseen.backbone: protocol '{protocols[architecture]}' evaluates with "
+                f"'{architecture}' too, so it would choose its own training images: name another backbone"
+            )
 
 
 def _refuse_unknown_nulls(grid: Grid, document: Document) -> None:

@@ -17,6 +17,7 @@ from typing import Any
 from augbench.core import registry
 from augbench.core.contracts import GOOD, Augmenter, Part, Shots
 from augbench.core.errors import UserError, listed
+from augbench.core.filters import make_filters
 from augbench.core.models import NamedIds
 from augbench.core.protocol import Protocol
 from augbench.core.specs import (
@@ -39,6 +40,7 @@ from augbench.planning.library import ABSENT, Library
 from augbench.storage.store import Store
 
 FEWEST = 2  # images needed to compute fidelity
+NOTHING_MEMORISED = "its filter 'memorised' drops nothing: its images are made without real defect images"
 LONGEST_KEY = 228  # characters: with suffix and the mark of an unfinished file it fits into 255 bytes
 _FILE_NAME = re.compile(r"[A-Za-z0-9_.+-]+")
 
@@ -156,7 +158,9 @@ def make_plan(grid: Grid, store: Store | None = None) -> Plan:
 def _expanded(grid: Grid, store: Store | None) -> Plan:
     _refuse_borrowed_names(grid)
     plan = Plan(grid, Library.of(grid.datasets), [], {}, {}, {})
-    augmenters = [(e, _augmenter_spec(plan.library, e.name, e.settings, e.label)) for e in grid.augmenters]
+    augmenters = [
+        (e, _augmenter_spec(plan.library, e.name, e.settings, e.label, e.filters.as_dict())) for e in grid.augmenters
+    ]
     for data, protocol in _data_axis(grid, plan, store):
         for entry, spec in augmenters:
             for cell in _cells(grid, plan, data, protocol, entry, spec):
@@ -220,34 +224,45 @@ def _refuse_borrowed_names(grid: Grid) -> None:
                 )
 
 
-def _augmenter_spec(library: Library, name: str, settings: Mapping[str, Any], label: str) -> AugmenterSpec:
+def _augmenter_spec(
+    library: Library, name: str, settings: Mapping[str, Any], label: str, filters: Mapping[str, Any]
+) -> AugmenterSpec:
     """Create an augmenter's spec; instantiates the plug-in to validate its settings and hash their content.
 
-    The key settings of a mixture are the digests and shares of its parts.
+    The key settings of a mixture are the digests and shares of its parts, which its filters apply to.
     """
     augmenter = library.augmenter(AugmenterSpec(name, label, settings, settings))
+    if filters and not augmenter.makes_images:
+        raise UserError(f"augmenter '{label}' makes no images: take its filters out")
+    if filters and augmenter.from_outside:
+        raise UserError(
+            f"augmenter '{label}' cannot make images again in place of dropped ones: take its filters out, and the "
+            "images out of their folder"
+        )
     key_settings = {**augmenter.key_settings(), **registry.version("augmenters", name)}
     if augmenter.parts():
-        parts = [(part_spec(library, part).digest, part.share) for part in augmenter.parts()]
+        parts = [(part_spec(library, part, filters).digest, part.share) for part in augmenter.parts()]
         if len({spec for spec, _ in parts}) < len(parts):
             raise UserError(
                 f"augmenter '{label}': two parts are equal, so their images would be equal, too: merge them"
             )
         key_settings = {"parts": parts}
-    return AugmenterSpec(name, label, settings, key_settings)
+    return AugmenterSpec(name, label, settings, key_settings, filters)
 
 
-def part_spec(library: Library, part: Part) -> AugmenterSpec:
-    """Return the spec of a mixture's part, equal to that of a grid entry with these settings."""
-    return _augmenter_spec(library, part.augmenter, part.settings, part.augmenter)
+def part_spec(library: Library, part: Part, filters: Mapping[str, Any]) -> AugmenterSpec:
+    """Return the spec of a mixture's part, equal to that of a grid entry with these settings and the filters."""
+    return _augmenter_spec(library, part.augmenter, part.settings, part.augmenter, filters)
 
 
 def notes_of(library: Library, cell: Cell, slices: Iterable[PoolSlice]) -> list[str]:
     """Return the caveats about the synthetic images of a cell, one line each."""
     notes = []
-    for spec in (pool_slice.pool.augmenter for pool_slice in slices):
-        augmenter = library.augmenter(spec)
+    for pool in (pool_slice.pool for pool_slice in slices):
+        augmenter = library.augmenter(spec := pool.augmenter)
         notes += [(spec.name, augmenter.notes(cell.shots)), (spec.name, _training_note(library, cell, augmenter))]
+        if not pool.shots and make_filters(spec.filters).memorised:
+            notes.append((spec.alias, NOTHING_MEMORISED))
     return list(dict.fromkeys(f"{name}: {note}" for name, note in notes if note))
 
 
@@ -327,7 +342,7 @@ def _shots_and_draws(given: Shots | NamedIds, grid: Grid) -> tuple[Shots, tuple[
 def _learns(library: Library, spec: AugmenterSpec) -> bool:
     """Whether an augmenter, or a part of a mixture, has adapters."""
     augmenter = library.augmenter(spec)
-    return augmenter.learns or any(_learns(library, part_spec(library, part)) for part in augmenter.parts())
+    return augmenter.learns or any(_learns(library, part_spec(library, part, {})) for part in augmenter.parts())
 
 
 def _why_not(augmenter: Augmenter, label: str, task: str, shots: Shots, n_aug: int, protocol: Protocol) -> str:
@@ -397,7 +412,7 @@ def _pool_slices(plan: Plan, spec: AugmenterSpec, cell: Cell, n: int) -> Iterato
     shares = [int(part.share * n) for part in parts]
     shares[0] += n - sum(shares)
     for part, share in zip(parts, shares, strict=True):
-        yield from _pool_slices(plan, part_spec(plan.library, part), cell, share)
+        yield from _pool_slices(plan, part_spec(plan.library, part, spec.filters), cell, share)
 
 
 def _pool(plan: Plan, spec: AugmenterSpec, cell: Cell) -> PoolSpec:
@@ -448,6 +463,13 @@ def _check_pool(plan: Plan, pool: PoolSpec, size: int) -> None:
     if "regions" in reads and not view.regions:
         raise UserError(f"{lacks} on its training side: {augmenter.without_masks}")
     _check_trained_on(plan, pool, augmenter)
+    if pool.augmenter.filters and make_filters(pool.augmenter.filters).unseen:
+        items = plan.library.split(pool.data).negatives["group"].nunique()
+        if items < 2:
+            raise UserError(
+                f"augmenter '{pool.augmenter.alias}': filters.unseen compares with normal images of at least 2 items, "
+                f"and '{pool.data.alias}' has {items} to train on: take this filter out"
+            )
     capacity = augmenter.capacity(view)
     if capacity is not None and size > capacity:
         raise UserError(

@@ -17,6 +17,7 @@ import pandas as pd
 from augbench.core.errors import UserError
 from augbench.core.hashing import digest
 from augbench.planning.extractor_choice import EMBEDDED
+from augbench.report.frame import filters_in
 from augbench.report.numbers import (
     COLLAPSED,
     DASH,
@@ -84,7 +85,7 @@ def _measured(key: str, data: bytes, place: str) -> Measured:
         low, high = result["kid_interval"]
         given = {"auroc_of_normal": None} | result | record["provenance"] | {"kid_low": low, "kid_high": high}
         return Measured(
-            augmenter_id=digest([augmenter["name"], augmenter["key_settings"]]),
+            augmenter_id=digest([augmenter["name"], augmenter["key_settings"], *filters_in(augmenter)]),
             extractor=str(result["extractor"]),
             made=int(result["made"]),
             real=int(result["real"]),

@@ -14,6 +14,7 @@ import pandas as pd
 from augbench.core import registry
 from augbench.core.contracts import GOOD
 from augbench.core.errors import UserError, did_you_mean
+from augbench.core.filters import make_filters
 from augbench.core.hashing import digest
 from augbench.core.protocol import UNKEYED, Protocol
 from augbench.metrics.collapse import collapsed
@@ -60,6 +61,7 @@ FACTS = (
     "embedded",
     "notes",
     "used",
+    "filtered",
     "controls",
 )
 PROVENANCE = ("seconds", "device", "git_sha", "version", "line", "finished")
@@ -90,7 +92,8 @@ def load_records(store: Store, keys: Iterable[str] | None = None) -> pd.DataFram
         `FROZEN_FIELDS`, and ``weight``, where its protocol leaves the weight of synthetic images open the one it chose;
         else None; ``seconds`` of the whole training; ``device``; ``git_sha`` ("" where unknown); ``embedded``, a tuple
         of the smoke-test parts; ``notes``, a tuple of remarks about its synthetic images; ``used``, what these were
-        made from, see `used_by`; ``controls``, those of `CONTROLS` that its protocol has on; ``version`` of its
+        made from, see `used_by`; ``filtered``, a tuple of what filters dropped of its pools, an entry for each
+        (`storage.records.Filtered`); ``controls``, those of `CONTROLS` that its protocol has on; ``version`` of its
         plug-ins ("" for augbench's own) and ``line``, a digest that all their versions share; ``finished`` (ISO 8601,
         UTC; "" in older records).
 
@@ -206,7 +209,7 @@ def _axes(spec: Mapping[str, Any]) -> dict[str, Any]:
         "ap_definition": protocol["ap"],
         "false_alarm_rate": protocol["false_alarm_rate"] if data["holdout"] else None,
         "dataset_id": digest([data["name"], data["settings"], data["fingerprint"]]),
-        "augmenter_id": digest([augmenter["name"], augmenter["key_settings"], fresh]),
+        "augmenter_id": digest([augmenter["name"], augmenter["key_settings"], fresh, *filters_in(augmenter)]),
         "protocol_id": protocol_id,
         **_version(data, augmenter, [fresh, protocol_id]),
     }
@@ -217,8 +220,13 @@ def _version(data: Mapping[str, Any], augmenter: Mapping[str, Any], others: list
     parts = [dict(data["settings"]), dict(augmenter["key_settings"])]
     versions = [part.pop("plugin", "") for part in parts]
     content = "" if versions[0] else data["fingerprint"]  # an edited dataset may have another table
-    line = digest([data["name"], content, augmenter["name"], *others, *parts])
+    line = digest([data["name"], content, augmenter["name"], *others, *parts, *filters_in(augmenter)])
     return {"version": " ".join(filter(None, versions)), "line": line}
+
+
+def filters_in(augmenter: Mapping[str, Any]) -> list[Any]:
+    """Return what the filters of an augmenter, as in a record, add to its identity; [] without filters."""
+    return [make_filters(augmenter["filters"]).key_fields] if "filters" in augmenter else []
 
 
 def _protocol_id(protocol: Mapping[str, Any]) -> str:
@@ -269,7 +277,8 @@ def _origin(spec: Mapping[str, Any], provenance: Mapping[str, Any]) -> dict[str,
         "git_sha": provenance["git_sha"] or "",
         "embedded": tuple(provenance["embedded"]),
         "notes": tuple(provenance.get("notes", ())),  # older records have none
-        "used": _used(augmenter["name"], json.dumps(augmenter["settings"]), spec["shots"]) if spec["n_aug"] else (),
+        "used": _used(augmenter, spec["shots"]) if spec["n_aug"] else (),
+        "filtered": tuple(provenance.get("filtered", ())),
         "controls": _controls(spec["protocol"]),
         "finished": provenance.get("finished", ""),
     }
@@ -281,11 +290,17 @@ def _controls(protocol: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name in CONTROLS if (value := protocol.get(name, off[name])) != off[name]}
 
 
-@cache  # for many cells
-def _used(name: str, settings: str, shots: int | str) -> tuple[str, ...]:
+def _used(augmenter: Mapping[str, Any], shots: int | str) -> tuple[str, ...]:
     """Return `used_by` of an augmenter; () if it is not installed, or its settings are of another version."""
+    settings, filters = (json.dumps(augmenter.get(part, {})) for part in ("settings", "filters"))
+    return _used_by(augmenter["name"], settings, filters, shots)
+
+
+@cache  # for many cells
+def _used_by(name: str, settings: str, filters: str, shots: int | str) -> tuple[str, ...]:
     try:
-        return used_by(registry.make("augmenters", name, json.loads(settings)), shots)
+        augmenter = registry.make("augmenters", name, json.loads(settings))
+        return used_by(augmenter, shots, make_filters(json.loads(filters)))
     except UserError:
         return ()
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from augbench.core.errors import listed
@@ -108,6 +108,17 @@ def used_note(used: Mapping[str, Sequence[str]]) -> str:
     """Say what synthetic images were made from; ``used``: augmenter -> what, as `planning.used` has it."""
     each = [f"{name}: {', '.join(what)}" for name, what in used.items()]
     return f"Images were made from: {'; '.join(each)}."
+
+
+def filter_note(augmenter: str, filtered: Iterable[Mapping[str, Any]]) -> str:
+    """Say how many images filters dropped; ``filtered``: an entry per pool, as in `storage.records.Filtered`."""
+    made, dropped = 0, Counter()
+    for one in filtered:
+        made += one["made"]
+        dropped.update(one["dropped"])
+    each = ", ".join(f"{name} {number}" for name, number in dropped.items())
+    found = f"{dropped.total()} ({each}), which were made again" if each else "none"
+    return f"{augmenter}: of {plural(made, 'image')} made, filters dropped {found}"
 
 
 def weight_note(augmenter: str, weights: Mapping[int, Sequence[float]], is_chosen: bool) -> str:

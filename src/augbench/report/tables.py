@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from math import nan
-from operator import attrgetter
+from operator import attrgetter, itemgetter
 from typing import Any
 
 import pandas as pd
@@ -27,6 +27,7 @@ from augbench.report.sheet import Column, Mark, Medium, Section, Sheet, SheetRow
 from augbench.report.table_notes import (
     captions,
     caveat_notes,
+    filter_note,
     footnotes,
     frozen_text,
     near_copies_text,
@@ -55,6 +56,7 @@ class Row(Basis):
     weights: tuple[float, ...] = ()  # of its synthetic images, in each cell whose protocol leaves them open
     notes: tuple[str, ...] = ()  # remarks about its synthetic images
     used: tuple[str, ...] = ()  # what these were made from
+    filtered: tuple[Mapping[str, Any], ...] = ()  # what filters dropped of the pools of each of its cells
     mark: str = ""  # refers to these notes under the table: "(1)"
 
     def text(self, column: Column) -> str:
@@ -175,7 +177,7 @@ def _table(cells_of: Rows, found: dict[str, Any], measured: Mapping[str, Measure
     records = [found[cell.key] for cell in cells if cell.key in found]
     first, folds = cells[0], folds_of(cells)
     few = first.shots == 0 or (first.shots == 1 and first.task == "detection")  # a single defect cannot be held out
-    noted = _note_weights(_rows(cells_of, found, first.task), is_chosen=not few)
+    noted = _note_filters(_note_weights(_rows(cells_of, found, first.task), is_chosen=not few))
     rows, marked = _mark_notes(_mark_best(noted, HEADLINE[first.task]))
     used = {row.augmenter: row.used for row in rows if row.used}
     embedded = tuple(sorted({part for record in records for part in record.embedded}))
@@ -246,6 +248,7 @@ def _row(augmenter: str, n_aug: int, cells: list[Any], found: dict[str, Any], ta
         weights=tuple(record.weight for record in records if record.weight is not None),
         notes=tuple(dict.fromkeys(note for cell in cells if cell.key in found for note in found[cell.key].notes)),
         used=next((record.used for record in records), ()),
+        filtered=tuple(one for record in records for one in record.filtered),
         **basis.basis(),
     )
 
@@ -301,6 +304,17 @@ def _note_weights(rows: list[Row], is_chosen: bool) -> list[Row]:
             weights.setdefault(row.augmenter, {})[row.n_aug or 0] = row.weights
     notes = {name: weight_note(name, found, is_chosen) for name, found in weights.items()}
     return [replace(row, notes=(*row.notes, notes[row.augmenter])) if row.weights else row for row in rows]
+
+
+def _note_filters(rows: list[Row]) -> list[Row]:
+    """Note what filters dropped, once per augmenter: in each pool, until the largest slice of it was made."""
+    pools: dict[str, dict[str, Mapping[str, Any]]] = {}
+    for row in rows:
+        for one in row.filtered:
+            own = pools.setdefault(row.augmenter, {})
+            own[one["key"]] = max(one, own.get(one["key"], one), key=itemgetter("made"))
+    notes = {name: filter_note(name, found.values()) for name, found in pools.items()}
+    return [replace(row, notes=(*row.notes, notes[row.augmenter])) if row.filtered else row for row in rows]
 
 
 def _mark_notes(rows: list[Row]) -> tuple[list[Row], list[str]]:

@@ -35,6 +35,7 @@ class Context:
     features: dict = field(default_factory=dict)  # features that were read, the last ones: `stages.features`
     normals: dict = field(default_factory=dict)  # the fitted normal images of the last fold: `stages.probe`
     thumbnails: dict = field(default_factory=dict)  # dataset -> N,SIDE,SIDE uint8, see `stages.copy_check`
+    filters: dict = field(default_factory=dict)  # name -> the last filter of that name, see `stages.filters`
     shared_features: dict = field(default_factory=dict)  # key -> N,D float32: those of datasets, mapped once per node
 
     def view(self, augmenter: Augmenter, spec: AdapterSpec | PoolSpec) -> TrainView:
@@ -54,8 +55,10 @@ class Context:
         return self.model[identity]
 
     def free(self) -> None:
-        """Free the model that this process holds, and GPU memory that it does not use."""
+        """Free the models that this process holds, and GPU memory that it does not use."""
         self.model.clear()
+        if self.device != "cpu":
+            self.filters.clear()  # one may hold a backbone
         free_gpu(self.device)
 
 

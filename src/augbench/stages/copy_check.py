@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
@@ -30,23 +30,12 @@ def refuse_test_copies(context: Context, pool: PoolSpec, samples: Sequence[Synth
     ids = library.samples(pool.data.alias)["id"].to_numpy()
     real = _thumbnails(context, pool)
     dataset, rows = library.dataset(pool.data.alias), library.samples(pool.data.alias).to_dict("records")
-
-    def large(index: int) -> np.ndarray:
-        image = dataset.read_image(rows[index]) if index < len(ids) else samples[index - len(ids)].image
-        return thumbnail(image, FULL_SIDE)
-
-    found = near_copies(
-        np.concatenate([real, np.stack([thumbnail(sample.image) for sample in samples])]),
-        lambda indices: np.stack([large(index) for index in indices.tolist()]),
-    )
     is_evaluated, is_defect = np.isin(ids, evaluated["id"]), np.isin(ids, split.positives["id"])
     nearest = np.full((len(samples), 2), -1)  # real image that is most alike: of training, evaluated
     best = np.zeros((len(samples), 2))
     copies = set()
-    for (other, own), score in zip(found.pairs, found.scores, strict=True):
-        if not other < len(ids) <= own:
-            continue
-        index, side = int(own) - len(ids), int(is_evaluated[other])
+    for other, index, score in copies_of(real, lambda row: dataset.read_image(rows[row]), samples):
+        side = int(is_evaluated[other])
         if is_defect[other]:
             copies.add(index)
         if score > best[index, side]:
@@ -61,6 +50,31 @@ def refuse_test_copies(context: Context, pool: PoolSpec, samples: Sequence[Synth
             f"'{pool.data.alias}'{fold}: take it out, and see that its generator was trained without this part"
         )
     return sorted(copies)
+
+
+def copies_of(
+    real: np.ndarray, read: Callable[[int], np.ndarray], samples: Sequence[Synthetic]
+) -> Iterator[tuple[int, int, float]]:
+    """Yield near-copies of real images among synthetic ones: index of the real image, of the synthetic one, score.
+
+    The best come first.
+
+    Args:
+        real: thumbnails of the real images, N,SIDE,SIDE uint8.
+        read: reads a real image by its index: H,W,3 uint8.
+        samples: the synthetic images.
+    """
+
+    def large(index: int) -> np.ndarray:
+        return thumbnail(read(index) if index < len(real) else samples[index - len(real)].image, FULL_SIDE)
+
+    found = near_copies(
+        np.concatenate([real, np.stack([thumbnail(sample.image) for sample in samples])]),
+        lambda indices: np.stack([large(index) for index in indices.tolist()]),
+    )
+    for (other, own), score in zip(found.pairs.tolist(), found.scores, strict=True):
+        if other < len(real) <= own:
+            yield other, own - len(real), score
 
 
 def _thumbnails(context: Context, pool: PoolSpec) -> np.ndarray:

@@ -43,7 +43,7 @@ def measure(context: Context, spec: FidelitySpec) -> dict[str, Any]:
     learned = images_of(library, pool.data, shots)
     made = _pool_images(context, spec)
     # Normal images that no augmenter has seen; none in recognition.
-    normal = _evenly(split.test[split.test["label"] == GOOD], len(made))
+    normal = evenly(split.test[split.test["label"] == GOOD], len(made))
     with repeatable(True, context.device), enough_memory("fidelity.extractor"):
         extractor = loaded_extractor(context, spec.extractor)
         size = extractor.size(aspect_of(real))
@@ -79,7 +79,7 @@ def measure(context: Context, spec: FidelitySpec) -> dict[str, Any]:
     return record
 
 
-def _evenly(rows: pd.DataFrame, most: int) -> pd.DataFrame:
+def evenly(rows: pd.DataFrame, most: int) -> pd.DataFrame:
     """Return at most that many rows, evenly spaced."""
     return rows.iloc[np.linspace(0, len(rows) - 1, min(len(rows), most)).astype(int)]
 

@@ -6,14 +6,19 @@ import hashlib
 import io
 import logging
 import time
+from collections import Counter
+from dataclasses import dataclass
 
 import numpy as np
 
 from augbench.core.contracts import Augmenter, Request, Synthetic
+from augbench.core.errors import UserError
+from augbench.core.filters import make_filters
 from augbench.core.seeds import derive_seed
 from augbench.core.specs import PoolSpec
 from augbench.stages.context import Context, chosen_augmenter, repeatable
 from augbench.stages.copy_check import SHOT_COPIES, refuse_test_copies
+from augbench.stages.filters import DROPPED, FILTERED, counts_of, filters_of, verdicts
 from augbench.stages.image_gate import check_images
 from augbench.storage.store import Store, json_bytes, json_lines
 from augbench.storage.versions import one_precision
@@ -26,29 +31,27 @@ def generate_chunk(context: Context, pool: PoolSpec, chunk: int) -> None:
     """Make one chunk and commit it: images and masks first, its metadata file last.
 
     Raises:
-        UserError: the view lacks what the augmenter needs, other chunks were made in another precision, or an image
-            from outside is a near-copy of a test image.
+        UserError: the view lacks what the augmenter needs, other chunks were made in another precision, an image from
+            outside is a near-copy of a test image, or filters drop every attempt at an image.
         PluginError: the augmenter violates its contract.
     """
     started = time.perf_counter()
     precision = context.library.augmenter(pool.augmenter).precision_on(context.device)
     if precision:
         one_precision(context.store, pool, sorted(context.store.chunks(pool))[:1], precision)
-    augmenter = _loaded(context, pool, precision)
-    view = context.view(augmenter, pool)
-    requests = [_request(pool, i) for i in range(chunk * pool.chunk_size, (chunk + 1) * pool.chunk_size)]
-    with repeatable(augmenter.uses_gpu, context.device, precision):
-        samples = augmenter.generate(requests, view)
-    seconds = time.perf_counter() - started
-    check_images(augmenter, requests, samples, view)
-    provenance = {"seconds": seconds, "pictures": len(samples), **context.origin(precision)}
-    if augmenter.from_outside:
-        provenance[SHOT_COPIES] = [requests[place].index for place in refuse_test_copies(context, pool, samples)]
-    lines = [_write_sample(context, pool, r, s) for r, s in zip(requests, samples, strict=True)]
+    made, checking = _made(context, pool, chunk, precision)
+    seconds = time.perf_counter() - started - checking
+    provenance = {"seconds": seconds, "pictures": len(made), **context.origin(precision)}
+    if context.library.augmenter(pool.augmenter).from_outside:
+        copies = refuse_test_copies(context, pool, [one.sample for one in made])
+        provenance[SHOT_COPIES] = [made[place].request.index for place in copies]
+    lines = [_write(context, pool, one) for one in made]
+    if counts := counts_of(lines):
+        provenance[FILTERED] = counts
     context.store.files.write(context.store.chunk_provenance_name(pool, chunk), json_bytes(provenance))
     context.store.files.write(context.store.chunk_name(pool, chunk), json_lines(lines))
     context.store.clear_failure(pool.key)
-    log.info("%d images in %.2f s; committed in %.2f s", len(samples), seconds, time.perf_counter() - started - seconds)
+    log.info("%d images in %.2f s; committed in %.2f s", len(made), seconds, time.perf_counter() - started - seconds)
 
 
 def assemble_pool(context: Context, pool: PoolSpec) -> bool:
@@ -82,7 +85,7 @@ _SAME_FOR_ALL = ("device", "git_sha", "versions", "precision")
 def _loaded(context: Context, pool: PoolSpec, precision: str) -> Augmenter:
     """Return the pool's augmenter with its adapter. Only one stays loaded, as pipelines are large."""
     learns = context.library.augmenter(pool.augmenter).learns
-    identity = (pool.augmenter.digest, pool.adapter.key if learns else "")
+    identity = (pool.adapter.augmenter.digest, pool.adapter.key if learns else "")
 
     def load() -> Augmenter:
         augmenter, _ = chosen_augmenter(context, pool.adapter)
@@ -95,14 +98,66 @@ def _loaded(context: Context, pool: PoolSpec, precision: str) -> Augmenter:
     return context.only(identity, load)
 
 
-def _request(pool: PoolSpec, index: int) -> Request:
+@dataclass(frozen=True)
+class _Made:
+    """An image that passed all filters."""
+
+    request: Request
+    sample: Synthetic
+    dropped: tuple[str, ...] | None  # the filters that dropped earlier attempts; None: the pool has no filters
+
+
+def _made(context: Context, pool: PoolSpec, chunk: int, precision: str) -> tuple[list[_Made], float]:
+    """Make the images of a chunk. Those that a filter drops are made again, together, with seeds of their own.
+
+    So an image depends on its chunk alone, and a filtered pool differs from the unfiltered one in dropped images only.
+
+    Returns:
+        The images by index, and the seconds of the gate, which are no cost of the augmenter.
+
+    Raises:
+        UserError: as `generate_chunk`; PluginError: an image breaks the contract.
+    """
+    augmenter = _loaded(context, pool, precision)
+    view, filters = context.view(augmenter, pool), filters_of(context, pool)
+    settings = make_filters(pool.augmenter.filters)
+    indices = range(chunk * pool.chunk_size, (chunk + 1) * pool.chunk_size)
+    dropped: dict[int, tuple[str, ...]] = dict.fromkeys(indices, ())
+    kept: dict[int, _Made] = {}
+    checking = 0.0
+    for attempt in range(settings.attempts if filters else 1):
+        requests = [_request(pool, index, attempt) for index in indices if index not in kept]
+        with repeatable(augmenter.uses_gpu, context.device, precision):
+            samples = augmenter.generate(requests, view)
+        before = time.perf_counter()
+        check_images(augmenter, requests, samples, view, may_be_unchanged=settings.unchanged is not None)
+        checking += time.perf_counter() - before
+        for request, sample, verdict in zip(requests, samples, verdicts(filters, samples), strict=True):
+            earlier = dropped[request.index]
+            if verdict:
+                dropped[request.index] = (*earlier, verdict)
+            else:
+                kept[request.index] = _Made(request, sample, earlier if filters else None)
+        if len(kept) == len(indices):
+            return [kept[index] for index in indices], checking
+    lost = next(index for index in indices if index not in kept)
+    each = ", ".join(f"filters.{name} {number}" for name, number in Counter(dropped[lost]).items())
+    raise UserError(
+        f"augmenter '{pool.augmenter.alias}': image {lost} was dropped {settings.attempts} times ({each}): loosen or "
+        "take out this filter, or raise filters.attempts"
+    )
+
+
+def _request(pool: PoolSpec, index: int, attempt: int) -> Request:
     classes = pool.data.classes or (DEFECT,)
-    seed = derive_seed("generate", pool.augmenter.name, pool.seed, pool.fresh_for or "", index)
+    again = [attempt] if attempt else []
+    seed = derive_seed("generate", pool.augmenter.name, pool.seed, pool.fresh_for or "", index, *again)
     return Request(index, seed, classes[index % len(classes)])
 
 
-def _write_sample(context: Context, pool: PoolSpec, request: Request, sample: Synthetic) -> dict:
+def _write(context: Context, pool: PoolSpec, made: _Made) -> dict:
     """Write image and mask. Returns the metadata line, with names relative to the pool's folder."""
+    request, sample = made.request, made.sample
     line = {
         "index": request.index,
         "seed": request.seed,
@@ -111,6 +166,8 @@ def _write_sample(context: Context, pool: PoolSpec, request: Request, sample: Sy
         "file_name": f"images/{request.index:05d}.png",
         "sha256": _write_png(context.store, context.store.image_name(pool, request.index), sample.image),
     }
+    if made.dropped is not None:
+        line[DROPPED] = list(made.dropped)
     if sample.mask is not None:
         line["mask_file_name"] = f"masks/{request.index:05d}.png"
         mask = sample.mask.astype(np.uint8) * 255

@@ -9,11 +9,13 @@ import numpy as np
 
 from augbench.classifiers.backbone import build
 from augbench.core.errors import UserError
+from augbench.core.filters import Unseen, make_filters
 from augbench.core.protocol import Protocol, load_preset, preset_names
 from augbench.features.extractor import Extractor
 from augbench.features.frozen import FrozenBackbone
 from augbench.planning.extractor_choice import INCEPTION, resolve
 from augbench.planning.plan import Plan
+from augbench.stages.filters import load_judge
 
 Check = Callable[[], object]
 """Raises UserError where something is not available, or does not fit."""
@@ -33,6 +35,8 @@ def needs(plan: Plan) -> Iterator[tuple[str, Check]]:
     """Yield what a plan needs besides its datasets, each by name with its check. Checks download missing weights."""
     for spec in {pool.augmenter.digest: pool.augmenter for pool in plan.pools.values()}.values():
         yield f"augmenter {spec.alias}", plan.library.augmenter(spec).ready
+        if judge := make_filters(spec.filters).unseen:
+            yield f"filter {judge.backbone}", partial(_check_judge, judge)
     for extractor in sorted(_extractors(plan)):
         yield f"extractor {extractor}", partial(Extractor, extractor, "cpu")
     for protocol in plan.grid.protocols:
@@ -51,21 +55,30 @@ def pretrained_backbones() -> Iterator[tuple[str, Check]]:
 
 def _check_backbone(protocol: Protocol) -> None:
     """Build the backbone of a protocol, and show it an image of the protocol's size."""
-    import torch
-
     frozen = protocol.kind != "finetune"
     model = FrozenBackbone(protocol, "cpu") if frozen else build(protocol, 1, 0).eval()
+    _show(model, protocol, f"protocols.{protocol.name.partition('+')[0]}")
+
+
+def _check_judge(judge: Unseen) -> None:
+    """Build the backbone of a filter, and show it an image of its size."""
+    _show(load_judge(judge, "cpu"), judge.protocol, "filters.unseen")
+
+
+def _show(model: Callable, protocol: Protocol, option: str) -> None:
+    """Show a backbone an image of a protocol's size; ``option`` is where that is set."""
+    import torch
+
     try:
-        if frozen:
+        if isinstance(model, FrozenBackbone):
             model(np.zeros((1, protocol.height, protocol.width, 3), np.uint8))
         else:
             with torch.inference_mode():
                 model(torch.zeros(1, 3, protocol.height, protocol.width))
     except (AssertionError, RuntimeError, ValueError) as error:
-        name = protocol.name.partition("+")[0]
         raise UserError(
             f"backbone '{protocol.backbone}' cannot take {protocol.width} x {protocol.height} images ({error}): "
-            f"change protocols.{name}.width and height, or the backbone"
+            f"change {option}.width and height, or the backbone"
         ) from None
 
 

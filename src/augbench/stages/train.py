@@ -11,6 +11,7 @@ import numpy as np
 
 from augbench.classifiers import micro_resnet
 from augbench.core.determinism import deterministic
+from augbench.core.filters import make_filters
 from augbench.core.gpu import enough_memory
 from augbench.core.specs import SCHEMA, Cell, SearchSpec
 from augbench.planning.library import Library
@@ -19,10 +20,12 @@ from augbench.stages.cell_data import Trained
 from augbench.stages.context import Context, chosen_augmenter
 from augbench.stages.copy_check import SHOT_COPIES
 from augbench.stages.decoded_images import DecodedImages
+from augbench.stages.filters import FILTERED, counts_of
 from augbench.stages.finetune import finetune
 from augbench.stages.probe import probe
 from augbench.stages.search import line_of
 from augbench.storage.scores import scores_bytes
+from augbench.storage.store import Store
 
 log = logging.getLogger(__name__)
 
@@ -100,6 +103,7 @@ def commit(context: Context, cell: Cell, slices: Sequence[PoolSlice], trained: T
                 *_shot_copies(context, slices),
             ],
             **_lineage(context.library, slices),
+            **_filtered(context.store, slices),
             **context.origin(cell.protocol.precision),
         },
     }
@@ -153,6 +157,16 @@ def _shot_copies(context: Context, slices: Sequence[PoolSlice]) -> list[str]:
     return found
 
 
+def _filtered(store: Store, slices: Sequence[PoolSlice]) -> dict[str, Any]:
+    """Return what filters dropped until the images of these pool slices were made; {} without filters."""
+    found = []
+    for one in slices:
+        if one.n and one.pool.augmenter.filters:
+            lines = [line for chunk in range(one.chunks) for line in store.chunk_lines(one.pool, chunk)]
+            found.append({"key": one.pool.key, **(counts_of(lines[: one.n]) or {})})
+    return {FILTERED: found} if found else {}
+
+
 def _embedded(library: Library, cell: Cell, slices: Sequence[PoolSlice]) -> list[str]:
     """Return the parts shipped with the package: with smoke-test weights or data a result is not evidence."""
     found = [f"dataset {cell.data.name}"] if library.dataset(cell.data.alias).embedded else []
@@ -161,6 +175,8 @@ def _embedded(library: Library, cell: Cell, slices: Sequence[PoolSlice]) -> list
     if (vae := cell.protocol.vae()) and vae.embedded():
         found.append(f"roundtrip {cell.protocol.roundtrip}")
     augmenters = [pool_slice.pool.augmenter for pool_slice in slices]
+    judges = (make_filters(spec.filters).unseen for spec in augmenters)
+    found += [f"filter {micro_resnet.NAME}" for one in judges if one and one.backbone == micro_resnet.NAME][:1]
     return found + [f"augmenter {spec.name}" for spec in augmenters if library.augmenter(spec).embedded()]
 
 

@@ -51,6 +51,14 @@ class PoolUse(_RecordModel):
     n: Count
 
 
+class Filtered(_RecordModel):
+    """What the filters of the pool ``key`` dropped until the images of a slice were made."""
+
+    key: str
+    made: Count
+    dropped: dict[str, Count]  # filter -> images
+
+
 class _CellOrigin(_Origin):
     seconds: _CellSeconds
     images_per_second: Amount
@@ -60,6 +68,7 @@ class _CellOrigin(_Origin):
     pools: list[PoolUse] | None = None
     adapters: list[str] | None = None
     searches: list[str] | None = None
+    filtered: list[Filtered] = []  # one entry per pool slice with filters
 
 
 class _Envelope(_RecordModel):
@@ -256,7 +265,7 @@ def _check_types(spec: Spec) -> None:
     for name, value in (*names.items(), *(("data.classes", one) for one in owner.data.classes)):
         if not isinstance(value, str):
             raise TypeError(f"{name} is {value!r}, not a string")
-    for name in ("settings", "key_settings"):
+    for name in ("settings", "key_settings", "filters"):
         if not isinstance(getattr(owner.augmenter, name), Mapping):
             raise TypeError(f"augmenter.{name} are not a mapping")
     if isinstance(spec, Cell):

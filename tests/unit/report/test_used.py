@@ -8,6 +8,7 @@ import pytest
 from boards import cell, expect, write
 
 from augbench.core import registry
+from augbench.core.filters import Filters
 from augbench.planning.used import used_by
 from augbench.report.store_report import report
 
@@ -19,7 +20,7 @@ OF_DIAG = (
 
 
 def used(name, shots, **settings):
-    return used_by(registry.make("augmenters", name, settings), shots)
+    return used_by(registry.make("augmenters", name, settings), shots, Filters())
 
 
 @pytest.mark.parametrize(

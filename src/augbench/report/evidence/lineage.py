@@ -12,7 +12,6 @@ from typing import Any
 from augbench.core import registry
 from augbench.core.contracts import Augmenter, Shots
 from augbench.core.errors import UserError
-from augbench.core.hashing import digest
 from augbench.core.specs import AugmenterSpec, DataSpec, PoolSpec, SearchSpec
 from augbench.planning.outline import shots_and_draw
 from augbench.report.evidence.part_costs import MadePart
@@ -122,7 +121,7 @@ def shares_of(augmenter: Mapping[str, Any]) -> list[tuple[str, float]]:
     parts = settings.get("parts") if list(settings) == ["parts"] else None
     if isinstance(parts, list) and parts and all(isinstance(one, list | tuple) and len(one) == 2 for one in parts):
         return [(str(name), float(share)) for name, share in parts]
-    return [(digest({"name": augmenter["name"], "settings": settings}), 1.0)]
+    return [(AugmenterSpec(**augmenter).digest, 1.0)]
 
 
 def plugin_of(augmenter: AugmenterSpec) -> Augmenter | None:

@@ -22,7 +22,7 @@ from augbench.planning.library import open_dataset
 from augbench.planning.outline import shots_and_draw
 from augbench.planning.splits import Split, checked_samples, make_split
 from augbench.report.contact_sheet import OUTLINE, outline
-from augbench.report.frame import shots_rank
+from augbench.report.frame import filters_in, shots_rank
 from augbench.report.leaderboard.merge import Gathered
 from augbench.storage.store import Store
 
@@ -179,7 +179,8 @@ def pools_of(gathered: Gathered) -> dict[str, list[Pool]]:
             spec = PoolSpec.from_dict(record["spec"])
             # The digests that `frame.load_records` makes of a dataset and of an augmenter.
             label = datasets.get(digest([spec.data.name, spec.data.settings, spec.data.fingerprint]))
-            identity = digest([spec.augmenter.name, spec.augmenter.key_settings, bool(spec.fresh_for)])
+            of_filters = filters_in(spec.augmenter.as_dict())
+            identity = digest([spec.augmenter.name, spec.augmenter.key_settings, bool(spec.fresh_for), *of_filters])
             if label is not None and (identity in augmenters or identity not in older):
                 held.append((label, augmenters.get(identity, spec.augmenter.name), spec, store))
     places = {name: place for place, name in enumerate(dict.fromkeys(gathered.expected["augmenter"]))}

@@ -119,6 +119,8 @@ def _foreign(row: Reference, ours: Ours) -> str:
     given = ours.augmenter
     if given["name"] != row.augmenter:
         return f"{given['alias']} is augmenter {given['name']} under another name, theirs is {row.augmenter}"
+    if "filters" in given:
+        return f"images of {given['alias']} are filtered, theirs are not"
     if "plugin" in given["key_settings"]:
         return f"{row.augmenter} comes from a plug-in, not from this package"
     return ""

@@ -105,8 +105,8 @@ def _not_in(grid: Grid, cell: Cell) -> Iterator[str]:
         yield f"the protocol '{cell.protocol.name}'"
     if (cell.data.name, cell.data.alias) not in [(entry.name, entry.label) for entry in grid.datasets]:
         yield f"the dataset '{cell.data.alias}'"
-    own = (cell.augmenter.name, cell.augmenter.alias, dict(cell.augmenter.settings))
-    if own not in [(entry.name, entry.label, entry.settings) for entry in grid.augmenters]:
+    own = (cell.augmenter.name, cell.augmenter.alias, dict(cell.augmenter.settings), dict(cell.augmenter.filters))
+    if own not in [(entry.name, entry.label, entry.settings, entry.filters.as_dict()) for entry in grid.augmenters]:
         yield f"the augmenter '{cell.augmenter.alias}' with the settings"
 
 
@@ -138,7 +138,7 @@ def _generates(own: AugmenterSpec, pool: str) -> bool:
         return pool in direct
     try:
         library = Library({})
-        parts = [part_spec(library, part) for part in library.augmenter(own).parts()]
+        parts = [part_spec(library, part, own.filters) for part in library.augmenter(own).parts()]
         return any(library.augmenter(part).parts() and _generates(part, pool) for part in parts)
     except UserError:
         return True
@@ -150,7 +150,7 @@ def settings_note(spec: AugmenterSpec) -> str:
     This is no reason to refuse: settings may name files that differ here, and a plug-in may not be installed.
     """
     try:
-        here = part_spec(Library({}), Part(spec.name, spec.settings, 1.0))
+        here = part_spec(Library({}), Part(spec.name, spec.settings, 1.0), spec.filters)
     except UserError as error:
         return f"augmenter '{spec.alias}': its settings were not compared with its keys ({error})"
     same = digest(here.key_settings) == digest(spec.key_settings)

@@ -11,6 +11,7 @@ import pandas as pd
 from augbench.core import registry
 from augbench.core.contracts import GOOD
 from augbench.core.errors import UserError
+from augbench.core.filters import make_filters
 from augbench.core.specs import Cell, shots_in_all
 from augbench.metrics.evaluate import evaluate
 from augbench.planning.extractor_choice import EMBEDDED
@@ -95,6 +96,8 @@ def unmarked(cell: Cell, stated: Iterable[str]) -> list[str]:
     if (vae := cell.protocol.vae()) and vae.embedded():
         parts.append(f"roundtrip {cell.protocol.roundtrip}")
     parts += _embedded_augmenters(cell.augmenter.name, cell.augmenter.settings) if cell.n_aug else []
+    judge = make_filters(cell.augmenter.filters).unseen if cell.n_aug else None
+    parts += [f"filter {EMBEDDED}"] if judge and judge.backbone == EMBEDDED else []
     return [f"embedded does not name '{part}'" for part in parts if part not in set(stated)]
 
 

@@ -1,0 +1,78 @@
+"""Settings of ``filters``: which synthetic images of an augmenter are dropped and made again."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cached_property
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field, ValidationError
+
+from augbench.core.errors import UserError
+from augbench.core.models import StrictModel
+from augbench.core.protocol import Protocol, first_problem, make_protocol
+
+# Of tf_efficientnet_lite0, which was pretrained on (x - 127) / 128.
+_PACKAGED = {"mean": (127 / 255,) * 3, "std": (128 / 255,) * 3}
+
+
+class Unchanged(StrictModel):
+    """Drop an image that hardly differs from its source anywhere inside its mask."""
+
+    tolerance: int = Field(8, ge=0, le=255)  # the largest difference of a value in 0..255 that is no change
+
+
+class Unseen(StrictModel):
+    """Drop an image in which a frozen backbone sees no defect: no farther from normal images than these are."""
+
+    backbone: str  # a timm model name, of none of the grid's protocols
+    weights: Literal["timm", "package"] = "timm"  # as in a protocol
+    width: int = Field(224, ge=8, le=4096)
+    height: int = Field(224, ge=8, le=4096)
+    quantile: float = Field(0.95, gt=0, lt=1)  # of the distances of held-out normal training images
+
+    @cached_property
+    def protocol(self) -> Protocol:
+        """The protocol of kind ``gaussian`` with this backbone."""
+        network = self.model_dump(exclude={"quantile"})
+        own = _PACKAGED if self.weights == "package" else {}
+        return make_protocol({"name": "unseen", "kind": "gaussian", **network, **own})
+
+
+def _on_or_off(value: Any) -> Any:
+    """Let ``true`` stand for a filter with its defaults, and ``false`` for none."""
+    return ({} if value else None) if isinstance(value, bool) else value
+
+
+class Filters(StrictModel):
+    """The filters of an augmenter, in the order in which images pass them."""
+
+    unchanged: Annotated[Unchanged | None, BeforeValidator(_on_or_off)] = None
+    memorised: bool = False  # drop near-copies of the real defect images that the augmenter reads
+    unseen: Unseen | None = None
+    attempts: int = Field(10, ge=1, le=1000)  # at one image, before its chunk fails
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The filters that are on, in order."""
+        return tuple(name for name in ("unchanged", "memorised", "unseen") if getattr(self, name))
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return JSON values, inverse of `make_filters`: the non-default ones; {} where no filter is on."""
+        return self.model_dump(mode="json", exclude_defaults=True) if self.names else {}
+
+    @property
+    def key_fields(self) -> dict[str, Any]:
+        """The values that enter keys: non-default ones, without the number of attempts, which changes no image."""
+        fields = {name: value for name, value in self.as_dict().items() if name != "attempts"}
+        if self.unseen:
+            fields["unseen"] = {"network": self.unseen.protocol.feature_fields, "quantile": self.unseen.quantile}
+        return fields
+
+
+def make_filters(values: Mapping[str, Any]) -> Filters:
+    """Create `Filters`. Raises UserError for an unknown key or a value out of range."""
+    try:
+        return Filters(**values)
+    except ValidationError as error:
+        raise UserError(f"filters: {first_problem(error, Filters)}") from None

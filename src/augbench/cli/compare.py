@@ -6,14 +6,14 @@ from typing import Annotated
 
 import typer
 
-from augbench.cli.options import GridOption, OutOption, RootsOption, SetOption, reported_cells
+from augbench.cli.options import GridOption, OutOption, RootOption, SetOption, reported_cells
 
 
 def compare(
     store: Annotated[str, typer.Argument(help="The store whose rows are compared: a folder or a URL.")],
     grid: GridOption = None,
     changes: SetOption = None,
-    roots: RootsOption = None,
+    roots: RootOption = None,
     against: Annotated[
         str | None,
         typer.Option("--against", metavar="NAME", help="The augmenter to compare with. Default: none, else memseg."),

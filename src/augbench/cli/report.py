@@ -6,14 +6,14 @@ from typing import Annotated
 
 import typer
 
-from augbench.cli.options import GridOption, OutOption, RootsOption, SetOption, VerdictsOption, reported_cells
+from augbench.cli.options import GridOption, OutOption, RootOption, SetOption, VerdictsOption, reported_cells
 
 
 def report(
     store: Annotated[str, typer.Argument(help="The store to report on: a folder or a URL.")],
     grid: GridOption = None,
     changes: SetOption = None,
-    roots: RootsOption = None,
+    roots: RootOption = None,
     out: OutOption = None,
     layout: Annotated[
         str | None,

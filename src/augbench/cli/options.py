@@ -83,6 +83,7 @@ def named_dataset(asked: str, roots: Sequence[str] | None = None) -> tuple[str, 
     return asked, None if root is None else Path(root)
 
 
+VerboseOption = Annotated[bool, typer.Option("--verbose", help="Print every column, and all notes beside each table.")]
 VerdictsOption = Annotated[
     bool, typer.Option("--verdicts", help="State above each table which differences exceed chance, as compare does.")
 ]

@@ -6,20 +6,21 @@ from typing import Annotated
 
 import typer
 
-from augbench.cli.options import GridOption, OutOption, RootsOption, SetOption, reported_cells
+from augbench.cli.options import GridOption, OutOption, RootOption, SetOption, VerboseOption, reported_cells
 
 
 def compare(
     store: Annotated[str, typer.Argument(help="The store whose rows are compared: a folder or a URL.")],
     grid: GridOption = None,
     changes: SetOption = None,
-    roots: RootsOption = None,
+    roots: RootOption = None,
     against: Annotated[
         str | None,
         typer.Option("--against", metavar="NAME", help="The augmenter to compare with. Default: none, else memseg."),
     ] = None,
     out: OutOption = None,
     resamples: Annotated[int, typer.Option(min=200, max=100_000, help="Number of bootstrap resamples.")] = 2000,
+    verbose: VerboseOption = False,
 ) -> None:
     """Print which differences in a store's tables are significant, what they cost, and how certain that is."""
     from augbench.report.evidence.comparison_report import compare as write_comparison
@@ -28,4 +29,4 @@ def compare(
 
     target, console = Store(store), standard_output()
     name, expected = reported_cells(grid, changes, roots, out, target)
-    write_comparison(target, name, expected, against, resamples, out, console)
+    write_comparison(target, name, expected, against, resamples, out, console, verbose)

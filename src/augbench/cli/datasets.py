@@ -7,14 +7,13 @@ from typing import Annotated
 
 import typer
 
-from augbench.cli.options import RootOption
+from augbench.cli.options import RootOption, named_dataset
 
 app = typer.Typer(name="datasets", help="Look at datasets.", no_args_is_help=True)
 
 
-DatasetArgument = Annotated[str, typer.Argument(metavar="NAME", help="A dataset; see `augbench datasets list`.")]
-PathArgument = Annotated[
-    str, typer.Argument(metavar="NAME", help="A dataset, see `augbench datasets list`; or a folder of your images.")
+DatasetArgument = Annotated[
+    str, typer.Argument(metavar="NAME|DIR", help="A dataset, see `augbench datasets list`; or a folder of your images.")
 ]
 SettingOption = Annotated[
     list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="A setting of the dataset. May be repeated.")
@@ -36,13 +35,13 @@ def datasets_show(name: DatasetArgument, changes: SettingOption = None) -> None:
     from augbench.cli.datasets_view import show_dataset
     from augbench.report.render.terminal import standard_output
 
-    show_dataset(name, changes or (), standard_output())
+    show_dataset(named_dataset(name)[0], changes or (), standard_output())
 
 
 @app.command("check")
 def datasets_check(
-    name: PathArgument,
-    root: RootOption = None,
+    name: DatasetArgument,
+    roots: RootOption = None,
     changes: SettingOption = None,
     store: Annotated[
         str | None,
@@ -57,14 +56,14 @@ def datasets_check(
     from augbench.cli.datasets_view import check_dataset
     from augbench.report.render.terminal import standard_output
 
-    if check_dataset(name, root, changes or (), store, standard_output(), groups, pairs):
+    if check_dataset(*named_dataset(name, roots), changes or (), store, standard_output(), groups, pairs):
         raise typer.Exit(2)
 
 
 @app.command("sample")
 def datasets_sample(
-    name: PathArgument,
-    root: RootOption = None,
+    name: DatasetArgument,
+    roots: RootOption = None,
     changes: SettingOption = None,
     out: Annotated[Path | None, typer.Option(help="The PNG to write. Default: NAME.png.")] = None,
     count: Annotated[int, typer.Option(min=1, max=1000, help="Approximate number of images.")] = 40,
@@ -73,4 +72,4 @@ def datasets_sample(
     from augbench.cli.datasets_view import write_sample
     from augbench.report.render.terminal import standard_output
 
-    write_sample(name, root, changes or (), out, count, standard_output())
+    write_sample(*named_dataset(name, roots), changes or (), out, count, standard_output())

@@ -68,15 +68,6 @@ def open_library(name: str, root: Path | None, changes: Iterable[str]) -> Librar
     return library
 
 
-def named(name: str, root: Path | None) -> tuple[str, Path | None]:
-    """Return the dataset and the root that are meant: a folder instead of a name is one of `folder`."""
-    if root is None and name not in registry.find("datasets") and Path(name).is_dir():
-        return "folder", Path(name)
-    if name not in registry.find("datasets") and ("/" in name or "\\" in name):
-        raise UserError(f"'{name}' is neither a dataset (see augbench datasets list) nor a folder")
-    return name, root
-
-
 # -- list
 
 
@@ -185,7 +176,6 @@ def check_dataset(
     Raises:
         UserError: the dataset's files do not exist, or ``store`` cannot be a store.
     """
-    name, root = named(name, root)
     library = open_library(name, root, changes)
     target = Store(store) if store is not None else None
     if target:
@@ -423,7 +413,6 @@ def write_sample(
     Raises:
         UserError: the dataset cannot be read, or ``out`` cannot be written.
     """
-    name, root = named(name, root)
     dataset = open_library(name, root, changes).dataset(name)
     table = checked_samples(dataset)
     labels = sorted(set(table["label"]), key=lambda label: (label != GOOD, label))

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from augbench.cli.options import SetOption, StoreOption, store_of
+from augbench.cli.options import RootOption, SetOption, StoreOption, store_of, with_roots
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -43,6 +43,7 @@ class Finding:
 def doctor(
     grid: Annotated[Path | None, typer.Argument(metavar="[GRID]", help="Check what this grid file needs.")] = None,
     changes: SetOption = None,
+    roots: RootOption = None,
     store: StoreOption = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
@@ -55,9 +56,9 @@ def doctor(
     from augbench.core.errors import UserError
     from augbench.planning.grid import load_grid
 
-    if changes and grid is None:
-        raise UserError("--set changes a grid: give a grid file too")
-    loaded = load_grid(grid, changes or ()) if grid is not None else None
+    if (changes or roots) and grid is None:
+        raise UserError("--set and --root are for the datasets of a grid file: give a grid file too")
+    loaded = load_grid(grid, with_roots(grid, changes, roots)) if grid is not None else None
     offline = [name for name in OFFLINE if os.environ.get(name, "").upper() in ("1", "ON", "YES", "TRUE")]
     os.environ["HF_HUB_OFFLINE"] = "1"  # before anything imports Hugging Face's libraries: checks must not download
     findings = list(examine(loaded, store, offline))
@@ -195,7 +196,7 @@ def _folders() -> Iterator[Finding]:
             yield Finding("note", what, f"'{folder}' cannot be written: set {variable} to a folder that can")
     base = os.environ.get(DATA_VARIABLE)
     if not base:
-        yield Finding("note", DATA_VARIABLE, "not set: datasets need a root each (datasets.NAME.root)")
+        yield Finding("note", DATA_VARIABLE, "not set: datasets need a root each (--root NAME=DIR)")
     elif not Path(base).is_dir():
         yield Finding("note", DATA_VARIABLE, f"'{base}' is not a folder: set it to the folder of the datasets")
     else:

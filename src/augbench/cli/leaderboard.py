@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from augbench.cli.options import RootsOption, print_line, with_roots
+from augbench.cli.options import RootOption, print_line
 
 EmbeddedImages = StrEnum("EmbeddedImages", ["all", "none"])
 
@@ -19,7 +19,7 @@ def leaderboard(
     pictures: Annotated[
         EmbeddedImages, typer.Option(help="Embed thumbnails of pools and datasets: mind the licences it names.")
     ] = EmbeddedImages.all,
-    roots: RootsOption = None,
+    roots: RootOption = None,
     changes: Annotated[
         list[str] | None,
         typer.Option("--set", metavar="datasets.NAME.KEY=VALUE", help="A setting of a dataset whose images are shown."),
@@ -31,9 +31,9 @@ def leaderboard(
     from augbench.storage.store import Store
 
     lines: list[str] = []  # printed last: a closed pipe must not cost a file
-    settings = _dataset_settings(with_roots(changes, roots))
+    settings = _dataset_settings(changes or [])
     every = [Store(store) for store in stores]
-    page, _ = write_leaderboard(every, out, pictures is EmbeddedImages.all, lines.append, settings)
+    page, _ = write_leaderboard(every, out, pictures is EmbeddedImages.all, lines.append, settings, roots or ())
     console = standard_output()
     for line in (*lines, f"Written: {page}"):
         print_line(console, line)

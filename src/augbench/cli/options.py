@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -22,13 +23,12 @@ StoreOption = Annotated[
     str | None,
     typer.Option("--store", help="The store of the results: a folder or a URL (s3://...). Default: runs/<grid name>."),
 ]
-RootOption = Annotated[Path | None, typer.Option(help="Directory of its files. Default: $AUGBENCH_DATA/NAME.")]
-RootsOption = Annotated[
+RootOption = Annotated[
     list[str] | None,
     typer.Option(
         "--root",
-        metavar="NAME=DIR",
-        help="Directory of a dataset's files (default: $AUGBENCH_DATA/NAME).",
+        metavar="[NAME=]DIR",
+        help="Directory of a dataset's files; several datasets need NAME. Default: $AUGBENCH_DATA/NAME.",
     ),
 ]
 GridOption = Annotated[
@@ -43,23 +43,47 @@ def is_grid_file(grid: str | None) -> bool:
     return grid is not None and (grid.endswith((".yaml", ".yml", ".json")) or Path(grid).is_file())
 
 
-def with_roots(changes: Sequence[str] | None, roots: Sequence[str] | None) -> list[str]:
+def with_roots(grid: str | Path, changes: Sequence[str] | None, roots: Sequence[str] | None) -> list[str]:
     """Return the changes of ``--set`` and those that ``--root`` stands for: ``datasets.NAME.root=DIR``.
 
     Raises:
-        UserError: a root is not NAME=DIR.
+        UserError: the grid file is invalid, or a root names no dataset of it or no folder.
     """
-    from augbench.core.errors import UserError
+    from augbench.planning.grid import load_grid
+    from augbench.planning.library import resolve_roots
 
     every = list(changes or ())
-    for root in roots or ():
-        name, _, folder = root.partition("=")
-        if not name or not folder:
-            raise UserError(f"--root '{root}': write NAME=DIR, with the name of a dataset")
-        every.append(f"datasets.{name}.root={folder}")
+    if roots:
+        folders = resolve_roots(roots, {entry.label: entry.name for entry in load_grid(grid, every).datasets})
+        # JSON, since YAML would read a folder called 2026 as a number
+        every += [f"datasets.{name}.root={json.dumps(folder)}" for name, folder in folders.items()]
     return every
 
 
+def named_dataset(asked: str, roots: Sequence[str] | None = None) -> tuple[str, Path | None]:
+    """Return the dataset that is meant by a name or a path, and its root: a path is a folder of dataset `folder`.
+
+    Raises:
+        UserError: it is neither, or a root names another dataset or no folder.
+    """
+    from augbench.core import registry
+    from augbench.core.errors import UserError
+    from augbench.planning.library import resolve_roots
+    from augbench.storage.files import expanded
+
+    if asked not in registry.find("datasets"):
+        if (folder := expanded(asked)).is_dir():
+            if roots:
+                raise UserError(f"--root '{roots[0]}': '{asked}' is the folder already: leave out --root")
+            return "folder", folder
+        if "/" in asked or "\\" in asked:
+            raise UserError(f"'{asked}' is neither a dataset (see augbench datasets list) nor a folder")
+    registry.get("datasets", asked)  # raises with the nearest name
+    root = resolve_roots(roots or (), {asked: asked}).get(asked)
+    return asked, None if root is None else Path(root)
+
+
+VerboseOption = Annotated[bool, typer.Option("--verbose", help="Print every column, and all notes beside each table.")]
 VerdictsOption = Annotated[
     bool, typer.Option("--verdicts", help="State above each table which differences exceed chance, as compare does.")
 ]
@@ -97,7 +121,7 @@ def reported_cells(
         if changes or roots:
             raise UserError("--set and --root are for the datasets of a grid file: give --grid FILE too")
         return grid, None
-    made = make_plan(load_grid(Path(grid), with_roots(changes, roots)), store)
+    made = make_plan(load_grid(Path(grid), with_roots(grid, changes, roots)), store)
     for label in made.absent:
         made.library.dataset(label).root()  # raises with a hint where to get the files
     return made.grid.name, expected_of(made)

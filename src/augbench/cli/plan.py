@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from augbench.cli.options import GridArgument, SetOption, StoreOption, store_of
+from augbench.cli.options import GridArgument, RootOption, SetOption, StoreOption, store_of, with_roots
 
 
-def plan(grid: GridArgument, changes: SetOption = None, store: StoreOption = None) -> None:
+def plan(grid: GridArgument, changes: SetOption = None, roots: RootOption = None, store: StoreOption = None) -> None:
     """Print the trainings and images of a grid, and which are done or left. Starts nothing."""
     from augbench.cli.plan_view import print_plan
     from augbench.planning.grid import load_grid
@@ -13,7 +13,7 @@ def plan(grid: GridArgument, changes: SetOption = None, store: StoreOption = Non
     from augbench.planning.remaining import subtract
     from augbench.report.render.terminal import standard_output
 
-    loaded = load_grid(grid, changes or ())
+    loaded = load_grid(grid, with_roots(grid, changes, roots))
     target = store_of(store, loaded.base)
     made = make_plan(loaded, target if target.exists() else None)
     print_plan(made, subtract(made, target), target, standard_output())

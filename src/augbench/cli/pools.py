@@ -16,7 +16,7 @@ app = typer.Typer(name="pool", help="Look at the images of augmenters.", no_args
 def pool_show(
     key: Annotated[str, typer.Argument(metavar="KEY", help="The key of a pool, or a prefix of it.")],
     store: Annotated[str, typer.Option(help="The store of the pool: a folder or a URL.")],
-    root: RootOption = None,
+    roots: RootOption = None,
     out: Annotated[Path | None, typer.Option(help="The PNG to write. Default: KEY.png.")] = None,
     count: Annotated[int, typer.Option(min=1, max=500, help="Number of images of the pool.")] = 20,
 ) -> None:
@@ -25,4 +25,4 @@ def pool_show(
     from augbench.report.render.terminal import standard_output
     from augbench.storage.store import Store
 
-    write_pool_sheet(Store(store), key, root, out, count, standard_output())
+    write_pool_sheet(Store(store), key, roots or (), out, count, standard_output())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from rich.console import Console
@@ -11,7 +12,7 @@ from augbench.core.contracts import GOOD
 from augbench.core.errors import UserError, did_you_mean
 from augbench.core.specs import PoolSpec
 from augbench.planning.grid import DatasetEntry
-from augbench.planning.library import Library
+from augbench.planning.library import Library, resolve_roots
 from augbench.report.contact_sheet import Section, Tile, evenly_spaced, write_sheet
 from augbench.report.leaderboard.sources import Pool
 from augbench.report.table_notes import filter_note
@@ -20,22 +21,22 @@ from augbench.storage.store import Store
 
 
 def write_pool_sheet(
-    store: Store, asked: str, root: Path | None, out: Path | None, number: int, console: Console
+    store: Store, asked: str, roots: Sequence[str], out: Path | None, number: int, console: Console
 ) -> None:
     """Write a contact sheet of up to ``number`` real training defects, and of a pool's first ``number`` images.
 
     It also says how many images its filters dropped. The pool is ``asked`` for by its key, or a unique prefix of it;
-    ``out`` is KEY.png by default.
+    ``roots`` are as ``--root`` has them; ``out`` is KEY.png by default.
 
     Raises:
-        UserError: no such pool, none of its images made yet, no such dataset, or ``out`` cannot be written.
+        UserError: no such pool, none of its images made yet, no such dataset or root, or ``out`` cannot be written.
     """
     spec = _spec(store, asked)
     pool = Pool.of(spec, store)
     if not pool.lines:
         raise UserError(f"pool '{spec.key}' has no image yet: run its grid")
     made = [_tile(pool, index) for index in range(min(number, len(pool.lines)))]
-    real, of_all = _real(spec, root, number)
+    real, of_all = _real(spec, roots, number)
     sections = [
         Section("real", f"{len(real)} of {of_all:,} training defects", real),
         Section(pool.augmenter, f"{len(made)} of {len(pool.lines):,} images, seed {spec.seed}", made),
@@ -69,10 +70,11 @@ def _tile(pool: Pool, index: int) -> Tile:
     return Tile(image, str(line["meta"].get("prompt") or line["meta"].get("source") or line["index"]), mask)
 
 
-def _real(pool: PoolSpec, root: Path | None, number: int) -> tuple[list[Tile], int]:
+def _real(pool: PoolSpec, roots: Sequence[str], number: int) -> tuple[list[Tile], int]:
     """Return up to ``number`` real training defects of the pool's split, and the number of all."""
     data = pool.data
-    settings = {**data.settings, **({"root": str(root)} if root else {})}
+    root = resolve_roots(roots, {data.alias: data.name}).get(data.alias)
+    settings = {**data.settings, **({"root": root} if root else {})}
     library = Library.of((DatasetEntry(name=data.name, **{"as": data.alias}, settings=settings),))
     dataset = library.dataset(data.alias)
     rows = library.split(data).positives

@@ -6,14 +6,22 @@ from typing import Annotated
 
 import typer
 
-from augbench.cli.options import GridOption, OutOption, RootsOption, SetOption, VerdictsOption, reported_cells
+from augbench.cli.options import (
+    GridOption,
+    OutOption,
+    RootOption,
+    SetOption,
+    VerboseOption,
+    VerdictsOption,
+    reported_cells,
+)
 
 
 def report(
     store: Annotated[str, typer.Argument(help="The store to report on: a folder or a URL.")],
     grid: GridOption = None,
     changes: SetOption = None,
-    roots: RootsOption = None,
+    roots: RootOption = None,
     out: OutOption = None,
     layout: Annotated[
         str | None,
@@ -30,6 +38,7 @@ def report(
         str | None, typer.Option("--protocol", metavar="NAME", help="With --layout: the protocol to use.")
     ] = None,
     verdicts: VerdictsOption = False,
+    verbose: VerboseOption = False,
 ) -> None:
     """Print the mean (std) tables of a store, and write them as Markdown, LaTeX, CSV and JSON."""
     from augbench.core.errors import UserError
@@ -48,6 +57,6 @@ def report(
         find_layout(layout)  # before planning, which may take long
     name, expected = reported_cells(grid, changes, roots, out, target)
     if layout is None:
-        write_report(target, name, expected=expected, out=out, console=console, verdicts=verdicts)
+        write_report(target, name, expected=expected, out=out, console=console, verdicts=verdicts, verbose=verbose)
     else:
         report_layout(target, layout, name, expected, dataset, protocol, out=out, console=console)

@@ -7,7 +7,16 @@ from typing import Annotated
 
 import typer
 
-from augbench.cli.options import GridArgument, SetOption, StoreOption, VerdictsOption, print_line, store_of
+from augbench.cli.options import (
+    GridArgument,
+    RootOption,
+    SetOption,
+    StoreOption,
+    VerdictsOption,
+    print_line,
+    store_of,
+    with_roots,
+)
 
 Executor = StrEnum("Executor", ["ray", "inline"])
 
@@ -15,6 +24,7 @@ Executor = StrEnum("Executor", ["ray", "inline"])
 def run(
     grid: GridArgument,
     changes: SetOption = None,
+    roots: RootOption = None,
     store: StoreOption = None,
     executor: Annotated[Executor, typer.Option(help="ray, or inline: in this process only.")] = Executor.ray,
     address: Annotated[str | None, typer.Option(help="A running Ray cluster, e.g. auto.")] = None,
@@ -34,7 +44,7 @@ def run(
     from augbench.runner.driver import run as run_grid
     from augbench.runner.sigterm import STATUS
 
-    loaded = load_grid(grid, changes or ())
+    loaded = load_grid(grid, with_roots(grid, changes, roots))
     target = store_of(store, loaded.base)
     with lasting_console(f"see augbench status {target.url}; the same command makes what is missing") as console:
         options = {"executor": executor.value, "address": address, "track": track or ()}

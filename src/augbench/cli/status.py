@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from augbench.cli.options import GridOption, SetOption, is_grid_file
+from augbench.cli.options import GridOption, RootOption, SetOption, is_grid_file, with_roots
 
 if TYPE_CHECKING:
     from augbench.monitoring.known_grids import KnownGrid
@@ -17,6 +17,7 @@ def status(
     store: Annotated[str, typer.Argument(help="The store to look at: a folder or a URL.")],
     grid: GridOption = None,
     changes: SetOption = None,
+    roots: RootOption = None,
     watch: Annotated[
         float | None,
         typer.Option(metavar="SECONDS", min=1, max=86_400, help="Repeat at this interval until all is done."),
@@ -33,7 +34,7 @@ def status(
     from augbench.storage.store import Store
 
     target = Store(store)
-    grids = _grids(target, grid, changes or [])
+    grids = _grids(target, grid, changes, roots)
     console = standard_output()
     print_report = (lambda found: typer.echo(to_json(found))) if as_json else partial(print_status, console=console)
     was_running = False
@@ -52,24 +53,25 @@ def status(
             raise typer.Exit(130) from None
 
 
-def _grids(store: Store, grid: str | None, changes: list[str]) -> list[KnownGrid]:
+def _grids(store: Store, grid: str | None, changes: list[str] | None, roots: list[str] | None) -> list[KnownGrid]:
     """Return the grids to report on: planned from a file, or read from the store."""
     from augbench.core.errors import UserError
     from augbench.monitoring.known_grids import known_from_plan, known_from_store
 
     if grid is None or not is_grid_file(grid):
-        if changes:
-            raise UserError("--set changes a grid: give --grid FILE too")
+        if changes or roots:
+            raise UserError("--set and --root are for the datasets of a grid file: give --grid FILE too")
         return known_from_store(store, grid)
     from augbench.planning.grid import load_grid
     from augbench.planning.plan import make_plan
 
-    loaded = load_grid(grid, changes)
+    every = with_roots(grid, changes, roots)
+    loaded = load_grid(grid, every)
     made = make_plan(loaded, store if store.exists() else None)
     if made.absent:
         raise UserError(
             f"dataset '{made.absent[0]}' of grid '{grid}' is not available, and keys depend on its files: "
-            f"give the grid by its name, --grid {loaded.name}, or see augbench datasets show {made.absent[0]}"
+            f"give --root {made.absent[0]}=DIR, or the grid by its name, --grid {loaded.name}"
         )
-    arguments = [grid, *(argument for change in changes for argument in ("--set", change))]
+    arguments = [grid, *(argument for change in every for argument in ("--set", change))]
     return [known_from_plan(made, store, arguments)]

@@ -180,9 +180,8 @@ class Dataset:
         wrong = "" if not base else f"{here}is not a folder; " if not Path(base).is_dir() else ""
         if base and not wrong and not (Path(base) / self.name).is_dir():
             wrong = f"{here}has no folder '{self.name}'; "
-        way = "--root DIR" if self.from_options else f"datasets.{self.name}.root"
-        verb = "give" if self.from_options else "set"
-        return f"{wrong}{verb} {way}, or set AUGBENCH_DATA to the folder that holds '{self.name}/'"
+        way = "--root DIR" if self.from_options else f"--root {self.name}=DIR"
+        return f"{wrong}give {way}, or set AUGBENCH_DATA to the folder that holds '{self.name}/'"
 
     def files(self) -> list[Path]:
         """List the files that the fingerprint covers, in the order of `samples`."""

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +12,11 @@ import pandas as pd
 
 from augbench.core import registry
 from augbench.core.contracts import Augmenter, Dataset, Shots, TrainView
-from augbench.core.errors import UserError
+from augbench.core.errors import UserError, did_you_mean, listed
 from augbench.core.guard import overrides
 from augbench.core.hashing import digest
 from augbench.core.specs import AugmenterSpec, DataSpec, Draw
-from augbench.planning.grid import DatasetEntry
+from augbench.planning.grid import NAME, DatasetEntry
 from augbench.planning.splits import Split, checked_samples, choose_shots, make_split, train_view
 from augbench.storage.files import expanded
 from augbench.storage.store import Store
@@ -41,6 +42,34 @@ def open_dataset(name: str, settings: Mapping[str, Any], where: str = "") -> Dat
     elif isinstance(root, (str, Path)):
         settings["root"] = str(expanded(root).resolve())
     return registry.make("datasets", name, settings, where)
+
+
+def resolve_roots(roots: Iterable[str], datasets: Mapping[str, str]) -> dict[str, str]:
+    """Return name in the grid -> folder, from the values of ``--root``: NAME=DIR, or DIR where there is one dataset.
+
+    What stands before the first ``=`` is a name if it can be one: ``./a=b`` is a folder.
+
+    Args:
+        roots: as written; of two for one dataset the last counts.
+        datasets: those that are meant: name in the grid -> plug-in. NAME may be either of the two.
+
+    Raises:
+        UserError: no such dataset, several where DIR has no NAME, or DIR is not a folder.
+    """
+    found: dict[str, str] = {}
+    for root in roots:
+        name, equals, folder = root.partition("=")
+        if not equals or not re.fullmatch(NAME, name):
+            if len(datasets) != 1:
+                raise UserError(f"--root '{root}': which of the datasets {listed(datasets)}? Write NAME={root}")
+            (name,), folder = datasets, root
+        meant = [label for label, plugin in datasets.items() if name in (label, plugin)]
+        if not meant:
+            raise UserError(f"--root '{root}': there is no dataset '{name}' here{did_you_mean(name, datasets)}")
+        if not folder or not expanded(folder).is_dir():
+            raise UserError(f"--root '{root}': '{folder}' is not a folder: give the one with the dataset's files")
+        found.update(dict.fromkeys(meant, folder))
+    return found
 
 
 class Library:

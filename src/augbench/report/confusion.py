@@ -17,7 +17,7 @@ import numpy as np
 
 from augbench.report.numbers import COLLAPSED, Stat, share
 from augbench.report.runs import over_runs
-from augbench.report.sheet import GAP, NARROWEST, WIDTH, Medium, Section, Sheet
+from augbench.report.sheet import GAP, NARROWEST, WIDTH, Legend, Medium, Section, Sheet
 
 MATRICES = "Confusion matrices"
 TRUE = "true class"
@@ -80,7 +80,7 @@ class Named:
         entries = [[stat.text for stat in line] for line in self.confusion.shares]
         return _sheet(self.name, classes, classes, entries, **texts)
 
-    def narrow(self) -> Sheet | None:
+    def narrow(self, width: int = WIDTH) -> Sheet | None:
         """Return the matrix of means for the terminal; None where it does not fit.
 
         Where class names are too long for headings, the headings are numbers and each row name starts with its number.
@@ -89,9 +89,9 @@ class Named:
         means = [[share(stat.mean) for stat in line] for line in self.confusion.shares]
         entry = len(share(1))
         widths = [max([entry, *map(len, name.split())]) for name in classes]  # headings wrap at spaces
-        if WIDTH - sum(widths) - GAP * len(widths) >= max(map(len, (TRUE, *classes))):
+        if width - sum(widths) - GAP * len(widths) >= max(map(len, (TRUE, *classes))):
             return _sheet(self.name, classes, classes, means)
-        if WIDTH - (entry + GAP) * len(classes) < NARROWEST:
+        if width - (entry + GAP) * len(classes) < NARROWEST:
             return None
         numbers = [str(number) for number in range(1, len(classes) + 1)]
         names = [f"{number} {name}" for number, name in zip(numbers, classes, strict=True)]
@@ -105,10 +105,12 @@ def _sheet(
     return replace(Sheet.of([TRUE], heads, rows, title), **texts)
 
 
-def confusion_sections(title: str, label: str, matrices: Sequence[Named], medium: Medium) -> list[Section]:
+def confusion_sections(
+    title: str, label: str, matrices: Sequence[Named], medium: Medium, width: int = WIDTH
+) -> list[Section]:
     """Return the section under the table with that title and label; none without matrices.
 
-    Markdown has all, folded; LaTeX the chosen ones; the terminal the means of these.
+    Markdown has all, folded; LaTeX the chosen ones; a terminal of ``width`` columns the means of these.
     """
     if not matrices:
         return []
@@ -121,24 +123,25 @@ def confusion_sections(title: str, label: str, matrices: Sequence[Named], medium
     elif medium == "latex":
         sheets = [one.sheet(captions=captions, notes=_notes([one])) for one in chosen]
     else:
-        sheets = [sheet for one in chosen if (sheet := one.narrow())]
+        sheets = [sheet for one in chosen if (sheet := one.narrow(width))]
         rest = "with standard deviations" if sheets else "whose classes are too many for the terminal"
         if sheets:
             sentences = (*_captions(""), *_notes(chosen))
-        sentences = (*sentences, f"Those of all rows, {rest}, are in report.md.")
+        sentences = (*sentences, Legend(f"Those of all rows, {rest}, are in report.md.", about=MATRICES))
     return [Section(MATRICES, label, sentences, sheets, under=title)]
 
 
 def _captions(std: str) -> tuple[str, ...]:
     return (
-        f"Shares of each true class (rows) by predicted class (columns): mean{std} over runs.",
-        "The diagonal is the recall of each class.",
+        Legend(f"Shares of each true class (rows) by predicted class (columns): mean{std} over runs.", about=MATRICES),
+        Legend("The diagonal is the recall of each class.", about=MATRICES),
     )
 
 
 def _notes(of: Sequence[Named]) -> tuple[str, ...]:
     gaps = any(one.confusion.has_gaps for one in of)
-    return ("A run without test images of a class is left out of its shares; a dash where no run has any.",) * gaps
+    gap = "A run without test images of a class is left out of its shares; a dash where no run has any."
+    return (Legend(gap, about=MATRICES),) * gaps
 
 
 def confusions_of(rows: Sequence[Any], headline: str) -> list[Named]:

@@ -31,10 +31,11 @@ from augbench.report.numbers import (
     stat_of,
 )
 from augbench.report.runs import Basis, over_runs, run_of
-from augbench.report.sheet import Column, Section, Sheet, SheetRow
+from augbench.report.sheet import Column, Detail, Legend, Section, Sheet, SheetRow
 from augbench.storage.store import FIX_HINT, Store, parse_json
 
 HEADING = "Fidelity of the synthetic images"
+FIDELITY = "fidelity"  # what its legends are about
 MEASURES = (
     *("kid", "kid_low", "kid_high", "fid", "diversity", "diversity_of_real", "memorisation"),
     "auroc_of_normal",
@@ -299,11 +300,11 @@ def _columns(headline: Column, several_extractors: bool, layers: list[int], told
         Column("pictures", "images"),
         Column("kid", "KID"),
         Column("kid_interval", "95 % interval"),
-        Column("fid", "FID"),
-        *(Column(f"fid_{layer}", f"FID {layer}") for layer in layers),
-        Column("diversity", "diversity"),
+        Column("fid", "FID", detail=3),
+        *(Column(f"fid_{layer}", f"FID {layer}", detail=3) for layer in layers),
+        Column("diversity", "diversity", detail=2),
         Column("memorisation", "nearest shot"),
-        *([Column("auroc_of_normal", "told from normal")] if told_apart else []),
+        *([Column("auroc_of_normal", "told from normal", detail=1)] if told_apart else []),
         Column("seconds_per_picture", "s per image"),
         Column(headline.key, headline.title),
         Column("pools", "pools"),
@@ -329,16 +330,20 @@ def _captions(rows: list[FidelityRow], over: str) -> list[str]:
     made, real = range_text(_all("images", rows)), range_text(_all("real", rows))
     extractors = " and ".join(_all("extractor", rows))
     pools = max(row.found for row in rows)
+    mean = f"Mean (sample standard deviation) over {over}." if pools > 1 else "One pool each: no standard deviation."
     return [
-        f"The first {made} images of each pool against the {real} defect images of the test split, which neither "
-        f"augmenters nor searches use, by features of {extractors}.",
-        f"Mean (sample standard deviation) over {over}." if pools > 1 else "One pool each: no standard deviation.",
-        "Numbers of other extractors or of other image counts must not be compared with these.",
+        Legend(
+            f"The first {made} images of each pool against the {real} defect images of the test split, which neither "
+            f"augmenters nor searches use, by features of {extractors}.",
+            about=FIDELITY,
+        ),
+        Detail(mean),
+        Legend("Numbers of other extractors or of other image counts must not be compared with these.", about=FIDELITY),
     ]
 
 
 def _notes(rows: list[FidelityRow], headline: str) -> list[str]:
-    notes = []
+    notes: list[str] = []
     found, expected = sum(row.found for row in rows), sum(row.expected for row in rows)
     if found < expected:
         notes.append(f"{INCOMPLETE} incomplete: {found} of {expected} pools have a record")
@@ -347,36 +352,54 @@ def _notes(rows: list[FidelityRow], headline: str) -> list[str]:
     if any(row.outcome.collapsed for row in rows):
         notes.append(f"{COLLAPSED} at {headline}: runs behind it have collapsed, see the table of {headline}.")
     if any("#" in row.augmenter for row in rows):
-        notes.append("#: start of the digest of the settings, where pools of one name may have different settings.")
+        digests = "#: start of the digest of the settings, where pools of one name may have different settings."
+        notes.append(Legend(digests))
     notes.append(
-        "KID: Kernel Inception Distance, unbiased: about 0 is as close as real defects are to one another; an estimate "
-        "may be negative. Its 95 % interval is bootstrapped over images: means of the lower and of the upper ends."
+        Legend(
+            "KID: Kernel Inception Distance, unbiased: about 0 is as close as real defects are to one another; an "
+            "estimate may be negative. Its 95 % interval is bootstrapped over images: means of the lower and of the "
+            "upper ends."
+        )
     )
     if any(row.stats["kid"].n and isnan(row.stats["fid"].mean) for row in rows):
         notes.append(
-            "FID: a dash where synthetic or real images are not more than the extractor has features, since their "
-            "covariance is then singular."
+            Legend(
+                "FID: a dash where synthetic or real images are not more than the extractor has features, since their "
+                "covariance is then singular.",
+                "fid",
+            )
         )
     if layers := sorted({layer for row in rows for layer in row.fid_by_layer}):
         notes.append(
-            f"FID {' and '.join(map(str, layers))}: on max-pooling layers of Inception with that many features, also "
-            "where the images are fewer: compare it at equal numbers of images alone."
+            Legend(
+                f"FID {' and '.join(map(str, layers))}: on max-pooling layers of Inception with that many features, "
+                "also where the images are fewer: compare it at equal numbers of images alone.",
+                *(f"fid_{layer}" for layer in layers),
+            )
         )
-    real = _real_diversity(rows)
-    notes.append(f"Diversity: mean distance between the features of two images of a pool; of the real ones {real}.")
+    diversity = "Diversity: mean distance between the features of two images of a pool; of the real ones"
+    notes.append(Legend(f"{diversity} {_real_diversity(rows)}.", "diversity"))
     notes.append(
-        "Nearest shot: median distance of synthetic images to the nearest shot, between thumbnails, divided by that of "
-        "the real test images: 1 is as far as those, 0 are copies; a dash where no shots are read."
+        Legend(
+            "Nearest shot: median distance of synthetic images to the nearest shot, between thumbnails, divided by "
+            "that of the real test images: 1 is as far as those, 0 are copies; a dash where no shots are read.",
+            "memorisation",
+        )
     )
     if any(row.stats["auroc_of_normal"].n for row in rows):
         notes.append(
-            "Told from normal: AUROC with which a linear classifier on the same features tells the pool from normal "
-            "test images, cross-validated by item: .5 not at all. Not only by their defects: see that of a null."
+            Legend(
+                "Told from normal: AUROC with which a linear classifier on the same features tells the pool from "
+                "normal test images, cross-validated by item: .5 not at all. Not only by their defects: see that of "
+                "a null.",
+                "auroc_of_normal",
+            )
         )
-    notes.append("s per image: seconds of generation alone, without adaptation and search.")
+    notes.append(Legend("s per image: seconds of generation alone, without adaptation and search."))
     parts = any(not row.outcome.expected for row in rows)
     dash = "; a dash for parts of a mixture, with which no classifier is trained alone" if parts else ""
-    notes.append(f"{headline}: mean over that augmenter's rows with N_aug > 0 in the table of {headline}{dash}.")
+    mean = f"{headline}: mean over that augmenter's rows with N_aug > 0 in the table of {headline}{dash}."
+    notes.append(Legend(mean, about=FIDELITY))
     return notes
 
 

@@ -14,9 +14,30 @@ Mark = Literal["best", "second"]
 Medium = Literal["terminal", "markdown", "latex"]
 """Sections may depend on it: the terminal and LaTeX leave out what only files have room for."""
 
-WIDTH = 100  # characters of a terminal line that sheets must fit into
+WIDTH = 100  # characters of a line that sheets must fit into where no terminal says how many it has
 GAP = 2  # characters between the columns of a sheet
 NARROWEST = 16  # characters that a column of names needs at least
+
+
+class Legend(str):
+    """A sentence that explains numbers wherever they stand: a terminal prints it once, below all tables.
+
+    ``columns``: the keys of the columns that it explains, () for all; ``about``: what tells it from legends of others,
+    for example ``protocol probe``.
+    """
+
+    columns: tuple[str, ...]
+    about: str
+
+    def __new__(cls, text: str, *columns: str, about: str = "") -> Legend:
+        """Create it from its text."""
+        made = super().__new__(cls, text)
+        made.columns, made.about = columns, about
+        return made
+
+
+class Detail(str):
+    """A sentence that a first look does without: a terminal prints it with ``--verbose`` alone."""
 
 
 @dataclass(frozen=True)
@@ -27,6 +48,7 @@ class Column:
     title: str
     group: str = ""
     is_text: bool = False  # left-aligned, and may be folded; else a number
+    detail: int = 0  # a terminal that is too narrow leaves out the columns of the highest first, never those of 0
 
 
 @dataclass(frozen=True)
@@ -69,6 +91,24 @@ class Sheet:
         ]
         return replace(self, columns=[self.columns[index] for index in indices], rows=rows)
 
+    def fitting(self, width: int) -> Sheet:
+        """Return the sheet without as many details as it takes to fit into a terminal."""
+        sheet = self
+        while sheet.width() > width and (last := max(column.detail for column in sheet.columns)):
+            sheet = sheet.only([index for index, column in enumerate(sheet.columns) if column.detail < last])
+        return sheet
+
+    def width(self, gap: int = 1) -> int:
+        """Return the characters that a line takes where no name is folded."""
+        return sum(max(self.widths(index)) for index in range(len(self.columns))) + gap * (len(self.columns) - 1)
+
+    def widths(self, index: int) -> list[int]:
+        """Return the widths of a column's entries and of the words of its heading."""
+        column = self.columns[index]
+        return [
+            len(text) for text in (*column.title.split(), *column.group.split(), *(r.texts[index] for r in self.rows))
+        ]
+
     def groups(self) -> list[tuple[str, list[int]]]:
         """Return the group headings with the indices of their columns; a column without a group stands alone."""
         found = groupby(enumerate(self.columns), key=lambda one: (one[1].group, "" if one[1].group else one[0]))
@@ -84,3 +124,4 @@ class Section:
     sentences: Sequence[str] = ()
     sheets: Sequence[Sheet] = ()
     under: str = ""  # title of the section that it is a part of
+    lead: str = ""  # what its numbers say, in a sentence above them: of terminals alone

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 import pandas as pd
@@ -17,14 +17,25 @@ from augbench.report.older_versions import OlderRow, older_keys, older_records, 
 from augbench.report.references import with_reference
 from augbench.report.render.latex import to_latex
 from augbench.report.render.markdown import to_markdown
-from augbench.report.render.terminal import to_terminal
-from augbench.report.sheet import Medium, Section
+from augbench.report.render.terminal import to_brief, to_terminal
+from augbench.report.sheet import WIDTH, Medium, Section
 from augbench.report.table_exports import to_csv, to_json
 from augbench.report.tables import Table, build_tables
 from augbench.storage.files import write_atomic
 from augbench.storage.store import Store
 
 WAY_OUT = "run a grid first: augbench run GRID.yaml"
+FEW_CELLS = 200  # up to which a report says what its tables show, in some seconds
+TOO_MANY = (
+    f"Which differences are more than chance is said of up to {FEW_CELLS} cells, as it takes a while: "
+    "see augbench compare, or --verdicts."
+)
+MEAN = "Number (number): mean and sample standard deviation over the runs of a row."
+SHOWN = (
+    "Shown to improve: the 95 % interval of the paired difference, for all rows of a table at once, is above 0; "
+    "augbench compare prints each difference."
+)
+NAMELESS = "folder"  # the dataset of users' own images, where they gave it no name
 ALL = "all"  # name of the report of a store that knows no grid
 
 
@@ -35,6 +46,7 @@ def report(
     out: Path | None = None,
     console: Console | None = None,
     verdicts: bool = False,
+    verbose: bool = False,
 ) -> list[str]:
     """Report one grid of a store, or every grid it knows. Where it knows none, report all records as one.
 
@@ -44,8 +56,10 @@ def report(
         expected: the grid's cells, where the caller planned it (`planning.outline.expected_of`); None = load them
             from the store.
         out: output folder; None = ``STORE/reports/<grid>/``. Several reported grids get a folder each in it.
-        console: also print the tables to it.
+        console: also print the tables to it, each under a sentence that says what it shows; of a grid of more than
+            `FEW_CELLS` cells only with ``verdicts``.
         verdicts: state above each table which differences exceed chance; takes as long as a comparison.
+        verbose: print every column, and all notes under each table.
 
     Returns:
         The files written: paths, or URLs for a remote store.
@@ -59,8 +73,13 @@ def report(
     for name, cells, records in found:
         tables = build_tables(cells, records, load_measured(store, cells))
         decided = find_verdicts(store, cells, records) if verdicts else {}
+        leads = {title: lead for title, (lead, _) in decided.items()}
+        if console is not None and not verdicts:
+            leads = _leads(store, cells, records, tables)
+        places = places_of(store, name)
         for table in tables:
-            table.verdicts = decided.get(table.title, [])
+            table.verdicts = decided.get(table.title, ("", []))[1]
+            table.lead, table.place = leads.get(table.title, ""), places.get(table.dataset, "")
         older = older_rows(older_records(store, records))
         made[name] = tables, older
         contents = {
@@ -71,10 +90,28 @@ def report(
         }
         files += write_files(store, name, contents, out / name if out and len(found) > 1 else out)
     if console is not None:  # last: a closed pipe or a full device must not cost a file
-        for name, (tables, older) in made.items():
-            console.print(f"[bold]{name}[/]", highlight=False)
-            print_report(tables, console, older)
+        print_reports(made, console, verbose)
     return files
+
+
+def _leads(store: Store, cells: pd.DataFrame, records: pd.DataFrame, tables: Iterable[Table]) -> dict[str, str]:
+    """Return the title of each table -> what it shows, or that scores are damaged; nothing where it takes long.
+
+    A comparison takes 10 to 30 ms a cell.
+    """
+    if len(records) > FEW_CELLS:
+        return {}
+    try:
+        return {title: lead for title, (lead, _) in find_verdicts(store, cells, records).items()}
+    except UserError as error:  # the tables need no scores
+        return dict.fromkeys((table.title for table in tables), f"No differences: {error}.")
+
+
+def places_of(store: Store, grid_name: str) -> dict[str, str]:
+    """Return dataset -> name of its folder, of the datasets that a grid calls only `folder`."""
+    grid = (store.read_json("grids", grid_name) or {}).get("grid") or {}
+    roots = {one["name"]: one["settings"].get("root") for one in grid.get("datasets", ()) if not one.get("as")}
+    return {NAMELESS: PurePath(roots[NAMELESS]).name} if roots.get(NAMELESS) else {}
 
 
 def reported(
@@ -102,14 +139,39 @@ def reported(
     return [one for one in found if len(one[2])]
 
 
-def print_report(tables: Sequence[Table], console: Console, older: Sequence[OlderRow] = ()) -> None:
-    """Print the tables, and that rows of earlier versions of plug-ins are not among them."""
-    console.print(to_terminal(sections_of(tables, "terminal", older)))
+def print_reports(
+    made: Mapping[str, tuple[Sequence[Table], Sequence[OlderRow]]], console: Console, verbose: bool = False
+) -> None:
+    """Print the tables of grids, and that rows of earlier versions of plug-ins are not among them.
+
+    Args:
+        made: name of a grid -> its tables, and the rows of earlier versions.
+        console: where to.
+        verbose: print every column, and all notes under each table; else what fits, and each legend once.
+    """
+    numbers: dict[str, int] | None = None if verbose else {}
+    sections = []
+    for name, (tables, older) in made.items():
+        sections += [Section(name), *sections_of(tables, "terminal", older, numbers, console.width)]
+    if numbers is None:
+        console.print(to_terminal(sections, console.width))
+    else:
+        marked = [f"({number}) {note}" for note, number in numbers.items()]
+        every = [table for tables, _ in made.values() for table in tables if len(table.rows) > 1]
+        about = [*[SHOWN] * any(table.lead for table in every), *[TOO_MANY] * any(not table.lead for table in every)]
+        console.print(to_brief(sections, console.width, [MEAN, *about, *marked]))
 
 
-def sections_of(tables: Sequence[Table], medium: Medium, older: Sequence[OlderRow] = ()) -> list[Section]:
-    """Return the sections of all tables, and of the rows of earlier versions of plug-ins."""
-    return [*(section for table in tables for section in table.sections(medium)), *older_sections(older, medium)]
+def sections_of(
+    tables: Sequence[Table],
+    medium: Medium,
+    older: Sequence[OlderRow] = (),
+    numbers: dict[str, int] | None = None,
+    width: int = WIDTH,
+) -> list[Section]:
+    """Return the sections of all tables, see `Table.sections`, and of the rows of earlier versions of plug-ins."""
+    own = [section for table in tables for section in table.sections(medium, numbers, width)]
+    return [*own, *older_sections(older, medium)]
 
 
 def write_files(store: Store, name: str, contents: Mapping[str, bytes], out: Path | None) -> list[str]:

@@ -10,6 +10,7 @@ from augbench.core.errors import listed
 from augbench.metrics.inference import FEWEST_RUNS
 from augbench.planning.audits import NOT_AUDITED, Audit, percent
 from augbench.report.numbers import COLLAPSED, INCOMPLETE, named_shots
+from augbench.report.sheet import Detail, Legend
 
 AP_SENTENCES = {
     "trapezoidal_ties": "AP is the area under the precision-recall curve by the trapezoidal rule, with images of equal "
@@ -66,14 +67,16 @@ def captions(rows: list[list[Any]], records: list[Any]) -> list[str]:
         records: the records of these cells.
     """
     cell = rows[0][0]
-    sentences = [f"{_spread(rows)}."]
+    sentences: list[str] = [Detail(f"{_spread(rows)}.")]
+    protocol = f"protocol {cell.protocol}"
     if about := frozen_text(records):
-        sentences.append(about)
+        sentences.append(Legend(about, about=protocol))
     if on := next((record.controls for record in records if record.controls), None):
-        sentences.append(f"Controls: {'; '.join(CONTROLS[name].format(value) for name, value in on.items())}.")
+        said = "; ".join(CONTROLS[name].format(value) for name, value in on.items())
+        sentences.append(Legend(f"Controls: {said}.", about=protocol))
     if cell.task == "detection":
-        sentences.append(AP_SENTENCES[cell.ap_definition])
-    return sentences + _origin(records)
+        sentences.append(Legend(AP_SENTENCES[cell.ap_definition]))
+    return sentences + [Detail(sentence) for sentence in _origin(records)]
 
 
 def frozen_text(records: Sequence[Any]) -> str:
@@ -157,19 +160,22 @@ def footnotes(cell: Any, found: int, expected: int, averages: bool) -> list[str]
         expected: number of expected cells.
         averages: whether the table has average rows.
     """
-    notes = []
+    notes: list[str] = []
     if found < expected:
         notes.append(f"* incomplete: {found} of {expected} cells")
     if averages:
-        notes.append("Average: mean of the means and mean of the standard deviations over N_aug > 0, as the papers do.")
+        average = "mean of the means and mean of the standard deviations over N_aug > 0, as the papers do."
+        notes.append(Legend(f"Average: {average}"))
     if cell.task == "recognition":
-        return [*notes, "N_aug is per class."]
-    notes.append("Oracle: the threshold was chosen with the labels of the test images it is evaluated on.")
+        return [*notes, Legend("N_aug is per class.")]
+    oracle = "Oracle: the threshold was chosen with the labels of the test images it is evaluated on."
+    notes.append(Legend(oracle, "precision", "recall"))
     if cell.false_alarm_rate is not None:
-        notes.append(
+        heldout = (
             "Held-out threshold: the lowest with a false positive rate (FPR) of at most "
             f"{100 * cell.false_alarm_rate:g} % on the held-out normal training images."
         )
+        notes.append(Legend(heldout, "heldout_recall", "heldout_false_alarm_rate"))
     return notes
 
 
@@ -207,8 +213,10 @@ def run_notes(rows: Sequence[Any]) -> list[str]:
         notes.append(f"{INCOMPLETE} in no number, as folds are missing: {listed(partial, NAMED)}.")
     if fixed := dict.fromkeys(row.augmenter for row in rows if row.one_adaptation):
         notes.append(
-            f"No adaptation variance: all seeds of {listed(fixed, NAMED)} share what was learned once, so deviations "
-            "and intervals do not cover learning it again (several adapter_seeds in the grid would)."
+            Legend(
+                f"No adaptation variance: all seeds of {listed(fixed, NAMED)} share what was learned once, so "
+                "deviations and intervals do not cover learning it again (several adapter_seeds in the grid would)."
+            )
         )
     return notes
 

@@ -23,7 +23,7 @@ from augbench.report.frame import CLASS_METRICS, METRICS, shots_rank
 from augbench.report.numbers import INCOMPLETE, Stat, average_of, flagged, share
 from augbench.report.references import REFERENCE
 from augbench.report.runs import Basis, averaged, basis_of, over_runs
-from augbench.report.sheet import Column, Mark, Medium, Section, Sheet, SheetRow
+from augbench.report.sheet import WIDTH, Column, Detail, Mark, Medium, Section, Sheet, SheetRow
 from augbench.report.table_notes import (
     captions,
     caveat_notes,
@@ -59,6 +59,12 @@ class Row(Basis):
     filtered: tuple[Mapping[str, Any], ...] = ()  # what filters dropped of the pools of each of its cells
     mark: str = ""  # refers to these notes under the table: "(1)"
 
+    def numbered(self, numbers: dict[str, int]) -> Row:
+        """Return the row with marks of notes that tables share; ``numbers``, note -> number, is filled."""
+        mine = [note for note in self.notes if not isinstance(note, Detail)]
+        marks = [str(numbers.setdefault(note, len(numbers) + 1)) for note in mine]
+        return replace(self, mark=f"({', '.join(marks)})" if marks else "")
+
     def text(self, column: Column) -> str:
         """Return the entry of a column."""
         if column.key == "augmenter":
@@ -90,12 +96,19 @@ class Table:
     fidelity: Fidelity = field(default_factory=Fidelity)  # of the pools that its cells use; printed below
     audit: Audit | None = None  # of near-copies in test and training images; None: never searched for
     verdicts: list[str] = field(default_factory=list)  # sentences over it, where they were asked for
+    lead: str = ""  # what they say in one sentence, for terminals
+    place: str = ""  # folder of its dataset's files, where the dataset has no telling name: for terminals
     frozen: str = ""  # the caption about its classifier on frozen features; "": it was fine-tuned
 
     @property
     def label(self) -> str:
         """``mechanics, not evidence (dataset surfaces)`` where smoke-test parts are behind the numbers; else ""."""
         return f"mechanics, not evidence ({', '.join(self.embedded)})" if self.embedded else ""
+
+    @property
+    def placed_title(self) -> str:
+        """The title with the folder of a dataset that is called only `folder`: ``folder 'bottles', few-shot ...``."""
+        return self.title.replace(self.dataset, f"{self.dataset} '{self.place}'", 1) if self.place else self.title
 
     @property
     def near_copies(self) -> str:
@@ -117,11 +130,17 @@ class Table:
         """The confusion matrices of its rows, printed below the table; none in detection and without records."""
         return confusions_of(self.rows, self.headline)
 
-    def sections(self, medium: Medium) -> list[Section]:
-        """Return the sections of the table, of the fidelity of its pools, and of its confusion matrices."""
+    def sections(self, medium: Medium, numbers: dict[str, int] | None = None, width: int = WIDTH) -> list[Section]:
+        """Return the sections of the table, of the fidelity of its pools, and of its confusion matrices.
+
+        Args:
+            medium: where they are printed.
+            numbers: of the notes on augmenters, where several tables share them, see `Row.numbered`.
+            width: columns of a terminal.
+        """
         headline = [column.key for column in self.columns].index(self.headline)
         rows, before = [], None
-        for row in self.rows:
+        for row in self.rows if numbers is None else [row.numbered(numbers) for row in self.rows]:
             texts = tuple(row.text(column) for column in self.columns)
             marks: dict[int, Mark] = {headline: "best"} if row.best else {}
             starts = before is not None and row.augmenter != before
@@ -129,8 +148,10 @@ class Table:
             rows.append(SheetRow(texts, marks, row.is_average, starts_block=starts, repeats_name=repeats))
             before = row.augmenter
         sheet = Sheet(self.columns, rows, captions=self.captions, notes=self.notes)
-        own = Section(self.title, self.label, sentences=self.verdicts, sheets=[sheet])
-        confusions = confusion_sections(self.title, self.label, self.confusions, medium)
+        is_terminal = medium == "terminal"
+        title, lead = (self.placed_title, self.lead) if is_terminal else (self.title, "")
+        own = Section(title, self.label, self.verdicts, [sheet], lead=lead)
+        confusions = confusion_sections(self.title, self.label, self.confusions, medium, width)
         return [own, *self.fidelity.sections(self.title), *confusions]
 
 
@@ -202,7 +223,7 @@ def _table(cells_of: Rows, found: dict[str, Any], measured: Mapping[str, Measure
         notes=[
             *marked,
             *footnotes(first, len(records), len(cells), any(row.is_average for row in rows)),
-            *([used_note(used)] if used else []),
+            *([Detail(used_note(used))] if used else []),
             *caveat_notes(rows, first.task),
         ],
         fidelity=fidelity_of(title, cells, measured, _outcomes(rows, headline), headline_column, embedded),
@@ -218,11 +239,14 @@ def _columns(cell: Any, are_runs: bool) -> list[Column]:
     else:
         metrics = [
             Column("ap", "AP", AP_NAMES[cell.ap_definition]),
-            Column("precision", "precision", ORACLE),
-            Column("recall", "recall", ORACLE),
+            Column("precision", "precision", ORACLE, detail=2),
+            Column("recall", "recall", ORACLE, detail=2),
         ]
         if cell.false_alarm_rate is not None:
-            metrics += [Column("heldout_recall", "recall", HELDOUT), Column("heldout_false_alarm_rate", "FPR", HELDOUT)]
+            metrics += [
+                Column("heldout_recall", "recall", HELDOUT),
+                Column("heldout_false_alarm_rate", "FPR", HELDOUT, detail=1),
+            ]
     runs = Column("runs", "runs" if are_runs else "seeds")
     return [Column("augmenter", "augmenter", is_text=True), Column("n_aug", "N_aug", is_text=True), *metrics, runs]
 
@@ -302,7 +326,7 @@ def _note_weights(rows: list[Row], is_chosen: bool) -> list[Row]:
     for row in rows:
         if row.weights:
             weights.setdefault(row.augmenter, {})[row.n_aug or 0] = row.weights
-    notes = {name: weight_note(name, found, is_chosen) for name, found in weights.items()}
+    notes = {name: Detail(weight_note(name, found, is_chosen)) for name, found in weights.items()}
     return [replace(row, notes=(*row.notes, notes[row.augmenter])) if row.weights else row for row in rows]
 
 
@@ -329,4 +353,4 @@ def _mark_notes(rows: list[Row]) -> tuple[list[Row], list[str]]:
         notes = tuple(dict.fromkeys(of_block[row.augmenter]))
         mark = f"({', '.join(str(numbers[note]) for note in notes)})" if notes else ""
         marked.append(replace(row, notes=notes, mark=mark))
-    return marked, [f"({number}) {note}" for note, number in numbers.items()]
+    return marked, [Detail(f"({number}) {note}") for note, number in numbers.items()]

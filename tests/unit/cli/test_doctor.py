@@ -72,7 +72,7 @@ OTHERS = {"dataset ksdd2", "augmenter eight_bits", "workers"}
 def test_all_that_a_grid_lacks_is_named_with_the_way_out(tmp_path):
     status, found = examined(grid_file(tmp_path, **MISSING))
     assert status == 2 and problems(found) == WEIGHTS | OTHERS
-    assert "datasets.ksdd2.root" in found["dataset ksdd2"][1] and "https://" in found["dataset ksdd2"][1]
+    assert "--root ksdd2=DIR" in found["dataset ksdd2"][1] and "https://" in found["dataset ksdd2"][1]
     assert "set `bundle`" in found["augmenter ddpm"][1] and "`roundtrip`" in found["roundtrip of vae"][1]
     assert "protocols.inout.weights" in found["protocol inout"][1]
     assert "bitsandbytes" in found["augmenter eight_bits"][1]

@@ -93,7 +93,7 @@ def evidence_of(store, **options):
 
 def printed(store, **options):
     console = Console(width=100, record=True, file=io.StringIO())
-    compare(store, console=console, resamples=500, **options)
+    compare(store, console=console, resamples=500, verbose=True, **options)
     return " ".join(console.export_text().split())
 
 

@@ -22,7 +22,7 @@ from augbench.core.specs import AugmenterSpec, Cell, DataSpec
 from augbench.planning.grid import make_grid
 from augbench.planning.outline import expected_of
 from augbench.planning.plan import make_plan
-from augbench.report import build_tables, expected_frame, load_expected, load_records, print_report, report
+from augbench.report import build_tables, expected_frame, load_expected, load_records, print_reports, report
 from augbench.report.frame import CELL_FIELDS
 from augbench.report.numbers import Stat, seconds_text, share, stat_of
 from augbench.report.render import latex, markdown
@@ -77,7 +77,7 @@ def tables_of(store, cells, task="detection"):
 
 def printed(*tables):
     console = Console(width=100, record=True, file=io.StringIO())
-    print_report(tables, console)
+    print_reports({"g": (tables, [])}, console, verbose=True)
     return console.export_text()
 
 
@@ -308,11 +308,19 @@ def test_a_planned_grid_needs_no_file_about_it(store):
         report(store, "planned", expected=[expected_cell(cells[1])])
 
 
-def test_a_pipe_gets_the_full_width(store, monkeypatch, capsys):
-    monkeypatch.setenv("COLUMNS", "80")
+def test_a_pipe_gets_the_full_width_unless_columns_says_how_wide_it_is(store, monkeypatch, capsys):
     preset = protocol(holdout=0.1)
     write(store, cell("a_rather_long_name", preset=preset))
-    print_report(tables_of(store, [cell("a_rather_long_name", preset=preset)]), standard_output())
+    tables = tables_of(store, [cell("a_rather_long_name", preset=preset)])
+    for columns, widest in ((None, 100), ("80", 80)):
+        monkeypatch.delenv("COLUMNS", raising=False)
+        if columns:
+            monkeypatch.setenv("COLUMNS", columns)
+        print_reports({"g": (tables, [])}, standard_output(), verbose=True)
+        out = capsys.readouterr().out
+        assert max(map(len, out.splitlines())) == widest
+    monkeypatch.delenv("COLUMNS")
+    print_reports({"g": (tables, [])}, standard_output(), verbose=True)
     assert "a_rather_long_name  100 " in capsys.readouterr().out
 
 

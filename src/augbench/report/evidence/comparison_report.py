@@ -16,9 +16,9 @@ from augbench.report.evidence.ranking import missing_ranks_note, rankings
 from augbench.report.evidence.sheets import method_section, ranking_section, section_of
 from augbench.report.render.latex import to_latex
 from augbench.report.render.markdown import to_markdown
-from augbench.report.render.terminal import to_terminal
+from augbench.report.render.terminal import to_brief, to_terminal
 from augbench.report.sheet import Section
-from augbench.report.store_report import reported, write_files
+from augbench.report.store_report import places_of, reported, write_files
 from augbench.storage.store import Store
 
 PARETO, CD = "pareto.svg", "cd.svg"
@@ -32,6 +32,7 @@ def compare(
     resamples: int = RESAMPLES,
     out: Path | None = None,
     console: Console | None = None,
+    verbose: bool = False,
 ) -> list[str]:
     """Compare the rows of one grid of a store, or of every grid it knows; where it knows none, of all its records.
 
@@ -41,19 +42,26 @@ def compare(
     Args:
         against: the baseline augmenter; None = ``none`` if a table has it, else ``memseg``.
         resamples: number of bootstrap resamples.
+        verbose: print every column, and all notes beside each table; else what fits, and each legend once.
 
     Raises:
         UserError: also an unknown augmenter, or damaged scores.
     """
     files: list[str] = []
-    printed: dict[str, list[Section]] = {}
+    printed: list[Section] = []
+    method: dict[str, None] = {}
     found = reported(store, grid_name, expected)
     for name, cells, records in found:
         evidence = build_evidence(store, cells, records, against, resamples)
+        places = places_of(store, name)
+        for one in evidence:
+            one.table.place = places.get(one.table.dataset, "")
         ranked = rankings(evidence)
         first, last = method_section(evidence), ranking_section(ranked, missing_ranks_note(ranked))
         sections = [section_of(one) for one in evidence]
-        printed[name] = [first, *(section_of(one, brief=True) for one in evidence), last]
+        head = [Section(name), first] if verbose else [Section(name)]
+        printed += [*head, *(section_of(one, brief=True) for one in evidence), last]
+        method |= dict.fromkeys(first.sentences)
         every = [first, *sections, last]
         drawn = {PARETO: ("Metric against cost", pareto_svg(evidence)), CD: ("Critical differences", cd_svg(ranked))}
         plots = {file: (title, svg) for file, (title, svg) in drawn.items() if svg is not None}
@@ -67,7 +75,6 @@ def compare(
         }
         files += write_files(store, name, contents, out / name if out and len(found) > 1 else out)
     if console is not None:  # last: a closed pipe or a full device must not cost a file
-        for name, sections in printed.items():
-            console.print(f"[bold]{name}[/]", highlight=False)
-            console.print(to_terminal(sections))
+        width = console.width
+        console.print(to_terminal(printed, width) if verbose else to_brief(printed, width, method))
     return files

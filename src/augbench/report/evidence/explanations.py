@@ -11,6 +11,7 @@ from augbench.report.evidence.build import Comparison, Evidence
 from augbench.report.evidence.lineage import inference_notes
 from augbench.report.evidence.pareto import DEFINITION
 from augbench.report.numbers import COLLAPSED, share
+from augbench.report.sheet import Detail, Legend
 from augbench.report.table_notes import FEATURE_SECONDS, FEW_ITEMS, few_items_note, folds_text, plural, run_notes
 
 PERCENT = f"{100 * CONFIDENCE:g} %"
@@ -20,23 +21,28 @@ SEED = (
 )
 POOL_SEED = "The seed of a cell is that of its pool alone, since its classifier has none"
 ARTEFACT_CAPTIONS = (
-    "A null shares with an augmenter all that may betray a synthetic image, but shows no defect. Shown: the row is "
-    "better than the baseline and better than its null. Null itself gains: the null is better than the baseline, and "
-    "the row not better than the null. Not shown: the data allow neither.",
-    "Intervals of the differences to nulls, and of the nulls' own gains, hold all at once.",
+    Legend(
+        "A null shares with an augmenter all that may betray a synthetic image, but shows no defect. Shown: the row "
+        "is better than the baseline and better than its null. Null itself gains: the null is better than the "
+        "baseline, and the row not better than the null. Not shown: the data allow neither."
+    ),
+    Legend("Intervals of the differences to nulls, and of the nulls' own gains, hold all at once."),
 )
 COST_CAPTIONS = (
-    DEFINITION,
-    "Efficient: no other row is as good at no higher cost. This compares means: see their intervals.",
+    Legend(DEFINITION, about="cost"),
+    Legend("Efficient: no other row is as good at no higher cost. This compares means: see their intervals."),
 )
 
 
 def variance_captions(evidence: Evidence) -> list[str]:
     """Explain the sources of variance."""
     return [
-        "Standard deviations that each source adds to one run, by analysis of variance (random effects, method of "
-        "moments; negative estimates are given as 0). A dash: it cannot be estimated from these runs.",
-        f"{_seed(evidence)}.",
+        Legend(
+            "Standard deviations that each source adds to one run, by analysis of variance (random effects, method of "
+            "moments; negative estimates are given as 0). A dash: it cannot be estimated from these runs.",
+            about="variance",
+        ),
+        Legend(f"{_seed(evidence)}."),
     ]
 
 
@@ -51,8 +57,10 @@ def seed_notes(evidence: Evidence, compared: Sequence[Comparison]) -> list[str]:
     if not names:
         return []
     return [
-        f"{', '.join(names)} has no seed, as nothing is random in it: each of its runs is paired with every pool seed "
-        "of the other row at the same fold and draw, and counts once in its own interval."
+        Legend(
+            f"{', '.join(names)} has no seed, as nothing is random in it: each of its runs is paired with every pool "
+            "seed of the other row at the same fold and draw, and counts once in its own interval."
+        )
     ]
 
 
@@ -98,9 +106,9 @@ def interval_notes(evidence: Evidence) -> list[str]:
         notes.append("* incomplete: some cells have no record.")
     one = [row.intervals[evidence.headline].parts for row in evidence.rows if row.runs == 1 and row.has_seed]
     if any("fold" in parts for parts in one):
-        notes.append("One run: the interval takes the differences between its folds for those between seeds.")
+        notes.append(Legend("One run: the interval takes the differences between its folds for those between seeds."))
     elif one:
-        notes.append("One run: the interval covers other test items alone, not other seeds.")
+        notes.append(Legend("One run: the interval covers other test items alone, not other seeds."))
     if evidence.smallest < FEW_ITEMS:
         few = few_items_note(evidence.smallest, evidence.table.task, evidence.kinds_apart)
         notes.append(
@@ -124,8 +132,8 @@ def comparison_captions(evidence: Evidence, compared: list[Comparison]) -> list[
     """Return for how many comparisons the intervals hold at once."""
     decided = sum(one.verdict != Verdict.TOO_FEW for one in compared)
     if decided < 2:
-        return [f"Paired difference with its {PERCENT} interval."]
-    return [f"Paired differences, with intervals that hold for all {decided} of them at once at {PERCENT}."]
+        return [Detail(f"Paired difference with its {PERCENT} interval.")]
+    return [Detail(f"Paired differences, with intervals that hold for all {decided} of them at once at {PERCENT}.")]
 
 
 def comparison_notes(evidence: Evidence, compared: list[Comparison]) -> list[str]:
@@ -141,19 +149,27 @@ def comparison_notes(evidence: Evidence, compared: list[Comparison]) -> list[str
     if not tested:
         return [
             *notes,
-            f"No test over seeds: with {plural(seeds, 'paired seed')} an exact one has no p below "
-            f"{_p(smallest_p(seeds))}. There is one from {FEWEST_SEEDS} on ({_p(smallest_p(FEWEST_SEEDS))}).",
+            Detail(
+                f"No test over seeds: with {plural(seeds, 'paired seed')} an exact one has no p below "
+                f"{_p(smallest_p(seeds))}. There is one from {FEWEST_SEEDS} on ({_p(smallest_p(FEWEST_SEEDS))})."
+            ),
         ]
     notes.append(
-        "p: exact two-sided sign-flip test of the mean difference over paired seeds, after Holm over "
-        f"{plural(len(tested), 'comparison')}. It treats the test items as fixed, so it may be small where the "
-        "interval, which does not, includes 0."
+        Legend(
+            "p: exact two-sided sign-flip test of the mean difference over paired seeds, after Holm over "
+            f"{plural(len(tested), 'comparison')}. It treats the test items as fixed, so it may be small where the "
+            "interval, which does not, includes 0.",
+            "p",
+        )
     )
     least = min(1.0, smallest_p(seeds) * len(tested))
     if least > LEVEL:
         notes.append(
-            f"With {plural(seeds, 'seed')} and {plural(len(tested), 'comparison')} no p can be below {_p(least)}: it "
-            f"takes {seeds_needed(len(tested))} seeds to reach {_p(LEVEL)}."
+            Legend(
+                f"With {plural(seeds, 'seed')} and {plural(len(tested), 'comparison')} no p can be below {_p(least)}: "
+                f"it takes {seeds_needed(len(tested))} seeds to reach {_p(LEVEL)}.",
+                "p",
+            )
         )
     return notes
 
@@ -178,7 +194,7 @@ def no_variance_split(evidence: Evidence) -> str:
 
 def cost_notes(evidence: Evidence) -> list[str]:
     """Return why costs are missing or cannot be compared, and what they lack."""
-    notes = [FEATURE_SECONDS] if evidence.table.frozen else []
+    notes: list[str] = [Legend(FEATURE_SECONDS)] if evidence.table.frozen else []
     unknown = dict.fromkeys(row.augmenter for row in evidence.rows if row.cost is None and row.n_aug)
     if unknown:
         notes.append(f"Not on record, and so not compared: the cost of {', '.join(unknown)}.")
@@ -187,11 +203,14 @@ def cost_notes(evidence: Evidence) -> list[str]:
     if len(devices) > 1:
         notes.append(f"Made on different devices, so seconds must not be compared: {', '.join(devices)}.")
     if any("" in cost.devices for cost in costs):
-        notes.append("Seconds of some pools are known from their fidelity records, which do not name the device.")
+        of_fidelity = "Seconds of some pools are known from their fidelity records, which do not name the device."
+        notes.append(Legend(of_fidelity))
     if any(not cost.told_apart for cost in costs):
         notes.append(
-            "Adapters of an older version do not record class images separately: where there are any, their seconds "
-            "are part of those of the adapter that needed them first."
+            Legend(
+                "Adapters of an older version do not record class images separately: where there are any, their "
+                "seconds are part of those of the adapter that needed them first."
+            )
         )
     return notes + lineage_notes(evidence)
 

@@ -13,13 +13,15 @@ from augbench.report.evidence import explanations
 from augbench.report.evidence.build import Comparison, Evidence, build_evidence
 from augbench.report.evidence.ranking import Ranking
 from augbench.report.numbers import COLLAPSED, DASH, flagged, seconds_text, share, shots_text, signed
-from augbench.report.sheet import Column, Section, Sheet, SheetRow
-from augbench.report.table_notes import AP_SENTENCES
+from augbench.report.references import REFERENCE
+from augbench.report.sheet import Column, Detail, Legend, Section, Sheet, SheetRow
+from augbench.report.table_notes import AP_SENTENCES, plural
 from augbench.report.tables import AP_NAMES
 from augbench.storage.store import Store
 
 NAMES = {"ap": "AP", "accuracy": "accuracy", "macro_f1": "macro-F1"}
 DECIDED = (Verdict.BETTER, Verdict.WORSE)
+NAMED_GAINS = 3  # augmenters that a lead names
 MAX_ROWS = 30  # rows of a list of comparisons in the terminal; of a longer list only the decided ones
 AUGMENTER = Column("augmenter", "augmenter", is_text=True)
 N_AUG = Column("n_aug", "N_aug", is_text=True)
@@ -30,33 +32,36 @@ def section_of(evidence: Evidence, brief: bool = False) -> Section:
 
     Args:
         evidence: the evidence of the table.
-        brief: leave out of long lists the differences that are neither better nor worse, as in the terminal.
+        brief: as in the terminal: begin with what the differences say, and leave out of long lists those that are
+            neither better nor worse.
     """
     table = evidence.table
     sheets, sentences = [_intervals(evidence)], []
     if table.frozen:
-        sentences.append(table.frozen)
+        sentences.append(Legend(table.frozen, about=f"protocol {table.protocol}"))
     if table.near_copies:
         sentences.append(table.near_copies)
     if table.task == "detection":
-        sentences.append(AP_SENTENCES[table.ap_definition])
+        sentences.append(Legend(AP_SENTENCES[table.ap_definition]))
     if evidence.against:
         sheets.append(_comparisons(evidence, evidence.against, f"Against {evidence.baseline}", False, brief))
     elif len(evidence.rows) > 1:
-        sentences.append(explanations.why_not_against(evidence))
+        sentences.append(Detail(explanations.why_not_against(evidence)))  # the lead says it
     if evidence.pairs:
         title = "Between augmenters, at the same N_aug"
         sheets.append(_comparisons(evidence, evidence.pairs, title, True, brief))
     if evidence.checks:
         sheets.append(_artefact_checks(evidence))
     if sentence := explanations.no_variance_split(evidence):
-        sentences.append(sentence)
+        sentences.append(Detail(sentence))
     else:
         sheets.append(_variance(evidence))
     if any(row.cost is not None and row.n_aug for row in evidence.rows):
         sheets.append(_costs(evidence))
     elif any(row.n_aug for row in evidence.rows):
         sentences += ["The cost of the images is not on record.", *explanations.lineage_notes(evidence)]
+    if brief:
+        return Section(table.placed_title, table.label, sentences, sheets, lead=lead_of(evidence))
     return Section(table.title, table.label, sentences, sheets)
 
 
@@ -79,7 +84,8 @@ def _intervals(evidence: Evidence) -> Sheet:
     for metric in evidence.metrics:
         group = AP_NAMES[evidence.table.ap_definition] if metric == "ap" else ""
         columns += [Column(metric, NAMES[metric], group), Column("interval", "95 % interval")]
-    columns += [Column("items", "s.e. items"), Column("runs_error", "s.e. runs"), Column("runs", "runs")]
+    errors = [Column("items", "s.e. items", detail=1), Column("runs_error", "s.e. runs", detail=1)]
+    columns += [*errors, Column("runs", "runs")]
     rows = []
     for row in evidence.rows:
         every = [row.intervals[metric] for metric in evidence.metrics]
@@ -101,8 +107,8 @@ def _comparisons(evidence: Evidence, compared: list[Comparison], title: str, nam
         N_AUG,
         Column("difference", f"difference in {NAMES[evidence.headline]}"),
         Column("interval", "95 % interval"),
-        Column("runs", "pairs"),
-        *([Column("p", "p (Holm)")] if tested else []),
+        Column("runs", "pairs", detail=1),
+        *([Column("p", "p (Holm)", detail=2)] if tested else []),
         Column("verdict", "verdict", is_text=True),
     ]
     notes = explanations.comparison_notes(evidence, compared)
@@ -133,12 +139,12 @@ def _artefact_checks(evidence: Evidence) -> Sheet:
     columns = [
         AUGMENTER,
         N_AUG,
-        Column("gain", f"gain over {evidence.baseline}"),
+        Column("gain", f"gain over {evidence.baseline}", detail=1),
         Column("null", "null", is_text=True),
-        Column("null_gain", "its gain"),
+        Column("null_gain", "its gain", detail=2),
         Column("over", "over the null"),
         Column("interval", "95 % interval"),
-        Column("runs", "pairs"),
+        Column("runs", "pairs", detail=3),
         Column("finding", "finding", is_text=True),
     ]
     rows = []
@@ -176,7 +182,8 @@ def _costs(evidence: Evidence) -> Sheet:
     costs = [row.cost for row in evidence.rows if row.cost is not None]
     parts = [name for name in titles if name == "total" or any(getattr(cost, name) for cost in costs)]
     name = NAMES[evidence.headline]
-    columns = [AUGMENTER, N_AUG, *(Column(part, titles[part]) for part in parts), Column("training", "training")]
+    columns = [AUGMENTER, N_AUG, *(Column(part, titles[part], detail=int(part != "total")) for part in parts)]
+    columns += [Column("training", "training")]
     columns += [Column(evidence.headline, name), Column("efficient", "efficient", is_text=True)]
     rows = []
     for row in evidence.rows:
@@ -209,12 +216,56 @@ def _ranks(ranking: Ranking) -> Sheet:
 # -- verdicts of a report
 
 
-def find_verdicts(store: Store, expected: pd.DataFrame, records: pd.DataFrame) -> dict[str, list[str]]:
-    """Return the title of each table -> a sentence per row with a verdict against its baseline, as `compare` has it.
+def find_verdicts(store: Store, expected: pd.DataFrame, records: pd.DataFrame) -> dict[str, tuple[str, list[str]]]:
+    """Return the title of each table -> what its differences say, and a sentence per row with a verdict against its
+    baseline, as `compare` has it.
 
     Arguments and errors as in `build_evidence`.
     """
-    return {one.table.title: sentences_of(one) for one in build_evidence(store, expected, records)}
+    return {one.table.title: (lead_of(one), sentences_of(one)) for one in build_evidence(store, expected, records)}
+
+
+def lead_of(evidence: Evidence) -> str:
+    """Say in one sentence which augmenters are shown to improve the headline metric, by how much, and what the rest is.
+
+    Rows with collapsed runs and the reference row count among neither.
+    """
+    compared = [one for one in evidence.against if one.augmenter != REFERENCE]
+    if not compared:
+        return explanations.why_not_against(evidence) if len(evidence.rows) > 1 else ""
+    sound = [one for one in compared if not one.collapsed]
+    of = {verdict: [one for one in sound if one.verdict == verdict] for verdict in Verdict}
+    goal = f"{NAMES[evidence.headline]} over {evidence.baseline}"
+    if better := of[Verdict.BETTER]:
+        found = {check.gain.row: f"; {check.finding}" for check in evidence.checks}
+        ordered = sorted(better, key=lambda one: -one.together.estimate)
+        best = list({one.augmenter: one for one in reversed(ordered)}.values())[::-1]  # the best row of each
+        each = [_gain(one, found.get(one.row, "")) for one in best[:NAMED_GAINS]]
+        more = [f"{len(best) - NAMED_GAINS} more"] if len(best) > NAMED_GAINS else []
+        head = f"Shown to improve {goal}: {', '.join([*each, *more])}"
+    elif len(of[Verdict.TOO_FEW]) == len(compared):
+        return f"Too few runs to say whether an augmenter improves {goal} ({plural(len(compared), 'row')})."
+    else:
+        head = f"No augmenter is shown to improve {goal}"
+    reach = max((max(abs(one.together.low), abs(one.together.high)) for one in of[Verdict.NONE]), default=0.0)
+    parts = [
+        (len(better), "is better", "are better"),
+        (
+            len(of[Verdict.NONE]),
+            *(f"{verb} no detectable difference (intervals reach at most ±{share(reach)})" for verb in ("has", "have")),
+        ),
+        (len(of[Verdict.WORSE]), "is worse", "are worse"),
+        (len(of[Verdict.TOO_FEW]), "has too few runs to say", "have too few runs to say"),
+        (len(compared) - len(sound), "rests on collapsed runs", "rest on collapsed runs"),
+    ]
+    counts = ", ".join(f"{number} {one if number == 1 else many}" for number, one, many in parts if number)
+    return f"{head}; of {plural(len(compared), 'row')} {counts}."
+
+
+def _gain(one: Comparison, finding: str) -> str:
+    """Format a gain: ``memseg, N_aug 80, by +.078 (95 % interval +.011 to +.146)``."""
+    interval = f"{explanations.PERCENT} interval {span(one.together, signed)}{finding}"
+    return f"{one.augmenter} (N_aug {one.n_aug}) by {signed(one.together.estimate)} ({interval})"
 
 
 def sentences_of(evidence: Evidence) -> list[str]:

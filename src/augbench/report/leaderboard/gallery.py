@@ -37,6 +37,7 @@ def images_of(
     scores: Scores,
     say: Callable[[str], None],
     settings: Mapping[str, Mapping[str, Any]],
+    roots: Sequence[str],
 ) -> GalleryImages:
     """Collect the images of every dataset and pool that can be read; a sentence names what cannot.
 
@@ -45,7 +46,7 @@ def images_of(
     Raises:
         UserError: an image is damaged, or a dataset with settings cannot be opened; the message names it.
     """
-    thumbs, sources, pools = Thumbs(), sources_of(gathered, settings), pools_of(gathered)
+    thumbs, sources, pools = Thumbs(), sources_of(gathered, settings, roots), pools_of(gathered)
     found = GalleryImages(library=thumbs.library)
     embedded: set[str] = set()
     for label, source in sources.items():

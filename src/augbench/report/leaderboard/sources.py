@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -18,7 +18,7 @@ from augbench.core.contracts import GOOD, Dataset
 from augbench.core.errors import UserError, did_you_mean
 from augbench.core.hashing import digest
 from augbench.core.specs import DataSpec, PoolSpec
-from augbench.planning.library import open_dataset
+from augbench.planning.library import open_dataset, resolve_roots
 from augbench.planning.outline import shots_and_draw
 from augbench.planning.splits import Split, checked_samples, make_split
 from augbench.report.contact_sheet import OUTLINE, outline
@@ -116,11 +116,13 @@ def _shape(image: np.ndarray, mask: np.ndarray) -> tuple[float, float]:
     return float(mask.mean()), float(abs(grey[inside].mean() - around.mean()) / 255)
 
 
-def sources_of(gathered: Gathered, settings: Mapping[str, Mapping[str, Any]]) -> dict[str, OpenDataset]:
+def sources_of(
+    gathered: Gathered, settings: Mapping[str, Mapping[str, Any]], roots: Sequence[str]
+) -> dict[str, OpenDataset]:
     """Map the name of each dataset in the tables to the dataset, in the order of the tables.
 
     Raises:
-        UserError: ``settings`` names another dataset.
+        UserError: ``settings`` or ``roots`` name another dataset.
     """
     first: dict[str, DataSpec] = {}  # the lowest fold and hold-out
     for key, label in zip(gathered.expected["key"], gathered.expected["dataset"], strict=True):
@@ -131,7 +133,9 @@ def sources_of(gathered: Gathered, settings: Mapping[str, Mapping[str, Any]]) ->
     for name in settings:
         if name not in known:
             raise UserError(f"no table is of a dataset '{name}'{did_you_mean(name, known)}")
-    return {label: OpenDataset(label, spec, settings.get(spec.alias, {})) for label, spec in first.items()}
+    folders = resolve_roots(roots, {spec.alias: spec.name for spec in first.values()})
+    given = {name: {**settings.get(name, {}), **({"root": folders[name]} if name in folders else {})} for name in known}
+    return {label: OpenDataset(label, spec, given[spec.alias]) for label, spec in first.items()}
 
 
 @dataclass(frozen=True)

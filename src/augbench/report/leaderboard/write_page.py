@@ -43,6 +43,7 @@ def write_leaderboard(
     pictures: bool = True,
     say: Callable[[str], None] = print,
     settings: Mapping[str, Mapping[str, Any]] | None = None,
+    roots: Sequence[str] = (),
 ) -> list[Path]:
     """Write the leaderboard of these stores. Equal stores give equal bytes under one version of matplotlib.
 
@@ -52,7 +53,8 @@ def write_leaderboard(
             of an earlier leaderboard are removed from it; other files stay.
         pictures: embed images of pools and datasets where they can be read.
         say: prints a line for each dataset whose images are embedded, with its licence.
-        settings: name of a dataset -> settings besides those in its keys, such as its root.
+        settings: name of a dataset -> settings besides those in its keys.
+        roots: folders of datasets, as ``--root`` has them.
 
     Returns:
         The paths of the page and of the Markdown.
@@ -68,7 +70,7 @@ def write_leaderboard(
     is_over_another = (out / PAGE).is_file() or (out / MARKDOWN).is_file()
     gathered = gather(stores)
     board, scores = board_of(gathered), Scores(gathered)
-    images = images_of(gathered, board, scores, say, settings or {}) if pictures else GalleryImages()
+    images = images_of(gathered, board, scores, say, settings or {}, roots) if pictures else GalleryImages()
     page = page_of(board, plots_of(board, scores), images)
     _write_records(gathered, board, out)
     write_atomic(out / MARKDOWN, markdown_of(board).encode())

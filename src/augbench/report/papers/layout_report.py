@@ -74,7 +74,7 @@ def report_layout(
     }
     files = write_files(store, known[0] if len(known) == 1 else ALL, contents, out)
     if console is not None:  # last: a closed pipe or a full device must not cost a file
-        console.print(to_terminal(sections[:1]))
+        console.print(to_terminal(sections[:1], console.width))
     return files
 
 

@@ -59,6 +59,8 @@ from augbench.diffusion.sampling import check_prompts, fit_image, sample
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
 
+# In&Out, section 5.2: "chosen after a series of tests and result in images containing plausible anomalies".
+PAPERS_PROMPTS = "synthetic images, in a series of tests; the paper names no real ones"
 GENERATION = "generation.json"  # beside the LoRA matrices: merge weight, prompts and image size
 PUBLISHED_EPOCHS = 50
 """Length of the learning rate schedule with `as_published`, in every regime: adapters are intermediate checkpoints."""
@@ -185,6 +187,11 @@ class DDPM(PipelineAugmenter):
             return self
 
     config: Config
+
+    def prompts_from(self) -> str:
+        """Return what the paper says of its zero-shot prompts; nobody recorded that of others."""
+        default: Regime = type(self.config).model_fields["zero"].default
+        return PAPERS_PROMPTS if self.config.zero.prompts == default.prompts else super().prompts_from()
 
     def reads(self, shots: Shots) -> frozenset[str]:
         """Read normal images at zero-shot, the shots otherwise."""

@@ -163,8 +163,8 @@ def test_a_null_row_has_pools_of_its_own_and_the_same_seeds(name):
     plan = tiny_plan(augmenters=augmenters, shots=[0])
     of_real, of_null = (tuple(one.pool for one in plan.needs[cell.key]) for cell in plan.cells)
     assert of_real[0].key != of_null[0].key and of_real[1:] == of_null[1:]  # memseg serves both rows of inout
-    assert [[_request(pool, i) for i in range(4)] for pool in of_real] == [
-        [_request(pool, i) for i in range(4)] for pool in of_null
+    assert [[_request(pool, i, 0) for i in range(4)] for pool in of_real] == [
+        [_request(pool, i, 0) for i in range(4)] for pool in of_null
     ]
 
 

@@ -23,7 +23,7 @@ from augbench.core.specs import AdapterSpec, AugmenterSpec, Cell, DataSpec, Pool
 from augbench.metrics.evaluate import evaluate
 from augbench.planning.library import Library
 from augbench.planning.outline import expected_of
-from augbench.report.evidence.build import _strata, baseline_among, build_evidence, pair_runs
+from augbench.report.evidence.build import _item_freedom, _strata, baseline_among, build_evidence, pair_runs
 from augbench.report.evidence.comparison_report import compare
 from augbench.report.evidence.exports import to_csv
 from augbench.report.evidence.pareto import RowCost, efficient
@@ -250,6 +250,20 @@ def test_only_runs_that_both_rows_have_are_compared(store):
     (one,) = evidence_of(store)
     (difference,) = one.against
     assert difference.alone.runs == difference.seeds == 3
+
+
+@pytest.mark.parametrize(
+    ("defects", "freedom"),
+    [
+        ([2, 3], 3),  # of six items in each fold: the rarer kind, 1 + 2
+        ([1, 3], 7),  # a single defect: its fold is one stratum of six
+        ([6, 6], 10),  # one kind alone
+    ],
+)
+def test_degrees_of_freedom_over_items_add_up_over_folds(defects, freedom):
+    rows = [(fold, index < number) for fold, number in enumerate(defects) for index in range(6)]
+    items = pd.DataFrame(rows, columns=["fold", "defective"])
+    assert _item_freedom(items, _strata(items)) == freedom
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ from augbench.planning.used import used_by
 from augbench.report.store_report import report
 
 UNKNOWN = "prompts (chosen by looking at: unknown)"
+IN_TESTS = "prompts (chosen by looking at: synthetic images, in a series of tests; the paper names no real ones)"
 OF_DIAG = (
     "prompts (chosen by looking at: synthetic images, in tests until they resembled plausible defects; the paper names "
     "no real ones)"
@@ -32,8 +33,8 @@ def used(name, shots, **settings):
         ("diag", 1, {}, ("normal images", "1 real defect", "their masks", OF_DIAG)),
         ("diag", "all", {"masks": "procedural", "prompts": "neutral"}, ("normal images", UNKNOWN)),
         ("vae_roundtrip", 0, {}, ("normal images",)),
-        ("ddpm", 0, {}, ("normal images", UNKNOWN)),
-        ("inout", 5, {}, ("5 real defects", UNKNOWN, "normal images")),
+        ("ddpm", 0, {}, ("normal images", IN_TESTS)),
+        ("inout", 5, {}, ("5 real defects", IN_TESTS, "normal images")),
         ("none", "all", {}, ()),
     ],
 )

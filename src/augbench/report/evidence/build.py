@@ -253,9 +253,7 @@ class _Resampled:
         strata = _strata(items)
         self.items, self.defective_items = len(items), int(items["defective"].sum())
         self.smallest = int(strata.value_counts().min())  # number of items of a stratum
-        by_kind = items.groupby(["defective", "fold"]).size().sub(1).groupby("defective").sum()
-        # Degrees of freedom of the variance over items: those of the rarer kind, added up over the folds.
-        self.item_freedom = int(by_kind.min())
+        self.item_freedom = _item_freedom(items, strata)
         self.kinds_apart = strata.nunique() == items.groupby(["fold", "defective"]).ngroups
         drawn = rng("compare-items", table.dataset, *table.folds)
         weights = resampling.unit_weights(strata.to_numpy(), resamples, drawn)
@@ -306,6 +304,13 @@ def _strata(items: pd.DataFrame) -> pd.Series:
     sizes = items.groupby(["fold", "defective"])["group"].transform("size")
     alone = items["fold"].isin(items.loc[sizes == 1, "fold"])
     return items.groupby(["fold", items["defective"] & ~alone]).ngroup()
+
+
+def _item_freedom(items: pd.DataFrame, strata: pd.Series) -> int:
+    """Return the degrees of freedom of the variance over items: of the strata with the rarer kind, over all folds."""
+    sizes = strata.map(strata.value_counts())
+    by_fold = (sizes - 1).groupby([items["defective"], items["fold"]]).first()
+    return int(by_fold.groupby("defective").sum().min())
 
 
 def _evidence(

@@ -262,7 +262,7 @@ def test_only_runs_that_both_rows_have_are_compared(store):
 )
 def test_degrees_of_freedom_over_items_add_up_over_folds(defects, freedom):
     rows = [(fold, index < number) for fold, number in enumerate(defects) for index in range(6)]
-    items = pd.DataFrame(rows, columns=["fold", "defective"])
+    items = pd.DataFrame(rows, columns=["fold", "defective"]).assign(group=range(len(rows)))
     assert _item_freedom(items, _strata(items)) == freedom
 
 

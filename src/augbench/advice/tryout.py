@@ -16,6 +16,8 @@ from rich.console import Console
 
 from augbench.advice.decide import Advice, as_dict, decide, sentences
 from augbench.advice.design import N_AUG, Design, Speed, choose, free_grid, full_grid, pilot_grid
+from augbench.advice.operating import Operation, Production, operate
+from augbench.advice.page import Found, write_page
 from augbench.advice.understand import Understood, understand
 from augbench.core.errors import UserError
 from augbench.core.hashing import digest
@@ -30,7 +32,7 @@ from augbench.runner.driver import run as run_grid
 from augbench.storage.files import write_atomic
 from augbench.storage.store import Store
 
-IMAGES, PLAN, ADVICE = "images.csv", "plan.json", "advice.json"
+IMAGES, PLAN, ADVICE, PAGE = "images.csv", "plan.json", "advice.json", "index.html"
 PILOT, FREE, FULL = "pilot", "free", "try"
 """The grids, of which each is also a file."""
 
@@ -52,12 +54,13 @@ class Answer:
     understood: Understood
     design: Design
     advice: Advice
+    operation: Operation | None
     out: Path
 
     @property
     def sentences(self) -> list[str]:
         """What to do, why, and what else helps."""
-        return sentences(self.advice)
+        return [*sentences(self.advice), *(self.operation.sentences() if self.operation else ())]
 
 
 def try_folder(
@@ -68,6 +71,7 @@ def try_folder(
     group: str | None = None,
     executor: Executor = "ray",
     console: Console | None = None,
+    production: Production | None = None,
 ) -> Answer:
     """Find out which way of making synthetic defects helps on the images of a folder.
 
@@ -82,6 +86,7 @@ def try_folder(
         group: a regular expression for file names, whose part in brackets names the item.
         executor: "ray", or "inline" for this process only.
         console: where progress is printed.
+        production: what is stated about the parts that will be inspected.
 
     Raises:
         UserError: the folder cannot be used, or there is too little in it.
@@ -132,9 +137,15 @@ def try_folder(
     run_free()
     with console.status("comparing"):
         advice = decide(store, FULL, FREE)
+        operation = operate(store, advice, understood, production or Production())
+    answer = Answer(understood, design, advice, operation, out)
     content = {"understood": dict(understood.lines()), "design": design.as_dict(), **as_dict(advice)}
+    content |= {"sentences": answer.sentences, "operation": operation.as_dict() if operation else None}
     write_atomic(out / ADVICE, json.dumps(content, indent=1).encode())
-    return Answer(understood, design, advice, out)
+    with console.status("making the page"):
+        found = Found(understood, design, advice, operation, answer.sentences, store, out / f"{FULL}.yaml")
+        write_page(out / PAGE, found)
+    return answer
 
 
 def _written(out: Path, content: Mapping[str, Any]) -> Grid:

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from math import ceil, log2, nan, sqrt
+from statistics import NormalDist
 
 import numpy as np
 
@@ -58,6 +59,17 @@ def finding(gain: Verdict, over_null: Verdict, null_gain: Verdict) -> Finding:
     if over_null == Verdict.BETTER:
         return Finding.SHOWN
     return Finding.NULL_GAINS if null_gain == Verdict.BETTER else Finding.NOT_SHOWN
+
+
+def wilson(value: float, number: int, level: float = LEVEL) -> tuple[float, float]:
+    """Return the interval of a share of ``number`` independent items (Wilson 1927); (0, 1) without any."""
+    if not number:
+        return 0.0, 1.0
+    square = NormalDist().inv_cdf(1 - level / 2) ** 2
+    centre = value + square / (2 * number)
+    half = sqrt(square * (value * (1 - value) / number + square / (4 * number**2)))
+    low, high = ((centre + sign * half) / (1 + square / number) for sign in (-1, 1))
+    return max(low, 0.0), min(high, 1.0)
 
 
 # -- tests over seeds

@@ -58,6 +58,11 @@ class Advice:
         """All real defects, no synthetic images."""
         return next(option for option in self.options if option.name[0] == NONE)
 
+    @property
+    def best(self) -> Option:
+        """What to do: an augmenter that is recommended, else the best free option, else nothing."""
+        return self.recommended or self.free or self.none
+
     def of_kind(self, kind: str) -> list[Option]:
         """Return the options of a kind, in the order of the grid."""
         return [option for option in self.options if option.kind == kind]

@@ -26,6 +26,8 @@ from augbench.advice.design import (
     full_grid,
     pilot_grid,
 )
+from augbench.advice.operating import Operation, Production, operate
+from augbench.advice.page import Found, write_page
 from augbench.advice.understand import Understood, understand
 from augbench.core.errors import UserError
 from augbench.core.hashing import digest
@@ -41,7 +43,7 @@ from augbench.runner.driver import run as run_grid
 from augbench.storage.files import write_atomic
 from augbench.storage.store import Store
 
-IMAGES, PLAN, ADVICE = "images.csv", "plan.json", "advice.json"
+IMAGES, PLAN, ADVICE, PAGE = "images.csv", "plan.json", "advice.json", "index.html"
 PILOT, FREE, FULL, CONFIRM = "pilot", "free", "try", "confirm"
 """The grids, of which each is also a file."""
 
@@ -63,13 +65,15 @@ class Answer:
     understood: Understood
     design: Design
     advice: Advice
+    operation: Operation | None
     out: Path
     confirmed: str  # what fine-tuning says of the recommendation, or how to find out; "" without one
 
     @property
     def sentences(self) -> list[str]:
         """What to do, why, and what else helps."""
-        return [*sentences(self.advice), *([self.confirmed] if self.confirmed else [])]
+        more = self.operation.sentences() if self.operation else ()
+        return [*sentences(self.advice), *([self.confirmed] if self.confirmed else []), *more]
 
 
 def try_folder(
@@ -81,6 +85,7 @@ def try_folder(
     bundle: str | None = None,
     executor: Executor = "ray",
     console: Console | None = None,
+    production: Production | None = None,
 ) -> Answer:
     """Find out which way of making synthetic defects helps on the images of a folder.
 
@@ -96,6 +101,7 @@ def try_folder(
         bundle: also compare DDPM with this diffusion pipeline, whatever time it takes.
         executor: "ray", or "inline" for this process only.
         console: where progress is printed.
+        production: what is stated about the parts that will be inspected.
 
     Raises:
         UserError: the folder cannot be used, or there is too little in it.
@@ -148,6 +154,7 @@ def try_folder(
     run_free()
     with console.status("comparing"):
         advice = decide(store, FULL, FREE)
+        operation = operate(store, advice, understood, production or Production())
     confirmed = ""
     if advice.recommended:
         grid = confirm_grid(CONFIRM, dataset, understood.folds, advice.recommended.augmenter)
@@ -156,9 +163,13 @@ def try_folder(
             confirmed = _confirmed(store)
         else:
             confirmed = _unconfirmed(out, _written(out, grid), design)
-    answer = Answer(understood, design, advice, out, confirmed)
+    answer = Answer(understood, design, advice, operation, out, confirmed)
     content = {"understood": dict(understood.lines()), "design": design.as_dict(), **as_dict(advice)}
-    write_atomic(out / ADVICE, json.dumps(content | {"sentences": answer.sentences}, indent=1).encode())
+    content |= {"sentences": answer.sentences, "operation": operation.as_dict() if operation else None}
+    write_atomic(out / ADVICE, json.dumps(content, indent=1).encode())
+    with console.status("making the page"):
+        found = Found(understood, design, advice, operation, answer.sentences, store, out / f"{FULL}.yaml")
+        write_page(out / PAGE, found)
     return answer
 
 
@@ -166,9 +177,8 @@ def _confirmed(store: Store) -> str:
     """Say what the fine-tuned classifiers gain."""
     expected = load_expected(store, CONFIRM)
     (found,) = build_evidence(store, expected, load_records(store, expected["key"]))
-    return (
-        f"Fine-tuned, {found.against[0].augmenter} gives {difference(found.against[0])} AP: {found.against[0].verdict}."
-    )
+    one = found.against[0]
+    return f"Fine-tuned, {one.augmenter} gives {difference(one)} AP: {one.verdict}."
 
 
 def _unconfirmed(out: Path, grid: Grid, design: Design) -> str:

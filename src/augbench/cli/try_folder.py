@@ -25,28 +25,37 @@ def try_(
         str | None, typer.Option(metavar="PIPELINE", help="Compare DDPM, too: sd15, or a folder. A GPU is advised.")
     ] = None,
     executor: Annotated[Executor, typer.Option(help="ray, or inline: in this process only.")] = Executor.ray,
+    defect_rate: Annotated[
+        float | None, typer.Option(help="Share of parts with a defect, as 0.02. Default: as in the folder.")
+    ] = None,
+    miss_cost: Annotated[float | None, typer.Option(help="Cost of a defect that is missed, in any unit.")] = None,
+    false_alarm_cost: Annotated[
+        float | None, typer.Option(help="Cost of a normal part that is called defective, in the same unit.")
+    ] = None,
 ) -> None:
     """Find out which synthetic defects, if any, help on your own images.
 
     Needs no other argument than the folder. It says what it understood, what can be found out in the time, and then
     what to do. The same command goes on where it was stopped. Exit status 0 also where nothing helps.
     """
+    from augbench.advice.operating import Production
     from augbench.advice.tryout import Stopped, try_folder
     from augbench.advice.understand import WhichIsNormal
     from augbench.cli.output import lasting_console
     from augbench.runner.sigterm import STATUS
 
-    seconds = budget_seconds(budget)
+    seconds, production = budget_seconds(budget), Production(defect_rate, miss_cost, false_alarm_cost)
+    options = {"bundle": diffusion, "executor": executor.value, "production": production}
     where = out or Path("runs") / f"try-{folder.expanduser().resolve().name}"
     with lasting_console(f"see {where}; the same command goes on") as console:
         try:
             try:
-                answer = try_folder(folder, where, seconds, good, group, diffusion, executor.value, console)
+                answer = try_folder(folder, where, seconds, good, group, console=console, **options)
             except WhichIsNormal as error:
                 if not (sys.stdin.isatty() and sys.stdout.isatty()):
                     raise
                 chosen = typer.prompt("Which class holds the normal images? " + ", ".join(error.classes))
-                answer = try_folder(folder, where, seconds, chosen, group, diffusion, executor.value, console)
+                answer = try_folder(folder, where, seconds, chosen, group, console=console, **options)
         except Stopped as stopped:
             for key, line in list(stopped.summary.failures.items())[:10]:
                 print_line(console, f"failed: {key}: {line}")

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from math import ceil, log2, nan, sqrt
+from statistics import NormalDist
 
 import numpy as np
 
@@ -79,6 +80,17 @@ def smallest_difference(
     variance = sum(error**2 * (scale or {}).get(name, 1.0) for name, error in parts.items())
     tail = LEVEL / (2 * max(comparisons, 1))
     return float((stats.t.ppf(1 - tail, freedom) + stats.norm.ppf(POWER)) * sqrt(variance))
+
+
+def wilson(value: float, number: int, level: float = LEVEL) -> tuple[float, float]:
+    """Return the interval of a share of ``number`` independent items (Wilson 1927); (0, 1) without any."""
+    if not number:
+        return 0.0, 1.0
+    square = NormalDist().inv_cdf(1 - level / 2) ** 2
+    centre = value + square / (2 * number)
+    half = sqrt(square * (value * (1 - value) / number + square / (4 * number**2)))
+    low, high = ((centre + sign * half) / (1 + square / number) for sign in (-1, 1))
+    return max(low, 0.0), min(high, 1.0)
 
 
 # -- tests over seeds

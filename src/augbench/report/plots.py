@@ -5,6 +5,7 @@ Make and save figures inside ``with theme():``. Lengths are points; an SVG has a
 
 from __future__ import annotations
 
+import base64
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -122,6 +123,21 @@ def label_points(axes: Axes, points: Sequence[tuple[float, float, str]]) -> None
             if not box.count_overlaps(occupied) and all(map(axes.bbox.contains, *box.corners()[[0, 3]].T)):
                 break
         occupied.append(box)
+
+
+def embedded(axes: Axes, of: str, description: str) -> dict[str, Any]:
+    """Return the figure of these axes for the ``<img>`` of a page: url (SVG in a data URL), alt, width and height.
+
+    Args:
+        axes: with a title.
+        of: what is plotted, for the alternative text.
+        description: as for `svg_text`.
+    """
+    drawn, title = axes.figure, axes.get_title()
+    data = base64.b64encode(svg_text(drawn, title, description).encode()).decode()
+    width, height = (round(inches * 72) for inches in drawn.get_size_inches())
+    url, alt = f"data:image/svg+xml;base64,{data}", f"{title}. {of}: {description}"
+    return {"url": url, "alt": alt, "width": width, "height": height}
 
 
 def svg_text(drawn: Figure, title: str, description: str) -> str:

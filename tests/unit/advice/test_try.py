@@ -1,6 +1,8 @@
 """`augbench try`: what is planned in a budget, what is recommended, and the whole way on a drawn folder."""
 
+import html
 import json
+import re
 from types import SimpleNamespace
 
 import numpy as np
@@ -15,6 +17,7 @@ from augbench.advice.design import AUGMENTERS, POOLS, Speed, choose
 from augbench.core import registry
 from augbench.metrics.inference import Verdict, smallest_difference, verdict
 from augbench.metrics.resampling import Interval
+from augbench.report.render.self_contained import minus
 
 PILOT = Interval(0.02, -0.1, 0.14, 2, 0.05, 1e9, {"items": 0.04, "seed": 0.03})
 FOLDER = SimpleNamespace(folds=5, items=50)
@@ -103,12 +106,13 @@ def test_useless_methods_are_rarely_recommended():
 
 @pytest.fixture
 def parts(tmp_path):
-    """A folder of images of `surfaces`: 16 without and 8 with a defect."""
+    """A folder of images of `surfaces`: 16 without and 8 with a defect, of two classes."""
     dataset = registry.make("datasets", "surfaces", {})
     table = dataset.samples()
-    for label, number in (("good", 16), ("defect", 8)):
+    defects = table[table["label"] != "good"]
+    sources = {"good": table[table["label"] == "good"].head(16), "defect": defects.head(4), "<b>x": defects[4:8]}
+    for label, rows in sources.items():
         (tmp_path / "parts" / label).mkdir(parents=True)
-        rows = table[(table["label"] == "good") == (label == "good")].head(number)
         for row in rows.to_dict("records"):
             Image.fromarray(dataset.read_image(row)).save(
                 tmp_path / "parts" / label / f"{row['id'].replace('/', '_')}.png"
@@ -144,7 +148,7 @@ def test_from_a_folder_to_an_answer(parts, tmp_path, monkeypatch):
     out = tmp_path / "out"
     ran = cli("try", parts, "--out", out, "--budget", "10m", "--executor", "inline")
     assert ran.returncode == 0, ran.stderr
-    assert "16 normal images (good); 8 with a defect (defect 8)" in ran.stdout
+    assert "16 normal images (good); 8 with a defect (<b>x 4, defect 4)" in ran.stdout
     assert "only gains above" in ran.stdout and "Compared: none, memseg, classic, noise_patch" in ran.stdout
     advice = json.loads((out / "advice.json").read_text())
     kinds = {one["name"]: one["kind"] for one in advice["options"]}
@@ -156,22 +160,60 @@ def test_from_a_folder_to_an_answer(parts, tmp_path, monkeypatch):
     assert all(one["low"] <= one["estimate"] <= one["high"] for one in compared.values() if one)
     grid = yaml.safe_load((out / "try.yaml").read_text())
     assert grid["datasets"][0]["as"] == "parts" and grid["folds"][:2] == [0, 1]
-    # The same command has nothing left to do, and says the same; but for a recommendation, which is confirmed.
-    monkeypatch.setattr("augbench.advice.decide._recommended", lambda options, _: _memseg(options))
-    again = cli("try", parts, "--out", out, "--budget", "10m", "--executor", "inline")
+    assert_classes_are_those_of_the_records(advice, out)
+    assert_one_page((out / "index.html").read_text(), advice["sentences"])
+    # The same command has nothing left to do, and says the same; what is stated changes what is expected alone.
+    stated = ("--defect-rate", "0.02", "--miss-cost", "50", "--false-alarm-cost", "2")
+    again = cli("try", parts, "--out", out, "--budget", "10m", "--executor", "inline", *stated)
     assert again.returncode == 0 and "A pilot first" not in again.stdout
+    now = json.loads((out / "advice.json").read_text())
+    assert now["options"] == advice["options"]
+    for one in now["operation"]["points"]:
+        recall, rate = one["recall"]["value"], one["false_positive_rate"]["value"]
+        assert one["cost_per_1000"] == pytest.approx(50 * 20 * (1 - recall) + 2 * 980 * rate)
+    assert "Expected cost per 1,000 parts" in " ".join(again.stdout.split())
+    # A recommendation is confirmed by fine-tuning.
+    monkeypatch.setattr("augbench.advice.decide._recommended", lambda options, _: _memseg(options))
+    assert cli("try", parts, "--out", out, "--budget", "10m", "--executor", "inline").returncode == 0
     said = json.loads((out / "advice.json").read_text())
-    assert said["options"] == advice["options"] and said["recommended"].startswith("memseg")
-    assert said["sentences"][0].startswith("Add 4 images of memseg") and said["sentences"][-1].startswith("Fine-tuned")
+    assert said["recommended"].startswith("memseg") and said["sentences"][0].startswith("Add 4 images of memseg")
+    assert any(sentence.startswith("Fine-tuned, memseg gives") for sentence in said["sentences"])
 
 
 def _memseg(options):
     return next(one for one in options if one.kind == "augmenter")
 
 
+def assert_classes_are_those_of_the_records(advice, out):
+    """Recall of each class: that of the records' held-out threshold, over all folds."""
+    first = advice["operation"]["points"][0]
+    cells = next(one["cells"] for one in advice["options"] if one["name"] == first["option"])
+    results = [json.loads((out / "store" / "cells" / f"{key}.json").read_text())["result"] for key in cells]
+    for one in advice["operation"]["classes"]:
+        parts = [result["per_class"][one["name"]] for result in results if one["name"] in result["per_class"]]
+        number = sum(part["support"] for part in parts)
+        found = sum(part["support"] * part["heldout_recall"] for part in parts)
+        assert one["recall"]["value"] == pytest.approx(found / number)
+    assert {one["name"]: one["images"] for one in advice["operation"]["classes"]} == {"defect": 4, "<b>x": 4}
+
+
+def assert_one_page(page, sentences):
+    """One file without other hosts or scripts, which says all that the terminal does and escapes names."""
+    assert all(minus(sentence) in html.unescape(page) for sentence in sentences)
+    assert "<b>x" not in page and "&lt;b&gt;x" in page and "<script" not in page
+    links = re.findall(r"""(?:src|href)=["']([^"']*)|url\(([^)]*)""", page)
+    assert links and all(link.startswith("data:image/") for link, _ in links)
+    assert "default-src &#39;none&#39;" in page and len(page) < 3_000_000
+    for name in ("memseg", "classic", "noise_patch", "real defect"):
+        assert f"<h3>{name} " in page
+
+
 def test_mistakes_end_in_one_line(parts, tmp_path):
     assert_one_line(cli("try", parts, "--budget", "soon"), "--budget 'soon'")
     assert_one_line(cli("try", tmp_path / "nowhere"), "does not exist")
+    assert_one_line(cli("try", parts, "--defect-rate", "2"), "--defect-rate 2")
+    assert_one_line(cli("try", parts, "--miss-cost", "5"), "--false-alarm-cost is missing")
+    assert_one_line(cli("try", parts, "--miss-cost", "-5", "--false-alarm-cost", "1"), "--miss-cost -5")
     assert_one_line(cli("try", parts, "--out", parts / "out"), "stays as it is")
     (parts / "good").rename(parts / "blue")
     (parts / "defect").rename(parts / "red")

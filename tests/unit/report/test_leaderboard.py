@@ -26,8 +26,9 @@ from augbench.report.leaderboard.headings import span_text
 from augbench.report.leaderboard.merge import gather
 from augbench.report.leaderboard.row_costs import Costs
 from augbench.report.leaderboard.score_tables import RECALLS, precision_at_recalls
-from augbench.report.leaderboard.write_page import minus, script_json, write_leaderboard
+from augbench.report.leaderboard.write_page import script_json, write_leaderboard
 from augbench.report.numbers import shots_text, signed
+from augbench.report.render.self_contained import minus
 from augbench.report.tables import build_tables
 from augbench.storage.store import Store
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -61,11 +60,7 @@ def _label(metric: str) -> str:
 
 
 def _embedded(axes: Axes, table: Content, description: str) -> dict[str, Any]:
-    drawn, title = axes.figure, axes.get_title()
-    data = base64.b64encode(plots.svg_text(drawn, title, description).encode()).decode()
-    width, height = (round(inches * 72) for inches in drawn.get_size_inches())
-    url, alt = f"data:image/svg+xml;base64,{data}", f"{title}. {table['title']}: {description}"
-    return {"url": url, "alt": alt, "width": width, "height": height}
+    return plots.embedded(axes, table["title"], description)
 
 
 def _flagged(text: str, row: Content) -> str:

@@ -79,10 +79,10 @@ def _absent(source: OpenDataset, pools: Sequence[Pool]) -> list[str]:
 
 def _section(source: OpenDataset, pools: Sequence[Pool], thumbs: Thumbs) -> dict[str, Any]:
     """Lay out the sheet like DIAG's Figure 2, and more images of each pool."""
-    sheet = _real_rows(source, thumbs) if source.dataset is not None else []
+    sheet = real_rows(source, thumbs) if source.dataset is not None else []
     firsts = {pool.augmenter: pool for pool in reversed(pools)}
     for pool in reversed(firsts.values()):
-        images = [_synthetic(pool, i, thumbs, outlined=False) for i in range(min(COLUMNS, len(pool.lines)))]
+        images = [synthetic(pool, i, thumbs, outlined=False) for i in range(min(COLUMNS, len(pool.lines)))]
         sheet.append({"name": pool.augmenter, "note": _regime(pool), "augmenter": pool.augmenter, "images": images})
     return {
         "title": source.label,
@@ -96,7 +96,7 @@ def _section(source: OpenDataset, pools: Sequence[Pool], thumbs: Thumbs) -> dict
                 "augmenter": pool.augmenter,
                 "note": f"{_regime(pool)}, seed {pool.spec.seed}: {min(EACH, len(pool.lines))} of {len(pool.lines):,} "
                 "images, with the outline of the mask if the augmenter provides one",
-                "images": [_synthetic(pool, i, thumbs) for i in range(min(EACH, len(pool.lines)))],
+                "images": [synthetic(pool, i, thumbs) for i in range(min(EACH, len(pool.lines)))],
             }
             for pool in pools
         ],
@@ -107,8 +107,12 @@ def _regime(pool: Pool) -> str:
     return "no shots read" if (shots := shots_of(pool.spec)) is None else shots_text(shots)
 
 
-def _real_rows(source: OpenDataset, thumbs: Thumbs) -> list[dict[str, Any]]:
-    """Lay out normal images and real defects of the training split; without any there, defects of the test split."""
+def real_rows(source: OpenDataset, thumbs: Thumbs) -> list[dict[str, Any]]:
+    """Lay out normal images and real defects of the training split; without any there, defects of the test split.
+
+    Returns:
+        Rows with name, note, augmenter ("") and images.
+    """
     split = source.split
     defects, part = split.positives[split.positives["label"] != GOOD], "training"
     if defects.empty:
@@ -138,7 +142,8 @@ def _real(source: OpenDataset, row: dict[str, str], name: str, thumbs: Thumbs) -
     return thumbs.add(image, f"{kind}: {row['id']}")
 
 
-def _synthetic(pool: Pool, index: int, thumbs: Thumbs, outlined: bool = True) -> dict[str, Any]:
+def synthetic(pool: Pool, index: int, thumbs: Thumbs, outlined: bool = True) -> dict[str, Any]:
+    """Add a synthetic image; with the outline of its mask and a caption if ``outlined``."""
     image, mask = pool.load(index)
     line = pool.lines[index]
     label = "" if line["label"] == "defect" else f", {line['label']}"

@@ -101,12 +101,9 @@ class Errors:
 
     def _strip(self, title: str, predictions: pd.DataFrame, sign: int, source: OpenDataset) -> dict[str, Any]:
         """Show the images furthest on the wrong side: above the threshold (sign 1) or below (-1)."""
-        wrong = (sign * predictions["margin"] > 0) | ((sign > 0) & (predictions["margin"] == 0))
-        by_image = predictions.assign(wrong=wrong).groupby("id")
-        summary = by_image.agg(margin=("margin", "mean"), wrong=("wrong", "sum"), runs=("wrong", "size"))
-        summary = summary.assign(label=by_image["label"].first())
-        worst = summary[summary["wrong"] > 0].assign(far=-sign * summary["margin"]).sort_values(["far", "id"])
-        predicted = _predicted_class(predictions[wrong]) if "predicted" in predictions else {}
+        summary = by_image(predictions, sign)
+        worst = summary[summary["wrong"] > 0]
+        predicted = _predicted_class(predictions[beyond(predictions, sign)]) if "predicted" in predictions else {}
         images = [self._image(row, predicted.get(row.Index, ""), source) for row in worst.head(EACH).itertuples()]
         of = f"{len(worst):,} of {_count(len(summary), 'image')} in any run"
         return {"title": f"{title}: {of}" if len(worst) else f"{title}: none", "images": images}
@@ -117,6 +114,28 @@ class Errors:
         caption += f"predicted {predicted}, " if predicted else ""
         caption += f"{row.wrong} of {_count(row.runs, 'run')}"
         return self._thumbs.add(image, f"{row.Index}: wrong, {caption}", caption, mask)
+
+
+def beyond(predictions: pd.DataFrame, sign: int) -> pd.Series:
+    """Whether each prediction is on one side: at or above the threshold (sign 1), or below it (-1)."""
+    return predictions["margin"] >= 0 if sign > 0 else predictions["margin"] < 0
+
+
+def by_image(predictions: pd.DataFrame, sign: int) -> pd.DataFrame:
+    """Summarise predictions by image, the furthest on that side first.
+
+    Args:
+        predictions: ``id``, ``label`` and ``margin`` of every run.
+        sign: the side that is wrong, see `beyond`.
+
+    Returns:
+        By id: ``margin``, the mean; ``wrong``, the number of ``runs`` that are on that side; ``label``.
+    """
+    images = predictions.assign(wrong=beyond(predictions, sign)).groupby("id")
+    summary = images.agg(
+        margin=("margin", "mean"), wrong=("wrong", "sum"), runs=("wrong", "size"), label=("label", "first")
+    )
+    return summary.assign(far=-sign * summary["margin"]).sort_values(["far", "id"])
 
 
 def _margins_of_classes(table: pd.DataFrame) -> pd.DataFrame:

@@ -210,14 +210,16 @@ def pools_of(gathered: Gathered) -> dict[str, list[Pool]]:
 # -- thumbnails
 
 
-SIDE = 96  # pixels of the longer side, at most
+SIDE = 96  # pixels
 QUALITY = 78  # of WebP
 
 
 class Thumbs:
     """Thumbnails by content. The template refers to what `add` returns; `library` holds the bytes."""
 
-    def __init__(self) -> None:
+    def __init__(self, side: int = SIDE) -> None:
+        """``side``: pixels of the longer side, at most."""
+        self.side = side
         self.library: list[dict[str, Any]] = []
         self._by_url: dict[str, dict[str, Any]] = {}
 
@@ -233,7 +235,7 @@ class Thumbs:
         Returns:
             Id, width, height, alt and caption.
         """
-        small, buffer = _small(image, mask), io.BytesIO()
+        small, buffer = _small(image, mask, self.side), io.BytesIO()
         small.save(buffer, "WEBP", quality=QUALITY, method=4)
         url = f"data:image/webp;base64,{base64.b64encode(buffer.getvalue()).decode()}"
         known = self._by_url.get(url)
@@ -244,10 +246,10 @@ class Thumbs:
         return known | {"alt": alt, "caption": caption}
 
 
-def _small(image: np.ndarray, mask: np.ndarray | None) -> Image.Image:
-    """Shrink the image to at most `SIDE` pixels; never enlarge it."""
+def _small(image: np.ndarray, mask: np.ndarray | None, side: int) -> Image.Image:
+    """Shrink the image to at most ``side`` pixels; never enlarge it."""
     height, width = image.shape[:2]
-    factor = min(1.0, SIDE / max(height, width))
+    factor = min(1.0, side / max(height, width))
     size = max(1, round(width * factor)), max(1, round(height * factor))
     small = Image.fromarray(image).resize(size, Image.Resampling.LANCZOS, reducing_gap=3.0)
     if mask is not None and mask.any():

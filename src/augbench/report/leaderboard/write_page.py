@@ -2,18 +2,11 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import json
-import re
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from importlib import resources
 from pathlib import Path
 from typing import Any
-
-from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
 
 from augbench.core.errors import UserError
 from augbench.report.leaderboard.board import Board, board_of
@@ -25,16 +18,16 @@ from augbench.report.leaderboard.merge import Gathered, gather
 from augbench.report.leaderboard.row_costs import Source
 from augbench.report.leaderboard.score_tables import Scores
 from augbench.report.numbers import DASH
-from augbench.report.plots import DARK, PALETTE, shape_of
+from augbench.report.plots import PALETTE, shape_of
+from augbench.report.render.self_contained import asset, markup, render_page
 from augbench.storage.files import write_atomic
 from augbench.storage.publication import RECORDS
 from augbench.storage.store import Store
 
 WRITERS = 16  # threads, since each write waits for the disk
 PAGE, MARKDOWN = "index.html", "leaderboard.md"
-FOLDER = "assets/leaderboard"
+FOLDER = "leaderboard"
 TITLE = "augbench leaderboard"
-_SIGN = re.compile(r"(?<!\w)-(?=[.\d])")
 
 
 def write_leaderboard(
@@ -115,21 +108,13 @@ def page_of(board: Board, plots: Mapping[str, Sequence[Content]], images: Galler
     """
     content = board.content
     colours = "".join(f".c{index} {{ color: {colour}; }}\n" for index, colour in enumerate(PALETTE))
-    style = f"{_asset('style.css')}\n:root {{ --dark-plot: {DARK}; }}\n{colours}"
-    script = _asset("script.js")
     data = _data(content)
-    loader = PackageLoader("augbench", FOLDER)
-    environment = Environment(
-        loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    environment.filters["minus"] = minus
-    environment.globals |= {"colours": content["colours"], "palette": len(PALETTE), "shape_of": shape_of, "dash": DASH}
-    text = environment.get_template("index.html").render(
+    return render_page(
+        f"{FOLDER}/index.html",
+        asset(f"{FOLDER}/style.css") + colours,
+        asset(f"{FOLDER}/script.js"),
         title=TITLE,
-        policy=_policy(style, script),
-        style=_markup(style),
-        script=_markup(script),
-        data=_markup(script_json(data)),
+        data=markup(script_json(data)),
         facts=content["facts"],
         embedded=", ".join(content["embedded"]),
         filters=content["filters"],
@@ -140,13 +125,11 @@ def page_of(board: Board, plots: Mapping[str, Sequence[Content]], images: Galler
         glossary=[(title, COLUMN_HELP[key]) for key, title in data["titles"].items()],
         images=images,
         older=content["older"],
+        colours=content["colours"],
+        palette=len(PALETTE),
+        shape_of=shape_of,
+        dash=DASH,
     )
-    return text.encode()
-
-
-def _markup(text: str) -> Markup:
-    """Mark text as safe markup: files of this package and escaped JSON."""
-    return Markup(text)  # noqa: S704
 
 
 def script_json(value: object) -> str:
@@ -155,24 +138,6 @@ def script_json(value: object) -> str:
     for sign in "<>&\u2028\u2029":
         text = text.replace(sign, f"\\u{ord(sign):04x}")
     return text
-
-
-def minus(text: str) -> str:
-    """Replace hyphens before numbers by minus signs."""
-    return _SIGN.sub("\N{MINUS SIGN}", text)
-
-
-def _asset(name: str) -> str:
-    return (resources.files("augbench") / FOLDER / name).read_text(encoding="utf-8")
-
-
-def _policy(style: str, script: str) -> str:
-    """Build the Content-Security-Policy: nothing is loaded, and only this script and this style run."""
-    hashes = [base64.b64encode(hashlib.sha256(text.encode()).digest()).decode() for text in (style, script)]
-    return (
-        f"default-src 'none'; style-src 'sha256-{hashes[0]}'; script-src 'sha256-{hashes[1]}'; img-src data:; "
-        "base-uri 'none'; form-action 'none'"
-    )
 
 
 def _columns(table: Content) -> list[dict[str, Any]]:

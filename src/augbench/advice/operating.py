@@ -90,7 +90,11 @@ class Point:
     def where(self) -> str:
         """Where the threshold is."""
         images = plural(self.heldout, "held-out normal image")
-        return f"above all {images}" if not self.rate else f"above {percent(1 - self.rate)} of {images}"
+        return (
+            f"above {'all ' * (self.heldout > 1)}{images}"
+            if not self.rate
+            else f"above {percent(1 - self.rate)} of {images}"
+        )
 
     @property
     def lowest(self) -> float:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from math import inf, isclose
+from math import inf
 from typing import Any
 
 import numpy as np
@@ -90,7 +90,11 @@ class Point:
     def where(self) -> str:
         """Where the threshold is."""
         images = plural(self.heldout, "held-out normal image")
-        return f"above all {images}" if not self.rate else f"above {percent(1 - self.rate)} of {images}"
+        return (
+            f"above {'all ' * (self.heldout > 1)}{images}"
+            if not self.rate
+            else f"above {percent(1 - self.rate)} of {images}"
+        )
 
     @property
     def lowest(self) -> float:
@@ -138,6 +142,11 @@ class Operation:
         assert self.costs is not None
         return self.costs[0] * point.misses(self.defect_rate) + self.costs[1] * point.false_alarms(self.defect_rate)
 
+    @property
+    def cheapest(self) -> Point | None:
+        """The point of the lowest expected cost; None without costs."""
+        return min(self.points, key=self.cost) if self.costs else None
+
     def sentences(self) -> list[str]:
         """Say what is missed and rejected, what that costs, and which class to collect."""
         return [*filter(None, (self._at_work(), self._costs(), class_sentence(self.classes)))]
@@ -160,17 +169,13 @@ class Operation:
         return f"0 (0 of {point.false_positives.items} normal items show only: below {number_text(most)})"
 
     def _costs(self) -> str:
-        if self.costs is None:
+        if self.costs is None or self.cheapest is None:
             return ""
-        cheapest = min(self.points, key=self.cost)
-        cost, unseen = self.cost(cheapest), PARTS * self.defect_rate * self.costs[0]
-        text = f"Expected cost per {PARTS:,} parts: {cost:,.0f} with {cheapest.option}, threshold {cheapest.where}"
-        others = [point for point in self.points if not isclose(self.cost(point), cost)]
-        if others:
-            text += ", the cheapest; " + ", ".join(
-                f"{self.cost(point):,.0f} with {point.option}, threshold {point.where}" for point in others
-            )
-        return f"{text}. Letting every part pass costs {unseen:,.0f}{', which is less' if unseen < cost else ''}."
+        point, cost, passing = self.cheapest, self.cost(self.cheapest), PARTS * self.defect_rate * self.costs[0]
+        text = f"Expected cost per {PARTS:,} parts: {cost:,.0f} with {point.option}, threshold {point.where}"
+        if others := [f"{self.cost(other):,.0f}" for other in self.points if other is not point]:
+            text += f" (the cheapest; otherwise {', '.join(others)})"
+        return f"{text}; letting every part pass costs {passing:,.0f}{', which is less' if passing < cost else ''}."
 
     def as_dict(self) -> dict[str, Any]:
         """Return JSON values."""

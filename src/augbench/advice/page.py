@@ -135,16 +135,17 @@ def _gains(advice: Advice) -> list[dict[str, float] | None]:
     ]
 
 
-def _points(operation: Operation | None) -> list[dict[str, str]]:
+def _points(operation: Operation | None) -> list[dict[str, Any]]:
     return [_point(operation, point) for point in operation.points] if operation else []
 
 
-def _point(operation: Operation, point: Point) -> dict[str, str]:
+def _point(operation: Operation, point: Point) -> dict[str, Any]:
     found = point.recall
     return {
         "option": point.option,
         "where": point.where,
-        "lowest": percent(point.lowest),
+        "lowest": "" if point.rate else percent(point.lowest),
+        "is_cheapest": point is operation.cheapest,
         "recall": share_text(found),
         "misses": number_text(point.misses(operation.defect_rate)),
         "rate": share_text(point.false_positives),

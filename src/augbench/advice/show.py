@@ -8,7 +8,7 @@ from rich.console import Console
 
 from augbench.advice.page import commands
 from augbench.advice.table import table_of
-from augbench.advice.tryout import FULL, PAGE, Answer
+from augbench.advice.tryout import ADVICE, FULL, PAGE, Answer
 from augbench.report.render.terminal import sheet_parts
 
 
@@ -19,6 +19,9 @@ def show(answer: Answer, console: Console) -> None:
         console.print(textwrap.fill(sentence, min(console.width, 100)), markup=False, highlight=False)
     console.print(sheet_parts(table_of(answer.advice, answer.understood.name)))
     grid = answer.out / f"{FULL}.yaml"
-    lines = [f"The page, with images: {answer.out / PAGE}", f"The grid, to be changed: {grid}", "To go on:"]
+    lines = (
+        f"The page, with images: {answer.out / PAGE}; all numbers: {answer.out / ADVICE}",
+        f"To go on, with the grid changed or not: {grid}",
+    )
     for line in [*lines, *(f"  {command}" for _, command in commands(grid))]:
         console.print(line, markup=False, highlight=False, soft_wrap=True)

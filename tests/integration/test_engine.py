@@ -15,6 +15,7 @@ import pytest
 from chaos_machines import below, title_of
 from dying import DyingJob
 from helpers import HERE, ROOT, TINY, TINY_PROBE, TOY, cli, grid_file, path_of, results_of, tiny, tiny_grid
+from layouts import draw_pool
 
 from augbench.planning.plan import make_plan
 from augbench.planning.remaining import subtract
@@ -274,11 +275,13 @@ def test_probes_on_ray_are_those_inline(store, tmp_path):
     """Features by Ray Data, those of datasets mapped from the object store, cells in batches: the same bytes."""
     weighted = {**TINY_PROBE, "name": "weighted", "synthetic_weight": "cv"}
     normals = {**TINY_PROBE, "name": "normals", "kind": "gaussian"}
-    grid = tiny_grid(protocols=[TINY_PROBE, weighted, normals], shots=[0, 5], draws=[0, 1], n_aug=[6, 25])
+    made = {"name": "images", "settings": draw_pool(tmp_path / "made", [f"{i}.png" for i in range(25)])}
+    axes = {"shots": [0, 5], "draws": [0, 1], "n_aug": [6, 25]}
+    grid = tiny_grid(augmenters=["none", "memseg", made], protocols=[TINY_PROBE, weighted, normals], **axes)
     inline = Store(tmp_path / "inline")
     for executor, place in (("inline", inline), ("ray", store)):
         summary = run(grid, place, executor=executor)
-        assert summary.done == summary.cells == 17 and not summary.failures
+        assert summary.done == summary.cells == 29 and not summary.failures
     assert not Path.home().joinpath(".ray").exists(), "a token there turns tokens on for every Ray of this user"
     assert results_of(store) == results_of(inline)
     assert store.keys("features") == inline.keys("features")

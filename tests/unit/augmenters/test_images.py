@@ -5,7 +5,7 @@ import shutil
 
 import numpy as np
 import pytest
-from helpers import cli, grid_file, on_disk, tiny_plan, view_of
+from helpers import TINY_PROBE, cli, grid_file, on_disk, path_of, tiny_grid, tiny_plan, view_of
 from layouts import NEU_SHORT, draw_neu, draw_pool, save
 
 from augbench.augmenters.images import SAME, UNKNOWN
@@ -15,6 +15,8 @@ from augbench.core.errors import UserError
 from augbench.core.images import read_rgb
 from augbench.planning.library import open_dataset
 from augbench.planning.plan import notes_of
+from augbench.report.frame import load_records
+from augbench.runner.driver import run
 from augbench.stages.context import Context
 from augbench.stages.copy_check import refuse_test_copies
 from augbench.storage.store import Store
@@ -96,6 +98,15 @@ def test_a_table_decides_order_labels_and_masks(tmp_path, table):
     (tmp_path / table).write_text("\n".join(lines) + "\n")
     made = taken(tmp_path, 2)
     assert files_of(made) == ["c.JPG", "b.png"] and all(sample.mask.any() for sample in made)
+
+
+def test_a_pool_of_a_store_comes_back_as_it_is(store):
+    axes = {"shots": [0, 5], "n_aug": [6], "protocols": [TINY_PROBE]}
+    run(tiny_grid(augmenters=["memseg"], **axes), store, executor="inline")
+    (key,) = store.keys("pools")
+    run(tiny_grid(name="again", augmenters=[entry(path_of(store, "pools", key))], **axes), store, executor="inline")
+    of = load_records(store).pivot(index="shots", columns="augmenter", values="ap")
+    assert len(of) == 2 and (of["images"] == of["memseg"]).all()
 
 
 def test_masks_mark_half_of_their_largest_value_and_more(tmp_path):

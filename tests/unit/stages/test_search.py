@@ -227,6 +227,7 @@ def test_the_scheduler_leases_an_adapter_after_its_search(store):
         assert not other.pools_left and other.blocked[spec.key] == 1
 
 
+@pytest.mark.slow
 def test_on_ray_it_is_the_same(searched, store, tmp_path):
     """Ray Tune runs the arms, in parallel with trainings that need no search and with fidelity."""
     grid = grid_of(fidelity={"extractor": "micro_resnet"})

@@ -301,6 +301,7 @@ def test_the_command_line_runs_and_reports_on_s3(s3, grid_path, expected):
     assert cli("store", "check", "s3://bucket/runs").stdout.strip() == "all is well"
 
 
+@pytest.mark.slow
 def test_a_store_lost_under_ray_ends_in_one_line_and_is_completed_later(s3, tmp_path):
     grid = {**GRID, "seeds": [0, 1, 2]}
     path = grid_file(tmp_path, **grid)

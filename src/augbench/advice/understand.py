@@ -308,11 +308,10 @@ def _split(table: pd.DataFrame) -> tuple[pd.DataFrame, int]:
 
 
 def _name(folder: Path) -> str:
-    """Return a name for grids, which are strict about letters."""
-    stem = "".join(letter if letter.isascii() and letter.isalnum() else "_" for letter in folder.resolve().name).strip(
-        "_"
-    )
-    return stem if stem[:1].isalpha() else f"folder_{stem}".rstrip("_")
+    """Return a name for grids, which are strict about letters, and in which names of datasets are taken."""
+    stem = re.sub(r"[^A-Za-z0-9]+", "_", folder.resolve().name).strip("_")
+    taken = not stem[:1].isalpha() or stem in registry.find("datasets")
+    return f"folder_{stem}".rstrip("_") if taken else stem
 
 
 def _size_text(sizes: tuple[tuple[int, int], ...]) -> str:

@@ -72,6 +72,13 @@ def test_a_single_folder_inside_is_entered(tmp_path):
     assert found.root.name == "parts" and found.name == "download"
 
 
+@pytest.mark.parametrize(
+    ("folder", "name"), [("Teile 7-b", "Teile_7_b"), ("2024 parts", "folder_2024_parts"), ("elpv", "folder_elpv")]
+)
+def test_its_name_can_stand_in_grids(tmp_path, folder, name):
+    assert understood(folders(tmp_path / folder, {"good": 8, "scratch": 5}), tmp_path).name == name
+
+
 def test_a_split_is_kept_where_both_sides_can_be_used(tmp_path):
     root = tmp_path / "parts"
     folders(root / "train", {"good": 8, "scratch": 5})

@@ -17,6 +17,7 @@ from augbench.storage.store import Store
 
 NONE, NORMALS, BOTH, CLASSIC = "no synthetic images", "normal images alone", "real defects + normal images", "classic"
 COUNTED = {ALIKE: "counted like real defects", LESS: "counted less"}
+NEARLY_ALL = 0.99  # AP from which on nothing is left to gain
 TABLE = "advice"  # the protocol of the table that all rows are put into
 
 Name = tuple[str, int]
@@ -174,6 +175,9 @@ def sentences(advice: Advice) -> list[str]:
 
 def _what_to_do(advice: Advice) -> str:
     if (best := advice.recommended) is None:
+        found = advice.none.evidence.intervals["ap"]
+        if found.low >= NEARLY_ALL:
+            return f"Do not add synthetic images here: without any AP is {share(found.estimate)}, there is nothing to gain."
         return (
             "Do not add synthetic images here: none is shown to do better than what is to be had without a generator."
         )

@@ -75,7 +75,7 @@ class Design:
         """Say what can be expected, before anything is run."""
         defects = len(understood.table) - understood.normal
         on = f" on {plural(understood.items, 'item')}" if understood.items != defects else ""
-        text = f"{plural(defects, 'defect')}{on}: only gains above {share(self.smallest)} AP would show"
+        text = f"{plural(defects, 'defect')}{on}: only gains above {share(max(self.smallest, 0.001))} AP would show"
         return f"{text}; .050 needs defects on about {self.needed:,}." if self.needed > understood.items else f"{text}."
 
 

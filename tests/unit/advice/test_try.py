@@ -12,7 +12,7 @@ from helpers import assert_one_line, cli
 from PIL import Image
 
 from augbench.advice import design
-from augbench.advice.decide import Option, _recommended
+from augbench.advice.decide import NONE, Advice, Option, _recommended, _what_to_do
 from augbench.advice.design import AUGMENTERS, POOLS, Speed, choose
 from augbench.core import registry
 from augbench.metrics.inference import Verdict, smallest_difference, verdict
@@ -219,3 +219,11 @@ def test_mistakes_end_in_one_line(parts, tmp_path):
     (parts / "defect").rename(parts / "red")
     assert_one_line(cli("try", parts, "--out", tmp_path / "out"), "--good")
     assert not (tmp_path / "out" / "store").exists()
+
+
+def test_where_all_is_found_already_there_is_nothing_to_gain():
+    row = SimpleNamespace(intervals={"ap": Interval(0.998, 0.993, 1.0)})
+    none = Option((NONE, 0), "free", "", "probe", "all", row, None, ())
+    assert "there is nothing to gain" in _what_to_do(Advice([none], {}, {}, [], None, None))
+    row.intervals["ap"] = Interval(0.98, 0.94, 1.0)
+    assert "none is shown to do better" in _what_to_do(Advice([none], {}, {}, [], None, None))

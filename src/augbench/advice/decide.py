@@ -177,7 +177,8 @@ def _what_to_do(advice: Advice) -> str:
     if (best := advice.recommended) is None:
         found = advice.none.evidence.intervals["ap"]
         if found.low >= NEARLY_ALL:
-            return f"Do not add synthetic images here: without any AP is {share(found.estimate)}, there is nothing to gain."
+            at = f"without any AP is {share(found.estimate)}, there is nothing to gain"
+            return f"Do not add synthetic images here: {at}."
         return (
             "Do not add synthetic images here: none is shown to do better than what is to be had without a generator."
         )

@@ -181,7 +181,7 @@ def choose(understood: Understood, speed: Speed, pilot: Interval, seconds: float
 def _seconds(speed: Speed, folds: int, few: int, augmenters: int, pools: int) -> float:
     """Estimate how long the full grid takes after the pilot."""
     images = folds * N_AUG * (augmenters * pools - PILOT_POOLS)
-    trainings = 2 * folds * (augmenters * pools - PILOT_POOLS + few * DRAWS)
+    trainings = 2 * folds * (augmenters * pools - PILOT_POOLS + few * DRAWS + 1)  # 1: those of `free_grid`
     return OVERHEAD + images * speed.image + trainings * speed.training
 
 

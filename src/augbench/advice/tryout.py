@@ -16,6 +16,7 @@ from rich.console import Console
 
 from augbench.advice.decide import Advice, as_dict, decide, difference, sentences
 from augbench.advice.design import (
+    ALIKE,
     N_AUG,
     Design,
     Speed,
@@ -131,27 +132,25 @@ def try_folder(
             raise Stopped(summary)
         return summary
 
-    def run_free() -> None:
-        run(free_grid(FREE, dataset, understood.folds), "inline")
-
     terms = [one.name for one in fields(Design)]  # those of an earlier version are planned again
     asked = digest([(out / IMAGES).read_text(encoding="utf-8"), budget, good, group, bundle, terms])
     design = _planned(out, asked)
     if design is None:
         say("A pilot first, to see how long things take and what differences can be told from chance.")
         run(pilot_grid(PILOT, dataset, understood.folds), executor)
-        run_free()
         left = budget - (time.monotonic() - started)
         speed = _speed(store, make_plan(load_grid(out / f"{PILOT}.yaml"), store), executor)
         design = choose(understood, speed, _spread(store), left)
         content = {"asked": asked, "design": design.as_dict()}
         write_atomic(out / PLAN, json.dumps(content, indent=1).encode())
+        spent = time.monotonic() - started
+        say(f"{spent:.0f} s of {budget:.0f} are spent; the rest takes about {design.seconds:.0f} s.")
     say(design.sentence(understood))
     more = [diffusion(bundle)] if bundle else []
-    for line in _plan_lines(design, more, budget, time.monotonic() - started):
+    for line in _plan_lines(design, more):
         say(line)
     run(full_grid(FULL, dataset, understood.folds, design, more), executor)
-    run_free()
+    run(free_grid(FREE, dataset, understood.folds), "inline")
     with console.status("comparing"):
         advice = decide(store, FULL, FREE)
         operation = operate(store, advice, understood, production or Production())
@@ -226,20 +225,21 @@ def _speed(store: Store, pilot: Plan, executor: Executor) -> Speed:
 
 def _spread(store: Store) -> Interval:
     """Return the paired difference of the pilot: MemSeg, counted like real defects, minus none."""
-    advice = decide(store, PILOT, FREE)
-    return advice.of_kind("augmenter")[0].gain.alone
+    expected = load_expected(store, PILOT)
+    found = build_evidence(store, expected[expected["protocol"] == ALIKE], load_records(store, expected["key"]))
+    return found[0].against[0].alone
 
 
-def _plan_lines(design: Design, more: Sequence[Mapping[str, Any]], budget: float, spent: float) -> list[str]:
+def _plan_lines(design: Design, more: Sequence[Mapping[str, Any]]) -> list[str]:
     names = ("none", *design.augmenters, *(entry["name"] for entry in more))
     lines = [
         f"Compared: {', '.join(names)}; {N_AUG} images of each, {plural(design.pools, 'pool')}, "
-        f"counted like real defects and less. {spent:.0f} s are spent; the rest takes about {design.seconds:.0f} s."
+        "counted like real defects and less."
     ]
     if more:
         lines.append("How long the diffusion model takes is not in this estimate.")
     if design.dropped:
         lines.append(f"Left out for lack of time: {', '.join(design.dropped)}; a larger --budget includes them.")
     if design.over_budget:
-        lines.append(f"That is more than the budget of {budget:.0f} s: less would say nothing.")
+        lines.append("That takes longer than the budget: less would say nothing.")
     return lines

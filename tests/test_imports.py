@@ -26,7 +26,7 @@ ALLOWED = {
     "runner": {"core", "storage", "planning", "stages"},
     "monitoring": {"core", "storage", "planning"},
     "report": {"core", "storage", "planning", "metrics", "diffusion"},
-    "advice": {"core", "storage", "planning", "datasets", "metrics", "stages", "runner", "report"},
+    "advice": {"core", "storage", "planning", "datasets", "diffusion", "metrics", "stages", "runner", "report"},
     "cli": {
         "core",
         "storage",

@@ -20,6 +20,7 @@ from augbench.report.numbers import share
 from augbench.report.table_notes import plural
 
 N_AUG = 80
+PREVIEWED = 8  # images of an augmenter that is not compared
 DRAWS = 8  # of the few shots
 POOLS = (4, 8)  # synthetic pools of each augmenter: at least, and where there is time
 PILOT_POOLS = 2
@@ -38,6 +39,7 @@ AUGMENTERS: tuple[dict[str, Any], ...] = (
 
 The last is MemSeg without its texture, to tell a gain from an artefact.
 """
+DIFFUSION = "ddpm"
 FREE = ("none", "classic")  # of the augmenters: they need no generator
 FINETUNE = "finetune_lite0"  # the protocol by which a recommendation is confirmed
 STEP = 2.0  # a training step at 160 x 160, in units of the features of its images at 224 x 224 (seen: 1.7)
@@ -51,6 +53,8 @@ class Speed:
     image: float  # seconds to make one synthetic image and its features
     features: float  # seconds of its features alone
     training: float  # seconds of one training, averaged over the two protocols
+    diffusion: float | None = None  # seconds to make one image with the diffusion model, and its features
+    adapting: float = 0.0  # seconds to adapt the diffusion model to the defects of a fold
 
 
 @dataclass(frozen=True)
@@ -80,8 +84,14 @@ class Design:
 
 
 def diffusion(bundle: str) -> dict[str, Any]:
-    """Return the entry of the diffusion model that is compared on request, by the name or path of its pipeline."""
-    return {"name": "ddpm", "settings": {"bundle": bundle}}
+    """Return the entry of the diffusion model, by the name or path of its pipeline."""
+    return {"name": DIFFUSION, "settings": {"bundle": bundle}}
+
+
+def diffusion_grid(name: str, dataset: Mapping[str, Any], bundle: str) -> dict[str, Any]:
+    """Return the grid that tells how long an image of the diffusion model takes: one chunk, one training."""
+    grid = _grid(name, dataset, 1, [diffusion(bundle)], 1, (), "how long a diffusion model takes")
+    return grid | {"augmenters": grid["augmenters"][1:], "draws": [0], "n_aug": [1], "protocols": _protocols(ALIKE)}
 
 
 def pilot_grid(name: str, dataset: Mapping[str, Any], folds: int) -> dict[str, Any]:
@@ -103,6 +113,14 @@ def full_grid(
     """Return the grid that the answer comes from, with ``more`` augmenters; the pilot is a part of it."""
     chosen = [*(entry for entry in AUGMENTERS if _label(entry) in design.augmenters), *more]
     return _grid(name, dataset, folds, chosen, design.pools, design.shots, "what helps on these images")
+
+
+def preview_grid(name: str, dataset: Mapping[str, Any], dropped: Sequence[str]) -> dict[str, Any]:
+    """Return the grid that makes a few images of the augmenters that were left out for lack of time, to look at."""
+    chosen = [entry | {"null_of": []} for entry in AUGMENTERS if _label(entry) in dropped]
+    grid = _grid(name, dataset, 1, chosen, 1, (), "what the augmenters look like that were left out for lack of time")
+    few = {"draws": [0], "n_aug": [PREVIEWED], "protocols": _protocols(ALIKE)}
+    return grid | few | {"augmenters": grid["augmenters"][1:]}
 
 
 def confirm_grid(name: str, dataset: Mapping[str, Any], folds: int, augmenter: str) -> dict[str, Any]:
@@ -144,23 +162,30 @@ def _grid(
     }
 
 
-def choose(understood: Understood, speed: Speed, pilot: Interval, seconds: float) -> Design:
+def choose(understood: Understood, speed: Speed, pilot: Interval, seconds: float, wanted: bool = False) -> Design:
     """Choose what is run in the time that is left.
 
-    Whole augmenters are dropped, from the end of `AUGMENTERS`; never MemSeg, and never draws or folds.
+    Whole augmenters are dropped, from the end of `AUGMENTERS`; never MemSeg, and never draws or folds. The diffusion
+    model comes last, and is compared where there is time for it.
 
     Args:
         understood: the folder.
         speed: how long things take, as the pilot measured it.
         pilot: the paired difference of the pilot, from `PILOT_POOLS` pools.
         seconds: that are left.
+        wanted: the diffusion model comes right after MemSeg, and is never dropped.
     """
     sides = max(understood.folds, 1)
     train = understood.items * (understood.folds - 1) // understood.folds if understood.folds else understood.items // 2
     few = tuple(number for number in FEW if 2 * number <= train)
     names = [_label(entry) for entry in AUGMENTERS]
-    options = [(number, POOLS[0]) for number in range(1, len(names) + 1)] + [(len(names), POOLS[1])]
-    took = {option: _seconds(speed, sides, len(few), *option) for option in options}
+    enough = len(names)  # to make more pools rather than compare more
+    if speed.diffusion is not None:
+        names.insert(1 if wanted else enough, DIFFUSION)
+        enough += wanted
+    options = [(number, POOLS[0]) for number in range(2 if wanted else 1, enough + 1)]
+    options += [(number, pools) for number in range(enough, len(names) + 1) for pools in POOLS][1:]
+    took = {option: _seconds(speed, sides, len(few), names[: option[0]], option[1]) for option in options}
     fitting = [option for option in options if took[option] <= seconds]
     number, pools = fitting[-1] if fitting else options[0]
     comparisons = 2 * (number - ("classic" in names[:number]))
@@ -178,11 +203,12 @@ def choose(understood: Understood, speed: Speed, pilot: Interval, seconds: float
     )
 
 
-def _seconds(speed: Speed, folds: int, few: int, augmenters: int, pools: int) -> float:
+def _seconds(speed: Speed, folds: int, few: int, names: Sequence[str], pools: int) -> float:
     """Estimate how long the full grid takes after the pilot."""
-    images = folds * N_AUG * (augmenters * pools - PILOT_POOLS)
-    trainings = 2 * folds * (augmenters * pools - PILOT_POOLS + few * DRAWS + 1)  # 1: those of `free_grid`
-    return OVERHEAD + images * speed.image + trainings * speed.training
+    drawn = N_AUG * ((len(names) - (DIFFUSION in names)) * pools - PILOT_POOLS) * speed.image
+    diffusion = speed.adapting + N_AUG * pools * (speed.diffusion or 0.0) if DIFFUSION in names else 0.0
+    trainings = 2 * folds * (len(names) * pools - PILOT_POOLS + few * DRAWS + 1)  # 1: those of `free_grid`
+    return OVERHEAD + folds * (drawn + diffusion) + trainings * speed.training
 
 
 def _protocols(*names: str) -> list[Any]:

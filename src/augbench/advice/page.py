@@ -42,6 +42,7 @@ class Found:
     sentences: list[str]
     store: Store
     grid: Path  # that the answer comes from
+    previewed: dict[str, str]  # augmenter that was left out for lack of time -> a cell that has some of its images
 
 
 def commands(grid: Path) -> list[tuple[str, str]]:
@@ -78,7 +79,7 @@ def write_page(path: Path, found: Found) -> None:
         operation=found.operation,
         classes=[_class(one) for one in found.operation.classes] if found.operation else [],
         strips=list(_strips(found.operation, source, thumbs)) if found.operation else [],
-        previews=[*real_rows(source, thumbs), *_synthetic_rows(found, thumbs)],
+        previews=[*real_rows(source, thumbs, outlined=True), *_synthetic_rows(found, thumbs)],
         curve=_curve(found),
         commands=commands(found.grid),
         grid=found.grid.name,
@@ -229,10 +230,12 @@ def _image(row: Any, kind: str, source: OpenDataset, thumbs: Thumbs) -> dict[str
 
 def _synthetic_rows(found: Found, thumbs: Thumbs) -> Iterator[dict[str, Any]]:
     """Yield the first images of one pool of each augmenter."""
-    firsts = {option.augmenter: option for option in reversed(options_of(found.advice)) if option.augmenter}
-    for name, option in reversed(firsts.items()):
-        keys = [one["key"] for one in _record(found.store, option)["provenance"]["pools"]]
+    compared = {option.augmenter: option.keys[0] for option in reversed(options_of(found.advice)) if option.augmenter}
+    for name, cell in [*reversed(compared.items()), *found.previewed.items()]:
+        keys = [one["key"] for one in found.store.read_record(cell)["provenance"]["pools"]]
         for record in filter(None, found.store.read_pools(keys[:1])):
             pool = Pool.of(PoolSpec.from_dict(record["spec"]), found.store, name)
             images = [synthetic(pool, index, thumbs) for index in range(min(COLUMNS, len(pool.lines)))]
-            yield {"name": name, "note": f"of a pool of {plural(len(pool.lines), 'image')}", "images": images}
+            left_out = "left out for lack of time; " if name in found.previewed else ""
+            note = f"{left_out}of a pool of {plural(len(pool.lines), 'image')}"
+            yield {"name": name, "note": note, "images": images}

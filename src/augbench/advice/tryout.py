@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -17,21 +17,25 @@ from rich.console import Console
 from augbench.advice.decide import Advice, as_dict, decide, difference, sentences
 from augbench.advice.design import (
     ALIKE,
+    DIFFUSION,
     N_AUG,
     Design,
     Speed,
     choose,
     confirm_grid,
     diffusion,
+    diffusion_grid,
     free_grid,
     full_grid,
     pilot_grid,
+    preview_grid,
 )
 from augbench.advice.operating import Operation, Production, operate
 from augbench.advice.page import Found, write_page
 from augbench.advice.understand import Understood, understand
 from augbench.core.errors import UserError
 from augbench.core.hashing import digest
+from augbench.diffusion.pipelines import at_hand
 from augbench.metrics.resampling import Interval
 from augbench.planning.grid import Grid, load_grid
 from augbench.planning.plan import Plan, make_plan
@@ -45,9 +49,10 @@ from augbench.storage.files import write_atomic
 from augbench.storage.store import Store
 
 IMAGES, PLAN, ADVICE, PAGE = "images.csv", "plan.json", "advice.json", "index.html"
-PILOT, FREE, FULL, CONFIRM = "pilot", "free", "try", "confirm"
+PILOT, TIMING, FREE, FULL, PREVIEW, CONFIRM = "pilot", "timing", "free", "try", "preview", "confirm"
 """The grids, of which each is also a file."""
 
+STABLE_DIFFUSION = "sd15"  # the pipeline that is compared where a GPU is
 PER_SECOND = 5.0  # images of a folder per second of the budget, at most; the rest of the budget is for synthetic ones
 
 
@@ -99,7 +104,8 @@ def try_folder(
         budget: seconds that this may take.
         good: the class of normal images, where its name does not tell.
         group: a regular expression for file names, whose part in brackets names the item.
-        bundle: also compare DDPM with this diffusion pipeline, whatever time it takes.
+        bundle: also compare DDPM with this diffusion pipeline, whatever time it takes. None: where a GPU and the
+            weights of Stable Diffusion are on this machine, if there is time.
         executor: "ray", or "inline" for this process only.
         console: where progress is printed.
         production: what is stated about the parts that will be inspected.
@@ -132,25 +138,34 @@ def try_folder(
             raise Stopped(summary)
         return summary
 
+    pipeline = bundle or _for_this_machine(say)
     terms = [one.name for one in fields(Design)]  # those of an earlier version are planned again
-    asked = digest([(out / IMAGES).read_text(encoding="utf-8"), budget, good, group, bundle, terms])
+    asked = digest([(out / IMAGES).read_text(encoding="utf-8"), budget, good, group, pipeline, terms])
     design = _planned(out, asked)
     if design is None:
         say("A pilot first, to see how long things take and what differences can be told from chance.")
         run(pilot_grid(PILOT, dataset, understood.folds), executor)
-        left = budget - (time.monotonic() - started)
         speed = _speed(store, make_plan(load_grid(out / f"{PILOT}.yaml"), store), executor)
-        design = choose(understood, speed, _spread(store), left)
+        if pipeline:
+            run(diffusion_grid(TIMING, dataset, pipeline), executor)
+            speed = _with_diffusion(speed, store, make_plan(load_grid(out / f"{TIMING}.yaml"), store))
+        left = budget - (time.monotonic() - started)
+        design = choose(understood, speed, _spread(store), left, wanted=bundle is not None)
         content = {"asked": asked, "design": design.as_dict()}
         write_atomic(out / PLAN, json.dumps(content, indent=1).encode())
         spent = time.monotonic() - started
         say(f"{spent:.0f} s of {budget:.0f} are spent; the rest takes about {design.seconds:.0f} s.")
     say(design.sentence(understood))
-    more = [diffusion(bundle)] if bundle else []
-    for line in _plan_lines(design, more):
+    more = [diffusion(pipeline)] if pipeline and DIFFUSION in design.augmenters else []
+    for line in _plan_lines(design):
         say(line)
     run(full_grid(FULL, dataset, understood.folds, design, more), executor)
     run(free_grid(FREE, dataset, understood.folds), "inline")
+    previewed = {}
+    if drawn := [name for name in design.dropped if name != DIFFUSION]:
+        run(preview_grid(PREVIEW, dataset, drawn), "inline")
+        expected = load_expected(store, PREVIEW)
+        previewed = dict(zip(expected["augmenter"], expected["key"], strict=True))
     with console.status("comparing"):
         advice = decide(store, FULL, FREE)
         operation = operate(store, advice, understood, production or Production())
@@ -167,7 +182,7 @@ def try_folder(
     content |= {"sentences": answer.sentences, "operation": operation.as_dict() if operation else None}
     write_atomic(out / ADVICE, json.dumps(content, indent=1).encode())
     with console.status("making the page"):
-        found = Found(understood, design, advice, operation, answer.sentences, store, out / f"{FULL}.yaml")
+        found = Found(understood, design, advice, operation, answer.sentences, store, out / f"{FULL}.yaml", previewed)
         write_page(out / PAGE, found)
     return answer
 
@@ -223,6 +238,29 @@ def _speed(store: Store, pilot: Plan, executor: Executor) -> Speed:
     return Speed((read + made) / workers, read / workers, training / workers)
 
 
+def _for_this_machine(say: Callable[[str], None]) -> str | None:
+    """Return the pipeline to compare where nobody asked for one: only a GPU makes enough images in the time."""
+    import torch
+
+    if not torch.cuda.is_available():
+        return None
+    if at_hand(STABLE_DIFFUSION):
+        return STABLE_DIFFUSION
+    way = f"--diffusion {STABLE_DIFFUSION} downloads them and compares DDPM, too"
+    say(f"There is a GPU, but not the weights of Stable Diffusion: {way}.")
+    return None
+
+
+def _with_diffusion(speed: Speed, store: Store, timing: Plan) -> Speed:
+    """Add how long the diffusion model takes: its workers share a GPU, or the processor, as a whole."""
+    costs = read_costs(store)
+    (pool,), adapters = (
+        [part for key, part in costs.items() if key in keys] for keys in (timing.pools, timing.adapters)
+    )
+    image = (pool.seconds_per_image or 0.0) + speed.features
+    return replace(speed, diffusion=image, adapting=sum(part.seconds or 0.0 for part in adapters))
+
+
 def _spread(store: Store) -> Interval:
     """Return the paired difference of the pilot: MemSeg, counted like real defects, minus none."""
     expected = load_expected(store, PILOT)
@@ -230,14 +268,12 @@ def _spread(store: Store) -> Interval:
     return found[0].against[0].alone
 
 
-def _plan_lines(design: Design, more: Sequence[Mapping[str, Any]]) -> list[str]:
-    names = ("none", *design.augmenters, *(entry["name"] for entry in more))
+def _plan_lines(design: Design) -> list[str]:
+    names = ("none", *design.augmenters)
     lines = [
         f"Compared: {', '.join(names)}; {N_AUG} images of each, {plural(design.pools, 'pool')}, "
         "counted like real defects and less."
     ]
-    if more:
-        lines.append("How long the diffusion model takes is not in this estimate.")
     if design.dropped:
         lines.append(f"Left out for lack of time: {', '.join(design.dropped)}; a larger --budget includes them.")
     if design.over_budget:

@@ -22,7 +22,7 @@ def try_(
         str | None, typer.Option(help="Which images show one part: a regular expression, such as '(part\\d+)_.*'.")
     ] = None,
     diffusion: Annotated[
-        str | None, typer.Option(metavar="PIPELINE", help="Compare DDPM, too: sd15, or a folder. A GPU is advised.")
+        str | None, typer.Option(metavar="PIPELINE", help="Compare DDPM, too: sd15, or a folder. Default: with a GPU.")
     ] = None,
     executor: Annotated[Executor, typer.Option(help="ray, or inline: in this process only.")] = Executor.ray,
     defect_rate: Annotated[

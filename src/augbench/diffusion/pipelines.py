@@ -262,6 +262,12 @@ def _json(path: Path) -> dict[str, Any]:
     return content
 
 
+def at_hand(name: str) -> bool:
+    """Return whether the weights of a pipeline of `BUNDLES` are on this machine, so that nothing is downloaded."""
+    source = BUNDLES[name]
+    return not source.revision or _snapshot(source, offline=True)[0] is not None
+
+
 def fetch(source: PipelineSource) -> Path:
     """Return the folder of a pipeline; one of the hub from the cache, else downloaded.
 
@@ -272,26 +278,9 @@ def fetch(source: PipelineSource) -> Path:
     """
     if not source.revision:
         return Path(source.location)
-    from huggingface_hub import snapshot_download
-
-    wanted = ["model_index.json"]
-    for part in _PARTS[source.kind]:
-        wanted += [f"{part}/*.json", f"{part}/*.txt"]
-        if part in WEIGHTS:
-            wanted += [f"{part}/config.json"]
-            wanted += [] if source.checkpoint else [f"{part}/{WEIGHTS[part]}.{source.variant}.safetensors"]
-    reason = ""
     for offline in (True, False):
-        try:
-            options = {"revision": source.revision, "allow_patterns": wanted, "local_files_only": offline}
-            with log_levels(
-                logging.ERROR, "huggingface_hub"
-            ):  # it warns of each retry; the error below reports the outcome
-                folder = Path(snapshot_download(source.location, **options))
-        except Exception as error:  # the hub's errors, those of its network library, those of the disk
-            reason = textwrap.shorten(str(error), 120, placeholder=" ...")
-            continue
-        if all((folder / name).exists() for name in wanted if "*" not in name):
+        folder, reason = _snapshot(source, offline)
+        if folder:
             return folder
     what = f"pipeline '{source.name}' ({source.location}) is"
     way = "set `bundle` (of a protocol: `roundtrip`) to a local diffusers folder"
@@ -302,6 +291,26 @@ def fetch(source: PipelineSource) -> Path:
         f"{what} not on this machine and cannot be downloaded ({reason}): go online once, to fill the Hugging Face "
         f"cache, or {way}"
     )
+
+
+def _snapshot(source: PipelineSource, offline: bool) -> tuple[Path | None, str]:
+    """Return the folder of a pipeline of the hub, None where a file is missing, and why."""
+    from huggingface_hub import snapshot_download
+
+    wanted = ["model_index.json"]
+    for part in _PARTS[source.kind]:
+        wanted += [f"{part}/*.json", f"{part}/*.txt"]
+        if part in WEIGHTS:
+            wanted += [f"{part}/config.json"]
+            wanted += [] if source.checkpoint else [f"{part}/{WEIGHTS[part]}.{source.variant}.safetensors"]
+    options = {"revision": source.revision, "allow_patterns": wanted, "local_files_only": offline}
+    try:
+        with log_levels(logging.ERROR, "huggingface_hub"):  # it warns of each retry; the caller reports the outcome
+            folder = Path(snapshot_download(source.location, **options))
+    except Exception as error:  # the hub's errors, those of its network library, those of the disk
+        return None, textwrap.shorten(str(error), 120, placeholder=" ...")
+    missing = [name for name in wanted if "*" not in name and not (folder / name).exists()]
+    return (None, f"{missing[0]} is missing") if missing else (folder, "")
 
 
 def _check_parts(source: PipelineSource, folder: Path) -> dict[str, int]:

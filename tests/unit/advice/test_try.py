@@ -11,12 +11,13 @@ import yaml
 from helpers import assert_one_line, cli
 from PIL import Image
 
-from augbench.advice import design
+from augbench.advice import design, tryout
 from augbench.advice.decide import NONE, Advice, Option, _recommended, _what_to_do
 from augbench.advice.design import AUGMENTERS, POOLS, Speed, choose
 from augbench.core import registry
 from augbench.metrics.inference import Verdict, smallest_difference, verdict
 from augbench.metrics.resampling import Interval
+from augbench.planning.plan import make_plan
 from augbench.report.render.self_contained import minus
 
 PILOT = Interval(0.02, -0.1, 0.14, 2, 0.05, 1e9, {"items": 0.04, "seed": 0.03})
@@ -51,6 +52,29 @@ def test_time_decides_how_many_augmenters_are_compared_and_nothing_else():
     for plan, seconds in zip(plans[1:], (100, 250, 600, 10_000), strict=True):
         assert plan.over_budget or plan.seconds <= seconds
         assert {*plan.augmenters, *plan.dropped} == {entry.get("as") or entry["name"] for entry in AUGMENTERS}
+
+
+@pytest.mark.parametrize(("each", "compared"), [(0.5, True), (60.0, False)])
+def test_diffusion_is_compared_where_there_is_time_for_it_or_where_it_is_asked_for(each, compared):
+    speed = Speed(0.05, 0.03, 0.1, diffusion=each, adapting=30)
+    found = choose(FOLDER, speed, PILOT, 10_000)
+    assert ("ddpm" in found.augmenters) is compared and ("ddpm" in found.dropped) is not compared
+    assert set(found.augmenters) >= {entry.get("as") or entry["name"] for entry in AUGMENTERS}
+    assert found.pools == POOLS[1] and not found.over_budget
+    asked = choose(FOLDER, speed, PILOT, 1, wanted=True)
+    assert asked.augmenters == ("memseg", "ddpm") and asked.over_budget
+    assert asked.seconds > FOLDER.folds * (30 + POOLS[0] * design.N_AUG * each)
+
+
+def test_a_gpu_is_used_where_the_weights_are_at_hand(monkeypatch):
+    said, gpu, weights = [], [False], [False]
+    monkeypatch.setattr("torch.cuda.is_available", lambda: gpu[0])
+    monkeypatch.setattr(tryout, "at_hand", lambda name: weights[0])
+    assert tryout._for_this_machine(said.append) is None and not said
+    gpu[0] = True
+    assert tryout._for_this_machine(said.append) is None and "--diffusion sd15" in said[0]
+    weights[0] = True
+    assert tryout._for_this_machine(said.append) == "sd15"
 
 
 def test_few_shots_are_tried_only_where_there_are_twice_as_many():
@@ -146,7 +170,7 @@ def _small(monkeypatch):
 @pytest.mark.usefixtures("_small")
 def test_from_a_folder_to_an_answer(parts, tmp_path, monkeypatch):
     out = tmp_path / "out"
-    ran = cli("try", parts, "--out", out, "--budget", "10m", "--executor", "inline")
+    ran = cli("try", parts, "--out", out, "--budget", "10h", "--executor", "inline")
     assert ran.returncode == 0, ran.stderr
     assert "16 normal images (good); 8 with a defect (<b>x 4, defect 4)" in ran.stdout
     assert "only gains above" in ran.stdout and "Compared: none, memseg, classic, noise_patch" in ran.stdout
@@ -164,7 +188,7 @@ def test_from_a_folder_to_an_answer(parts, tmp_path, monkeypatch):
     assert_one_page((out / "index.html").read_text(), advice["sentences"])
     # The same command has nothing left to do, and says the same; what is stated changes what is expected alone.
     stated = ("--defect-rate", "0.02", "--miss-cost", "50", "--false-alarm-cost", "2")
-    again = cli("try", parts, "--out", out, "--budget", "10m", "--executor", "inline", *stated)
+    again = cli("try", parts, "--out", out, "--budget", "10h", "--executor", "inline", *stated)
     assert again.returncode == 0 and "A pilot first" not in again.stdout
     now = json.loads((out / "advice.json").read_text())
     assert now["options"] == advice["options"]
@@ -174,7 +198,7 @@ def test_from_a_folder_to_an_answer(parts, tmp_path, monkeypatch):
     assert "Expected cost per 1,000 parts" in " ".join(again.stdout.split())
     # A recommendation is confirmed by fine-tuning.
     monkeypatch.setattr("augbench.advice.decide._recommended", lambda options, _: _memseg(options))
-    assert cli("try", parts, "--out", out, "--budget", "10m", "--executor", "inline").returncode == 0
+    assert cli("try", parts, "--out", out, "--budget", "10h", "--executor", "inline").returncode == 0
     said = json.loads((out / "advice.json").read_text())
     assert said["recommended"].startswith("memseg") and said["sentences"][0].startswith("Add 4 images of memseg")
     assert any(sentence.startswith("Fine-tuned, memseg gives") for sentence in said["sentences"])
@@ -206,6 +230,14 @@ def assert_one_page(page, sentences):
     assert "default-src &#39;none&#39;" in page and len(page) < 3_000_000
     for name in ("memseg", "classic", "noise_patch", "real defect"):
         assert f"<h3>{name} " in page
+
+
+def test_the_page_shows_what_was_left_out_for_lack_of_time(tmp_path):
+    grid = design.preview_grid(
+        "preview", {"name": "surfaces", "as": "mine", "settings": {}}, ("classic", "noise_patch")
+    )
+    assert [entry["name"] for entry in grid["augmenters"]] == ["classic", "noise_patch"]
+    assert len(make_plan(tryout._written(tmp_path, grid)).cells) == 2
 
 
 def test_mistakes_end_in_one_line(parts, tmp_path):

@@ -23,7 +23,7 @@ from transformers.utils import logging as transformers_logging
 from augbench.cli.models_view import show_model
 from augbench.core.errors import UserError
 from augbench.core.weights import parameters, shapes
-from augbench.diffusion.pipelines import BUNDLES, MODELS, canvas, embedded, find, load
+from augbench.diffusion.pipelines import BUNDLES, MODELS, at_hand, canvas, embedded, find, load
 from augbench.diffusion.sampling import fit_mask, sample
 
 SD, SDXL = "micro-sd", "micro-sdxl-inpaint"
@@ -402,6 +402,8 @@ def cached(folder):
 
 def test_a_pipeline_of_the_hub_is_loaded_at_its_revision_without_the_network(hub, cached):
     asked = hub(cached)
+    assert at_hand("sd15") and at_hand("micro-sd") and len(asked) == 1
+    asked.clear()
     assert sum(p.numel() for p in load(find("sd15")).unet.parameters()) > 1e6
     ((repository, options),) = asked
     assert repository == "stable-diffusion-v1-5/stable-diffusion-v1-5"
@@ -414,6 +416,8 @@ def test_a_pipeline_of_the_hub_is_loaded_at_its_revision_without_the_network(hub
 def test_an_unavailable_pipeline_is_one_line_with_both_ways_out(monkeypatch, hub, cached, caplog):
     asked = hub(cached)
     (cached / "unet" / "diffusion_pytorch_model.fp16.safetensors").unlink()  # a cache that was not filled
+    assert not at_hand("sd15")
+    asked.clear()
     with pytest.raises(UserError, match=r"Hugging Face cache, or set `bundle` .*to a local diffusers folder"):
         load(find("sd15"))
     assert [options["local_files_only"] for _, options in asked] == [True, False]

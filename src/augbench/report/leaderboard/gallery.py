@@ -107,8 +107,13 @@ def _regime(pool: Pool) -> str:
     return "no shots read" if (shots := shots_of(pool.spec)) is None else shots_text(shots)
 
 
-def real_rows(source: OpenDataset, thumbs: Thumbs) -> list[dict[str, Any]]:
+def real_rows(source: OpenDataset, thumbs: Thumbs, outlined: bool = False) -> list[dict[str, Any]]:
     """Lay out normal images and real defects of the training split; without any there, defects of the test split.
+
+    Args:
+        source: the dataset.
+        thumbs: takes the images.
+        outlined: with the outline of each mask.
 
     Returns:
         Rows with name, note, augmenter ("") and images.
@@ -119,7 +124,12 @@ def real_rows(source: OpenDataset, thumbs: Thumbs) -> list[dict[str, Any]]:
         defects, part = split.test[split.test["label"] != GOOD], "test"
     sources = (("normal", "training", split.negatives), ("real defect", part, _mixed(defects)))
     return [
-        {"name": name, "note": where, "augmenter": "", "images": [_real(source, row, name, thumbs) for row in rows]}
+        {
+            "name": name,
+            "note": where,
+            "augmenter": "",
+            "images": [_real(source, row, name, thumbs, outlined) for row in rows],
+        }
         for name, where, table in sources
         if (rows := _spaced(table))
     ]
@@ -136,10 +146,10 @@ def _spaced(table: pd.DataFrame) -> list[dict[str, str]]:
     return table.iloc[rows].to_dict("records")
 
 
-def _real(source: OpenDataset, row: dict[str, str], name: str, thumbs: Thumbs) -> dict[str, Any]:
-    image, _ = source.load(row["id"])
+def _real(source: OpenDataset, row: dict[str, str], name: str, thumbs: Thumbs, outlined: bool) -> dict[str, Any]:
+    image, mask = source.load(row["id"])
     kind = name if row["label"] == GOOD else f"{name}, {row['label']}"
-    return thumbs.add(image, f"{kind}: {row['id']}")
+    return thumbs.add(image, f"{kind}: {row['id']}", mask=mask if outlined else None)
 
 
 def synthetic(pool: Pool, index: int, thumbs: Thumbs, outlined: bool = True) -> dict[str, Any]:

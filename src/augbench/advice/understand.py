@@ -98,7 +98,7 @@ class Understood:
     def settings(self, csv: Path) -> dict[str, Any]:
         """Return the settings of the dataset `folder` that read this table, written to ``csv``."""
         folds = {"folds": self.folds} if self.folds else {}
-        return {"root": str(self.root), "csv": str(csv.resolve()), **folds}
+        return {"root": str(self.root.resolve()), "csv": str(csv.resolve()), **folds}
 
 
 def understand(

@@ -53,6 +53,7 @@ PILOT, TIMING, FREE, FULL, PREVIEW, CONFIRM = "pilot", "timing", "free", "try", 
 """The grids, of which each is also a file."""
 
 STABLE_DIFFUSION = "sd15"  # the pipeline that is compared where a GPU is
+DIFFUSION_FROM = 3600.0  # seconds of the budget: only to time a model that is fine-tuned first takes a part of an hour
 PER_SECOND = 5.0  # images of a folder per second of the budget, at most; the rest of the budget is for synthetic ones
 
 
@@ -105,7 +106,7 @@ def try_folder(
         good: the class of normal images, where its name does not tell.
         group: a regular expression for file names, whose part in brackets names the item.
         bundle: also compare DDPM with this diffusion pipeline, whatever time it takes. None: where a GPU and the
-            weights of Stable Diffusion are on this machine, if there is time.
+            weights of Stable Diffusion are on this machine, in budgets from an hour, if there is time for it.
         executor: "ray", or "inline" for this process only.
         console: where progress is printed.
         production: what is stated about the parts that will be inspected.
@@ -138,7 +139,7 @@ def try_folder(
             raise Stopped(summary)
         return summary
 
-    pipeline = bundle or _for_this_machine(say)
+    pipeline = bundle or _for_this_machine(budget, say)
     terms = [one.name for one in fields(Design)]  # those of an earlier version are planned again
     asked = digest([(out / IMAGES).read_text(encoding="utf-8"), budget, good, group, pipeline, terms])
     design = _planned(out, asked)
@@ -238,11 +239,11 @@ def _speed(store: Store, pilot: Plan, executor: Executor) -> Speed:
     return Speed((read + made) / workers, read / workers, training / workers)
 
 
-def _for_this_machine(say: Callable[[str], None]) -> str | None:
+def _for_this_machine(budget: float, say: Callable[[str], None]) -> str | None:
     """Return the pipeline to compare where nobody asked for one: only a GPU makes enough images in the time."""
     import torch
 
-    if not torch.cuda.is_available():
+    if budget < DIFFUSION_FROM or not torch.cuda.is_available():
         return None
     if at_hand(STABLE_DIFFUSION):
         return STABLE_DIFFUSION

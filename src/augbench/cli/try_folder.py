@@ -22,7 +22,8 @@ def try_(
         str | None, typer.Option(help="Which images show one part: a regular expression, such as '(part\\d+)_.*'.")
     ] = None,
     diffusion: Annotated[
-        str | None, typer.Option(metavar="PIPELINE", help="Compare DDPM, too: sd15, or a folder. Default: with a GPU.")
+        str | None,
+        typer.Option(metavar="PIPELINE", help="Compare DDPM, too: sd15, or a folder. Default: with a GPU and from 1h."),
     ] = None,
     executor: Annotated[Executor, typer.Option(help="ray, or inline: in this process only.")] = Executor.ray,
     defect_rate: Annotated[

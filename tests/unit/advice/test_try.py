@@ -70,11 +70,12 @@ def test_a_gpu_is_used_where_the_weights_are_at_hand(monkeypatch):
     said, gpu, weights = [], [False], [False]
     monkeypatch.setattr("torch.cuda.is_available", lambda: gpu[0])
     monkeypatch.setattr(tryout, "at_hand", lambda name: weights[0])
-    assert tryout._for_this_machine(said.append) is None and not said
+    assert tryout._for_this_machine(7200, said.append) is None and not said
     gpu[0] = True
-    assert tryout._for_this_machine(said.append) is None and "--diffusion sd15" in said[0]
+    assert tryout._for_this_machine(7200, said.append) is None and "--diffusion sd15" in said[0]
     weights[0] = True
-    assert tryout._for_this_machine(said.append) == "sd15"
+    assert tryout._for_this_machine(7200, said.append) == "sd15"
+    assert tryout._for_this_machine(900, said.append) is None
 
 
 def test_few_shots_are_tried_only_where_there_are_twice_as_many():

@@ -25,6 +25,7 @@ ALLOWED = {
     "stages": {"core", "storage", "planning", "metrics", "classifiers", "features"},
     "runner": {"core", "storage", "planning", "stages"},
     "monitoring": {"core", "storage", "planning"},
+    "export": {"core", "storage", "planning", "metrics", "classifiers", "features", "stages"},
     "report": {"core", "storage", "planning", "metrics", "diffusion"},
     "advice": {"core", "storage", "planning", "datasets", "metrics", "stages", "runner", "report"},
     "cli": {
@@ -38,6 +39,7 @@ ALLOWED = {
         "runner",
         "stages",
         "advice",
+        "export",
     },
     "testing": {"core", "storage", "planning", "report"},
     "__main__": {"cli"},

@@ -177,9 +177,10 @@ def _head(arrays: Mapping[str, np.ndarray], protocol: Protocol, outputs: int) ->
 def _mlp(inputs: torch.Tensor, own: Mapping[str, torch.Tensor]) -> torch.Tensor:
     """Return log odds N,1, or log probabilities N,K, by the perceptron with one hidden layer."""
     import torch
+    from torch.nn.functional import linear
 
-    hidden = (inputs @ own["coef_0"] + own["intercept_0"]).relu()
-    found = hidden @ own["coef_1"] + own["intercept_1"]
+    hidden = linear(inputs, own["coef_0"].T, own["intercept_0"]).relu()
+    found = linear(hidden, own["coef_1"].T, own["intercept_1"])
     if found.shape[1] > 1:
         return found.softmax(1).clamp(min=SMALLEST).log()
     shares = torch.cat([1 - found.sigmoid(), found.sigmoid()], 1).clamp(min=SMALLEST).log()

@@ -37,7 +37,8 @@ def quantised(graph: bytes, images: np.ndarray) -> bytes:
     """Quantise the weights (per channel) and activations of a graph to int8, with QDQ nodes.
 
     What prepares the pixels, and what follows the network's last convolution or block, stays in float32: it is small,
-    and its errors would be those of the score.
+    and its errors would be those of the score. To quantise convolutions alone costs a little less AP at the same size,
+    but is no faster than float32: activations are converted before and after each of them.
 
     Args:
         graph: as `graph.to_onnx` makes it.

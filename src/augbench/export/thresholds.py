@@ -15,6 +15,11 @@ RATES = (0.1, 0.05, 0.02, 0.01, 0.005, 0.002, 0.001)
 """False positive rates that are offered where the held-out images are enough to allow one of them."""
 
 
+ROUNDING = 1e-4
+"""Share of a threshold, or of 1 below 1, by which it is raised: a graph's scores differ from torch's by rounding, which
+must not lift a held-out image above its threshold."""
+
+
 @dataclass(frozen=True)
 class Threshold:
     """A threshold: an image is called a defect if its logit is at least ``logit``."""
@@ -23,7 +28,7 @@ class Threshold:
     above: int  # of them that do
     heldout: int
     interval: tuple[float, float]  # 95 %, of the false positive rate, over held-out items
-    logit: float
+    logit: float  # above the score of the held-out image that decides it by `ROUNDING`
 
     def as_dict(self, name: str) -> dict[str, Any]:
         """Return JSON values; ``name`` is that of the score: ``logit``, which has a probability, or ``distance``."""
@@ -59,6 +64,7 @@ def thresholds_of(scores: pd.DataFrame, rate: float) -> list[Threshold]:
         if allowed in found:
             continue
         logit = threshold_for_false_alarms(heldout["logit"].to_numpy(), one)
+        logit += ROUNDING * max(1.0, abs(logit))
         above = int((heldout["logit"].astype(np.float64) >= logit).sum())
         interval = share_interval(above / len(heldout), heldout["group"].nunique())
         found[allowed] = Threshold(one if allowed else 0.0, above, len(heldout), interval, logit)

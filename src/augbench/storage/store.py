@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from augbench.core.errors import StoreError, UserError, brief, did_you_mean
+from augbench.core.errors import StoreError, UserError, brief, did_you_mean, listed
 from augbench.core.specs import AdapterSpec, FeatureSpec, PoolSpec, SearchSpec
 from augbench.storage.files import Files, LocalFiles, expanded
 from augbench.storage.publication import RECORDS, PublicationFiles
@@ -124,7 +124,9 @@ class Store:
             some = f"'{found[0]}' and '{found[1]}' among them"
             raise UserError(f"'{asked}' begins {len(found)} keys, {some}: give a longer prefix")
         if not found:
-            hint = did_you_mean(asked, keys) if keys else f": no {one} has been made there"
+            near = did_you_mean(asked, keys)  # which lists all where none is near
+            known = near if near.startswith(" (did") else f" (it has {listed(keys)})"
+            hint = known if keys else f": no {one} has been made there"
             raise UserError(f"{one} '{brief(asked)}' is not in the store{hint}: see {self.files.where(kind)}")
         return found[0]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import yaml
@@ -28,7 +29,7 @@ LOADING = {
 
 PLACE_OF_DEFECTS = {
     True: "The images are synthetic and for training. They lie in `test/`, since the layout has no place for training "
-    "defects: do not evaluate on them.",
+    "defects: do not evaluate on them. The normal images in `train/good/` are to be those of the dataset.",
     False: "Training defects lie in `train_defects/`, their masks in `train_defects_ground_truth/`, since the layout "
     "has no place for them.",
 }
@@ -40,7 +41,7 @@ def card(source: Source, layout: str) -> str:
     front: dict[str, Any] = {
         "pretty_name": source.name,
         "license": licence or "other",
-        **({} if licence else {"license_name": source.licence}),
+        **({} if licence else {"license_name": re.sub(r"[^a-z0-9]+", "-", source.licence.lower()).strip("-")}),
         "task_categories": ["image-classification", "image-segmentation"],
         "size_categories": [next((name for most, name in SIZES if source.images < most), "100K<n<1M")],
         "tags": ["surface-inspection", "augbench", *(["synthetic"] if source.is_synthetic else [])],

@@ -43,7 +43,7 @@ def pytest_unconfigure():
 # Variables that libraries set on import, pytest, and for a GPU `deterministic`.
 SET_BY_LIBRARIES = {
     "PYTEST_CURRENT_TEST", "KMP_DUPLICATE_LIB_OK", "KMP_INIT_AT_FORK", "TORCHINDUCTOR_CACHE_DIR", "CRC32C_SW_MODE",
-    "PYTHONBREAKPOINT", "RAY_CLIENT_MODE", "CUBLAS_WORKSPACE_CONFIG",
+    "PYTHONBREAKPOINT", "RAY_CLIENT_MODE", "CUBLAS_WORKSPACE_CONFIG", "LD_LIBRARY_PATH",
 }  # fmt: skip
 
 

@@ -19,7 +19,7 @@ from augbench.advice.understand import Understood
 from augbench.core.contracts import GOOD
 from augbench.core.errors import UserError
 from augbench.metrics.detection import threshold_for_false_alarms
-from augbench.metrics.inference import wilson
+from augbench.metrics.inference import RULE_OF_THREE, share_interval
 from augbench.report.frame import load_records
 from augbench.report.leaderboard.misclassified import beyond
 from augbench.report.table_notes import plural
@@ -28,7 +28,6 @@ from augbench.storage.store import Store
 
 FEW = 50  # images of a class; with more, it is not found for want of others, or it is hard to see
 PARTS = 1000
-RULE_OF_THREE = 3  # none of n shows a share below 3 / n, at 95 %
 
 
 @dataclass(frozen=True)
@@ -70,10 +69,7 @@ class Share:
     def of(cls, rows: pd.DataFrame) -> Share:
         """Return the share that is positive, of predictions of test images: of each image one for each run."""
         value, items = float(beyond(rows, 1).mean()), rows["group"].nunique()
-        low, high = wilson(value, items)
-        if value == 0:
-            high = min(1.0, RULE_OF_THREE / items)
-        return cls(value, rows["id"].nunique(), items, low, high)
+        return cls(value, rows["id"].nunique(), items, *share_interval(value, items))
 
 
 @dataclass(frozen=True)

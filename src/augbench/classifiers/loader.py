@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -25,14 +25,12 @@ class DeviceImages:
             protocol: gives mean and standard deviation for values in [0, 1].
             device: of the parts and batches.
         """
-        import torch
 
         self.parts = parts
         self.rows = rows
         self.starts = np.cumsum([0, *(len(part) for part in parts)])
         self.device = device
-        self.mean = torch.tensor(protocol.mean, device=device).view(1, 3, 1, 1) * 255
-        self.scale = 1 / (torch.tensor(protocol.std, device=device).view(1, 3, 1, 1) * 255)
+        self.normalise = normaliser(protocol, device)
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -48,8 +46,17 @@ class DeviceImages:
             positions = np.flatnonzero(part_of == number)
             rows_in_part = torch.from_numpy(rows[positions] - self.starts[number]).to(self.device)
             batch[torch.from_numpy(positions).to(self.device)] = self.parts[number][rows_in_part]
-        images = batch.permute(0, 3, 1, 2)  # a view: NHWC memory as NCHW is channels_last
-        return (images.float() - self.mean) * self.scale
+        return self.normalise(batch)
+
+
+def normaliser(protocol: Protocol, device: torch.device) -> Callable[[torch.Tensor], torch.Tensor]:
+    """Return the function that normalises images N,H,W,3 uint8 to N,3,H,W float32, channels_last."""
+    import torch
+
+    mean = torch.tensor(protocol.mean, device=device).view(1, 3, 1, 1) * 255
+    scale = 1 / (torch.tensor(protocol.std, device=device).view(1, 3, 1, 1) * 255)
+    # A permutation is a view: NHWC memory as NCHW is channels_last.
+    return lambda images: (images.permute(0, 3, 1, 2).float() - mean) * scale
 
 
 def on_device(array: np.ndarray, device: torch.device) -> torch.Tensor:

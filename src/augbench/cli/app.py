@@ -16,6 +16,7 @@ from augbench.cli import (
     compare,
     datasets,
     doctor,
+    export,
     leaderboard,
     log,
     models,
@@ -87,6 +88,7 @@ COMMANDS = (
     report.report,
     compare.compare,
     leaderboard.leaderboard,
+    export.export,
 )
 for command in COMMANDS:
     app.command()(command)

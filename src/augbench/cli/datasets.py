@@ -1,4 +1,4 @@
-"""`augbench datasets`: list, show, check, sample."""
+"""`augbench datasets`: list, show, check, sample, export."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from augbench.cli.options import RootOption, named_dataset
+from augbench.cli.options import LayoutOption, RootOption, named_dataset
 
 app = typer.Typer(name="datasets", help="Look at datasets.", no_args_is_help=True)
 
@@ -73,3 +73,27 @@ def datasets_sample(
     from augbench.report.render.terminal import standard_output
 
     write_sample(*named_dataset(name, roots), changes or (), out, count, standard_output())
+
+
+@app.command("export")
+def datasets_export(
+    name: DatasetArgument,
+    layout: LayoutOption,
+    roots: RootOption = None,
+    changes: SettingOption = None,
+    fold: Annotated[
+        int | None, typer.Option("--fold", min=0, help="The fold that is the test split, of a dataset with folds.")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", metavar="DIR", help="A new or an empty folder. Default: NAME-FORMAT.")
+    ] = None,
+) -> None:
+    """Write a dataset with its split as a folder that other tools read, with masks, licence and a dataset card."""
+    from augbench.cli.datasets_view import open_library
+    from augbench.export.layouts import export_images
+    from augbench.export.samples import dataset_source
+
+    asked, root = named_dataset(name, roots)
+    source = dataset_source(open_library(asked, root, changes or ()).dataset(asked), fold)
+    for line in export_images(source, layout, out or Path(f"{source.name}-{layout}")):
+        typer.echo(line)

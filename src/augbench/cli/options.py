@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -34,6 +35,10 @@ RootOption = Annotated[
 GridOption = Annotated[
     str | None,
     typer.Option("--grid", metavar="GRID", help="A grid of the store by name, or a grid file. Default: all of it."),
+]
+Layout = StrEnum("Layout", ["imagefolder", "mvtec", "coco", "yolo"])
+LayoutOption = Annotated[
+    Layout, typer.Option("--format", help="The layout: that of Hugging Face, MVTec AD, COCO, YOLO.")
 ]
 OutOption = Annotated[Path | None, typer.Option("--out", help="Write there instead of STORE/reports/<grid>.")]
 

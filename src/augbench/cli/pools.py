@@ -1,4 +1,4 @@
-"""`augbench pool`: show a pool."""
+"""`augbench pool`: show a pool, export it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from augbench.cli.options import RootOption
+from augbench.cli.options import LayoutOption, RootOption
 
 app = typer.Typer(name="pool", help="Look at the images of augmenters.", no_args_is_help=True)
 
@@ -26,3 +26,22 @@ def pool_show(
     from augbench.storage.store import Store
 
     write_pool_sheet(Store(store), key, roots or (), out, count, standard_output())
+
+
+@app.command("export")
+def pool_export(
+    key: Annotated[str, typer.Argument(metavar="KEY", help="The key of a pool, or a prefix of it.")],
+    store: Annotated[str, typer.Option(help="The store of the pool: a folder or a URL.")],
+    layout: LayoutOption,
+    out: Annotated[
+        Path | None, typer.Option("--out", metavar="DIR", help="A new or an empty folder. Default: KEY-FORMAT.")
+    ] = None,
+) -> None:
+    """Write a pool as a folder that other tools read, with masks, licences, provenance and a dataset card."""
+    from augbench.export.layouts import export_images
+    from augbench.export.samples import pool_source
+    from augbench.storage.store import Store
+
+    source = pool_source(Store(store), key)
+    for line in export_images(source, layout, out or Path(f"{source.name}-{layout}")):
+        typer.echo(line)

@@ -9,10 +9,9 @@ from rich.console import Console
 
 from augbench.cli.options import print_line
 from augbench.core.contracts import GOOD
-from augbench.core.errors import UserError, did_you_mean
+from augbench.core.errors import UserError
 from augbench.core.specs import PoolSpec
-from augbench.planning.grid import DatasetEntry
-from augbench.planning.library import Library, resolve_roots
+from augbench.planning.library import library_of
 from augbench.report.contact_sheet import Section, Tile, evenly_spaced, write_sheet
 from augbench.report.leaderboard.sources import Pool
 from augbench.report.table_notes import filter_note
@@ -31,7 +30,7 @@ def write_pool_sheet(
     Raises:
         UserError: no such pool, none of its images made yet, no such dataset or root, or ``out`` cannot be written.
     """
-    spec = _spec(store, asked)
+    spec = store.pool_spec(asked)
     pool = Pool.of(spec, store)
     if not pool.lines:
         raise UserError(f"pool '{spec.key}' has no image yet: run its grid")
@@ -48,21 +47,6 @@ def write_pool_sheet(
         print_line(console, filter_note(spec.augmenter.alias, [counts]))
 
 
-def _spec(store: Store, asked: str) -> PoolSpec:
-    keys = sorted(store.keys("pools"))
-    found = [asked] if asked in keys else [key for key in keys if key.startswith(asked)]
-    if len(found) > 1:
-        some = f"'{found[0]}' and '{found[1]}' among them"
-        raise UserError(f"'{asked}' begins {len(found)} keys, {some}: give a longer prefix")
-    if not found:
-        hint = did_you_mean(asked, keys) if keys else ": no pool has been made there"
-        raise UserError(f"pool '{asked}' is not in the store{hint}: see {store.files.where('pools')}")
-    record = store.read_pool(found[0])
-    if record is None:
-        raise UserError(f"pool '{found[0]}' is not finished: run its grid again")
-    return PoolSpec.from_dict(record["spec"])
-
-
 def _tile(pool: Pool, index: int) -> Tile:
     """Create the tile of a synthetic image; its caption is the prompt or source, if recorded, else the index."""
     line = pool.lines[index]
@@ -72,12 +56,9 @@ def _tile(pool: Pool, index: int) -> Tile:
 
 def _real(pool: PoolSpec, roots: Sequence[str], number: int) -> tuple[list[Tile], int]:
     """Return up to ``number`` real training defects of the pool's split, and the number of all."""
-    data = pool.data
-    root = resolve_roots(roots, {data.alias: data.name}).get(data.alias)
-    settings = {**data.settings, **({"root": root} if root else {})}
-    library = Library.of((DatasetEntry(name=data.name, **{"as": data.alias}, settings=settings),))
-    dataset = library.dataset(data.alias)
-    rows = library.split(data).positives
+    library = library_of(pool.data, roots)
+    dataset = library.dataset(pool.data.alias)
+    rows = library.split(pool.data).positives
     rows = rows[rows["label"] != GOOD]
     chosen = evenly_spaced(rows, number).to_dict("records")
     return [Tile(dataset.read_image(row), row["id"], dataset.read_mask(row)) for row in chosen], len(rows)

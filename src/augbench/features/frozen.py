@@ -46,11 +46,14 @@ class FrozenBackbone:
         found = []
         with torch.inference_mode():
             for start in range(0, len(images), BATCH):
-                batch = (
-                    torch.from_numpy(images[start : start + BATCH]).to(self.device).permute(0, 3, 1, 2).float() / 255
-                )
-                found.append(self._pooled((batch - self.mean) / self.std).cpu().numpy())
+                batch = torch.from_numpy(images[start : start + BATCH]).to(self.device)
+                found.append(self.features(batch).cpu().numpy())
         return np.concatenate(found)
+
+    def features(self, images: torch.Tensor) -> torch.Tensor:
+        """Return the features B,D float32 of images B,H,W,3 uint8 on the device."""
+        batch = images.permute(0, 3, 1, 2).float() / 255
+        return self._pooled((batch - self.mean) / self.std)
 
     def _pooled(self, batch: torch.Tensor) -> torch.Tensor:
         """Return B,D float32 of normalised images B,3,H,W."""

@@ -17,6 +17,7 @@ FEWEST_RUNS = 3  # paired runs below which a difference gets no verdict
 FEWEST_SEEDS = 7  # paired seeds below which nothing is tested: p = 2 ** -6 can pass Holm's correction
 FEWEST_DATASETS = 8  # datasets below which ranks are not averaged
 LEVEL = 0.05
+RULE_OF_THREE = 3  # none of n shows a share below 3 / n, at 95 %
 POWER = 0.8  # probability with which a difference is to be detected
 ENUMERATED = 16  # seeds up to which all sign assignments are enumerated: 65,536
 FLIPS = 100_000  # random sign assignments for more seeds
@@ -91,6 +92,12 @@ def wilson(value: float, number: int, level: float = LEVEL) -> tuple[float, floa
     half = sqrt(square * (value * (1 - value) / number + square / (4 * number**2)))
     low, high = ((centre + sign * half) / (1 + square / number) for sign in (-1, 1))
     return max(low, 0.0), min(high, 1.0)
+
+
+def share_interval(value: float, number: int) -> tuple[float, float]:
+    """Return the interval of a share of ``number`` items: `wilson`, and above a share of 0 the rule of three."""
+    low, high = wilson(value, number)
+    return low, high if value or not number else min(1.0, RULE_OF_THREE / number)
 
 
 # -- tests over seeds

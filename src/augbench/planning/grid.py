@@ -73,6 +73,11 @@ def _bytes(value: Any) -> Any:
     return round(float(number) * (1024 if binary else 1000) ** " KMGT".index((prefix or " ").upper()))
 
 
+def _from_truth_value(value: Any) -> Any:
+    """Read ``save_weights`` of older grids, which was true or false."""
+    return ("last" if value else "none") if isinstance(value, bool) else value
+
+
 def _whole_above_one(gpus: float) -> float:
     if gpus > 1 and gpus != int(gpus):
         raise ValueError(f"{gpus:g} GPUs: a share of one (up to 1), or a whole number of them")
@@ -82,6 +87,7 @@ def _whole_above_one(gpus: float) -> float:
 _SIZE = re.compile(r"(\d+(?:\.\d+)?) ?(?:([KMGT])(I?))?B", re.IGNORECASE)
 GpuField = Annotated[float, Field(ge=0, le=1024, allow_inf_nan=False), AfterValidator(_whole_above_one)]
 MemoryField = Annotated[int, BeforeValidator(_bytes), Field(ge=1)]
+SaveWeights = Annotated[Literal["last", "none"], BeforeValidator(_from_truth_value)]
 
 
 class StageResources(StrictModel):
@@ -130,7 +136,7 @@ class Grid(StrictModel):
     seeds: CountAxis = (0,)
     adapter_seeds: CountAxis = (0,)  # adapters of each augmenter that learns: one in the papers
     fresh_pools: bool = False  # a separate pool for each N_aug, as in the papers
-    save_weights: bool = False  # save each trained classifier as safetensors
+    save_weights: SaveWeights = "none"  # last: each classifier as safetensors, after its last epoch, never a chosen one
     resources: Resources = Resources()
     fidelity: FidelitySettings | None = FidelitySettings()  # null: fidelity is not computed
     _former: Grid | None = PrivateAttr(None)

@@ -188,6 +188,18 @@ class Library:
         return fingerprint
 
 
+def library_of(data: DataSpec, roots: Iterable[str]) -> Library:
+    """Return the library with the dataset of a record alone; ``roots`` are as ``--root`` has them.
+
+    Raises:
+        UserError: there is no such dataset here, or a root names another dataset or no folder.
+    """
+    root = resolve_roots(roots, {data.alias: data.name}).get(data.alias)
+    version = registry.version("datasets", data.name)
+    settings = {k: v for k, v in data.settings.items() if k not in version} | ({"root": root} if root else {})
+    return Library.of((DatasetEntry(name=data.name, **{"as": data.alias}, settings=settings),))
+
+
 def _made_of_files(dataset: Dataset) -> bool:
     return not overrides(type(dataset), "fingerprint")
 

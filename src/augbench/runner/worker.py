@@ -43,7 +43,9 @@ class WorkerSetup:
     @classmethod
     def of(cls, plan: Plan, store: Store) -> WorkerSetup:
         """Create the setup of a run."""
-        return cls(store.url, plan.library.settings, registry.loaded_files(), plan.grid.save_weights, git_sha())
+        return cls(
+            store.url, plan.library.settings, registry.loaded_files(), plan.grid.save_weights == "last", git_sha()
+        )
 
     def uses_gpu(self, unit: AdapterSpec | PoolSpec | FeatureSpec) -> bool:
         """Return whether the work of a unit can use a GPU."""

@@ -52,11 +52,11 @@ def train_cell(context: Context, images: DecodedImages, cell: Cell, slices: Sequ
     else:
         trained = probe(context, cell, slices)
     started = time.perf_counter()
+    if context.save_weights:
+        _save_weights(context, cell, trained)  # before the record, which marks the cell as done
     record = commit(context, cell, slices, trained)
     summary = ", ".join(f"{name} {value:.4f}" for name, value in numbers(record).items())
     log.info("%s; committed in %.2f s", summary, time.perf_counter() - started)
-    if context.save_weights:
-        _save_weights(context, cell, trained)
     return record
 
 

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from augbench.core.errors import StoreError, UserError
+from augbench.core.errors import StoreError, UserError, brief, did_you_mean, listed
 from augbench.core.specs import AdapterSpec, FeatureSpec, PoolSpec, SearchSpec
 from augbench.storage.files import Files, LocalFiles, expanded
 from augbench.storage.publication import RECORDS, PublicationFiles
@@ -116,6 +116,20 @@ class Store:
         suffix = SUFFIX[kind]
         return {name.removesuffix(suffix) for name in self.files.names(kind) if name.endswith(suffix)}
 
+    def full_key(self, kind: Literal["cells", "pools"], asked: str) -> str:
+        """Return the key that a user asks for: the key, or a prefix that only one has. Raises UserError otherwise."""
+        keys, one = sorted(self.keys(kind)), kind.removesuffix("s")
+        found = [asked] if asked in keys else [key for key in keys if key.startswith(asked)]
+        if len(found) > 1:
+            some = f"'{found[0]}' and '{found[1]}' among them"
+            raise UserError(f"'{asked}' begins {len(found)} keys, {some}: give a longer prefix")
+        if not found:
+            near = did_you_mean(asked, keys)  # which lists all where none is near
+            known = near if near.startswith(" (did") else f" (it has {listed(keys)})"
+            hint = known if keys else f": no {one} has been made there"
+            raise UserError(f"{one} '{brief(asked)}' is not in the store{hint}: see {self.files.where(kind)}")
+        return found[0]
+
     def has(self, kind: Kind, key: str) -> bool:
         """Whether the file of that key exists."""
         return self.files.exists(self.name(kind, key))
@@ -202,6 +216,14 @@ class Store:
     def read_pool(self, key: str) -> dict[str, Any] | None:
         """Read the summary of a pool; None if it has none yet. Raises UserError if the file is damaged."""
         return next(self.read_pools([key]))
+
+    def pool_spec(self, asked: str) -> PoolSpec:
+        """Return the spec of a pool by its key, or a unique prefix. Raises UserError if there is none."""
+        key = self.full_key("pools", asked)
+        record = self.read_pool(key)
+        if record is None:
+            raise UserError(f"pool '{key}' is not finished: run its grid again")
+        return PoolSpec.from_dict(record["spec"])
 
     def read_pools(self, keys: Sequence[str]) -> Iterator[dict[str, Any] | None]:
         """Yield the summaries of pools, in order; remote reads are concurrent."""

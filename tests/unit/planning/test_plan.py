@@ -6,7 +6,7 @@ import layouts
 import numpy as np
 import pandas as pd
 import pytest
-from helpers import ROOT, TINY, cli, on_disk, tiny, tiny_plan
+from helpers import ROOT, TINY, cli, grid_file, on_disk, tiny, tiny_plan
 
 from augbench.core.errors import UserError
 from augbench.core.specs import Cell, PoolSpec, shots_in_all
@@ -269,6 +269,16 @@ def test_the_name_of_a_changed_grid_follows_what_decides_its_cells(tmp_path):
         path.write_text(f"{{datasets: [surfaces], augmenters: [none], protocols: [{{preset: demo, name: p{change}}}]}}")
         names.append(load_grid(path, ["seeds=[7]"]).name)
     assert names[0] == names[1] == names[2] != names[3] and names[0].startswith("small+")
+
+
+@pytest.mark.parametrize(("written", "read"), [(True, "last"), (False, "none"), ("last", "last"), ("none", "none")])
+def test_whether_weights_are_saved_is_in_no_key(tmp_path, written, read):
+    """Grids of earlier versions have true or false."""
+    path = grid_file(tmp_path, save_weights=written)
+    grid = load_grid(path, ["save_weights=last"])
+    assert load_grid(path).save_weights == read and grid.save_weights == "last" and grid.name == "tiny"
+    with pytest.raises(UserError, match="save_weights"):
+        load_grid(path, ["save_weights=best"])
 
 
 def test_data_variable_gives_roots(tmp_path, monkeypatch):

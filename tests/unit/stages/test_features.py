@@ -20,6 +20,7 @@ from augbench.runner.driver import run
 from augbench.runner.scheduler import Scheduler
 from augbench.runner.worker import Failure
 from augbench.stages import features as stage
+from augbench.stages import train
 from augbench.stages.cell_data import data_of
 from augbench.stages.context import Context
 from augbench.stages.decoded_images import decode_rows, geometry
@@ -177,7 +178,7 @@ def test_only_missing_features_are_made_and_none_for_finished_cells(store):
 
 
 def test_records_of_probes(store):
-    grid = tiny_grid(protocols=[TINY_PROBE, WEIGHTED, NORMALS], n_aug=[6], save_weights=True)
+    grid = tiny_grid(protocols=[TINY_PROBE, WEIGHTED, NORMALS], n_aug=[6], save_weights="last")
     summary = run(grid, store, executor="inline")
     assert summary.done == summary.cells == 7 and not summary.failures
     records = {r["key"]: r for r in store.read_records(sorted(store.keys("cells")))}
@@ -193,6 +194,18 @@ def test_records_of_probes(store):
     assert chosen["probe", "none", 5] == {"C": 0.01, "synthetic_weight": None}
     assert chosen["weighted", "memseg", 0] == {"C": 0.01, "synthetic_weight": 0.1}
     assert chosen["normals", "none", 0].keys() == {"shrinkage"}
+
+
+def test_a_record_has_its_weights_beside_it_from_the_start(store, monkeypatch):
+    """The record marks a cell as done, so what is interrupted before it is trained again, weights included."""
+
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(train, "commit", interrupted)
+    grid = tiny_grid(protocols=[TINY_PROBE], augmenters=["none"], shots=[5], save_weights="last")
+    run(grid, store, executor="inline")
+    assert len(store.keys("weights")) == 1 and not store.keys("cells")
 
 
 def test_recognition_by_a_probe(store, tmp_path):

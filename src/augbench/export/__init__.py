@@ -1,0 +1,1 @@
+"""What leaves augbench: classifiers as ONNX graphs, pools and datasets as folders that other tools read."""

@@ -62,7 +62,7 @@ def checkout(tmp_path_factory):
     for name in ("tune_configs", "README.md", "docs", "notebooks"):
         (place / name).symlink_to(ROOT / name)
     (place / "results").mkdir()
-    for name in ("demo", "elpv", "neu"):
+    for name in ("demo", "elpv", "magnetic_tile_diag", "neu"):
         shutil.copytree(ROOT / "results" / name, place / "results" / name)
     draw_folder(place / "my_images")
     return place

@@ -24,7 +24,7 @@ def compare(
 ) -> None:
     """Print which differences in a store's tables are significant, what they cost, and how certain that is.
 
-    Example: augbench compare results/demo --out runs/compare
+    Example: augbench compare results/magnetic_tile_diag --out runs/compare
     """
     from augbench import api
     from augbench.report.evidence.comparison_report import print_comparisons, write_comparisons

@@ -51,7 +51,7 @@ def doctor(
 
     Downloads nothing. Exit status 2: a problem would stop the run.
 
-    Example: augbench doctor tune_configs/first_look.yaml
+    Example: augbench doctor
     """
     import json
 

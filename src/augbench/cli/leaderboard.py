@@ -27,7 +27,7 @@ def leaderboard(
 ) -> None:
     """Write one self-contained page of several stores: tables, plots, images, and the records behind every number.
 
-    Example: augbench leaderboard results/demo --out runs/page
+    Example: augbench leaderboard results/magnetic_tile_diag --out runs/page
     """
     from augbench import api
     from augbench.report.render.terminal import standard_output

@@ -18,7 +18,7 @@ def log(
     For a pool these are the logs of all chunks; KEY/2 is the log of chunk 2.
 
     Example: augbench run tune_configs/first_look.yaml --executor inline &&
-    augbench log runs/first_look surfaces-none-few5
+    augbench log runs/first_look surfaces-none-few5-
     """
     from augbench.core.errors import UserError
     from augbench.monitoring.status import printable

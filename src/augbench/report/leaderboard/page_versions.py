@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import pandas as pd
@@ -83,14 +83,8 @@ def versions_of(gathered: Gathered, files: Mapping[str, Source], out: Path) -> l
     if before:
         same = marks.keys() & before.keys()
         changed = sum(before[path].read_bytes() != shown[path] for path in same)
-        new = PageVersion(
-            **{
-                **asdict(new),
-                "added": len(marks.keys() - same),
-                "removed": len(before.keys() - same),
-                "changed": changed,
-            }
-        )
+        added, removed = len(marks.keys() - same), len(before.keys() - same)
+        new = replace(new, added=added, removed=removed, changed=changed)
     return [new, *earlier]
 
 

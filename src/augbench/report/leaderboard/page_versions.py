@@ -76,7 +76,8 @@ def versions_of(gathered: Gathered, files: Mapping[str, Source], out: Path) -> l
     last = pd.concat([gathered.records, gathered.older]).sort_values(["finished", "key"]).iloc[-1]
     shown = {path: gathered.raw[source.key] for path, source in files.items() if source.kind == "cells"}
     marks = {path: hashlib.sha256(data).hexdigest() for path, data in sorted(shown.items())}
-    new = PageVersion(digest(marks), last["finished"][:10], last["git_sha"], len(shown))
+    commit = last["git_sha"] if last["finished"] else ""  # of older records, none is known to be the newest
+    new = PageVersion(digest(marks), last["finished"][:10], commit, len(shown))
     if earlier and earlier[0].digest == new.digest:
         return earlier
     before = {f"records/{path.name}": path for path in (out / "records").glob("*.json")}

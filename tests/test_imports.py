@@ -27,6 +27,17 @@ ALLOWED = {
     "monitoring": {"core", "storage", "planning"},
     "report": {"core", "storage", "planning", "metrics", "diffusion"},
     "advice": {"core", "storage", "planning", "datasets", "metrics", "stages", "runner", "report"},
+    "studio": {
+        "core",
+        "storage",
+        "planning",
+        "augmenters",
+        "diffusion",
+        "features",
+        "metrics",
+        "stages",
+        "report",
+    },
     "cli": {
         "core",
         "storage",
@@ -38,13 +49,14 @@ ALLOWED = {
         "runner",
         "stages",
         "advice",
+        "studio",
     },
     "testing": {"core", "storage", "planning", "report"},
     "__main__": {"cli"},
     "": {"core"},
 }
 HEAVY = {"torch", "torchvision", "timm", "diffusers", "transformers", "peft", "sklearn", "ray", "safetensors", "scipy",
-         "matplotlib"}  # fmt: skip
+         "matplotlib", "starlette", "uvicorn"}  # fmt: skip
 
 
 def files():

@@ -28,6 +28,7 @@ from augbench.cli import (
     run,
     status,
     stores,
+    studio,
     try_folder,
 )
 from augbench.cli.output import drop_output, fails
@@ -87,6 +88,7 @@ COMMANDS = (
     report.report,
     compare.compare,
     leaderboard.leaderboard,
+    studio.studio,
 )
 for command in COMMANDS:
     app.command()(command)

@@ -385,6 +385,10 @@ class Review:
         with self._lock:
             return list(self._log.seen[kind])
 
+    def last_kid(self) -> dict[str, Any] | None:
+        """Return the last distance to real defects that the person was told; None: none."""
+        return self._log.kids[-1] if self._log.kids else None
+
     def can_undo(self) -> bool:
         """Whether a decision can be undone."""
         return bool(self._log.order)

@@ -98,10 +98,14 @@ class Chosen:
         if not lines:
             raise UserError(f"review '{self.root}' has no accepted image of class '{label}': accept some")
         line = lines[index // max(len(classes), 1) % len(lines)]
+        return *self.read(line), line
+
+    def read(self, line: Mapping[str, Any]) -> tuple[np.ndarray, np.ndarray | None]:
+        """Read an image, H,W,3 uint8, and its mask, H,W bool. Raises UserError if a file is missing or was changed."""
         image = decode_rgb(*self._read(line, "file_name", "sha256"))
         if "mask_file_name" not in line:
-            return image, None, line
-        return image, decode_grey(*self._read(line, "mask_file_name", "mask_sha256")) > 0, line
+            return image, None
+        return image, decode_grey(*self._read(line, "mask_file_name", "mask_sha256")) > 0
 
     def _read(self, line: Mapping[str, Any], name: str, sha256: str) -> tuple[bytes, str]:
         path = self.root / line["folder"] / line[name]

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import chain, product
 from typing import Any
@@ -274,7 +274,7 @@ def _training_note(library: Library, cell: Cell, augmenter: Augmenter) -> str:
     defects = set(ids) & set(library.split(cell.data).positives["id"])
     beyond = len(defects - set(library.shots(cell.data, cell.shots, cell.draw)["id"]))
     more = f", of which {beyond} are not among the shots" if beyond else ""
-    return f"its generator was trained on {len(ids)} training images, {len(defects)} of them defects{more}"
+    return f"{augmenter.learned_words} {len(ids)} training images, {len(defects)} of them defects{more}"
 
 
 def _data_axis(grid: Grid, plan: Plan, store: Store | None) -> Iterator[tuple[DataSpec, Protocol]]:
@@ -470,12 +470,28 @@ def _check_pool(plan: Plan, pool: PoolSpec, size: int) -> None:
                 f"augmenter '{pool.augmenter.alias}': filters.unseen compares with normal images of at least 2 items, "
                 f"and '{pool.data.alias}' has {items} to train on: take this filter out"
             )
+    review = make_filters(pool.augmenter.filters).review
+    if review is not None:
+        reviewed = before_review(pool).key
+        accepted = review.chosen(reviewed).capacity(pool.data.classes)
+        if size > accepted:
+            raise UserError(
+                f"augmenter '{pool.augmenter.alias}': review '{review.root}' accepted {accepted} images of pool "
+                f"'{reviewed}', the grid asks for {size}: lower n_aug, or certify more with augbench studio "
+                f"--pool {reviewed} --store STORE --review {review.root}"
+            )
     capacity = augmenter.capacity(view)
     if capacity is not None and size > capacity:
         raise UserError(
             f"augmenter '{pool.augmenter.name}' can make {capacity} images on '{pool.data.alias}', "
             f"the grid asks for {size}: lower n_aug"
         )
+
+
+def before_review(pool: PoolSpec) -> PoolSpec:
+    """Return the pool whose images a person reviewed."""
+    filters = make_filters(pool.augmenter.filters).before_review.as_dict()
+    return replace(pool, augmenter=replace(pool.augmenter, filters=filters))
 
 
 def _check_trained_on(plan: Plan, pool: PoolSpec, augmenter: Augmenter) -> None:

@@ -129,7 +129,9 @@ class Wish:
 
     def own_seed(self, number: int) -> int:
         """Return the seed of an image: the first has the one that was asked for."""
-        return self.seed if not number else derive_seed("studio", self.seed, number)
+        return (
+            self.seed if not number else derive_seed("studio", self.seed, number) >> 10
+        )  # 53 bits, as JavaScript counts
 
 
 class Generator:

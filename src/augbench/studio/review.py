@@ -432,7 +432,7 @@ class Review:
         """Say what the prompts were chosen by looking at, for the line about what images were made from."""
         counts, log = self.counts(), self._log
         decided = counts[ACCEPTED] + counts[REJECTED]
-        looked = [f"{decided:,} synthetic images, of which {counts[ACCEPTED]:,} were accepted"]
+        looked = [f"{decided:,} synthetic images ({counts[ACCEPTED]:,} accepted)"]
         looked += [f"{len(log.seen['normal']):,} normal training images"] if log.seen["normal"] else []
         looked += [f"{len(log.seen['defects']):,} real training defects"] if log.seen["defects"] else []
         looked += [f"KID against {log.kids[-1]['real']:,} real training defects"] if log.kids else []

@@ -31,7 +31,7 @@ NAMES = {"127.0.0.1", "localhost"}  # of this machine; an SSH tunnel has another
 MOST_BYTES = 8_000_000  # of a body
 INSTALL = "augbench studio needs starlette and uvicorn: pip install 'augbench[studio]'"
 POLICY = (
-    "default-src 'none'; img-src 'self' blob:; style-src 'self'; script-src 'self'; connect-src 'self'; "
+    "default-src 'none'; img-src 'self' data: blob:; style-src 'self'; script-src 'self'; connect-src 'self'; "
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
 HEADERS = {

@@ -217,7 +217,7 @@ def test_what_is_kept_is_what_grids_read(tmp_path):
         assert review.regions() == [{"region": "drawn", "images": 4, "accepted": 1, "rejected": 1}]
     kept = read_prompts(str(tmp_path / "prompts.yaml"))
     assert kept.prompts == ("a dent", "a crack") and kept.negative_prompt == "smooth"
-    assert "2 synthetic images, of which 1 were accepted, 1 normal training images" in kept.chosen_by
+    assert "2 synthetic images (1 accepted), 1 normal training images" in kept.chosen_by
     assert np.array_equal(read_drawn(tmp_path / "masks/0002.png"), region(2))
     with opened(tmp_path) as review:
         review.keep_prompt("a crack", False)

@@ -98,6 +98,9 @@ function show(wanted) {  // [{name, label, image, mask, path, tint}]
     panes.get(one.name).label.textContent = one.label;
     $("panes").append(panes.get(one.name).node);
   });
+  const image = wanted.find((one) => one.image)?.image, box = $("panes").getBoundingClientRect(), many = wanted.length;
+  const fit = (width, height) => (image ? Math.min(width / image.width, height / image.height) : 0);
+  $("panes").classList.toggle("stacked", fit(box.width, box.height / many) > fit(box.width / many, box.height));
   draw();
 }
 
@@ -125,7 +128,7 @@ function draw() {
       what.path = what.path || outlineOf(what.mask);
       pen.save();
       pen.setTransform(scale, 0, 0, scale, left, top);
-      for (const [style, width] of [["rgba(0,0,0,.55)", 3.4], [what.tint ? colour("--accent") : "#fff", 1.6]]) {
+      for (const [style, width] of [["rgba(0,0,0,.5)", 3], ["#fff", 1.4]]) {
         pen.strokeStyle = style; pen.lineWidth = (width * devicePixelRatio) / scale; pen.lineCap = "square"; pen.stroke(what.path);
       }
       pen.restore();
@@ -349,7 +352,6 @@ function stroke(from, to) {
   pen.globalCompositeOperation = erasing ? "destination-out" : "source-over";
   pen.strokeStyle = pen.fillStyle = "#fff"; pen.lineWidth = brush(); pen.lineCap = pen.lineJoin = "round";
   pen.beginPath(); pen.moveTo(...from); pen.lineTo(to[0] + 0.001, to[1]); pen.stroke();
-  if (!strokes.isTouched) strokes.isTouched = true;
   const pane = panes.get("main"); if (pane) pane.what.path = null;
   region = "";
 }
@@ -534,7 +536,7 @@ async function showMade(id) {
   outcome = made;
   if (step === "generate") { jobFilm(); render(); }
 }
-function jobFilm() { film(outcome ? [outcome.id] : [], outcome?.id, (id) => showMade(id), (id) => url("image", { name: id, kind: "thumb" })); }
+const jobFilm = () => $("film").replaceChildren();
 
 // -- Certify
 
@@ -682,7 +684,7 @@ document.addEventListener("keydown", guarded(async (event) => {
     if (act) { event.preventDefault(); await act(); } else if (reason) await decide("reject", reason);
   }
 }));
-all("[data-step]").forEach((button) => button.addEventListener("click", guarded(() => go(button.dataset.step))));
+all("[data-step]").forEach((button) => button.addEventListener("click", guarded(() => { button.blur(); return go(button.dataset.step); })));
 all("[data-go]").forEach((button) => button.addEventListener("click", guarded(() => go(button.dataset.go))));
 all("[data-zoom]").forEach((button) => button.addEventListener("click", () => zoom(button.dataset.zoom)));
 on("show-outline", "change", draw);

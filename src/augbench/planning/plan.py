@@ -234,7 +234,7 @@ def _augmenter_spec(
     augmenter = library.augmenter(AugmenterSpec(name, label, settings, settings))
     if filters and not augmenter.makes_images:
         raise UserError(f"augmenter '{label}' makes no images: take its filters out")
-    if filters and augmenter.from_outside:
+    if filters and (augmenter.from_outside or augmenter.certified()):
         raise UserError(
             f"augmenter '{label}' cannot make images again in place of dropped ones: take its filters out, and the "
             "images out of their folder"

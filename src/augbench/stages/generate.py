@@ -164,9 +164,8 @@ def _certified(context: Context, pool: PoolSpec, review: ReviewedBy, indices: ra
     for request in requests:
         image, mask, line = chosen.take(request.index, request.label, pool.data.classes)
         meta = {name: line[name] for name in ("source", "prompt") if name in line}
-        samples.append(
-            Synthetic(image, request.label, mask, meta | {"reviewed": line["file_name"], "of": line["index"]})
-        )
+        meta |= {"reviewed": line["file_name"], "of": line["index"]}
+        samples.append(Synthetic(image, request.label, mask, meta))
     check_images(augmenter, requests, samples, context.view(augmenter, pool), may_be_unchanged=True)
     return [_Made(request, sample, None) for request, sample in zip(requests, samples, strict=True)]
 

@@ -187,9 +187,9 @@ class Studio:
         """
         if not data.startswith(b"\x89PNG\r\n\x1a\n"):
             raise UserError("the region is not a PNG image: draw it on the page")
-        with Image.open(io.BytesIO(data)) as header:  # reads no pixel
-            if header.width * header.height > MOST_PIXELS:
-                raise UserError(f"the region has {header.width * header.height:,} pixels, the most are {MOST_PIXELS:,}")
+        width, height = (int.from_bytes(data[at : at + 4], "big") for at in (16, 20))  # of its header: no pixel is read
+        if width * height > MOST_PIXELS:
+            raise UserError(f"the region has {width * height:,} pixels, the most are {MOST_PIXELS:,}")
         mask = decode_grey(data, "region") > 127
         shape = self.training.image(source).shape[:2]
         if mask.shape != shape:
@@ -282,6 +282,7 @@ class Studio:
             else:
                 name = self.review.keep_mask(mask, origin, of)
                 where = {"region": f"{origin}{of and f' {of}'}", "mask": name}
+        self._saw([source])
         wish = Wish(source, prompt, negative_prompt.strip(), mask, seed, count, given)
         generator.steps(given)
         settings = {name: one["value"] for name, one in generator.settings().items()} | given
@@ -451,6 +452,7 @@ class Studio:
                 "as": "random_subset",
                 "settings": {"root": accepted_folder, "random_subset": 0},
             }
+        share = {} if spec.test_share is None else {"test_share": spec.test_share}
         grid: dict[str, Any] = {
             "about": f"Images that a person certified: {accepted}.",
             "datasets": [dataset],
@@ -458,7 +460,7 @@ class Studio:
             "shots": [self.review.facts.get("shots", 0)],
             "n_aug": [accepted],
             "seeds": [self.review.facts.get("pool_seed", 0)],
-            "protocols": ["probe"],
+            "protocols": [{"name": "probe", "holdout": spec.holdout} | share],
         }
         if spec.fold is not None:
             grid["folds"] = [spec.fold]
@@ -517,6 +519,8 @@ class Studio:
         """Begin to copy the images of a pool into the queue; those that are there already stay."""
         there = {(item.made.get("pool"), item.made.get("index")) for item in self.review.items()}
         left = [number for number, line in enumerate(pool.lines) if (pool.spec.key, line["index"]) not in there]
+
+        self._saw([name for line in pool.lines if self.training.holds(name := line["meta"].get("source"))])
 
         def job() -> None:
             for number in left:

@@ -51,7 +51,7 @@ class Catches:
             return
         made = sum(not item.catch for item in self.review.items()) - 1
         run, place = divmod(made, max(1, round(1 / self.share) - 1))
-        if place == rng("catch", run).integers(max(1, round(1 / self.share) - 1)):
+        if place == rng("catch", "place", run).integers(max(1, round(1 / self.share) - 1)):
             self._add(run)
 
     def _add(self, number: int) -> None:
@@ -60,7 +60,7 @@ class Catches:
         names = self.training.defects if kind == "defect" else self.training.normals
         before = [item.made["source"] for item in self.review.items() if item.catch == kind]
         left = [name for name in names if before.count(name) == min(map(before.count, names))]
-        name = left[rng("catch-image", kind, number).integers(len(left))]
+        name = left[rng("catch", "image", kind, number).integers(len(left))]
         image = self.training.image(name)
         self.review.saw("defects" if kind == "defect" else "normal", [name])
         self.review.add(image, self._mask(name, kind, image, number), self.label, {"source": name}, kind)
@@ -72,7 +72,7 @@ class Catches:
         mask = self.training.mask(name) if kind == "defect" else None
         if mask is not None and mask.any():
             return mask
-        return procedural_region(rng("catch-mask", number), image.shape[:2], ("line", "blob"), (0.003, 0.05))[0]
+        return procedural_region(rng("catch", "mask", number), image.shape[:2], ("line", "blob"), (0.003, 0.05))[0]
 
     def rates(self) -> dict[str, Any]:
         """Return the share of accepted trials of each kind with its 95 % interval, as JSON values."""

@@ -60,6 +60,8 @@ class Worker:
         self._lock = threading.Lock()
         self._jobs: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
         self._started = 0.0
+        self._idle = threading.Event()
+        self._idle.set()
         self._thread = threading.Thread(target=self._run, name="augbench-studio", daemon=True)
         self._thread.start()
 
@@ -73,6 +75,7 @@ class Worker:
             if self.progress.state != "idle":
                 raise UserError(f"still {self.progress.what}: wait, or cancel it")
             self._cancel.clear()
+            self._idle.clear()
             self._started = time.perf_counter()
             self.progress = Progress("working", what, count=count, job=self.progress.job + 1)
             self._jobs.put(job)
@@ -81,6 +84,11 @@ class Worker:
     def cancel(self) -> None:
         """End the job at its next step."""
         self._cancel.set()
+
+    def wait(self) -> str:
+        """Wait until nothing is going on; return why the last job ended, "" if as it should."""
+        self._idle.wait()
+        return self.progress.message
 
     def check(self) -> None:
         """Raise `Cancelled` if the job is to end: called within jobs."""
@@ -113,6 +121,7 @@ class Worker:
                 self.progress.message = f"it failed ({type(error).__name__}: {error}): the terminal shows where"
             self.progress.seconds = time.perf_counter() - self._started
             self.progress.state = "idle"
+            self._idle.set()
 
 
 @dataclass(frozen=True)
@@ -129,9 +138,8 @@ class Wish:
 
     def own_seed(self, number: int) -> int:
         """Return the seed of an image: the first has the one that was asked for."""
-        return (
-            self.seed if not number else derive_seed("studio", self.seed, number) >> 10
-        )  # 53 bits, as JavaScript counts
+        derived = derive_seed("studio", self.seed, number) >> 10  # 53 bits, as JavaScript counts
+        return derived if number else self.seed
 
 
 class Generator:

@@ -203,7 +203,7 @@ function zoom(how) {
   draw();
 }
 
-function copyOf(canvas) { const copy = el("canvas", { width: canvas.width, height: canvas.height }); copy.getContext("2d").drawImage(canvas, 0, 0); return copy; }
+function copyOf(canvas) { const copy = el("canvas", { width: canvas.width, height: canvas.height }); copy.getContext("2d", { willReadFrequently: true }).drawImage(canvas, 0, 0); return copy; }
 
 async function maskCanvas(bitmap) {  // white where the mask is, transparent elsewhere
   const canvas = el("canvas", { width: bitmap.width, height: bitmap.height }), pen = canvas.getContext("2d", { willReadFrequently: true });
@@ -556,6 +556,13 @@ function filmOfItems() {
   film(list.items.map((one) => one.id), item?.id, (id) => look(id), (id) => url("image", { name: id, kind: "thumb" }), states);
 }
 
+let busy = 0;  // while another image comes, keys would decide about one that nobody sees
+async function alone(act) {
+  if (busy) return;
+  busy += 1; shownItem();
+  try { await act(); } finally { busy -= 1; shownItem(); }
+}
+
 async function look(id) {
   if (!id) { item = null; filmOfItems(); shownItem(); render(); return; }
   const about = await get("item", { name: id }), next = { ...about };
@@ -572,8 +579,8 @@ async function look(id) {
 
 function shownItem() {
   const none = !item;
-  for (const id of ["accept", "reject", "revise"]) { $(id).disabled = none; $(id).classList.toggle("on", item?.decision === id); }
-  $("undo").disabled = !info.can_undo;
+  for (const id of ["accept", "reject", "revise"]) { $(id).disabled = none || busy > 0; $(id).classList.toggle("on", item?.decision === id); }
+  $("undo").disabled = !info.can_undo || busy > 0;
   const words = { "": "waits for a decision", accept: "accepted", reject: "rejected", revise: "to be revised" };
   $("verdict").hidden = none;
   $("verdict").className = `state ${item && item.decision ? item.state : ""}`;
@@ -622,10 +629,10 @@ async function beside(by) {
   }
   if (list.items[at]) await look(list.items[at].id);
 }
-on("accept", "click", () => decide("accept"));
-on("reject", "click", () => decide("reject"));
-on("revise", "click", () => decide("revise"));
-on("undo", "click", undo);
+on("accept", "click", () => alone(() => decide("accept")));
+on("reject", "click", () => alone(() => decide("reject")));
+on("revise", "click", () => alone(() => decide("revise")));
+on("undo", "click", () => alone(undo));
 on("show-state", "change", () => certify());
 on("filter", "change", () => certify());
 
@@ -673,7 +680,7 @@ document.addEventListener("keydown", guarded(async (event) => {
   const typing = event.target.closest("input:not([type=range]):not([type=checkbox]), textarea, select");
   if (typing || event.altKey || event.metaKey) return;
   const key = event.key.toLowerCase();
-  if (event.ctrlKey) { if (key === "z" && (step === "where" || step === "certify")) { event.preventDefault(); if (step === "where") undoStroke(); else await undo(); } return; }
+  if (event.ctrlKey) { if (key === "z" && (step === "where" || step === "certify")) { event.preventDefault(); if (step === "where") undoStroke(); else await alone(undo); } return; }
   if (key === "+" || key === "=") zoom("in"); else if (key === "-") zoom("out"); else if (key === "0") zoom("fit");
   else if (key === "o") { $("show-outline").checked = !$("show-outline").checked; draw(); }
   else if (step === "where" && key === "x") tool(!erasing);
@@ -681,7 +688,7 @@ document.addEventListener("keydown", guarded(async (event) => {
   else if (step === "certify" && !event.repeat) {
     const act = { a: () => decide("accept"), r: () => decide("reject"), e: () => decide("revise"), u: undo, arrowright: () => beside(1), arrowleft: () => beside(-1) }[key];
     const reason = /^[1-9]$/.test(key) && info.reasons[Number(key) - 1];
-    if (act) { event.preventDefault(); await act(); } else if (reason) await decide("reject", reason);
+    if (act) { event.preventDefault(); await alone(act); } else if (reason) await alone(() => decide("reject", reason));
   }
 }));
 all("[data-step]").forEach((button) => button.addEventListener("click", guarded(() => { button.blur(); return go(button.dataset.step); })));

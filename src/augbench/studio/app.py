@@ -363,14 +363,13 @@ class Studio:
         """Return an image as PNG: itself, its mask, its source, how it differs from that, or a small copy."""
         item = self.review.item(name)
         if kind == "image":
-            return _png(self.review.image(name))
+            return self.review.content(name)[0]
         if kind == "thumb":
             return self._small(f"image {name} {item.made['sha256']}", lambda: self.review.image(name))
         if kind == "mask":
-            mask = self.review.mask(name)
-            if mask is None:
+            if "mask_sha256" not in item.made:
                 raise UserError(f"image {name} has no mask")
-            return _png(np.uint8(255) * mask)
+            return self.review.content(name, "masks")[0]
         if self._is_hidden(item):
             raise UserError("hidden until the decision: there are catch trials in the queue")
         source = self.training.image(str(item.made.get("source")))

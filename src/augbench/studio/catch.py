@@ -43,7 +43,7 @@ class Catches:
     @property
     def are_hidden(self) -> bool:
         """Whether there are trials, so that the page must not give them away."""
-        return bool(self.share) or any(item.catch for item in self.review.items())
+        return bool(self.share) or self.review.has_catches()
 
     def follow(self) -> None:
         """Add a trial if one is due, after an image was added: one at a random place of each run of images."""

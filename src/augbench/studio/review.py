@@ -115,6 +115,7 @@ class _Log:
     dropped: set[str] = field(default_factory=set)  # masks that were taken out
     mask_number: int = 0  # of the last one
     seen: dict[str, dict[str, None]] = field(default_factory=lambda: {"normal": {}, "defects": {}, "learned": {}})
+    catches: int = 0  # number of catch trials
     kids: list[dict[str, Any]] = field(default_factory=list)
 
     def apply(self, event: Mapping[str, Any], line: int) -> None:
@@ -125,6 +126,7 @@ class _Log:
             if not _ID.fullmatch(name) or name in self.items:
                 raise ValueError(f"image '{name}' cannot be made")
             self.items[name] = Item(name, {k: v for k, v in event.items() if k not in ("event", "image")}, line=line)
+            self.catches += bool(event.get("catch"))
         elif kind == "decide":
             if event["decision"] not in STATE_OF:
                 raise ValueError(f"'{event['decision']}' is no decision")
@@ -367,13 +369,13 @@ class Review:
 
     def image(self, name: str) -> np.ndarray:
         """Read an image: H,W,3 uint8."""
-        return decode_rgb(*self._content(name, "images"))
+        return decode_rgb(*self.content(name))
 
     def mask(self, name: str) -> np.ndarray | None:
         """Read the mask of an image: H,W bool; None if it has none."""
         if "mask_sha256" not in self.item(name).made:
             return None
-        return decode_grey(*self._content(name, "masks")) > 0
+        return decode_grey(*self.content(name, "masks")) > 0
 
     def kept_masks(self) -> dict[str, dict[str, Any]]:
         """Return the regions in ``masks/`` by file name, with their origin."""
@@ -388,6 +390,10 @@ class Review:
     def last_kid(self) -> dict[str, Any] | None:
         """Return the last distance to real defects that the person was told; None: none."""
         return self._log.kids[-1] if self._log.kids else None
+
+    def has_catches(self) -> bool:
+        """Whether there are catch trials."""
+        return self._log.catches > 0
 
     def can_undo(self) -> bool:
         """Whether a decision can be undone."""
@@ -440,7 +446,8 @@ class Review:
 
     # -- files
 
-    def _content(self, name: str, kind: str) -> tuple[bytes, str]:
+    def content(self, name: str, kind: Literal["images", "masks"] = "images") -> tuple[bytes, str]:
+        """Return the PNG of an image or of its mask, and where it lies."""
         with self._lock:
             path = self._path(self._place(self.item(name)), name, kind)
             return self.read_file(path), str(path)

@@ -15,6 +15,7 @@ from augbench.augmenters._settings import OURS, setting
 from augbench.core.contracts import Augmenter, Reads, Request, Settings, Shots, Synthetic, TrainView
 from augbench.core.errors import UserError
 from augbench.core.reviews import Chosen, certified_words, seen_in
+from augbench.diffusion.pipelines import embedded
 
 SAME = "every seed trains on the same images, so deviations do not cover making and reviewing them again"
 
@@ -54,6 +55,10 @@ class Reviewed(Augmenter):
         """Say how many images the person accepted."""
         chosen = self._chosen
         return certified_words(chosen.accepted, chosen.decided, self.config.random_subset)
+
+    def embedded(self) -> bool:
+        """Whether a pipeline that comes with the package made some of its images."""
+        return any(embedded(str(line.get("bundle"))) for line in self._chosen.lines)
 
     def trained_on(self) -> tuple[str, ...] | None:
         """Return the ids of the real images that the person looked at, or that a generator learned from."""

@@ -3,6 +3,7 @@
 import layouts
 import pytest
 from helpers import tiny_grid, tiny_plan
+from reviews import draw_review
 
 from augbench.core import registry
 from augbench.planning.plan import make_plan
@@ -55,11 +56,13 @@ class TestAugmenters(AugmenterContract):
     def settings(self, name, tmp_path):
         if name == "images":
             return {**layouts.draw_pool(tmp_path / "pool", [f"{i}.png" for i in range(20)]), "sample": "drawn"}
+        if name == "reviewed":
+            return draw_review(tmp_path / "review", 20)
         return SMALL.get(name, {})
 
     @pytest.fixture
     def seeded(self, name):
-        return name != "copy"
+        return name not in ("copy", "reviewed")
 
 
 class TestOtherAugmenters(AugmenterIdentity):
@@ -102,7 +105,7 @@ def test_regions_are_masks_of_all_training_positives_and_nothing_more():
         blind.region(split.positives["id"].iloc[0])
 
 
-@pytest.mark.parametrize("name", sorted(set(AUGMENTERS) - {"mixture", "images"}))
+@pytest.mark.parametrize("name", sorted(set(AUGMENTERS) - {"mixture", "images", "reviewed"}))
 def test_augmenter_can_be_planned_everywhere(name, tmp_path):
     for dataset in DATASETS:
         settings = getattr(layouts, f"draw_{dataset}")(tmp_path / dataset)

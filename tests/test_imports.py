@@ -29,6 +29,17 @@ ALLOWED = {
     "report": {"core", "storage", "planning", "metrics", "diffusion"},
     "advice": {"core", "storage", "planning", "datasets", "diffusion", "metrics", "stages", "runner", "report"},
     "api": {"core", "storage", "planning", "metrics", "runner", "report", "advice"},
+    "studio": {
+        "core",
+        "storage",
+        "planning",
+        "augmenters",
+        "diffusion",
+        "features",
+        "metrics",
+        "stages",
+        "report",
+    },
     "cli": {
         "api",
         "core",
@@ -42,13 +53,14 @@ ALLOWED = {
         "stages",
         "advice",
         "export",
+        "studio",
     },
     "testing": {"core", "storage", "planning", "report"},
     "__main__": {"cli"},
     "": {"core", "storage", "planning", "api"},
 }
 HEAVY = {"torch", "torchvision", "timm", "diffusers", "transformers", "peft", "sklearn", "ray", "safetensors", "scipy",
-         "matplotlib"}  # fmt: skip
+         "matplotlib", "starlette", "uvicorn"}  # fmt: skip
 
 
 def files():

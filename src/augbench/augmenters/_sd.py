@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 import numpy as np
 
+from augbench.core import registry
 from augbench.core.contracts import Augmenter
 from augbench.core.errors import UserError
 from augbench.core.gpu import enough_memory
@@ -62,6 +63,26 @@ class PipelineAugmenter(Augmenter):
 
     uses_gpu = True
     kind: ClassVar[str] = "sd"  # of its pipeline, see `augbench.diffusion.pipelines.KINDS`
+    loaded: ClassVar[tuple[str, ...]] = ("_pipeline", "_pipeline_source")  # what `load` leaves in it
+
+    @property
+    def pipeline(self) -> DiffusionPipeline:
+        """The pipeline, once `load` has run."""
+        return self._pipeline
+
+    def trying(self, prompt: str, negative_prompt: str = "", **settings: Any) -> Self:
+        """Return this augmenter with another prompt and other settings of generation, and with what it has loaded.
+
+        For a person who tries some out: the pipeline stays where it is.
+
+        Raises:
+            UserError: a setting is out of range.
+        """
+        given = self.config.model_dump() | settings
+        other = registry.make("augmenters", self.name, given, f"augmenter '{self.name}'")
+        for name in self.loaded:
+            setattr(other, name, getattr(self, name))
+        return other
 
     def key_settings(self) -> dict:
         """Return the settings that enter keys; a pipeline in a folder or file enters by its content."""

@@ -100,6 +100,7 @@ class DDPM(PipelineAugmenter):
     title = "DDPM (SD 1.5 + DreamBooth + LoRA-C3Lier)"
     paper = "In&Out, VISAPP 2024"
     learns = True
+    loaded = ("_pipeline", "_pipeline_source", "_shape")
 
     class Config(Settings):
         """Defaults: the paper's text, and where it is silent the published configuration."""
@@ -340,6 +341,12 @@ class DDPM(PipelineAugmenter):
         self._pipeline.scheduler = DDIMScheduler.from_config(self._pipeline.scheduler.config)
         self._prompts, self._shape = tuple(generation["prompts"]), tuple(generation["shape"])
         lora.merge(self._pipeline, adapter, generation["alpha"])
+
+    def trying(self, prompt: str, negative_prompt: str = "", **settings: Any) -> Self:
+        """Return this augmenter with another prompt and other settings, as `PipelineAugmenter.trying`."""
+        other = super().trying(prompt, negative_prompt, **settings)
+        other._prompts = (prompt,)
+        return other
 
     def generate(self, requests: Sequence[Request], view: TrainView) -> list[Synthetic]:
         """Generate one image per request, prompts in turn, resized to the size of a random real image."""

@@ -23,7 +23,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 import numpy as np
 from PIL import Image
@@ -179,6 +179,12 @@ class DIAG(PipelineAugmenter):
         self._pipeline = self.load_pipeline(self._pipeline_source, device)
         self._pipeline.vae.enable_slicing()  # one image at a time: less memory, and rounding independent of the batch
         check_prompts(self._pipeline, self._pipeline_source, [*self._prompts.prompts, self._prompts.negative_prompt])
+
+    def trying(self, prompt: str, negative_prompt: str = "", **settings: Any) -> Self:
+        """Return this augmenter with another prompt and other settings, as `PipelineAugmenter.trying`."""
+        other = super().trying(prompt, negative_prompt, **settings)
+        other._prompts = PromptSet(prompts=(prompt,), negative_prompt=negative_prompt)
+        return other
 
     def generate(self, requests: Sequence[Request], view: TrainView) -> list[Synthetic]:
         """Generate one image per request, prompts in turn, at the size of the normal image that is inpainted.

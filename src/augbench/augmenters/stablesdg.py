@@ -95,6 +95,7 @@ class StableSDG(PipelineAugmenter):
     paper = "StableSDG, arXiv 2405.01872"
     tasks = frozenset({"detection", "recognition"})
     learns = True
+    loaded = ("_pipeline", "_pipeline_source", "_adapter", "_token", "_switcher", "_active")
 
     class Config(Settings):
         """Defaults: the paper's prompt and stages; the available text states no numbers, so those are our choice."""
@@ -279,6 +280,12 @@ class StableSDG(PipelineAugmenter):
         self._token = LearnedToken(self._pipeline, self._generation["token"], self._generation["init_word"])
         self._switcher = lora.LoraSwitcher(self._pipeline)
         self._active: str | None = None  # the class whose token and LoRA the pipeline holds
+
+    def trying(self, prompt: str, negative_prompt: str = "", **settings: Any) -> Self:
+        """Return this augmenter with another prompt and other settings, as `PipelineAugmenter.trying`."""
+        other = super().trying(prompt, negative_prompt, **settings)
+        other._generation = self._generation | {"prompt": prompt}
+        return other
 
     def generate(self, requests: Sequence[Request], view: TrainView) -> list[Synthetic]:
         """Generate one image per request, at the size of the shot it starts from.

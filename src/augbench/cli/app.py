@@ -30,6 +30,7 @@ from augbench.cli import (
     run,
     status,
     stores,
+    studio,
     try_folder,
 )
 from augbench.cli.output import drop_output, fails
@@ -93,6 +94,7 @@ COMMANDS = (
     compare.compare,
     leaderboard.leaderboard,
     export.export,
+    studio.studio,
 )
 for command in COMMANDS:
     app.command()(command)

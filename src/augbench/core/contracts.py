@@ -378,6 +378,7 @@ class Augmenter:
     chunk_size: ClassVar[PositiveInt] = 20  # images generated and committed together; part of the pool's key
     uses_gpu: ClassVar[bool] = False
     from_outside: ClassVar[bool] = False  # True: made elsewhere, so the stage refuses near-copies of test images
+    learned_words: ClassVar[str] = "its generator was trained on"  # before the number of images in `trained_on`
     without_masks: ClassVar[str] = "take another augmenter, or a dataset with masks"  # advice if it needs masks
 
     class Config(Settings):
@@ -412,6 +413,10 @@ class Augmenter:
 
     def prompts_from(self) -> str:
         """Say what its prompts were chosen by looking at, e.g. "training images"; "unknown", or "" without prompts."""
+        return ""
+
+    def certified(self) -> str:
+        """Say which person chose its images, and how many of how many; "" if nobody did."""
         return ""
 
     def key_settings(self) -> JsonDict:

@@ -11,6 +11,7 @@ from pydantic import BeforeValidator, Field, ValidationError
 from augbench.core.errors import UserError
 from augbench.core.models import StrictModel
 from augbench.core.protocol import Protocol, first_problem, make_protocol
+from augbench.core.reviews import ReviewedBy
 
 # Of tf_efficientnet_lite0, which was pretrained on (x - 127) / 128.
 _PACKAGED = {"mean": (127 / 255,) * 3, "std": (128 / 255,) * 3}
@@ -50,12 +51,18 @@ class Filters(StrictModel):
     unchanged: Annotated[Unchanged | None, BeforeValidator(_on_or_off)] = None
     memorised: bool = False  # drop near-copies of the real defect images that the augmenter reads
     unseen: Unseen | None = None
+    review: ReviewedBy | None = None  # only images that a person accepted; none is made again
     attempts: int = Field(10, ge=1, le=1000)  # at one image, before its chunk fails
 
     @property
     def names(self) -> tuple[str, ...]:
         """The filters that are on, in order."""
-        return tuple(name for name in ("unchanged", "memorised", "unseen") if getattr(self, name))
+        return tuple(name for name in ("unchanged", "memorised", "unseen", "review") if getattr(self, name))
+
+    @property
+    def before_review(self) -> Filters:
+        """The filters of the pool that was reviewed."""
+        return self.model_copy(update={"review": None})
 
     def as_dict(self) -> dict[str, Any]:
         """Return JSON values, inverse of `make_filters`: the non-default ones; {} where no filter is on."""
@@ -67,6 +74,8 @@ class Filters(StrictModel):
         fields = {name: value for name, value in self.as_dict().items() if name != "attempts"}
         if self.unseen:
             fields["unseen"] = {"network": self.unseen.protocol.feature_fields, "quantile": self.unseen.quantile}
+        if self.review:
+            fields["review"] = self.review.content
         return fields
 
 

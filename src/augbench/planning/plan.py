@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import chain, product
 from typing import Any
@@ -236,7 +236,7 @@ def _augmenter_spec(
     augmenter = library.augmenter(AugmenterSpec(name, label, settings, settings))
     if filters and not augmenter.makes_images:
         raise UserError(f"augmenter '{label}' makes no images: take its filters out")
-    if filters and augmenter.from_outside:
+    if filters and (augmenter.from_outside or augmenter.certified()):
         raise UserError(
             f"augmenter '{label}' cannot make images again in place of dropped ones: take its filters out, and the "
             "images out of their folder"
@@ -276,7 +276,7 @@ def _training_note(library: Library, cell: Cell, augmenter: Augmenter) -> str:
     defects = set(ids) & set(library.split(cell.data).positives["id"])
     beyond = len(defects - set(library.shots(cell.data, cell.shots, cell.draw)["id"]))
     more = f", of which {beyond} are not among the shots" if beyond else ""
-    return f"its generator was trained on {len(ids)} training images, {len(defects)} of them defects{more}"
+    return f"{augmenter.learned_words} {len(ids)} training images, {len(defects)} of them defects{more}"
 
 
 def _data_axis(grid: Grid, plan: Plan, store: Store | None) -> Iterator[tuple[DataSpec, Protocol]]:
@@ -475,12 +475,28 @@ def _check_pool(plan: Plan, pool: PoolSpec, size: int) -> None:
                 f"augmenter '{pool.augmenter.alias}': filters.unseen compares with normal images of at least 2 items, "
                 f"and '{pool.data.alias}' has {items} to train on: take this filter out"
             )
+    review = make_filters(pool.augmenter.filters).review
+    if review is not None:
+        reviewed = before_review(pool).key
+        accepted = review.chosen(reviewed).capacity(pool.data.classes)
+        if size > accepted:
+            raise UserError(
+                f"augmenter '{pool.augmenter.alias}': review '{review.root}' accepted {accepted} images of pool "
+                f"'{reviewed}', the grid asks for {size}: lower n_aug, or certify more with augbench studio "
+                f"--pool {reviewed} --store STORE --review {review.root}"
+            )
     capacity = augmenter.capacity(view)
     if capacity is not None and size > capacity:
         raise UserError(
             f"augmenter '{pool.augmenter.name}' can make {capacity} images on '{pool.data.alias}', "
             f"the grid asks for {size}: lower n_aug"
         )
+
+
+def before_review(pool: PoolSpec) -> PoolSpec:
+    """Return the pool whose images a person reviewed."""
+    filters = make_filters(pool.augmenter.filters).before_review.as_dict()
+    return replace(pool, augmenter=replace(pool.augmenter, filters=filters))
 
 
 def _check_trained_on(plan: Plan, pool: PoolSpec, augmenter: Augmenter) -> None:

@@ -18,8 +18,9 @@ def used_by(augmenter: Augmenter, shots: Shots, filters: Filters) -> tuple[str, 
     looks_at = {"memorised": f" ({_defects(shots)})" if _defects(shots) in found else ""}
     if filters.unseen:
         looks_at["unseen"] = f" by {filters.unseen.backbone} (normal images)"
-    passed = ", ".join(name + looks_at.get(name, "") for name in filters.names)
-    return (*found, f"filtered: {passed}") if passed else found
+    passed = ", ".join(name + looks_at.get(name, "") for name in filters.before_review.names)
+    found = (*found, f"filtered: {passed}") if passed else found
+    return (*found, filters.review.words) if filters.review else found
 
 
 def _made_from(augmenter: Augmenter, shots: Shots) -> tuple[str, ...]:
@@ -29,8 +30,9 @@ def _made_from(augmenter: Augmenter, shots: Shots) -> tuple[str, ...]:
         return tuple(dict.fromkeys(word for one in made for word in _made_from(one, shots)))
     words = WORDS | {"shots": _defects(shots)}
     found = [words[what] for what in ("negatives", "shots", "masks", "regions") if what in augmenter.reads(shots)]
-    prompts = augmenter.prompts_from()
-    return (*found, f"prompts (chosen by looking at: {prompts})") if prompts else tuple(found)
+    if prompts := augmenter.prompts_from():
+        found.append(f"prompts (chosen by looking at: {prompts})")
+    return (*found, augmenter.certified()) if augmenter.certified() else tuple(found)
 
 
 def _defects(shots: Shots) -> str:

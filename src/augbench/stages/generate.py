@@ -14,8 +14,10 @@ import numpy as np
 from augbench.core.contracts import Augmenter, Request, Synthetic
 from augbench.core.errors import UserError
 from augbench.core.filters import make_filters
+from augbench.core.reviews import ReviewedBy
 from augbench.core.seeds import derive_seed
 from augbench.core.specs import PoolSpec
+from augbench.planning.plan import before_review
 from augbench.stages.context import Context, chosen_augmenter, repeatable
 from augbench.stages.copy_check import SHOT_COPIES, refuse_test_copies
 from augbench.stages.filters import DROPPED, FILTERED, counts_of, filters_of, verdicts
@@ -118,10 +120,12 @@ def _made(context: Context, pool: PoolSpec, chunk: int, precision: str) -> tuple
     Raises:
         UserError: as `generate_chunk`; PluginError: an image breaks the contract.
     """
-    augmenter = _loaded(context, pool, precision)
-    view, filters = context.view(augmenter, pool), filters_of(context, pool)
     settings = make_filters(pool.augmenter.filters)
     indices = range(chunk * pool.chunk_size, (chunk + 1) * pool.chunk_size)
+    if settings.review:
+        return _certified(context, pool, settings.review, indices), 0.0
+    augmenter = _loaded(context, pool, precision)
+    view, filters = context.view(augmenter, pool), filters_of(context, pool)
     dropped: dict[int, tuple[str, ...]] = dict.fromkeys(indices, ())
     kept: dict[int, _Made] = {}
     checking = 0.0
@@ -146,6 +150,24 @@ def _made(context: Context, pool: PoolSpec, chunk: int, precision: str) -> tuple
         f"augmenter '{pool.augmenter.alias}': image {lost} was dropped {settings.attempts} times ({each}): loosen or "
         "take out this filter, or raise filters.attempts"
     )
+
+
+def _certified(context: Context, pool: PoolSpec, review: ReviewedBy, indices: range) -> list[_Made]:
+    """Take the images of a chunk from a review: those of the unreviewed pool that a person accepted, in order.
+
+    Raises:
+        UserError: the review changed, or it has none of this pool; PluginError: an image breaks the contract.
+    """
+    augmenter, chosen = context.library.augmenter(pool.augmenter), review.chosen(before_review(pool).key)
+    requests = [_request(pool, index, 0) for index in indices]
+    samples = []
+    for request in requests:
+        image, mask, line = chosen.take(request.index, request.label, pool.data.classes)
+        meta = {name: line[name] for name in ("source", "prompt") if name in line}
+        meta |= {"reviewed": line["file_name"], "of": line["index"]}
+        samples.append(Synthetic(image, request.label, mask, meta))
+    check_images(augmenter, requests, samples, context.view(augmenter, pool), may_be_unchanged=True)
+    return [_Made(request, sample, None) for request, sample in zip(requests, samples, strict=True)]
 
 
 def _request(pool: PoolSpec, index: int, attempt: int) -> Request:

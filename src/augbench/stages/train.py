@@ -163,7 +163,8 @@ def _filtered(store: Store, slices: Sequence[PoolSlice]) -> dict[str, Any]:
     for one in slices:
         if one.n and one.pool.augmenter.filters:
             lines = [line for chunk in range(one.chunks) for line in store.chunk_lines(one.pool, chunk)]
-            found.append({"key": one.pool.key, **(counts_of(lines[: one.n]) or {})})
+            if counts := counts_of(lines[: one.n]):  # none where a person chose: nothing is made again
+                found.append({"key": one.pool.key, **counts})
     return {FILTERED: found} if found else {}
 
 

@@ -5,7 +5,7 @@ DATA ?= elpv
 STORE ?= runs/demo
 ORDER ?= 1
 
-.PHONY: demo demo-elpv demo-surfaces test test-slow test-gpu lint clean
+.PHONY: demo demo-elpv demo-surfaces test test-slow test-gpu lint docs docs-serve clean
 
 # Real images of solar cells; `make demo DATA=surfaces`: procedural ones, and every augmenter.
 demo: .venv/installed demo-$(DATA)
@@ -32,6 +32,13 @@ lint: .venv/installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
+# The documentation, into site/; a broken link is an error.
+docs: .venv/installed
+	$(BIN)/mkdocs build --strict --quiet
+
+docs-serve: .venv/installed
+	$(BIN)/mkdocs serve --dev-addr 127.0.0.1:8000
+
 # Made once; made again when the dependencies change.
 .venv/installed: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "augbench needs Python 3.11 or newer, this is " + sys.version.split()[0] + ": make PYTHON=/path/to/python3.11")'
@@ -40,4 +47,4 @@ lint: .venv/installed
 	@touch $@
 
 clean:
-	rm -rf .venv runs
+	rm -rf .venv runs site

@@ -30,8 +30,7 @@ from rich.console import Console
 
 from augbench.advice.decide import NONE, decide
 from augbench.advice.design import ALIKE
-from augbench.advice.tryout import FREE, FULL, try_folder
-from augbench.cli.try_folder import budget_seconds
+from augbench.advice.tryout import FREE, FULL, seconds_of, try_folder
 from augbench.core.seeds import rng
 from augbench.planning.grid import load_grid
 from augbench.planning.library import open_dataset
@@ -92,7 +91,7 @@ def one_folder(table: pd.DataFrame, number: int, options: argparse.Namespace) ->
         (folder / place).parent.mkdir(parents=True, exist_ok=True)
         os.link(options.work / "images" / place, folder / place)
     quiet = Console(file=(options.work / f"log{number}.txt").open("w", encoding="utf-8"))
-    seconds = budget_seconds(options.budget)
+    seconds = seconds_of(options.budget)
     answer = try_folder(folder, out, seconds, "good", GROUP, executor=options.executor, console=quiet)
     truth = find_truth(table[~table["drawn_from"]], chosen, answer.out, options, quiet)
     rows = []

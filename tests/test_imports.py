@@ -27,7 +27,9 @@ ALLOWED = {
     "monitoring": {"core", "storage", "planning"},
     "report": {"core", "storage", "planning", "metrics", "diffusion"},
     "advice": {"core", "storage", "planning", "datasets", "metrics", "stages", "runner", "report"},
+    "api": {"core", "storage", "planning", "metrics", "runner", "report", "advice"},
     "cli": {
+        "api",
         "core",
         "storage",
         "planning",
@@ -41,7 +43,7 @@ ALLOWED = {
     },
     "testing": {"core", "storage", "planning", "report"},
     "__main__": {"cli"},
-    "": {"core"},
+    "": {"core", "storage", "planning", "api"},
 }
 HEAVY = {"torch", "torchvision", "timm", "diffusers", "transformers", "peft", "sklearn", "ray", "safetensors", "scipy",
          "matplotlib"}  # fmt: skip

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
@@ -29,6 +30,7 @@ from augbench.advice.design import (
 )
 from augbench.advice.operating import Operation, Production, operate
 from augbench.advice.page import Found, write_page
+from augbench.advice.table import table_of
 from augbench.advice.understand import Understood, understand
 from augbench.core.errors import UserError
 from augbench.core.hashing import digest
@@ -38,8 +40,10 @@ from augbench.planning.plan import Plan, make_plan
 from augbench.report.evidence.build import build_evidence
 from augbench.report.evidence.part_costs import read_costs
 from augbench.report.frame import load_expected, load_records
+from augbench.report.render.shown import Shown
+from augbench.report.sheet import Section
 from augbench.report.table_notes import plural
-from augbench.runner.driver import Executor, Summary
+from augbench.runner.driver import Executor, Stopped, Summary
 from augbench.runner.driver import run as run_grid
 from augbench.storage.files import write_atomic
 from augbench.storage.store import Store
@@ -51,16 +55,8 @@ PILOT, FREE, FULL, CONFIRM = "pilot", "free", "try", "confirm"
 PER_SECOND = 5.0  # images of a folder per second of the budget, at most; the rest of the budget is for synthetic ones
 
 
-class Stopped(Exception):
-    """The run was stopped by the user, or some of its cells failed."""
-
-    def __init__(self, summary: Summary) -> None:
-        super().__init__(f"{summary.done} of {summary.cells} cells are done")
-        self.summary = summary
-
-
-@dataclass(frozen=True)
-class Answer:
+@dataclass(frozen=True, repr=False)
+class Answer(Shown):
     """What `try_folder` found out."""
 
     understood: Understood
@@ -75,6 +71,17 @@ class Answer:
         """What to do, why, and what else helps."""
         more = self.operation.sentences() if self.operation else ()
         return [*sentences(self.advice), *([self.confirmed] if self.confirmed else []), *more]
+
+    @property
+    def sections(self) -> list[Section]:
+        """The sentences, and the table of all that was compared."""
+        name = self.understood.name
+        return [Section(name, sentences=self.sentences, sheets=[table_of(self.advice, name)])]
+
+    @property
+    def page(self) -> Path:
+        """The page with the answer, its numbers and images."""
+        return self.out / PAGE
 
 
 def try_folder(
@@ -129,7 +136,7 @@ def try_folder(
     def run(content: Mapping[str, Any], how: Executor) -> Summary:
         summary = run_grid(_written(out, content), store, executor=how, console=console)
         if summary.interrupted or summary.failures:
-            raise Stopped(summary)
+            raise Stopped(summary, store)
         return summary
 
     terms = [one.name for one in fields(Design)]  # those of an earlier version are planned again
@@ -170,6 +177,14 @@ def try_folder(
         found = Found(understood, design, advice, operation, answer.sentences, store, out / f"{FULL}.yaml")
         write_page(out / PAGE, found)
     return answer
+
+
+def seconds_of(budget: str) -> float:
+    """Convert ``90s``, ``15m`` or ``2h`` to seconds. Raises UserError for anything else."""
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([smh])", budget.strip(), re.IGNORECASE)
+    if not found or not float(found[1]):
+        raise UserError(f"--budget '{budget}': write 90s, 15m or 2h")
+    return float(found[1]) * {"s": 1, "m": 60, "h": 3600}[found[2].lower()]
 
 
 def _confirmed(store: Store) -> str:

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from augbench.cli.options import GridOption, OutOption, RootOption, SetOption, VerboseOption, reported_cells
+from augbench.cli.options import GridOption, OutOption, RootOption, SetOption, VerboseOption, reported_grid
 
 
 def compare(
@@ -23,10 +23,10 @@ def compare(
     verbose: VerboseOption = False,
 ) -> None:
     """Print which differences in a store's tables are significant, what they cost, and how certain that is."""
-    from augbench.report.evidence.comparison_report import compare as write_comparison
+    from augbench import api
+    from augbench.report.evidence.comparison_report import print_comparisons, write_comparisons
     from augbench.report.render.terminal import standard_output
-    from augbench.storage.store import Store
 
-    target, console = Store(store), standard_output()
-    name, expected = reported_cells(grid, changes, roots, out, target)
-    write_comparison(target, name, expected, against, resamples, out, console, verbose)
+    found = api.compare(store, reported_grid(grid, changes, roots, out), against, resamples)
+    write_comparisons(found.store, found.grids, out)
+    print_comparisons(found.grids, standard_output(), verbose)  # last: a closed pipe must not cost a file

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from augbench.cli.options import RootOption, SetOption, StoreOption, store_of, with_roots
+from augbench.cli.options import RootOption, SetOption, StoreOption, store_of
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -55,6 +55,7 @@ def doctor(
 
     from augbench.core.errors import UserError
     from augbench.planning.grid import load_grid
+    from augbench.planning.library import with_roots
 
     if (changes or roots) and grid is None:
         raise UserError("--set and --root are for the datasets of a grid file: give a grid file too")

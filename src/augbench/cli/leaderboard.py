@@ -26,14 +26,13 @@ def leaderboard(
     ] = None,
 ) -> None:
     """Write one self-contained page of several stores: tables, plots, images, and the records behind every number."""
-    from augbench.report.leaderboard.write_page import write_leaderboard
+    from augbench import api
     from augbench.report.render.terminal import standard_output
-    from augbench.storage.store import Store
 
     lines: list[str] = []  # printed last: a closed pipe must not cost a file
     settings = _dataset_settings(changes or [])
-    every = [Store(store) for store in stores]
-    page, _ = write_leaderboard(every, out, pictures is EmbeddedImages.all, lines.append, settings, roots or ())
+    images = pictures is EmbeddedImages.all
+    page = api.leaderboard(stores, out, images, roots=roots or (), settings=settings, say=lines.append)
     console = standard_output()
     for line in (*lines, f"Written: {page}"):
         print_line(console, line)

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from augbench.planning.grid import Grid
     from augbench.storage.store import Store
 
 GridArgument = Annotated[Path, typer.Argument(metavar="GRID", help="A grid file, e.g. tune_configs/demo.yaml.")]
@@ -36,28 +36,6 @@ GridOption = Annotated[
     typer.Option("--grid", metavar="GRID", help="A grid of the store by name, or a grid file. Default: all of it."),
 ]
 OutOption = Annotated[Path | None, typer.Option("--out", help="Write there instead of STORE/reports/<grid>.")]
-
-
-def is_grid_file(grid: str | None) -> bool:
-    """Whether ``--grid`` names a file, not a grid of the store."""
-    return grid is not None and (grid.endswith((".yaml", ".yml", ".json")) or Path(grid).is_file())
-
-
-def with_roots(grid: str | Path, changes: Sequence[str] | None, roots: Sequence[str] | None) -> list[str]:
-    """Return the changes of ``--set`` and those that ``--root`` stands for: ``datasets.NAME.root=DIR``.
-
-    Raises:
-        UserError: the grid file is invalid, or a root names no dataset of it or no folder.
-    """
-    from augbench.planning.grid import load_grid
-    from augbench.planning.library import resolve_roots
-
-    every = list(changes or ())
-    if roots:
-        folders = resolve_roots(roots, {entry.label: entry.name for entry in load_grid(grid, every).datasets})
-        # JSON, since YAML would read a folder called 2026 as a number
-        every += [f"datasets.{name}.root={json.dumps(folder)}" for name, folder in folders.items()]
-    return every
 
 
 def named_dataset(asked: str, roots: Sequence[str] | None = None) -> tuple[str, Path | None]:
@@ -101,27 +79,23 @@ def store_of(location: str | None, grid_name: str) -> Store:
     return Store(location if location is not None else Path("runs") / grid_name)
 
 
-def reported_cells(
-    grid: str | None, changes: Sequence[str] | None, roots: Sequence[str] | None, out: Path | None, store: Store
-) -> tuple[str | None, list[dict[str, Any]] | None]:
-    """Return the name of the grid to report on, and its expected cells where it is a file; check the other options.
+def reported_grid(
+    grid: str | None, changes: Sequence[str] | None, roots: Sequence[str] | None, out: Path | None
+) -> str | Grid | None:
+    """Return the grid to report on: by its name in the store, or read from a file; check the other options.
 
     Raises:
-        UserError: the grid is invalid, or the files of a dataset, which its keys need, are not here; ``out`` is a file,
-            or the changes and roots have no grid file that they could be for.
+        UserError: the grid is invalid, ``out`` is a file, or the changes and roots have no grid file that they could be
+            for.
     """
+    from augbench.api import load_grid
     from augbench.core.errors import UserError
-    from augbench.planning.grid import load_grid
-    from augbench.planning.outline import expected_of
-    from augbench.planning.plan import make_plan
+    from augbench.planning.grid import is_grid_file
 
     if out is not None and out.exists() and not out.is_dir():
         raise UserError(f"--out '{out}' is a file: give a folder")
     if grid is None or not is_grid_file(grid):
         if changes or roots:
             raise UserError("--set and --root are for the datasets of a grid file: give --grid FILE too")
-        return grid, None
-    made = make_plan(load_grid(Path(grid), with_roots(grid, changes, roots)), store)
-    for label in made.absent:
-        made.library.dataset(label).root()  # raises with a hint where to get the files
-    return made.grid.name, expected_of(made)
+        return grid
+    return load_grid(grid, changes or (), roots or ())

@@ -2,194 +2,21 @@
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
-from collections.abc import Iterable
-
 from rich.console import Console
 from rich.markup import escape
 
-from augbench.core.specs import FEATURE_CHUNK, Cell, FeatureSpec, PoolSpec, regime
-from augbench.planning.audits import Audit, audits_of, load_audits
-from augbench.planning.gpu_memory import estimates
-from augbench.planning.plan import Plan, notes_of
+from augbench.planning.plan import Plan
 from augbench.planning.remaining import Remaining
-from augbench.report.evidence.forecast import forecast
+from augbench.report.planned import plan_section
 from augbench.report.render.terminal import sheet_parts
-from augbench.report.sheet import Sheet
 from augbench.storage.store import Store
-
-Regime = tuple[float, str]  # how many shots, and its name in keys
 
 
 def print_plan(plan: Plan, remaining: Remaining, store: Store, console: Console) -> None:
     """Print the units of a plan and those that the store lacks."""
-    console.print(f"[bold]{plan.grid.name}[/]  {escape(plan.grid.about)}", highlight=False)
-    console.print(sheet_parts(_cells_sheet(plan)))
-    if plan.pools:
-        console.print(sheet_parts(_pools_sheet(plan)))
-        saved = f" ({plan.naive_images / plan.images:.1f} times fewer)" if plan.images < plan.naive_images else ""
-        console.print(
-            f"{_pool_arithmetic(plan)} = [bold]{plan.images:,} images to generate[/]; "
-            f"without shared pools it would be {plan.naive_images:,}{saved}.",
-            highlight=False,
-        )
-    for line in _training_steps(plan):
+    section = plan_section(plan, remaining, store)
+    console.print(f"[bold]{section.title}[/]  {escape(section.lead)}", highlight=False)
+    for sheet in section.sheets:
+        console.print(sheet_parts(sheet))
+    for line in section.sentences:
         console.print(line, highlight=False, markup=False)
-    if plan.features:
-        console.print(_features(plan), highlight=False)
-    if line := _gpu_memory(plan):
-        console.print(line, highlight=False, markup=False)
-    for reason, count in plan.dropped.items():
-        console.print(f"left out: {count} x {reason}", highlight=False, markup=False)
-    for note, regimes in _notes(plan).items():
-        console.print(f"note ({', '.join(_names(regimes))}): {note}", highlight=False, markup=False)
-    for protocol in (one for one in plan.grid.protocols if one.superseded_by):
-        better = f"superseded by {protocol.superseded_by}: augbench protocols show {protocol.superseded_by}"
-        console.print(f"protocol {protocol.name} is {better}", highlight=False, markup=False)
-    for label in plan.absent:
-        reason = "has no root; the numbers are exact, the keys depend on its files"
-        console.print(f"not available: dataset '{label}' {reason}")
-    for name, reason in plan.not_runnable.items():
-        console.print(f"not runnable: augmenter '{name}': {reason}", markup=False)
-    for place, audit in _audits(plan, store).items():
-        console.print(f"near-copies across the split of '{place}': {audit}", highlight=False, markup=False)
-    if remaining.begun_by_others:
-        chunks = f"{len(remaining.begun_by_others)} chunks of unfinished pools"
-        console.print(f"{chunks} were made by another version of augbench: they are generated again", highlight=False)
-    for line in forecast(plan, remaining, store):
-        console.print(line, highlight=False, markup=False)
-    console.print(_left(plan, remaining, store), highlight=False, markup=False)
-
-
-def _audits(plan: Plan, store: Store) -> dict[str, str]:
-    """Return what the store knows about near-copies: dataset, with the share of random test splits -> text."""
-    specs = audits_of(plan)
-    found = load_audits(store, (spec.key for spec in specs.values())) if store.exists() else {}
-    return {
-        label + ("" if share is None else f" ({100 * share:g} % test)"): found.get(spec.key, Audit(spec.key)).text()
-        for (label, share), spec in specs.items()
-    }
-
-
-def _cells_sheet(plan: Plan) -> Sheet:
-    """Return a table of trainings by augmenter and regime."""
-    counts = Counter((cell.augmenter.alias, regime(cell.shots, cell.draw)) for cell in plan.cells)
-    regimes = _names(_sized(cell) for cell in plan.cells)
-    augmenters = dict.fromkeys(cell.augmenter.alias for cell in plan.cells)
-    rows = [(name, *(str(counts[name, one] or "-") for one in regimes)) for name in augmenters]
-    return Sheet.of(["augmenter"], regimes, rows, f"{len(plan.cells):,} trainings")
-
-
-def _sized(spec: Cell | PoolSpec) -> Regime:
-    return float("inf") if spec.shots == "all" else spec.shots or 0, regime(spec.shots, spec.draw)
-
-
-def _names(regimes: Iterable[Regime]) -> list[str]:
-    """Return the names of regimes, from zero over few to full."""
-    return [name for _, name in sorted(set(regimes))]
-
-
-def _notes(plan: Plan) -> dict[str, set[Regime]]:
-    """Return notes on synthetic images: note -> regimes of the cells it applies to."""
-    found: defaultdict[str, set[Regime]] = defaultdict(set)
-    for cell in plan.cells:
-        for note in notes_of(plan.library, cell, plan.needs[cell.key]):
-            found[note].add(_sized(cell))
-    return dict(found)
-
-
-def _pool_groups(plan: Plan) -> dict[tuple[str, str, str, int], int]:
-    """Count pools by (dataset, augmenter, regimes, images per pool)."""
-    serves: defaultdict[str, set[Regime]] = defaultdict(set)
-    for cell in plan.cells:
-        for pool_slice in plan.needs[cell.key]:
-            serves[pool_slice.pool.key].add(_sized(cell))
-    groups: Counter[tuple[str, str, str, int]] = Counter()
-    for key, pool in plan.pools.items():
-        groups[pool.data.prefix, pool.augmenter.name, ", ".join(_names(serves[key])), plan.pool_sizes[key]] += 1
-    return dict(groups)
-
-
-def _pools_sheet(plan: Plan) -> Sheet:
-    rows = [
-        (dataset, augmenter, regimes, str(count), f"{size:,}", f"{count * size:,}")
-        for (dataset, augmenter, regimes, size), count in _pool_groups(plan).items()
-    ]
-    heads = ["dataset", "augmenter", "serves"], ["pools", "of", "images"]
-    return Sheet.of(*heads, rows, f"{len(plan.pools):,} pools")
-
-
-def _pool_arithmetic(plan: Plan) -> str:
-    """Format the sum of images, such as ``4 memseg pools x 120 + 12 ddpm pools x 120``."""
-    by_name: Counter[tuple[str, int]] = Counter()
-    for (_, augmenter, _, size), count in _pool_groups(plan).items():
-        by_name[augmenter, size] += count
-    terms = (f"{count} {name} pool{'s' * (count > 1)} x {size}" for (name, size), count in by_name.items())
-    return " + ".join(terms)
-
-
-def _training_steps(plan: Plan) -> list[str]:
-    """Format the steps of adapters: ``steps per adapter: ddpm on ksdd2 (for inout) 420 at zero, 441 at few5``."""
-    serves: defaultdict[str, dict[str, None]] = defaultdict(dict)
-    for cell in plan.cells:
-        for pool_slice in plan.needs[cell.key]:
-            serves[pool_slice.pool.key][cell.augmenter.alias] = None
-    found: defaultdict[tuple[str, str, str], dict[Regime, str]] = defaultdict(dict)
-    for key, pool in plan.pools.items():
-        steps = plan.training_steps(pool)
-        if steps is not None:
-            row = (pool.augmenter.name, pool.data.alias, ", ".join(serves[key]))
-            found[row][_sized(pool)] = f"{steps:,} at {regime(pool.shots, pool.draw)}"
-    return [
-        f"steps per adapter: {name} on {dataset} (for {rows}) {', '.join(steps[one] for one in sorted(steps))}"
-        for (name, dataset, rows), steps in found.items()
-    ]
-
-
-def _features(plan: Plan) -> str:
-    """Count the images that a frozen backbone reads, such as ``2,120 images ...: 1,320 of datasets, 800 of pools``."""
-    images: Counter[str] = Counter()
-    for key, spec in plan.features.items():
-        count = sum(_feature_images(plan, spec, chunk) for chunk in range(plan.feature_chunks[key]))
-        images["pools" if spec.pool else "datasets, as pixels behind a VAE" if spec.pixels else "datasets"] += count
-    chunks, each = sum(plan.feature_chunks.values()), ", ".join(f"{n:,} of {what}" for what, n in images.items())
-    uncounted = f"; the images of {', '.join(plan.absent)} are not here to be counted" if plan.absent else ""
-    return f"[bold]{images.total():,} images to extract features of[/] in {chunks:,} chunks: {each}{uncounted}."
-
-
-def _gpu_memory(plan: Plan) -> str:
-    """Format the estimates, such as ``GPU memory (estimated): adapt ddpm 7.2 GiB, train inout 9.1 GiB``."""
-    found = [
-        f"{stage} {name} {'unknown' if gib is None else f'{gib:.1f} GiB'}"
-        for stage, needs in estimates(plan).items()
-        for name, gib in needs.items()
-    ]
-    return f"GPU memory where one is used (estimated): {', '.join(found)}" if found else ""
-
-
-def _feature_images(plan: Plan, spec: FeatureSpec, chunk: int) -> int:
-    """Return the number of images in a chunk of features; the last one of a dataset may have fewer."""
-    if spec.pool is not None:
-        return spec.pool.chunk_size
-    return min(FEATURE_CHUNK, len(plan.library.row_of(spec.images.alias)) - chunk * FEATURE_CHUNK)
-
-
-def _left(plan: Plan, remaining: Remaining, store: Store) -> str:
-    if remaining.nothing:
-        return f"done: all {len(plan.cells):,} cells are in {store.url}"
-    parts = []
-    if remaining.searches:
-        tried = sum(len(plan.library.augmenter(s.adapter.augmenter).candidates()) for s in remaining.searches)
-        parts.append(f"{len(remaining.searches)} searches over {tried} candidates")
-    if remaining.adapters:
-        parts.append(f"{len(remaining.adapters)} adapters")
-    if remaining.chunks:
-        parts.append(f"{remaining.images:,} images in {len(remaining.chunks):,} chunks")
-    if remaining.features:
-        images = sum(_feature_images(plan, spec, chunk) for spec, chunk in remaining.features)
-        parts.append(f"the features of {images:,} images in {len(remaining.features):,} chunks")
-    parts.append(f"{len(remaining.cells):,} trainings")
-    if remaining.fidelity:
-        parts.append(f"the fidelity of {len(remaining.fidelity)} pools")
-    failed = f"; {remaining.failed_before} failed before and are tried again" if remaining.failed_before else ""
-    return f"done: {remaining.done:,} of {len(plan.cells):,} cells; left: {', '.join(parts)}{failed}"

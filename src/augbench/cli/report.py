@@ -13,7 +13,7 @@ from augbench.cli.options import (
     SetOption,
     VerboseOption,
     VerdictsOption,
-    reported_cells,
+    reported_grid,
 )
 
 
@@ -41,6 +41,7 @@ def report(
     verbose: VerboseOption = False,
 ) -> None:
     """Print the mean (std) tables of a store, and write them as Markdown, LaTeX, CSV and JSON."""
+    from augbench.api import cells_of
     from augbench.core.errors import UserError
     from augbench.report.papers.layout_report import report_layout
     from augbench.report.papers.layouts import find_layout
@@ -55,7 +56,7 @@ def report(
         raise UserError("--verdicts is about the tables of the grid: leave out --layout")
     if layout is not None:
         find_layout(layout)  # before planning, which may take long
-    name, expected = reported_cells(grid, changes, roots, out, target)
+    name, expected = cells_of(target, reported_grid(grid, changes, roots, out))
     if layout is None:
         write_report(target, name, expected=expected, out=out, console=console, verdicts=verdicts, verbose=verbose)
     else:

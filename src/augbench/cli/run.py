@@ -15,7 +15,6 @@ from augbench.cli.options import (
     VerdictsOption,
     print_line,
     store_of,
-    with_roots,
 )
 
 Executor = StrEnum("Executor", ["ray", "inline"])
@@ -38,23 +37,19 @@ def run(
     verdicts: VerdictsOption = False,
 ) -> None:
     """Complete a grid: generate images, train, print the table. Finished work is not repeated."""
+    from augbench import api
     from augbench.cli.output import lasting_console
-    from augbench.planning.grid import load_grid
-    from augbench.report.store_report import report as write_report
-    from augbench.runner.driver import run as run_grid
     from augbench.runner.sigterm import STATUS
 
-    loaded = load_grid(grid, with_roots(grid, changes, roots))
+    loaded = api.load_grid(grid, changes or (), roots or ())
     target = store_of(store, loaded.base)
     with lasting_console(f"see augbench status {target.url}; the same command makes what is missing") as console:
-        options = {"executor": executor.value, "address": address, "track": track or ()}
-        summary = run_grid(loaded, target, console=console, **options)
+        options = {"address": address, "track": track or (), "verdicts": verdicts}
+        summary = api.run(loaded, target, executor.value, partial=True, console=console, **options).summary
         again = f"run the same command again to go on (store: {target.url})"
         if summary.interrupted:
             print_line(console, f"Stopped: {summary.done} of {summary.cells} cells are done; {again}.")
             raise typer.Exit(STATUS if summary.terminated else 130)
-        if summary.done:
-            write_report(target, loaded.name, console=console, verdicts=verdicts)
         for key, line in list(summary.failures.items())[:10]:
             waiting = f" ({summary.blocked[key]} cells wait for it)" if summary.blocked[key] else ""
             print_line(console, f"failed: {key}: {line}{waiting}")

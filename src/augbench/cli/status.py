@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from augbench.cli.options import GridOption, RootOption, SetOption, is_grid_file, with_roots
+from augbench.cli.options import GridOption, RootOption, SetOption
 
 if TYPE_CHECKING:
     from augbench.monitoring.known_grids import KnownGrid
@@ -57,12 +57,13 @@ def _grids(store: Store, grid: str | None, changes: list[str] | None, roots: lis
     """Return the grids to report on: planned from a file, or read from the store."""
     from augbench.core.errors import UserError
     from augbench.monitoring.known_grids import known_from_plan, known_from_store
+    from augbench.planning.grid import is_grid_file, load_grid
+    from augbench.planning.library import with_roots
 
     if grid is None or not is_grid_file(grid):
         if changes or roots:
             raise UserError("--set and --root are for the datasets of a grid file: give --grid FILE too")
         return known_from_store(store, grid)
-    from augbench.planning.grid import load_grid
     from augbench.planning.plan import make_plan
 
     every = with_roots(grid, changes, roots)

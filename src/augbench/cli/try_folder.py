@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -38,41 +37,31 @@ def try_(
     Needs no other argument than the folder. It says what it understood, what can be found out in the time, and then
     what to do. The same command goes on where it was stopped. Exit status 0 also where nothing helps.
     """
-    from augbench.advice.operating import Production
-    from augbench.advice.tryout import Stopped, try_folder
+    from augbench import api
     from augbench.advice.understand import WhichIsNormal
     from augbench.cli.output import lasting_console
+    from augbench.runner.driver import Stopped
     from augbench.runner.sigterm import STATUS
 
-    seconds, production = budget_seconds(budget), Production(defect_rate, miss_cost, false_alarm_cost)
-    options = {"bundle": diffusion, "executor": executor.value, "production": production}
-    where = out or Path("runs") / f"try-{folder.expanduser().resolve().name}"
-    with lasting_console(f"see {where}; the same command goes on") as console:
+    options = {"diffusion": diffusion, "executor": executor.value, "defect_rate": defect_rate, "miss_cost": miss_cost}
+    options |= {"false_alarm_cost": false_alarm_cost}
+    with lasting_console(f"see {out or api.answer_folder(folder)}; the same command goes on") as console:
         try:
             try:
-                answer = try_folder(folder, where, seconds, good, group, console=console, **options)
+                answer = api.try_folder(folder, out, budget, good, group, console=console, **options)
             except WhichIsNormal as error:
                 if not (sys.stdin.isatty() and sys.stdout.isatty()):
                     raise
                 chosen = typer.prompt("Which class holds the normal images? " + ", ".join(error.classes))
-                answer = try_folder(folder, where, seconds, chosen, group, console=console, **options)
+                answer = api.try_folder(folder, out, budget, chosen, group, console=console, **options)
         except Stopped as stopped:
             for key, line in list(stopped.summary.failures.items())[:10]:
                 print_line(console, f"failed: {key}: {line}")
-            print_line(console, f"Stopped: {stopped}; run the same command again to go on.")
+            done = f"{stopped.summary.done} of {stopped.summary.cells} cells are done"
+            print_line(console, f"Stopped: {done}; run the same command again to go on.")
             raise typer.Exit(
                 STATUS if stopped.summary.terminated else 130 if stopped.summary.interrupted else 2
             ) from None
         from augbench.advice.show import show
 
         show(answer, console)
-
-
-def budget_seconds(text: str) -> float:
-    """Parse ``90s``, ``15m`` or ``2h`` to seconds. Raises UserError for anything else."""
-    from augbench.core.errors import UserError
-
-    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([smh])", text.strip(), re.IGNORECASE)
-    if not found or not float(found[1]):
-        raise UserError(f"--budget '{text}': write 90s, 15m or 2h")
-    return float(found[1]) * {"s": 1, "m": 60, "h": 3600}[found[2].lower()]

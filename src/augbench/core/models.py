@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import json
 from collections.abc import Iterable
+from html import escape
 from pathlib import Path
 from typing import Annotated, Any, get_args
 
@@ -33,6 +34,13 @@ class StrictModel(BaseModel):
         validated = handler(value)
         _compare(value, validated)
         return validated
+
+    def _repr_html_(self) -> str:
+        """Return a table for notebooks: each field that was given another value than its default."""
+        fields = self.model_dump(mode="json", by_alias=True, exclude_defaults=True)
+        texts = {name: value if isinstance(value, str) else json.dumps(value) for name, value in fields.items()}
+        lines = (f"<tr><th>{escape(name)}</th><td>{escape(text)}</td></tr>" for name, text in texts.items())
+        return f"<table>{''.join(lines)}</table>"
 
 
 def _compare(given: Any, validated: Any) -> None:

@@ -6,7 +6,7 @@ import copy
 import json
 import re
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, NoReturn
 
@@ -210,23 +210,45 @@ class Grid(StrictModel):
         return self.model_dump(mode="json", by_alias=True)
 
 
-def load_grid(path: str | Path, changes: Iterable[str] = ()) -> Grid:
-    """Read a grid file and apply ``key=value`` changes.
+GridLike = Grid | Mapping[str, Any] | str | Path
+"""A grid, its content, or its file."""
 
-    A store's ``STORE/grids/<name>.json`` is a valid grid file, too: it describes the same cells.
+NAMELESS = "grid"
+
+
+def is_grid_file(grid: str | None) -> bool:
+    """Whether what names a grid is a file, not a grid of a store."""
+    return grid is not None and (grid.endswith((".yaml", ".yml", ".json")) or Path(grid).is_file())
+
+
+def load_grid(source: GridLike, changes: Iterable[str] = ()) -> Grid:
+    """Read a grid and apply ``key=value`` changes.
+
+    Args:
+        source: a grid file; or its content as a dict, whose ``name`` is `NAMELESS` where it has none; or a `Grid`,
+            which is returned as it is. A store's ``STORE/grids/<name>.json`` is a valid grid file, too: it describes
+            the same cells.
+        changes: as ``--set`` has them, for example ``seeds=[0,1]`` or ``augmenters.memseg.n_aug=50``.
 
     Raises:
-        UserError: no such file, not YAML, an unknown key or name, or a value out of range.
+        UserError: no such file, not YAML, an unknown key or name, a value out of range, or changes to a `Grid`.
     """
-    path = Path(path)
-    if path.is_dir():
-        raise UserError(f"grid '{path}' is a folder: give a YAML file")
-    if not path.is_file():
-        raise UserError(f"grid '{path}': no such file (augbench's own grids are in tune_configs/)")
-    document = _content(path)
+    if isinstance(source, Grid):
+        if changes := list(changes):
+            raise UserError(f"grid '{source.name}': '{changes[0]}' changes a file or a dict: load the grid with it")
+        return source
+    if isinstance(source, Mapping):
+        document, name = Document(dict(source), "grid"), NAMELESS
+    else:
+        path = Path(source)
+        if path.is_dir():
+            raise UserError(f"grid '{path}' is a folder: give a YAML file")
+        if not path.is_file():
+            raise UserError(f"grid '{path}': no such file (augbench's own grids are in tune_configs/)")
+        document, name = _content(path), path.stem
     if not isinstance(document.value, dict):
-        raise UserError(f"grid '{path}': expected keys such as datasets, augmenters, protocols at the top")
-    written = _normalise({"name": path.stem, **document.value}, document)
+        raise UserError(f"{document.where}: expected keys such as datasets, augmenters, protocols at the top")
+    written = _normalise({"name": name, **document.value}, document)
     _check_settings(_make(written, document), document)
     changed = copy.deepcopy(written)
     for change in changes:

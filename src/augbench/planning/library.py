@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 from collections.abc import Iterable, Mapping
@@ -16,7 +17,7 @@ from augbench.core.errors import UserError, did_you_mean, listed
 from augbench.core.guard import overrides
 from augbench.core.hashing import digest
 from augbench.core.specs import AugmenterSpec, DataSpec, Draw
-from augbench.planning.grid import NAME, DatasetEntry
+from augbench.planning.grid import NAME, DatasetEntry, GridLike, load_grid
 from augbench.planning.splits import Split, checked_samples, choose_shots, make_split, train_view
 from augbench.storage.files import expanded
 from augbench.storage.store import Store
@@ -70,6 +71,20 @@ def resolve_roots(roots: Iterable[str], datasets: Mapping[str, str]) -> dict[str
             raise UserError(f"--root '{root}': '{folder}' is not a folder: give the one with the dataset's files")
         found.update(dict.fromkeys(meant, folder))
     return found
+
+
+def with_roots(grid: GridLike, changes: Iterable[str] | None, roots: Iterable[str] | None) -> list[str]:
+    """Return the changes of ``--set`` and those that ``--root`` stands for: ``datasets.NAME.root=DIR``.
+
+    Raises:
+        UserError: the grid is invalid, or a root names no dataset of it or no folder.
+    """
+    every = list(changes or ())
+    if roots:
+        folders = resolve_roots(roots, {entry.label: entry.name for entry in load_grid(grid, every).datasets})
+        # JSON, since YAML would read a folder called 2026 as a number
+        every += [f"datasets.{name}.root={json.dumps(folder)}" for name, folder in folders.items()]
+    return every
 
 
 class Library:

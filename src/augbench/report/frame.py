@@ -67,6 +67,50 @@ FACTS = (
 PROVENANCE = ("seconds", "device", "git_sha", "version", "line", "finished")
 RECORD_FIELDS = (*CELL_FIELDS, *IDENTITIES.values(), *ALL_METRICS, *FACTS, *PROVENANCE)
 
+RESULT_COLUMNS = {
+    "key": "what the record is called in the store",
+    "dataset": "name in the grid",
+    "protocol": "how the classifier was trained and evaluated",
+    "fold": "fold of the dataset; None: its official split",
+    "shots": "real defect images that training may use: 0, a number, 'all', or named ones",
+    "augmenter": "name in the grid of what made the synthetic images; 'none': there are none",
+    "n_aug": "synthetic images in training",
+    "draw": "which shots; None where nothing is drawn",
+    "adapter_seed": "seed of the adapters behind the synthetic images",
+    "seed": "seed of training and of the pool; None where nothing is random",
+    "test_share": "share of the images in a random test split; None: the dataset's own split or its folds",
+    "task": "detection or recognition",
+    "ap_definition": "which of ap_step and ap_trapezoidal is ap",
+    "false_alarm_rate": "false positive rate on held-out normal images that sets the threshold; None: no threshold",
+    "ap": "average precision, as the protocol defines it",
+    "ap_step": "average precision, step-wise",
+    "ap_trapezoidal": "area under the precision-recall curve by the trapezoidal rule",
+    "auroc": "area under the ROC curve",
+    "precision": "at the threshold of the best F1 on the test images",
+    "recall": "at the threshold of the best F1 on the test images",
+    "f1": "the best F1 on the test images",
+    "heldout_precision": "at the threshold from held-out normal images",
+    "heldout_recall": "at the threshold from held-out normal images",
+    "heldout_false_alarm_rate": "false positive rate on the test images at that threshold",
+    "recall_at_1pct_false_alarms": "at 1 % false positives among the normal test images",
+    "accuracy": "share of the test images with the right class (recognition)",
+    "macro_f1": "mean of the classes' F1 (recognition)",
+    "collapsed": "whether the classifier calls all test images the same; None: no scores",
+    "seconds": "of the whole training",
+    "device": "what it was trained on",
+    "git_sha": "commit of augbench; '' where unknown",
+    "version": "of third-party plug-ins; '' for augbench's own",
+    "finished": "ISO 8601, UTC; '' in older records",
+    "embedded": "smoke-test parts: with any, the numbers are mechanics, not evidence",
+    "notes": "remarks about the synthetic images",
+    "dataset_id": "digest of the dataset's settings and files",
+    "augmenter_id": "digest of the augmenter's settings",
+    "protocol_id": "digest of the protocol's fields",
+}
+"""Columns of `results_frame`, with their meaning. Metrics are in [0, 1]; NaN where the task has them not."""
+AXES = ("dataset", "protocol", "fold", "shots", "augmenter", "n_aug", "draw", "adapter_seed", "seed")
+"""The order of rows where no grid gives one."""
+
 FROZEN_FIELDS = ("kind", "backbone", "head", "normality")
 """The fields of a protocol that name a classifier on frozen features."""
 
@@ -107,6 +151,15 @@ def load_records(store: Store, keys: Iterable[str] | None = None) -> pd.DataFram
     for row, facts in zip(rows, _score_facts(store, chosen, splits), strict=True):
         row |= vars(facts)
     return _frame(rows, RECORD_FIELDS)
+
+
+def results_frame(store: Store, keys: Iterable[str] | None = None) -> pd.DataFrame:
+    """Load the records of cells for analysis: one row each, sorted by `AXES`, with the columns `RESULT_COLUMNS`.
+
+    Arguments and errors as of `load_records`.
+    """
+    records = load_records(store, keys)[[*RESULT_COLUMNS]]
+    return records.sort_values([*AXES], key=_sortable, kind="stable", ignore_index=True)
 
 
 def load_expected(store: Store, grid_name: str) -> pd.DataFrame:
@@ -153,8 +206,7 @@ def expected_from_records(records: pd.DataFrame) -> pd.DataFrame:
     for name, identity in IDENTITIES.items():
         several = expected.groupby(name)[identity].transform("nunique") > 1
         expected[name] = expected[name].where(~several, expected[name] + " #" + expected[identity].str[:6])
-    order = ["dataset", "protocol", "fold", "shots", "augmenter", "n_aug", "draw", "adapter_seed", "seed"]
-    expected = expected.sort_values(order, key=_sortable, kind="stable", ignore_index=True)
+    expected = expected.sort_values([*AXES], key=_sortable, kind="stable", ignore_index=True)
     return expected_frame(expected[list(CELL_FIELDS)].to_dict("records"))
 
 

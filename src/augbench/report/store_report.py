@@ -71,16 +71,14 @@ def report(
     made: dict[str, tuple[list[Table], list[OlderRow]]] = {}
     found = reported(store, grid_name, expected)
     for name, cells, records in found:
-        tables = build_tables(cells, records, load_measured(store, cells))
+        tables, older = tables_of(store, name, cells, records)
         decided = find_verdicts(store, cells, records) if verdicts else {}
         leads = {title: lead for title, (lead, _) in decided.items()}
         if console is not None and not verdicts:
             leads = _leads(store, cells, records, tables)
-        places = places_of(store, name)
         for table in tables:
             table.verdicts = decided.get(table.title, ("", []))[1]
-            table.lead, table.place = leads.get(table.title, ""), places.get(table.dataset, "")
-        older = older_rows(older_records(store, records))
+            table.lead = leads.get(table.title, "")
         made[name] = tables, older
         contents = {
             "report.md": to_markdown(name, sections_of(tables, "markdown", older)).encode(),
@@ -92,6 +90,16 @@ def report(
     if console is not None:  # last: a closed pipe or a full device must not cost a file
         print_reports(made, console, verbose)
     return files
+
+
+def tables_of(
+    store: Store, name: str, cells: pd.DataFrame, records: pd.DataFrame
+) -> tuple[list[Table], list[OlderRow]]:
+    """Return the tables of a grid, and the rows of earlier versions of plug-ins; arguments as `reported` has them."""
+    tables, places = build_tables(cells, records, load_measured(store, cells)), places_of(store, name)
+    for table in tables:
+        table.place = places.get(table.dataset, "")
+    return tables, older_rows(older_records(store, records))
 
 
 def _leads(store: Store, cells: pd.DataFrame, records: pd.DataFrame, tables: Iterable[Table]) -> dict[str, str]:

@@ -86,6 +86,17 @@ class Summary:
     user_error: bool = False
 
 
+class Stopped(UserError):
+    """The run was stopped by the user, or some of its cells failed. What is done is in the store."""
+
+    def __init__(self, summary: Summary, store: Store) -> None:
+        reasons = [f"{key}: {line}" for key, line in summary.failures.items()]
+        more = f" (and {len(reasons) - 1} more)" if len(reasons) > 1 else ""
+        failed = f"; failed: {reasons[0]}{more}" if reasons else ""
+        super().__init__(f"{summary.done} of {summary.cells} cells are done{failed}; {_go_on(store)}")
+        self.summary = summary
+
+
 def run(
     grid: Grid,
     store: Store,

@@ -6,10 +6,9 @@ import pytest
 from helpers import assert_one_line, cli, grid_file
 from layouts import draw_folder
 
-from augbench.cli.options import with_roots
 from augbench.core.errors import UserError
 from augbench.planning.grid import load_grid
-from augbench.planning.library import resolve_roots
+from augbench.planning.library import resolve_roots, with_roots
 from augbench.planning.plan import make_plan
 
 

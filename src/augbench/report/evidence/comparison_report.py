@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
 from augbench.metrics.resampling import RESAMPLES
-from augbench.report.evidence.build import build_evidence
+from augbench.report.evidence.build import Evidence, build_evidence
 from augbench.report.evidence.evidence_plots import cd_svg, pareto_svg
 from augbench.report.evidence.exports import to_csv, to_json
-from augbench.report.evidence.ranking import missing_ranks_note, rankings
+from augbench.report.evidence.ranking import Ranking, missing_ranks_note, rankings
 from augbench.report.evidence.sheets import method_section, ranking_section, section_of
 from augbench.report.render.latex import to_latex
 from augbench.report.render.markdown import to_markdown
@@ -22,6 +23,55 @@ from augbench.report.store_report import places_of, reported, write_files
 from augbench.storage.store import Store
 
 PARETO, CD = "pareto.svg", "cd.svg"
+
+
+@dataclass(frozen=True)
+class Compared:
+    """The comparison of one grid's rows."""
+
+    name: str
+    evidence: list[Evidence]
+    ranked: list[Ranking]
+
+    def sections(self, brief: bool = False) -> list[Section]:
+        """Return the sections of the tables and of the ranks over datasets; ``brief`` as in `section_of`."""
+        ranks = ranking_section(self.ranked, missing_ranks_note(self.ranked))
+        return [*(section_of(one, brief) for one in self.evidence), ranks]
+
+    def files(self) -> dict[str, bytes]:
+        """Return name -> content of what `augbench compare` writes. Equal stores give equal bytes."""
+        sections = self.sections()
+        every = [method_section(self.evidence), *sections]
+        drawn = {
+            PARETO: ("Metric against cost", pareto_svg(self.evidence)),
+            CD: ("Critical differences", cd_svg(self.ranked)),
+        }
+        plots = {file: (title, svg) for file, (title, svg) in drawn.items() if svg is not None}
+        images = [(title, file) for file, (title, _) in plots.items()]
+        return {
+            "compare.md": to_markdown(f"{self.name}: comparison", every, images).encode(),
+            "compare.tex": to_latex(self.name, every).encode(),
+            "compare.csv": to_csv(self.evidence).encode(),
+            "compare.json": to_json(self.name, self.evidence, sections[:-1], self.ranked),
+            **{file: svg.encode() for file, (_, svg) in plots.items()},
+        }
+
+
+def compared(
+    store: Store,
+    grid_name: str | None = None,
+    expected: Iterable[Mapping[str, Any]] | None = None,
+    against: str | None = None,
+    resamples: int = RESAMPLES,
+) -> list[Compared]:
+    """Compare the rows of one grid of a store, or of every grid it knows; arguments and errors as of `compare`."""
+    made = []
+    for name, cells, records in reported(store, grid_name, expected):
+        evidence, places = build_evidence(store, cells, records, against, resamples), places_of(store, name)
+        for one in evidence:
+            one.table.place = places.get(one.table.dataset, "")
+        made.append(Compared(name, evidence, rankings(evidence)))
+    return made
 
 
 def compare(
@@ -47,34 +97,28 @@ def compare(
     Raises:
         UserError: also an unknown augmenter, or damaged scores.
     """
+    found = compared(store, grid_name, expected, against, resamples)
+    files = write_comparisons(store, found, out)
+    if console is not None:  # last: a closed pipe or a full device must not cost a file
+        print_comparisons(found, console, verbose)
+    return files
+
+
+def write_comparisons(store: Store, found: Sequence[Compared], out: Path | None = None) -> list[str]:
+    """Write the files of all comparisons; return them. ``out`` as of `store_report.report`."""
     files: list[str] = []
+    for one in found:
+        files += write_files(store, one.name, one.files(), out / one.name if out and len(found) > 1 else out)
+    return files
+
+
+def print_comparisons(found: Sequence[Compared], console: Console, verbose: bool = False) -> None:
+    """Print comparisons, each grid under its name; ``verbose`` as of `compare`."""
     printed: list[Section] = []
     method: dict[str, None] = {}
-    found = reported(store, grid_name, expected)
-    for name, cells, records in found:
-        evidence = build_evidence(store, cells, records, against, resamples)
-        places = places_of(store, name)
-        for one in evidence:
-            one.table.place = places.get(one.table.dataset, "")
-        ranked = rankings(evidence)
-        first, last = method_section(evidence), ranking_section(ranked, missing_ranks_note(ranked))
-        sections = [section_of(one) for one in evidence]
-        head = [Section(name), first] if verbose else [Section(name)]
-        printed += [*head, *(section_of(one, brief=True) for one in evidence), last]
+    for one in found:
+        first = method_section(one.evidence)
+        printed += [Section(one.name), *([first] if verbose else []), *one.sections(brief=True)]
         method |= dict.fromkeys(first.sentences)
-        every = [first, *sections, last]
-        drawn = {PARETO: ("Metric against cost", pareto_svg(evidence)), CD: ("Critical differences", cd_svg(ranked))}
-        plots = {file: (title, svg) for file, (title, svg) in drawn.items() if svg is not None}
-        images = [(title, file) for file, (title, _) in plots.items()]
-        contents = {
-            "compare.md": to_markdown(f"{name}: comparison", every, images).encode(),
-            "compare.tex": to_latex(name, every).encode(),
-            "compare.csv": to_csv(evidence).encode(),
-            "compare.json": to_json(name, evidence, sections, ranked),
-            **{file: svg.encode() for file, (_, svg) in plots.items()},
-        }
-        files += write_files(store, name, contents, out / name if out and len(found) > 1 else out)
-    if console is not None:  # last: a closed pipe or a full device must not cost a file
-        width = console.width
-        console.print(to_terminal(printed, width) if verbose else to_brief(printed, width, method))
-    return files
+    width = console.width
+    console.print(to_terminal(printed, width) if verbose else to_brief(printed, width, method))

@@ -5,8 +5,10 @@ Numbers have `DIGITS` significant digits: resampling is far less exact, and more
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
+
+import pandas as pd
 
 from augbench.metrics.resampling import CONFIDENCE, Interval
 from augbench.report.evidence.build import Comparison, Evidence, RowEvidence
@@ -52,6 +54,12 @@ def to_csv(evidence: Sequence[Evidence]) -> str:
     variance and cost.
     """
     return data.to_csv([line for one in evidence for line in _lines(one)], FIELDS, DIGITS)
+
+
+def to_frame(evidence: Mapping[str, Sequence[Evidence]]) -> pd.DataFrame:
+    """Return the lines of `to_csv` of several grids at full precision, with the grid's name in a first column."""
+    lines = [{"grid": grid} | line for grid, several in evidence.items() for one in several for line in _lines(one)]
+    return pd.DataFrame(lines, columns=["grid", *FIELDS])
 
 
 def _lines(evidence: Evidence) -> Iterator[dict[str, Any]]:

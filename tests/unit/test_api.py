@@ -1,0 +1,130 @@
+"""The Python API: what it returns, how it shows itself, and that it says what the command line says."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from helpers import TINY_PROBE, cli, grid_file, tiny
+
+import augbench
+from augbench.report.frame import RESULT_COLUMNS, load_records
+from augbench.runner.driver import Stopped
+from augbench.storage.store import Store
+
+AXES = {"protocols": [TINY_PROBE], "augmenters": ["none", "memseg"], "shots": [5], "seeds": [0, 1, 2]}
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    return tmp_path_factory.mktemp("api")
+
+
+@pytest.fixture(scope="module")
+def ran(place):
+    """A grid of frozen features that ran from a dict, inline."""
+    return augbench.run(tiny(**AXES), place / "s", "inline")
+
+
+def test_importing_is_fast_as_it_imports_nothing_else():
+    code = "import sys; before = set(sys.modules); import augbench; print(*sorted(set(sys.modules) - before))"
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    assert not {name.partition(".")[0] for name in found} - {"augbench", *sys.stdlib_module_names}, found
+    assert [name for name in found if name.startswith("augbench")] == ["augbench"]
+
+
+def test_every_name_is_there_for_users_and_for_type_checkers():
+    tree = ast.parse(Path(augbench.__file__).read_text(encoding="utf-8"))
+    (checked,) = (node for node in tree.body if isinstance(node, ast.If))
+    typed = {alias.name for node in checked.body for alias in node.names}
+    assert typed == set(augbench.__all__) <= set(dir(augbench))
+    for node in checked.body:
+        for alias in node.names:
+            assert getattr(augbench, alias.name) is getattr(sys.modules[node.module], alias.name)
+    with pytest.raises(AttributeError, match="no attribute 'plam'"):
+        getattr(augbench, "plam")  # noqa: B009
+
+
+def test_a_plan_counts_what_is_done(ran, place):
+    new = augbench.plan(tiny(**AXES), place / "new")
+    assert len(new.cells) == 4 and not new.cells["done"].any()
+    assert not (place / "new").exists(), "planning writes nothing"
+    done = augbench.plan(ran.grid, ran.store)
+    assert done.cells["done"].all() and list(done.cells["key"]) == list(new.cells["key"])
+    assert "done: all 4 cells are in" in repr(done)
+
+
+def test_a_grid_is_a_file_a_dict_or_a_grid(place):
+    path = grid_file(place, **AXES)
+    from_file, from_dict = augbench.load_grid(path), augbench.load_grid(tiny(**AXES))
+    assert from_file == from_dict == augbench.load_grid(from_dict) and isinstance(from_dict, augbench.Grid)
+    assert augbench.load_grid({**tiny(**AXES), "protocols": list(from_dict.protocols)}) == from_dict
+    assert augbench.load_grid({k: v for k, v in tiny().items() if k != "name"}).name == "grid"
+    changed = augbench.load_grid(tiny(**AXES), ["seeds=[7]"])
+    assert changed.seeds == (7,) and changed == augbench.load_grid(path, ["seeds=[7]"])
+    with pytest.raises(augbench.UserError, match=r"'seeds=\[7\]' changes a file or a dict"):
+        augbench.load_grid(from_dict, ["seeds=[7]"])
+    with pytest.raises(augbench.UserError, match=r"grid: unknown key 'shotz' .did you mean 'shots'"):
+        augbench.load_grid({**tiny(), "shotz": 5})
+
+
+def test_results_are_the_records(ran, place):
+    results = augbench.load_results(place / "s")
+    assert list(results.columns) == list(RESULT_COLUMNS)
+    records = load_records(Store(place / "s"))
+    assert results.set_index("key")["ap"].to_dict() == records.set_index("key")["ap"].to_dict()
+    assert list(results["augmenter"]) == ["memseg"] * 3 + ["none"] and list(results["seed"]) == [0, 1, 2, None]
+    assert ran.results.equals(augbench.load_results(str(place / "s"), "tiny"))
+    with pytest.raises(augbench.UserError, match=r"knows no grid 'tini' .did you mean 'tiny'"):
+        augbench.load_results(place / "s", "tini")
+    with pytest.raises(augbench.UserError, match="does not exist or holds no records"):
+        augbench.load_results(place / "nothing")
+
+
+def test_a_comparison_is_that_of_the_command_and_writes_nothing(ran, place):
+    before = sorted(place.rglob("compare*"))
+    found = augbench.compare(place / "s", resamples=200)
+    assert sorted(place.rglob("compare*")) == before
+    (gain,) = found.gains.to_dict("records")
+    assert (gain["grid"], gain["augmenter"], gain["versus"], gain["runs"]) == ("tiny", "memseg", "none", 3)
+    assert gain["low_together"] <= gain["estimate"] <= gain["high_together"]
+    printed = cli("compare", place / "s", "--resamples", 200, "--out", place / "c")
+    assert gain["verdict"] in printed.stdout
+    assert (place / "c" / "compare.csv").read_text().count("\n") == len(found.frame) + 1
+    by_grid = augbench.compare(place / "s", grid_file(place, **AXES), resamples=200)
+    assert by_grid.frame.equals(found.frame)
+
+
+def test_what_is_returned_shows_itself_escaped(ran, place):
+    tables = augbench.tables(place / "s")
+    page = augbench.leaderboard(place / "s", place / "page", images=False)
+    assert page.read_bytes().startswith(b"<!DOCTYPE html>")
+    plan = augbench.plan({**tiny(**AXES), "about": "<script>alert()</script>"}, place / "s")
+    for one in (ran, tables, augbench.compare(place / "s", resamples=200), plan, ran.grid, ran.grid.protocols[0]):
+        html = one._repr_html_()
+        assert "<table>" in html and "<script" not in html
+        assert "memseg" in html or isinstance(one, augbench.Protocol)
+    assert "&lt;script&gt;" in plan._repr_html_()
+    ap = f"{ran.results.query('augmenter == `none`'.replace('`', chr(34)))['ap'].mean():.3f}".removeprefix("0")
+    assert ap in repr(tables) and ap in tables._repr_html_()
+
+
+def test_cells_that_fail_are_an_error(place, monkeypatch):
+    def fail(*_):
+        raise augbench.UserError("no <such> thing")
+
+    monkeypatch.setattr("augbench.runner.inline.train_cell", fail, raising=True)
+    grid = tiny(**{**AXES, "augmenters": ["none"], "seeds": [0]})
+    with pytest.raises(Stopped, match=r"0 of 1 cells are done; failed: surfaces-none-few5.*no <such> thing.*to go on"):
+        augbench.run(grid, place / "failing", "inline")
+    ran = augbench.run(grid, place / "failing", "inline", partial=True)
+    assert ran.summary.done == 0 and len(ran.summary.failures) == 1
+    assert "0 of 1 cells" in repr(ran)
+
+
+def test_try_folder_states_what_is_wrong(place):
+    with pytest.raises(augbench.UserError, match="--budget 'soon': write 90s, 15m or 2h"):
+        augbench.try_folder(place, budget="soon")
+    with pytest.raises(augbench.UserError, match="gone"):
+        augbench.try_folder(place / "gone", place / "answer", executor="inline")

@@ -19,6 +19,7 @@ from reference_pages import (
     grid_schema,
     leaderboard_page,
     protocols_page,
+    python_page,
     store_page,
 )
 
@@ -63,6 +64,7 @@ def generated() -> Files:
         "reference/grid.md": grid_page(),
         f"reference/{SCHEMA}": grid_schema(),
         "reference/protocols.md": protocols_page(),
+        "reference/python.md": python_page(),
         "reference/store.md": store_page(),
         "leaderboard.md": leaderboard_page(),
     }
@@ -77,7 +79,7 @@ def _expanded(entries: list[Any]) -> list[Any]:
     found = []
     for entry in entries:
         if isinstance(entry, str) and entry.endswith("/*"):
-            for name in (*generated(), *copied().values()):
+            for name in dict.fromkeys([*generated(), *copied().values()]):
                 stem, kind = posixpath.splitext(posixpath.basename(name))
                 if posixpath.dirname(name) == entry[:-2] and kind == ".md" and stem != "index":
                     found.append({stem: name})

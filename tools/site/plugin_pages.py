@@ -24,7 +24,7 @@ from augbench.core.types import Request
 from augbench.planning.grid import make_grid
 from augbench.planning.library import open_dataset
 from augbench.planning.plan import make_plan
-from augbench.report.contact_sheet import OUTLINE, outline
+from augbench.report.contact_sheet import OUTLINE, evenly_spaced, outline
 from augbench.report.sheet import Sheet
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -38,7 +38,7 @@ EXAMPLES = 9
 SCALE = 2  # of the images of `surfaces`, 64 x 176 pixels
 DRAWN = REPOSITORY / "docs" / "augmenters.png"
 DRAWN_ROWS = {"ddpm": 3, "diag": 4, "stablesdg": 5}  # rows of that sheet, made by tune_configs/demo_surfaces.yaml
-DRAWN_AT, DRAWN_STEP, DRAWN_SIZE = (17, 31), (81.875, 250), (75, 206)  # pixels: first tile, from tile to tile, a tile
+DRAWN_AT, DRAWN_STEP, DRAWN_SIZE = (18, 32), (81.875, 250), (73, 204)  # pixels: first tile, from tile to tile, a tile
 
 Files = dict[str, str | bytes]
 
@@ -176,7 +176,7 @@ class Examples:
     def real(self) -> list[bytes]:
         """Return training defects, evenly spaced, with their outlines."""
         dataset, rows = self._library.dataset("surfaces"), self._library.split(self._spec).positives
-        chosen = rows.iloc[np.linspace(0, len(rows) - 1, EXAMPLES).round().astype(int)].to_dict("records")
+        chosen = evenly_spaced(rows, EXAMPLES).to_dict("records")
         return [_webp(dataset.read_image(row), dataset.read_mask(row)) for row in chosen]
 
 
@@ -211,9 +211,8 @@ def _caption(name: str) -> str:
             f"Images of <code>{name}</code> in the grid <code>tune_configs/demo_surfaces.yaml</code>, with a packaged "
             "pipeline of three million parameters: they show how it works, not how good it is with real weights."
         )
-    mask = " Magenta: its masks." if name not in ("blur", "classic", "copy") else ""
     made = f"The first {EXAMPLES} images of <code>{name}</code> with its defaults and five shots"
-    return f"{made}, on the procedural dataset <code>surfaces</code>.{mask}"
+    return f"{made}, on the procedural dataset <code>surfaces</code>. Magenta: its mask, if it makes one."
 
 
 # -- costs

@@ -15,6 +15,7 @@ import yaml
 from pydantic import BaseModel
 from typer.core import TyperGroup
 
+import augbench
 from augbench.cli.app import app
 from augbench.cli.augmenters_view import settings_rows
 from augbench.cli.protocols_view import GROUPS, protocols_sheet
@@ -28,6 +29,7 @@ from augbench.planning.grid import (
     Resources,
     StageResources,
 )
+from augbench.report.frame import RESULT_COLUMNS
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 SCHEMA = "grid.schema.json"
@@ -232,6 +234,57 @@ def _as_written(properties: dict[str, Any]) -> None:
         if "$ref" in items:
             items["$ref"] += "OrName"
         field["anyOf"] = [*branches, items]
+
+
+# -- Python
+
+PYTHON = """
+# Python
+
+Everything is in `augbench` itself, and importing it is fast: names are loaded on first use. What a user can get wrong
+raises `augbench.UserError`, one line with the way out. What functions return prints as text, and shows tables in a
+notebook.
+
+```python
+import augbench
+
+grid = "tune_configs/demo.yaml"
+print(augbench.plan(grid, store="runs/demo"))  # trainings and images, what is left
+augbench.run(grid, store="runs/demo", executor="inline")
+table = augbench.load_results("runs/demo")  # a pandas.DataFrame, one row per training
+augbench.compare("runs/demo").gains  # one row per difference, with its interval and verdict
+```
+"""
+
+
+def python_page() -> str:
+    """Return the Python API: every name of `augbench.__all__`, documented by its docstring."""
+    homes = {name: getattr(getattr(augbench, name), "__module__", "") for name in augbench.__all__}
+    functions = [name for name, home in homes.items() if home == "augbench.api"]
+    plugins = [name for name, home in homes.items() if home in ("augbench.core.contracts", "augbench.core.types")]
+    others = [name for name, home in homes.items() if home.startswith("augbench.") and name not in functions + plugins]
+    columns = ((md.code(name), md.cell(meaning)) for name, meaning in RESULT_COLUMNS.items())
+    return "\n\n".join([
+        PYTHON.strip(),
+        "## Functions",
+        *(f"::: augbench.api.{name}" for name in functions),
+        "## Columns of `load_results`",
+        "Metrics are in [0, 1]; NaN where the task has them not.",
+        md.table(["column", "meaning"], columns),
+        "## What they return",
+        *(f"::: augbench.api.{name}" for name in ("GridPlan", "Run", "Tables", "Comparison")),
+        "## Grids, protocols, stores, errors",
+        "The keys of a grid and of a protocol: [grid file](grid.md).",
+        *(_documented(homes[name], name, members=False) for name in others),
+        "## For plug-ins",
+        "How to write one: [an augmenter](../howto/augmenter.md), [a dataset](../howto/dataset.md).",
+        *(_documented(homes[name], name, members=True) for name in plugins),
+    ])  # fmt: skip
+
+
+def _documented(home: str, name: str, members: bool) -> str:
+    options = "" if members else "\n    options: {members: false}"
+    return f"::: {home}.{name}{options}"
 
 
 # -- protocols, store, leaderboard

@@ -9,7 +9,7 @@ ORDER ?= 1
 BASE ?=
 REPORT ?= results-check.md
 
-.PHONY: demo demo-elpv demo-surfaces test test-slow test-gpu lint typecheck hooks docs notebook results-check build \
+.PHONY: demo demo-elpv demo-surfaces test test-slow test-gpu lint typecheck hooks docs docs-serve notebook results-check build \
 	release-check clean
 
 # Real images of solar cells; `make demo DATA=surfaces`: procedural ones, and every augmenter.
@@ -45,8 +45,12 @@ typecheck: .venv/installed
 hooks: .venv/installed
 	$(BIN)/pre-commit install
 
+# The documentation, into site/; a broken link is an error.
 docs: .venv/installed
-	$(BIN)/mkdocs build --strict
+	$(BIN)/mkdocs build --strict --quiet
+
+docs-serve: .venv/installed
+	$(BIN)/mkdocs serve --dev-addr 127.0.0.1:8000
 
 # Runs the notebook in runs/notebook, and leaves a copy with its outputs there.
 notebook: .venv/installed
@@ -80,4 +84,4 @@ release-check: build
 	@touch $@
 
 clean:
-	rm -rf .venv runs
+	rm -rf .venv runs site

@@ -2,6 +2,16 @@
 
 At zero-shot it is fine-tuned on normal images and prompted for cracks and scratches on them. Otherwise it is fine-tuned
 on the shots and prompted for more of the same. It generates whole images, without masks.
+
+The paper's text is the default. ``as_published: files`` trains as its published files do: instances with both mirror
+images, and class images, in one folder, each with its own caption, in aspect buckets. The text defines no epoch: by our
+reading few-shot has 441 steps of training, by the published files 8,379 (``epochs_from: published``) or 8,820
+(``as_published: files``); plans print the steps. An adapter that hardly moved the weights is named under the tables.
+``optimiser: adamw8bit`` takes the paper's AdamW with 8-bit moments, after ``pip install 'augbench[bitsandbytes]'``.
+
+Its ``bundle`` is ``sd15`` from the Hugging Face hub, the packaged ``micro-sd``, a diffusers folder, or one
+``.safetensors`` checkpoint of Stable Diffusion 1.x as kohya's scripts and model sites write it: configurations and
+tokenizer then come from a diffusers folder of its name beside it, else from the hub. Pickles are not read.
 """
 
 from __future__ import annotations

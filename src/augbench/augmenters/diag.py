@@ -6,7 +6,10 @@ crop around the mask with 2 pixels of padding. Normal image and mask are drawn a
 
 The source of the regions is a setting. The paper takes the masks of training positives in place of the expert, also at
 zero-shot, where a strict zero-shot does not have them; reports note this. ``procedural`` regions do not depend on
-defects; a person marked the ``drawn`` ones.
+defects; a person marked the ``drawn`` ones, in a ``mask_folder``.
+
+``prompts: my_prompts.yaml`` names a file like ``src/augbench/assets/prompts/diag.yaml``; with ``chosen_by: training
+images of defects``, say, tables tell what its prompts were chosen by looking at.
 
 The default differs from the published code in four points; ``as_published`` restores the first three:
 - The inpainted region is composited into the normal image at its own size, so that all pixels outside the region are

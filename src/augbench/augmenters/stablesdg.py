@@ -5,7 +5,13 @@ new token; (2) starting from that embedding, LoRA on the attention layers of tex
 "image-oriented generation": noise is added to a real defect image up to an intermediate step, and denoising starts
 there instead of from pure noise; (4) a search over hyperparameters, see `QualitySearch`, off by default.
 
-The text available to us states the stages, what they train, and the prompt. All else is our choice.
+The text available to us states the stages, what they train, and the prompt. All else is our choice. ``stages`` and
+``start`` are its ablations.
+
+``quality_search: {strengths: [0.3, 0.5, 0.7], lora_steps: [500, 1000]}`` tries every combination before the adapter is
+learned. It learns and generates on one half of the shots and is evaluated on the other half; copies are refused. Its
+table stands in the adapter's record, its choice under the tables. With too few shots for two halves the settings stay,
+and the tables say so.
 """
 
 from __future__ import annotations

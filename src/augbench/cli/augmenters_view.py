@@ -19,7 +19,7 @@ from rich.text import Text
 
 from augbench.cli.plugin_lists import plugins_sheet
 from augbench.core import registry
-from augbench.core.contracts import Augmenter, Settings, Shots
+from augbench.core.contracts import Augmenter, Shots
 from augbench.core.errors import UserError
 from augbench.core.guard import calling, overrides
 from augbench.diffusion.pipelines import find
@@ -92,7 +92,7 @@ def show_augmenter(name: str, console: Console) -> None:
     facts = Table.grid(padding=(0, 1))
     facts.add_column(width=LABEL)
     facts.add_column()
-    for label, text in _facts(plugin):
+    for label, text in facts_of(plugin):
         facts.add_row(label, Text(text))
     console.print(Padding(facts, (1, 0)), width=width)
     if not plugin.Config.model_fields:
@@ -102,7 +102,7 @@ def show_augmenter(name: str, console: Console) -> None:
     with calling(plugin, "Config"):  # defaults may be made by its code
         settings = _settings_table(plugin.Config, width)
     console.print(settings)
-    for config, keys in _nested(plugin.Config).items():
+    for config, keys in nested_settings(plugin.Config).items():
         _print(f"Settings inside {' and '.join(', '.join(keys).rsplit(', ', 1))}:", console)
         console.print(_settings_table(config, width))
 
@@ -117,7 +117,7 @@ def _first_line(plugin: Any) -> str:
     return lines[0].replace("``", "'").replace("`", "'")
 
 
-def _facts(plugin: type[Augmenter]) -> Iterator[tuple[str, str]]:
+def facts_of(plugin: type[Augmenter]) -> Iterator[tuple[str, str]]:
     """Yield label and text of each line above the table of settings."""
     made = _make(plugin.name, {}) if _has_defaults(plugin) else None
     yield "paper:", plugin.paper or "-"
@@ -216,8 +216,7 @@ def _settings_table(config: type[BaseModel], width: int) -> Table:
         ratio = RATIOS.get(head)
         most = None if ratio or head == "setting" else NARROW
         table.add_column(head, no_wrap=head == "setting", overflow="fold", ratio=ratio, max_width=most)
-    for key, field in config.model_fields.items():
-        kind, default, meaning, source = _type(field), _default(field), field.description or "-", _source(field)
+    for key, kind, default, meaning, source in settings_rows(config):
         if wide:
             table.add_row(*(Text(cell) for cell in (key, kind, default, meaning, source)))
         else:
@@ -225,12 +224,18 @@ def _settings_table(config: type[BaseModel], width: int) -> Table:
     return table
 
 
+def settings_rows(config: type[BaseModel]) -> Iterator[tuple[str, str, str, str, str]]:
+    """Yield name, type with limits, default, meaning and source of each setting, as a grid spells them."""
+    for key, field in config.model_fields.items():
+        yield field.alias or key, _type(field), _default(field), field.description or "-", _source(field)
+
+
 def _source(field: FieldInfo) -> str:
     extra = field.json_schema_extra
     return str(extra.get("source", "-")) if isinstance(extra, dict) else "-"
 
 
-def _nested(config: type[BaseModel]) -> dict[type[BaseModel], list[str]]:
+def nested_settings(config: type[BaseModel]) -> dict[type[BaseModel], list[str]]:
     """Return the settings classes inside a config, each with the settings of that class."""
     found: dict[type[BaseModel], list[str]] = {}
     for key, field in config.model_fields.items():
@@ -289,7 +294,7 @@ def _default(field: FieldInfo) -> str:
 
 def _short(value: Any) -> str:
     """Return a default as it would stand in a grid; of nested settings only what differs from their own defaults."""
-    if isinstance(value, Settings):
+    if isinstance(value, BaseModel):
         changed = value.model_dump(exclude_defaults=True)
         return ", ".join(f"{key}: {_short(one)}" for key, one in changed.items()) or "{}"
     if value is None:

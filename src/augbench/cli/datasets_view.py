@@ -79,16 +79,18 @@ def datasets_sheet() -> Sheet:
 
 def _row(plugin: type[Dataset]) -> tuple[str, ...]:
     task = plugin.task if isinstance(plugin.task, str) else "by setting"
-    return plugin.title, task, _split(plugin), _size(plugin), plugin.licence
+    return plugin.title, task, split_of(plugin), size_of(plugin), plugin.licence
 
 
-def _split(plugin: type[Dataset] | Dataset) -> str:
+def split_of(plugin: type[Dataset] | Dataset) -> str:
+    """Say how training and test images are told apart: an official split, grouped folds, or yours."""
     if not isinstance(plugin.folds, int):
         return "yours"
     return f"{plugin.folds} grouped folds" if plugin.folds else "official"
 
 
-def _size(plugin: type[Dataset]) -> str:
+def size_of(plugin: type[Dataset]) -> str:
+    """Say how many images it has, and how many of them are defective."""
     if plugin.embedded:
         labels = Counter(registry.make("datasets", plugin.name, {}).samples()["label"])
         total, normal = sum(labels.values()), labels[GOOD]
@@ -97,7 +99,7 @@ def _size(plugin: type[Dataset]) -> str:
         total = sum(counts.values())
         normal = sum(number for what, number in counts.items() if what.rpartition(" ")[2] == GOOD)
     if not total:
-        return "yours" if _split(plugin) == "yours" else "by setting"
+        return "yours" if split_of(plugin) == "yours" else "by setting"
     if plugin.task == "recognition":
         return f"{total:,} of {len(plugin.official_counts)} classes"
     return f"{total:,}, {total - normal:,} defective"
@@ -119,7 +121,7 @@ def show_dataset(name: str, changes: Iterable[str], console: Console) -> None:
 
 def _description(name: str, dataset: Dataset, plugin: type[Dataset]) -> Iterator[str]:
     yield f"{plugin.title} ({name})\n{_prose(sys.modules[plugin.__module__].__doc__)}\n"
-    split = _split(plugin if _split(plugin) == "yours" else dataset)
+    split = split_of(plugin if split_of(plugin) == "yours" else dataset)
     facts = {"task": plugin.task, "split": split, "licence": plugin.licence}
     for what, text in {**facts, "citation": plugin.citation, "homepage": plugin.homepage}.items():
         if text:
@@ -133,7 +135,7 @@ def _description(name: str, dataset: Dataset, plugin: type[Dataset]) -> Iterator
         yield f"\nOfficial counts: {counts}"
     elif not dataset.embedded:
         yield "\nOfficial counts: none for these settings"
-    for oddity, ids in _oddities(dataset).items():
+    for oddity, ids in oddities_of(dataset).items():
         yield f"known: {', '.join(ids)}: {oddity}"
     if not plugin.embedded:
         yield f"Its files: --root DIR, `root` in a grid, or {DATA_VARIABLE}=DIR where they lie in DIR/{name}/."
@@ -148,7 +150,7 @@ def _plain(value: Any) -> str:
     return "none" if value is None else yaml.safe_dump(value).splitlines()[0]
 
 
-def _oddities(dataset: Dataset) -> dict[str, list[str]]:
+def oddities_of(dataset: Dataset) -> dict[str, list[str]]:
     """Return the known oddities: description -> sample ids."""
     found: dict[str, list[str]] = defaultdict(list)
     for name, oddity in dataset.known.items():
@@ -385,7 +387,7 @@ def _stray_lines(strays: list[str]) -> Iterable[str]:
 
 def _known_lines(dataset: Dataset, findings: Findings) -> Iterable[str]:
     present = set(findings.table["id"])
-    for oddity, ids in _oddities(dataset).items():
+    for oddity, ids in oddities_of(dataset).items():
         found = [name for name in ids if name in findings.known]
         gone = [name for name in ids if name not in findings.known and name in present]
         if found:

@@ -20,17 +20,23 @@ _PACKAGED = {"mean": (127 / 255,) * 3, "std": (128 / 255,) * 3}
 class Unchanged(StrictModel):
     """Drop an image that hardly differs from its source anywhere inside its mask."""
 
-    tolerance: int = Field(8, ge=0, le=255)  # the largest difference of a value in 0..255 that is no change
+    tolerance: int = Field(
+        8, ge=0, le=255, description="the largest difference of a value in 0..255 that is no change", examples=[24]
+    )
 
 
 class Unseen(StrictModel):
     """Drop an image in which a frozen backbone sees no defect: no farther from normal images than these are."""
 
-    backbone: str  # a timm model name, of none of the grid's protocols
-    weights: Literal["timm", "package"] = "timm"  # as in a protocol
-    width: int = Field(224, ge=8, le=4096)
-    height: int = Field(224, ge=8, le=4096)
-    quantile: float = Field(0.95, gt=0, lt=1)  # of the distances of held-out normal training images
+    backbone: str = Field(
+        description="a timm model name, of none of the grid's protocols", examples=["tf_efficientnet_lite0"]
+    )
+    weights: Literal["timm", "package"] = Field("timm", description="as in a protocol", examples=["package"])
+    width: int = Field(224, ge=8, le=4096, description="pixels", examples=[224])
+    height: int = Field(224, ge=8, le=4096, description="pixels", examples=[224])
+    quantile: float = Field(
+        0.95, gt=0, lt=1, description="of the distances of held-out normal training images", examples=[0.9]
+    )
 
     @cached_property
     def protocol(self) -> Protocol:
@@ -48,11 +54,23 @@ def _on_or_off(value: Any) -> Any:
 class Filters(StrictModel):
     """The filters of an augmenter, in the order in which images pass them."""
 
-    unchanged: Annotated[Unchanged | None, BeforeValidator(_on_or_off)] = None
-    memorised: bool = False  # drop near-copies of the real defect images that the augmenter reads
-    unseen: Unseen | None = None
-    review: ReviewedBy | None = None  # only images that a person accepted; none is made again
-    attempts: int = Field(10, ge=1, le=1000)  # at one image, before its chunk fails
+    unchanged: Annotated[Unchanged | None, BeforeValidator(_on_or_off)] = Field(
+        None, description="drop an image that hardly differs from its source inside its mask", examples=[True]
+    )
+    memorised: bool = Field(
+        False, description="drop near-copies of the real defect images that the augmenter reads", examples=[True]
+    )
+    unseen: Unseen | None = Field(
+        None,
+        description="drop an image in which a frozen backbone sees no defect",
+        examples=[{"backbone": "tf_efficientnet_lite0", "weights": "package"}],
+    )
+    review: ReviewedBy | None = Field(
+        None,
+        description="only images that a person accepted, see `augbench studio`; none is made again",
+        examples=["my_review"],
+    )
+    attempts: int = Field(10, ge=1, le=1000, description="at one image, before its chunk fails", examples=[10])
 
     @property
     def names(self) -> tuple[str, ...]:

@@ -18,63 +18,101 @@ from augbench.core.weights import packaged
 
 
 class Protocol(StrictModel):
-    """Everything that determines a training and its evaluation. All of it is part of a cell's key."""
+    """Everything that determines a training and its evaluation. All of it is part of a cell's key.
 
-    name: str
-    kind: Literal["finetune", "probe", "gaussian"] = "finetune"  # which fields it reads: see `READ_BY`
+    Which fields a kind reads: see `READ_BY`; what the values of a switch mean: see `SWITCHES`.
+    """
+
+    name: str = Field(description="in tables and keys")
+    kind: Literal["finetune", "probe", "gaussian"] = Field(
+        "finetune", description="what is trained; it decides which other keys are read"
+    )
     # image
-    width: int = Field(ge=8, le=4096)
-    height: int = Field(ge=8, le=4096)
-    crop: Literal["none", "centre"] = "none"  # centre: crop to the target's aspect ratio first: nothing is stretched
-    # (width, height) to which every image, real or synthetic, is resized first; None: resize only once
-    resize_first: tuple[Annotated[int, Field(ge=8, le=4096)], Annotated[int, Field(ge=8, le=4096)]] | None = None
-    mean: tuple[float, float, float] = (0.485, 0.456, 0.406)  # of ImageNet, for pixel values in [0, 1]
-    std: tuple[float, float, float] = (0.229, 0.224, 0.225)
-    flip: bool = False  # random flips along both axes; none of the papers uses them
-    # JPEG quality at which every image, real or synthetic, is stored first; None: images are taken as they are
-    harmonise: int | None = Field(None, ge=1, le=100)
-    # the pipeline whose VAE every real image, of training and evaluation, passes before all else: a name, a folder or
-    # a .safetensors file; "": real images are taken as they are. Synthetic images always are
-    roundtrip: str = ""
+    width: int = Field(ge=8, le=4096, description="of the images that the classifier sees, in pixels")
+    height: int = Field(ge=8, le=4096, description="of the images that the classifier sees, in pixels")
+    crop: Literal["none", "centre"] = Field(
+        "none", description="centre: crop to the target's aspect ratio first, so that nothing is stretched"
+    )
+    resize_first: tuple[Annotated[int, Field(ge=8, le=4096)], Annotated[int, Field(ge=8, le=4096)]] | None = Field(
+        None, description="width and height to which every image, real or synthetic, is resized first; none: only once"
+    )
+    mean: tuple[float, float, float] = Field(
+        (0.485, 0.456, 0.406), description="subtracted from pixel values in [0, 1]; the default is ImageNet's"
+    )
+    std: tuple[float, float, float] = Field(
+        (0.229, 0.224, 0.225), description="that pixel values are divided by; the default is ImageNet's"
+    )
+    flip: bool = Field(False, description="random flips along both axes; none of the papers uses them")
+    harmonise: int | None = Field(
+        None,
+        ge=1,
+        le=100,
+        description="JPEG quality at which every image, real or synthetic, is stored first; none: taken as it is",
+    )
+    roundtrip: str = Field(
+        "",
+        description="pipeline (a name, a folder or a .safetensors file) whose VAE every real image, of training and "
+        "evaluation, passes first; synthetic images are taken as they are",
+    )
     # classifier
-    backbone: str = "resnet50"  # a timm model name
-    weights: str = "timm"  # see `SWITCHES`
-    precision: Literal["fp32", "tf32", "bf16"] = "fp32"
+    backbone: str = Field("resnet50", description="a timm model name")
+    weights: str = Field("timm", description="of the backbone at the start: timm, package, scratch or a file")
+    precision: Literal["fp32", "tf32", "bf16"] = Field("fp32", description="number format of the arithmetic")
     # training
-    shuffle_labels: bool = False  # a control: labels of training images are permuted by item, from the cell's seed
+    shuffle_labels: bool = Field(
+        False, description="a control: labels of training images are permuted by item, from the cell's seed"
+    )
     # fine-tuning
-    optimiser: Literal["sgd", "adam", "adamw"] = "sgd"
-    lr: float | None = Field(None, gt=0)  # this, batch and epochs: never None in fine-tuning
-    momentum: float = Field(default=0.0, ge=0, lt=1)
-    weight_decay: float = Field(default=0.0, ge=0)
-    schedule: Literal["constant", "cosine"] = "constant"
-    batch: int | None = Field(None, ge=1)
-    epochs: int | None = Field(None, ge=1)
-    sampler: Literal["balanced", "shuffle"] = "balanced"
-    epoch_pictures: int | None = Field(None, ge=2)  # samples per epoch; None: 2 x positives (balanced), all (shuffle)
-    budget: Literal["epochs", "steps"] = "epochs"
-    class_weights: Literal["none", "equal"] = "none"
-    batchnorm: Literal["train", "eval_after_first_epoch"] = "train"
-    gradients: Literal["mean", "summed"] = "mean"
-    labels: Literal["image", "masks"] = "image"
-    threads_per_cell: int = Field(default=1, ge=1)  # CPU threads; the number changes rounding errors
-    synthetic_weight: Annotated[float, Field(gt=0)] | Literal["equal_mass", "cv"] = 1.0  # against a real image
+    optimiser: Literal["sgd", "adam", "adamw"] = Field("sgd", description="of fine-tuning")
+    lr: float | None = Field(None, gt=0, description="learning rate; fine-tuning needs it")
+    momentum: float = Field(default=0.0, ge=0, lt=1, description="of sgd")
+    weight_decay: float = Field(default=0.0, ge=0, description="L2 penalty; decoupled in adamw")
+    schedule: Literal["constant", "cosine"] = Field("constant", description="of the learning rate")
+    batch: int | None = Field(None, ge=1, description="training images per step; fine-tuning needs it")
+    epochs: int | None = Field(None, ge=1, description="of fine-tuning, which needs it")
+    sampler: Literal["balanced", "shuffle"] = Field("balanced", description="how an epoch draws training images")
+    epoch_pictures: int | None = Field(
+        None, ge=2, description="samples per epoch; none: twice the positives (balanced), all (shuffle)"
+    )
+    budget: Literal["epochs", "steps"] = Field("epochs", description="what more synthetic images leave as it is")
+    class_weights: Literal["none", "equal"] = Field("none", description="of the labels in the loss")
+    batchnorm: Literal["train", "eval_after_first_epoch"] = Field("train", description="statistics in training")
+    gradients: Literal["mean", "summed"] = Field("mean", description="of the images of a batch")
+    labels: Literal["image", "masks"] = Field("image", description="where the label of a defect image comes from")
+    threads_per_cell: int = Field(default=1, ge=1, description="CPU threads; the number changes rounding errors")
+    synthetic_weight: Annotated[float, Field(gt=0)] | Literal["equal_mass", "cv"] = Field(
+        1.0, description="of a synthetic image, against a real one"
+    )
     # probe
-    head: Literal["logistic", "lda", "mlp"] = "logistic"
-    C: Annotated[float, Field(gt=0)] | Literal["cv"] = "cv"  # inverse strength of the L2 penalty, as in scikit-learn
-    normality: bool = False  # the normals-only score, cross-fitted, is a further feature
+    head: Literal["logistic", "lda", "mlp"] = Field("logistic", description="classifier on the features")
+    C: Annotated[float, Field(gt=0)] | Literal["cv"] = Field(
+        "cv", description="inverse strength of the L2 penalty, as in scikit-learn"
+    )
+    normality: bool = Field(False, description="the normals-only score, cross-fitted, is a further feature")
     # evaluation
-    test_share: float | None = Field(None, gt=0, lt=1)  # None: k folds; ignored if the dataset has an official split
-    eval_batch: int = Field(default=64, ge=1)
-    eval_every: int = Field(1, ge=1)  # epochs between points of the test curve; the last one is always evaluated
-    ap: Literal["trapezoidal", "step", "trapezoidal_ties"] = "step"  # which definition tables call "AP"
-    ap_beside: Literal["trapezoidal", "step", "trapezoidal_ties"] | None = None  # a further definition, in records
-    holdout: float = Field(default=0.0, ge=0, lt=0.5)  # share of training negatives held out to choose a threshold
-    false_alarm_rate: float = Field(default=0.01, gt=0, lt=1)  # FPR on the held-out negatives that sets the threshold
+    test_share: float | None = Field(
+        None, gt=0, lt=1, description="none: k folds; ignored if the dataset has an official split"
+    )
+    eval_batch: int = Field(default=64, ge=1, description="images per step of the evaluation")
+    eval_every: int = Field(
+        1, ge=1, description="epochs between points of the test curve; the last one is always evaluated"
+    )
+    ap: Literal["trapezoidal", "step", "trapezoidal_ties"] = Field(
+        "step", description="which definition tables call AP"
+    )
+    ap_beside: Literal["trapezoidal", "step", "trapezoidal_ties"] | None = Field(
+        None, description="a further definition, in records"
+    )
+    holdout: float = Field(
+        default=0.0, ge=0, lt=0.5, description="share of training negatives held out to choose a threshold"
+    )
+    false_alarm_rate: float = Field(
+        default=0.01, gt=0, lt=1, description="false positive rate on the held-out negatives that sets the threshold"
+    )
     # prose
-    about: str = ""
-    sources: dict[str, str] = {}  # field, or several separated by commas -> source of the value
-    superseded_by: str = ""  # the preset that corrects this one, whose numbers never change
+    about: str = Field("", description="one line about it")
+    sources: dict[str, str] = Field({}, description="key, or several separated by commas: source of the value")
+    superseded_by: str = Field("", description="the preset that corrects this one, whose numbers never change")
 
     @model_validator(mode="after")
     def _reads_what_is_set(self) -> Self:

@@ -37,9 +37,11 @@ CountAxis = Annotated[tuple[Annotated[int, Field(ge=0, le=1_000_000, strict=True
 class _Entry(StrictModel):
     """A dataset or augmenter of a grid; a bare name in YAML stands for ``{name: ...}``."""
 
-    name: str = Field(pattern=NAME)
-    alias: str = Field(default="", pattern=NAME + "|^$", alias="as")
-    settings: dict[str, Any] = {}
+    name: str = Field(pattern=NAME, description="of the plug-in", examples=["memseg"])
+    alias: str = Field(
+        default="", pattern=NAME + "|^$", alias="as", description="its name in tables and keys", examples=["structure"]
+    )
+    settings: dict[str, Any] = Field({}, description="of the plug-in", examples=[{"texture_share": 0.0}])
 
     @property
     def label(self) -> str:
@@ -50,18 +52,26 @@ class _Entry(StrictModel):
 class DatasetEntry(_Entry):
     """One dataset of a grid."""
 
-    folds: CountAxis | None = None  # replaces the grid's folds
+    folds: CountAxis | None = Field(None, description="in place of the grid's folds", examples=[[0, 1, 2, 3, 4]])
 
 
 class AugmenterEntry(_Entry):
     """One augmenter of a grid, with axes of its own."""
 
-    null_of: tuple[str, ...] = ()  # augmenters of the grid whose gains this one, which shows no defect, must not have
-    filters: Filters = Filters()  # which of its images are dropped and made again; by default none
+    null_of: tuple[str, ...] = Field(
+        (),
+        description="augmenters of the grid whose gains this one, which shows no defect, must not have",
+        examples=[["diag"]],
+    )
+    filters: Filters = Field(
+        Filters(),
+        description="which of its images are dropped and made again; by default none",
+        examples=[{"unchanged": True, "memorised": True}],
+    )
 
-    shots: ShotsAxis | None = None
-    n_aug: CountAxis | None = None
-    seeds: CountAxis | None = None
+    shots: ShotsAxis | None = Field(None, description="in place of the grid's shots", examples=[[0, "all"]])
+    n_aug: CountAxis | None = Field(None, description="in place of the grid's n_aug", examples=[80])
+    seeds: CountAxis | None = Field(None, description="in place of the grid's seeds", examples=[[0, 1]])
 
 
 def _bytes(value: Any) -> Any:
@@ -93,19 +103,27 @@ SaveWeights = Annotated[Literal["last", "none"], BeforeValidator(_from_truth_val
 class StageResources(StrictModel):
     """Resources of one worker of a stage. ``None`` = derived from the cluster."""
 
-    cpu: float | None = Field(default=None, ge=0, allow_inf_nan=False)
-    gpu: GpuField | None = None  # a fraction of one GPU, or an integer
-    memory: MemoryField | None = None  # RAM in bytes, or with a unit, as 8GB
-    workers: int | None = Field(default=None, ge=1)  # at the same time, over all nodes
-    accelerator: str | None = Field(default=None, pattern=r"^[A-Za-z0-9_.-]+$")  # Ray accelerator type; None: any
+    cpu: float | None = Field(default=None, ge=0, allow_inf_nan=False, description="CPU cores", examples=[4])
+    gpu: GpuField | None = Field(None, description="a share of one GPU, or a whole number of them", examples=[0.25])
+    memory: MemoryField | None = Field(None, description="main memory in bytes, or with a unit", examples=["8GB"])
+    workers: int | None = Field(default=None, ge=1, description="at the same time, over all machines", examples=[4])
+    accelerator: str | None = Field(
+        default=None, pattern=r"^[A-Za-z0-9_.-]+$", description="kind of GPU, as Ray calls it", examples=["A100"]
+    )
 
 
 class Resources(StrictModel):
     """Resources of a run. They are not part of any key: they never change a result."""
 
-    adapt: StageResources = StageResources()  # unset fields as in `generate`; also for searches
-    generate: StageResources = StageResources()
-    train: StageResources = StageResources()
+    adapt: StageResources = Field(
+        StageResources(),
+        description="of adaptations and searches; what is not set is as in generate",
+        examples=[{"gpu": 1, "memory": "32GB"}],
+    )
+    generate: StageResources = Field(
+        StageResources(), description="of generators of images", examples=[{"gpu": 0.5, "workers": 4}]
+    )
+    train: StageResources = Field(StageResources(), description="of trainings", examples=[{"gpu": 0.25}])
 
     @property
     def adapting(self) -> StageResources:
@@ -116,29 +134,71 @@ class Resources(StrictModel):
 class FidelitySettings(StrictModel):
     """How pools are compared with real defects. Not part of any cell's key: it never changes a training."""
 
-    extractor: str = "auto"  # a timm backbone; auto: Inception if its weights are cached, else micro_resnet
-    pictures: int | None = Field(default=None, ge=2)  # images per pool; None: the size of the smallest pool
-    layers: tuple[Literal[64, 192], ...] = ()  # Inception's max-pooling layers, by their features: FID on each, too
+    extractor: str = Field(
+        "auto",
+        description="a timm backbone; auto: Inception if its weights are cached, else micro_resnet",
+        examples=["inception_v3.tf_in1k"],
+    )
+    pictures: int | None = Field(
+        default=None, ge=2, description="images of each pool; none: the size of the smallest pool", examples=[100]
+    )
+    layers: tuple[Literal[64, 192], ...] = Field(
+        (), description="max-pooling layers of Inception, by their features: FID on each, too", examples=[[64, 192]]
+    )
 
 
 class Grid(StrictModel):
     """A validated grid. Its cells are the product of the axes; an entry may override axes."""
 
-    name: str = Field(pattern=GRID_NAME)
-    about: str = ""
-    datasets: tuple[DatasetEntry, ...] = Field(min_length=1)
-    augmenters: tuple[AugmenterEntry, ...] = Field(min_length=1)
-    protocols: tuple[Protocol, ...] = Field(min_length=1)
-    shots: ShotsAxis = ("all",)
-    draws: CountAxis = (0,)
-    folds: CountAxis = (0,)
-    n_aug: CountAxis = (100,)
-    seeds: CountAxis = (0,)
-    adapter_seeds: CountAxis = (0,)  # adapters of each augmenter that learns: one in the papers
-    fresh_pools: bool = False  # a separate pool for each N_aug, as in the papers
-    save_weights: SaveWeights = "none"  # last: each classifier as safetensors, after its last epoch, never a chosen one
-    resources: Resources = Resources()
-    fidelity: FidelitySettings | None = FidelitySettings()  # null: fidelity is not computed
+    name: str = Field(
+        pattern=GRID_NAME, description="of reports; by default the file's name without suffix", examples=["my_grid"]
+    )
+    about: str = Field("", description="one line that reports begin with", examples=["What does MemSeg add?"])
+    datasets: tuple[DatasetEntry, ...] = Field(
+        min_length=1,
+        description="names, or entries with settings",
+        examples=[["elpv", {"name": "folder", "as": "bottles", "root": "/data/bottles"}]],
+    )
+    augmenters: tuple[AugmenterEntry, ...] = Field(
+        min_length=1,
+        description="names, or entries with settings",
+        examples=[["none", {"name": "memseg", "as": "structure", "settings": {"texture_share": 0.0}}]],
+    )
+    protocols: tuple[Protocol, ...] = Field(
+        min_length=1,
+        description="presets, presets with other values, or protocols of your own",
+        examples=[["probe", {"name": "larger", "preset": "probe", "width": 384, "height": 384}]],
+    )
+    shots: ShotsAxis = Field(
+        ("all",), description="real defect images in training, or their ids: {ids: FILE}", examples=[[0, 5, "all"]]
+    )
+    draws: CountAxis = Field((0,), description="which ones: draws of the shots", examples=[[0, 1, 2]])
+    folds: CountAxis = Field(
+        (0,), description="of datasets without an official split; numbers are averages over them", examples=[[0, 1, 2]]
+    )
+    n_aug: CountAxis = Field((100,), description="synthetic images added", examples=[[80, 100, 120]])
+    seeds: CountAxis = Field((0,), description="of pools and trainings", examples=[[0, 1, 2, 3]])
+    adapter_seeds: CountAxis = Field(
+        (0,),
+        description="adapters of each augmenter that learns: one in the papers; several add their variance",
+        examples=[[0, 1]],
+    )
+    fresh_pools: bool = Field(False, description="a separate pool for each N_aug, as in the papers", examples=[True])
+    save_weights: SaveWeights = Field(
+        "none",
+        description="last: each trained classifier as safetensors, after its last epoch, never a chosen one",
+        examples=["last"],
+    )
+    resources: Resources = Field(
+        Resources(),
+        description="what a worker of each stage reserves; it changes no result",
+        examples=[{"train": {"gpu": 0.25}}],
+    )
+    fidelity: FidelitySettings | None = Field(
+        FidelitySettings(),
+        description="how pools are compared with real defects; null: not at all. It changes no training",
+        examples=[{"extractor": "inception_v3.tf_in1k", "pictures": 100}],
+    )
     _former: Grid | None = PrivateAttr(None)
 
     @property

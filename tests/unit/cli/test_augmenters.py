@@ -31,7 +31,7 @@ def all_settings(config, path):
     """Path and field of every setting, nested ones too."""
     for key, field in config.model_fields.items():
         yield f"{path}.{key}", field
-    for inner, (key, *_) in augmenters_view._nested(config).items():
+    for inner, (key, *_) in augmenters_view.nested_settings(config).items():
         yield from all_settings(inner, f"{path}.{key}")
 
 

@@ -172,7 +172,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("exports", nargs="+", metavar="STORE EXPORT", help="pairs of a store and an export of its cell")
     parser.add_argument("--rounds", type=int, default=20)
-    parser.add_argument("--out", type=Path, help="write edge.json and table.md into this folder")
+    parser.add_argument("--out", type=Path, help="write edge.json into this folder")
     options = parser.parse_args()
     if len(options.exports) % 2:
         parser.error("give pairs: STORE EXPORT")
@@ -191,7 +191,6 @@ def main() -> None:
         options.out.mkdir(parents=True, exist_ok=True)
         content = {"device": device_name("cpu"), "threads": 1, "versions": versions, "results": results}
         (options.out / "edge.json").write_text(json.dumps(content, indent=1, sort_keys=True) + "\n", encoding="utf-8")
-        (options.out / "table.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -23,7 +23,7 @@ from augbench.export.whole_folder import whole_folder
 from augbench.planning.library import Library, library_of
 from augbench.stages.decoded_images import decode_rows, geometry
 from augbench.storage.scores import scores_frame
-from augbench.storage.store import Store, json_bytes
+from augbench.storage.store import FIX_HINT, Store, json_bytes
 
 FLOAT, INT8 = "model.onnx", "model-int8.onnx"
 COMPARED = 200  # evaluated images on which a graph is compared with the store
@@ -51,7 +51,7 @@ def export_cell(store: Store, asked: str, out: Path | None, roots: Sequence[str]
     """
     require_packages()
     stored = read_classifier(store, asked)
-    scores = scores_frame(store.files.read(store.name("scores", stored.key)))
+    scores = _scores(store, stored.key)
     with whole_folder(out or Path(stored.key)) as folder:
         images = _images(stored, scores, roots, needed=int8)
         graph = checked_graph(stored, opset)
@@ -63,8 +63,8 @@ def export_cell(store: Store, asked: str, out: Path | None, roots: Sequence[str]
             agreement = _agreement(stored, graph, scores, images)
             graphs[FLOAT] |= {"agreement": agreement}
             lines.append(
-                "{images} evaluated images: scores differ from the store's by at most {largest_difference:.1e}, "
-                "{different_decisions} decisions".format(**agreement)
+                "{images} evaluated images: scores differ from the store's by at most {largest_difference:.1e}; "
+                "{different_decisions} decisions differ".format(**agreement)
             )
         lines += _threshold_lines(stored, graphs[FLOAT])
         if images is not None and int8:
@@ -76,6 +76,14 @@ def export_cell(store: Store, asked: str, out: Path | None, roots: Sequence[str]
         (folder / "model.json").write_bytes(json_bytes(description))
         (folder / "infer.py").write_text(_script(stored, description), encoding="utf-8")
     return [f"written to {out or stored.key}: {', '.join([*graphs, 'model.json', 'infer.py'])}", *lines]
+
+
+def _scores(store: Store, key: str) -> pd.DataFrame:
+    """Read the score table of a cell. Raises UserError if it is missing or damaged."""
+    try:
+        return scores_frame(store.files.read(store.name("scores", key)))
+    except (FileNotFoundError, ValueError):
+        raise UserError(f"scores '{store.where('scores', key)}' are missing or damaged: {FIX_HINT}") from None
 
 
 def checked_graph(stored: StoredClassifier, opset: int) -> bytes:
@@ -167,7 +175,7 @@ def _small(
     """Describe the quantised graph, with thresholds of its own, and what it costs; and say so."""
     pixels = images.evaluated(scores["id"])
     own = scores.copy()
-    own[[name for name in own if name.startswith("logit")]] = logits_of(session_of(small), pixels)
+    own[own.filter(like="logit").columns] = logits_of(session_of(small), pixels)
     is_test = (scores["part"] == "test").to_numpy()
     before, after = scores[is_test], own[is_test]
     change = change_of(before, _logits(before), _logits(after), stored.cell.protocol.ap)
@@ -237,7 +245,7 @@ def _described(stored: StoredClassifier, graph: bytes, scores: pd.DataFrame) -> 
 def _description(stored: StoredClassifier, graphs: dict[str, Any], opset: int) -> dict[str, Any]:
     """Return the content of model.json."""
     cell, protocol = stored.cell, stored.cell.protocol
-    size = geometry(protocol)
+    size, made_by = geometry(protocol), cell.augmenter.name
     return {
         "augbench": augbench.__version__,
         "key": stored.key,
@@ -261,7 +269,7 @@ def _description(stored: StoredClassifier, graphs: dict[str, Any], opset: int) -
         "licences": {
             "weights": of_weights(protocol),
             "dataset": f"{cell.data.name}: {of_plugin('datasets', cell.data.name)}",
-            "augmenter": f"{cell.augmenter.name}: {of_plugin('augmenters', cell.augmenter.name)}",
+            **({"augmenter": f"{made_by}: {of_plugin('augmenters', made_by)}"} if cell.n_aug else {}),
         },
     }
 
@@ -271,9 +279,10 @@ def _script(stored: StoredClassifier, description: dict[str, Any]) -> str:
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     loader = PackageLoader("augbench", "assets/templates")
-    options = {"undefined": StrictUndefined, "trim_blocks": True, "keep_trailing_newline": True}
-    template = Environment(loader=loader, **options).get_template("infer.py.txt")  # noqa: S701  Python, not HTML
-    return template.render(
+    environment = Environment(  # noqa: S701  its text is Python, not HTML
+        loader=loader, undefined=StrictUndefined, trim_blocks=True, keep_trailing_newline=True
+    )
+    return environment.get_template("infer.py.txt").render(
         graphs=list(description["graphs"]),
         rule=description["prepare"],
         columns=description["columns"],

@@ -118,14 +118,14 @@ def change_of(scores: pd.DataFrame, before: np.ndarray, after: np.ndarray, defin
         values = [AP[definition](labels, one[:, 0]) for one in (before, after)]
         resampled = [ap_under_weights(labels, one[:, 0], units, weights, definition) for one in (before, after)]
     else:
-        names = [name.removeprefix("logit_") for name in scores if name.startswith("logit_")]
+        names = scores.filter(like="logit_").columns.str.removeprefix("logit_")
         labels = scores["label"].map({name: number for number, name in enumerate(names)}).to_numpy()
         predicted = [one.argmax(1) for one in (before, after)]
         values = [float((labels == one).mean()) for one in predicted]
         resampled = [accuracy_under_weights(labels, one, units, weights) for one in predicted]
     tail = (1 - CONFIDENCE) / 2
     low, high = np.nanquantile(resampled[1] - resampled[0], [tail, 1 - tail])
-    return Change(*values, (float(low), float(high)))
+    return Change(values[0], values[1], (float(low), float(high)))
 
 
 def milliseconds(graphs: dict[str, bytes], image: np.ndarray) -> dict[str, float]:

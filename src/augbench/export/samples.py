@@ -97,7 +97,7 @@ def pool_source(store: Store, asked: str) -> Source:
             "pool": spec.key,
             "spec": spec.as_dict(),
             "made": record.get("provenance", {}),
-            "adapter": spec.adapter.key,
+            "adapter": spec.adapter.key if store.has_adapter(spec.adapter) else None,
             "licences": licences,
         },
         samples=lambda: (_synthetic(store, spec, line) for line in lines),

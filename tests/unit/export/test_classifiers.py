@@ -216,6 +216,8 @@ def test_mistakes_are_one_line_and_nothing_is_written(made, exported, tmp_path, 
     draw_folder(tmp_path / "other", good=20)
     assert_one_line(cli("export", store.url, key, "--out", out, "--root", tmp_path / "other"), "has other images here")
     changed = Store(shutil.copytree(store.files.folder, tmp_path / "changed"))
+    path_of(changed, "scores", cells["mlp"].key).unlink()
+    assert_one_line(cli("export", changed.url, cells["mlp"].key, "--out", out), "scores", "missing or damaged")
     weights = path_of(changed, "weights", key)
     weights.write_bytes(weights.read_bytes()[:50])
     assert_one_line(cli("export", changed.url, key, "--out", out), str(weights), "damaged")

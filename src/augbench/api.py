@@ -214,7 +214,7 @@ def tables(store: StoreLike, grid: str | GridLike | None = None) -> Tables:
     """
     from augbench.report.store_report import reported, sections_of, tables_of
 
-    target = _filled(store)
+    target = open_store(store)
     made = {}
     for name, cells, records in reported(target, *cells_of(target, grid)):
         own, older = tables_of(target, name, cells, records)
@@ -277,7 +277,7 @@ def compare(
     """
     from augbench.report.evidence.comparison_report import compared
 
-    target = _filled(store)
+    target = open_store(store)
     return Comparison(target, compared(target, *cells_of(target, grid), against, resamples))
 
 

@@ -13,7 +13,7 @@ DEMO = ROOT / "results" / "demo"
 FILES = {
     "report": {"report.md", "report.tex", "report.csv", "report.json"},
     "compare": {"compare.md", "compare.tex", "compare.csv", "compare.json", "pareto.svg"},
-    "leaderboard": {"index.html", "leaderboard.md", "records"},
+    "leaderboard": {"index.html", "leaderboard.md", "records", "versions.json"},
 }
 OPTIONS = {"compare": ["--resamples", "200"], "leaderboard": ["--pictures", "none"]}
 

@@ -61,13 +61,14 @@ COLUMNS = ("newest record", "version", "at commit", "records", "records that dif
 _VERSIONS = TypeAdapter(list[PageVersion])
 
 
-def versions_of(gathered: Gathered, files: Mapping[str, Source], out: Path) -> list[PageVersion]:
+def versions_of(gathered: Gathered, files: Mapping[str, Source], out: Path, is_over_another: bool) -> list[PageVersion]:
     """Return the versions of the page in a folder, newest first: the new one, and those listed there.
 
     Args:
         gathered: the records of the new page.
         files: the files behind its numbers, by path relative to the page.
-        out: the folder, with the page before if there is one.
+        out: the folder of the page.
+        is_over_another: whether it holds a page already.
 
     Raises:
         UserError: ``versions.json`` there is damaged.
@@ -81,7 +82,7 @@ def versions_of(gathered: Gathered, files: Mapping[str, Source], out: Path) -> l
     if earlier and earlier[0].digest == new.digest:
         return earlier
     before = {f"records/{path.name}": path for path in (out / "records").glob("*.json")}
-    if before:
+    if is_over_another:
         same = marks.keys() & before.keys()
         changed = sum(before[path].read_bytes() != shown[path] for path in same)
         added, removed = len(marks.keys() - same), len(before.keys() - same)

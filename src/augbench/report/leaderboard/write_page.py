@@ -67,7 +67,7 @@ def write_leaderboard(
     gathered = gather(stores)
     board, scores = board_of(gathered), Scores(gathered)
     images = images_of(gathered, board, scores, say, settings or {}, roots) if pictures else GalleryImages()
-    versions = versions_of(gathered, board.files, out)
+    versions = versions_of(gathered, board.files, out, is_over_another)
     page = page_of(board, plots_of(board, scores), images, versions)
     _write_records(gathered, board, out)
     write_atomic(out / FILE, to_json(versions))

@@ -6,6 +6,10 @@ says what to do. What the functions return shows itself: as text when printed, a
 
 from __future__ import annotations
 
+import random
+import secrets
+import tempfile
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -13,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from augbench.core.errors import UserError
+from augbench.core.specs import Cell
 from augbench.metrics.resampling import RESAMPLES
 from augbench.planning import grid as grids
 from augbench.planning.grid import Grid, GridLike, is_grid_file
@@ -31,6 +36,7 @@ if TYPE_CHECKING:
 
     from augbench.advice.tryout import Answer
     from augbench.report.evidence.comparison_report import Compared
+    from augbench.report.publish.agreement import Again
     from augbench.runner.driver import Executor, Summary
 
 StoreLike = Store | str | Path
@@ -355,6 +361,134 @@ def try_folder(
 def answer_folder(folder: str | Path) -> Path:
     """Return where `try_folder` writes by default."""
     return Path("runs") / f"try-{Path(folder).expanduser().resolve().name}"
+
+
+@dataclass(frozen=True, repr=False)
+class Rerun(Shown):
+    """Published cells that were trained again."""
+
+    folder: Path
+    cells: Sequence[Again]
+    left_out: Mapping[str, int]  # reason -> published cells that cannot be trained here
+    total: int  # published cells
+    seed: int
+
+    @property
+    def agrees(self) -> bool:
+        """Whether cells were trained, and all of them agree."""
+        return bool(self.cells) and all(one.agrees for one in self.cells)
+
+    @property
+    def sections(self) -> list[Section]:
+        """Each metric of each cell, published and now."""
+        from augbench.report.publish.agreement import agreement_section
+
+        return [agreement_section(str(self.folder), self.cells, self.left_out, self.total, self.seed)]
+
+
+def rerun(
+    folder: str | Path,
+    sample: int = 3,
+    seed: int | None = None,
+    *,
+    grid: str | None = None,
+    roots: Sequence[str] = (),
+    tolerance: float | None = None,
+    console: Console | None = None,
+) -> Rerun:
+    """Train random cells of published results again, with their images and adapters, and compare.
+
+    It runs in this process, in a temporary store. Where device and versions are those of the publication, results must
+    be equal.
+
+    Args:
+        folder: published results, for example ``results/elpv``.
+        sample: number of cells.
+        seed: of the choice of cells; None: another one each time.
+        grid: only cells of this grid, by its name in the publication.
+        roots: folders of datasets, see `load_grid`.
+        tolerance: how far metrics may be apart on another device or with other versions; None: as
+            `augbench.report.publish.agreement.TOLERANCE` has it.
+        console: prints progress; None: to standard output.
+
+    Raises:
+        UserError: there are no published results, no cell of them can be trained here, or, as `Stopped`, a training
+            failed.
+        KeyboardInterrupt: the user stopped it.
+    """
+    from augbench.report.publish.agreement import again
+    from augbench.report.render.terminal import standard_output
+
+    published = _filled(folder)
+    chosen = secrets.randbelow(2**32) if seed is None else seed
+    plans, left_out = _plans_of(published, grid, roots)
+    at_hand = {cell.key: (made, cell) for made in plans for cell in made.cells}
+    keys = sorted(at_hand.keys() & published.keys("cells"))
+    if not keys:
+        raise UserError(f"'{folder}': no cell can be trained here: {'; '.join(left_out) or 'none has a grid'}")
+    found = []
+    with tempfile.TemporaryDirectory(prefix="augbench-rerun-") as scratch:
+        store = Store(scratch)
+        for key in random.Random(chosen).sample(keys, min(sample, len(keys))):  # noqa: S311 - no secret
+            run(_only(*at_hand[key]), store, "inline", console=console or standard_output())
+            old, new = (next(one.read_records([key])) for one in (published, store))
+            found.append(again(old, new, tolerance))
+    return Rerun(Path(folder), found, left_out, len(published.keys("cells")), chosen)
+
+
+def _plans_of(published: Store, grid: str | None, roots: Sequence[str]) -> tuple[list[Plan], dict[str, int]]:
+    """Plan the grids of a publication; return the plans, and why cells of it cannot be trained here."""
+    from augbench.report.frame import load_expected
+
+    plans, left_out = [], Counter[str]()
+    for name in sorted(published.keys("grids")) if grid is None else [grid]:
+        held = set(load_expected(published, name)["key"]) & published.keys("cells")
+        content = (published.read_json("grids", name) or {}).get("grid") or {}
+        try:
+            made = make_plan(load_grid(content, roots=roots))
+        except UserError as error:
+            left_out[str(error)] += len(held)
+            continue
+        reasons = [f"the files of '{label}' are not here (give --root {label}=DIR)" for label in made.absent]
+        reasons += [f"'{one}': {reason}" for one, reason in made.not_runnable.items()]
+        runnable = [cell for cell in made.cells if not reasons or _runs(made, cell)]
+        made.cells = runnable
+        if lost := len(held - {cell.key for cell in runnable}):
+            left_out["; ".join(reasons) or f"grid '{name}': files or plug-ins here are not those of the results"] += (
+                lost
+            )
+        plans.append(made)
+    return plans, dict(left_out)
+
+
+def _runs(made: Plan, cell: Cell) -> bool:
+    parts = {cell.augmenter.name, *(one.pool.augmenter.name for one in made.needs[cell.key])}
+    return cell.data.alias not in made.absent and parts.isdisjoint(made.not_runnable)
+
+
+def _only(made: Plan, cell: Cell) -> Grid:
+    """Return the grid of one cell of a plan: its key is the same, as nothing else of a grid is in keys."""
+    given = made.grid
+    (dataset,) = (one for one in given.datasets if one.label == cell.data.alias)
+    (augmenter,) = (one for one in given.augmenters if one.label == cell.augmenter.alias)
+    axes = {"shots": None, "n_aug": None, "seeds": None}
+    shots = cell.draw if isinstance(cell.draw, tuple) else cell.shots
+    return given.model_copy(
+        update={
+            "name": "rerun",
+            "datasets": (dataset.model_copy(update={"folds": None}),),
+            "augmenters": (augmenter.model_copy(update={"null_of": (), **axes}),),
+            "protocols": (cell.protocol,),
+            "shots": (shots,),
+            "draws": (cell.draw,) if isinstance(cell.draw, int) else (0,),
+            "folds": (cell.data.fold or 0,),
+            "n_aug": (cell.n_aug,),
+            "seeds": (0 if cell.seed is None else cell.seed,),
+            "adapter_seeds": (cell.adapter_seed,),
+            "fidelity": None,
+            "save_weights": False,
+        }
+    )
 
 
 # -- stores and grids in any form

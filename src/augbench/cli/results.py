@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+from augbench.cli.options import RootOption
 
 if TYPE_CHECKING:
     from augbench.report.publish.verify import CheckResult
@@ -13,14 +16,62 @@ if TYPE_CHECKING:
 app = typer.Typer(name="results", help="Publish results, and check what was published.", no_args_is_help=True)
 
 
+Format = StrEnum("Format", ["text", "github"])
+FolderArgument = Annotated[Path, typer.Argument(metavar="DIR", help="A published store, e.g. results/neu.")]
+
+
 @app.command("check")
 def results_check(
-    folder: Annotated[Path, typer.Argument(metavar="DIR", help="A published store, e.g. results/neu.")],
+    folder: FolderArgument,
+    form: Annotated[
+        Format, typer.Option("--format", help="github: Markdown for a comment on a pull request.")
+    ] = Format.text,
 ) -> None:
     """Recompute every metric and key of published results; name each file that does not match."""
+    from augbench.report.publish.comment import to_comment
     from augbench.report.publish.verify import check_results
 
-    _print(folder, check_results(folder))
+    verdict = check_results(folder)
+    if form is Format.text:
+        _print(folder, verdict)
+        return
+    typer.echo(to_comment(folder, verdict), nl=False)
+    if verdict.refused:
+        raise typer.Exit(2)
+
+
+@app.command("rerun")
+def results_rerun(
+    folder: FolderArgument,
+    sample: Annotated[int, typer.Option(min=1, help="Number of cells, drawn at random.")] = 3,
+    seed: Annotated[
+        int | None, typer.Option(min=0, help="Seed of the draw; it is printed. Default: another one each time.")
+    ] = None,
+    grid: Annotated[str | None, typer.Option("--grid", metavar="NAME", help="Only cells of this grid.")] = None,
+    roots: RootOption = None,
+    tolerance: Annotated[
+        float | None,
+        typer.Option(
+            min=0,
+            max=1,
+            help="How far metrics may be apart on another device or with other versions. Default: 0.05 where a "
+            "network is fine-tuned, 0.01 for probes. Equal device and versions must give equal results.",
+        ),
+    ] = None,
+) -> None:
+    """Train random cells of published results again, with their synthetic images, and compare.
+
+    Exit status 2: a cell differs.
+    """
+    from augbench import api
+    from augbench.cli.output import lasting_console
+    from augbench.report.render.terminal import to_terminal
+
+    with lasting_console("the exit status tells whether the cells agree") as console:
+        found = api.rerun(folder, sample, seed, grid=grid, roots=roots or (), tolerance=tolerance, console=console)
+        console.print(to_terminal(found.sections, console.width))
+    if not found.agrees:
+        raise typer.Exit(2)
 
 
 @app.command("export")

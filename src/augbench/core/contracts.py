@@ -300,10 +300,9 @@ class TrainView:
         self._negatives = negatives.reset_index(drop=True)
         self._shots = shots.reset_index(drop=True)
         visible = [t for name, t in (("negatives", self._negatives), ("shots", self._shots)) if name in reads]
-        rows = pd.concat(visible).to_dict("records") if visible else []
-        self._rows: dict[str, dict[str, str]] = {row["id"]: row for row in rows}
-        marked = regions.to_dict("records") if regions is not None and "regions" in reads else []
-        self._regions: dict[str, dict[str, str]] = {row["id"]: row for row in marked if row["mask"]}
+        self._rows = _by_id(pd.concat(visible)) if visible else {}
+        marked = _by_id(regions) if regions is not None and "regions" in reads else {}
+        self._regions = {name: row for name, row in marked.items() if row["mask"]}
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -356,6 +355,11 @@ class TrainView:
     def _demand(self, what: str) -> None:
         if what not in self._reads:
             raise PermissionError(f"this augmenter declares reads={sorted(self._reads)}; '{what}' is not among them")
+
+
+def _by_id(table: pd.DataFrame) -> dict[str, dict[str, str]]:
+    """Map the id of each row to the row."""
+    return {row["id"]: {str(column): value for column, value in row.items()} for row in table.to_dict("records")}
 
 
 class Augmenter:
@@ -501,3 +505,7 @@ class Augmenter:
             UserError: something it needs is missing (for example images in a source folder).
         """
         raise NotImplementedError(f"{type(self).__name__}.generate")
+
+
+Plugin = type[Dataset] | type[Augmenter]
+"""The class of a plug-in."""

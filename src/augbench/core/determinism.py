@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from augbench.core.errors import UserError
 
@@ -32,7 +33,7 @@ def deterministic(device: str, precision: str = "fp32", strict: bool = False) ->
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS reads it at the first matrix product
     if precision == "tf32" and (device == "cpu" or torch.cuda.get_device_capability(device) < TF32_FROM):
         raise UserError("precision tf32 needs a GPU that has it (compute capability 8.0 or newer): set it to fp32")
-    backends = torch.backends.cuda.matmul, torch.backends.cudnn
+    backends: tuple[Any, Any] = torch.backends.cuda.matmul, torch.backends.cudnn  # torch types no attributes of these
     tf32 = [backend.allow_tf32 for backend in backends]
     enabled = torch.are_deterministic_algorithms_enabled()
     warned = torch.is_deterministic_algorithms_warn_only_enabled()

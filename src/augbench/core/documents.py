@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
@@ -97,7 +97,7 @@ class _Loader(yaml.SafeLoader):
         for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
     }
 
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[str, Any]:
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
         """Construct a mapping with its merged keys."""
         self.flatten_mapping(node)
         return {key.value: self.construct_object(value, deep=deep) for key, value in node.value}
@@ -135,6 +135,7 @@ class _Checks:
             self._refuse(node, f"the tag {node.tag} cannot be used here: leave it out")
         if isinstance(node, yaml.SequenceNode):
             return list(node.value)
+        assert isinstance(node, yaml.MappingNode)
         self._check_keys(node)
         return [value for _, value in node.value]
 

@@ -19,11 +19,11 @@ from typing import Any, ClassVar, get_args, get_origin, get_type_hints
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
-from augbench.core.contracts import Augmenter, Dataset, Settings
+from augbench.core.contracts import Augmenter, Dataset, Plugin, Settings
 from augbench.core.errors import PluginError, UserError, brief
 
 
-def guard(plugin: type, base: type) -> None:
+def guard(plugin: Plugin, base: Plugin) -> None:
     """Guard a plug-in: check what it declares, and replace its methods and properties by the same behind `calling`.
 
     Raises:
@@ -33,7 +33,7 @@ def guard(plugin: type, base: type) -> None:
     if not is_config or base.Config.model_fields.keys() - plugin.Config.model_fields.keys():  # a dataset has a root
         parent = "Settings" if base is Augmenter else "Dataset.Config"
         raise breach(plugin, "Config", f"declare it as class Config({parent})")
-    methods, attributes = _contract(base)
+    methods, attributes = _contract(base)  # type: ignore[arg-type]  # classes are hashable, mypy looks at instances
     for name, expected in {**attributes, **methods}.items():
         own = inspect.getattr_static(plugin, name)
         is_method = callable(own) or isinstance(own, classmethod)
@@ -47,14 +47,14 @@ def guard(plugin: type, base: type) -> None:
             _checked(plugin, name, own, expected)
 
 
-def overrides(plugin: type, method: str) -> bool:
+def overrides(plugin: Plugin, method: str) -> bool:
     """Return whether a plug-in, guarded or not, has its own version of a method of the contract."""
     base = Augmenter if issubclass(plugin, Augmenter) else Dataset
     return inspect.unwrap(getattr(plugin, method)) is not getattr(base, method)
 
 
 @contextmanager
-def calling(plugin: type, method: str, passes: tuple[type[Exception], ...] = (UserError,)) -> Iterator[None]:
+def calling(plugin: Plugin, method: str, passes: tuple[type[Exception], ...] = (UserError,)) -> Iterator[None]:
     """Turn what the code of a plug-in raises inside the block into a `PluginError`; ``passes`` go through unchanged."""
     try:
         yield
@@ -68,7 +68,7 @@ def calling(plugin: type, method: str, passes: tuple[type[Exception], ...] = (Us
         raise _failure(plugin, method, error) from error
 
 
-def breach(plugin: type, what: str, problem: str) -> PluginError:
+def breach(plugin: Plugin, what: str, problem: str) -> PluginError:
     """Return the error of a plug-in that breaks its contract; ``what`` names the method or attribute."""
     return PluginError(f"{_kind(plugin)} '{plugin.name}' ({plugin.origin}): {what} breaks the contract: {problem}")
 
@@ -78,14 +78,14 @@ def import_failure(what: str, error: BaseException) -> PluginError:
     return PluginError(f"{what}: import: {_cause(error)}")
 
 
-def _failure(plugin: type, method: str, error: BaseException) -> PluginError:
+def _failure(plugin: Plugin, method: str, error: BaseException) -> PluginError:
     last = next(reversed(_frames(plugin, error)), None)
     file = "" if last is None or last.filename == plugin.origin else f", {Path(last.filename).name}"
     line = "" if last is None else f", line {last.lineno}"
     return PluginError(f"{_kind(plugin)} '{plugin.name}' ({plugin.origin}{file}{line}): {method}: {_cause(error)}")
 
 
-def _kind(plugin: type) -> str:
+def _kind(plugin: Plugin) -> str:
     return "augmenter" if issubclass(plugin, Augmenter) else "dataset"
 
 
@@ -93,7 +93,7 @@ def _cause(error: BaseException) -> str:
     return f"{type(error).__name__}: {brief(str(error), 200)}".removesuffix(": ")
 
 
-def _frames(plugin: type, error: BaseException) -> list[traceback.FrameSummary]:
+def _frames(plugin: Plugin, error: BaseException) -> list[traceback.FrameSummary]:
     """Return the frames of an error in the plug-in's own file."""
     file = getattr(sys.modules.get(plugin.__module__), "__file__", None)
     return [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename == file]

@@ -153,7 +153,7 @@ def _deep(image: Image.Image) -> str:
     """Name the pixel format if it has more than 8 bits per channel, else ""."""
     if image.mode.startswith(("I", "F")):
         return image.mode
-    for tile in image.tile:
+    for tile in getattr(image, "tile", ()):  # only images from files have it
         arguments = tile[3] if isinstance(tile[3], tuple) else (tile[3],)
         if any(isinstance(value, str) and ";16" in value and image.format in ("PNG", "TIFF") for value in arguments):
             return f"16-bit {image.mode}"

@@ -41,8 +41,8 @@ def masks_among(root: Path, names: Iterable[str]) -> list[str]:
         beside = str(path.with_name(plain_stem(path)))
         if depth := next((n for n, part in enumerate(path.parts[:-1], 1) if MASK_FOLDERS.fullmatch(part)), 0):
             bunches["in a folder of masks", path.parts[0], path.parts[depth - 1]].append(name)
-        elif beside != str(path.with_suffix("")) and beside in stems:
-            bunches["beside its image", path.parts[0], MASK_ENDING.search(path.stem)[0]].append(name)
+        elif beside != str(path.with_suffix("")) and beside in stems and (ending := MASK_ENDING.search(path.stem)):
+            bunches["beside its image", path.parts[0], ending[0]].append(name)
         elif len(stems[str(path.with_suffix(""))]) > 1:
             bunches["beside a namesake", path.parts[0], path.suffix].append(name)
         else:

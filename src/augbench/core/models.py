@@ -126,12 +126,12 @@ def needs_quotes(value: bool | float, written: str | None = None) -> str:
 def _fields_at(model: type[BaseModel] | None, location: Iterable[str | int]) -> dict[str | int, str]:
     """Map the fields of the model at a location of a validation error to their spelling in files; {} if unknown."""
     for step in location:
-        if isinstance(step, int):
+        if isinstance(step, int) or model is None:
             continue
         field = next((f for name, f in model.model_fields.items() if step in (name, f.alias)), None)
         model = _model_in(field.annotation) if field else None
-        if model is None:
-            return {}
+    if model is None:
+        return {}
     return {name: field.alias or name for name, field in model.model_fields.items()}
 
 

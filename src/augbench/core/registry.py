@@ -18,20 +18,20 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from augbench.core.contracts import Augmenter, Dataset, Settings
+from augbench.core.contracts import Augmenter, Dataset, Plugin, Settings
 from augbench.core.errors import PluginError, UserError, did_you_mean
 from augbench.core.guard import calling, guard, import_failure
 from augbench.core.models import first_problem
 
-PLUGIN_KINDS: dict[str, type] = {"datasets": Dataset, "augmenters": Augmenter}
+PLUGIN_KINDS: dict[str, Plugin] = {"datasets": Dataset, "augmenters": Augmenter}
 
-_found: dict[str, dict[str, type]] = {}
+_found: dict[str, dict[str, Plugin]] = {}
 _broken: dict[str, dict[str, PluginError]] = {}  # kind -> name -> why an installed plug-in cannot be used
 _versions: dict[tuple[str, str], str] = {}  # (kind, name) -> code version; none for augbench's own plug-ins
 _files: dict[str, bytes] = {}  # files of --plugin: path -> content, which is sent to workers
 
 
-def find(kind: str) -> dict[str, type]:
+def find(kind: str) -> dict[str, Plugin]:
     """Return all plug-ins of a kind ("datasets" or "augmenters"): name -> class, sorted by name."""
     if kind not in _found:
         found, broken = {}, {}
@@ -58,7 +58,7 @@ def broken(kind: str) -> dict[str, PluginError]:
     return _broken[kind]
 
 
-def get(kind: str, name: str) -> type:
+def get(kind: str, name: str) -> Plugin:
     """Return the plug-in class of that name. Raises UserError if it does not exist, PluginError if it is broken."""
     found = find(kind)
     if name not in found:
@@ -79,10 +79,10 @@ def make(kind: str, name: str, settings: dict[str, Any], where: str = "") -> Any
         config = configure(plugin, settings)
     except ValidationError as error:
         raise UserError(f"{where or f'{kind}.{name}'}: {first_problem(error, plugin.Config)}") from None
-    return plugin(config)
+    return plugin(config)  # type: ignore[arg-type]  # it is one of plugin.Config
 
 
-def configure(plugin: type, settings: dict[str, Any]) -> Settings:
+def configure(plugin: Plugin, settings: dict[str, Any]) -> Settings:
     """Create the ``Config`` of a plug-in. Raises pydantic's ValidationError if a setting cannot be used."""
     with calling(plugin, "Config", passes=(UserError, ValidationError)):
         return plugin.Config(**settings)
@@ -149,7 +149,7 @@ def loaded_files() -> dict[str, bytes]:
     return dict(_files)
 
 
-def _own_classes(module: ModuleType, base: type) -> list[type]:
+def _own_classes(module: ModuleType, base: Plugin) -> list[Plugin]:
     """Return the public subclasses of ``base`` defined in ``module`` itself."""
     return [
         value
@@ -161,19 +161,19 @@ def _own_classes(module: ModuleType, base: type) -> list[type]:
     ]
 
 
-def _the_class(module: ModuleType, base: type, name: str) -> type:
+def _the_class(module: ModuleType, base: Plugin, name: str) -> Plugin:
     classes = _own_classes(module, base)
     if len(classes) != 1:
         raise UserError(f"{module.__file__}: defines {len(classes)} subclasses of {base.__name__}, one is expected")
     return _named(classes[0], name)
 
 
-def _named(plugin: type, name: str) -> type:
+def _named(plugin: Plugin, name: str) -> Plugin:
     plugin.name = name
     return plugin
 
 
-def _loaded(entry: importlib.metadata.EntryPoint, kind: str) -> type:
+def _loaded(entry: importlib.metadata.EntryPoint, kind: str) -> Plugin:
     """Import the plug-in of an installed package. Raises PluginError if that fails, or it is no plug-in of the kind."""
     where = f"{kind.removesuffix('s')} '{entry.name}' ({_package(entry)}, {entry.value})"
     try:
@@ -186,7 +186,7 @@ def _loaded(entry: importlib.metadata.EntryPoint, kind: str) -> type:
     return _guarded(_named(plugin, entry.name), kind, _package(entry))
 
 
-def _guarded(plugin: type, kind: str, origin: str) -> type:
+def _guarded(plugin: Plugin, kind: str, origin: str) -> Plugin:
     plugin.origin = origin
     guard(plugin, PLUGIN_KINDS[kind])
     return plugin

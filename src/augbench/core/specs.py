@@ -41,8 +41,16 @@ class _Keyed:
     """A spec with a key. Subclasses define `kind`, `identity` (the hashed values) and `prefix` (the readable part)."""
 
     kind: str
-    identity: dict[str, Any]
-    prefix: str
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """The hashed values."""
+        raise NotImplementedError
+
+    @property
+    def prefix(self) -> str:
+        """The readable part of the key."""
+        raise NotImplementedError
 
     @cached_property
     def key(self) -> str:
@@ -304,7 +312,7 @@ class FeatureSpec(_Keyed):
     @property
     def identity(self) -> dict[str, Any]:
         """The hashed values."""
-        images = self.images.identity if self.pool else self.images.content
+        images = self.images.identity if isinstance(self.images, PoolSpec) else self.images.content
         what = {} if self.pixels else {"pooling": POOLING}
         return {"images": digest(images), "network": self.network, **what}
 
@@ -324,7 +332,8 @@ class FeatureSpec(_Keyed):
     def prefix(self) -> str:
         """The pool's prefix or the dataset, and the backbone."""
         network = "roundtrip" if self.pixels else self.protocol.backbone.partition(".")[0]
-        return _join(self.pool.prefix if self.pool else self.images.alias, network)
+        own = self.images.prefix if isinstance(self.images, PoolSpec) else self.images.alias
+        return _join(own, network)
 
     def as_dict(self) -> dict[str, Any]:
         """Return JSON values."""

@@ -122,6 +122,7 @@ def training(protocol: Protocol, images: int) -> float | None:
     if backbone is None:
         return None
     pixels = protocol.width * protocol.height
+    assert protocol.batch is not None  # that of every protocol that fine-tunes
     batch = 1 if protocol.gradients == "summed" else protocol.batch
     step = batch * (backbone.bf16 if protocol.precision == "bf16" else backbone.fp32)
     passes = step, protocol.eval_batch * backbone.forward

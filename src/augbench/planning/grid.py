@@ -363,13 +363,15 @@ def _refuse_unknown_nulls(grid: Grid, document: Document) -> None:
 def _refuse(error: ValidationError, raw: dict[str, Any], document: Document) -> NoReturn:
     location = error.errors()[0]["loc"]
     place, written = document.at(location)
-    if len(location) == 3 and location[0] in registry.PLUGIN_KINDS and error.errors()[0]["type"] == "extra_forbidden":
-        axis, number, key = location
-        plugin = registry.find(axis).get(raw[axis][number]["name"])
-        if plugin is not None and key in plugin.Config.model_fields:
-            raise UserError(
-                f"{place}: '{key}' is a setting of '{plugin.name}': write settings: {{{key}: ...}}"
-            ) from None
+    match location:
+        case str(axis), int(number), str(key) if (
+            axis in registry.PLUGIN_KINDS and error.errors()[0]["type"] == "extra_forbidden"
+        ):
+            plugin = registry.find(axis).get(raw[axis][number]["name"])
+            if plugin is not None and key in plugin.Config.model_fields:
+                raise UserError(
+                    f"{place}: '{key}' is a setting of '{plugin.name}': write settings: {{{key}: ...}}"
+                ) from None
     raise UserError(f"{place}: {first_problem(error, Grid, written)}") from None
 
 

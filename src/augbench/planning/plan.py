@@ -114,7 +114,7 @@ class Plan:
 
     def _images_to_learn_from(self, pool: PoolSpec) -> int | None:
         """Count the shots, or normal images without shots; where files are absent, as the dataset is known to have."""
-        if pool.shots not in (None, 0, "all"):
+        if isinstance(pool.shots, int) and pool.shots:
             return shots_in_all(pool.shots, pool.draw, pool.data.classes)
         if pool.data.alias not in self.absent:
             split = self.library.split(pool.data)
@@ -194,10 +194,12 @@ def _add_fidelity(plan: Plan) -> None:
 
     Skip pools with too few generated or real images.
     """
-    entry, sizes = plan.grid.fidelity, {}
+    entry = plan.grid.fidelity
     if entry is None:
         return
-    extractor, unseen = resolve(entry.extractor), {}
+    extractor = resolve(entry.extractor)
+    sizes: dict[str, int] = {}
+    unseen: dict[str, int] = {}
     if entry.layers and not extractor.startswith("inception_v3"):
         raise UserError(
             f"grid '{plan.grid.name}': fidelity.layers are of Inception, and fidelity.extractor is {extractor}: set it "
@@ -391,7 +393,9 @@ def _feature_slices(plan: Plan, cell: Cell, slices: Iterable[PoolSlice]) -> Iter
     rows = 0 if cell.data.alias in plan.absent else len(plan.library.row_of(cell.data.alias))
     own = (cell.data, cell.data.digest, -(-rows // FEATURE_CHUNK))
     read = slices if cell.protocol.kind != "finetune" else ()
-    for images, digest, chunks in [own, *((one.pool, one.pool.key, one.chunks) for one in read if one.n)]:
+    parts: list[tuple[DataSpec | PoolSpec, str, int]]
+    parts = [own, *((one.pool, one.pool.key, one.chunks) for one in read if one.n)]
+    for images, digest, chunks in parts:
         identity = (digest, cell.protocol.digest)
         if identity not in plan.features_of:
             plan.features_of[identity] = FeatureSpec(images, cell.protocol)
@@ -422,6 +426,7 @@ def _pool(plan: Plan, spec: AugmenterSpec, cell: Cell) -> PoolSpec:
     shots, draw = (cell.shots, cell.draw) if "shots" in reads else (None, None)
     fresh_for = cell.n_aug if cell.fresh_pools else None
     adapter_seed = cell.adapter_seed if augmenter.learns else 0
+    assert cell.seed is not None  # the seed of a cell with synthetic images
     choices = (shots, draw, cell.seed, augmenter.chunk_size, fresh_for, "regions" in reads, adapter_seed)
     identity = (cell.data.prefix, cell.data.digest, spec.digest, *choices)
     if identity not in plan.pool_of:

@@ -115,7 +115,7 @@ class Leases:
     def _looks_abandoned(self, key: str, age: float | None, beating: Mapping[str, float | None]) -> bool:
         """Decide as `abandoned`, but from cached leases, which may be outdated."""
         lease = self._others.get(key, {})
-        silence = beating.get(lease.get("owner"), age)
+        silence = beating.get(str(lease.get("owner")), age)
         gone = {"host", "pid"} <= lease.keys() and _gone(lease["host"], lease["pid"], lease.get("pids"))
         if silence is None or silence > LIFETIME or gone:  # None: no file times
             self._others.pop(key, None)  # read it again next time
@@ -175,9 +175,9 @@ def survey(files: Files) -> list[Driver]:
         signs[owner] = _parsed(data)
     for key, data in zip(keys, files.read_many([lease_name(key) for key in keys]), strict=True):
         lease = _parsed(data)
-        if isinstance(owner := lease.get("owner"), str):  # else it is being written, or was removed
-            held.setdefault(owner, {})[key] = taken[key]
-            signs.setdefault(owner, lease)
+        if isinstance(holder := lease.get("owner"), str):  # else it is being written, or was removed
+            held.setdefault(holder, {})[key] = taken[key]
+            signs.setdefault(holder, lease)
     return [_driver(owner, signs[owner], heartbeats, held[owner]) for owner in sorted(held)]
 
 

@@ -74,7 +74,7 @@ class _CellOrigin(_Origin):
 class _Envelope(_RecordModel):
     key: str
     spec: dict[str, Any]
-    result: dict[str, Any]
+    result: Any  # each kind has its own
 
 
 class CellRecord(_Envelope):
@@ -82,6 +82,7 @@ class CellRecord(_Envelope):
 
     format: Literal[SCHEMA] = Field(alias="schema")  # type: ignore[valid-type]
     provenance: _CellOrigin
+    result: dict[str, Any]
 
 
 class Curves(_RecordModel):
@@ -235,6 +236,7 @@ def spec_of(kind: RecordKind, value: Mapping[str, Any]) -> Spec:
     Raises:
         UserError: missing, unknown or invalid fields.
     """
+    spec: Spec
     try:
         canonical_json(value)  # refuses NaN, which JSON readers accept
         if kind == "cells":

@@ -15,6 +15,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -83,7 +84,7 @@ class RemoteFiles(Files):
         for start in range(0, len(names), READ_TOGETHER):
             some = names[start : start + READ_TOGETHER]
             paths = [self._path(name) for name in some]
-            found = self._try("read", some[0], lambda paths=paths: self._fs.cat(paths, on_error="return"))
+            found = self._try("read", some[0], partial(self._fs.cat, paths, on_error="return"))
             for name, path in zip(some, paths, strict=True):
                 content = found.get(path)
                 if isinstance(content, bytes):

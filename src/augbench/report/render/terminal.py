@@ -22,11 +22,12 @@ _STYLE = {"best": "bold", "second": "underline"}
 def standard_output(file: TextIO | None = None) -> Console:
     """Return a console on standard output, or on ``file`` in its place.
 
-    A file or a pipe gets the columns that the variable COLUMNS says, or `WIDTH` instead of the 80 of rich.
+    A file or a pipe gets the columns that the variable COLUMNS says, or `WIDTH` instead of the 80 of rich. A notebook
+    gets text like a file.
     """
-    console = Console(file=file)
+    console = Console(file=file, force_jupyter=False)
     known = console.is_terminal or os.environ.get("COLUMNS", "").isdigit()
-    return console if known else Console(file=file, width=max(console.width, WIDTH))
+    return console if known else Console(file=file, width=max(console.width, WIDTH), force_jupyter=False)
 
 
 def to_terminal(sections: Iterable[Section], width: int = WIDTH) -> RenderableType:

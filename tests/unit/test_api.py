@@ -1,15 +1,21 @@
 """The Python API: what it returns, how it shows itself, and that it says what the command line says."""
 
 import ast
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-from helpers import TINY_PROBE, cli, grid_file, tiny
+from helpers import ROOT, TINY_PROBE, cli, grid_file, tiny
+from rich.console import Console
 
 import augbench
+from augbench import api
 from augbench.report.frame import RESULT_COLUMNS, load_records
+from augbench.report.publish.agreement import again
+from augbench.report.publish.comment import to_comment
+from augbench.report.publish.verify import CheckResult
 from augbench.runner.driver import Stopped
 from augbench.storage.store import Store
 
@@ -121,6 +127,61 @@ def test_cells_that_fail_are_an_error(place, monkeypatch):
     ran = augbench.run(grid, place / "failing", "inline", partial=True)
     assert ran.summary.done == 0 and len(ran.summary.failures) == 1
     assert "0 of 1 cells" in repr(ran)
+
+
+def published_elsewhere(place):
+    """A copy of the store whose records are of another device and a little off, as if published from there."""
+    shutil.copytree(place / "s", place / "elsewhere")
+    store = Store(place / "elsewhere")
+    for key in sorted(store.keys("cells")):
+        record = store.read_json("cells", key)
+        record["provenance"]["device"] = "another device"
+        record["result"]["ap"] -= 0.004
+        store.write_json("cells", key, record)
+    return place / "elsewhere"
+
+
+def test_published_cells_are_trained_again(ran, place):
+    quiet = Console(quiet=True)
+    same = api.rerun(place / "s", 2, 5, console=quiet)
+    assert same.agrees and [one.finding for one in same.cells] == ["equal", "equal"]
+    assert "2 of 2 cells agree; chosen from 4 with seed 5." in repr(same) and same.cells[0].device in repr(same)
+    folder = published_elsewhere(place)
+    near = api.rerun(folder, 1, 5, console=quiet)
+    (one,) = near.cells
+    assert near.agrees and one.other == ("device",) and one.finding == "within 0.01"
+    assert one.metrics["ap"][1] == pytest.approx(one.metrics["ap"][0] + 0.004)
+    assert "published on another device" in repr(near)
+    strict = cli("results", "rerun", folder, "--sample", 1, "--seed", 5, "--tolerance", 0.001)
+    assert strict.returncode == 2 and "DIFFERS by more than 0.001" in strict.stdout
+    with pytest.raises(augbench.UserError, match="knows no grid 'x'"):
+        api.rerun(place / "s", grid="x")
+
+
+def test_equal_device_and_versions_demand_an_equal_result(ran):
+    record = ran.store.read_record(ran.results["key"][0])
+    off = {**record, "result": {**record["result"], "ap": record["result"]["ap"] + 1e-12}}
+    assert again(record, record).agrees and not again(record, off, tolerance=1.0).agrees
+    assert again(record, off).finding.startswith("DIFFERS: same device")
+
+
+def test_cells_whose_files_are_not_here_are_counted(place, ran):
+    shutil.copytree(place / "s", place / "gone")
+    store = Store(place / "gone")
+    content = store.read_json("grids", "tiny")
+    content["grid"]["datasets"] = [{"name": "ksdd2"}]
+    store.write_json("grids", "tiny", content)
+    with pytest.raises(augbench.UserError, match=r"no cell can be trained here: the files of 'ksdd2' are not here"):
+        api.rerun(place / "gone")
+
+
+def test_a_check_as_a_comment(place):
+    result = CheckResult(["cell 'a|b': <b>wrong</b>"] * 50, ["a note"], {"cell": 1200})
+    text = to_comment(Path("results/x"), result)
+    assert text.startswith("### `results/x`: refused") and "| 1,200 |" in text and "- and 10 more" in text
+    assert "cell 'a\\|b': \\<b\\>wrong" in text and "<summary>Notes (1)</summary>" in text
+    fine = cli("results", "check", ROOT / "results" / "magnetic_tile_diag", "--format", "github")
+    assert fine.returncode == 0 and "magnetic_tile_diag`: all is well" in fine.stdout and "| 9 |" in fine.stdout
 
 
 def test_try_folder_states_what_is_wrong(place):

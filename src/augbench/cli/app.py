@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import inspect
 import io
 import sys
 from enum import StrEnum
@@ -74,7 +75,10 @@ def _options(
 
 @app.command("list")
 def list_(what: Annotated[Listable, typer.Argument(help="datasets, augmenters, models or protocols")]) -> None:
-    """List datasets, augmenters, models or protocols: the same as `augbench WHAT list`."""
+    """List datasets, augmenters, models or protocols: the same as `augbench WHAT list`.
+
+    Example: augbench list datasets
+    """
     LISTS[what]()
 
 
@@ -93,6 +97,29 @@ for command in COMMANDS:
 app.command("try")(try_folder.try_)
 for group in (results, new, datasets, augmenters, protocols, models, pools, stores):
     app.add_typer(group.app)
+
+
+def _examples_first(commands: typer.Typer) -> str:
+    """Let the help of each command begin with its example, the last paragraph of its docstring; return the first one.
+
+    Help of groups begins with that of their first command. Lists of commands have the first sentence as before.
+    """
+    first = ""
+    for command in commands.registered_commands:
+        *text, last = (inspect.getdoc(command.callback) or "").split("\n\n")
+        if last.startswith("Example: "):
+            command.help, command.short_help = "\n\n".join((last, *text)), text[0]
+            first = first or last
+    for group in commands.registered_groups:
+        inner = group.typer_instance
+        assert inner is not None  # of every add_typer
+        if example := _examples_first(inner):
+            text = inner.info.help
+            group.help, group.short_help = f"{example}\n\n{text}", text
+    return first
+
+
+app.info.help = f"{_examples_first(app)}\n\n{app.info.help}"
 
 
 def main() -> None:

@@ -22,7 +22,10 @@ def compare(
     resamples: Annotated[int, typer.Option(min=200, max=100_000, help="Number of bootstrap resamples.")] = 2000,
     verbose: VerboseOption = False,
 ) -> None:
-    """Print which differences in a store's tables are significant, what they cost, and how certain that is."""
+    """Print which differences in a store's tables are significant, what they cost, and how certain that is.
+
+    Example: augbench compare results/magnetic_tile_diag --out runs/compare
+    """
     from augbench import api
     from augbench.report.evidence.comparison_report import print_comparisons, write_comparisons
     from augbench.report.render.terminal import standard_output

@@ -22,7 +22,10 @@ SettingOption = Annotated[
 
 @app.command("list")
 def datasets_list() -> None:
-    """List the datasets: task, split, size, licence."""
+    """List the datasets: task, split, size, licence.
+
+    Example: augbench datasets list
+    """
     from augbench.cli.datasets_view import datasets_sheet
     from augbench.report.render.terminal import sheet_parts, standard_output
 
@@ -31,7 +34,10 @@ def datasets_list() -> None:
 
 @app.command("show")
 def datasets_show(name: DatasetArgument, changes: SettingOption = None) -> None:
-    """Print what a dataset is, where to get it, its expected layout and its settings."""
+    """Print what a dataset is, where to get it, its expected layout and its settings.
+
+    Example: augbench datasets show magnetic_tile
+    """
     from augbench.cli.datasets_view import show_dataset
     from augbench.report.render.terminal import standard_output
 
@@ -52,7 +58,10 @@ def datasets_check(
     ] = None,
     pairs: Annotated[Path | None, typer.Option(help="Write a PNG with pairs of near-copies, to look at.")] = None,
 ) -> None:
-    """Read every file; print counts, groups, formats, near-copies across the split, and each problem."""
+    """Read every file; print counts, groups, formats, near-copies across the split, and each problem.
+
+    Example: augbench datasets check surfaces
+    """
     from augbench.cli.datasets_view import check_dataset
     from augbench.report.render.terminal import standard_output
 
@@ -68,7 +77,10 @@ def datasets_sample(
     out: Annotated[Path | None, typer.Option(help="The PNG to write. Default: NAME.png.")] = None,
     count: Annotated[int, typer.Option(min=1, max=1000, help="Approximate number of images.")] = 40,
 ) -> None:
-    """Write a contact sheet: normal images and some of every class, with their masks outlined."""
+    """Write a contact sheet: normal images and some of every class, with their masks outlined.
+
+    Example: augbench datasets sample surfaces --out runs/surfaces.png
+    """
     from augbench.cli.datasets_view import write_sample
     from augbench.report.render.terminal import standard_output
 

@@ -50,6 +50,8 @@ def doctor(
     """Check packages, GPUs, Ray, weights, datasets, the hub and the store; with GRID, all that it needs.
 
     Downloads nothing. Exit status 2: a problem would stop the run.
+
+    Example: augbench doctor
     """
     import json
 

@@ -25,7 +25,10 @@ def leaderboard(
         typer.Option("--set", metavar="datasets.NAME.KEY=VALUE", help="A setting of a dataset whose images are shown."),
     ] = None,
 ) -> None:
-    """Write one self-contained page of several stores: tables, plots, images, and the records behind every number."""
+    """Write one self-contained page of several stores: tables, plots, images, and the records behind every number.
+
+    Example: augbench leaderboard results/magnetic_tile_diag --out runs/page
+    """
     from augbench import api
     from augbench.report.render.terminal import standard_output
 

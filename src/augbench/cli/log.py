@@ -16,6 +16,9 @@ def log(
     """Print the log of a unit: its attempts, losses, warnings and errors.
 
     For a pool these are the logs of all chunks; KEY/2 is the log of chunk 2.
+
+    Example: augbench run tune_configs/first_look.yaml --executor inline &&
+    augbench log runs/first_look surfaces-none-few5-
     """
     from augbench.core.errors import UserError
     from augbench.monitoring.status import printable

@@ -20,7 +20,10 @@ ModelArgument = Annotated[
 
 @app.command("list")
 def models_list() -> None:
-    """List the weights: kind, size, purpose, licence."""
+    """List the weights: kind, size, purpose, licence.
+
+    Example: augbench models list
+    """
     from augbench.cli.models_view import models_sheet
     from augbench.report.render.terminal import sheet_parts, standard_output
 
@@ -29,7 +32,10 @@ def models_list() -> None:
 
 @app.command("show")
 def models_show(name: ModelArgument) -> None:
-    """Print the card of a model: training data, abilities, limits."""
+    """Print the card of a model: training data, abilities, limits.
+
+    Example: augbench models show micro-sd
+    """
     from augbench.cli.models_view import show_model
     from augbench.report.render.terminal import standard_output
 
@@ -51,7 +57,10 @@ def models_sample(
     image: Annotated[Path | None, typer.Option(help="Inpainting: the input image. Default: surfaces.")] = None,
     mask: Annotated[Path | None, typer.Option(help="Inpainting: the mask, white inside; the size of --image.")] = None,
 ) -> None:
-    """Write a contact sheet of images sampled from a diffusion pipeline."""
+    """Write a contact sheet of images sampled from a diffusion pipeline.
+
+    Example: augbench models sample micro-sd --out runs/micro-sd.png
+    """
     from augbench.cli.models_view import write_models_sample
     from augbench.report.render.terminal import standard_output
 

@@ -31,13 +31,19 @@ FolderOption = Annotated[Path, typer.Option("--dir", metavar="DIR", help="Where 
 
 @app.command("augmenter")
 def new_augmenter(name: NameArgument, folder: FolderOption = Path()) -> None:
-    """Write NAME.py and test_NAME.py: an augmenter that draws scratches, to be replaced."""
+    """Write NAME.py and test_NAME.py: an augmenter that draws scratches, to be replaced.
+
+    Example: augbench new augmenter stripes --dir runs/my
+    """
     _create("augmenters", name, folder)
 
 
 @app.command("dataset")
 def new_dataset(name: NameArgument, folder: FolderOption = Path()) -> None:
-    """Write NAME.py and test_NAME.py: a dataset of images in folders, to be replaced."""
+    """Write NAME.py and test_NAME.py: a dataset of images in folders, to be replaced.
+
+    Example: augbench new dataset plates --dir runs/my
+    """
     _create("datasets", name, folder)
 
 

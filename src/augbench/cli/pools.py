@@ -20,7 +20,11 @@ def pool_show(
     out: Annotated[Path | None, typer.Option(help="The PNG to write. Default: KEY.png.")] = None,
     count: Annotated[int, typer.Option(min=1, max=500, help="Number of images of the pool.")] = 20,
 ) -> None:
-    """Write a contact sheet: real defects of the dataset, then images of a pool."""
+    """Write a contact sheet: real defects of the dataset, then images of a pool.
+
+    Example: augbench run tune_configs/first_look.yaml --executor inline &&
+    augbench pool show surfaces-memseg --store runs/first_look --out runs/pool.png
+    """
     from augbench.cli.pools_view import write_pool_sheet
     from augbench.report.render.terminal import standard_output
     from augbench.storage.store import Store

@@ -11,7 +11,10 @@ app = typer.Typer(name="protocols", help="Look at how classifiers are trained an
 
 @app.command("list")
 def protocols_list() -> None:
-    """List the presets."""
+    """List the presets.
+
+    Example: augbench protocols list
+    """
     from augbench.cli.protocols_view import protocols_sheet
     from augbench.report.render.terminal import sheet_parts, standard_output
 
@@ -22,7 +25,10 @@ def protocols_list() -> None:
 def protocols_show(
     name: Annotated[str, typer.Argument(metavar="NAME", help="A preset; see `augbench protocols list`.")],
 ) -> None:
-    """Print every setting of a preset and its source."""
+    """Print every setting of a preset and its source.
+
+    Example: augbench protocols show probe
+    """
     from augbench.cli.protocols_view import show_protocol
     from augbench.report.render.terminal import standard_output
 

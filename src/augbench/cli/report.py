@@ -40,7 +40,10 @@ def report(
     verdicts: VerdictsOption = False,
     verbose: VerboseOption = False,
 ) -> None:
-    """Print the mean (std) tables of a store, and write them as Markdown, LaTeX, CSV and JSON."""
+    """Print the mean (std) tables of a store, and write them as Markdown, LaTeX, CSV and JSON.
+
+    Example: augbench report results/demo --out runs/report
+    """
     from augbench.api import cells_of
     from augbench.core.errors import UserError
     from augbench.report.papers.layout_report import report_layout

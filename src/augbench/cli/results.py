@@ -27,7 +27,10 @@ def results_check(
         Format, typer.Option("--format", help="github: Markdown for a comment on a pull request.")
     ] = Format.text,
 ) -> None:
-    """Recompute every metric and key of published results; name each file that does not match."""
+    """Recompute every metric and key of published results; name each file that does not match.
+
+    Example: augbench results check results/demo
+    """
     from augbench.report.publish.comment import to_comment
     from augbench.report.publish.verify import check_results
 
@@ -62,6 +65,9 @@ def results_rerun(
     """Train random cells of published results again, with their synthetic images, and compare.
 
     Exit status 2: a cell differs.
+
+    Example: augbench run tune_configs/first_look.yaml --executor inline &&
+    augbench results rerun runs/first_look --sample 1
     """
     from augbench import api
     from augbench.cli.output import lasting_console
@@ -80,7 +86,11 @@ def results_export(
     out: Annotated[Path, typer.Option("--out", metavar="DIR", help="A new or an empty folder.")],
     grid: Annotated[str | None, typer.Option("--grid", metavar="NAME", help="Only this grid's results.")] = None,
 ) -> None:
-    """Copy records, scores and tables out of a store, without images and weights, and check the copy."""
+    """Copy records, scores and tables out of a store, without images and weights, and check the copy.
+
+    Example: augbench run tune_configs/first_look.yaml --executor inline &&
+    augbench results export runs/first_look --out runs/published
+    """
     from augbench.report.publish.export import export
     from augbench.report.publish.verify import check_results
     from augbench.storage.store import Store

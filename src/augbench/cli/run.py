@@ -36,7 +36,10 @@ def run(
     ] = None,
     verdicts: VerdictsOption = False,
 ) -> None:
-    """Complete a grid: generate images, train, print the table. Finished work is not repeated."""
+    """Complete a grid: generate images, train, print the table. Finished work is not repeated.
+
+    Example: augbench run tune_configs/first_look.yaml --executor inline
+    """
     from augbench import api
     from augbench.cli.output import lasting_console
     from augbench.runner.sigterm import STATUS

@@ -24,7 +24,10 @@ def status(
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object per line and report.")] = False,
 ) -> None:
-    """Print the progress of a store: units done, running, failed, missing; drivers; time left."""
+    """Print the progress of a store: units done, running, failed, missing; drivers; time left.
+
+    Example: augbench status results/demo
+    """
     import time
     from functools import partial
 

@@ -11,7 +11,11 @@ app = typer.Typer(name="store", help="Maintain a store.", no_args_is_help=True)
 
 @app.command("check")
 def store_check(store: Annotated[str, typer.Argument(help="The store to look at: a folder or a URL.")]) -> None:
-    """Check a store; print every damaged file."""
+    """Check a store; print every damaged file.
+
+    Example: augbench run tune_configs/first_look.yaml --executor inline &&
+    augbench store check runs/first_look
+    """
     from augbench.core.errors import UserError
     from augbench.storage.store import Store
 
@@ -35,7 +39,11 @@ def store_clean(
     ] = False,
     yes: Annotated[bool, typer.Option("--yes", help="Remove it. Without, it is only listed.")] = False,
 ) -> None:
-    """Remove what no grid of the store names: what is left of grids and plug-ins that have changed since."""
+    """Remove what no grid of the store names: what is left of grids and plug-ins that have changed since.
+
+    Example: augbench run tune_configs/first_look.yaml --executor inline &&
+    augbench store clean runs/first_look
+    """
     from augbench.core.errors import UserError, listed
     from augbench.monitoring.leftovers import leftovers, remove
     from augbench.storage.leases import survey

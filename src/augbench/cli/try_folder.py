@@ -36,6 +36,8 @@ def try_(
 
     Needs no other argument than the folder. It says what it understood, what can be found out in the time, and then
     what to do. The same command goes on where it was stopped. Exit status 0 also where nothing helps.
+
+    Example: augbench try my_images --budget 90s --executor inline
     """
     from augbench import api
     from augbench.advice.understand import WhichIsNormal

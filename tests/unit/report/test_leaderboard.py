@@ -263,6 +263,32 @@ def test_equal_stores_give_equal_bytes(made, tmp_path):
     assert texts == texts_of(folder) and str(tmp_path) not in "".join(texts)
 
 
+def test_a_page_names_its_version_and_what_differs_from_the_one_before(two, tmp_path):
+    """Date and commit are those of the newest record; the same stores again change nothing."""
+    first, out = two[0], tmp_path / "out"
+    for one in grid_cells()[:3]:
+        write(first, one)
+    key = grid_cells()[0].key
+    record = first.read_record(key)
+    record["provenance"] |= {"finished": "2031-02-03T04:05:06Z", "git_sha": "0123456789abcdef"}
+    first.write_json("cells", key, record)
+    for text in board(out, first):
+        assert "Version 2031-02-03 (" in text and "3 records" in text and "0123456789ab" in text
+        assert "the first version" in text
+    before = {path.name: path.read_bytes() for path in out.glob("*.*")}
+    board(out, first)
+    assert {path.name: path.read_bytes() for path in out.glob("*.*")} == before
+    for one in grid_cells()[1:5]:
+        write(two[1], one, device="cpu two")
+    page, markdown = board(out, two[1])
+    assert "2 added, 1 removed, 2 changed" in page and "2 added, 1 removed, 2 changed" in markdown
+    listed = json.loads((out / "versions.json").read_text())
+    assert [one["records"] for one in listed] == [4, 3] and listed[1]["added"] is None
+    (out / "versions.json").write_text("[1]")
+    with pytest.raises(UserError, match=r"versions.json' is damaged: remove it"):
+        board(out, first)
+
+
 def test_halves_make_the_whole(made, two, tmp_path):
     _, folder = made
     cells = [*grid_cells(), *grid_cells(shots=5)]
@@ -410,4 +436,6 @@ def test_other_files_in_the_folder_stay(store, tmp_path):
         page, markdown = write_leaderboard([store], tmp_path / "out", say=lambda line: None)
     assert (tmp_path / "out" / "mine.txt").read_text() == "mine"
     assert (page, markdown) == (tmp_path / "out" / "index.html", tmp_path / "out" / "leaderboard.md")
-    assert sorted(path.name for path in page.parent.iterdir()) == [page.name, markdown.name, "mine.txt", "records"]
+    assert sorted(path.name for path in page.parent.iterdir()) == [
+        *(page.name, markdown.name, "mine.txt", "records", "versions.json")
+    ]

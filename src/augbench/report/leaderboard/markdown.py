@@ -2,22 +2,32 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from augbench.report.leaderboard.board import Board
 from augbench.report.leaderboard.headings import Content
+from augbench.report.leaderboard.page_versions import COLUMNS, SHORT, PageVersion
 from augbench.report.render.markdown import escape, table_lines
 
 
-def markdown_of(board: Board) -> str:
-    """Return ``leaderboard.md`` in GitHub's Markdown."""
+def markdown_of(board: Board, versions: Sequence[PageVersion]) -> str:
+    """Return ``leaderboard.md`` in GitHub's Markdown; ``versions`` of the page, newest first."""
     content = board.content
-    lines = ["# Leaderboard", "", *_overview(content)]
+    lines = ["# Leaderboard", "", *_versions(versions), *_overview(content)]
     for table in content["tables"]:
         lines += _table(table, content["runs"])
     if content["older"]["rows"]:
         lines += _older(content["older"])
     return "\n".join(lines)
+
+
+def _versions(versions: Sequence[PageVersion]) -> list[str]:
+    new = versions[0]
+    commit = f", the newest at commit {escape(new.commit[:SHORT])}" if new.commit else ""
+    grid = table_lines(COLUMNS, [True] * 3 + [False, True], [[*map(escape, one.texts)] for one in versions])
+    history = ["<details>", "<summary>Versions</summary>", "", *grid, "", "</details>", ""]
+    return [f"Version {escape(new.name)}: {new.records:,} records{commit}; {new.difference}.", "", *history]
 
 
 def _older(older: Content) -> list[str]:

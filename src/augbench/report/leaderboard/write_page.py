@@ -15,6 +15,7 @@ from augbench.report.leaderboard.gallery import GalleryImages, images_of
 from augbench.report.leaderboard.headings import COLUMN_HELP, Content
 from augbench.report.leaderboard.markdown import markdown_of
 from augbench.report.leaderboard.merge import Gathered, gather
+from augbench.report.leaderboard.page_versions import COLUMNS, FILE, PageVersion, to_json, versions_of
 from augbench.report.leaderboard.row_costs import Source
 from augbench.report.leaderboard.score_tables import Scores
 from augbench.report.numbers import DASH
@@ -38,12 +39,14 @@ def write_leaderboard(
     settings: Mapping[str, Mapping[str, Any]] | None = None,
     roots: Sequence[str] = (),
 ) -> list[Path]:
-    """Write the leaderboard of these stores. Equal stores give equal bytes under one version of matplotlib.
+    """Write the leaderboard of these stores.
+
+    Equal stores give equal bytes under one version of matplotlib, over an equal page before, which the new one names.
 
     Args:
         stores: where the records are; equal keys are one cell.
-        out: the folder for ``index.html``, ``leaderboard.md`` and ``records/``; created if needed. Copies of records
-            of an earlier leaderboard are removed from it; other files stay.
+        out: the folder for ``index.html``, ``leaderboard.md``, ``versions.json`` and ``records/``; created if needed.
+            Copies of records of an earlier leaderboard are removed from it; other files stay.
         pictures: embed images of pools and datasets where they can be read.
         say: prints a line for each dataset whose images are embedded, with its licence.
         settings: name of a dataset -> settings besides those in its keys.
@@ -64,9 +67,11 @@ def write_leaderboard(
     gathered = gather(stores)
     board, scores = board_of(gathered), Scores(gathered)
     images = images_of(gathered, board, scores, say, settings or {}, roots) if pictures else GalleryImages()
-    page = page_of(board, plots_of(board, scores), images)
+    versions = versions_of(gathered, board.files, out)
+    page = page_of(board, plots_of(board, scores), images, versions)
     _write_records(gathered, board, out)
-    write_atomic(out / MARKDOWN, markdown_of(board).encode())
+    write_atomic(out / FILE, to_json(versions))
+    write_atomic(out / MARKDOWN, markdown_of(board, versions).encode())
     write_atomic(out / PAGE, page)  # last: its links resolve as soon as it exists
     if is_over_another:
         _remove_records(out, board)
@@ -98,13 +103,16 @@ def _remove_records(out: Path, board: Board) -> None:
 # -- the page
 
 
-def page_of(board: Board, plots: Mapping[str, Sequence[Content]], images: GalleryImages) -> bytes:
+def page_of(
+    board: Board, plots: Mapping[str, Sequence[Content]], images: GalleryImages, versions: Sequence[PageVersion]
+) -> bytes:
     """Render ``index.html`` in UTF-8. The template escapes text of records and plug-ins, `script_json` the data.
 
     Args:
         board: tables, runs and notes.
         plots: id of a table -> its plots, see `board_plots.plots_of`.
         images: thumbnails of datasets, pools and errors.
+        versions: of the page, newest first.
     """
     content = board.content
     colours = "".join(f".c{index} {{ color: {colour}; }}\n" for index, colour in enumerate(PALETTE))
@@ -125,6 +133,8 @@ def page_of(board: Board, plots: Mapping[str, Sequence[Content]], images: Galler
         glossary=[(title, COLUMN_HELP[key]) for key, title in data["titles"].items()],
         images=images,
         older=content["older"],
+        versions=versions,
+        version_columns=COLUMNS,
         colours=content["colours"],
         palette=len(PALETTE),
         shape_of=shape_of,

@@ -49,11 +49,14 @@ def cli_page() -> str:
     parts += ["## augbench", _options(root, typer.Context(root, info_name="augbench"))]
     for path, command in _commands(root, ()):
         parts.append(f"{'#' * min(len(path) + 1, 3)} {' '.join(path)}")
-        parts.append(_help(command.help or ""))
+        help_text, example = _help(command.help or "")
+        parts.append(help_text)
         if not isinstance(command, TyperGroup):
             context = typer.Context(command, info_name=" ".join(("augbench", *path)))
             usage = " ".join(["augbench", *path, *command.collect_usage_pieces(context)])
             parts += [md.fence(_usual(usage)), _options(command, context)]
+        if example:
+            parts += ["For example:", md.fence(example)]
     return "\n\n".join(part for part in parts if part)
 
 
@@ -66,17 +69,12 @@ def _commands(group: Any, path: tuple[str, ...]) -> Iterator[tuple[tuple[str, ..
             yield from _commands(command, (*path, name))
 
 
-def _help(text: str) -> str:
-    """Return the help of a command as Markdown: what is indented is an example."""
-    blocks, code = [], []
-    for block in re.split(r"\n\s*\n", cleandoc(text.replace("\b", "")).replace("\f", "")):
-        lines = block.strip("\n").splitlines()
-        if lines and all(line.startswith(("  ", "augbench ", "$ ")) for line in lines):
-            code.append(cleandoc(block))
-            blocks.append(md.fence(code[-1]))
-        else:
-            blocks.append(re.sub(r"([*_])", r"\\\1", " ".join(line.strip() for line in lines)).replace("<", "&lt;"))
-    return "\n\n".join(blocks)
+def _help(text: str) -> tuple[str, str]:
+    """Return the help of a command as Markdown, and the example that it begins with."""
+    blocks = [" ".join(block.split()) for block in re.split(r"\n\s*\n", cleandoc(text))]
+    examples = [block.removeprefix("Example: ") for block in blocks if block.startswith("Example: ")]
+    others = [md.cell(block) for block in blocks if not block.startswith("Example: ")]
+    return "\n\n".join(others), "\n".join(examples)
 
 
 def _options(command: Any, context: Any) -> str:
@@ -248,11 +246,11 @@ notebook.
 ```python
 import augbench
 
-grid = "tune_configs/demo.yaml"
-print(augbench.plan(grid, store="runs/demo"))  # trainings and images, what is left
-augbench.run(grid, store="runs/demo", executor="inline")
-table = augbench.load_results("runs/demo")  # a pandas.DataFrame, one row per training
-augbench.compare("runs/demo").gains  # one row per difference, with its interval and verdict
+grid = "tune_configs/first_look.yaml"
+print(augbench.plan(grid, store="runs/first"))  # trainings and images, what is left
+augbench.run(grid, store="runs/first", executor="inline")
+table = augbench.load_results("runs/first")  # a pandas.DataFrame, one row per training
+augbench.compare("runs/first").gains  # one row per difference, with its interval and verdict
 ```
 """
 

@@ -185,9 +185,10 @@ def _dose(
     ticks = sorted({row.n_aug for rows in lines.values() for row in rows})
     axes.set_xticks(ticks, [f"{tick:,}" for tick in ticks])
     axes.minorticks_off()
-    for row in evidence.rows:
-        if row.augmenter in FREE and not row.n_aug and row.runs:
-            plots.guide(axes, row.intervals[evidence.headline].estimate, flagged(row.augmenter, len(row.collapsed)))
+    free = [row for row in evidence.rows if row.augmenter in FREE and not row.n_aug and row.runs]
+    for place, row in enumerate(free):
+        label, value = flagged(row.augmenter, len(row.collapsed)), row.intervals[evidence.headline].estimate
+        plots.guide(axes, value, label, 1 - 0.22 * place)
     if any(row.collapsed for row in evidence.rows):
         plots.explain_collapse(handles)
     plots.legend(part, handles)

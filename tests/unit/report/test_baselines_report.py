@@ -102,6 +102,15 @@ def test_rows_are_worth_real_defects_where_there_is_a_curve(evidence):
     assert evidence[5].weight == 0.5
 
 
+def test_without_a_curve_or_a_point_on_it_nothing_is_worth_anything(filled, cells):
+    expected, records = cells
+    own = expected[expected["protocol"] == "probing"]
+    here = (own["shots"] == 5) & (own["augmenter"] == "none")
+    for left in (own[own["shots"] != 2], own[~here]):  # two points; none of the row's own real defects
+        found = {one.table.shots: one for one in build_evidence(filled, left, records, resamples=50)}
+        assert not found[5].worths
+
+
 def test_sentences_on_worth():
     counted = real_defects.Counting({2: 2, 5: 4.8, "all": 60}, real_defects.ITEMS)
     found = build.Exchange(4.8, 9.94, 4.6, 23.1, 0.0, Rate.WORTH)

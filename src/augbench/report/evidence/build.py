@@ -508,6 +508,8 @@ def _worths(
     images = {number: [other.real[key] for key in own.values()] for number, other, own in curve}
     counted = counting(images, drawn.defects, drawn.folds_drawn)
     points = {counted.of[number]: other.cells(own) for number, other, own in curve}
+    if len(points) < FEWEST_POINTS or (shots and shots not in counted.of):  # two numbers of shots may be all there are
+        return []
     collapsed = sum(len(set(own.values()) & other.collapsed) for _, other, own in curve)
     return [
         Worth(

@@ -165,8 +165,7 @@ class _Weights:
         self.of["fold"] = self._drawn(folds, [0] * len(folds)) if self.folds_drawn else {}
 
     def _drawn(self, units: list[tuple[int, int]], strata: list[int]) -> dict[tuple[int, int], np.ndarray]:
-        drawn = unit_weights(np.array(strata), self.resamples, self.rng) if units else []
-        return dict(zip(units, drawn, strict=True))
+        return dict(zip(units, unit_weights(np.array(strata, int), self.resamples, self.rng), strict=True))
 
     def factor(self, name: str, runs: Sequence[tuple[int, int, int, int]]) -> np.ndarray:
         """Return R,B: the weights of these runs by one axis alone."""
@@ -207,8 +206,8 @@ def independent(sizes: Sequence[int], number: int) -> float:
     """
     from scipy.special import gammaln
 
-    sizes, total = np.asarray(sizes, np.float64), float(np.sum(sizes))
-    rest = total - sizes  # images of the other items
+    total = float(np.sum(sizes))
+    rest = total - np.asarray(sizes, np.float64)  # images of the other items
     with np.errstate(invalid="ignore"):
         log_none = gammaln(rest + 1) - gammaln(rest - number + 1) - gammaln(total + 1) + gammaln(total - number + 1)
     return float(np.where(rest >= number, 1 - np.exp(log_none), 1.0).sum())

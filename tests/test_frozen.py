@@ -160,6 +160,7 @@ SEEDS = {
     "dreambooth-order": 9133640374745856172,
     "dreambooth-step": 5434233223963864290,
     "dreambooth-weights": 3547462062700021297,
+    "exchange": 6008293656598896062,
     "fidelity": 7298968525826004730,
     "flips": 3654815233667475860,
     "folds": 3626589200416846407,
@@ -287,6 +288,7 @@ PROTOCOLS = {
     "inout+ap=trapezoidal+backbone=resnet18+holdout=0.25": "df76fd3550f687b0",
     "inout_v2": "ae6b27aaaa61046f",
     "inout_v2+ap=trapezoidal+backbone=resnet18+holdout=0.25": "5e331ad0fc3bd249",
+    "nearest_normal": "c8dedba577adf9d0",
     "normals_only": "527c1de0e4ac998e",
     "probe": "ef6786ef221d4e24",
     "probe_as_papers": "5fb1884049cc8cdd",
@@ -370,6 +372,8 @@ DATASETS = {
 }
 AUGMENTERS = {
     "cutpaste": ("variant", "25428d2fcf3d1c22"),
+    "draem": ("foreground opacity texture_folder", "85e2cc6219aeb046"),
+    "nsa": ("blend half_width patches resize", "2f2d06ef9648872a"),
     "ddpm": (
         "as_published aspect batch bundle class_pictures class_prompt clip_skip conv_alpha conv_rank cycles few full "
         "gradient_checkpointing guidance instance_prompt lr min_snr precision prior_weight rank rank_alpha repeats "

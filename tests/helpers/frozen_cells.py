@@ -18,6 +18,8 @@ from augbench.storage.scores import scores_bytes
 IMAGE = {"width": 32, "height": 48, "backbone": "test_byobnet", "holdout": 0.2, "false_alarm_rate": 0.25}
 PROBE = {"name": "probing", "kind": "probe", "synthetic_weight": "cv", **IMAGE}
 NORMALS = {"name": "normals", "kind": "gaussian", **IMAGE}
+NEAREST = {"name": "nearest", "kind": "neighbours", **IMAGE}
+BESIDE = {**PROBE, "name": "beside", "synthetic_weight": 1.0, "normality": True}
 SKILL = {"none": 0.3, "memseg": 2.5}  # mean distance of the logits of defect and normal images
 
 
@@ -40,6 +42,8 @@ def chosen_in(cell, weights):
     protocol = cell.protocol
     if protocol.kind == "gaussian":
         return {"shrinkage": 0.25}
+    if protocol.kind == "neighbours":
+        return {}
     if protocol.head == "lda":
         return {"C": None, "synthetic_weight": None}
     weight = protocol.synthetic_weight if cell.n_aug else None

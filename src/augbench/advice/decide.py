@@ -10,14 +10,18 @@ import pandas as pd
 
 from augbench.advice.design import ALIKE, FREE, LESS
 from augbench.metrics.inference import Verdict
-from augbench.report.evidence.build import Comparison, RowEvidence, compare_rows
+from augbench.report.evidence.build import Comparison, RowEvidence, Worth, compare_rows
+from augbench.report.evidence.sheets import worth_sentences
 from augbench.report.frame import load_expected, load_records
 from augbench.report.numbers import share, signed
 from augbench.storage.store import Store
 
-NONE, NORMALS, BOTH, CLASSIC = "no synthetic images", "normal images alone", "real defects + normal images", "classic"
+NONE, CLASSIC = "no synthetic images", "classic"
+NORMALS, NEAREST, BOTH = "normal images alone", "nearest normal image", "real defects + normal images"
 COUNTED = {ALIKE: "counted like real defects", LESS: "counted less"}
 NEARLY_ALL = 0.99  # AP from which on nothing is left to gain
+ALONE = {"normals_only": NORMALS, "nearest_normal": NEAREST}
+"""Protocol without any defect image -> its option."""
 TABLE = "advice"  # the protocol of the table that all rows are put into
 
 Name = tuple[str, int]
@@ -51,6 +55,7 @@ class Advice:
     over_free: dict[Name, list[Comparison]]  # augmenter -> its difference to each free option but `NONE`
     over_null: dict[Name, Comparison]  # augmenter -> its difference to its null, which shows no defect
     curve: list[Comparison]  # more real defects minus fewer, step by step
+    worths: dict[Name, Worth]  # augmenter -> what its images and all real defects are worth; {} without a curve
     recommended: Option | None  # an augmenter that beats every free option; None: there is none
     free: Option | None  # the best free option, where it is shown to be better than none
 
@@ -73,9 +78,10 @@ def decide(store: Store, grid: str, free: str) -> Advice:
     """Compare everything that was run with what needs no generator.
 
     An augmenter is recommended where its gain over *every* free option is shown: no synthetic images, classic
-    augmentation, the distance to normal images, and both together. Intervals hold for all augmenters at once. Among
-    those that qualify, the cheapest within one standard error of the best is taken; without the first condition that
-    rule would often take one of several useless methods.
+    augmentation, the distances to normal images, and these beside real defects. Which of them is strongest is seen on
+    the test items, so that beating the one with the best mean would not do. Intervals hold for all augmenters at once.
+    Among those that qualify, the cheapest within one standard error of the best is taken; without the first condition
+    that rule would often take one of several useless methods.
 
     Args:
         store: the store of the run.
@@ -105,7 +111,8 @@ def decide(store: Store, grid: str, free: str) -> Advice:
         [(name, none) for name in [*others, *names["control"]]],
         list(zip(steps[1:], steps, strict=False)),
     ]
-    rows, compared = compare_rows(store, table.reset_index(drop=True), records, wanted)
+    points: dict[Name, int | str] = {name: int(name[0].split()[0]) for name in names["fewer"]} | {none: "all"}
+    rows, compared, worths = compare_rows(store, table.reset_index(drop=True), records, wanted, curve=points)
     to_null, to_none, *to_free, rest, curve = compared
     gains = {one.row: one for one in [*to_none, *rest]}
     evidence = {row.name: row for row in rows}
@@ -115,7 +122,8 @@ def decide(store: Store, grid: str, free: str) -> Advice:
     ]
     over = {name: [one for part in to_free for one in part if one.row == name] for name in names["augmenter"]}
     over_null = {one.row: one for one in to_null}
-    return Advice(options, over, over_null, curve, _recommended(options, over), _best_free(options))
+    worth = {(one.augmenter, one.n_aug): one for one in worths if (one.augmenter, one.n_aug) in over}
+    return Advice(options, over, over_null, curve, worth, _recommended(options, over), _best_free(options))
 
 
 Found = tuple[Name, str, str, str, int | str, pd.DataFrame]
@@ -125,8 +133,8 @@ def _rows(expected: pd.DataFrame, controls: Collection[str]) -> Iterator[Found]:
     """Yield the rows to compare: name, kind, augmenter, protocol, shots, and the expected cells."""
     for (protocol, shots, augmenter), cells in expected.groupby(["protocol", "shots", "augmenter"], sort=False):
         n_aug = int(cells["n_aug"].iloc[0])
-        if protocol == "normals_only":
-            yield (NORMALS, 0), "free", "", protocol, shots, cells
+        if protocol in ALONE:
+            yield (ALONE[protocol], 0), "free", "", protocol, shots, cells
         elif protocol == "probe_normality":
             if shots == "all":
                 yield (BOTH, 0), "free", "", protocol, shots, cells
@@ -161,6 +169,7 @@ def _recommended(options: Sequence[Option], over: dict[Name, list[Comparison]]) 
 
 
 def _best_free(options: Sequence[Option]) -> Option | None:
+    """Return the best free option; the gains of all hold at once, so that of the best one does, too."""
     shown = [option for option in options if option.kind == "free" and option.is_shown]
     return max(shown, key=lambda option: option.gain.alone.estimate, default=None)
 
@@ -248,6 +257,7 @@ def as_dict(advice: Advice) -> dict[str, Any]:
         "options": [_option(option) for option in advice.options],
         "over_free": {name: [_compared(one) for one in every] for (name, _), every in advice.over_free.items()},
         "real_defects": [_compared(one) for one in advice.curve],
+        "worth_in_real_defects": worth_sentences(advice.worths.values()),
     }
 
 

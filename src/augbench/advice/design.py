@@ -104,7 +104,7 @@ def pilot_grid(name: str, dataset: Mapping[str, Any], folds: int) -> dict[str, A
 def free_grid(name: str, dataset: Mapping[str, Any], folds: int) -> dict[str, Any]:
     """Return the grid of the scores that need no synthetic image but more than a classifier of real ones."""
     grid = _grid(name, dataset, folds, (), 1, (), "the distance to normal images, alone and beside real defects")
-    return grid | {"shots": [0, "all"], "protocols": _protocols("normals_only", "probe_normality")}
+    return grid | {"shots": [0, "all"], "protocols": _protocols("normals_only", "nearest_normal", "probe_normality")}
 
 
 def full_grid(

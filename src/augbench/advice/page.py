@@ -16,6 +16,7 @@ from augbench.advice.understand import Understood
 from augbench.core.contracts import GOOD
 from augbench.core.specs import DataSpec, PoolSpec
 from augbench.report import plots
+from augbench.report.evidence.sheets import worth_sentences
 from augbench.report.leaderboard.gallery import COLUMNS, real_rows, synthetic
 from augbench.report.leaderboard.misclassified import beyond, by_image
 from augbench.report.leaderboard.sources import OpenDataset, Pool, Thumbs
@@ -81,6 +82,7 @@ def write_page(path: Path, found: Found) -> None:
         strips=list(_strips(found.operation, source, thumbs)) if found.operation else [],
         previews=[*real_rows(source, thumbs, outlined=True), *_synthetic_rows(found, thumbs)],
         curve=_curve(found),
+        worths=worth_sentences(found.advice.worths.values()),
         commands=commands(found.grid),
         grid=found.grid.name,
         yaml=found.grid.read_text(encoding="utf-8"),

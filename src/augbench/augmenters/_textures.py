@@ -1,10 +1,72 @@
-"""Random coloured textures, for augmenters that paste foreign texture and have no folder of texture images."""
+"""Foreign textures: images of a folder that a setting names, or random coloured ones where there is none."""
 
 from __future__ import annotations
 
-import numpy as np
+from functools import cached_property
+from pathlib import Path
 
+import numpy as np
+from PIL import Image
+
+from augbench.augmenters._folders import content_key, image_files
+from augbench.augmenters._settings import OURS, setting
+from augbench.core.contracts import Augmenter, Settings
+from augbench.core.errors import UserError
 from augbench.procedural.noise import Shape, perlin, spectral, streaks
+
+
+class TextureSettings(Settings):
+    """Where textures come from."""
+
+    texture_folder: Path | None = setting(
+        None,
+        "folder of texture images of any size; none: procedural textures",
+        f"paper (DTD); procedural textures: {OURS}",
+    )
+
+
+class TexturedAugmenter(Augmenter):
+    """An augmenter that pastes foreign textures."""
+
+    config: TextureSettings
+
+    def key_settings(self) -> dict[str, object]:
+        """Return the settings that enter keys, with the texture folder replaced by a digest of its content.
+
+        Two machines with the same images under different paths share a pool; a changed image makes a new one.
+
+        Raises:
+            UserError: the texture folder is missing or has no images.
+        """
+        settings = super().key_settings()
+        if self.config.texture_folder is not None:
+            settings["texture_folder"] = self._texture_content
+        return settings
+
+    def texture(self, rng: np.random.Generator, shape: Shape) -> np.ndarray:
+        """Draw a texture of that size, H,W,3 uint8.
+
+        Raises:
+            UserError: an image of the texture folder cannot be read.
+        """
+        if self.config.texture_folder is None:
+            return procedural_texture(rng, shape)
+        path = self._texture_files[rng.integers(len(self._texture_files))]
+        try:
+            with Image.open(path) as texture:
+                texture.draft("RGB", shape[::-1])  # lets JPEG decode at a smaller scale
+                return np.asarray(texture.convert("RGB").resize(shape[::-1], Image.Resampling.BILINEAR))
+        except (OSError, SyntaxError, ValueError) as error:
+            raise UserError(f"texture '{path}' cannot be read ({error}): take it out of the folder") from None
+
+    @cached_property
+    def _texture_files(self) -> list[Path]:
+        fix = f"set {self.name}'s texture_folder to a folder of images, or leave it out for procedural textures"
+        return image_files("texture_folder", self.config.texture_folder, fix)
+
+    @cached_property
+    def _texture_content(self) -> str:
+        return content_key(self.config.texture_folder, self._texture_files)
 
 
 def procedural_texture(rng: np.random.Generator, shape: Shape) -> np.ndarray:

@@ -19,42 +19,30 @@ Our choices where these are silent:
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import cached_property
-from pathlib import Path
 from typing import Annotated, Literal
 
-import numpy as np
-from PIL import Image
 from pydantic import Field
 
-from augbench.augmenters._folders import content_key, image_files
 from augbench.augmenters._patches import REIMPLEMENTATIONS, PatchSettings, Share, blend, patch_mask
 from augbench.augmenters._photometric import cut_and_shuffle, is_grey, three_of_ten, to_grey
 from augbench.augmenters._settings import OURS, setting
 from augbench.augmenters._sources import normal_ids, shot_ids
-from augbench.augmenters._textures import procedural_texture
-from augbench.core.contracts import Augmenter, Reads, Request, Shots, Synthetic, TrainView
-from augbench.core.errors import UserError
-from augbench.procedural.noise import Shape
+from augbench.augmenters._textures import TexturedAugmenter, TextureSettings
+from augbench.core.contracts import Reads, Request, Shots, Synthetic, TrainView
 
 Count = Annotated[int, Field(ge=1)]
 
 
-class MemSeg(Augmenter):
+class MemSeg(TexturedAugmenter):
     """Blends Perlin-noise-shaped patches of texture or shuffled structure into a random normal image."""
 
     title = "MemSeg patches"
     paper = "Yang et al., EAAI 2023"
     licence = "Apache-2.0"
 
-    class Config(PatchSettings):
+    class Config(TextureSettings, PatchSettings):
         """Defaults: the numbers of the re-implementations."""
 
-        texture_folder: Path | None = setting(
-            None,
-            "folder of texture images of any size; none: procedural textures",
-            f"paper (DTD); procedural textures: {OURS}",
-        )
         texture_share: Share = setting(
             0.5, "probability of a texture source; otherwise the source is the shuffled image", REIMPLEMENTATIONS
         )
@@ -84,19 +72,6 @@ class MemSeg(Augmenter):
         """Refuse zero-shot with ``source: shots``: there is no image to patch."""
         return "it patches real defect images" if self.config.source == "shots" and not shots else ""
 
-    def key_settings(self) -> dict[str, object]:
-        """Return the settings that enter keys, with the texture folder replaced by a digest of its content.
-
-        Two machines with the same images under different paths share a pool; a changed image makes a new one.
-
-        Raises:
-            UserError: the texture folder is missing or has no images.
-        """
-        settings = super().key_settings()
-        if self.config.texture_folder is not None:
-            settings["texture_folder"] = self._texture_content
-        return settings
-
     def generate(self, requests: Sequence[Request], view: TrainView) -> list[Synthetic]:
         """Make one image per request; its mask is the patch, its meta holds source, kind and opacity."""
         found = {label: self._sources(view, label) for label in {request.label for request in requests}}
@@ -115,31 +90,10 @@ class MemSeg(Augmenter):
         kind = "texture" if rng.random() < self.config.texture_share else "structure"
         opacity = rng.uniform(*self.config.opacity)
         if kind == "texture":
-            patch = self._texture(rng, image.shape[:2])
+            patch = self.texture(rng, image.shape[:2])
         else:
             patch = cut_and_shuffle(rng, three_of_ten(rng, image), self.config.grid)
         if is_grey(image):
             patch = to_grey(patch)
         meta = {"source": source_id, "kind": kind, "opacity": opacity}
         return Synthetic(blend(image, patch, mask, opacity), request.label, mask, meta)
-
-    def _texture(self, rng: np.random.Generator, shape: Shape) -> np.ndarray:
-        """Draw a texture of that size, H,W,3 uint8."""
-        if self.config.texture_folder is None:
-            return procedural_texture(rng, shape)
-        path = self._texture_files[rng.integers(len(self._texture_files))]
-        try:
-            with Image.open(path) as texture:
-                texture.draft("RGB", shape[::-1])  # lets JPEG decode at a smaller scale
-                return np.asarray(texture.convert("RGB").resize(shape[::-1], Image.Resampling.BILINEAR))
-        except (OSError, SyntaxError, ValueError) as error:
-            raise UserError(f"texture '{path}' cannot be read ({error}): take it out of the folder") from None
-
-    @cached_property
-    def _texture_files(self) -> list[Path]:
-        fix = "set memseg's texture_folder to a folder of images, or leave it out for procedural textures"
-        return image_files("texture_folder", self.config.texture_folder, fix)
-
-    @cached_property
-    def _texture_content(self) -> str:
-        return content_key(self.config.texture_folder, self._texture_files)

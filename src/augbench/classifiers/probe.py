@@ -1,4 +1,4 @@
-"""Classifiers on features of a frozen backbone: probes, and the distance to the normal images.
+"""Classifiers on features of a frozen backbone: probes, and distances to the normal images.
 
 Two things decide what a probe says about synthetic images, so they are settings of the protocol or fixed here. How much
 one of them counts: at weight 1, eighty beside five shots are 94 % of the positive mass. And what features are
@@ -114,6 +114,46 @@ def fit_gaussian(features: np.ndarray) -> Gaussian:
     covariance, shrinkage = ledoit_wolf(scaler.transform(features), assume_centered=True)
     covariance[np.diag_indices_from(covariance)] += RIDGE
     return Gaussian(scaler.mean_, scaler.scale_, inv(covariance), float(shrinkage))
+
+
+@dataclass(frozen=True)
+class Neighbours:
+    """The normal images as they are, for the distance to the nearest one.
+
+    PatchCore (Roth et al., CVPR 2022) takes the same distance between *patches*: features of each place of two middle
+    stages, averaged over their surroundings, thinned out to a coreset, and the largest distance over the places of an
+    image, reweighted by its neighbourhood. Here an image is one vector, pooled over space, and no normal image is left
+    out, as in DN2 (Bergman, Cohen, Hoshen, 2020) with one neighbour. So a small defect counts by what it changes in the
+    pooled features of its image, and no map of the defect comes out.
+    """
+
+    scale: np.ndarray  # D: standard deviations; 1 where a feature is constant
+    normals: np.ndarray  # N,D float64: divided by `scale`
+
+    def __call__(self, features: np.ndarray) -> np.ndarray:
+        """Return the Euclidean distances N float64 of standardised features N,D to the nearest normal image."""
+        from sklearn.neighbors import NearestNeighbors
+
+        found = NearestNeighbors(n_neighbors=1, algorithm="brute").fit(self.normals)
+        return found.kneighbors(features.astype(np.float64) / self.scale)[0][:, 0]
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """Return the fitted parameters by name."""
+        return {"scale": self.scale, "normals": self.normals}
+
+
+def fit_neighbours(features: np.ndarray) -> Neighbours:
+    """Keep the features N,D of normal images; at least one.
+
+    Raises:
+        UserError: there is none.
+    """
+    from sklearn.preprocessing import StandardScaler
+
+    if not len(features):
+        raise UserError("no normal training images: the distance to the nearest one needs at least 1")
+    scale = StandardScaler().fit(features.astype(np.float64)).scale_
+    return Neighbours(scale, features.astype(np.float64) / scale)
 
 
 @dataclass(frozen=True)

@@ -54,8 +54,8 @@ def _training(protocol: Protocol) -> str:
     if protocol.kind == "finetune":
         optimiser = f"{protocol.optimiser} {protocol.lr:g}"
         return f"{optimiser}, batch {protocol.batch}, {protocol.epochs} epochs, {protocol.sampler}"
-    if protocol.kind == "gaussian":
-        return "gaussian: normal images only"
+    if protocol.normals_only:
+        return f"{protocol.kind}: normal images only"
     weight, normality = protocol.synthetic_weight, ", normality" * protocol.normality
     weight = f"{weight:g}" if isinstance(weight, float) else weight
     return f"probe: {protocol.head}, C {protocol.C}, synthetic weight {weight}{normality}"

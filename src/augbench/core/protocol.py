@@ -24,7 +24,7 @@ class Protocol(StrictModel):
     """
 
     name: str = Field(description="in tables and keys")
-    kind: Literal["finetune", "probe", "gaussian"] = Field(
+    kind: Literal["finetune", "probe", "gaussian", "neighbours"] = Field(
         "finetune", description="what is trained; it decides which other keys are read"
     )
     # image
@@ -140,6 +140,11 @@ class Protocol(StrictModel):
         return self
 
     @property
+    def normals_only(self) -> bool:
+        """Whether it uses no defect image, real or synthetic: a reference for those that do."""
+        return self.kind in NORMALS_ONLY
+
+    @property
     def is_random(self) -> bool:
         """Whether a seed decides more than which synthetic images a classifier is trained on."""
         return self.kind == "finetune" or self.shuffle_labels
@@ -218,10 +223,13 @@ PIXELS = ("width", "height", "crop", "resize_first", "harmonise", "roundtrip")
 _FEATURES = (*PIXELS, "mean", "std", "backbone", "weights", "precision")
 _COMMON = ("kind", *_FEATURES, "test_share", "ap", "ap_beside", "holdout", "false_alarm_rate")
 _PROBE = ("head", "C", "normality")
+NORMALS_ONLY = ("gaussian", "neighbours")
+"""The kinds whose score is a distance to the normal training images: they use no defect image."""
+
 READ_BY = {
     "finetune": tuple(field for field in PROTOCOL_NUMBERS if field not in _PROBE),
     "probe": (*_COMMON, "shuffle_labels", "synthetic_weight", *_PROBE),
-    "gaussian": _COMMON,
+    **dict.fromkeys(NORMALS_ONLY, _COMMON),
 }
 """Kind of protocol -> the fields that it reads; the others keep their defaults."""
 
@@ -237,6 +245,9 @@ SWITCHES: dict[str, dict[str, str]] = {
         "probe": "the backbone is frozen; a classifier is fitted on its features",
         "gaussian": "the backbone is frozen; the score is the Mahalanobis distance to the features of the normal "
         "training images (Ledoit-Wolf covariance). No defect image is used: only none at zero-shot",
+        "neighbours": "the backbone is frozen; the score is the distance to the features of the nearest normal "
+        "training image, each feature divided by its standard deviation. No defect image is used: only none at "
+        "zero-shot",
     },
     "crop": {
         "none": "the whole image is resized; a different aspect ratio is stretched",

@@ -349,7 +349,7 @@ def _learns(library: Library, spec: AugmenterSpec) -> bool:
 
 def _why_not(augmenter: Augmenter, label: str, task: str, shots: Shots, n_aug: int, protocol: Protocol) -> str:
     """Return why a cell is impossible, for the plan's table; "" if it is possible."""
-    if protocol.kind == "gaussian":
+    if protocol.normals_only:
         if task != "detection":
             return f"protocol {protocol.name}: made for detection, not for {task}"
         unread = augmenter.makes_images or shots != 0

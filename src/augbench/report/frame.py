@@ -58,6 +58,8 @@ FACTS = (
     "confusion",
     "frozen",
     "weight",
+    "stated_weight",
+    "real",
     "embedded",
     "notes",
     "used",
@@ -134,9 +136,11 @@ def load_records(store: Store, keys: Iterable[str] | None = None) -> pd.DataFram
         class -> its ``support`` and `CLASS_METRICS`; ``confusion`` of recognition, ``classes`` and ``matrix`` (row =
         true class); both None where the record has none; ``frozen``, of a classifier on frozen features its protocol's
         `FROZEN_FIELDS`, and ``weight``, where its protocol leaves the weight of synthetic images open the one it chose;
-        else None; ``seconds`` of the whole training; ``device``; ``git_sha`` ("" where unknown); ``embedded``, a tuple
-        of the smoke-test parts; ``notes``, a tuple of remarks about its synthetic images; ``used``, what these were
-        made from, see `used_by`; ``filtered``, a tuple of what filters dropped of its pools, an entry for each
+        else None; ``stated_weight``, what its protocol says of that weight; ``real``, the number of real defect images
+        it was trained on, None where that is not known; ``seconds`` of the whole training; ``device``; ``git_sha`` (""
+        where unknown); ``embedded``, a tuple of the smoke-test parts; ``notes``, a tuple of remarks about its synthetic
+        images; ``used``, what these were made from, see `used_by`; ``filtered``, a tuple of what filters dropped of its
+        pools, an entry for each
         (`storage.records.Filtered`); ``controls``, those of `CONTROLS` that its protocol has on; ``version`` of its
         plug-ins ("" for augbench's own) and ``line``, a digest that all their versions share; ``finished`` (ISO 8601,
         UTC; "" in older records).
@@ -317,6 +321,8 @@ def _probe(spec: Mapping[str, Any], result: Mapping[str, Any]) -> dict[str, Any]
     return {
         "frozen": {field: protocol[field] for field in FROZEN_FIELDS} if is_frozen else None,
         "weight": result["chosen"]["synthetic_weight"] if is_open else None,
+        "stated_weight": protocol.get("synthetic_weight", 1.0),  # older records have none
+        "real": result["counts"].get("shots"),
     }
 
 

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path, PurePath
+from types import MappingProxyType
 from typing import Any
 
 import pandas as pd
 from rich.console import Console
 
 from augbench.core.errors import UserError
-from augbench.report.evidence.sheets import find_verdicts
+from augbench.report.evidence.build import Evidence, build_evidence
+from augbench.report.evidence.evidence_plots import curves_of, has_curve
+from augbench.report.evidence.sheets import verdicts_of, worth_section
 from augbench.report.fidelity_table import load_measured
 from augbench.report.frame import expected_frame, expected_from_records, load_expected, load_records, with_audits
 from augbench.report.older_versions import OlderRow, older_keys, older_records, older_rows, older_sections
@@ -50,6 +53,9 @@ def report(
 ) -> list[str]:
     """Report one grid of a store, or every grid it knows. Where it knows none, report all records as one.
 
+    Of up to `FEW_CELLS` cells, and of more with ``verdicts``, it also draws the headline metric over N_aug
+    (``dose.svg``) and over real defects (``real_defects.svg``), and says what synthetic images are worth in real ones.
+
     Args:
         store: the store of a run.
         grid_name: the grid's name; None = each grid that has a record.
@@ -69,26 +75,29 @@ def report(
     """
     files: list[str] = []
     made: dict[str, tuple[list[Table], list[OlderRow]]] = {}
+    worths: dict[str, list[Section]] = {}
     found = reported(store, grid_name, expected)
     for name, cells, records in found:
         tables, older = tables_of(store, name, cells, records)
-        decided = find_verdicts(store, cells, records) if verdicts else {}
-        leads = {title: lead for title, (lead, _) in decided.items()}
-        if console is not None and not verdicts:
-            leads = _leads(store, cells, records, tables)
+        evidence, problem = _evidence(store, cells, records, verdicts, console is not None or has_curve(tables))
+        decided = verdicts_of(evidence)
         for table in tables:
-            table.verdicts = decided.get(table.title, ("", []))[1]
-            table.lead = leads.get(table.title, "")
+            table.lead, sentences = decided.get(table.title, (problem, []))
+            table.verdicts = sentences if verdicts else []
         made[name] = tables, older
+        worths[name] = worth_section(evidence)
+        drawn = curves_of(evidence)
+        images = [(title, file) for file, (title, _) in drawn.items()]
         contents = {
-            "report.md": to_markdown(name, sections_of(tables, "markdown", older)).encode(),
-            "report.tex": to_latex(name, sections_of(tables, "latex", older)).encode(),
+            "report.md": to_markdown(name, [*sections_of(tables, "markdown", older), *worths[name]], images).encode(),
+            "report.tex": to_latex(name, [*sections_of(tables, "latex", older), *worths[name]]).encode(),
             "report.csv": to_csv(tables).encode(),
             "report.json": to_json(name, tables),
+            **{file: svg.encode() for file, (_, svg) in drawn.items()},
         }
         files += write_files(store, name, contents, out / name if out and len(found) > 1 else out)
     if console is not None:  # last: a closed pipe or a full device must not cost a file
-        print_reports(made, console, verbose)
+        print_reports(made, console, verbose, worths)
     return files
 
 
@@ -102,17 +111,21 @@ def tables_of(
     return tables, older_rows(older_records(store, records))
 
 
-def _leads(store: Store, cells: pd.DataFrame, records: pd.DataFrame, tables: Iterable[Table]) -> dict[str, str]:
-    """Return the title of each table -> what it shows, or that scores are damaged; nothing where it takes long.
+def _evidence(
+    store: Store, cells: pd.DataFrame, records: pd.DataFrame, verdicts: bool, wanted: bool
+) -> tuple[list[Evidence], str]:
+    """Return the evidence behind the sentences, curves and worths of a report, and why there is none.
 
-    A comparison takes 10 to 30 ms a cell.
+    A comparison takes 10 to 30 ms a cell, so there is none of many cells without ``verdicts``.
     """
-    if len(records) > FEW_CELLS:
-        return {}
+    if not verdicts and (len(records) > FEW_CELLS or not wanted):
+        return [], ""
     try:
-        return {title: lead for title, (lead, _) in find_verdicts(store, cells, records).items()}
-    except UserError as error:  # the tables need no scores
-        return dict.fromkeys((table.title for table in tables), f"No differences: {error}.")
+        return build_evidence(store, cells, records), ""
+    except UserError as error:
+        if verdicts:
+            raise
+        return [], f"No differences: {error}."  # the tables need no scores
 
 
 def places_of(store: Store, grid_name: str) -> dict[str, str]:
@@ -148,7 +161,10 @@ def reported(
 
 
 def print_reports(
-    made: Mapping[str, tuple[Sequence[Table], Sequence[OlderRow]]], console: Console, verbose: bool = False
+    made: Mapping[str, tuple[Sequence[Table], Sequence[OlderRow]]],
+    console: Console,
+    verbose: bool = False,
+    worths: Mapping[str, Sequence[Section]] = MappingProxyType({}),
 ) -> None:
     """Print the tables of grids, and that rows of earlier versions of plug-ins are not among them.
 
@@ -156,11 +172,13 @@ def print_reports(
         made: name of a grid -> its tables, and the rows of earlier versions.
         console: where to.
         verbose: print every column, and all notes under each table; else what fits, and each legend once.
+        worths: name of a grid -> the section of what its rows are worth in real defects.
     """
     numbers: dict[str, int] | None = None if verbose else {}
     sections = []
     for name, (tables, older) in made.items():
         sections += [Section(name), *sections_of(tables, "terminal", older, numbers, console.width)]
+        sections += worths.get(name, ())
     if numbers is None:
         console.print(to_terminal(sections, console.width))
     else:

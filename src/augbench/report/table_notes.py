@@ -28,6 +28,11 @@ HEADS = {
     "mlp": "A perceptron with one hidden layer",
 }
 """Head of a probe -> its name."""
+DISTANCES = {
+    "gaussian": "Mahalanobis distance to the normal training images",
+    "neighbours": "Distance to the nearest normal training image",
+}
+"""Kind of protocol without defect images -> its score."""
 CONTROLS = {
     "shuffle_labels": "training labels are shuffled by item, so all rows should be at chance",
     "budget": "every N_aug has the optimiser steps of the row without synthetic images",
@@ -85,8 +90,8 @@ def frozen_text(records: Sequence[Any]) -> str:
     if not frozen:
         return ""
     features = f"on frozen features of {frozen['backbone']}"
-    if frozen["kind"] == "gaussian":
-        return f"Mahalanobis distance to the normal training images {features}: no defect image was used."
+    if frozen["kind"] in DISTANCES:
+        return f"{DISTANCES[frozen['kind']]} {features}: no defect image was used."
     distance = " and their distance to the normal training images" if frozen["normality"] else ""
     screens = "it screens augmenters; a fine-tuned classifier may rank them otherwise"
     return f"{HEADS[frozen['head']]} {features}{distance}: {screens}."

@@ -21,7 +21,7 @@ from augbench.report.confusion import Confusion, Named, confusion_of, confusion_
 from augbench.report.fidelity_table import Fidelity, Measured, Outcome, fidelity_of
 from augbench.report.frame import CLASS_METRICS, METRICS, shots_rank
 from augbench.report.numbers import INCOMPLETE, Stat, average_of, flagged, share
-from augbench.report.references import REFERENCE
+from augbench.report.references import REFERENCES
 from augbench.report.runs import Basis, averaged, basis_of, over_runs
 from augbench.report.sheet import WIDTH, Column, Detail, Mark, Medium, Section, Sheet, SheetRow
 from augbench.report.table_notes import (
@@ -203,7 +203,7 @@ def _table(cells_of: Rows, found: dict[str, Any], measured: Mapping[str, Measure
     used = {row.augmenter: row.used for row in rows if row.used}
     embedded = tuple(sorted({part for record in records for part in record.embedded}))
     title, headline, leak = title_of(first, folds), HEADLINE[first.task], near_copies_text(first.audit, folds)
-    own = [found[cell.key] for cell in cells if cell.key in found and cell.augmenter != REFERENCE]
+    own = [found[cell.key] for cell in cells if cell.key in found and cell.augmenter not in REFERENCES]
     pooled = len({(cell.draw, cell.adapter_seed, cell.fold if cell.test_share else None) for cell in cells}) > 1
     columns = _columns(first, pooled or any(cell.seed is None for cell in cells))
     headline_column = next(column for column in columns if column.key == headline)
@@ -270,7 +270,11 @@ def _row(augmenter: str, n_aug: int, cells: list[Any], found: dict[str, Any], ta
         classes=_class_stats(runs, task),
         confusion=confusion_of(runs),
         weights=tuple(record.weight for record in records if record.weight is not None),
-        notes=tuple(dict.fromkeys(note for cell in cells if cell.key in found for note in found[cell.key].notes)),
+        notes=tuple(
+            [f"normals-only reference: {REFERENCES[augmenter]}."]
+            if augmenter in REFERENCES
+            else dict.fromkeys(note for cell in cells if cell.key in found for note in found[cell.key].notes)
+        ),
         used=next((record.used for record in records), ()),
         filtered=tuple(one for record in records for one in record.filtered),
         **basis.basis(),

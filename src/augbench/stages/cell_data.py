@@ -70,7 +70,7 @@ def data_of(library: Library, cell: Cell, slices: Sequence[PoolSlice]) -> CellDa
     evaluated = library.evaluated(cell.data)
     train = pd.concat([split.negatives, shots])
     labels = [_labels(train["label"], classes), *(_pool_labels(pool_slice, cell, classes) for pool_slice in slices)]
-    if not classes and cell.protocol.kind != "gaussian" and not any(part.any() for part in labels):
+    if not classes and not cell.protocol.normals_only and not any(part.any() for part in labels):
         raise UserError(f"cell '{cell.key}' has no defect image to train on: use shots > 0 or an augmenter")
     labels = np.concatenate(labels)
     if cell.protocol.shuffle_labels:

@@ -12,10 +12,12 @@ from threadpoolctl import threadpool_limits
 from augbench.classifiers.probe import (
     CrossFitted,
     Gaussian,
+    Neighbours,
     Probe,
     ProbeRows,
     fit_cross_fitted,
     fit_gaussian,
+    fit_neighbours,
     fit_probe,
 )
 from augbench.core.contracts import GOOD
@@ -79,10 +81,12 @@ def _rows(
 
 def _fit(
     context: Context, rows: ProbeRows, data: CellData, cell: Cell
-) -> tuple[Probe | Gaussian, dict[str, float | None]]:
+) -> tuple[Probe | Gaussian | Neighbours, dict[str, float | None]]:
     if cell.protocol.kind == "gaussian":
         gaussian = fit_gaussian(rows.features[~rows.defects])
         return gaussian, {"shrinkage": gaussian.shrinkage}
+    if cell.protocol.kind == "neighbours":
+        return fit_neighbours(rows.features[~rows.defects]), {}
     names = data.classes or ("normal", "defect")
     if lacking := [name for number, name in enumerate(names) if number not in rows.labels]:
         raise UserError(f"cell '{cell.key}' has no training image of '{lacking[0]}': use more shots or a larger N_aug")

@@ -105,6 +105,18 @@ class GaussianChoice(_RecordModel):
     shrinkage: float = Field(ge=0, le=1)
 
 
+class NeighboursChoice(_RecordModel):
+    """The nearest normal images leave nothing to choose."""
+
+
+CHOICES: dict[str, type[_RecordModel]] = {
+    "probe": ProbeChoice,
+    "gaussian": GaussianChoice,
+    "neighbours": NeighboursChoice,
+}
+"""Kind of protocol on frozen features -> what a classifier of it was fitted with."""
+
+
 class Counts(_RecordModel):
     """Numbers of images that a cell was trained and evaluated on."""
 

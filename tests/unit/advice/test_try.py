@@ -257,6 +257,6 @@ def test_mistakes_end_in_one_line(parts, tmp_path):
 def test_where_all_is_found_already_there_is_nothing_to_gain():
     row = SimpleNamespace(intervals={"ap": Interval(0.998, 0.993, 1.0)})
     none = Option((NONE, 0), "free", "", "probe", "all", row, None, ())
-    assert "there is nothing to gain" in _what_to_do(Advice([none], {}, {}, [], None, None))
+    assert "there is nothing to gain" in _what_to_do(Advice([none], {}, {}, [], {}, None, None))
     row.intervals["ap"] = Interval(0.98, 0.94, 1.0)
-    assert "none is shown to do better" in _what_to_do(Advice([none], {}, {}, [], None, None))
+    assert "none is shown to do better" in _what_to_do(Advice([none], {}, {}, [], {}, None, None))

@@ -10,7 +10,14 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
 from augbench.classifiers import probe
-from augbench.classifiers.probe import FIXED_C, ProbeRows, fit_cross_fitted, fit_gaussian, fit_probe
+from augbench.classifiers.probe import (
+    FIXED_C,
+    ProbeRows,
+    fit_cross_fitted,
+    fit_gaussian,
+    fit_neighbours,
+    fit_probe,
+)
 from augbench.core.errors import UserError
 from augbench.core.protocol import make_protocol
 
@@ -201,3 +208,34 @@ def test_shuffled_labels_that_leave_real_images_with_one_label_end_in_no_error(n
         warnings.simplefilter("ignore", UserWarning)  # scikit-learn: a label with fewer images than folds
         fitted, chosen = fit_probe(replace(data, labels=labels), 1, protocol(synthetic_weight="cv"), 0)
     assert chosen["synthetic_weight"] > 0 and np.isfinite(fitted(data.features)).all()
+
+
+# -- the nearest normal image
+
+
+def test_the_distance_to_the_nearest_normal_image_is_that_of_plain_arithmetic():
+    normal, test = rows().features, rows(seed=3).features
+    normal[:, 0] = 4.0  # a constant feature is not divided by 0
+    fitted = fit_neighbours(normal)
+    scale = normal.astype(float).std(0)
+    scale[0] = 1
+    apart = (test[:, None, :] - normal[None, :, :].astype(float)) / scale  # test,normal,D
+    assert np.allclose(fitted(test), np.sqrt((apart**2).sum(2)).min(1), rtol=1e-6)
+    assert np.allclose(fitted(normal), 0, atol=1e-5)
+    assert set(fitted.arrays()) == {"scale", "normals"}
+
+
+def test_the_nearest_normal_image_follows_clusters_that_one_gaussian_covers():
+    rng = np.random.default_rng(0)
+    centres = np.repeat([[-6.0, 0.0], [6.0, 0.0]], 60, 0)
+    normal = (centres + rng.normal(size=(120, 2))).astype(np.float32)
+    between = rng.normal(size=(40, 2)).astype(np.float32)  # in the gap
+    near, gaussian = fit_neighbours(normal), fit_gaussian(normal)
+    held = (centres + rng.normal(size=(120, 2))).astype(np.float32)
+    assert np.median(near(between)) > 3 * np.median(near(held))
+    assert np.median(gaussian(between)) < np.median(gaussian(held))
+
+
+def test_the_nearest_normal_image_needs_one():
+    with pytest.raises(UserError, match="no normal training images: the distance to the nearest one needs at least 1"):
+        fit_neighbours(np.zeros((0, 4), np.float32))

@@ -389,7 +389,7 @@ FROZEN = {"name": "p", "width": 32, "height": 32, "kind": "probe"}
         ({"head": "lda", "synthetic_weight": "cv"}, "set synthetic_weight: 1, and no C"),
         ({"C": 0}, "'C': a number above 0, or 'cv' (got 0)"),
         ({"synthetic_weight": "much"}, "'synthetic_weight': a number above 0, 'equal_mass' or 'cv' (got 'much')"),
-        ({"kind": "prob"}, "'kind': input should be 'finetune', 'probe' or 'gaussian' (got 'prob')"),
+        ({"kind": "prob"}, "'kind': input should be 'finetune', 'probe', 'gaussian' or 'neighbours' (got 'prob')"),
     ],
 )
 def test_a_kind_refuses_what_it_does_not_read(fields, said):

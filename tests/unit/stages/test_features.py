@@ -3,10 +3,13 @@
 from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 import pytest
 from helpers import TINY_PROBE, on_disk, path_of, tiny_grid, tiny_plan
 from layouts import draw_neu
 from safetensors.numpy import load_file
+from scipy.spatial.distance import cdist
+from sklearn.covariance import LedoitWolf
 
 from augbench.classifiers.backbone import build
 from augbench.classifiers.probe import ProbeRows
@@ -30,6 +33,7 @@ from augbench.storage.leases import Leases
 
 PROBE = make_protocol(TINY_PROBE)
 NORMALS = {**TINY_PROBE, "name": "normals", "kind": "gaussian"}
+NEAREST = {**TINY_PROBE, "name": "nearest", "kind": "neighbours"}
 WEIGHTED = {**TINY_PROBE, "name": "weighted", "synthetic_weight": 0.1}
 
 
@@ -178,9 +182,9 @@ def test_only_missing_features_are_made_and_none_for_finished_cells(store):
 
 
 def test_records_of_probes(store):
-    grid = tiny_grid(protocols=[TINY_PROBE, WEIGHTED, NORMALS], n_aug=[6], save_weights="last")
+    grid = tiny_grid(protocols=[TINY_PROBE, WEIGHTED, NORMALS, NEAREST], n_aug=[6], save_weights="last")
     summary = run(grid, store, executor="inline")
-    assert summary.done == summary.cells == 7 and not summary.failures
+    assert summary.done == summary.cells == 8 and not summary.failures
     records = {r["key"]: r for r in store.read_records(sorted(store.keys("cells")))}
     chosen = {}
     for cell in make_plan(grid).cells:
@@ -190,10 +194,34 @@ def test_records_of_probes(store):
         assert record["provenance"]["embedded"] == ["dataset surfaces", "backbone micro_resnet"]
         chosen[cell.protocol.name, cell.augmenter.name, cell.shots] = record["result"]["chosen"]
         weights = load_file(path_of(store, "weights", cell.key))
-        assert ("precision" in weights) == (cell.protocol.kind == "gaussian") and "mean" in weights
+        assert ("precision" in weights) == (cell.protocol.kind == "gaussian")
+        assert ("normals" in weights) == (cell.protocol.kind == "neighbours") != ("mean" in weights)
     assert chosen["probe", "none", 5] == {"C": 0.01, "synthetic_weight": None}
     assert chosen["weighted", "memseg", 0] == {"C": 0.01, "synthetic_weight": 0.1}
-    assert chosen["normals", "none", 0].keys() == {"shrinkage"}
+    assert chosen["normals", "none", 0].keys() == {"shrinkage"} and chosen["nearest", "none", 0] == {}
+    check_distances(store, make_plan(grid))
+
+
+def check_distances(store, plan):
+    """The two scores of normal images alone are those of plain arithmetic on the stored features."""
+    (spec,) = (spec for spec in plan.features.values() if spec.pool is None)
+    chunks = sorted(path_of(store, "features", spec.key).glob("*.safetensors"))
+    features = np.concatenate([next(iter(load_file(chunk).values())) for chunk in chunks])
+    for kind in ("gaussian", "neighbours"):
+        (cell,) = (cell for cell in plan.cells if cell.protocol.kind == kind)
+        data = data_of(plan.library, cell, ())
+        normal, test = (features[rows].astype(float) for rows in (data.train_rows, data.evaluated_rows))
+        scale = np.where(normal.std(0) > 0, normal.std(0), 1)
+        if kind == "neighbours":
+            found = cdist(test / scale, normal / scale).min(1)
+        else:
+            centred = (normal - normal.mean(0)) / scale
+            fitted = LedoitWolf(assume_centered=True).fit(centred)
+            covariance = fitted.covariance_ + 1e-6 * np.eye(len(scale))
+            apart = (test - normal.mean(0)) / scale
+            found = np.sqrt((apart * np.linalg.solve(covariance, apart.T).T).sum(1))
+        scores = pd.read_parquet(path_of(store, "scores", cell.key))
+        assert np.allclose(scores["logit"], found, rtol=1e-4, atol=1e-4)
 
 
 def test_a_record_has_its_weights_beside_it_from_the_start(store, monkeypatch):

@@ -6,12 +6,13 @@ store, with the same resamples for all rows of a table, so that differences are 
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from itertools import combinations
+from itertools import combinations, groupby
 from math import nan
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -21,15 +22,17 @@ from augbench.core.contracts import GOOD
 from augbench.core.errors import UserError, did_you_mean
 from augbench.core.seeds import rng
 from augbench.metrics import inference, resampling
+from augbench.metrics.exchange import FEWEST_POINTS, Cells, Exchange, exchange
 from augbench.metrics.resampling import RESAMPLES, Interval
 from augbench.report.evidence.pareto import RowCost, Spending, efficient
-from augbench.report.references import REFERENCE
+from augbench.report.evidence.real_defects import Counting, counting
+from augbench.report.references import BESIDE, FREE, NEAREST, REFERENCE
 from augbench.report.runs import Basis, runs_of
 from augbench.report.tables import HEADLINE, Row, Table, build_tables
 from augbench.storage.scores import scores_frame
 from augbench.storage.store import FIX_HINT, Store
 
-BASELINES = ("none", REFERENCE, "memseg")  # default baselines; the first that a table has is used
+BASELINES = ("none", REFERENCE, NEAREST, "memseg")  # default baselines; the first that a table has is used
 METRICS = {"detection": ("ap",), "recognition": ("accuracy", "macro_f1")}
 Run = tuple[int, int, int, int]
 """Fold, draw of the shots, seed and adapter seed of a cell of a complete run; -1 for an axis that it does not have."""
@@ -95,6 +98,35 @@ class ArtefactCheck:
 
 
 @dataclass(frozen=True)
+class OverFree:
+    """What a row gains over the strongest of the rows that need no generator.
+
+    Which of them is strongest is seen on the test items, so the difference to it alone would not do. The ends of the
+    interval are the lowest ones of the differences to each: the row is better only where it is shown to beat every one
+    of them (an intersection-union test, which needs no correction for their number). The upper ends are corrected for
+    the number of baselines, so that the row is worse only where it is shown to be, whichever is strongest.
+    """
+
+    augmenter: str
+    n_aug: int
+    strongest: str  # the baseline with the least difference
+    together: Interval
+    verdict: inference.Verdict
+    collapsed: int = 0  # runs on any side whose classifier has collapsed
+
+
+@dataclass(frozen=True)
+class Worth:
+    """How many real defects a row is worth, see `metrics.exchange`."""
+
+    augmenter: str
+    n_aug: int
+    found: Exchange
+    counting: Counting
+    collapsed: int = 0  # runs of the row and of the curve whose classifier has collapsed
+
+
+@dataclass(frozen=True)
 class Evidence:
     """The evidence of one table."""
 
@@ -111,6 +143,9 @@ class Evidence:
     resamples: int
     metrics: tuple[str, ...]
     wanted: tuple[str, ...]  # candidate baselines
+    over_free: tuple[OverFree, ...] = ()  # of the rows with synthetic images; () without a choice of free baselines
+    worths: Sequence[Worth] = ()  # of these rows, where there is a curve over real defects
+    weight: float | str = 1.0  # of a synthetic image, as the protocol states it
 
     @property
     def headline(self) -> str:
@@ -145,11 +180,16 @@ def build_evidence(
     nulls = dict(zip(expected["augmenter"], expected["null"], strict=True))
     spending = Spending(store, [record.key for have in runs.values() for _, record in have])
     made = []
-    for table in build_tables(expected, records):
-        rows = [row for row in table.rows if not row.is_average]
-        have = [runs[table.dataset, table.protocol, table.shots, row.augmenter, row.n_aug] for row in rows]
-        if any(have):
-            made.append(_evidence(_Resampled(store, table, have, resamples), rows, have, spending, against, nulls))
+    for _, tables in groupby(build_tables(expected, records), lambda table: (table.dataset, table.protocol)):
+        parts: list[tuple[_Resampled, Evidence, Keys]] = []
+        for table in tables:
+            rows = [row for row in table.rows if not row.is_average]
+            have = [runs[table.dataset, table.protocol, table.shots, row.augmenter, row.n_aug] for row in rows]
+            if any(have):
+                drawn = _Resampled(store, table, have, resamples)
+                one = _evidence(drawn, rows, have, spending, against, nulls)
+                parts.append((drawn, one, _keys(one.rows, have)))
+        made += _with_worths(parts)
     return made
 
 
@@ -159,7 +199,8 @@ def compare_rows(
     records: pd.DataFrame,
     wanted: Sequence[Sequence[tuple[tuple[str, int], tuple[str, int]]]],
     resamples: int = RESAMPLES,
-) -> tuple[list[RowEvidence], list[list[Comparison]]]:
+    curve: Mapping[tuple[str, int], int | str] = MappingProxyType({}),
+) -> tuple[list[RowEvidence], list[list[Comparison]], list[Worth]]:
     """Compare chosen rows of one table, also rows that a caller has put into it from several tables.
 
     Args:
@@ -168,9 +209,11 @@ def compare_rows(
         records: their records, see `frame.load_records`.
         wanted: lists of pairs of rows (augmenter, N_aug); intervals hold for all pairs of a list at once.
         resamples: number of bootstrap resamples.
+        curve: the rows without synthetic images -> their shots, where they are a curve over real defects up to all.
 
     Returns:
-        The evidence of each row, and for each list the first row minus the second of each pair.
+        The evidence of each row; for each list the first row minus the second of each pair; and what the rows with
+        synthetic images are worth, beside all real defects of the curve.
 
     Raises:
         UserError: scores are missing, damaged or of another run.
@@ -182,8 +225,12 @@ def compare_rows(
     spending = Spending(store, [record.key for own in have for _, record in own])
     drawn = _Resampled(store, table, have, resamples)
     rows = [_row(drawn, row, own, spending) for row, own in zip(own_rows, have, strict=True)]
-    keys = {row.name: {run: record.key for run, record in own} for row, own in zip(rows, have, strict=True)}
-    return rows, [_compared(drawn, keys, pairs) for pairs in wanted]
+    keys = _keys(rows, have)
+    worths: list[Worth] = []
+    if len(curve) >= FEWEST_POINTS:
+        points = [(shots, drawn, keys[name]) for name, shots in curve.items()]
+        worths = _worths(points, drawn, {name: keys[name] for name in keys if name[1]}, "all")
+    return rows, [_compared(drawn, keys, pairs) for pairs in wanted], worths
 
 
 def _complete_runs(expected: pd.DataFrame, records: pd.DataFrame) -> dict[tuple[Any, ...], Have]:
@@ -239,6 +286,8 @@ class _Resampled:
         self.folds_drawn = table.test_share is not None  # else the folds are a partition
         cells = {record.key: (run, record) for own in have for run, record in own}
         self.collapsed = {key for key, (_, record) in cells.items() if record.collapsed}
+        self.weight = next((record.stated_weight for _, record in cells.values()), 1.0)
+        self.real = {key: record.real for key, (_, record) in cells.items()}
         predictions = load_predictions(store, sorted(cells))
         # Folds of a partition share no item, so each is resampled on its own. Random splits share items: an item that
         # is drawn twice counts twice in all of them.
@@ -247,6 +296,11 @@ class _Resampled:
             pd.DataFrame({"fold": folds[key], "group": one.groups, "defective": one.defective})
             for key, one in predictions.items()
         )
+        # Test images with a defect of each item, by fold: where folds are a partition, the others are trained on.
+        self.defects = {
+            run[0]: Counter(predictions[key].groups[predictions[key].defective].tolist())
+            for key, (run, _) in cells.items()
+        }
         if (images.groupby("group")["fold"].nunique() > 1).any():
             folds, images["fold"] = dict.fromkeys(folds, -1), -1
         items = images.groupby(["fold", "group"], as_index=False)["defective"].any()
@@ -295,6 +349,10 @@ class _Resampled:
         values = np.array([self.values[key, metric] for key in keys])
         return values, np.stack([self.sampled[key, metric] for key in keys])
 
+    def cells(self, runs: Mapping[Run, str]) -> Cells:
+        """Return the headline metric of the cells of a row."""
+        return Cells(list(runs), *self.of(list(runs.values()), self.metrics[0]))
+
 
 def _strata(items: pd.DataFrame) -> pd.Series:
     """Number the strata of test items: those with and without a defect of each fold.
@@ -325,7 +383,7 @@ def _evidence(
     made = [_row(drawn, row, own, spending) for row, own in zip(rows, have, strict=True)]
     best = efficient([(row.cost, row.intervals[HEADLINE[table.task]].estimate, not row.incomplete) for row in made])
     made = [replace(row, efficient=is_best) for row, is_best in zip(made, best, strict=True)]
-    keys = {row.name: {run: record.key for run, record in own} for row, own in zip(made, have, strict=True)}
+    keys = _keys(made, have)
     baseline = baseline_among({augmenter for (augmenter, _), runs in keys.items() if runs}, against)
     to_baseline = [(name, base) for name in keys if (base := _partner(name, baseline, keys)) is not None]
     others = [name for name in keys if name[1] and name[0] != baseline]
@@ -345,6 +403,8 @@ def _evidence(
         resamples=drawn.resamples,
         metrics=drawn.metrics,
         wanted=(against,) if against else BASELINES,
+        over_free=_over_free(drawn, keys, baseline),
+        weight=drawn.weight,
     )
 
 
@@ -378,6 +438,94 @@ def _variance_split(runs: Sequence[Run], values: Sequence[float]) -> inference.V
 
 
 Keys = Mapping[tuple[str, int], dict[Run, str]]  # row -> its runs
+
+
+def _keys(rows: Sequence[RowEvidence], have: Sequence[Have]) -> Keys:
+    return {row.name: {run: record.key for run, record in own} for row, own in zip(rows, have, strict=True)}
+
+
+def _over_free(drawn: _Resampled, keys: Keys, baseline: str) -> tuple[OverFree, ...]:
+    """Compare the rows with synthetic images with all that need no generator; () where `against` says it already."""
+    free = [(name, 0) for name in FREE if keys.get((name, 0))]
+    rows = [name for name in keys if name[1]]
+    if not free or free == [(baseline, 0)]:
+        return ()
+    each = [_compared(drawn, keys, [(row, one) for row in rows]) for one in free]
+    every = iter(_compared(drawn, keys, [(row, one) for one in free for row in rows]))
+    wide = [[next(every) for _ in rows] for _ in free]
+    return tuple(
+        _strongest([ones[place] for ones in each], [ones[place] for ones in wide], drawn, keys[row])
+        for place, row in enumerate(rows)
+    )
+
+
+def _strongest(
+    ones: Sequence[Comparison], wide: Sequence[Comparison], drawn: _Resampled, runs: Iterable[Run]
+) -> OverFree:
+    """Combine the differences of a row to each free baseline: ``wide`` are corrected for the number of these."""
+    known = [one for one in ones if one.together.runs]
+    if not known:
+        return OverFree(ones[0].augmenter, ones[0].n_aug, "", Interval(), inference.Verdict.TOO_FEW)
+    least = min(known, key=lambda one: one.together.estimate)
+    low = min(one.together.low for one in known)
+    high = min(one.together.high for one in wide if one.together.runs)
+    number = min(one.together.runs for one in known)
+    return OverFree(
+        least.augmenter,
+        least.n_aug,
+        least.versus,
+        Interval(least.together.estimate, low, high, number),
+        inference.verdict(low, high, number, drawn.is_random(runs)),
+        max(one.collapsed for one in known),
+    )
+
+
+# -- what rows are worth in real defects
+
+
+def _with_worths(parts: Sequence[tuple[_Resampled, Evidence, Keys]]) -> list[Evidence]:
+    """Add `Worth` to the evidence of a protocol's tables, where those without synthetic images are a curve."""
+    curves: dict[tuple[int, ...], list[tuple[int | str, _Resampled, dict[Run, str]]]] = defaultdict(list)
+    for drawn, one, keys in parts:
+        own = keys.get(("none", 0), {})
+        if one.table.task == "detection" and one.table.shots and own and None not in map(drawn.real.get, own.values()):
+            curves[one.table.folds].append((one.table.shots, drawn, own))
+    made = []
+    for drawn, one, keys in parts:
+        curve = curves[one.table.folds]
+        rows = [name for name in keys if (name[1] or name[0] == BESIDE) and keys[name]]
+        if len(curve) < FEWEST_POINTS or not rows:
+            made.append(one)
+            continue
+        made.append(replace(one, worths=_worths(curve, drawn, {name: keys[name] for name in rows}, one.table.shots)))
+    return made
+
+
+def _worths(
+    curve: Sequence[tuple[int | str, _Resampled, dict[Run, str]]], drawn: _Resampled, rows: Keys, shots: int | str
+) -> list[Worth]:
+    """Return what rows with these shots are worth; the curve is shots, and where to find the row without images."""
+    images = {number: [other.real[key] for key in own.values()] for number, other, own in curve}
+    counted = counting(images, drawn.defects, drawn.folds_drawn)
+    points = {counted.of[number]: other.cells(own) for number, other, own in curve}
+    if len(points) < FEWEST_POINTS or (shots and shots not in counted.of):  # two numbers of shots may be all there are
+        return []
+    collapsed = sum(len(set(own.values()) & other.collapsed) for _, other, own in curve)
+    return [
+        Worth(
+            *name,
+            _exchange(points, drawn, runs, counted.of.get(shots, 0.0)),
+            counted,
+            collapsed + len(set(runs.values()) & drawn.collapsed),
+        )
+        for name, runs in rows.items()
+        if runs
+    ]
+
+
+def _exchange(points: Mapping[float, Cells], drawn: _Resampled, runs: Mapping[Run, str], count: float) -> Exchange:
+    generator = rng("exchange", drawn.table.dataset, *drawn.table.folds)
+    return exchange(points, drawn.cells(runs), count, generator, drawn.item_freedom, drawn.folds_drawn)
 
 
 def baseline_among(names: Collection[str], against: str | None = None) -> str:

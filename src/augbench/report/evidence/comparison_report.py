@@ -11,7 +11,7 @@ from rich.console import Console
 
 from augbench.metrics.resampling import RESAMPLES
 from augbench.report.evidence.build import Evidence, build_evidence
-from augbench.report.evidence.evidence_plots import cd_svg, pareto_svg
+from augbench.report.evidence.evidence_plots import cd_svg, curves_of, pareto_svg
 from augbench.report.evidence.exports import to_csv, to_json
 from augbench.report.evidence.ranking import Ranking, missing_ranks_note, rankings
 from augbench.report.evidence.sheets import method_section, ranking_section, section_of
@@ -46,7 +46,8 @@ class Compared:
             PARETO: ("Metric against cost", pareto_svg(self.evidence)),
             CD: ("Critical differences", cd_svg(self.ranked)),
         }
-        plots = {file: (title, svg) for file, (title, svg) in drawn.items() if svg is not None}
+        plots = curves_of(self.evidence)
+        plots |= {file: (title, svg) for file, (title, svg) in drawn.items() if svg is not None}
         images = [(title, file) for file, (title, _) in plots.items()]
         return {
             "compare.md": to_markdown(f"{self.name}: comparison", every, images).encode(),
@@ -86,8 +87,9 @@ def compare(
 ) -> list[str]:
     """Compare the rows of one grid of a store, or of every grid it knows; where it knows none, of all its records.
 
-    Writes ``compare.md``, ``.tex``, ``.csv``, ``.json``, ``pareto.svg`` where costs are known, and ``cd.svg`` from
-    eight datasets on. Equal stores give equal bytes. Other arguments, result and errors as of `store_report.report`.
+    Writes ``compare.md``, ``.tex``, ``.csv``, ``.json``, ``pareto.svg`` where costs are known, ``dose.svg`` and
+    ``real_defects.svg`` where there are curves over N_aug and over real defects, and ``cd.svg`` from eight datasets on.
+    Equal stores give equal bytes. Other arguments, result and errors as of `store_report.report`.
 
     Args:
         against: the baseline augmenter; None = ``none`` if a table has it, else ``memseg``.

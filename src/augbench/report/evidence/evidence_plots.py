@@ -1,4 +1,4 @@
-"""Plots of evidence: the metric against cost, and critical differences of average ranks."""
+"""Plots of evidence: the metric over N_aug, over real defects, against cost; critical differences of average ranks."""
 
 from __future__ import annotations
 
@@ -6,15 +6,20 @@ from collections.abc import Mapping, Sequence
 from math import isnan
 from typing import TYPE_CHECKING
 
+from augbench.metrics.exchange import FEWEST_POINTS
 from augbench.report import plots
 from augbench.report.evidence.build import Evidence, RowEvidence
+from augbench.report.evidence.explanations import weight_text
 from augbench.report.evidence.ranking import Ranking
-from augbench.report.evidence.sheets import NAMES, p_value_text
+from augbench.report.evidence.sheets import NAMES, p_value_text, span
 from augbench.report.numbers import flagged, seconds_text, share, shots_text
+from augbench.report.references import FREE
+from augbench.report.tables import Table
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import SubFigure
+    from matplotlib.lines import Line2D
 
 WIDTH, HEIGHT = 720, 400  # points, of one plot of the metric against cost without its legend
 STEP = 22  # points between the names in a critical-difference diagram
@@ -91,6 +96,152 @@ def _pareto(part: SubFigure, evidence: Evidence, points: Points, indices: Mappin
         plots.explain_collapse(handles)
     plots.legend(part, handles)
     return axes
+
+
+# -- the metric over N_aug, and over real defects
+
+DOSE, REAL = "dose.svg", "real_defects.svg"
+PLOT_HEIGHT = 280  # points, of one plot of a curve without its legend
+
+
+def has_curve(tables: Sequence[Table]) -> bool:
+    """Whether there may be something for `curves_of` to draw: several N_aug of an augmenter, or several shots."""
+    shots: dict[tuple[str, str], set[int | str]] = {}
+    for table in tables:
+        names = [row.augmenter for row in table.rows if row.n_aug and row.runs]
+        if any(names.count(name) > 1 for name in names):
+            return True
+        if table.task == "detection" and any(row.augmenter == "none" and row.runs for row in table.rows):
+            shots.setdefault((table.dataset, table.protocol), set()).add(table.shots)
+    return any(len(own) >= FEWEST_POINTS for own in shots.values())
+
+
+def curves_of(evidence: Sequence[Evidence]) -> dict[str, tuple[str, str]]:
+    """Return file -> title and SVG of the curves that there are."""
+    drawn = {
+        DOSE: ("The metric over the number of synthetic images", dose_svg(evidence)),
+        REAL: ("AP over real defects", real_svg(evidence)),
+    }
+    return {file: (title, svg) for file, (title, svg) in drawn.items() if svg}
+
+
+def dose_svg(evidence: Sequence[Evidence]) -> str | None:
+    """Plot the headline metric over N_aug, once per table in which an augmenter has several; None where none has."""
+    every = [(one, _doses(one)) for one in evidence]
+    wanted = [(one, lines) for one, lines in every if any(len(rows) > 1 for rows in lines.values())]
+    if not wanted:
+        return None
+    names = dict.fromkeys(name for _, lines in wanted for name in lines)
+    indices = {name: index for index, name in enumerate(names)}
+    with plots.theme():
+        drawn = plots.figure(WIDTH, PLOT_HEIGHT * len(wanted))
+        parts = drawn.subfigures(len(wanted), squeeze=False)[:, 0]
+        for part, (one, lines) in zip(parts, wanted, strict=True):
+            _dose(part, one, lines, indices)
+        about = "Mean over runs; bands are 95 % intervals. Dashed lines are rows that need no generator."
+        texts = " ".join(
+            f"{one.table.title}, {NAMES[one.headline]} over N_aug, {weight_text(one.weight)}: "
+            + "; ".join(f"{name} {_points_of(one, rows)}" for name, rows in lines.items())
+            + "."
+            for one, lines in wanted
+        )
+        return plots.svg_text(drawn, "The metric over the number of synthetic images", f"{about} {texts}")
+
+
+def _doses(evidence: Evidence) -> dict[str, list[RowEvidence]]:
+    """Return augmenter -> its rows with synthetic images, by N_aug."""
+    found: dict[str, list[RowEvidence]] = {}
+    for row in sorted(evidence.rows, key=lambda row: row.n_aug):
+        if row.n_aug and row.runs:
+            found.setdefault(row.augmenter, []).append(row)
+    return found
+
+
+def _points_of(evidence: Evidence, rows: Sequence[RowEvidence]) -> str:
+    found = [(row, row.intervals[evidence.headline]) for row in rows]
+    texts = [f"{row.n_aug}: {share(one.estimate)} ({span(one)})" for row, one in found]
+    return flagged(", ".join(texts), sum(len(row.collapsed) for row in rows))
+
+
+def _band(axes: Axes, x: Sequence[float], evidence: Evidence, rows: Sequence[RowEvidence], index: int) -> Line2D:
+    """Draw a line with its band of intervals."""
+    found = [row.intervals[evidence.headline] for row in rows]
+    (line,) = axes.plot(x, [one.estimate for one in found], **plots.look(index))
+    low, high = [one.low for one in found], [one.high for one in found]
+    axes.fill_between(x, low, high, color=line.get_color(), alpha=0.15, linewidth=0)
+    return line
+
+
+def _dose(
+    part: SubFigure, evidence: Evidence, lines: Mapping[str, list[RowEvidence]], indices: Mapping[str, int]
+) -> None:
+    axes = part.subplots()
+    axes.set_title(f"{evidence.table.title}: {weight_text(evidence.weight)}", wrap=True)
+    axes.set(xlabel="N_aug (logarithmic)", ylabel=NAMES[evidence.headline], xscale="log")
+    handles = {}
+    for name, rows in lines.items():
+        label = flagged(name, sum(len(row.collapsed) for row in rows))
+        handles[label] = _band(axes, [row.n_aug for row in rows], evidence, rows, indices[name])
+    ticks = sorted({row.n_aug for rows in lines.values() for row in rows})
+    axes.set_xticks(ticks, [f"{tick:,}" for tick in ticks])
+    axes.minorticks_off()
+    free = [row for row in evidence.rows if row.augmenter in FREE and not row.n_aug and row.runs]
+    for place, row in enumerate(free):
+        label, value = flagged(row.augmenter, len(row.collapsed)), row.intervals[evidence.headline].estimate
+        plots.guide(axes, value, label, 1 - 0.22 * place)
+    if any(row.collapsed for row in evidence.rows):
+        plots.explain_collapse(handles)
+    plots.legend(part, handles)
+
+
+def real_svg(evidence: Sequence[Evidence]) -> str | None:
+    """Plot AP over real defects without synthetic images, with the rows that have some; None without such a curve."""
+    curves: dict[tuple[str, str, tuple[int, ...]], list[Evidence]] = {}
+    for one in evidence:
+        if one.worths or one.table.task == "detection":
+            curves.setdefault((one.table.dataset, one.table.protocol, one.table.folds), []).append(one)
+    wanted = [tables for tables in curves.values() if any(one.worths for one in tables)]
+    if not wanted:
+        return None
+    with plots.theme():
+        drawn = plots.figure(WIDTH, PLOT_HEIGHT * len(wanted))
+        parts = drawn.subfigures(len(wanted), squeeze=False)[:, 0]
+        texts = [_real(part, tables) for part, tables in zip(parts, wanted, strict=True)]
+        about = "The line is without synthetic images, mean over folds and draws; bands and bars are 95 % intervals."
+        return plots.svg_text(drawn, "AP over real defects", f"{about} {' '.join(texts)}")
+
+
+def _real(part: SubFigure, tables: Sequence[Evidence]) -> str:
+    """Plot one curve; return what it shows, in words."""
+    counted = next(one.worths[0].counting for one in tables if one.worths)
+    own = {one.table.shots: one for one in tables}
+    points = [
+        (counted.of[shots], own[shots], next(row for row in own[shots].rows if row.name == ("none", 0)))
+        for shots in sorted(counted.of, key=lambda shots: counted.of[shots])
+    ]
+    first = points[0][1]
+    axes = part.subplots()
+    axes.set_title(f"{first.table.dataset}, {first.table.protocol}: {weight_text(first.weight)}", wrap=True)
+    axes.set(xlabel=f"{counted.what} (logarithmic)", ylabel=NAMES[first.headline], xscale="log")
+    x = [count for count, _, _ in points]
+    handles = {"none": _band(axes, x, first, [row for _, _, row in points], 0)}
+    axes.set_xticks(x, [f"{count:.3g}" for count in x])
+    axes.minorticks_off()
+    names = list(dict.fromkeys(worth.augmenter for one in tables for worth in one.worths))
+    for one in tables:
+        for row in one.rows:
+            if row.augmenter not in names or not row.runs or one.table.shots not in counted.of:
+                continue
+            if row.n_aug != max(other.n_aug for other in one.rows if other.augmenter == row.augmenter):
+                continue
+            place = names.index(row.augmenter)
+            found = row.intervals[one.headline]
+            at = counted.of[one.table.shots] * 1.05 ** (place + 1)  # beside one another
+            (handles[row.augmenter],) = axes.plot(at, found.estimate, linestyle="none", **plots.look(place + 1))
+            axes.vlines(at, found.low, found.high, color=handles[row.augmenter].get_color(), linewidth=1.5)
+    plots.legend(part, handles)
+    texts = [f"{count:.3g}: {share(row.intervals[first.headline].estimate)}" for count, _, row in points]
+    return f"{first.table.dataset}, {first.table.protocol}, AP by {counted.what}: {', '.join(texts)}."
 
 
 # -- critical differences

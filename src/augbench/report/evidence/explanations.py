@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from math import isnan
 
+from augbench.metrics.exchange import LEAVING, WIDEST
 from augbench.metrics.inference import FEWEST_RUNS, FEWEST_SEEDS, LEVEL, Verdict, seeds_needed, smallest_p
 from augbench.metrics.resampling import CONFIDENCE
 from augbench.report.evidence.build import Comparison, Evidence
@@ -28,10 +29,43 @@ ARTEFACT_CAPTIONS = (
     ),
     Legend("Intervals of the differences to nulls, and of the nulls' own gains, hold all at once."),
 )
+FREE_CAPTION = Legend(
+    "Strongest free baseline: of the rows that need no generator, the one with the best mean here. The interval begins "
+    "at the lowest end of those of the differences to each of these rows: better means better than every one of them.",
+)
+EXCHANGE_CAPTIONS = (
+    Legend(
+        "Worth: the number of real defects at which a classifier of real images alone has the same AP, read off its "
+        "curve over shots, made monotone and interpolated over the logarithm. Test items, draws of the shots and seeds "
+        f"are resampled together. Not identifiable: more than {100 * LEAVING:g} % of the resamples leave the curve, or "
+        f"the interval spans more than a factor of {WIDEST:g}. Fewer than none: the row is below the curve.",
+    ),
+)
 COST_CAPTIONS = (
     Legend(DEFINITION, about="cost"),
     Legend("Efficient: no other row is as good at no higher cost. This compares means: see their intervals."),
 )
+
+
+def weight_text(weight: float | str) -> str:
+    """Say how much a synthetic image counts: ``a synthetic image counts like a real one``."""
+    known = {"cv": "the weight of a synthetic image is chosen on real training images",
+             "equal_mass": "all synthetic images together count like all real defects"}  # fmt: skip
+    if isinstance(weight, str):
+        return known[weight]
+    return f"a synthetic image counts {'like a real one' if weight == 1 else f'{weight:g} of a real one'}"
+
+
+def exchange_captions(evidence: Evidence) -> list[str]:
+    """Say what a table's worths rest on: the weight, the baseline, the curve, and what is counted."""
+    counted = evidence.worths[0].counting
+    low, high = min(counted.of.values()), max(counted.of.values())
+    items = "" if counted.is_of_items else "; which items they show is not known"
+    return [
+        f"Baseline: none, at {len(counted.of)} numbers of shots, {low:.3g} to {high:.3g} {counted.what}{items}. Here "
+        f"{weight_text(evidence.weight)}.",
+        *EXCHANGE_CAPTIONS,
+    ]
 
 
 def variance_captions(evidence: Evidence) -> list[str]:

@@ -6,13 +6,15 @@ Numbers have `DIGITS` significant digits: resampling is far less exact, and more
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from math import isfinite
 from typing import Any
 
 import pandas as pd
 
 from augbench.metrics.resampling import CONFIDENCE, Interval
-from augbench.report.evidence.build import Comparison, Evidence, RowEvidence
+from augbench.report.evidence.build import Comparison, Evidence, RowEvidence, Worth
 from augbench.report.evidence.ranking import Ranking
+from augbench.report.evidence.sheets import worth_sentence
 from augbench.report.render import data
 from augbench.report.sheet import Section
 from augbench.report.table_exports import about_table
@@ -41,6 +43,8 @@ FIELDS = (
 )
 INTERVAL = ("runs", "estimate", "low", "high", "error", "freedom")
 COMPARED = ("augmenter", "n_aug", "versus", "versus_n_aug", "seeds", "p", "p_holm")
+OVER_FREE = ("augmenter", "n_aug", "strongest", "verdict", "collapsed")
+WORTH = ("count", "worth", "low", "high", "leaving")  # null: beside the curve
 SOURCES = ("fold", "draw", "seed", "rest")  # of variance
 PARTS = ("search", "class_pictures", "adapting", "generating", "total")  # of cost
 
@@ -131,6 +135,9 @@ def _table(evidence: Evidence, section: Section) -> dict[str, Any]:
         "rows": [_row(row) | {"caveats": (*row.caveats, *evidence.table.caveats)} for row in evidence.rows],
         "against": [_comparison(evidence, one) for one in evidence.against],
         "pairs": [_comparison(evidence, one) for one in evidence.pairs],
+        "over_free": [_fields(one, OVER_FREE) | {"together": _interval(one.together)} for one in evidence.over_free],
+        "worths": [_worth(one) for one in evidence.worths],
+        "synthetic_weight": evidence.weight,
         "artefact_checks": [
             {"finding": str(check.finding)}
             | {name: _comparison(evidence, getattr(check, name)) for name in ("gain", "null_gain", "over")}
@@ -139,6 +146,13 @@ def _table(evidence: Evidence, section: Section) -> dict[str, Any]:
         "sentences": section.sentences,
         "words": {sheet.title: [*sheet.captions, *sheet.notes] for sheet in section.sheets},
     }
+
+
+def _worth(one: Worth) -> dict[str, Any]:
+    found = {name: value if isfinite(value) else None for name, value in _fields(one.found, WORTH).items()}
+    about = {"rate": str(one.found.rate), "counted": one.counting.what, "sentence": worth_sentence(one)}
+    curve = {str(shots): count for shots, count in one.counting.of.items()}
+    return _fields(one, ("augmenter", "n_aug", "collapsed")) | found | about | {"curve": curve}
 
 
 def _row(row: RowEvidence) -> dict[str, Any]:

@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from math import isnan
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+from math import inf, isnan
 
-import pandas as pd
-
+from augbench.metrics.exchange import Rate
 from augbench.metrics.inference import Verdict
 from augbench.metrics.resampling import Interval
 from augbench.report.evidence import explanations
-from augbench.report.evidence.build import Comparison, Evidence, build_evidence
+from augbench.report.evidence.build import Comparison, Evidence, Worth
 from augbench.report.evidence.ranking import Ranking
 from augbench.report.numbers import COLLAPSED, DASH, flagged, seconds_text, share, shots_text, signed
-from augbench.report.references import REFERENCE
+from augbench.report.references import REFERENCES
 from augbench.report.sheet import Column, Detail, Legend, Section, Sheet, SheetRow
 from augbench.report.table_notes import AP_SENTENCES, plural
 from augbench.report.tables import AP_NAMES
-from augbench.storage.store import Store
 
 NAMES = {"ap": "AP", "accuracy": "accuracy", "macro_f1": "macro-F1"}
 DECIDED = (Verdict.BETTER, Verdict.WORSE)
@@ -47,6 +46,10 @@ def section_of(evidence: Evidence, brief: bool = False) -> Section:
         sheets.append(_comparisons(evidence, evidence.against, f"Against {evidence.baseline}", False, brief))
     elif len(evidence.rows) > 1:
         sentences.append(Detail(explanations.why_not_against(evidence)))  # the lead says it
+    if evidence.over_free:
+        sheets.append(_over_free(evidence))
+    if evidence.worths:
+        sheets.append(exchange_sheet(evidence))
     if evidence.pairs:
         title = "Between augmenters, at the same N_aug"
         sheets.append(_comparisons(evidence, evidence.pairs, title, True, brief))
@@ -135,6 +138,43 @@ def _comparisons(evidence: Evidence, compared: list[Comparison], title: str, nam
     return Sheet(columns, rows, title, explanations.comparison_captions(evidence, compared), notes)
 
 
+def _over_free(evidence: Evidence) -> Sheet:
+    columns = [
+        AUGMENTER,
+        N_AUG,
+        Column("strongest", "strongest free baseline", is_text=True),
+        Column("difference", f"difference in {NAMES[evidence.headline]}"),
+        Column("interval", "95 % interval"),
+        Column("verdict", "verdict", is_text=True),
+    ]
+    rows = []
+    for one in evidence.over_free:
+        numbers = signed(one.together.estimate), span(one.together, signed), str(one.verdict)
+        texts = (one.augmenter, str(one.n_aug), one.strongest, *(flagged(text, one.collapsed) for text in numbers))
+        is_found = one.verdict in DECIDED and not one.collapsed
+        rows.append(SheetRow(texts, {len(texts) - 1: "best"} if is_found else {}))
+    return Sheet(columns, rows, "Against the strongest free baseline", [explanations.FREE_CAPTION])
+
+
+def exchange_sheet(evidence: Evidence) -> Sheet:
+    """Return what the rows of a table are worth in real defects."""
+    columns = [
+        AUGMENTER,
+        N_AUG,
+        Column("real", "real"),
+        Column("worth", "worth"),
+        Column("interval", "95 % interval"),
+        Column("extra", "extra"),
+        Column("rate", "what can be said", is_text=True),
+    ]
+    rows = []
+    for one in evidence.worths:
+        numbers = (number_text(one), *(worth_span(one), extra_text(one)))
+        texts = (flagged(text, one.collapsed) for text in (*numbers, str(one.found.rate)))
+        rows.append(SheetRow((one.augmenter, str(one.n_aug), f"{one.found.count:.3g}", *texts)))
+    return Sheet(columns, rows, "Worth in real defects", explanations.exchange_captions(evidence))
+
+
 def _artefact_checks(evidence: Evidence) -> Sheet:
     columns = [
         AUGMENTER,
@@ -216,13 +256,11 @@ def _ranks(ranking: Ranking) -> Sheet:
 # -- verdicts of a report
 
 
-def find_verdicts(store: Store, expected: pd.DataFrame, records: pd.DataFrame) -> dict[str, tuple[str, list[str]]]:
+def verdicts_of(evidence: Sequence[Evidence]) -> dict[str, tuple[str, list[str]]]:
     """Return the title of each table -> what its differences say, and a sentence per row with a verdict against its
-    baseline, as `compare` has it.
-
-    Arguments and errors as in `build_evidence`.
+    baseline, as `compare` has it, and on what it is worth in real defects.
     """
-    return {one.table.title: (lead_of(one), sentences_of(one)) for one in build_evidence(store, expected, records)}
+    return {one.table.title: (lead_of(one), [*sentences_of(one), *worth_sentences(one.worths)]) for one in evidence}
 
 
 def lead_of(evidence: Evidence) -> str:
@@ -230,7 +268,7 @@ def lead_of(evidence: Evidence) -> str:
 
     Rows with collapsed runs and the reference row count among neither.
     """
-    compared = [one for one in evidence.against if one.augmenter != REFERENCE]
+    compared = [one for one in evidence.against if one.augmenter not in REFERENCES]
     if not compared:
         return explanations.why_not_against(evidence) if len(evidence.rows) > 1 else ""
     sound = [one for one in compared if not one.collapsed]
@@ -259,7 +297,74 @@ def lead_of(evidence: Evidence) -> str:
         (len(compared) - len(sound), "rests on collapsed runs", "rest on collapsed runs"),
     ]
     counts = ", ".join(f"{number} {one if number == 1 else many}" for number, one, many in parts if number)
-    return f"{head}; of {plural(len(compared), 'row')} {counts}."
+    return f"{head}; of {plural(len(compared), 'row')} {counts}.{over_free_text(evidence)}"
+
+
+def over_free_text(evidence: Evidence) -> str:
+    """Say which augmenters beat every free baseline, with a space before it; "" where there is no choice of these."""
+    sound = [one for one in evidence.over_free if not one.collapsed and one.verdict != Verdict.TOO_FEW]
+    if not sound:
+        return ""
+    better = {one.augmenter: one for one in sound if one.verdict == Verdict.BETTER}
+    if better:
+        return f" Better than every free baseline: {', '.join(better)}."
+    best = max(sound, key=lambda one: one.together.estimate)
+    gain = f"{signed(best.together.estimate)}, {span(best.together, signed)}"
+    return (
+        f" None is shown to beat the strongest free baseline; closest is {best.augmenter} to {best.strongest} ({gain})."
+    )
+
+
+# -- worth in real defects
+
+
+def number_text(one: Worth) -> str:
+    """Format k*: ``9.9``, or where it lies beside the curve."""
+    low, high = min(one.counting.of.values()), max(one.counting.of.values())
+    return _count(one.found.worth, low, high)
+
+
+def worth_span(one: Worth) -> str:
+    """Format its interval: ``4.6 to 23``, with ``<`` and ``>`` beside the curve; a dash where it says nothing."""
+    if one.found.rate == Rate.UNKNOWN:
+        return DASH
+    low, high = min(one.counting.of.values()), max(one.counting.of.values())
+    return f"{_count(one.found.low, low, high)} to {_count(one.found.high, low, high)}"
+
+
+def extra_text(one: Worth) -> str:
+    """Format k* - k: ``+4.9``, or that it is less than nothing."""
+    if one.found.rate == Rate.UNKNOWN:
+        return DASH
+    return f"{one.found.extra:+.2g}" if one.found.rate == Rate.WORTH else "fewer than none"
+
+
+def _count(value: float, low: float, high: float) -> str:
+    return f"<{low:.3g}" if value == 0 else f">{high:.3g}" if value == inf else f"{value:.3g}"
+
+
+def worth_section(evidence: Sequence[Evidence]) -> list[Section]:
+    """Build the section of a report on what rows are worth in real defects; [] without a curve over these."""
+    sheets = [replace(exchange_sheet(one), title=one.table.title) for one in evidence if one.worths]
+    return [Section("What synthetic images are worth in real defects", sheets=sheets)] if sheets else []
+
+
+def worth_sentences(worths: Iterable[Worth]) -> list[str]:
+    """Return a sentence for each row: ``4.8 real + 80 memseg images = 9.9 [4.6, 23] real ones.``"""
+    return [worth_sentence(one) for one in worths]
+
+
+def worth_sentence(one: Worth) -> str:
+    """Say what a row is worth in real defects, as far as it can be told."""
+    added = f"{one.n_aug} {one.augmenter} images" if one.n_aug else "the distance to normal images"
+    what = f"{one.found.count:.3g} real + {added}"
+    interval = worth_span(one).replace(" to ", ", ")
+    said = {
+        Rate.WORTH: f"{what} = {number_text(one)} [{interval}] real ones",
+        Rate.FEWER: f"{what} = {number_text(one)} [{interval}] real ones: fewer than none",
+        Rate.UNKNOWN: f"{what}: not identifiable",
+    }
+    return f"{flagged(said[one.found.rate], one.collapsed)}."
 
 
 def _gain(one: Comparison, finding: str) -> str:

@@ -10,7 +10,8 @@ from typing import Any
 
 from augbench.metrics.inference import FEWEST_RUNS, Verdict
 from augbench.report.evidence.build import BASELINES, Comparison, Evidence, baseline_among, build_evidence
-from augbench.report.evidence.explanations import seed_notes
+from augbench.report.evidence.explanations import exchange_captions, seed_notes
+from augbench.report.evidence.sheets import over_free_text, worth_sentences
 from augbench.report.leaderboard.headings import Content, entry
 from augbench.report.leaderboard.merge import Gathered, MergedStore
 from augbench.report.numbers import COLLAPSED, DASH, flagged, share, signed
@@ -81,7 +82,16 @@ def notes_of(table: Table, against: str, evidence: Evidence | None) -> list[str]
         f"Gain: difference to {against} over the runs that both have. Its interval holds for all rows of the table at "
         f"once. The verdict is better or worse if the interval excludes 0; it needs at least {FEWEST_RUNS} runs.",
         *seed_notes(evidence, evidence.against),
+        *([free] if (free := over_free_text(evidence).strip()) else []),
+        *_worth_notes(evidence),
     ]
+
+
+def _worth_notes(evidence: Evidence) -> list[str]:
+    """Say what the rows are worth in real defects, where there is a curve over these."""
+    if not evidence.worths:
+        return []
+    return [" ".join(["In real defects:", *worth_sentences(evidence.worths), *exchange_captions(evidence)])]
 
 
 def verdict_summary(rows: Sequence[Content]) -> tuple[str, str]:

@@ -8,6 +8,8 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from augbench.core.errors import UserError
+from augbench.report.evidence.comparison_report import CD, PARETO
+from augbench.report.evidence.evidence_plots import DOSE, REAL
 from augbench.report.evidence.part_costs import COSTS
 from augbench.report.frame import load_expected
 from augbench.report.papers.layouts import layouts
@@ -25,7 +27,7 @@ MAX_BYTES = 1_000_000  # of a record, of scores or of a README
 MAX_GRID_BYTES = 20_000_000  # of files that grow with the number of cells: reports, and grids of earlier versions
 MAX_ARCHIVE_BYTES = 100_000_000  # GitHub takes no larger file; scores of 5,000 cells have about 8 MB
 
-COMPARISON_FILES = (*(f"compare.{ending}" for ending in ("md", "tex", "csv", "json")), "pareto.svg", "cd.svg")
+COMPARISON_FILES = (*(f"compare.{ending}" for ending in ("md", "tex", "csv", "json")), PARETO, CD, DOSE, REAL)
 """Files of `augbench compare` that may be next to a report. They depend on options, so they are not verified."""
 
 LAYOUT_FILES = ("md", "tex", "csv", "json", "html")

@@ -15,7 +15,7 @@ from augbench.core.filters import make_filters
 from augbench.core.specs import Cell, shots_in_all
 from augbench.metrics.evaluate import evaluate
 from augbench.planning.extractor_choice import EMBEDDED
-from augbench.storage.records import Counts, Curves, GaussianChoice, ProbeChoice, read_as
+from augbench.storage.records import CHOICES, Counts, Curves, read_as
 from augbench.storage.scores import ABOUT
 
 TOLERANCE = 1e-9
@@ -26,6 +26,7 @@ TRAINING = {
     "finetune": ("counts", "steps", "curves", "best_epoch_oracle"),
     "probe": ("counts", "chosen"),
     "gaussian": ("counts", "chosen"),
+    "neighbours": ("counts", "chosen"),
 }
 """Kind of protocol -> the fields of a result that are not metrics."""
 
@@ -196,10 +197,10 @@ def _chosen(cell: Cell, result: Mapping[str, Any]) -> list[str]:
     """Check what a classifier on frozen features was fitted with, as far as the protocol fixes it."""
     protocol = cell.protocol
     try:
-        chosen = read_as(ProbeChoice if protocol.kind == "probe" else GaussianChoice, result.get("chosen"))
+        chosen = read_as(CHOICES[protocol.kind], result.get("chosen"))
     except UserError as error:
         return [f"chosen: {error}"]
-    if protocol.kind == "gaussian":
+    if protocol.normals_only:
         return []
     counts, alike = result["counts"], protocol.head == "lda"
     fixed = {

@@ -47,7 +47,7 @@ hooks: .venv/installed
 
 # The documentation, into site/; a broken link is an error.
 docs: .venv/installed
-	$(BIN)/mkdocs build --strict --quiet
+	$(BIN)/mkdocs build --strict
 
 docs-serve: .venv/installed
 	$(BIN)/mkdocs serve --dev-addr 127.0.0.1:8000

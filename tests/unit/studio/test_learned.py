@@ -43,10 +43,8 @@ def test_the_page_generates_with_an_adapter(learned, name, tmp_path):
         assert studio.worker.wait() == ""
         digests = [item.made["sha256"] for item in studio.review.items()]
         assert digests[0] == digests[1] != digests[2], "the prompt is that of the page"
-        assert (
-            "region" not in studio.review.item("000000").made
-            and not studio.public(studio.review.item("000000"))["has_mask"]
-        )
+        first = studio.review.item("000000")
+        assert "region" not in first.made and not studio.public(first)["has_mask"]
         studio.decide("000000", "accept")
         assert studio.commands(1) and len(studio.review.seen("learned")) == (2 if name == "stablesdg" else 0)
     finally:

@@ -85,6 +85,7 @@ def decided(page, key, what):
     playwright.expect(page.locator("#message")).to_contain_text(what)
 
 
+@pytest.mark.slow
 def test_a_person_s_way_from_a_surface_to_a_table(tmp_path, opened):
     server = Server(tmp_path, "--set", "steps=4")
     page = opened(server)

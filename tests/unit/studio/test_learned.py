@@ -1,9 +1,11 @@
 """Augmenters that learn before they generate: the page uses what a run has learned."""
 
 import pytest
-from helpers import TINY_DDPM, cli, grid_file
+from helpers import TINY_DDPM, tiny_plan
 
 from augbench.core.errors import UserError
+from augbench.stages.adapt import adapt
+from augbench.stages.context import Context
 from augbench.storage.store import Store
 from augbench.studio.opening import Asked, open_studio
 
@@ -18,10 +20,11 @@ def learned(tmp_path_factory):
         {"name": "ddpm", "shots": 0, "settings": TINY_DDPM},
         {"name": "stablesdg", "shots": 2, "settings": STABLESDG},
     ]
-    ran = cli("run", grid_file(folder, augmenters=entries, n_aug=[2]), "--store", folder / "s", "--executor", "inline")
-    assert ran.returncode == 0, ran.stderr
-    return folder / "s", {name: next(k for k in Store(folder / "s").keys("adapters") if name in k) for name in
-                          ("ddpm", "stablesdg")}  # fmt: skip
+    store, plan = Store(folder / "s"), tiny_plan(augmenters=entries, n_aug=[2])
+    adapters = {pool.augmenter.name: pool.adapter for pool in plan.pools.values()}
+    for spec in adapters.values():
+        adapt(Context(store, plan.library), spec)
+    return folder / "s", {name: spec.key for name, spec in adapters.items()}
 
 
 @pytest.mark.parametrize("name", ["ddpm", "stablesdg"])

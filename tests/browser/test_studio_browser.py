@@ -18,6 +18,7 @@ if BROWSER is None:
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: pip install -e '.[dev]'")
 pytest.importorskip("uvicorn", reason="uvicorn is not installed: pip install -e '.[studio]'")
 REFUSED = "ERR_CONNECTION_REFUSED"  # once the server was killed
+RUNNING = []  # processes
 PATIENCE = 120_000  # milliseconds: the pipeline is loaded first
 
 
@@ -27,6 +28,7 @@ class Server:
     def __init__(self, folder, *options):
         command = [sys.executable, "-m", "augbench", "studio", "--port", "0", "--review", "review", *options]
         self.process = subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, text=True)
+        RUNNING.append(self.process)
         self.address = re.match(r"http://127\.0\.0\.1:\d+/", self.process.stdout.readline())[0]
 
     def end(self, how=signal.SIGINT):
@@ -55,6 +57,8 @@ def opened():
 
         yield show
         browser.close()
+    while RUNNING:
+        RUNNING.pop().kill()
     assert not trouble
 
 
@@ -81,6 +85,7 @@ def decided(page, key, what):
     playwright.expect(page.locator("#message")).to_contain_text(what)
 
 
+@pytest.mark.slow
 def test_a_person_s_way_from_a_surface_to_a_table(tmp_path, opened):
     server = Server(tmp_path, "--set", "steps=4")
     page = opened(server)

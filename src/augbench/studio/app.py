@@ -42,7 +42,7 @@ Share = Annotated[float, Field(gt=0, le=1)]
 MOST_PIXELS = 16_000_000  # of a region
 PAGE = 60  # rows of a list
 HELD = 32  # regions that wait to be used
-THUMB = 144  # pixels of the longer side
+THUMB, MOST_THUMBS = 144, 5000  # pixels of the longer side; how many are held
 SHOTS_FOR_KID = 50  # fewer real defects make it a matter of chance
 SHEET = 48, 24  # accepted and rejected images of the contact sheet
 GRID = "grid.yaml"
@@ -537,15 +537,14 @@ class Studio:
             self.worker.start("reading the pool", len(left), job)
 
     def _small(self, key: str, read: Callable[[], np.ndarray]) -> bytes:
-        if key not in self._thumbs:
-            image = Image.fromarray(read())
-            image.thumbnail((THUMB, THUMB), Image.Resampling.LANCZOS)
-            buffer = io.BytesIO()
-            image.save(buffer, "PNG")
-            self._thumbs[key] = buffer.getvalue()
-            while len(self._thumbs) > 2000:
-                self._thumbs.popitem(last=False)
-        return self._thumbs[key]
+        if (known := self._thumbs.get(key)) is not None:
+            return known
+        image = Image.fromarray(read())
+        image.thumbnail((THUMB, THUMB), Image.Resampling.LANCZOS)
+        small = self._thumbs[key] = _png(np.asarray(image))
+        while len(self._thumbs) > MOST_THUMBS:
+            self._thumbs.popitem(last=False)
+        return small
 
 
 SHOWN = ("source", "prompt", "negative_prompt", "seed", "settings", "region", "mask", "mask_of", "seconds", "revises",

@@ -9,7 +9,7 @@ from typing import Any
 from augbench.core import registry
 from augbench.core.documents import parse_yaml
 from augbench.core.errors import UserError, did_you_mean
-from augbench.core.specs import AdapterSpec, AugmenterSpec, PoolSpec
+from augbench.core.specs import AdapterSpec, DataSpec, PoolSpec
 from augbench.planning.grid import DatasetEntry
 from augbench.planning.library import Library, open_dataset, resolve_roots
 from augbench.report.leaderboard.sources import Pool
@@ -119,10 +119,10 @@ def _named(asked: Asked) -> tuple[str, dict[str, Any]]:
     if name not in registry.find("datasets") and Path(name).expanduser().is_dir():
         return "folder", {"root": name}
     registry.get("datasets", name)  # raises with the nearest name
-    return name, dict.fromkeys(("root",), resolve_roots(asked.roots, {name: name}).get(name)) if asked.roots else {}
+    return name, {"root": root} if (root := resolve_roots(asked.roots, {name: name}).get(name)) else {}
 
 
-def _library(data: Any, asked: Asked) -> Library:
+def _library(data: DataSpec, asked: Asked) -> Library:
     """Open the dataset that a spec in a store names."""
     root = resolve_roots(asked.roots, {data.alias: data.name}).get(data.alias)
     settings = {**data.settings, **({"root": root} if root else {})}
@@ -142,12 +142,12 @@ def _adapter(store: Store, key: str, augmenter: str) -> tuple[AdapterSpec, Path]
 def _of_pool(asked: Asked, folder: Path) -> Studio:
     pool = _pool(Store(str(asked.store)), str(asked.pool))
     spec = pool.spec
-    if make_words := [name for name in ("dataset", "fold", "adapter") if getattr(asked, name) is not None]:
-        raise UserError(f"--{make_words[0]}: the pool says which: leave it out with --pool")
+    for name in ("dataset", "fold", "adapter"):
+        if getattr(asked, name) is not None:
+            raise UserError(f"--{name}: the pool says which: leave it out with --pool")
     training = TrainingImages.in_library(_library(spec.data, asked), spec.data)
-    own = AugmenterSpec(**spec.augmenter.as_dict()).as_dict()
     facts = training.facts() | {"augmenter": spec.augmenter.name, "pool": spec.key, "pool_seed": spec.seed}
-    facts |= {"shots": spec.shots if spec.shots is not None else 0, "spec": own}
+    facts |= {"shots": spec.shots if spec.shots is not None else 0, "spec": spec.augmenter.as_dict()}
     studio = _studio(folder, facts, training, None, Worker(), asked.catch, DEFECT)
     studio.import_pool(pool)
     return studio

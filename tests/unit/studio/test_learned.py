@@ -1,9 +1,11 @@
 """Augmenters that learn before they generate: the page uses what a run has learned."""
 
 import pytest
-from helpers import TINY_DDPM, cli, grid_file
+from helpers import TINY_DDPM, tiny_plan
 
 from augbench.core.errors import UserError
+from augbench.stages.adapt import adapt
+from augbench.stages.context import Context
 from augbench.storage.store import Store
 from augbench.studio.opening import Asked, open_studio
 
@@ -18,10 +20,11 @@ def learned(tmp_path_factory):
         {"name": "ddpm", "shots": 0, "settings": TINY_DDPM},
         {"name": "stablesdg", "shots": 2, "settings": STABLESDG},
     ]
-    ran = cli("run", grid_file(folder, augmenters=entries, n_aug=[2]), "--store", folder / "s", "--executor", "inline")
-    assert ran.returncode == 0, ran.stderr
-    return folder / "s", {name: next(k for k in Store(folder / "s").keys("adapters") if name in k) for name in
-                          ("ddpm", "stablesdg")}  # fmt: skip
+    store, plan = Store(folder / "s"), tiny_plan(augmenters=entries, n_aug=[2])
+    adapters = {pool.augmenter.name: pool.adapter for pool in plan.pools.values()}
+    for spec in adapters.values():
+        adapt(Context(store, plan.library), spec)
+    return folder / "s", {name: spec.key for name, spec in adapters.items()}
 
 
 @pytest.mark.parametrize("name", ["ddpm", "stablesdg"])
@@ -43,10 +46,8 @@ def test_the_page_generates_with_an_adapter(learned, name, tmp_path):
         assert studio.worker.wait() == ""
         digests = [item.made["sha256"] for item in studio.review.items()]
         assert digests[0] == digests[1] != digests[2], "the prompt is that of the page"
-        assert (
-            "region" not in studio.review.item("000000").made
-            and not studio.public(studio.review.item("000000"))["has_mask"]
-        )
+        first = studio.review.item("000000")
+        assert "region" not in first.made and not studio.public(first)["has_mask"]
         studio.decide("000000", "accept")
         assert studio.commands(1) and len(studio.review.seen("learned")) == (2 if name == "stablesdg" else 0)
     finally:

@@ -73,6 +73,14 @@ def test_decisions_move_images_and_can_be_undone(tmp_path):
         assert review.undo().id == names[0] and review.undo() is None
 
 
+def test_the_package_is_light():
+    code = (
+        "import sys, augbench.studio; print([m for m in ('numpy', 'pandas', 'torch', 'starlette') if m in sys.modules])"
+    )
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert found.stdout.strip() == "[]"
+
+
 def test_all_is_there_after_the_process_was_killed(tmp_path):
     script = f"""
 import os, numpy as np

@@ -31,6 +31,8 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 PAPERS = {  # in the attribute `paper` of an augmenter -> where to read it
     "Yang et al., EAAI 2023": "https://arxiv.org/abs/2205.00908",
     "Li et al., CVPR 2021": "https://arxiv.org/abs/2104.04015",
+    "Schlüter et al., ECCV 2022": "https://arxiv.org/abs/2109.15222",
+    "Zavrtanik et al., ICCV 2021": "https://arxiv.org/abs/2108.07610",
     "VISAPP 2024": "https://doi.org/10.5220/0012350400003660",
     "Ital-IA 2024": "https://ceur-ws.org/Vol-3762/519.pdf",
 }

@@ -100,7 +100,10 @@ def datasets_export(
         Path | None, typer.Option("--out", metavar="DIR", help="A new or an empty folder. Default: NAME-FORMAT.")
     ] = None,
 ) -> None:
-    """Write a dataset with its split as a folder that other tools read, with masks, licence and a dataset card."""
+    """Write a dataset with its split as a folder that other tools read, with masks, licence and a dataset card.
+
+    Example: augbench datasets export surfaces --format imagefolder --out runs/surfaces
+    """
     from augbench.cli.datasets_view import open_library
     from augbench.export.layouts import export_images
     from augbench.export.samples import dataset_source

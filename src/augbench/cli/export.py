@@ -27,6 +27,9 @@ def export(
     """Export a trained classifier: an ONNX graph, model.json with its thresholds, and infer.py, which runs it.
 
     Its grid needs `save_weights: last`. The graph takes images N,H,W,3 uint8 and gives logits and probabilities.
+
+    Example: augbench run tune_configs/first_look.yaml --set save_weights=last --store runs/kept --executor inline &&
+    augbench export runs/kept surfaces-none-few5- --out runs/classifier
     """
     from augbench.export.cell import export_cell
     from augbench.storage.store import Store

@@ -41,7 +41,11 @@ def pool_export(
         Path | None, typer.Option("--out", metavar="DIR", help="A new or an empty folder. Default: KEY-FORMAT.")
     ] = None,
 ) -> None:
-    """Write a pool as a folder that other tools read, with masks, licences, provenance and a dataset card."""
+    """Write a pool as a folder that other tools read, with masks, licences, provenance and a dataset card.
+
+    Example: augbench run tune_configs/first_look.yaml --executor inline &&
+    augbench pool export surfaces-memseg --store runs/first_look --format coco --out runs/coco
+    """
     from augbench.export.layouts import export_images
     from augbench.export.samples import pool_source
     from augbench.storage.store import Store

@@ -36,6 +36,8 @@ def studio(
 
     Every step is saved in the folder of the review, which grids read. It shows training images only, and this machine
     alone can open the page.
+
+    Example: augbench studio --dataset surfaces
     """
     from augbench.report.render.terminal import standard_output
     from augbench.studio.opening import Asked, open_studio

@@ -59,6 +59,7 @@ def process_state():
         "plug-ins": {kind: list(registry.find(kind)) for kind in registry.PLUGIN_KINDS},
         "Ray": bool(ray and ray.is_initialized()),
         "threads": torch.get_num_threads() if torch else None,
+        "TF32": (torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32) if torch else None,
     }
 
 
@@ -68,7 +69,7 @@ def assert_unchanged(before, test):
     for state in (before, after):
         state["variables"] = {name: text for name, text in state["variables"].items() if name not in SET_BY_LIBRARIES}
     if before["threads"] is None:  # torch was imported meanwhile
-        after["threads"] = None
+        after["threads"] = after["TF32"] = None
     if after["record factory"].__module__.startswith("ray."):  # Ray was imported meanwhile and sets its own for good
         after["record factory"] = before["record factory"]
     for what, old in before.items():

@@ -158,7 +158,7 @@ def test_catch_trials_look_like_the_others(tmp_path, opened):
     page.fill("#count", "2")
     page.click("#generate")
     playwright.expect(page.locator("#progress")).to_contain_text("2 made in", timeout=PATIENCE)
-    assert page.locator("canvas").count() == 2, "the source that was chosen and what was made"
+    playwright.expect(page.locator("canvas")).to_have_count(2)  # the source that was chosen and what was made
     page.click("[data-step=certify]")
     for number in range(4):
         playwright.expect(page.locator("#item-facts")).to_contain_text(f"00000{number}")

@@ -15,6 +15,7 @@ import typer
 import yaml
 from helpers import ROOT
 
+import augbench
 from augbench.cli.app import app
 from augbench.planning.grid import load_grid
 from augbench.runner.driver import RAY_ENV
@@ -219,9 +220,7 @@ def test_rayjob_groups():
 
 
 def test_versions_are_those_of_the_project():
-    import tomllib
-
-    version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+    version = augbench.__version__
     assert RAYJOB["spec"]["rayClusterSpec"]["rayVersion"] == pinned("ray")
     images = {LAUNCHER["docker"]["image"], pods()[0]["containers"][0]["image"]}
     assert images == {f"REGISTRY/augbench:{version}"}

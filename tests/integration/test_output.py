@@ -11,8 +11,8 @@ from helpers import ROOT, assert_one_line, cli, cli_process, grid_file
 FULL = Path("/dev/full")
 DEMO = ROOT / "results" / "demo"
 FILES = {
-    "report": {"report.md", "report.tex", "report.csv", "report.json"},
-    "compare": {"compare.md", "compare.tex", "compare.csv", "compare.json", "pareto.svg"},
+    "report": {"report.md", "report.tex", "report.csv", "report.json", "dose.svg"},
+    "compare": {"compare.md", "compare.tex", "compare.csv", "compare.json", "pareto.svg", "dose.svg"},
     "leaderboard": {"index.html", "leaderboard.md", "records", "versions.json"},
 }
 OPTIONS = {"compare": ["--resamples", "200"], "leaderboard": ["--pictures", "none"]}

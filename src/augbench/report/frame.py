@@ -322,7 +322,7 @@ def _probe(spec: Mapping[str, Any], result: Mapping[str, Any]) -> dict[str, Any]
         "frozen": {field: protocol[field] for field in FROZEN_FIELDS} if is_frozen else None,
         "weight": result["chosen"]["synthetic_weight"] if is_open else None,
         "stated_weight": protocol.get("synthetic_weight", 1.0),  # older records have none
-        "real": result["counts"].get("shots"),
+        "real": result.get("counts", {}).get("shots"),
     }
 
 

@@ -33,7 +33,8 @@ def test_the_newest_version_is_shown_and_the_other_folded_away(store, tmp_path, 
     report(store, out=tmp_path / "out")
     write_leaderboard([store], tmp_path / "page", say=lambda line: None)
     for text in ((tmp_path / "out" / "report.md").read_text(), (tmp_path / "page" / "leaderboard.md").read_text()):
-        tables, folded = text.split("<details>")
+        (folded,) = [part for part in text.split("<details>")[1:] if f"{older_version[:13]} |" in part]
+        tables = text.replace(folded, "")
         assert "| stripes |" in tables and "\\#" not in tables, "no digest behind its name"
         assert f"{older_version[:13]} | {older_date[:10]}" in folded
         assert text.count("sha256:") == 1

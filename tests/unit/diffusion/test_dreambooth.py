@@ -249,7 +249,7 @@ def test_precision_hardly_changes_the_loss(images):
     assert half == pytest.approx(plain, rel=0.05)
 
 
-@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("precision", ["fp32", pytest.param("bf16", marks=pytest.mark.slow)])  # emulated on a CPU
 def test_checkpointing_changes_no_bit_and_is_on_for_large_unets(images, precision, monkeypatch):
     plain = training(images, precision=precision)
     monkeypatch.setattr(dreambooth, "LARGE_UNET", 1)

@@ -46,6 +46,8 @@ def test_every_way_trains_whole_turns(way, tmp_path, monkeypatch):
     """Each takes a step of its optimiser for each batch of a turn."""
     args = train.arguments([*SMALL, "--steps", "3"])
     args.folder = tmp_path
+    for backend in (torch.backends.cudnn, torch.backends.cuda.matmul):
+        monkeypatch.setattr(backend, "allow_tf32", backend.allow_tf32)  # the bare step sets it for good
     monkeypatch.setattr(train, "FILES", 4)
     train.draw(tmp_path)
     steps, at_turns = [], []

@@ -125,9 +125,9 @@ def test_the_script_prepares_images_as_the_protocol_says(made, exported, tmp_pat
     _, _, cells, _ = made
     image = np.random.default_rng(0).integers(0, 256, (61, 133, 3), np.uint8)
     Image.fromarray(image).save(tmp_path / "image.png")
-    code = f"import sys; sys.dont_write_bytecode = True; sys.path.insert(0, {str(exported[0])!r}); import infer, numpy; "
+    code = f"import sys; sys.path.insert(0, {str(exported[0])!r}); import infer, numpy; "
     code += f"numpy.save({str(tmp_path / 'found.npy')!r}, infer.prepared({str(tmp_path / 'image.png')!r}))"
-    subprocess.run([sys.executable, "-c", code], check=True)
+    subprocess.run([sys.executable, "-B", "-c", code], check=True)
     expected = prepared(image, geometry(cells["probe"].protocol))
     assert np.array_equal(np.load(tmp_path / "found.npy"), expected)
 

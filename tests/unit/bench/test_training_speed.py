@@ -40,14 +40,22 @@ def test_stages_run_and_are_counted(one_thread):
     assert found["adapt"] > found["generate"] / 20 > found["fidelity"] > 0
 
 
-@pytest.mark.usefixtures("one_thread")
+@pytest.fixture
+def _same_tf32():
+    """Undo what the bare step sets for good."""
+    backends = torch.backends.cuda.matmul, torch.backends.cudnn
+    before = [backend.allow_tf32 for backend in backends]
+    yield
+    for backend, value in zip(backends, before, strict=True):
+        backend.allow_tf32 = value
+
+
+@pytest.mark.usefixtures("one_thread", "_same_tf32")
 @pytest.mark.parametrize("way", train.ways(train.arguments(SMALL)), ids=lambda way: way.name)
 def test_every_way_trains_whole_turns(way, tmp_path, monkeypatch):
     """Each takes a step of its optimiser for each batch of a turn."""
     args = train.arguments([*SMALL, "--steps", "3"])
     args.folder = tmp_path
-    for backend in (torch.backends.cudnn, torch.backends.cuda.matmul):
-        monkeypatch.setattr(backend, "allow_tf32", backend.allow_tf32)  # the bare step sets it for good
     monkeypatch.setattr(train, "FILES", 4)
     train.draw(tmp_path)
     steps, at_turns = [], []

@@ -407,8 +407,9 @@ def rerun(
         seed: of the choice of cells; None: another one each time.
         grid: only cells of this grid, by its name in the publication.
         roots: folders of datasets, see `load_grid`.
-        tolerance: how far metrics may be apart on another device or with other versions; None: as
-            `augbench.report.publish.agreement.TOLERANCE` has it.
+        tolerance: how far metrics that rank all images may be apart on another device or with other versions; None:
+            .05 where a network is fine-tuned, .01 for probes, and what another seed changes where a diffusion model
+            is adapted again, if this is more (`augbench.report.publish.agreement`).
         console: prints progress; None: to standard output.
 
     Raises:
@@ -416,7 +417,7 @@ def rerun(
             failed.
         KeyboardInterrupt: the user stopped it.
     """
-    from augbench.report.publish.agreement import again
+    from augbench.report.publish.agreement import again, apart_by_seeds
     from augbench.report.render.terminal import standard_output
 
     published = _filled(folder)
@@ -426,13 +427,14 @@ def rerun(
     keys = sorted(at_hand.keys() & published.keys("cells"))
     if not keys:
         raise UserError(f"'{folder}': no cell can be trained here: {'; '.join(left_out) or 'none has a grid'}")
+    records = list(published.read_records(sorted(published.keys("cells"))))
     found = []
     with tempfile.TemporaryDirectory(prefix="augbench-rerun-") as scratch:
         store = Store(scratch)
         for key in random.Random(chosen).sample(keys, min(sample, len(keys))):  # noqa: S311 - no secret
             run(_only(*at_hand[key]), store, "inline", console=console or standard_output())
             old, new = (next(one.read_records([key])) for one in (published, store))
-            found.append(again(old, new, tolerance))
+            found.append(again(old, new, tolerance, apart_by_seeds(records, old["spec"]["protocol"]["name"])))
     return Rerun(Path(folder), found, left_out, len(published.keys("cells")), chosen)
 
 

@@ -13,7 +13,7 @@ from rich.console import Console
 import augbench
 from augbench import api
 from augbench.report.frame import RESULT_COLUMNS, load_records
-from augbench.report.publish.agreement import again
+from augbench.report.publish.agreement import again, apart_by_seeds
 from augbench.report.publish.comment import to_comment
 from augbench.report.publish.verify import CheckResult
 from augbench.runner.driver import Stopped
@@ -144,16 +144,16 @@ def published_elsewhere(place):
 def test_published_cells_are_trained_again(ran, place):
     quiet = Console(quiet=True)
     same = api.rerun(place / "s", 2, 5, console=quiet)
-    assert same.agrees and [one.finding for one in same.cells] == ["equal", "equal"]
+    assert same.agrees and [one.finding("ap") for one in same.cells] == ["equal", "equal"]
     assert "2 of 2 cells agree; chosen from 4 with seed 5." in repr(same) and same.cells[0].device in repr(same)
     folder = published_elsewhere(place)
     near = api.rerun(folder, 1, 5, console=quiet)
     (one,) = near.cells
-    assert near.agrees and one.other == ("device",) and one.finding == "within 0.01"
+    assert near.agrees and one.other == ("device",) and one.finding("ap") == "within 0.01"
     assert one.metrics["ap"][1] == pytest.approx(one.metrics["ap"][0] + 0.004)
     assert "published on another device" in repr(near)
     strict = cli("results", "rerun", folder, "--sample", 1, "--seed", 5, "--tolerance", 0.001)
-    assert strict.returncode == 2 and "DIFFERS by more than 0.001" in strict.stdout
+    assert strict.returncode == 2 and "DIFFERS by more than 0.001" in " ".join(strict.stdout.split())
     with pytest.raises(augbench.UserError, match="knows no grid 'x'"):
         api.rerun(place / "s", grid="x")
 
@@ -162,7 +162,43 @@ def test_equal_device_and_versions_demand_an_equal_result(ran):
     record = ran.store.read_record(ran.results["key"][0])
     off = {**record, "result": {**record["result"], "ap": record["result"]["ap"] + 1e-12}}
     assert again(record, record).agrees and not again(record, off, tolerance=1.0).agrees
-    assert again(record, off).finding.startswith("DIFFERS: same device")
+    assert again(record, off).finding("ap") == "DIFFERS: same device and versions"
+
+
+def moved(record, seed=0, adapters=(), **metrics):
+    """A copy of a record: metrics moved by these amounts, with another seed, and images from these adapters."""
+    return {
+        **record,
+        "spec": {**record["spec"], "seed": seed},
+        "provenance": {**record["provenance"], "adapters": list(adapters)},
+        "result": {**record["result"], **{name: record["result"][name] + by for name, by in metrics.items()}},
+    }
+
+
+def test_elsewhere_only_metrics_that_rank_all_images_are_judged(ran):
+    record = ran.store.read_record(ran.results["key"][0])
+    record = {**record, "result": {**record["result"], "recall_at_1pct_false_alarms": 0.5}}
+    elsewhere = {**record, "provenance": {**record["provenance"], "device": "another device"}}
+    coarse = again(elsewhere, moved(record, ap=0.004, recall_at_1pct_false_alarms=-0.4))
+    assert coarse.agrees and coarse.finding("ap") == "within 0.01"
+    assert coarse.finding("recall_at_1pct_false_alarms") == "not judged"
+    assert coarse.metrics["recall_at_1pct_false_alarms"] == pytest.approx((0.5, 0.1))
+    ranks = again(elsewhere, moved(record, auroc=-0.02))
+    assert not ranks.agrees and ranks.finding("auroc") == "DIFFERS by more than 0.01"
+
+
+def test_an_adapter_that_is_trained_again_is_like_another_seed(ran):
+    record = ran.store.read_record(ran.results["key"][0])
+    elsewhere = {**record, "provenance": {**record["provenance"], "device": "another device"}}
+    now = moved(record, adapters=["a"], ap=0.05)
+    name = record["spec"]["protocol"]["name"]
+    few = [moved(record, 0, ["a"]), moved(record, 1, ["a"], ap=0.04)]
+    limit = apart_by_seeds(few, name)
+    assert limit == pytest.approx(1.96 * 0.04, rel=1e-3)  # two values .04 apart: sqrt(2) * sd = .04
+    assert again(elsewhere, now, adapted=limit).agrees and not again(elsewhere, now).agrees
+    assert not again(elsewhere, moved(record, ap=0.05), adapted=limit).agrees  # no adapter is behind it
+    assert apart_by_seeds(few, "another protocol") == apart_by_seeds(few[:1], name) == 0.0
+    assert apart_by_seeds([moved(record, 0), moved(record, 1, ap=0.04)], name) == 0.0
 
 
 def test_cells_whose_files_are_not_here_are_counted(place, ran):

@@ -84,10 +84,10 @@ def look(index: int, hollow: bool = False) -> dict[str, Any]:
     return {"color": PALETTE[index % len(PALETTE)], "marker": MARKERS[shape_of(index)], **fill}
 
 
-def guide(axes: Axes, value: float, label: str, end: float = 1.0) -> None:
-    """Draw a dashed horizontal line at a value; its label ends at a share of the width, so that several have room."""
+def guide(axes: Axes, value: float, label: str) -> None:
+    """Draw a dashed horizontal line at a value, labelled at its right end."""
     axes.axhline(value, color=MUTED, linewidth=1, linestyle="--")
-    axes.annotate(label, (end, value), (-4, 3), axes.get_yaxis_transform(), "offset points", color=MUTED, ha="right")
+    axes.annotate(label, (1, value), (-4, 3), axes.get_yaxis_transform(), "offset points", color=MUTED, ha="right")
 
 
 def explain_collapse(handles: dict[str, Any]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import cycle
 from math import isnan
 from typing import TYPE_CHECKING
 
@@ -101,6 +102,8 @@ def _pareto(part: SubFigure, evidence: Evidence, points: Points, indices: Mappin
 # -- the metric over N_aug, and over real defects
 
 DOSE, REAL = "dose.svg", "real_defects.svg"
+DASHES = ("--", ":", "-.", (0, (8, 2)), (0, (3, 1, 1, 1, 1, 1)))
+"""Line styles of the rows that need no generator: such lines may be too close for labels beside them."""
 PLOT_HEIGHT = 280  # points, of one plot of a curve without its legend
 
 
@@ -138,7 +141,7 @@ def dose_svg(evidence: Sequence[Evidence]) -> str | None:
         parts = drawn.subfigures(len(wanted), squeeze=False)[:, 0]
         for part, (one, lines) in zip(parts, wanted, strict=True):
             _dose(part, one, lines, indices)
-        about = "Mean over runs; bands are 95 % intervals. Dashed lines are rows that need no generator."
+        about = "Mean over runs; bands are 95 % intervals. Grey lines are rows that need no generator."
         texts = " ".join(
             f"{one.table.title}, {NAMES[one.headline]} over N_aug, {weight_text(one.weight)}: "
             + "; ".join(f"{name} {_points_of(one, rows)}" for name, rows in lines.items())
@@ -186,9 +189,9 @@ def _dose(
     axes.set_xticks(ticks, [f"{tick:,}" for tick in ticks])
     axes.minorticks_off()
     free = [row for row in evidence.rows if row.augmenter in FREE and not row.n_aug and row.runs]
-    for place, row in enumerate(free):
+    for row, dashes in zip(free, cycle(DASHES)):
         label, value = flagged(row.augmenter, len(row.collapsed)), row.intervals[evidence.headline].estimate
-        plots.guide(axes, value, label, 1 - 0.22 * place)
+        handles[label] = axes.axhline(value, color=plots.MUTED, linewidth=1.5, linestyle=dashes)
     if any(row.collapsed for row in evidence.rows):
         plots.explain_collapse(handles)
     plots.legend(part, handles)

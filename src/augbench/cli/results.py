@@ -1,4 +1,4 @@
-"""`augbench results`: check published results, export them from a store."""
+"""`augbench results`: check published results, export them from a store, go on from them."""
 
 from __future__ import annotations
 
@@ -99,6 +99,21 @@ def results_export(
     for line in export(Store(store), out, grid):
         typer.echo(line)
     _print(out, check_results(out))
+
+
+@app.command("unpack")
+def results_unpack(
+    folder: FolderArgument,
+    store: Annotated[str, typer.Option("--store", help="A new store: a folder or a URL (s3://...).")],
+) -> None:
+    """Make a store of published results, so that a run can add cells to them.
+
+    Example: augbench results unpack results/demo --store runs/unpacked
+    """
+    from augbench.report.publish.unpack import unpack
+    from augbench.storage.store import Store
+
+    typer.echo(unpack(Store(folder), Store(store)))
 
 
 def _print(folder: Path, verdict: CheckResult) -> None:

@@ -17,6 +17,7 @@ from augbench.monitoring.known_grids import known_from_store
 from augbench.report.publish import contents
 from augbench.report.publish.contents import COMPLETE
 from augbench.report.publish.export import export, readme
+from augbench.report.publish.unpack import unpack
 from augbench.report.publish.verify import check_results
 from augbench.runner.driver import run
 from augbench.storage.publication import ARCHIVES, RECORDS, packed, unpacked
@@ -673,6 +674,35 @@ def test_one_grid_can_be_exported(full, tmp_path):
     assert found.returncode == 0, found.stdout + found.stderr
     assert "2 cells" in found.stdout and "all is well" in found.stdout
     assert Store(tmp_path / "one").keys("grids") == {"one"}
+
+
+def test_a_run_goes_on_from_published_results(full, tmp_path):
+    """What was published is kept; only the cells that a grid adds are made."""
+    export(full, tmp_path / "out")
+    store = Store(tmp_path / "store")
+    assert "cells 4, scores 4, grids 2" in unpack(Store(tmp_path / "out"), store)
+    assert_same_records(Store(tmp_path / "out"), store)
+    run(tiny_grid(name="two", about="Tiny.", shots=[5], seeds=[0, 1, 2]), store, executor="inline")
+    added = store.keys("cells") - full.keys("cells")
+    assert len(added) == 2 and len(store.keys("pools")) == 1  # of the new seed alone
+    assert_same_records(full, Store(tmp_path / "out"))
+    export(store, tmp_path / "more")
+    verdict = check_results(tmp_path / "more")
+    assert verdict.refused == [] and verdict.counts["cell"] == 4 + len(added)
+    old, new = (json.loads((tmp_path / name / "costs.json").read_text())["costs"] for name in ("out", "more"))
+    assert old.items() < new.items()
+
+
+def test_unpack_refuses_what_it_cannot_do(full, tmp_path):
+    export(full, tmp_path / "out")
+    taken = cli("results", "unpack", tmp_path / "out", "--store", full.url)
+    assert_one_line(taken, full.url, "is not empty: give --store a new one")
+    nothing = cli("results", "unpack", tmp_path / "nothing", "--store", tmp_path / "new")
+    assert_one_line(nothing, "holds no published results")
+    (tmp_path / "out" / ARCHIVES["scores"]).write_bytes(b"x")
+    assert_one_line(
+        cli("results", "unpack", tmp_path / "out", "--store", tmp_path / "new"), "scores.parquet' is damaged"
+    )
 
 
 def test_costs_come_along_and_are_held_to_their_keys(full, tmp_path):

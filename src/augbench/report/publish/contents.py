@@ -14,13 +14,13 @@ from augbench.report.evidence.part_costs import COSTS
 from augbench.report.frame import load_expected
 from augbench.report.papers.layouts import layouts
 from augbench.report.store_report import report
-from augbench.storage.store import Store
+from augbench.storage.store import Kind, Store
 
 README = "README.md"
 COMPLETE = "TO BE COMPLETED"
 """Placeholder in a README for text that a person must write."""
 
-PUBLISHED = ("cells", "scores", "fidelity", "searches", "audits", "grids")
+PUBLISHED: tuple[Kind, ...] = ("cells", "scores", "fidelity", "searches", "audits", "grids")
 """The folders of a store that are published. All others hold intermediate results or images."""
 
 MAX_BYTES = 1_000_000  # of a record, of scores or of a README

@@ -17,9 +17,10 @@ from augbench.report.sheet import Column, Section, Sheet, SheetRow
 from augbench.report.table_notes import plural
 
 FINETUNED, FROZEN = 0.05, 0.01
-"""How far a judged metric may be apart on another device or with other versions, by kind of protocol.
+"""How far a judged metric may be apart on another device or with other versions: of a trained network, of a probe.
 
-Rounding differs there. A training of many steps amplifies it, a fit on frozen features does not.
+Rounding differs there. A fit on frozen features hardly notices; a training of many steps, of a classifier or of an
+adapter, amplifies it until it ends elsewhere, as with another seed: there `apart_by_seeds` is allowed, if it is more.
 """
 
 JUDGED = ("ap", "ap_step", "ap_trapezoidal", "auroc", "accuracy", "macro_f1")
@@ -43,7 +44,7 @@ class Again:
     tolerance: float  # 0: exact
     device: str  # where it was trained now
     published_on: str
-    is_adapted: bool  # its images come from an adapter, which was trained again too
+    by_seeds: bool  # the tolerance is what another seed changes
 
     @property
     def agrees(self) -> bool:
@@ -63,7 +64,7 @@ class Again:
             return equal if published == now else "DIFFERS: same device and versions"
         if metric not in JUDGED:
             return "not judged"
-        return f"{'within' if self._is_near(metric) else 'DIFFERS by more than'} {self.tolerance:.3g}"
+        return f"{'within' if self._is_near(metric) else 'apart by more than'} {self.tolerance:.3g}"
 
     def _is_near(self, metric: str) -> bool:
         published, now = self.metrics[metric]
@@ -71,27 +72,24 @@ class Again:
 
 
 def again(
-    published: Mapping[str, Any], now: Mapping[str, Any], tolerance: float | None = None, adapted: float = 0.0
+    published: Mapping[str, Any], now: Mapping[str, Any], tolerance: float | None = None, by_seeds: float = 0.0
 ) -> Again:
     """Compare two records of one cell.
 
     Args:
         published: the record of the publication.
         now: that of the new training.
-        tolerance: how far the `JUDGED` metrics may be apart if device or versions differ; None: `FINETUNED` or
-            `FROZEN`, or `adapted` where the images come from an adapter and this is more.
-        adapted: what two trainings with other seeds are apart, see `apart_by_seeds`.
+        tolerance: how far the `JUDGED` metrics may be apart if device or versions differ; None: `FROZEN`, or, where a
+            network was trained, the larger one of `FINETUNED` and `by_seeds`.
+        by_seeds: what two trainings with other seeds are apart, see `apart_by_seeds`.
     """
     results = published["result"], now["result"]
     task = "recognition" if "accuracy" in results[0] else "detection"
     names = [name for name in METRICS[task] if all(isinstance(one.get(name), float) for one in results)]
     origins = published["provenance"], now["provenance"]
     other = tuple(part for part in ORIGIN if origins[0].get(part) != origins[1].get(part))
-    kind = Cell.from_dict(published["spec"]).protocol.kind
-    is_adapted = bool(origins[1].get("adapters"))
-    allowed = tolerance
-    if allowed is None:
-        allowed = max(FINETUNED if kind == "finetune" else FROZEN, adapted if is_adapted else 0.0)
+    default = max(FINETUNED, by_seeds) if has_trained_network(now) else FROZEN
+    allowed = default if tolerance is None else tolerance
     return Again(
         published["key"],
         {name: (results[0][name], results[1][name]) for name in names},
@@ -100,20 +98,24 @@ def again(
         allowed if other else 0.0,
         origins[1]["device"],
         origins[0]["device"],
-        is_adapted,
+        bool(other) and tolerance is None and default > FINETUNED,
     )
+
+
+def has_trained_network(record: Mapping[str, Any]) -> bool:
+    """Whether a network was trained for a cell: a classifier, or an adapter behind its images."""
+    fine_tuned = Cell.from_dict(record["spec"]).protocol.kind == "finetune"
+    return fine_tuned or bool(record["provenance"].get("adapters"))
 
 
 def apart_by_seeds(records: Iterable[Mapping[str, Any]], protocol: str) -> float:
     """Return what two cells that differ in their seeds alone are apart in 95 of 100 cases; 0 where seeds are single.
 
-    An adapter that is trained again on another device starts from the same noise but ends elsewhere, as with another
-    seed: no closer agreement can be asked for. This is the reproducibility limit of ISO 5725-6, from the spread that
-    the publication itself has, pooled over its rows.
+    This is the reproducibility limit of ISO 5725-6, from the spread that the publication itself has, pooled over rows.
 
     Args:
         records: the publication's.
-        protocol: name of the protocol; only its cells count whose images come from adapters.
+        protocol: name of the protocol; only its cells count for which a network was trained.
 
     Returns:
         A difference of the main metric: average precision, or accuracy.
@@ -121,7 +123,7 @@ def apart_by_seeds(records: Iterable[Mapping[str, Any]], protocol: str) -> float
     rows = defaultdict(list)
     for record in records:
         spec, result = record["spec"], record["result"]
-        if spec["protocol"]["name"] == protocol and record["provenance"].get("adapters"):
+        if spec["protocol"]["name"] == protocol and has_trained_network(record):
             row = digest({name: value for name, value in spec.items() if name not in ("seed", "adapter_seed")})
             rows[row].append(result["accuracy"] if "accuracy" in result else result["ap"])
     spread = [(variance(values), len(values) - 1) for values in rows.values() if len(values) > 1]
@@ -143,15 +145,19 @@ def agreement_section(
         seed: of the choice of cells.
     """
     found = list(cells)
-    columns = [Column("cell", "cell", is_text=True), Column("metric", "metric", is_text=True)]
-    columns += [Column("published", "published"), Column("now", "now"), Column("apart", "difference")]
-    columns += [Column("finding", "finding", is_text=True)]
-    rows = []
-    for one in found:
-        for number, (name, (published, now)) in enumerate(one.metrics.items()):
-            cell = "" if number else one.key
-            texts = (cell, name, share(published), share(now), signed(now - published), one.finding(name))
-            rows.append(SheetRow(texts, starts_block=not number and bool(rows)))
+    columns = [Column("metric", "metric", is_text=True), Column("published", "published"), Column("now", "now")]
+    columns += [Column("apart", "difference"), Column("finding", "finding", is_text=True)]
+    sheets = [
+        Sheet(
+            columns,
+            [
+                SheetRow((name, share(published), share(now), signed(now - published), one.finding(name)))
+                for name, (published, now) in one.metrics.items()
+            ],
+            title=f"{one.key}: {'agrees' if one.agrees else 'DIFFERS'}",
+        )
+        for one in found
+    ]
     agreeing = sum(one.agrees for one in found)
     sentences = [f"{agreeing} of {plural(len(found), 'cell')} agree; chosen from {total:,} with seed {seed}."]
     for device in sorted({one.device for one in found}):
@@ -163,10 +169,10 @@ def agreement_section(
             f"Other {' and '.join(parts)}: rounding differs, so results need not be equal. The metrics that rank all "
             "images must agree; those at one threshold are shown."
         )
-    if adapted := [one for one in found if one.is_adapted and one.other]:
+    if by_seeds := sum(one.by_seeds for one in found):
         sentences.append(
-            f"{plural(len(adapted), 'cell')} adapted a diffusion model again, which ends elsewhere, as with another "
-            "seed: such cells may be apart by what another seed changes in the publication."
+            f"A network that is trained elsewhere ends elsewhere, as with another seed: {plural(by_seeds, 'cell')} "
+            "may be apart by what seeds change in the publication (95 % of differences between two)."
         )
     sentences += [f"{count:,} cells cannot be trained here: {reason}." for reason, count in left_out.items()]
-    return Section(title, sentences=sentences, sheets=[Sheet(columns, rows)] if rows else ())
+    return Section(title, sentences=sentences, sheets=sheets)

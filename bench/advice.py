@@ -18,6 +18,7 @@ import argparse
 import json
 import os
 import shutil
+from collections import Counter
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -37,6 +38,7 @@ from augbench.planning.library import open_dataset
 from augbench.runner.driver import run
 from augbench.storage.store import Store
 
+COMPARED = {"augmenter": "of synthetic images", "free": "of what needs none"}  # kind of option -> in words
 GROUP = r"(item\d+)_.*"  # the items are known, as a careful user would say them
 
 
@@ -135,10 +137,17 @@ def find_truth(
     return {option.name[0]: option.evidence.intervals["ap"].estimate for option in decide(store, FULL, FREE).options}
 
 
+def coverage_line(what: str, held: int, missed: int) -> str:
+    """Say how many intervals of one kind of option hold the truth."""
+    share = f" ({held / (held + missed):.0%})" if held + missed else ""
+    return f"95 % intervals that hold the truth, {what}: {held} of {held + missed}{share}"
+
+
 def summary(results: list[dict[str, Any]]) -> list[str]:
     """Say how good the advice was over these folders."""
     regrets: dict[str, list[float]] = {"advice": [], "always none": [], "always memseg": []}
-    wrong = found = gains = covered = 0
+    wrong = found = gains = 0
+    covered = Counter[tuple[str, bool]]()
     for result in results:
         rows = {row["name"]: row for row in result["rows"]}
         can_be_chosen = {name: row["truth"] for name, row in rows.items() if row["kind"] == "augmenter"} | {
@@ -152,14 +161,15 @@ def summary(results: list[dict[str, Any]]) -> list[str]:
         free = max(row["truth"] for row in rows.values() if row["kind"] == "free")
         wrong += result["recommended"] is not None and taken <= free
         for row in rows.values():
+            if "gain" in row:
+                covered[row["kind"], row["low"] <= row["true_gain"] <= row["high"]] += 1
             if row["kind"] == "augmenter":
                 gains += 1
-                covered += row["low"] <= row["true_gain"] <= row["high"]
                 found += row["low_together"] - row["true_gain"] + result["smallest"] > 0
     return [
         *(f"regret of {name}: {fmean(values):.3f} AP (largest {max(values):.3f})" for name, values in regrets.items()),
         f"recommended: {sum(result['recommended'] is not None for result in results)}, wrongly {wrong}",
-        f"95 % intervals that hold the truth: {covered} of {gains} ({covered / gains:.0%})",
+        *(coverage_line(what, covered[kind, True], covered[kind, False]) for kind, what in COMPARED.items()),
         f"gains of the stated smallest difference that would be found: {found} of {gains} ({found / gains:.0%})",
         f"stated smallest difference: {fmean(result['smallest'] for result in results):.3f} on average",
     ]

@@ -95,10 +95,10 @@ def exchange(
     if low > 0 and high < inf and 0 < worth < inf:
         low, high = (worth * (end / worth) ** stretch for end in (min(low, worth), max(high, worth)))
         low, high = (0.0 if low < counts[0] else float(low)), (inf if high > counts[-1] else float(high))
-    return Exchange(count, worth, float(low), float(high), below + above, _rate(count, worth, low, high, below, above))
+    return Exchange(count, worth, float(low), float(high), below + above, _rate(count, low, high, below, above))
 
 
-def _rate(count: float, worth: float, low: float, high: float, below: float, above: float) -> Rate:
+def _rate(count: float, low: float, high: float, below: float, above: float) -> Rate:
     """Say what an interval allows: none where more than `LEAVING` of the resamples leave, or it is too wide."""
     if above > LEAVING or high == inf:
         return Rate.UNKNOWN
@@ -106,7 +106,7 @@ def _rate(count: float, worth: float, low: float, high: float, below: float, abo
         return Rate.FEWER
     if below > LEAVING or low == 0 or high > WIDEST * low:
         return Rate.UNKNOWN
-    return Rate.FEWER if worth < count else Rate.WORTH
+    return Rate.WORTH
 
 
 def isotonic(values: np.ndarray) -> np.ndarray:

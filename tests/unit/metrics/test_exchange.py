@@ -50,6 +50,8 @@ def test_intervals_cover_the_planted_truth():
 def test_images_that_are_worth_nothing_are_rarely_said_to_be_worth_something():
     found = [simulated(number, worth=5)[0] for number in range(30)]
     assert np.mean([one.low > 5 or one.high < 5 for one in found]) <= 0.1
+    assert all((one.rate == Rate.FEWER) == (one.high < 5) for one in found)  # a mean below 5 alone shows nothing
+    assert any(one.rate == Rate.WORTH and one.extra < 0 for one in found)
 
 
 def test_below_the_real_defects_beside_it_a_row_is_worth_fewer_than_none():

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from itertools import cycle
 from math import isnan
 from typing import TYPE_CHECKING
 
@@ -189,7 +188,8 @@ def _dose(
     axes.set_xticks(ticks, [f"{tick:,}" for tick in ticks])
     axes.minorticks_off()
     free = [row for row in evidence.rows if row.augmenter in FREE and not row.n_aug and row.runs]
-    for row, dashes in zip(free, cycle(DASHES)):
+    for row in free:
+        dashes = DASHES[FREE.index(row.augmenter) % len(DASHES)]
         label, value = flagged(row.augmenter, len(row.collapsed)), row.intervals[evidence.headline].estimate
         handles[label] = axes.axhline(value, color=plots.MUTED, linewidth=1.5, linestyle=dashes)
     if any(row.collapsed for row in evidence.rows):

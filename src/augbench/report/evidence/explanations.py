@@ -38,7 +38,8 @@ EXCHANGE_CAPTIONS = (
         "Worth: the number of real defects at which a classifier of real images alone has the same AP, read off its "
         "curve over shots, made monotone and interpolated over the logarithm. Test items, draws of the shots and seeds "
         f"are resampled together. Not identifiable: more than {100 * LEAVING:g} % of the resamples leave the curve, or "
-        f"the interval spans more than a factor of {WIDEST:g}. Fewer than none: the row is below the curve.",
+        f"the interval spans more than a factor of {WIDEST:g}. Fewer than none: all of the interval is "
+        "below the real defects of the row.",
     ),
 )
 COST_CAPTIONS = (

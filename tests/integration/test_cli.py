@@ -39,7 +39,7 @@ def test_run_report_and_run_again(grid_path, tmp_path):
     store = tmp_path / "store"
     first = run_inline(grid_path, store)
     assert first.returncode == 0, first.stderr
-    assert "mechanics, not evidence" in first.stdout and "memseg" in first.stdout
+    assert "smoke-test parts: not evidence" in first.stdout and "memseg" in first.stdout
     assert {p.name for p in (store / "reports" / "tiny").iterdir()} == {
         "report.md", "report.tex", "report.csv", "report.json"}  # fmt: skip
     again = run_inline(grid_path, store)

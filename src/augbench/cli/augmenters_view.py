@@ -175,7 +175,7 @@ def _needs(plugin: type[Augmenter], made: Augmenter | None) -> Iterator[str]:
     if isinstance(name, str) and (pipeline := _pipeline(name)):
         yield pipeline
     if made is not None and made.embedded():
-        yield 'smoke-test weights of this package: results are labelled "mechanics, not evidence"'
+        yield 'smoke-test weights of this package: results are labelled "smoke-test parts: not evidence"'
     if plugin.uses_gpu:
         yield "a GPU if there is one; it also runs on CPUs"
     if overrides(plugin, "ready"):

@@ -40,7 +40,7 @@ PROMPTS = {
 }
 """Default prompts by kind of pipeline."""
 
-LABEL = "mechanics, not evidence"
+LABEL = "smoke-test parts: not evidence"
 
 
 # -- list and show

@@ -110,7 +110,7 @@ class Dataset:
     licence: ClassVar[str] = ""
     citation: ClassVar[str] = ""
     homepage: ClassVar[str] = ""
-    embedded: ClassVar[bool] = False  # True: toy data, so results are labelled "mechanics, not evidence"
+    embedded: ClassVar[bool] = False  # True: toy data, so results are labelled "smoke-test parts: not evidence"
     known: ClassVar[Mapping[str, str]] = {}  # sample id -> known anomaly of the official archive
     official_counts: Mapping[str, int] = {}  # "<split> <label>" or "<label>" -> images; `DEFECTIVE`: all but good
     folds: NonNegativeInt = (
@@ -454,7 +454,7 @@ class Augmenter:
         return ""
 
     def embedded(self) -> bool:
-        """Whether it uses smoke-test weights of this package: results are labelled "mechanics, not evidence"."""
+        """Whether it uses smoke-test weights of this package: results are labelled "smoke-test parts: not evidence"."""
         return False
 
     def capacity(self, view: TrainView) -> int | None:

@@ -212,7 +212,7 @@ def fidelity_of(
     parts = (*embedded, *shipped)
     folds = {cell.fold for cell in cells if cell.test_share is None}
     over = "runs, each the average of its folds' pools" if len(folds) > 1 else "an augmenter's pools"
-    warning = [f"mechanics, not evidence ({', '.join(parts)})"] if parts else []
+    warning = [f"smoke-test parts: not evidence ({', '.join(parts)})"] if parts else []
     return Fidelity(
         title=f"{title}: {HEADING.lower()}",
         label="; ".join([*_not_comparable(rows), *warning]),

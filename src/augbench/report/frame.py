@@ -103,7 +103,7 @@ RESULT_COLUMNS = {
     "git_sha": "commit of augbench; '' where unknown",
     "version": "of third-party plug-ins; '' for augbench's own",
     "finished": "ISO 8601, UTC; '' in older records",
-    "embedded": "smoke-test parts: with any, the numbers are mechanics, not evidence",
+    "embedded": "smoke-test parts: with any, the numbers are no evidence",
     "notes": "remarks about the synthetic images",
     "dataset_id": "digest of the dataset's settings and files",
     "augmenter_id": "digest of the augmenter's settings",

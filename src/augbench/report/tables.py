@@ -102,8 +102,8 @@ class Table:
 
     @property
     def label(self) -> str:
-        """``mechanics, not evidence (dataset surfaces)`` where smoke-test parts are behind the numbers; else ""."""
-        return f"mechanics, not evidence ({', '.join(self.embedded)})" if self.embedded else ""
+        """``smoke-test parts: not evidence (dataset surfaces)`` where such are behind the numbers; else ""."""
+        return f"smoke-test parts: not evidence ({', '.join(self.embedded)})" if self.embedded else ""
 
     @property
     def placed_title(self) -> str:

@@ -92,7 +92,7 @@ def test_a_card_describes_the_training(out):
     (out / "evaluation.json").write_text(json.dumps(found))
     for name in (SD, SDXL):
         card = cards.bundle_card(name, out)
-        assert "2 steps of 4, AdamW" in card and "Mechanics, not evidence" in card
+        assert "2 steps of 4, AdamW" in card and "Smoke-test weights: not evidence" in card
         assert "**Short of its goals**: VAE: probe on round trips, defect, relative." in card
 
 

@@ -130,7 +130,7 @@ def test_identical_images_have_no_fingerprint(pixels):
 
 def test_a_card_keeps_its_text_and_gets_other_settings_and_scores():
     card = cards.card("micro-sd", {"time": r"a \d moment"}, "| none |")
-    assert r"| time | a \d moment |" in card and "Mechanics, not evidence" in card
+    assert r"| time | a \d moment |" in card and "Smoke-test weights: not evidence" in card
     assert "## Scores\n| none |\n\n## Limits" in card and "87.8%" not in card
     with pytest.raises(AssertionError, match="0 lines 'colour'"):
         cards.card("micro-sd", {"colour": "red"}, "")

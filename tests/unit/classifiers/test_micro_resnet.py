@@ -29,7 +29,7 @@ def test_the_file_is_small_fp16_safetensors_with_a_card():
     assert floats and all(tensor.dtype == torch.float16 and tensor.isfinite().all() for tensor in floats)
     assert not any(name.startswith("fc.") for name in tensors)
     card = (path.parent / "README.md").read_text(encoding="utf-8")
-    assert "Apache-2.0" in card and "Mechanics, not evidence" in card
+    assert "Apache-2.0" in card and "Smoke-test weights: not evidence" in card
     assert sorted(p.name for p in path.parent.iterdir()) == ["README.md", "model.safetensors"]
 
 

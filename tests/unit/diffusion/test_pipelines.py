@@ -283,7 +283,7 @@ def test_list_and_show_need_no_torch():
     listed = output("list")
     for word in (*BUNDLES, "micro_resnet", "backbone", "0.49 M", "apache-2.0"):
         assert word in listed
-    assert listed.rstrip().endswith('labelled "mechanics, not evidence".')
+    assert listed.rstrip().endswith('labelled "smoke-test parts: not evidence".')
     code = (
         "from augbench.cli.models_view import models_sheet; models_sheet(); import sys; print('torch' in sys.modules)"
     )
@@ -310,7 +310,7 @@ def test_a_card_that_is_missing_or_strange(folder):
 def test_sample_writes_a_sheet(here, name):
     command = ("sample", name, "--count", 2, "--steps", 1)
     out = output(*command)
-    assert "s each (mechanics, not evidence)" in out and f"{name}.png" in out
+    assert "s each (smoke-test parts: not evidence)" in out and f"{name}.png" in out
     first = np.asarray(Image.open(f"{name}.png"))
     assert len(first) > 4 * 168  # a row for each prompt
     for changes, equal in (((), True), (("--seed", 9), False)):
@@ -325,7 +325,7 @@ def test_sample_of_a_folder_is_not_called_embedded(here, folder):
     for name in ("mine", SD):  # its own name, then that of a shipped pipeline
         folder = folder.rename(folder.with_name(name))
         out = output("sample", f"./{name}", "--count", 1, "--steps", 1, "--prompt", "a")
-        assert "1 image, " in out and "mechanics" not in out and f"{name}.png" in out
+        assert "1 image, " in out and "evidence" not in out and f"{name}.png" in out
 
 
 @pytest.fixture

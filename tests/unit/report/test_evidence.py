@@ -721,7 +721,7 @@ def test_smoke_test_parts_are_reported(store):
     record = store.read_record(one.key)
     record["provenance"]["embedded"] = ["dataset surfaces"]
     store.write_json("cells", one.key, record)
-    assert "mechanics, not evidence (dataset surfaces)" in printed(store)
+    assert "smoke-test parts: not evidence (dataset surfaces)" in printed(store)
 
 
 # -- the command

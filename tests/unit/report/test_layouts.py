@@ -361,7 +361,7 @@ def test_another_dataset_has_no_difference_though_all_else_is_theirs(store):
         "smoke-test parts: dataset surfaces"
     }
     assert comparison.mismatches == ("dataset is surfaces, theirs is ksdd2",)
-    assert comparison.label == "ours: mechanics, not evidence (dataset surfaces)"
+    assert comparison.label == "ours with smoke-test parts: not evidence (dataset surfaces)"
     for text in (to_markdown(comparison), to_latex(comparison), to_html(comparison), terminal(comparison)):
         assert comparison.label in text and "dataset is surfaces, theirs is ksdd2" in text
 

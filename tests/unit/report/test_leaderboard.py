@@ -160,7 +160,7 @@ def test_missing_cells_are_marked(store, tmp_path):
 
 def test_embedded_parts_are_labelled_as_no_evidence(store, tmp_path):
     write(store, cell(), embedded=["dataset tiles"])
-    assert all("mechanics, not evidence" in text for text in board(tmp_path / "out", store))
+    assert all("smoke-test parts: not evidence" in text for text in board(tmp_path / "out", store))
 
 
 def test_precision_at_recalls_by_hand():

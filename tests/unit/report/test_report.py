@@ -234,7 +234,7 @@ def test_embedded_parts_devices_and_commits_are_named(store):
     write(store, cells[1], sha="b" * 40 + "-dirty")
     write(store, cells[2])
     few, full = tables_of(store, cells)
-    assert full.label == "mechanics, not evidence (dataset surfaces)"
+    assert full.label == "smoke-test parts: not evidence (dataset surfaces)"
     assert few.label == ""
     assert "Records come from different devices: NVIDIA H200 (1 cell), cpu one (1 cell)." in full.captions
     assert "Made at git aaaaaaaaaaaa, bbbbbbbbbbbb-dirty." in full.captions

@@ -201,4 +201,5 @@ def test_the_label_is_on_every_float_and_section(store):
     one = cell()
     write(store, one, result=result(identity(2)), embedded=["dataset surfaces"])
     (table,) = tables_of(store, [one], task="recognition")
-    assert [words.count("mechanics, not evidence (dataset surfaces)") for words in everywhere(table)] == [2, 2, 2]
+    label = "smoke-test parts: not evidence (dataset surfaces)"
+    assert [words.count(label) for words in everywhere(table)] == [2, 2, 2]

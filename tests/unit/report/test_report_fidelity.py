@@ -182,8 +182,8 @@ def test_captions_say_by_what_and_against_what(store):
 
 def test_the_embedded_extractor_is_no_evidence(store):
     table = one_pool(store, embedded=["dataset surfaces"], extractor="micro_resnet")
-    assert table.label == "mechanics, not evidence (dataset surfaces)"
-    assert table.fidelity.label == "mechanics, not evidence (dataset surfaces, extractor micro_resnet)"
+    assert table.label == "smoke-test parts: not evidence (dataset surfaces)"
+    assert table.fidelity.label == "smoke-test parts: not evidence (dataset surfaces, extractor micro_resnet)"
     assert "extractor micro_resnet)" in printed(table)
     assert [line["embedded"] for line in lines_of([table])] == [
         "dataset surfaces", "dataset surfaces; extractor micro_resnet"]  # fmt: skip

@@ -597,7 +597,8 @@ def test_provenance_is_noted(tiles):
     for number, change in enumerate(changes.values()):
         edit(tiles, "cells", change, number)
     text = "\n".join(check_results(tiles).said)
-    for what in (*changes, "more than one device", "mechanics, not evidence (augmenter diag, backbone micro_resnet)"):
+    label = "smoke-test parts: not evidence (augmenter diag, backbone micro_resnet)"
+    for what in (*changes, "more than one device", label):
         assert what in text
 
 
@@ -785,7 +786,8 @@ def test_a_readme_says_how_it_was_made_and_a_persons_stays(full, tmp_path):
     text = (out / "README.md").read_text()
     record = full.read_record(min(full.keys("cells")))
     assert "augbench run one.yaml" in text and "Tiny." in text and record["provenance"]["device"] in text
-    assert "| memseg | 6 |" in text and "Oracle" not in text and "mechanics, not evidence" in text and COMPLETE in text
+    assert "| memseg | 6 |" in text and "Oracle" not in text and COMPLETE in text
+    assert "smoke-test parts: not evidence" in text
     assert text == readme(Store(out), "out")
     (out / "README.md").write_text("Mine.")
     export(full, out, "one")

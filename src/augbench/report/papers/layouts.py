@@ -87,8 +87,8 @@ class LayoutComparison:
 
     @property
     def label(self) -> str:
-        """``ours: mechanics, not evidence (dataset surfaces)`` where smoke-test parts are behind ours; else ""."""
-        return f"ours: mechanics, not evidence ({', '.join(self.embedded)})" if self.embedded else ""
+        """``ours with smoke-test parts: not evidence (dataset surfaces)`` where there are such; else ""."""
+        return f"ours with smoke-test parts: not evidence ({', '.join(self.embedded)})" if self.embedded else ""
 
     @property
     def has_differences(self) -> bool:

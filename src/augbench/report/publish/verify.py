@@ -314,9 +314,7 @@ class _Check:
         embedded = sorted({part for origin in origins for part in origin["embedded"]})
         if embedded:
             number = sum(bool(origin["embedded"]) for origin in origins)
-            self.note(
-                f"{_number(number, 'cell')} made with smoke-test parts: mechanics, not evidence ({', '.join(embedded)})"
-            )
+            self.note(f"{_number(number, 'cell')} made with smoke-test parts: not evidence ({', '.join(embedded)})")
         self._mixed("device", [origin["device"] for origin in origins])
         self._mixed("precision", [cell.protocol.precision for cell in self.specs.values()])
         for package in ("augbench", "torch"):

@@ -123,9 +123,11 @@ def preview_grid(name: str, dataset: Mapping[str, Any], dropped: Sequence[str]) 
     return grid | few | {"augmenters": grid["augmenters"][1:]}
 
 
-def confirm_grid(name: str, dataset: Mapping[str, Any], folds: int, augmenter: str) -> dict[str, Any]:
+def confirm_grid(
+    name: str, dataset: Mapping[str, Any], folds: int, augmenter: str, more: Sequence[Mapping[str, Any]] = ()
+) -> dict[str, Any]:
     """Return the grid that fine-tunes a classifier with and without the images that are recommended."""
-    chosen = [entry for entry in AUGMENTERS if _label(entry) == augmenter]
+    chosen = [entry for entry in (*AUGMENTERS, *more) if _label(entry) == augmenter]
     grid = _grid(name, dataset, folds, chosen, FEWEST_RUNS, (), f"does {augmenter} help a fine-tuned classifier, too")
     return grid | {"protocols": _protocols(FINETUNE)}
 

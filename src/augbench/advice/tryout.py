@@ -177,22 +177,25 @@ def try_folder(
     with console.status("comparing"):
         advice = decide(store, FULL, FREE)
         operation = operate(store, advice, understood, production or Production())
-    confirmed = ""
-    if advice.recommended:
-        grid = confirm_grid(CONFIRM, dataset, understood.folds, advice.recommended.augmenter)
-        if design.confirming <= budget - (time.monotonic() - started):
-            run(grid, executor)
-            confirmed = _confirmed(store)
-        else:
-            confirmed = _unconfirmed(out, _written(out, grid), design)
-    answer = Answer(understood, design, advice, operation, out, confirmed)
-    content = {"understood": dict(understood.lines()), "design": design.as_dict(), **as_dict(advice)}
-    content |= {"sentences": answer.sentences, "operation": operation.as_dict() if operation else None}
-    write_atomic(out / ADVICE, json.dumps(content, indent=1).encode())
-    with console.status("making the page"):
-        found = Found(understood, design, advice, operation, answer.sentences, store, out / f"{FULL}.yaml", previewed)
-        write_page(out / PAGE, found)
-    return answer
+
+    def answered(confirmed: str = "") -> Answer:
+        answer = Answer(understood, design, advice, operation, out, confirmed)
+        content = {"understood": dict(understood.lines()), "design": design.as_dict(), **as_dict(advice)}
+        content |= {"sentences": answer.sentences, "operation": operation.as_dict() if operation else None}
+        write_atomic(out / ADVICE, json.dumps(content, indent=1).encode())
+        sources = store, out / f"{FULL}.yaml", previewed
+        with console.status("making the page"):
+            write_page(out / PAGE, Found(understood, design, advice, operation, answer.sentences, *sources))
+        return answer
+
+    if not advice.recommended:
+        return answered()
+    grid = confirm_grid(CONFIRM, dataset, understood.folds, advice.recommended.augmenter, more)
+    if design.confirming > budget - (time.monotonic() - started):
+        return answered(_unconfirmed(out, _written(out, grid), design))
+    answered()  # fine-tuning takes minutes, and may be stopped
+    run(grid, executor)
+    return answered(_confirmed(store))
 
 
 def seconds_of(budget: str) -> float:

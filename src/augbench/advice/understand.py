@@ -123,6 +123,7 @@ def understand(
     good = _normal_class(root, sorted(set(labels)), good)
     dataset = _open(settings | {"good": good})
     table = dataset.samples()
+    _refuse_odd_names(root, table)
     _refuse_one_sided(root, table, good)
     kept = _thinned(table, most)
     dataset.samples = lambda: kept  # what is not used is not read
@@ -143,7 +144,7 @@ def understand(
 
 
 def _inner(folder: Path) -> Path:
-    """Return the folder, or the only one inside it, where there is nothing else."""
+    """Return the folder, or the only one inside it, where there is nothing else: no other image, no table of them."""
     folder = folder.expanduser()
     if not folder.is_dir():
         what = "is a file: give the folder that it is in" if folder.exists() else "does not exist"
@@ -152,6 +153,8 @@ def _inner(folder: Path) -> Path:
     while True:
         top = {name.split("/")[0] for name in found.images()}
         if len(top) != 1 or next(iter(top)) in found.files or next(iter(top)).lower() in SIDES:
+            return folder
+        if _tables(folder, found):
             return folder
         inner = folder / next(iter(top))
         deeper = walk(inner)
@@ -171,8 +174,7 @@ def _layout(root: Path) -> dict[str, Any]:
         raise UserError(
             f"folder '{root}' holds several datasets ({listed(several, 6)}): give one, as '{root / several[0]}'"
         )
-    tables = [name for name in found.files if "/" not in name and name.lower().endswith(".csv")]
-    named = [name for name in tables if {"image", "label"} <= _columns(root / name)]
+    named = _tables(root, found)
     if len(named) > 1:
         raise UserError(f"folder '{root}' has several tables of images ({listed(named)}): move all but one away")
     if named:
@@ -192,6 +194,12 @@ def _datasets_in(found: Walk) -> list[str]:
         if name.count("/") == 1:
             below.setdefault(name.split("/")[0], set()).add(name.split("/")[1].lower())
     return sorted(top for top, inside in below.items() if inside >= set(SIDES))
+
+
+def _tables(root: Path, found: Walk) -> list[str]:
+    """Return the tables beside the images that name images and labels."""
+    tables = [name for name in found.files if "/" not in name and name.lower().endswith(".csv")]
+    return [name for name in tables if {"image", "label"} <= _columns(root / name)]
 
 
 def _columns(path: Path) -> set[str]:
@@ -225,6 +233,17 @@ def _sounds_normal(name: str) -> bool:
     """Whether a word of a name is one of normal images, and none is one of defects: ``MT_Free``, ``parts-ok``."""
     words = set(re.split(r"[^a-z0-9]+", spelling(name)))
     return bool(words & set(NORMAL)) and not words & set(DEFECTIVE)
+
+
+def _refuse_odd_names(root: Path, table: pd.DataFrame) -> None:
+    """Refuse names of folders and files that a table cannot hold."""
+    for name in [*table["label"], *table["id"]]:
+        if any(part != part.strip() for part in name.split("/")):
+            raise UserError(f"folder '{root}' has '{name}', which begins or ends with a blank: rename it")
+    names = table["label"].unique()
+    twice = names[pd.Series(names).map(spelling).duplicated(keep=False)]
+    if len(twice):
+        raise UserError(f"folder '{root}' has classes that differ in spelling alone ({listed(twice)}): join them")
 
 
 def _refuse_one_sided(root: Path, table: pd.DataFrame, good: str) -> None:

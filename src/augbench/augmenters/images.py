@@ -223,7 +223,8 @@ class Images(Augmenter):
             image, mask = (names.find(path)[1] if path else "" for path in paths)
             if lost := [path for path in (image, mask) if path and path not in names.files]:
                 raise self._refused(f"'{table}' line {line} names '{lost[0]}', which is not there: restore it")
-            entries.append(Entry(image, mask, str(row.get("label") or "")))
+            label = row.get("label")
+            entries.append(Entry(image, mask, "" if label is None else str(label)))  # 0 is a class, too
         twice = [name for name, number in Counter(entry.image for entry in entries).items() if number > 1]
         if twice:
             raise self._refused(f"'{table}' names '{twice[0]}' twice: one row per image")

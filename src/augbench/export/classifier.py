@@ -12,7 +12,7 @@ from augbench.classifiers.backbone import build
 from augbench.classifiers.loader import normaliser
 from augbench.classifiers.probe import SMALLEST
 from augbench.core.errors import UserError
-from augbench.core.protocol import Protocol
+from augbench.core.protocol import NORMALS_ONLY, Protocol
 from augbench.core.specs import Cell
 from augbench.features.frozen import FrozenBackbone
 from augbench.storage.records import spec_of
@@ -43,8 +43,8 @@ class StoredClassifier:
 
     @property
     def has_probability(self) -> bool:
-        """Whether its score is a logit. That of kind ``gaussian`` is a distance."""
-        return self.cell.protocol.kind != "gaussian"
+        """Whether its score is a logit. That of normal images alone is a distance."""
+        return self.cell.protocol.kind not in NORMALS_ONLY
 
 
 def read_classifier(store: Store, asked: str) -> StoredClassifier:
@@ -62,6 +62,8 @@ def read_classifier(store: Store, asked: str) -> StoredClassifier:
     assert isinstance(cell, Cell)
     if cell.protocol.roundtrip:
         raise UserError(f"cell '{key}' sees images that passed a VAE ('roundtrip'), a control: export another cell")
+    if cell.protocol.kind == "neighbours":
+        raise UserError(f"cell '{key}' compares with every normal image, which no graph holds: export another cell")
     where = store.where("weights", key)
     try:
         arrays = load(store.files.read(store.name("weights", key)))

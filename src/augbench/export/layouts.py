@@ -29,6 +29,8 @@ def export_images(source: Source, layout: str, out: Path) -> list[str]:
         UserError: an image cannot be read, ``out`` is not empty, or the layout needs masks that are not there.
     """
     left_out: list[tuple[str, str, str]] = []
+    if layout == "mvtec":
+        _refuse_as_folders(source)
     with whole_folder(out) as folder:
         samples = _with_outline(source.samples(), left_out) if layout in OUTLINED else source.samples()
         LAYOUTS[layout](source, samples, folder)
@@ -49,6 +51,15 @@ def export_images(source: Source, layout: str, out: Path) -> list[str]:
     if left_out:
         lines.append(f"left out, as they show a defect that has no mask: {listed(missing['left_out'])}")
     return lines
+
+
+def _refuse_as_folders(source: Source) -> None:
+    """Refuse classes that cannot be names of folders: the labels of a table may be anything."""
+    for label in sorted({label for labels in source.counts.values() for label in labels}):
+        if label in (".", "..") or not label.isprintable() or set(label) & set("/\\"):
+            raise UserError(
+                f"'{source.name}' has the class '{label}', which cannot name a folder: give another --format"
+            )
 
 
 def _with_outline(samples: Iterator[Sample], left_out: list[tuple[str, str, str]]) -> Iterator[Sample]:

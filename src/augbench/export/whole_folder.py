@@ -23,7 +23,7 @@ def whole_folder(out: Path) -> Iterator[Path]:
         raise UserError(f"--out '{out}' is a file: give a new or an empty folder")
     if out.is_dir() and any(out.iterdir()):
         raise UserError(f"--out '{out}' holds other things: give a new or an empty folder")
-    out = out.absolute()
+    out = out.resolve()  # of a link its target, which may be on another disk
     parent = made_folder(out.parent)
     try:
         temporary = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=parent))
@@ -32,6 +32,9 @@ def whole_folder(out: Path) -> Iterator[Path]:
     try:
         yield temporary
         temporary.chmod(0o755)  # a temporary folder is its maker's alone
-        temporary.replace(out)
+        try:
+            temporary.replace(out)
+        except OSError as error:  # where another disk is mounted, for example
+            raise UserError(f"--out '{out}' cannot be replaced ({error.strerror}): give a new folder") from None
     finally:
         shutil.rmtree(temporary, ignore_errors=True)

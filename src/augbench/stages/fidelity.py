@@ -49,21 +49,21 @@ def measure(context: Context, spec: FidelitySpec) -> dict[str, Any]:
         size = extractor.size(aspect_of(real))
         features, layers = zip(*(extractor.with_layers(part, size, spec.layers) for part in (real, made)), strict=True)
         of_normal = extractor(images_of(library, pool.data, normal), size) if len(normal) else None
-    found = compare(*features, spec.key)
-    if spec.layers:
-        of_layers = {
-            str(layer): measures.fid(*(side[layer] for side in layers), singular=True) for layer in spec.layers
-        }
-        found["fid_by_layer"] = of_layers
-    found["auroc_of_normal"] = None
-    if of_normal is not None:
-        items = [*normal["group"], *_items(context, spec)]
-        with threadpool_limits(1):  # the number of threads changes rounding
+    with threadpool_limits(1):  # the number of threads changes rounding
+        found = compare(*features, spec.key)
+        if spec.layers:
+            of_layers = {
+                str(layer): measures.fid(*(side[layer] for side in layers), singular=True) for layer in spec.layers
+            }
+            found["fid_by_layer"] = of_layers
+        found["auroc_of_normal"] = None
+        if of_normal is not None:
+            items = [*normal["group"], *_items(context, spec)]
             found["auroc_of_normal"] = measures.told_apart(of_normal, features[1], items)
-    found["memorisation"] = measures.memorisation(*map(thumbnails, (made, learned, real))) if learned else None
-    if pool.data.classes:
-        labels = np.array(pool.data.classes)[np.arange(len(made)) % len(pool.data.classes)]
-        found["kid_by_class"] = kid_by_class(features[0], unseen["label"].to_numpy(), features[1], labels)
+        found["memorisation"] = measures.memorisation(*map(thumbnails, (made, learned, real))) if learned else None
+        if pool.data.classes:
+            labels = np.array(pool.data.classes)[np.arange(len(made)) % len(pool.data.classes)]
+            found["kid_by_class"] = kid_by_class(features[0], unseen["label"].to_numpy(), features[1], labels)
     counts = {"made": len(made), "real": len(real), "shots": len(learned)}
     cost = {"seconds": time.perf_counter() - started, "seconds_per_picture": _seconds_per_image(context, spec)}
     record = {

@@ -23,6 +23,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from threadpoolctl import threadpool_limits
 
 import augbench
 from augbench.core.contracts import AdaptContext, Augmenter, Candidate, Request, Scoring, TrainView
@@ -200,14 +201,16 @@ class _HalfScorer:
     def __call__(self, images: Sequence[np.ndarray], classes: np.ndarray) -> dict[str, float]:
         """Return ``score`` (lower is better) and ``memorisation`` of images, each H,W,3 uint8, with these classes."""
         made = self.extractor(images, self.size)
-        if self.scoring.metric == "fid":
-            score = fid(self.unseen, made)
-            if score is None:
-                need, have = made.shape[1] + 1, min(len(self.unseen), len(made))
-                raise UserError(f"FID needs {need} images on each side, there are {have}: score by kid")
-        else:
-            score = float(np.mean(list(kid_by_class(self.unseen, self.labels, made, classes).values())))
-        return {"score": score, "memorisation": memorisation(thumbnails(images), *self.thumbnails)}
+        with threadpool_limits(1):  # the number of threads changes rounding
+            memorised = memorisation(thumbnails(images), *self.thumbnails)
+            if self.scoring.metric == "fid":
+                score = fid(self.unseen, made)
+            else:
+                score = float(np.mean(list(kid_by_class(self.unseen, self.labels, made, classes).values())))
+        if score is None:
+            need, have = made.shape[1] + 1, min(len(self.unseen), len(made))
+            raise UserError(f"FID needs {need} images on each side, there are {have}: score by kid")
+        return {"score": score, "memorisation": memorised}
 
 
 def _halves(context: Context, spec: SearchSpec) -> tuple[pd.DataFrame, np.ndarray, np.ndarray]:

@@ -13,7 +13,7 @@ from PIL import Image
 
 from augbench.advice import design, tryout
 from augbench.advice.decide import NONE, Advice, Option, _recommended, _what_to_do
-from augbench.advice.design import AUGMENTERS, POOLS, Speed, choose
+from augbench.advice.design import AUGMENTERS, DIFFUSION, POOLS, Speed, choose, confirm_grid, diffusion
 from augbench.core import registry
 from augbench.metrics.inference import Verdict, smallest_difference, verdict
 from augbench.metrics.resampling import Interval
@@ -239,6 +239,13 @@ def test_the_page_shows_what_was_left_out_for_lack_of_time(tmp_path):
     )
     assert [entry["name"] for entry in grid["augmenters"]] == ["classic", "noise_patch"]
     assert len(make_plan(tryout._written(tmp_path, grid)).cells) == 2
+
+
+def test_whatever_is_recommended_can_be_confirmed():
+    more = [diffusion("micro-sd")]
+    for name in (*(entry.get("as", entry["name"]) for entry in AUGMENTERS), DIFFUSION):
+        grid = confirm_grid("confirm", {"name": "folder", "as": "parts"}, 2, name, more)
+        assert [entry.get("as", entry["name"]) for entry in grid["augmenters"]] == ["none", name]
 
 
 def test_mistakes_end_in_one_line(parts, tmp_path):

@@ -127,6 +127,30 @@ def test_a_table_tells_labels_of_a_flat_folder(tmp_path):
     assert understood(root, tmp_path).classes == {"crack": 6}
 
 
+def test_a_table_beside_a_single_folder_is_not_passed_over(tmp_path):
+    """The folders inside are cameras, no classes."""
+    root, rows = tmp_path / "parts", []
+    for index in range(14):
+        name = f"images/camera_{index % 2}/{index:03d}.png"
+        write(root / name, index)
+        rows.append((name, "ok" if index < 8 else "crack"))
+    pd.DataFrame(rows, columns=["image", "label"]).to_csv(root / "labels.csv", index=False)
+    assert understood(root, tmp_path).classes == {"crack": 6}
+
+
+@pytest.mark.parametrize(
+    ("classes", "words"),
+    [
+        ({"good": 8, "scratch ": 6}, "has 'scratch ', which begins or ends with a blank: rename it"),
+        ({"good": 8, "scratch": 6, "Scratch": 6}, "classes that differ in spelling alone"),
+    ],
+)
+def test_names_that_no_table_can_hold_are_those_of_folders(tmp_path, classes, words):
+    root = folders(tmp_path / "parts", classes)
+    with pytest.raises(UserError, match=words):
+        understood(root, tmp_path)
+
+
 def test_what_cannot_be_used_is_left_out_by_name(tmp_path):
     root = folders(tmp_path / "parts", {"good": 10, "scratch": 6})
     (root / "good" / "broken.png").write_bytes(b"\x89PNG\r\n")

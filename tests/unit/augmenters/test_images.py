@@ -100,6 +100,13 @@ def test_a_table_decides_order_labels_and_masks(tmp_path, table):
     assert files_of(made) == ["c.JPG", "b.png"] and all(sample.mask.any() for sample in made)
 
 
+def test_the_class_0_of_a_table_is_a_class(tmp_path):
+    draw_pool(tmp_path, FLAT)
+    rows = [{"file_name": name, "label": label} for label, name in enumerate(("c.JPG", "b.png"))]
+    (tmp_path / "metadata.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    assert [sample.meta["class"] for sample in taken(tmp_path, 2)] == ["0", "1"]
+
+
 def test_a_pool_of_a_store_comes_back_as_it_is(store):
     axes = {"shots": [0, 5], "n_aug": [6], "protocols": [TINY_PROBE]}
     run(tiny_grid(augmenters=["memseg"], **axes), store, executor="inline")

@@ -92,6 +92,16 @@ def test_the_module_scores_as_the_store_does(made, name):
         assert torch.equal(one, logits.sigmoid())
 
 
+def test_a_distance_to_every_normal_image_is_no_graph(tmp_path):
+    grid = tiny_grid(
+        augmenters=["none"], shots=[0], protocols=[{**TINY_PROBE, "kind": "neighbours"}], save_weights="last"
+    )
+    store = Store(tmp_path)
+    assert run(grid, store, executor="inline").done == 1
+    with pytest.raises(UserError, match="compares with every normal image, which no graph holds"):
+        read_classifier(store, min(store.keys("cells")))
+
+
 def run_script(folder, graph, *paths):
     words = [sys.executable, str(folder / "infer.py"), graph, *map(str, paths)]
     found = subprocess.run(words, capture_output=True, text=True, check=False)

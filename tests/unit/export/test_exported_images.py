@@ -3,6 +3,7 @@
 import json
 
 import numpy as np
+import pandas as pd
 import pytest
 import yaml
 from helpers import assert_one_line, cli, tiny_plan
@@ -233,3 +234,24 @@ def test_a_folder_is_whole_or_not_there(tmp_path):
     with whole_folder(tmp_path / "out") as folder:
         (folder / "whole").touch()
     assert [path.name for path in tmp_path.rglob("*")] == ["out", "whole"]
+
+
+def test_a_link_to_an_empty_folder_is_followed(tmp_path):
+    (tmp_path / "target").mkdir()
+    (tmp_path / "link").symlink_to("target")
+    with whole_folder(tmp_path / "link") as folder:
+        (folder / "whole").touch()
+    assert (tmp_path / "target" / "whole").exists() and (tmp_path / "link").is_symlink()
+
+
+@pytest.mark.parametrize("label", ["../../escaped", "..", "N/A", "a\\b", "line\nbreak"])
+def test_a_class_that_is_no_folder_name_is_refused_in_mvtec(tmp_path, label):
+    settings = draw_folder_csv(tmp_path / "data")
+    path = tmp_path / "data" / settings["csv"]
+    table = pd.read_csv(path)
+    table.loc[table["label"] != "good", "label"] = label
+    table.to_csv(path, index=False)
+    source = dataset_source(open_dataset("folder", settings), None)
+    with pytest.raises(UserError, match="cannot name a folder: give another --format"):
+        export_images(source, "mvtec", tmp_path / "out" / "inner")
+    assert not (tmp_path / "out").exists() and not list(tmp_path.rglob("escaped"))

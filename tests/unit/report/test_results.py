@@ -694,10 +694,37 @@ def test_a_run_goes_on_from_published_results(full, tmp_path):
     assert old.items() < new.items()
 
 
+@pytest.mark.parametrize("writes", [1, 3, 7])
+def test_an_interrupted_unpack_goes_on_and_leaves_no_cell_without_scores(full, tmp_path, monkeypatch, writes):
+    export(full, tmp_path / "out")
+    store, left = Store(tmp_path / "store"), [None] * writes
+    write = type(store.files).write
+
+    def stopped(files, name, data):
+        if not left:
+            raise KeyboardInterrupt
+        left.pop()
+        write(files, name, data)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(type(store.files), "write", stopped)
+        unpack(Store(tmp_path / "out"), store)
+    assert store.keys("cells") <= store.keys("scores")
+    unpack(Store(tmp_path / "out"), store)
+    assert_same_records(Store(tmp_path / "out"), store)
+
+
 def test_unpack_refuses_what_it_cannot_do(full, tmp_path):
     export(full, tmp_path / "out")
-    taken = cli("results", "unpack", tmp_path / "out", "--store", full.url)
-    assert_one_line(taken, full.url, "is not empty: give --store a new one")
+    export(full, tmp_path / "one", "one")
+    taken = cli("results", "unpack", tmp_path / "one", "--store", full.url)
+    assert_one_line(taken, full.url, "holds other results")
+    store = Store(tmp_path / "edited")
+    unpack(Store(tmp_path / "out"), store)
+    key = min(store.keys("cells"))
+    store.write_json("cells", key, {**store.read_json("cells", key), "schema": 0})
+    with pytest.raises(UserError, match=f"{key}.json' is another one than that of"):
+        unpack(Store(tmp_path / "out"), store)
     nothing = cli("results", "unpack", tmp_path / "nothing", "--store", tmp_path / "new")
     assert_one_line(nothing, "holds no published results")
     (tmp_path / "out" / ARCHIVES["scores"]).write_bytes(b"x")

@@ -8,6 +8,7 @@ import pytest
 import torch
 from helpers import SMALL_SURFACES, path_of, tiny_grid
 from scipy import linalg
+from threadpoolctl import threadpool_info, threadpool_limits
 
 from augbench.core.errors import UserError
 from augbench.features.extractor import Extractor, aspect_of
@@ -264,6 +265,22 @@ def test_existing_records_are_not_measured_again(measured):
     assert remaining.fidelity == [spec] and not remaining.chunks and not remaining.cells
     assert run(grid, store, executor="inline").trained == 0
     assert json.loads(path.read_bytes())["result"] == json.loads(before)["result"]
+
+
+def test_measures_are_computed_by_one_thread(measured, monkeypatch):
+    """The number of threads changes the last digits."""
+    grid, store = measured
+    plan, threads = make_plan(grid, store), []
+    compare = stage.compare
+
+    def counted(*arguments):
+        threads.extend(pool["num_threads"] for pool in threadpool_info())
+        return compare(*arguments)
+
+    monkeypatch.setattr(stage, "compare", counted)
+    with threadpool_limits(2):
+        stage.measure(WorkerSetup.of(plan, store).context(gpu=0), next(iter(plan.fidelity.values())))
+    assert threads and set(threads) == {1}
 
 
 def test_deleted_pools_are_not_made_again(measured, tmp_path):

@@ -2,11 +2,14 @@
 
 import shutil
 
+import numpy as np
 import pytest
 import yaml
 from helpers import assert_one_line, cli, tiny
 from layouts import draw_folder
 from PIL import Image
+
+from augbench.report.contact_sheet import Section, Tile, draw_sheet
 
 
 @pytest.fixture(scope="module")
@@ -58,6 +61,14 @@ def test_real_defects_are_read_from_the_dataset_of_the_run(tmp_path):
     assert [each.returncode for each in sheets] == [0, 0], sheets
     assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
     assert_one_line(cli(*show, tmp_path / "c.png"), "has no root", "AUGBENCH_DATA")
+
+
+def test_a_line_break_in_a_text_is_drawn_as_a_space():
+    def sheet(space):
+        title, heading, note, caption = (space.join(("a", one)) for one in ("title", "heading", "note", "caption"))
+        return draw_sheet(title, [Section(heading, note, [Tile(np.zeros((40, 40, 3), np.uint8), caption)])])
+
+    assert all(sheet(space) == sheet(" ") for space in ("\n", "\r\n", "\n\n"))
 
 
 def test_mistakes(store, tmp_path):

@@ -100,6 +100,14 @@ def test_a_table_decides_order_labels_and_masks(tmp_path, table):
     assert files_of(made) == ["c.JPG", "b.png"] and all(sample.mask.any() for sample in made)
 
 
+def test_lines_of_a_table_end_at_line_feeds_alone(tmp_path):
+    draw_pool(tmp_path, FLAT, beside)
+    rows = [{"file_name": name, "mask_file_name": beside(name), "prompt": "a\u2028b\u2029c\x85d"} for name in FLAT]
+    text = "\r\n\n".join(json.dumps(row, ensure_ascii=False) for row in rows)
+    (tmp_path / "metadata.jsonl").write_text(text, encoding="utf-8", newline="")
+    assert files_of(taken(tmp_path)) == FLAT
+
+
 def test_a_pool_of_a_store_comes_back_as_it_is(store):
     axes = {"shots": [0, 5], "n_aug": [6], "protocols": [TINY_PROBE]}
     run(tiny_grid(augmenters=["memseg"], **axes), store, executor="inline")

@@ -298,6 +298,19 @@ def test_chosen_images_are_the_accepted_ones_or_as_many_at_random(tmp_path):
     assert len(Chosen.of(tmp_path).lines) == 4, "opening a review writes it again"
 
 
+def test_a_prompt_may_hold_any_line_separator(tmp_path):
+    prompt = "a\u2028b\u2029c\x85d\r\ne"
+    with opened(tmp_path) as review:
+        review.decide(add(review, 0, prompt), "accept")
+    (line,) = Chosen.of(tmp_path).lines
+    assert line["prompt"] == prompt
+    metadata = tmp_path / "accepted/metadata.jsonl"
+    metadata.write_bytes(b"\n" + metadata.read_bytes() + b"\n")
+    assert len(Chosen.of(tmp_path).lines) == 1
+    with opened(tmp_path) as review:
+        assert not review.problems and review.prompts()[0].prompt == prompt
+
+
 def test_images_of_pools_are_chosen_pool_by_pool(tmp_path):
     with opened(tmp_path) as review:
         names = [add(review, number, pool=f"pool{number % 2}", index=number) for number in range(6)]

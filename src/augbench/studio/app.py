@@ -431,9 +431,8 @@ class Studio:
         if not accepted:
             return
         folder, spec = str(self.review.folder), self.training.spec
-        root = self.training.dataset.config.root
         dataset = {"name": spec.name} | ({"as": spec.alias} if spec.alias != spec.name else {})
-        dataset |= {"settings": dict(spec.settings) | ({"root": str(root)} if root else {})}
+        dataset |= {"settings": self.training.dataset.config.model_dump(mode="json", exclude_defaults=True)}
         pool = self.review.facts.get("spec")
         if pool:
             own = {"name": pool["name"], "settings": pool["settings"]}

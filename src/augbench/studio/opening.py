@@ -76,7 +76,7 @@ def _of_augmenter(asked: Asked, folder: Path) -> Studio:
     augmenter.find_pipeline()
     shots = (spec.shots or 0) if spec else 0
     draw = spec.draw if spec else None
-    facts = training.facts() | {"augmenter": asked.augmenter, "shots": shots}
+    facts = training.facts() | {"augmenter": asked.augmenter, "shots": shots, "draw": draw}
     worker = Worker()
     generator = Generator(training, augmenter, worker, best_device(), adapter, shots, draw)
     studio = _studio(folder, facts, training, generator, worker, asked.catch, DEFECT)
@@ -141,7 +141,8 @@ def _of_pool(asked: Asked, folder: Path) -> Studio:
             raise UserError(f"--{name}: the pool says which: leave it out with --pool")
     training = TrainingImages.in_library(library_of(spec.data, asked.roots, store), spec.data)
     facts = training.facts() | {"augmenter": spec.augmenter.name, "pool": spec.key, "pool_seed": spec.seed}
-    facts |= {"shots": spec.shots if spec.shots is not None else 0, "spec": spec.augmenter.as_dict()}
+    facts |= {"shots": spec.shots if spec.shots is not None else 0, "draw": spec.draw}
+    facts |= {"adapter_seed": spec.adapter_seed, "spec": spec.augmenter.as_dict()}
     studio = _studio(folder, facts, training, None, Worker(), asked.catch, DEFECT)
     studio.import_pool(pool)
     return studio

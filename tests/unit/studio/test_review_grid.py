@@ -171,7 +171,7 @@ def test_the_grid_that_the_summary_writes_can_be_planned(reviewed_pool):
 
 
 def written_grid(tmp_path, **grid):
-    """Run a grid of memseg with one pool, and accept two of its images; return what the page writes, and its plan."""
+    """Run a grid with one pool, by default of memseg, and accept two images; return the grid of the page, its plan."""
     store = Store(tmp_path / "s")
     axes = {"augmenters": ["memseg"], "shots": [0], "protocols": [TINY_PROBE], **grid}
     assert not run(tiny_grid(**axes), store, executor="inline").failures
@@ -201,3 +201,27 @@ def test_pools_of_a_folder_with_a_table_outside_it_can_be_reviewed(tmp_path):
     settings["csv"] = str((tmp_path / "data" / "table.csv").rename(tmp_path / "images.csv"))
     grid, plan = written_grid(tmp_path, datasets=[{"name": "folder", "as": "parts", "settings": settings}])
     assert len(plan.pools) == 2 and grid["datasets"] == [{"name": "folder", "as": "parts", "settings": settings}]
+
+
+def test_the_grid_of_a_pool_has_its_draw_and_its_adapter(tmp_path):
+    axes = {"shots": [2], "draws": [1], "adapter_seeds": [1], "seeds": [3]}
+    grid, plan = written_grid(tmp_path, augmenters=["toy"], **axes)
+    assert {name: grid[name] for name in axes} == axes and len(plan.pools) == 2
+    # of a review from before these were noted
+    facts = tmp_path / "r/review.yaml"
+    kept = yaml.safe_load(facts.read_text())
+    facts.write_text(yaml.safe_dump({name: kept[name] for name in kept if name not in ("draw", "adapter_seed")}))
+    store = Store(tmp_path / "s")
+    (key,) = store.keys("pools")
+    studio = open_studio(Asked(pool=key, store=store.url), tmp_path / "r")
+    studio.summary()
+    studio.close()
+    grid = yaml.safe_load((tmp_path / "r/grid.yaml").read_text())
+    assert {name: grid[name] for name in axes} == {"shots": [2], "draws": [0], "adapter_seeds": [0], "seeds": [3]}
+
+
+def test_the_grid_of_a_pool_has_its_named_shots(tmp_path):
+    plan = tiny_plan()
+    ids = plan.library.split(plan.cells[0].data).positives["id"].tolist()[1:4]
+    grid, plan = written_grid(tmp_path, augmenters=["toy"], shots=[{"ids": ids}])
+    assert grid["shots"] == [{"ids": ids}] and len(plan.pools) == 2

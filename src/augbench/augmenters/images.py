@@ -237,7 +237,7 @@ class Images(Augmenter):
             if table.endswith(".csv"):
                 yield from enumerate(csv.DictReader(io.StringIO(text)), start=2)  # the header is line 1
                 return
-            for number, line in enumerate(text.splitlines(), start=1):
+            for number, line in enumerate(text.split("\n"), start=1):  # not at U+2028, as JSON
                 if line.strip():
                     yield number, dict(json.loads(line))
         except (OSError, ValueError, TypeError, csv.Error) as error:

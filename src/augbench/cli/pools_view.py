@@ -35,7 +35,7 @@ def write_pool_sheet(
     if not pool.lines:
         raise UserError(f"pool '{spec.key}' has no image yet: run its grid")
     made = [_tile(pool, index) for index in range(min(number, len(pool.lines)))]
-    real, of_all = _real(spec, roots, number)
+    real, of_all = _real(spec, roots, store, number)
     sections = [
         Section("real", f"{len(real)} of {of_all:,} training defects", real),
         Section(pool.augmenter, f"{len(made)} of {len(pool.lines):,} images, seed {spec.seed}", made),
@@ -54,9 +54,9 @@ def _tile(pool: Pool, index: int) -> Tile:
     return Tile(image, str(line["meta"].get("prompt") or line["meta"].get("source") or line["index"]), mask)
 
 
-def _real(pool: PoolSpec, roots: Sequence[str], number: int) -> tuple[list[Tile], int]:
+def _real(pool: PoolSpec, roots: Sequence[str], store: Store, number: int) -> tuple[list[Tile], int]:
     """Return up to ``number`` real training defects of the pool's split, and the number of all."""
-    library = library_of(pool.data, roots)
+    library = library_of(pool.data, roots, store)
     dataset = library.dataset(pool.data.alias)
     rows = library.split(pool.data).positives
     rows = rows[rows["label"] != GOOD]

@@ -200,7 +200,9 @@ def _lines(root: Path, folder: str) -> list[dict[str, Any]]:
     if not path.exists():
         return []
     lines = []
-    for number, text in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+    for number, text in enumerate(path.read_text(encoding="utf-8").split("\n"), start=1):  # not at U+2028, as JSON
+        if not text.strip():
+            continue
         try:
             line = dict(json.loads(text))
             names = [line["file_name"], *([line["mask_file_name"]] if "mask_file_name" in line else [])]

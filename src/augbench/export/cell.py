@@ -53,7 +53,7 @@ def export_cell(store: Store, asked: str, out: Path | None, roots: Sequence[str]
     stored = read_classifier(store, asked)
     scores = _scores(store, stored.key)
     with whole_folder(out or Path(stored.key)) as folder:
-        images = _images(stored, scores, roots, needed=int8)
+        images = _images(stored, scores, roots, store, needed=int8)
         graph = checked_graph(stored, opset)
         (folder / FLOAT).write_bytes(graph)
         graphs, lines = {FLOAT: _described(stored, graph, scores)}, [_size(FLOAT, graph)]
@@ -131,7 +131,9 @@ def _evenly(rows: pd.DataFrame, number: int) -> pd.DataFrame:
     return rows.iloc[np.unique(np.linspace(0, len(rows) - 1, min(number, len(rows))).round().astype(int))]
 
 
-def _images(stored: StoredClassifier, scores: pd.DataFrame, roots: Sequence[str], needed: bool) -> CellImages | None:
+def _images(
+    stored: StoredClassifier, scores: pd.DataFrame, roots: Sequence[str], store: Store, needed: bool
+) -> CellImages | None:
     """Open the dataset; None if it is not here, and neither needed nor given.
 
     Raises:
@@ -139,7 +141,7 @@ def _images(stored: StoredClassifier, scores: pd.DataFrame, roots: Sequence[str]
     """
     data = stored.cell.data
     try:
-        library = library_of(data, roots)
+        library = library_of(data, roots, store)
         evaluated = library.evaluated(data)
     except UserError:
         if roots or needed:

@@ -188,16 +188,36 @@ class Library:
         return fingerprint
 
 
-def library_of(data: DataSpec, roots: Iterable[str]) -> Library:
-    """Return the library with the dataset of a record alone; ``roots`` are as ``--root`` has them.
+def library_of(data: DataSpec, roots: Iterable[str], store: Store) -> Library:
+    """Return the library with the dataset of a record alone.
+
+    Args:
+        data: the dataset.
+        roots: as ``--root`` has them.
+        store: holds the record; its grids say where the dataset was, unless ``roots`` do.
 
     Raises:
         UserError: there is no such dataset here, or a root names another dataset or no folder.
     """
     root = resolve_roots(roots, {data.alias: data.name}).get(data.alias)
     version = registry.version("datasets", data.name)
-    settings = {k: v for k, v in data.settings.items() if k not in version} | ({"root": root} if root else {})
+    settings = {k: v for k, v in data.settings.items() if k not in version} | _places(data, store)
+    settings |= {"root": root} if root else {}
     return Library.of((DatasetEntry(name=data.name, **{"as": data.alias}, settings=settings),))
+
+
+def _places(data: DataSpec, store: Store) -> dict[str, str]:
+    """Return the root, and tables outside it, as the grids of a store have them: those that exist here."""
+    grids = [(store.read_json("grids", name) or {}).get("grid") or {} for name in sorted(store.keys("grids"))]
+    entries = [entry for grid in grids for entry in grid.get("datasets", ())]
+    return {
+        key: value
+        for entry in entries
+        if (entry["name"], entry.get("as") or entry["name"]) == (data.name, data.alias)
+        for key, value in entry["settings"].items()
+        if isinstance(value, str) and expanded(value).exists()
+        if key == "root" or (Path(value).is_absolute() and Path(value).name == data.settings.get(key))
+    }
 
 
 def _made_of_files(dataset: Dataset) -> bool:

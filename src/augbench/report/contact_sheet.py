@@ -50,13 +50,14 @@ def draw_sheet(title: str, sections: Sequence[Section]) -> Image.Image:
     heights = [HEADING + 16 + len(section) * row_height for section in rows]
     sheet = Image.new("RGB", (max(width, 480) + 2 * MARGIN, 2 * MARGIN + TITLE + 18 + sum(heights)), PAPER)
     pen = ImageDraw.Draw(sheet)
-    pen.text((MARGIN, MARGIN), title, INK, _font(TITLE))
+    pen.text((MARGIN, MARGIN), _one_line(title), INK, _font(TITLE))
     top = MARGIN + TITLE + 18
     for section, image_rows, extent in zip(sections, rows, heights, strict=True):
-        pen.text((MARGIN, top), section.heading, INK, _font(HEADING))
-        left = MARGIN + pen.textlength(section.heading, _font(HEADING)) + 10
-        pen.text((left, top + HEADING - CAPTION), section.note, FAINT, _font(CAPTION))
-        captions = iter(tile.caption for tile in section.tiles)
+        heading = _one_line(section.heading)
+        pen.text((MARGIN, top), heading, INK, _font(HEADING))
+        left = MARGIN + pen.textlength(heading, _font(HEADING)) + 10
+        pen.text((left, top + HEADING - CAPTION), _one_line(section.note), FAINT, _font(CAPTION))
+        captions = iter(_one_line(tile.caption) for tile in section.tiles)
         for number, row in enumerate(image_rows):
             x, y = MARGIN, top + HEADING + 12 + number * row_height
             for image in row:
@@ -137,6 +138,11 @@ def outline(mask: np.ndarray, size: tuple[int, int]) -> Image.Image:
 
 def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
     return ImageFont.load_default(size)
+
+
+def _one_line(text: str) -> str:
+    """Replace line breaks, which prompts may have, and which Pillow cannot measure."""
+    return " ".join(text.split())
 
 
 def _cut(pen: ImageDraw.ImageDraw, text: str, width: int) -> str:

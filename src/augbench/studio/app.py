@@ -431,9 +431,8 @@ class Studio:
         if not accepted:
             return
         folder, spec = str(self.review.folder), self.training.spec
-        root = self.training.dataset.config.root
         dataset = {"name": spec.name} | ({"as": spec.alias} if spec.alias != spec.name else {})
-        dataset |= {"settings": dict(spec.settings) | ({"root": str(root)} if root else {})}
+        dataset |= {"settings": self.training.dataset.config.model_dump(mode="json", exclude_defaults=True)}
         pool = self.review.facts.get("spec")
         if pool:
             own = {"name": pool["name"], "settings": pool["settings"]}
@@ -451,14 +450,17 @@ class Studio:
                 "as": "random_subset",
                 "settings": {"root": accepted_folder, "random_subset": 0},
             }
+        shots, draw = self.review.facts.get("shots", 0), self.review.facts.get("draw")
         share = {} if spec.test_share is None else {"test_share": spec.test_share}
         grid: dict[str, Any] = {
             "about": f"Images that a person certified: {accepted}.",
             "datasets": [dataset],
             "augmenters": [certified, subset],
-            "shots": [self.review.facts.get("shots", 0)],
+            "shots": [{"ids": draw} if isinstance(draw, list) else shots],
+            "draws": [draw if isinstance(draw, int) else 0],
             "n_aug": [accepted],
             "seeds": [self.review.facts.get("pool_seed", 0)],
+            "adapter_seeds": [self.review.facts.get("adapter_seed", 0)],
             "protocols": [{"name": "probe", "holdout": spec.holdout} | share],
         }
         if spec.fold is not None:

@@ -9,9 +9,8 @@ from typing import Any
 from augbench.core import registry
 from augbench.core.documents import parse_yaml
 from augbench.core.errors import UserError, did_you_mean
-from augbench.core.specs import AdapterSpec, DataSpec, PoolSpec
-from augbench.planning.grid import DatasetEntry
-from augbench.planning.library import Library, open_dataset, resolve_roots
+from augbench.core.specs import AdapterSpec, PoolSpec
+from augbench.planning.library import library_of, open_dataset, resolve_roots
 from augbench.report.leaderboard.sources import Pool
 from augbench.stages.context import best_device
 from augbench.stages.generate import DEFECT
@@ -66,9 +65,10 @@ def _of_augmenter(asked: Asked, folder: Path) -> Studio:
             "--store STORE (the keys are in STORE/adapters)"
         )
     if asked.adapter:
-        spec, adapter = _adapter(Store(str(asked.store)), asked.adapter, asked.augmenter)
+        store = Store(str(asked.store))
+        spec, adapter = _adapter(store, asked.adapter, asked.augmenter)
         settings = {**spec.augmenter.settings, **settings}
-        training = TrainingImages.in_library(_library(spec.data, asked), spec.data)
+        training = TrainingImages.in_library(library_of(spec.data, asked.roots, store), spec.data)
     else:
         name, own = _named(asked)
         training = TrainingImages.of(open_dataset(name, own), asked.fold)
@@ -76,7 +76,7 @@ def _of_augmenter(asked: Asked, folder: Path) -> Studio:
     augmenter.find_pipeline()
     shots = (spec.shots or 0) if spec else 0
     draw = spec.draw if spec else None
-    facts = training.facts() | {"augmenter": asked.augmenter, "shots": shots}
+    facts = training.facts() | {"augmenter": asked.augmenter, "shots": shots, "draw": draw}
     worker = Worker()
     generator = Generator(training, augmenter, worker, best_device(), adapter, shots, draw)
     studio = _studio(folder, facts, training, generator, worker, asked.catch, DEFECT)
@@ -122,13 +122,6 @@ def _named(asked: Asked) -> tuple[str, dict[str, Any]]:
     return name, {"root": root} if (root := resolve_roots(asked.roots, {name: name}).get(name)) else {}
 
 
-def _library(data: DataSpec, asked: Asked) -> Library:
-    """Open the dataset that a spec in a store names."""
-    root = resolve_roots(asked.roots, {data.alias: data.name}).get(data.alias)
-    settings = {**data.settings, **({"root": root} if root else {})}
-    return Library.of((DatasetEntry(name=data.name, **{"as": data.alias}, settings=settings),))
-
-
 def _adapter(store: Store, key: str, augmenter: str) -> tuple[AdapterSpec, Path]:
     name = store.name("adapters", key)
     if key not in store.keys("adapters"):
@@ -140,14 +133,16 @@ def _adapter(store: Store, key: str, augmenter: str) -> tuple[AdapterSpec, Path]
 
 
 def _of_pool(asked: Asked, folder: Path) -> Studio:
-    pool = _pool(Store(str(asked.store)), str(asked.pool))
+    store = Store(str(asked.store))
+    pool = _pool(store, str(asked.pool))
     spec = pool.spec
     for name in ("dataset", "fold", "adapter"):
         if getattr(asked, name) is not None:
             raise UserError(f"--{name}: the pool says which: leave it out with --pool")
-    training = TrainingImages.in_library(_library(spec.data, asked), spec.data)
+    training = TrainingImages.in_library(library_of(spec.data, asked.roots, store), spec.data)
     facts = training.facts() | {"augmenter": spec.augmenter.name, "pool": spec.key, "pool_seed": spec.seed}
-    facts |= {"shots": spec.shots if spec.shots is not None else 0, "spec": spec.augmenter.as_dict()}
+    facts |= {"shots": spec.shots if spec.shots is not None else 0, "draw": spec.draw}
+    facts |= {"adapter_seed": spec.adapter_seed, "spec": spec.augmenter.as_dict()}
     studio = _studio(folder, facts, training, None, Worker(), asked.catch, DEFECT)
     studio.import_pool(pool)
     return studio

@@ -118,43 +118,54 @@ class _Log:
     catches: int = 0  # number of catch trials
     kids: list[dict[str, Any]] = field(default_factory=list)
 
-    def apply(self, event: Mapping[str, Any], line: int) -> None:
-        """Apply an event. Raises KeyError, TypeError or ValueError where it cannot be true."""
+    def check(self, event: Mapping[str, Any]) -> None:
+        """Raise KeyError, TypeError or ValueError where an event cannot be true."""
         kind = event["event"]
         if kind == "made":
-            name = event["image"]
-            if not _ID.fullmatch(name) or name in self.items:
-                raise ValueError(f"image '{name}' cannot be made")
-            self.items[name] = Item(name, {k: v for k, v in event.items() if k not in ("event", "image")}, line=line)
-            self.catches += bool(event.get("catch"))
+            if not _ID.fullmatch(event["image"]) or event["image"] in self.items:
+                raise ValueError(f"image '{event['image']}' cannot be made")
         elif kind == "decide":
             if event["decision"] not in STATE_OF:
                 raise ValueError(f"'{event['decision']}' is no decision")
+            if event["image"] not in self.items:
+                raise KeyError(event["image"])
+        elif kind == "undo":
+            if not self.order or self.order[-1][0] != event["image"]:
+                raise ValueError("that was not the last decision")
+        elif kind == "mask":
+            if not _MASK.fullmatch(event["mask"]):
+                raise ValueError(f"'{event['mask']}' is no mask")
+        elif kind not in ("prompt", "seen", "kid"):
+            raise ValueError(f"'{brief(kind)}' is no event")
+
+    def apply(self, event: Mapping[str, Any], line: int) -> None:
+        """Apply an event. Raises as `check`."""
+        self.check(event)
+        kind = event["event"]
+        if kind == "made":
+            name = event["image"]
+            self.items[name] = Item(name, {k: v for k, v in event.items() if k not in ("event", "image")}, line=line)
+            self.catches += bool(event.get("catch"))
+        elif kind == "decide":
             item = self.items[event["image"]]
             self.order.append((item.id, item.decision, item.reason))
             item.decision, item.reason = event["decision"], str(event.get("reason", ""))
         elif kind == "undo":
-            if not self.order or self.order[-1][0] != event["image"]:
-                raise ValueError("that was not the last decision")
             name, decision, reason = self.order.pop()
             self.items[name].decision, self.items[name].reason = decision, reason
         elif kind == "prompt":
             self.kept_prompts[str(event["prompt"])] = bool(event["kept"])
         elif kind == "mask":
-            if not _MASK.fullmatch(event["mask"]):
-                raise ValueError(f"'{event['mask']}' is no mask")
-            self.mask_number = max(self.mask_number, int(event["mask"][:4]))
             self.masks.pop(event["mask"], None)
             self.dropped.add(event["mask"])
             if event["kept"]:
+                self.mask_number = max(self.mask_number, int(event["mask"][:4]))
                 self.dropped.discard(event["mask"])
                 self.masks[event["mask"]] = {key: event.get(key, "") for key in ("origin", "of")}
         elif kind == "seen":
             self.seen[event["kind"]].update(dict.fromkeys(map(str, event["ids"])))
         elif kind == "kid":
             self.kids.append(dict(event))
-        else:
-            raise ValueError(f"'{brief(kind)}' is no event")
 
 
 class Review:
@@ -467,7 +478,8 @@ class Review:
         return hashlib.sha256(data).hexdigest()
 
     def _append(self, event: dict[str, Any]) -> None:
-        """Append an event and flush it to disk, then apply it."""
+        """Append an event that can be true and flush it to disk, then apply it."""
+        self._log.check(event)
         data = json_lines([{**event, "time": datetime.now(UTC).isoformat(timespec="seconds")}])
         try:
             with (self.folder / LOG).open("ab", buffering=0) as file:
@@ -592,6 +604,8 @@ class Review:
         for path in sorted((self.folder / MASKS).glob("*.png")):
             if path.name in self._log.dropped:
                 path.unlink()  # the process was killed before it did
+            elif not _MASK.fullmatch(path.name):
+                self._problem(f"'{MASKS}/{path.name}' has no name such as 0001.png: left out; rename it")
             elif path.name not in self._log.masks:
                 self._log.masks[path.name] = {"origin": "file", "of": ""}
         for state in (ACCEPTED, REJECTED):

@@ -12,6 +12,7 @@ import json
 import logging
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError, validate_call
@@ -87,7 +88,7 @@ def make_app(studio: Studio) -> Starlette:
 
         async def act(request: Request) -> Response:
             given = dict(request.query_params) if request.method == "GET" else await _json(request)
-            found = await run_in_threadpool(method, **given)
+            found = await run_in_threadpool(partial(method, **given))
             return JSONResponse(found) if media is None else Response(found, media_type=media)
 
         return answering(act)
@@ -96,7 +97,7 @@ def make_app(studio: Studio) -> Starlette:
 
     async def take_region(request: Request) -> Response:
         data = await _body(request, "image/png")
-        return JSONResponse(await run_in_threadpool(region, data, **dict(request.query_params)))
+        return JSONResponse(await run_in_threadpool(partial(region, data, **dict(request.query_params))))
 
     def file(name: str, media: str) -> Callable[[Request], Awaitable[Response]]:
         async def act(_: Request) -> Response:

@@ -107,6 +107,14 @@ def test_the_class_0_of_a_table_is_a_class(tmp_path):
     assert [sample.meta["class"] for sample in taken(tmp_path, 2)] == ["0", "1"]
 
 
+def test_lines_of_a_table_end_at_line_feeds_alone(tmp_path):
+    draw_pool(tmp_path, FLAT, beside)
+    rows = [{"file_name": name, "mask_file_name": beside(name), "prompt": "a\u2028b\u2029c\x85d"} for name in FLAT]
+    text = "\r\n\n".join(json.dumps(row, ensure_ascii=False) for row in rows)
+    (tmp_path / "metadata.jsonl").write_text(text, encoding="utf-8", newline="")
+    assert files_of(taken(tmp_path)) == FLAT
+
+
 def test_a_pool_of_a_store_comes_back_as_it_is(store):
     axes = {"shots": [0, 5], "n_aug": [6], "protocols": [TINY_PROBE]}
     run(tiny_grid(augmenters=["memseg"], **axes), store, executor="inline")

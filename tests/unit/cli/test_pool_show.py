@@ -2,11 +2,14 @@
 
 import shutil
 
+import numpy as np
 import pytest
 import yaml
 from helpers import assert_one_line, cli, tiny
-from layouts import draw_folder
+from layouts import draw_folder, draw_folder_csv
 from PIL import Image
+
+from augbench.report.contact_sheet import Section, Tile, draw_sheet
 
 
 @pytest.fixture(scope="module")
@@ -58,6 +61,27 @@ def test_real_defects_are_read_from_the_dataset_of_the_run(tmp_path):
     assert [each.returncode for each in sheets] == [0, 0], sheets
     assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
     assert_one_line(cli(*show, tmp_path / "c.png"), "has no root", "AUGBENCH_DATA")
+
+
+def test_root_and_a_table_outside_it_are_those_of_the_run(tmp_path):
+    settings = draw_folder_csv(tmp_path / "data")
+    table = (tmp_path / "data" / "table.csv").rename(tmp_path / "images.csv")
+    store = run(tmp_path, datasets=[{"name": "folder", "settings": settings | {"csv": str(table)}}])
+    show = ("pool", "show", pools(store)[0], "--store", store, "--out")
+    sheets = [cli(*show, tmp_path / "a.png"), cli(*show, tmp_path / "b.png", "--root", tmp_path / "data")]
+    (tmp_path / "data").rename(tmp_path / "moved")
+    assert_one_line(cli(*show, tmp_path / "c.png"), "has no root")
+    sheets.append(cli(*show, tmp_path / "c.png", "--root", tmp_path / "moved"))
+    assert [each.returncode for each in sheets] == [0, 0, 0], sheets
+    assert len({(tmp_path / f"{name}.png").read_bytes() for name in "abc"}) == 1
+
+
+def test_a_line_break_in_a_text_is_drawn_as_a_space():
+    def sheet(space):
+        title, heading, note, caption = (space.join(("a", one)) for one in ("title", "heading", "note", "caption"))
+        return draw_sheet(title, [Section(heading, note, [Tile(np.zeros((40, 40, 3), np.uint8), caption)])])
+
+    assert all(sheet(space) == sheet(" ") for space in ("\n", "\r\n", "\n\n"))
 
 
 def test_mistakes(store, tmp_path):

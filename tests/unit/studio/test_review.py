@@ -140,6 +140,29 @@ def test_damage_is_named_and_costs_that_line_only(tmp_path):
         assert add(review, 4) == "000004"
 
 
+def test_masks_put_there_by_hand_are_taken_up_where_their_names_fit(tmp_path):
+    filled(tmp_path)
+    with opened(tmp_path) as review:
+        review.keep_mask(region(), "drawn")
+    for name in ("0007.png", "9999.png", "mine.png"):
+        (tmp_path / "masks" / name).write_bytes((tmp_path / "masks/0001.png").read_bytes())
+    with opened(tmp_path) as review:
+        assert list(review.kept_masks()) == ["0001.png", "0007.png", "9999.png"]
+        assert review.problems == ["'masks/mine.png' has no name such as 0001.png: left out; rename it"]
+        for name in ("0007.png", "9999.png"):
+            review.drop_mask(name)
+        with pytest.raises(UserError, match="not in the review"):
+            review.drop_mask("mine.png")
+        assert review.keep_mask(region(2), "drawn") == "0002.png"
+        log = (tmp_path / "decisions.jsonl").read_bytes()
+        with pytest.raises(ValueError, match="is no mask"):
+            review._append({"event": "mask", "mask": "mine.png", "kept": False})
+        assert (tmp_path / "decisions.jsonl").read_bytes() == log
+    (tmp_path / "masks/mine.png").unlink()
+    with opened(tmp_path) as review:
+        assert not review.problems and list(review.kept_masks()) == ["0001.png", "0002.png"]
+
+
 def test_a_second_process_and_other_data_are_refused(tmp_path):
     filled(tmp_path / "r")
     with opened(tmp_path / "r"), pytest.raises(UserError, match="open in another augbench studio"):
@@ -296,6 +319,19 @@ def test_chosen_images_are_the_accepted_ones_or_as_many_at_random(tmp_path):
     with opened(tmp_path) as review:
         assert not review.problems
     assert len(Chosen.of(tmp_path).lines) == 4, "opening a review writes it again"
+
+
+def test_a_prompt_may_hold_any_line_separator(tmp_path):
+    prompt = "a\u2028b\u2029c\x85d\r\ne"
+    with opened(tmp_path) as review:
+        review.decide(add(review, 0, prompt), "accept")
+    (line,) = Chosen.of(tmp_path).lines
+    assert line["prompt"] == prompt
+    metadata = tmp_path / "accepted/metadata.jsonl"
+    metadata.write_bytes(b"\n" + metadata.read_bytes() + b"\n")
+    assert len(Chosen.of(tmp_path).lines) == 1
+    with opened(tmp_path) as review:
+        assert not review.problems and review.prompts()[0].prompt == prompt
 
 
 def test_images_of_pools_are_chosen_pool_by_pool(tmp_path):

@@ -3,19 +3,23 @@
 import numpy as np
 import pytest
 import yaml
-from helpers import assert_one_line, cli, grid_file, path_of, tiny_grid, tiny_plan
+from helpers import TINY_PROBE, assert_one_line, cli, grid_file, path_of, tiny_grid, tiny_plan
+from layouts import draw_folder_csv
 from reviews import FACTS, draw_review
 
 from augbench.core import registry
 from augbench.core.errors import UserError
 from augbench.core.filters import make_filters
 from augbench.core.images import read_rgb
+from augbench.planning.grid import load_grid
 from augbench.planning.plan import make_plan, notes_of
 from augbench.planning.used import used_by
 from augbench.report.frame import load_records
+from augbench.runner.driver import run
 from augbench.storage.store import Store
 from augbench.studio.opening import Asked, open_studio
 from augbench.studio.review import Review
+from augbench.testing import SURFACES
 
 
 def entry(folder, **settings):
@@ -164,3 +168,60 @@ def test_the_grid_that_the_summary_writes_can_be_planned(reviewed_pool):
     assert [one["as"] for one in written["augmenters"]] == ["certified", "random_subset"] and written["n_aug"] == [6]
     shown = cli("plan", folder / "r/grid.yaml")
     assert shown.returncode == 0, shown.stderr
+
+
+def written_grid(tmp_path, **grid):
+    """Run a grid with one pool, by default of memseg, and accept two images; return the grid of the page, its plan."""
+    store = Store(tmp_path / "s")
+    axes = {"augmenters": ["memseg"], "shots": [0], "protocols": [TINY_PROBE], **grid}
+    assert not run(tiny_grid(**axes), store, executor="inline").failures
+    (key,) = store.keys("pools")
+    studio = open_studio(Asked(pool=key, store=store.url), tmp_path / "r")
+    assert studio.worker.wait() == ""
+    for item in studio.review.items()[:3]:
+        studio.review.decide(item.id, "accept" if item.id < "000002" else "reject")
+    studio.summary()
+    studio.close()
+    grid = tmp_path / "r/grid.yaml"
+    return yaml.safe_load(grid.read_text()), make_plan(load_grid(grid))
+
+
+def test_pools_of_a_dataset_of_the_user_can_be_reviewed(tmp_path):
+    (tmp_path / "mine.py").write_text(
+        "from augbench.datasets.surfaces import Surfaces\n\n\n"
+        'class Mine(Surfaces):\n    """Of the user."""\n\n    name = "mine"\n'
+    )
+    registry.load_file(tmp_path / "mine.py")
+    grid, plan = written_grid(tmp_path, datasets=[{"name": "mine", "settings": SURFACES}])
+    assert len(plan.pools) == 2 and grid["datasets"] == [{"name": "mine", "settings": SURFACES}]
+
+
+def test_pools_of_a_folder_with_a_table_outside_it_can_be_reviewed(tmp_path):
+    settings = draw_folder_csv(tmp_path / "data")
+    settings["csv"] = str((tmp_path / "data" / "table.csv").rename(tmp_path / "images.csv"))
+    grid, plan = written_grid(tmp_path, datasets=[{"name": "folder", "as": "parts", "settings": settings}])
+    assert len(plan.pools) == 2 and grid["datasets"] == [{"name": "folder", "as": "parts", "settings": settings}]
+
+
+def test_the_grid_of_a_pool_has_its_draw_and_its_adapter(tmp_path):
+    axes = {"shots": [2], "draws": [1], "adapter_seeds": [1], "seeds": [3]}
+    grid, plan = written_grid(tmp_path, augmenters=["toy"], **axes)
+    assert {name: grid[name] for name in axes} == axes and len(plan.pools) == 2
+    # of a review from before these were noted
+    facts = tmp_path / "r/review.yaml"
+    kept = yaml.safe_load(facts.read_text())
+    facts.write_text(yaml.safe_dump({name: kept[name] for name in kept if name not in ("draw", "adapter_seed")}))
+    store = Store(tmp_path / "s")
+    (key,) = store.keys("pools")
+    studio = open_studio(Asked(pool=key, store=store.url), tmp_path / "r")
+    studio.summary()
+    studio.close()
+    grid = yaml.safe_load((tmp_path / "r/grid.yaml").read_text())
+    assert {name: grid[name] for name in axes} == {"shots": [2], "draws": [0], "adapter_seeds": [0], "seeds": [3]}
+
+
+def test_the_grid_of_a_pool_has_its_named_shots(tmp_path):
+    plan = tiny_plan()
+    ids = plan.library.split(plan.cells[0].data).positives["id"].tolist()[1:4]
+    grid, plan = written_grid(tmp_path, augmenters=["toy"], shots=[{"ids": ids}])
+    assert grid["shots"] == [{"ids": ids}] and len(plan.pools) == 2

@@ -283,6 +283,11 @@ def test_ids_are_looked_up_and_never_paths(page, tmp_path):
     assert page.client.get("/assets/studio/script.js").status_code == 404
 
 
+def test_a_parameter_of_any_name_is_one_that_is_not_known(page):
+    for response in (page.get("state", func=1), page.region(png(marked()), func=1), page.post("undo", func=1)):
+        refused(response, 400, "func: unexpected")
+
+
 def test_an_unforeseen_error_is_one_line_too(page, monkeypatch):
     monkeypatch.setattr(page.studio.review, "undo", lambda: 1 / 0)
     refused(page.post("undo"), 500, "ZeroDivisionError")

@@ -408,8 +408,8 @@ def rerun(
         grid: only cells of this grid, by its name in the publication.
         roots: folders of datasets, see `load_grid`.
         tolerance: how far metrics that rank all images may be apart on another device or with other versions; None:
-            .01 for probes; where a network is trained .05, or what another seed changes in the publication, if this
-            is more (`augbench.report.publish.agreement`).
+            .05 where a network is fine-tuned, .01 for probes; where a classifier or an adapter is trained, what
+            another seed changes in the publication, if this is more (`augbench.report.publish.agreement`).
         console: prints progress; None: to standard output.
 
     Raises:

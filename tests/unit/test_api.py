@@ -175,13 +175,13 @@ def moved(record, seed=0, adapters=(), **metrics):
     }
 
 
-def test_elsewhere_only_metrics_that_rank_all_images_are_judged(ran):
+def test_elsewhere_only_metrics_that_rank_all_images_are_compared(ran):
     record = ran.store.read_record(ran.results["key"][0])
     record = {**record, "result": {**record["result"], "recall_at_1pct_false_alarms": 0.5}}
     elsewhere = {**record, "provenance": {**record["provenance"], "device": "another device"}}
     coarse = again(elsewhere, moved(record, ap=0.004, recall_at_1pct_false_alarms=-0.4))
     assert coarse.agrees and coarse.finding("ap") == "within 0.01"
-    assert coarse.finding("recall_at_1pct_false_alarms") == "not judged"
+    assert coarse.finding("recall_at_1pct_false_alarms") == "not compared"
     assert coarse.metrics["recall_at_1pct_false_alarms"] == pytest.approx((0.5, 0.1))
     ranks = again(elsewhere, moved(record, auroc=-0.02))
     assert not ranks.agrees and ranks.finding("auroc") == "apart by more than 0.01"
@@ -194,6 +194,7 @@ def test_a_network_that_is_trained_elsewhere_is_like_another_seed(ran):
     name = record["spec"]["protocol"]["name"]
     few = [moved(record, 0, ["a"]), moved(record, 1, ["a"], ap=0.04)]
     limit = apart_by_seeds(few, name)
+    assert not again(elsewhere, moved(record, adapters=["a"], ap=0.011), by_seeds=0.005).agrees  # a probe's .01 stays
     assert limit == pytest.approx(1.96 * 0.04, rel=1e-3)  # two values .04 apart: sqrt(2) * sd = .04
     assert again(elsewhere, now, by_seeds=limit).agrees and not again(elsewhere, now).agrees
     assert not again(elsewhere, moved(record, ap=0.05), by_seeds=limit).agrees  # a probe, and no adapter behind it

@@ -58,8 +58,8 @@ def results_rerun(
             min=0,
             max=1,
             help="How far metrics that rank all images may be apart on another device or with other versions. Default: "
-            "0.01 for probes; where a network is trained 0.05, or what another seed changes, if this is more. Equal "
-            "device and versions must give equal results.",
+            "0.05 where a network is fine-tuned, 0.01 for probes; where a classifier or an adapter is trained, what "
+            "another seed changes, if this is more. Equal device and versions must give equal results.",
         ),
     ] = None,
 ) -> None:

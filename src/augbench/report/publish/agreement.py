@@ -17,13 +17,13 @@ from augbench.report.sheet import Column, Section, Sheet, SheetRow
 from augbench.report.table_notes import plural
 
 FINETUNED, FROZEN = 0.05, 0.01
-"""How far a judged metric may be apart on another device or with other versions: of a trained network, of a probe.
+"""How far a compared metric may be apart on another device or with other versions: fine-tuned networks, probes.
 
 Rounding differs there. A fit on frozen features hardly notices; a training of many steps, of a classifier or of an
 adapter, amplifies it until it ends elsewhere, as with another seed: there `apart_by_seeds` is allowed, if it is more.
 """
 
-JUDGED = ("ap", "ap_step", "ap_trapezoidal", "auroc", "accuracy", "macro_f1")
+COMPARED = ("ap", "ap_step", "ap_trapezoidal", "auroc", "accuracy", "macro_f1")
 """The metrics that must agree. The others hang on one threshold, where the rank of a single image moves them far."""
 
 REPRODUCIBILITY = 1.96 * sqrt(2)
@@ -50,7 +50,7 @@ class Again:
     def agrees(self) -> bool:
         """Whether the results are equal, or as near as other devices or versions allow."""
         return self.is_equal or (
-            bool(self.other) and all(self._is_near(name) for name in JUDGED if name in self.metrics)
+            bool(self.other) and all(self._is_near(name) for name in COMPARED if name in self.metrics)
         )
 
     def finding(self, metric: str) -> str:
@@ -62,8 +62,8 @@ class Again:
             shown_equal = all(old == new for old, new in self.metrics.values())
             equal = "DIFFERS in other numbers" if shown_equal else "equal"
             return equal if published == now else "DIFFERS: same device and versions"
-        if metric not in JUDGED:
-            return "not judged"
+        if metric not in COMPARED:
+            return "not compared"
         return f"{'within' if self._is_near(metric) else 'apart by more than'} {self.tolerance:.3g}"
 
     def _is_near(self, metric: str) -> bool:
@@ -79,8 +79,8 @@ def again(
     Args:
         published: the record of the publication.
         now: that of the new training.
-        tolerance: how far the `JUDGED` metrics may be apart if device or versions differ; None: `FROZEN`, or, where a
-            network was trained, the larger one of `FINETUNED` and `by_seeds`.
+        tolerance: how far the `COMPARED` metrics may be apart if device or versions differ; None: `FINETUNED`
+            or `FROZEN`, or `by_seeds` if this is more and a network was trained.
         by_seeds: what two trainings with other seeds are apart, see `apart_by_seeds`.
     """
     results = published["result"], now["result"]
@@ -88,7 +88,8 @@ def again(
     names = [name for name in METRICS[task] if all(isinstance(one.get(name), float) for one in results)]
     origins = published["provenance"], now["provenance"]
     other = tuple(part for part in ORIGIN if origins[0].get(part) != origins[1].get(part))
-    default = max(FINETUNED, by_seeds) if has_trained_network(now) else FROZEN
+    usual = FINETUNED if Cell.from_dict(published["spec"]).protocol.kind == "finetune" else FROZEN
+    default = max(usual, by_seeds) if has_trained_network(now) else usual
     allowed = default if tolerance is None else tolerance
     return Again(
         published["key"],
@@ -98,7 +99,7 @@ def again(
         allowed if other else 0.0,
         origins[1]["device"],
         origins[0]["device"],
-        bool(other) and tolerance is None and default > FINETUNED,
+        bool(other) and tolerance is None and default > usual,
     )
 
 

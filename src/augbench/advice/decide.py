@@ -189,7 +189,8 @@ def _what_to_do(advice: Advice) -> str:
             at = f"without any AP is {share(found.estimate)}, there is nothing to gain"
             return f"Do not add synthetic images here: {at}."
         return (
-            "Do not add synthetic images here: none is shown to do better than what is to be had without a generator."
+            "No synthetic images are shown to do better here than what is to be had without a generator; "
+            "a gain too small to show may be there."
         )
     least = min(
         (one.together for one in advice.over_free[best.name]), key=lambda one: one.low, default=best.gain.together

@@ -69,6 +69,13 @@ class Advice:
         """What to do: an augmenter that is recommended, else the best free option, else nothing."""
         return self.recommended or self.free or self.none
 
+    @property
+    def highest(self) -> Option:
+        """What has the highest mean AP of all that can be done, shown or not; of equals what needs no generator."""
+        return max(
+            [*self.of_kind("free"), *self.of_kind("augmenter")], key=lambda one: one.evidence.intervals["ap"].estimate
+        )
+
     def of_kind(self, kind: str) -> list[Option]:
         """Return the options of a kind, in the order of the grid."""
         return [option for option in self.options if option.kind == kind]
@@ -179,15 +186,14 @@ def _best_free(options: Sequence[Option]) -> Option | None:
 
 def sentences(advice: Advice) -> list[str]:
     """Say what to do, why, and what else helps."""
-    return [_what_to_do(advice), *_augmenters(advice), *_free(advice), *_collecting(advice)]
+    return [_what_to_do(advice), *_augmenters(advice), *_free(advice), *_guess(advice), *_collecting(advice)]
 
 
 def _what_to_do(advice: Advice) -> str:
     if (best := advice.recommended) is None:
-        found = advice.none.evidence.intervals["ap"]
-        if found.low >= NEARLY_ALL:
-            at = f"without any AP is {share(found.estimate)}, there is nothing to gain"
-            return f"Do not add synthetic images here: {at}."
+        if _all_is_found(advice):
+            at = share(advice.none.evidence.intervals["ap"].estimate)
+            return f"Do not add synthetic images here: without any AP is {at}, there is nothing to gain."
         return (
             "No synthetic images are shown to do better here than what is to be had without a generator; "
             "a gain too small to show may be there."
@@ -203,6 +209,10 @@ def _what_to_do(advice: Advice) -> str:
     if null is None or null.verdict == Verdict.BETTER:
         return text
     return f"{text} Plain noise in the same places does as well, as far as can be told: {difference(null)}."
+
+
+def _all_is_found(advice: Advice) -> bool:
+    return advice.none.evidence.intervals["ap"].low >= NEARLY_ALL
 
 
 def _augmenters(advice: Advice) -> Iterator[str]:
@@ -231,6 +241,13 @@ def _free(advice: Advice) -> Iterator[str]:
         yield f"Without a generator nothing is shown to help either: {names}."
 
 
+def _guess(advice: Advice) -> Iterator[str]:
+    """Name what to try where nothing is shown, as whoever has parts to inspect has to do something."""
+    undecided = advice.best == advice.none and not _all_is_found(advice)
+    if undecided and advice.highest != advice.none:
+        yield f"The highest mean has {advice.highest.name[0]}: a guess, not a finding."
+
+
 def _collecting(advice: Advice) -> Iterator[str]:
     if not advice.curve:
         return
@@ -254,6 +271,7 @@ def as_dict(advice: Advice) -> dict[str, Any]:
     return {
         "recommended": advice.recommended.name[0] if advice.recommended else None,
         "best_without_generator": advice.free.name[0] if advice.free else None,
+        "highest_mean": advice.highest.name[0],
         "sentences": sentences(advice),
         "options": [_option(option) for option in advice.options],
         "over_free": {name: [_compared(one) for one in every] for (name, _), every in advice.over_free.items()},

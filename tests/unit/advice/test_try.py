@@ -3,6 +3,7 @@
 import html
 import json
 import re
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -12,7 +13,7 @@ from helpers import assert_one_line, cli
 from PIL import Image
 
 from augbench.advice import design, tryout
-from augbench.advice.decide import NONE, Advice, Option, _recommended, _what_to_do
+from augbench.advice.decide import NONE, Advice, Option, _guess, _recommended, _what_to_do
 from augbench.advice.design import AUGMENTERS, DIFFUSION, POOLS, Speed, choose, confirm_grid, diffusion
 from augbench.core import registry
 from augbench.metrics.inference import Verdict, smallest_difference, verdict
@@ -268,3 +269,16 @@ def test_where_all_is_found_already_there_is_nothing_to_gain():
     row.intervals["ap"] = Interval(0.98, 0.94, 1.0)
     said = _what_to_do(Advice([none], {}, {}, [], {}, None, None))
     assert "are shown to do better" in said and "a gain too small to show may be there" in said
+
+
+def test_where_nothing_is_shown_the_highest_mean_is_called_a_guess():
+    def row(name, kind, at, low=0.5):
+        evidence = SimpleNamespace(intervals={"ap": Interval(at, low, 1.0)})
+        return Option((name, 0), kind, "", "probe", "all", evidence, None, ())
+
+    none, free, memseg = row(NONE, "free", 0.7), row("classic", "free", 0.71), row("memseg", "augmenter", 0.72)
+    undecided = Advice([none, free, memseg, row("noise", "control", 0.9)], {}, {}, [], {}, None, None)
+    assert list(_guess(undecided)) == ["The highest mean has memseg: a guess, not a finding."]
+    assert not list(_guess(replace(undecided, options=[none, row("memseg", "augmenter", 0.7)])))
+    assert not list(_guess(replace(undecided, free=free))) and not list(_guess(replace(undecided, recommended=memseg)))
+    assert not list(_guess(replace(undecided, options=[row(NONE, "free", 0.998, low=0.993), memseg])))

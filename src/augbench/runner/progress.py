@@ -18,9 +18,9 @@ class RunProgress:
     def __init__(self, scheduler: Scheduler, console: Console) -> None:
         self.scheduler = scheduler
         self.console = console
-        self.done_before = scheduler.done
-        self.started = time.monotonic()
         self._printed = 0.0
+        self._paces = {"generate": _Pace(scheduler.chunks_done), "features": _Pace(scheduler.features_done)}
+        self._paces["train"] = _Pace(scheduler.done)
         self._bars = Progress(
             SpinnerColumn(),
             TextColumn("{task.description}", style="bold"),
@@ -82,17 +82,43 @@ class RunProgress:
 
     def _note(self) -> str:
         parts = [f"{len(self.scheduler.failures)} failed"] if self.scheduler.failures else []
-        done = self.scheduler.done - self.done_before
-        if done:
-            rate = done / (time.monotonic() - self.started)
-            blocked = sum(self.scheduler.blocked.values())
-            left = max(self.scheduler.total - self.scheduler.done - blocked, 0) / rate
+        scheduler = self.scheduler
+        chunks, features = scheduler.chunks_open
+        blocked = sum(scheduler.blocked.values())
+        cells = max(scheduler.total - scheduler.done - blocked, 0)
+        stages = {
+            "generate": (scheduler.chunks_done, chunks),
+            "features": (scheduler.features_done, features),
+            "train": (scheduler.done, cells),
+        }
+        rates = {stage: self._paces[stage].rate(done) for stage, (done, _) in stages.items()}
+        if rate := rates["train"]:
             parts.append(f"{rate:.2f} cells/s" if rate >= 0.1 else f"{1 / rate:.0f} s/cell")
-            parts.append(f"{_clock(left)} left")
+        unknown = scheduler.searches or scheduler.adapters or scheduler.fidelity
+        left = {stage: count / rates[stage] if rates[stage] else None for stage, (_, count) in stages.items() if count}
+        if left and not unknown and None not in left.values():
+            parts.append(f"{_clock(max(left.values()))} left")  # stages run side by side
         if self.scheduler.last:
-            key, headline = self.scheduler.last
+            key, headline = scheduler.last
             parts.append(f"{key.rpartition('-')[0]} " + " ".join(f"{k.upper()} {v:.3f}" for k, v in headline.items()))
         return " · ".join(parts)
+
+
+class _Pace:
+    """How fast a stage goes, from the first item on that it finishes: before that it may have waited for others."""
+
+    def __init__(self, done: int) -> None:
+        self._before = done
+        self._first: tuple[int, float] | None = None
+
+    def rate(self, done: int) -> float | None:
+        """Return items per second; None before the second of this run."""
+        now = time.monotonic()
+        if self._first is None and done > self._before:
+            self._first = done, now
+        if self._first is None or done == self._first[0] or now == self._first[1]:
+            return None
+        return (done - self._first[0]) / (now - self._first[1])
 
 
 def _clock(seconds: float) -> str:

@@ -402,6 +402,15 @@ class Scheduler:
         with self._lock:
             return not self.stopped and bool(self._chunks)
 
+    @property
+    def chunks_open(self) -> tuple[int, int]:
+        """Chunks that are missing and can still be made: of pools, of features."""
+        with self._lock:
+            features = sum(
+                len(left) for key, left in self._chunks.items() if isinstance(self._chunked[key], FeatureSpec)
+            )
+            return sum(map(len, self._chunks.values())) - features, features
+
     def chunks_left_of(self, of: Of) -> bool:
         """Return whether any chunk of these units is missing."""
         with self._lock:

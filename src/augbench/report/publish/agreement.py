@@ -175,5 +175,5 @@ def agreement_section(
             f"A network that is trained elsewhere ends elsewhere, as with another seed: {plural(by_seeds, 'cell')} "
             "may be apart by what seeds change in the publication (95 % of differences between two)."
         )
-    sentences += [f"{count:,} cells cannot be trained here: {reason}." for reason, count in left_out.items()]
+    sentences += [f"{plural(count, 'cell')} cannot be trained here: {reason}." for reason, count in left_out.items()]
     return Section(title, sentences=sentences, sheets=sheets)

@@ -15,6 +15,7 @@ for name in ("HF_HOME", "HF_HUB_CACHE", "XDG_CACHE_HOME", "TORCH_HOME", "AUGBENC
     os.environ.pop(name, None)
 os.environ |= {"HOME": HOME, "HF_HUB_OFFLINE": "1"}
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # two workers with two threads each would compete for the cores
+os.environ.setdefault("RAY_worker_niceness", "0")  # nicer ones, as by default, would wait for the other tests
 sys.path.insert(0, str(Path(__file__).parent / "helpers"))
 BENCH = Path(__file__).parents[1] / "bench"
 sys.path += [str(BENCH), str(BENCH / "micro")]  # tests cover its scripts, or simulate machines with them

@@ -20,6 +20,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -70,15 +71,23 @@ class _Listed:
 
     def test_is_listed_without_heavy_imports(self, name: str) -> None:
         """`augbench list` imports every plug-in, so slow imports belong inside methods."""
-        code = (
-            "import sys; from augbench.core import registry; "
-            f"[registry.load_text(*file) for file in {registry.loaded_files()!r}.items()]; "
-            f"registry.get({self.kind!r}, {name!r}); "
-            f"print([module for module in {HEAVY!r} if module in sys.modules])"
-        )
-        found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-        assert found.returncode == 0, found.stderr
-        assert found.stdout.strip() == "[]", f"{name} imports {found.stdout.strip()} at its top: import inside methods"
+        names, heavy = _listed(self.kind, tuple(registry.loaded_files().items()))
+        assert name in names, f"no {self.kind[:-1]} {name!r} is found in a new process"
+        assert not heavy, f"{name}, or another of the {self.kind}, imports {heavy} at its top: import inside methods"
+
+
+@cache  # one process for all plug-ins of a kind: listing imports all of them
+def _listed(kind: str, files: tuple[tuple[str, bytes], ...]) -> tuple[list[str], list[str]]:
+    """List the plug-ins of a kind in a new process; return their names and the slow modules that were imported."""
+    code = (
+        "import json, sys; from augbench.core import registry; "
+        f"[registry.load_text(*file) for file in {files!r}]; names = list(registry.find({kind!r})); "
+        f"print(json.dumps([names, [module for module in {HEAVY!r} if module in sys.modules]]))"
+    )
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert found.returncode == 0, found.stderr
+    names, heavy = json.loads(found.stdout)
+    return names, heavy
 
 
 class DatasetContract(_Listed):

@@ -166,6 +166,7 @@ def test_several_nodes_equal_inline(folder, inline, tmp_path):
 # -- Ray's commands
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(find_spec("opencensus") is None, reason="ray[default] is not installed")
 def test_a_submitted_job_equals_inline(folder, inline, tmp_path):
     """Two nodes by `ray start`, and a run sent with `ray job submit` together with grid and plug-ins."""

@@ -227,6 +227,7 @@ def test_a_worker_gets_its_own_batch_in_any_order():
     assert asyncio.run(meet()) == [["cell of a", "another of a"], ["cell of b"], ["a third"]]
 
 
+@pytest.mark.slow
 def test_short_cells_run_on_all_workers_while_these_start(tmp_path, monkeypatch):
     """Very short cells, more workers than cores: each worker starts and works, and none is killed."""
     grid = tiny_grid(**{**MANY, "seeds": list(range(60))}, resources={"train": {"cpu": 0.25, "workers": 4}})

@@ -245,7 +245,7 @@ def _guess(advice: Advice) -> Iterator[str]:
     """Name what to try where nothing is shown, as whoever has parts to inspect has to do something."""
     undecided = advice.best == advice.none and not _all_is_found(advice)
     if undecided and advice.highest != advice.none:
-        yield f"The highest mean has {advice.highest.name[0]}: a guess, not a finding."
+        yield f"Highest mean: {advice.highest.name[0]}, a guess and not a finding."
 
 
 def _collecting(advice: Advice) -> Iterator[str]:

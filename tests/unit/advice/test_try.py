@@ -278,7 +278,7 @@ def test_where_nothing_is_shown_the_highest_mean_is_called_a_guess():
 
     none, free, memseg = row(NONE, "free", 0.7), row("classic", "free", 0.71), row("memseg", "augmenter", 0.72)
     undecided = Advice([none, free, memseg, row("noise", "control", 0.9)], {}, {}, [], {}, None, None)
-    assert list(_guess(undecided)) == ["The highest mean has memseg: a guess, not a finding."]
+    assert list(_guess(undecided)) == ["Highest mean: memseg, a guess and not a finding."]
     assert not list(_guess(replace(undecided, options=[none, row("memseg", "augmenter", 0.7)])))
     assert not list(_guess(replace(undecided, free=free))) and not list(_guess(replace(undecided, recommended=memseg)))
     assert not list(_guess(replace(undecided, options=[row(NONE, "free", 0.998, low=0.993), memseg])))

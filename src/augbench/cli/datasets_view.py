@@ -21,7 +21,7 @@ from augbench.cli.options import print_line
 from augbench.cli.plugin_lists import plugins_sheet
 from augbench.core import registry
 from augbench.core.contracts import DEFECTIVE, GOOD, Dataset
-from augbench.core.documents import parse_yaml
+from augbench.core.documents import parse_value
 from augbench.core.errors import UserError
 from augbench.core.models import first_problem
 from augbench.core.temporary import log_levels
@@ -53,7 +53,7 @@ def open_library(name: str, root: Path | None, changes: Iterable[str]) -> Librar
         key, equals, written[key] = change.partition("=")
         if not equals or not key:
             raise UserError(f"--set '{change}': write key=value")
-        settings[key] = parse_yaml(written[key], f"--set '{change}'").value
+        settings[key] = parse_value(written[key], f"--set '{change}'")
     if root is not None:
         settings["root"] = str(root)
     plugin = registry.get("datasets", name)

@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal, NoReturn
 from pydantic import AfterValidator, BeforeValidator, Field, PrivateAttr, ValidationError
 
 from augbench.core import registry
-from augbench.core.documents import Document, parse_yaml
+from augbench.core.documents import Document, parse_value, parse_yaml
 from augbench.core.errors import UserError, brief, did_you_mean
 from augbench.core.filters import Filters
 from augbench.core.hashing import canonical_json, digest
@@ -474,7 +474,7 @@ def _apply_change(raw: dict[str, Any], change: str) -> None:
     change = brief(change)  # for messages
     if not equals:
         raise UserError(f"--set '{change}': write key=value, for example --set seeds=[0,1]")
-    value = parse_yaml(text, f"--set '{change}'").value
+    value = parse_value(text, f"--set '{change}'")
     head, *rest = path.strip().split(".")
     if head not in Grid.model_fields:
         raise UserError(f"--set '{change}': unknown key '{head}'{did_you_mean(head, Grid.model_fields)}")

@@ -82,9 +82,14 @@ def with_roots(grid: GridLike, changes: Iterable[str] | None, roots: Iterable[st
     every = list(changes or ())
     if roots:
         folders = resolve_roots(roots, {entry.label: entry.name for entry in load_grid(grid, every).datasets})
-        # JSON, since YAML would read a folder called 2026 as a number
-        every += [f"datasets.{name}.root={json.dumps(folder)}" for name, folder in folders.items()]
+        every += [root_change(name, folder) for name, folder in folders.items()]
     return every
+
+
+def root_change(label: str, folder: str) -> str:
+    """Return the change of ``--set`` that gives a dataset its root."""
+    # quoted, since YAML would read a folder called 2026 as a number, and take what follows " #" for a comment
+    return f"datasets.{label}.root={json.dumps(folder, ensure_ascii=False)}"
 
 
 class Library:

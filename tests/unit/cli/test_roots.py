@@ -71,6 +71,14 @@ def test_a_root_is_the_same_as_set_and_no_part_of_names_and_keys(place):
     assert [cell.key for cell in make_plan(moved).cells] == [cell.key for cell in make_plan(by_set).cells]
 
 
+def test_any_folder_is_that_of_the_root(place, monkeypatch):
+    monkeypatch.chdir(place)
+    for name in ("box #2", "\N{BEETLE}"):
+        (place / name).symlink_to(place / "bottles")
+        (entry,) = load_grid("tiny.yaml", with_roots("tiny.yaml", None, [name])).datasets
+        assert entry.settings["root"] == name
+
+
 def test_a_relative_folder_whose_name_is_a_number(place, monkeypatch):
     monkeypatch.chdir(place)
     (place / "2027").symlink_to(place / "bottles")

@@ -77,6 +77,7 @@ def test_root_may_stand_directly_under_a_dataset(tmp_path):
         "about.x=1",
         "about={{ x }}",
         "seeds=0123",
+        "about=Batch #3",
         "datasets.surfaces.root=~no-such-user/x",
         "datasets.surfaces.root=3",
         "protocols=[{name: demo, {a: b}: 1}]",

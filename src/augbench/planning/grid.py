@@ -497,12 +497,13 @@ _ENTRY_FIELDS = {
 def _change_entry(raw: dict[str, Any], axis: str, rest: list[str], value: Any, change: str) -> None:
     """Apply ``datasets.NAME.SETTING=value``, ``augmenters.NAME.SETTING=value`` or ``protocols.NAME.FIELD=value``."""
     name, *field = rest
-    entries = [e for e in raw.get(axis, []) if name in (e["name"], e.get("as"))]
+    labels = [e.get("as") or e["name"] for e in raw.get(axis, [])]
+    names = labels if name in labels else [e["name"] for e in raw.get(axis, [])]  # one of the grid, else of the plug-in
+    entries = [e for e, own in zip(raw.get(axis, []), names, strict=True) if own == name]
     if entries and not field:
         raise UserError(f"--set '{change}': name what to change: {axis}.{name}.KEY=VALUE")
     if not entries:
-        known = [e.get("as") or e["name"] for e in raw.get(axis, [])]
-        raise UserError(f"--set '{change}': the grid has no {axis} entry '{name}'{did_you_mean(name, known)}")
+        raise UserError(f"--set '{change}': the grid has no {axis} entry '{name}'{did_you_mean(name, labels)}")
     for entry in entries:
         own = _ENTRY_FIELDS[axis]
         setting = axis != "protocols" and field[0] in registry.get(axis, entry["name"]).Config.model_fields

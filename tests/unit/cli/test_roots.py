@@ -90,6 +90,8 @@ def test_a_name_is_that_in_the_grid_or_that_of_the_plug_in(tmp_path):
     folder, other = str(tmp_path), str(tmp_path.parent)
     assert resolve_roots([f"caps={folder}"], both) == {"caps": folder}
     assert resolve_roots([f"folder={folder}", f"caps={other}"], both) == {"bottles": folder, "caps": other}
+    own = {"bottles": "folder", "folder": "folder"}
+    assert resolve_roots([f"bottles={folder}", f"folder={other}"], own) == {"bottles": folder, "folder": other}
     with pytest.raises(UserError, match=r"which of the datasets 'bottles', 'caps' and 'steel'\? Write NAME="):
         resolve_roots([folder], both)
     with pytest.raises(UserError, match="'' is not a folder"):

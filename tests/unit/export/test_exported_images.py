@@ -1,6 +1,8 @@
 """Exported pools and datasets, read back by what reads such folders: datasets, pycocotools, `mvtec`."""
 
+import errno
 import json
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -234,6 +236,17 @@ def test_a_folder_is_whole_or_not_there(tmp_path):
     with whole_folder(tmp_path / "out") as folder:
         (folder / "whole").touch()
     assert [path.name for path in tmp_path.rglob("*")] == ["out", "whole"]
+
+
+def test_a_full_disk_is_one_line_that_names_the_folder(pool, tmp_path, monkeypatch):
+    def full(*arguments):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    store, spec = pool
+    monkeypatch.setattr(Path, "write_bytes", full)
+    told = cli("pool", "export", spec.key, "--store", store.url, "--format", "coco", "--out", tmp_path / "out")
+    assert_one_line(told, f"--out '{tmp_path / 'out'}' cannot be written (No space left on device): free space")
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_link_to_an_empty_folder_is_followed(tmp_path):

@@ -13,10 +13,13 @@ import tempfile
 import time
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, Literal, get_args
 
+import numpy as np
+
 from augbench.core.errors import StoreError, UserError, brief, did_you_mean, listed
+from augbench.core.images import decode_rgb
 from augbench.core.specs import AdapterSpec, FeatureSpec, PoolSpec, SearchSpec
 from augbench.storage.files import Files, LocalFiles, expanded
 from augbench.storage.publication import RECORDS, PublicationFiles
@@ -209,6 +212,35 @@ class Store:
         name = self.chunk_name(pool, chunk)
         return parse_lines(self.files.read(name), self.files.where(name))
 
+    def read_image(self, pool: PoolSpec, line: Mapping[str, Any]) -> tuple[np.ndarray, np.ndarray | None]:
+        """Read the image of a line of `chunk_lines`: H,W,3 uint8; and its mask: H,W bool, or None if it has none.
+
+        Raises:
+            UserError: one of them is missing or damaged.
+        """
+        names = [self.image_name(pool, line["index"])]
+        names += [self.mask_name(pool, line["index"])] if "mask_file_name" in line else []
+        files = zip(names, self.files.read_many(names), strict=True)
+        image, *masks = [self.decoded(pool, name, data) for name, data in files]
+        return image, masks[0][..., 0] > 127 if masks else None
+
+    def decoded(self, pool: PoolSpec, name: str, data: bytes | None) -> np.ndarray:
+        """Decode a file of a pool: H,W,3 uint8; masks are grey.
+
+        Args:
+            pool: the pool.
+            name: of an image or a mask.
+            data: its content; None: it does not exist.
+
+        Raises:
+            UserError: it is missing or damaged; the message names the chunk to delete.
+        """
+        try:
+            return decode_rgb(data or b"", name)
+        except UserError:
+            chunk = self.chunk_name(pool, int(PurePosixPath(name).stem) // pool.chunk_size)
+            raise UserError(_broken_image(self.files.where(name), self.files.where(chunk))) from None
+
     def pool_file(self, key: str) -> str:
         """Return the name of a pool's summary: its spec, its committed chunks, its cost."""
         return f"{self.name('pools', key)}/pool.json"
@@ -307,7 +339,7 @@ class Store:
             return [f"chunk '{location}' is damaged: {FIX_HINT}"]
         contents = self.files.read_many([f"{pool}/{file}" for file in digests])
         return [
-            f"chunk '{location}': '{file}' is missing or damaged: {FIX_HINT}"
+            _broken_image(self.files.where(f"{pool}/{file}"), location)
             for (file, expected), data in zip(digests.items(), contents, strict=True)
             if data is None or hashlib.sha256(data).hexdigest() != expected
         ]
@@ -355,6 +387,11 @@ def _check_scores(data: bytes | None, location: str) -> list[str]:
     except ValueError:
         return [f"scores '{location}' are damaged: {FIX_HINT}"]
     return []
+
+
+def _broken_image(location: str, chunk: str) -> str:
+    """Say what to do about an image or a mask of a pool: a run makes whole chunks, those without a marker."""
+    return f"pool image '{location}' is missing or damaged: chunk '{chunk}': {FIX_HINT}"
 
 
 def _digests(line: Mapping[str, Any]) -> list[tuple[str, str]]:

@@ -167,7 +167,7 @@ class Store:
         """Return the numbers of the committed chunks of a pool, or of features."""
         folder, _, marker = self.chunk_name(spec, 0).rpartition("/")
         suffix = marker[marker.index(".") :]
-        return {int(name.removesuffix(suffix)) for name in self.files.names(folder) if name.endswith(suffix)}
+        return set(numbered(self.files.names(folder), suffix))
 
     # -- reading and writing
 
@@ -314,8 +314,12 @@ class Store:
             problems += _check_scores(data, self.files.where(name))
         for pool in sorted(self.files.names("pools")):
             folder = f"pools/{pool}/chunks"
-            for chunk in sorted(name for name in self.files.names(folder) if name.endswith(".jsonl")):
+            names = {name for name in self.files.names(folder) if name.endswith(".jsonl")}
+            chunks = numbered(names, ".jsonl")
+            for _, chunk in sorted(chunks.items()):
                 problems += self._check_chunk(f"pools/{pool}", f"{folder}/{chunk}")
+            for name in sorted(names - set(chunks.values())):
+                problems.append(f"'{self.files.where(f'{folder}/{name}')}' is not the name of a chunk: remove it")
         return problems
 
     def _intact(self, kind: Kind, problems: list[str]) -> list[str]:
@@ -364,6 +368,12 @@ def open_files(location: str | Path, there: bool = False) -> Files:
         published = any((folder / name).is_file() for name in RECORDS)
         return PublicationFiles(folder) if published else LocalFiles(folder, there)
     return RemoteFiles(f"{protocol}://{rest.rstrip('/')}", protocol)
+
+
+def numbered(names: Iterable[str], suffix: str) -> dict[int, str]:
+    """Map number -> name of the files of chunks; others, such as copies that a synchronised folder makes, are none."""
+    stems = ((name.removesuffix(suffix), name) for name in names if name.endswith(suffix))
+    return {int(stem): name for stem, name in stems if stem.isdecimal()}
 
 
 def _refuse_half_a_url(text: str) -> None:

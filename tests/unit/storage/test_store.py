@@ -13,6 +13,7 @@ import pytest
 from helpers import library_of, path_of, tiny_plan
 
 from augbench.core.errors import UserError
+from augbench.planning.remaining import Holdings
 from augbench.storage import leases as leases_module
 from augbench.storage.leases import Leases, abandoned, heartbeat_name, lease_name
 from augbench.storage.store import Store, json_bytes, json_lines
@@ -177,6 +178,15 @@ def test_pool_paths_follow_the_spec(store):
     assert not store.check()
     store.files.write(store.image_name(pool, 60), b"y")
     assert "00003.jsonl" in store.check()[0]
+
+
+def test_a_copy_that_a_synchronised_folder_made_is_no_chunk(store):
+    pool = next(iter(tiny_plan().pools.values()))
+    stray = f"{store.name('pools', pool.key)}/chunks/00000 (conflicted copy).jsonl"
+    for name in (store.chunk_name(pool, 0), stray):
+        store.files.write(name, b"")
+    assert store.chunks(pool) == Holdings(store).chunks(pool.key).keys() == {0}
+    assert store.check() == [f"'{store.files.where(stray)}' is not the name of a chunk: remove it"]
 
 
 def test_reading_scores_starts_no_threads():

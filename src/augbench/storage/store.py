@@ -305,21 +305,54 @@ class Store:
     # -- damage
 
     def check(self) -> list[str]:
-        """List damaged files, one sentence each: records, scores and chunks."""
+        """List damaged files, one sentence each."""
         problems: list[str] = []
         intact = [self.name("scores", key) for key in self._intact("cells", problems)]
         for kind in ("audits", "fidelity", "searches"):
             self._intact(kind, problems)
         for name, data in zip(intact, self.files.read_many(intact), strict=True):
             problems += _check_scores(data, self.files.where(name))
-        for pool in sorted(self.files.names("pools")):
-            folder = f"pools/{pool}/chunks"
-            names = {name for name in self.files.names(folder) if name.endswith(".jsonl")}
-            chunks = numbered(names, ".jsonl")
-            for _, chunk in sorted(chunks.items()):
-                problems += self._check_chunk(f"pools/{pool}", f"{folder}/{chunk}")
-            for name in sorted(names - set(chunks.values())):
-                problems.append(f"'{self.files.where(f'{folder}/{name}')}' is not the name of a chunk: remove it")
+        kinds: tuple[JsonFile, ...] = ("failures", "fingerprints", "grids")
+        problems += self._damaged([self.name(kind, key) for kind in kinds for key in sorted(self.keys(kind))])
+        adapters = [f"{self.name('adapters', key)}/{ADAPTER_MARKER}" for key in sorted(self.keys("adapters"))]
+        problems += self._damaged(adapters, "restore it, or delete its folder: a run that needs it makes it anew")
+        weights = [self.name("weights", key) for key in sorted(self.keys("weights"))]
+        problems += self._damaged(
+            weights, "restore it, or delete it and the record of its cell, and run the grid again"
+        )
+        for folder in sorted(self.name("features", key) for key in self.keys("features")):
+            chunks = sorted(numbered(self.files.names(folder), ".safetensors").values())
+            problems += self._damaged([f"{folder}/{chunk}" for chunk in chunks])
+        for key in sorted(self.keys("pools")):
+            problems += self._check_pool(key)
+        return problems
+
+    def _damaged(self, names: Sequence[str], way_out: str = FIX_HINT) -> list[str]:
+        """Parse files of JSON and of tensors; those that do not exist are of unfinished work."""
+        from safetensors import SafetensorError, deserialize
+
+        problems = []
+        for name, data in zip(names, self.files.read_many(names), strict=True):
+            try:
+                if data is not None:
+                    deserialize(data) if name.endswith(".safetensors") else parse_json(data, name)
+            except (SafetensorError, UserError):
+                problems.append(f"'{self.files.where(name)}' is damaged: {way_out}")
+        return problems
+
+    def _check_pool(self, key: str) -> list[str]:
+        """Check the summary of a pool, its chunks, and their names."""
+        summary, folder = self.pool_file(key), f"{self.name('pools', key)}/chunks"
+        problems = self._damaged([summary])
+        record = None if problems else self.read_pool(key)  # None also of an unfinished pool
+        size = record["spec"]["chunk_size"] if record else None
+        names = {name for name in self.files.names(folder) if name.endswith(".jsonl")}
+        chunks = numbered(names, ".jsonl")
+        for number, name in sorted(chunks.items()):
+            indices = None if size is None else range(number * size, (number + 1) * size)
+            problems += self._check_chunk(self.name("pools", key), f"{folder}/{name}", indices)
+        for name in sorted(names - set(chunks.values())):
+            problems.append(f"'{self.files.where(f'{folder}/{name}')}' is not the name of a chunk: remove it")
         return problems
 
     def _intact(self, kind: Kind, problems: list[str]) -> list[str]:
@@ -333,13 +366,16 @@ class Store:
                 problems.append(str(error))
         return intact
 
-    def _check_chunk(self, pool: str, chunk: str) -> list[str]:
-        """Compare a chunk's images with the digests in its metadata."""
-        location = self.files.where(chunk)
+    def _check_chunk(self, pool: str, chunk: str, indices: range | None) -> list[str]:
+        """Compare a chunk's images with the digests in its metadata, and its lines with ``indices``; None: unknown."""
+        location, data = self.files.where(chunk), self.files.read(chunk)
         try:
-            lines = parse_lines(self.files.read(chunk), location)
+            lines = parse_lines(data, location)
             digests = dict(pair for line in lines for pair in _digests(line))
+            is_whole = indices is None or [line["index"] for line in lines] == list(indices)
         except (UserError, KeyError):
+            is_whole = False
+        if not is_whole:
             return [f"chunk '{location}' is damaged: {FIX_HINT}"]
         contents = self.files.read_many([f"{pool}/{file}" for file in digests])
         return [

@@ -9,8 +9,10 @@ import threading
 import time
 
 import layouts
+import numpy as np
 import pytest
 from helpers import library_of, path_of, tiny_plan
+from safetensors.numpy import save
 
 from augbench.core.errors import UserError
 from augbench.planning.remaining import Holdings
@@ -178,6 +180,32 @@ def test_pool_paths_follow_the_spec(store):
     assert not store.check()
     store.files.write(store.image_name(pool, 60), b"y")
     assert "00003.jsonl" in store.check()[0]
+
+
+def test_every_kind_of_file_is_checked(store):
+    pool = next(iter(tiny_plan().pools.values()))
+    digest = hashlib.sha256(b"x").hexdigest()
+    lines = [
+        {"index": n, "file_name": f"images/{n:05d}.png", "sha256": digest}
+        for n in range(pool.chunk_size, 2 * pool.chunk_size)
+    ]
+    tensors = save({"features": np.zeros(3)})
+    files = {
+        store.name("grids", "g"): json_bytes({"cells": []}),
+        f"{store.name('adapters', 'a')}/adapter.json": json_bytes({"key": "a"}),
+        store.name("weights", "w"): tensors,
+        f"{store.name('features', 'f')}/00000.safetensors": tensors,
+        store.pool_file(pool.key): json_bytes({"spec": pool.as_dict()}),
+        store.chunk_name(pool, 1): json_lines(lines),
+    }
+    for name, data in {**files, **{store.image_name(pool, line["index"]): b"x" for line in lines}}.items():
+        store.files.write(name, data)
+    assert store.check() == []
+    for name, data in files.items():
+        store.files.write(name, json_lines(lines[:-1]) if name.endswith(".jsonl") else data[:-3])
+        (problem,) = store.check()
+        assert f"'{store.files.where(name)}' is damaged: " in problem
+        store.files.write(name, data)
 
 
 def test_a_copy_that_a_synchronised_folder_made_is_no_chunk(store):

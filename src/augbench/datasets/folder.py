@@ -32,6 +32,8 @@ from augbench.core.walk import Names, Walk, same_text, spelling, walk
 SIDES = ("train", "test")
 OTHER_SIDES = ("val", "valid", "validation", "dev", "holdout")
 COLUMNS = ("image", "label", "mask", "split", "group")
+CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
+UNPRINTED = "has a line break or another control character: rename it"
 NORMAL = ("good", "ok", "normal", "no", "0", "negative", "fine", "perfect", "defect-free", "free", "nodefect", "pass")
 """Usual names of the class of normal images, which an error proposes."""
 
@@ -193,7 +195,12 @@ class Folder(Dataset):
             self._notes.append(f"columns of '{path.name}' that are not used: {', '.join(further)}")
         if table.empty:
             raise UserError(f"dataset 'folder': '{path}' has no rows: one per image")
-        return table[[column for column in known if column in table.columns]]
+        table = table[[column for column in known if column in table.columns]]
+        for number, row in enumerate(table.to_dict("records"), start=2):  # the header is line 1
+            for column, value in row.items():
+                if CONTROL.search(value):
+                    raise UserError(f"dataset 'folder': '{path}' line {number}: {column} {value!r} {UNPRINTED}")
+        return table
 
     def _check_cells(self, path: Path, table: pd.DataFrame) -> None:
         """Refuse rows without image or label, and blanks around values."""
@@ -231,6 +238,8 @@ class Folder(Dataset):
         rows = []
         for name in images:
             side, label = self._place(name, sides)
+            if label and CONTROL.search(name):
+                raise UserError(f"dataset 'folder': {name!r} in '{root}' {UNPRINTED}")
             if label:
                 rows.append((name, name, "", label, side, name))
         if not rows and masks:

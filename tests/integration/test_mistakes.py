@@ -173,6 +173,9 @@ def test_csv_is_read_strictly(tmp_path):
     refused("leaves the root", **first("image", "../x.png"))
     refused("not UTF-8", encoding="latin-1", **first("label", "grün"))
     refused("commas", sep=";")
+    (tmp_path / "table.csv").write_text("image,label\nimages/a, b.png,good\n")
+    with pytest.raises(UserError, match=r"table.csv' cannot be read as CSV: line 2 has more values than the header"):
+        library_of("folder", settings).dataset("folder").samples()
     table.assign(group="").to_csv(tmp_path / "table.csv", index=False)
     assert library_of("folder", settings).dataset("folder").samples()["group"].nunique() == len(table)
 

@@ -28,6 +28,7 @@ from augbench.core.contracts import GOOD, SAMPLE_COLUMNS, Dataset
 from augbench.core.errors import UserError, listed
 from augbench.core.mask_files import MASK_FOLDERS, masks_among, matched, refuse
 from augbench.core.walk import Names, Walk, same_text, spelling, walk
+from augbench.datasets._tables import read_table
 
 SIDES = ("train", "test")
 OTHER_SIDES = ("val", "valid", "validation", "dev", "holdout")
@@ -173,7 +174,7 @@ class Folder(Dataset):
     def _read_csv(self, path: Path, needed: tuple[str, ...], known: tuple[str, ...]) -> pd.DataFrame:
         """Read a table; further columns are ignored, unless they look like a misspelt name."""
         try:
-            table = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig")
+            table = read_table(path)
         except UnicodeDecodeError:
             raise UserError(f"dataset 'folder': '{path}' is not UTF-8: save it as UTF-8") from None
         except FileNotFoundError:

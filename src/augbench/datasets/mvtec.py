@@ -23,6 +23,7 @@ from augbench.core.errors import UserError, did_you_mean
 from augbench.core.mask_files import masks_among, refuse
 from augbench.core.walk import Names, Walk, walk
 from augbench.datasets._mvtec_counts import official_counts
+from augbench.datasets._tables import read_table
 
 DEFECT = "defect"  # the label where the archive has no defect classes (BTech, VisA)
 VISA_SPLITS = {"official": "1cls.csv", "2cls_fewshot": "2cls_fewshot.csv", "2cls_highshot": "2cls_highshot.csv"}
@@ -154,7 +155,7 @@ class MVTec(Dataset):
         file = VISA_SPLITS[self.config.split]
         path = home.resolve().parent / "split_csv" / file
         try:
-            table = pd.read_csv(path, dtype=str, keep_default_na=False)[["object", "split", "image"]]
+            table = read_table(path)[["object", "split", "image"]]
         except FileNotFoundError:
             fix = "copy it from the archive, or set split: folds"
             raise UserError(f"dataset 'mvtec': '{path}' is missing: {fix}") from None

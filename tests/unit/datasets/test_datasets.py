@@ -291,6 +291,9 @@ def test_visa_layout_and_its_splits(tmp_path):
 
 def test_visa_without_its_csv(tmp_path):
     settings = layouts.draw_visa(tmp_path)
+    (tmp_path / "split_csv/1cls.csv").write_text("object,split,image\ncandle,train,a,b\n")
+    with pytest.raises(UserError, match=r"1cls\.csv' cannot be read \(line 2 has more values than the header"):
+        open_drawn("mvtec", settings).samples()
     shutil.rmtree(tmp_path / "split_csv")
     with pytest.raises(UserError, match=r"1cls\.csv' is missing: .*split: folds"):
         open_drawn("mvtec", settings).samples()

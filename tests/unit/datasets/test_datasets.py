@@ -317,7 +317,13 @@ def test_mvtec_mistakes_are_one_line(tmp_path):
     refused("set category to one of its folders")
     refused("is one of VisA's", category="bottle", split="2cls_fewshot")
     refused("category", category="../x")
-    (tmp_path / "bottle/ground_truth/broken/003_mask.png").unlink()
+    mask = tmp_path / "bottle/ground_truth/broken/003_mask.png"
+    second = shutil.copy(mask, mask.with_name("003.png"))
+    refused(
+        "image 'test/broken/003.png' has two masks, '.*/003.png' and '.*/003_mask.png': keep one", category="bottle"
+    )
+    second.unlink()
+    mask.unlink()
     problems = check("mvtec", tmp_path, "category=bottle")[1]
     assert any("003_mask.png' is missing" in problem for problem in problems)
 

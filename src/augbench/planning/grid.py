@@ -306,7 +306,10 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _identity(grid: Grid) -> dict[str, Any]:
-    """Return what determines the cells of a grid: no file locations, resources, prose or defaults."""
+    """Return what determines the cells of a grid: no file locations, resources, prose of protocols or defaults.
+
+    The grid's ``about`` counts, although it changes no cell: stores hold grids by the names that follow from it.
+    """
     content = grid.as_dict()
     del content["resources"], content["save_weights"], content["fidelity"]
     for entry, own in zip(content["augmenters"], grid.augmenters, strict=True):

@@ -91,7 +91,7 @@ def test_files_that_messages_name_for_deletion_are_found():
     again = "delete it, and run the grid again to make it anew"
     err = f"augbench: 's/cells/a.json' is damaged (Expecting value: line 1 column 1 (char 0)): {again}"
     out = "\n".join([
-        f"chunk 's/p/chunks/00001.jsonl': 'images/00007.png' is missing or damaged: {again}",
+        f"pool image 's/p/images/00007.png' is missing or damaged: chunk 's/p/chunks/00001.jsonl': {again}",
         f"failed: c: pool picture 's/p/images/0.png' is missing or damaged: chunk 's/p/chunks/00000.jsonl': {again}",
         f"record 's/cells/b.json' is not the record of 'b': {again}",
     ])  # fmt: skip

@@ -165,13 +165,29 @@ def test_csv_is_read_strictly(tmp_path):
     refused("line 2 has no label", **first("label", ""))
     refused("line 2 has no image", **first("image", ""))
     refused("blanks around label", **first("label", " good"))
+    for value in ("images/a\0.png", "/a\0.png", "a\nb.png"):
+        refused(r"line 2: image '[^\n]*' has a line break or another control character", **first("image", value))
+    refused(r"line 2: label 'a\\nb' has a line break", **first("label", "a\nb"))
     refused("several ways: Good, good|several ways: good, Good", **first("label", "Good"))
     refused("twice", **first("image", "./" + table["image"][1]))
     refused("leaves the root", **first("image", "../x.png"))
     refused("not UTF-8", encoding="latin-1", **first("label", "grün"))
     refused("commas", sep=";")
+    (tmp_path / "table.csv").write_text("image,label\nimages/a, b.png,good\n")
+    with pytest.raises(UserError, match=r"table.csv' cannot be read as CSV: line 2 has more values than the header"):
+        library_of("folder", settings).dataset("folder").samples()
     table.assign(group="").to_csv(tmp_path / "table.csv", index=False)
     assert library_of("folder", settings).dataset("folder").samples()["group"].nunique() == len(table)
+
+
+def test_line_breaks_in_names_of_folders_and_groups_are_refused(tmp_path):
+    settings = draw_folder(tmp_path)
+    (tmp_path / "groups.csv").write_text('image,group\ngood/000.png,"a\nb"\n')
+    with pytest.raises(UserError, match=r"groups.csv' line 2: group 'a\\nb' has a line break"):
+        library_of("folder", {**settings, "groups": "groups.csv"}).dataset("folder").samples()
+    (tmp_path / "stain").rename(tmp_path / "oil\nstain")
+    with pytest.raises(UserError, match=r"'oil\\nstain/000.png' in '.*' has a line break"):
+        library_of("folder", settings).dataset("folder").samples()
 
 
 def test_good_class_must_exist(tmp_path):

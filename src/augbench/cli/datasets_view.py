@@ -21,8 +21,8 @@ from augbench.cli.options import print_line
 from augbench.cli.plugin_lists import plugins_sheet
 from augbench.core import registry
 from augbench.core.contracts import DEFECTIVE, GOOD, Dataset
-from augbench.core.documents import parse_yaml
-from augbench.core.errors import UserError
+from augbench.core.documents import parse_value
+from augbench.core.errors import StoreError, UserError
 from augbench.core.models import first_problem
 from augbench.core.temporary import log_levels
 from augbench.planning.audits import audit_of, percent
@@ -53,7 +53,7 @@ def open_library(name: str, root: Path | None, changes: Iterable[str]) -> Librar
         key, equals, written[key] = change.partition("=")
         if not equals or not key:
             raise UserError(f"--set '{change}': write key=value")
-        settings[key] = parse_yaml(written[key], f"--set '{change}'").value
+        settings[key] = parse_value(written[key], f"--set '{change}'")
     if root is not None:
         settings["root"] = str(root)
     plugin = registry.get("datasets", name)
@@ -176,7 +176,7 @@ def check_dataset(
     again; proposed groups to ``groups``, a CSV file; a sheet of near-copies to ``pairs``, a PNG file.
 
     Raises:
-        UserError: the dataset's files do not exist, or ``store`` cannot be a store.
+        UserError: the dataset's files do not exist, or ``store`` cannot be a store, or not be written.
     """
     library = open_library(name, root, changes)
     target = Store(store) if store is not None else None
@@ -263,7 +263,11 @@ def _near_copies(
     try:
         spec = audit_of(library, name, library.fingerprint(name, store))
         record, found = audit(library, name, spec, _thumbnails(findings))
+    except StoreError:
+        raise
     except UserError as error:
+        if not findings.problems:
+            raise
         for option, path in (("--groups", groups), ("--pairs", pairs)):
             if path is not None:
                 raise UserError(f"{option}: near-copies cannot be searched for ({error})") from None
@@ -399,6 +403,8 @@ def _known_lines(dataset: Dataset, findings: Findings) -> Iterable[str]:
 def _fingerprint(library: Library, name: str, store: Store | None) -> str:
     try:
         fingerprint = library.fingerprint(name, store)
+    except StoreError:
+        raise
     except UserError:
         return "fingerprint: none, until every file can be read"
     return f"fingerprint: {fingerprint}" + (f" (stored in {store.url})" if store else "")

@@ -43,7 +43,7 @@ def leaderboard(
 
 def _dataset_settings(changes: list[str]) -> dict[str, dict[str, Any]]:
     """Parse ``datasets.NAME.KEY=VALUE`` (value in YAML): name of a dataset -> its settings."""
-    from augbench.core.documents import parse_yaml
+    from augbench.core.documents import parse_value
     from augbench.core.errors import UserError
 
     settings: dict[str, dict[str, Any]] = {}
@@ -53,5 +53,5 @@ def _dataset_settings(changes: list[str]) -> dict[str, dict[str, Any]]:
         name, _, key = rest.rpartition(".")
         if not (equals and axis == "datasets" and name and key):
             raise UserError(f"--set '{change}': write datasets.NAME.KEY=VALUE")
-        settings.setdefault(name, {})[key] = parse_yaml(text, f"--set '{change}'").value
+        settings.setdefault(name, {})[key] = parse_value(text, f"--set '{change}'")
     return settings

@@ -89,6 +89,16 @@ def parse_yaml(text: str, where: str) -> Document:
         raise UserError(f"{where}: nested more than {DEEPEST} levels deep") from None
 
 
+def parse_value(text: str, where: str) -> Any:
+    """Return the value of an option in YAML: as `parse_yaml`, but what YAML takes for a comment is refused."""
+    value = parse_yaml(text, where).value
+    ends = (yaml.BlockEndToken, yaml.StreamEndToken)  # they stand behind a comment
+    end = max(one.end_mark.index for one in yaml.scan(text, _Loader) if not isinstance(one, ends))
+    if comment := text[end:].strip():
+        raise UserError(f"{where}: YAML takes '{brief(comment)}' for a comment: put the value in quotes")
+    return value
+
+
 class _Loader(yaml.SafeLoader):
     """Resolves no dates, and constructs keys as they are written."""
 

@@ -116,7 +116,7 @@ def matched(masks: Iterable[str], images: Iterable[str]) -> dict[str, str]:
             continue
         (image,) = candidates
         if image in found:
-            raise UserError(f"image '{image}' has two masks, {listed((found[image], mask))}: keep one")
+            raise two_masks(image, found[image], mask)
         found[image] = mask
     return found
 
@@ -125,6 +125,11 @@ def _key(mask: str) -> Key:
     path = PurePosixPath(mask)
     folders = (part for part in path.parts[:-1] if not (MASK_FOLDERS.fullmatch(part) or IMAGE_FOLDERS.fullmatch(part)))
     return (*folders, plain_stem(path))
+
+
+def two_masks(image: str, first: str, second: str) -> UserError:
+    """Return the error about an image with two masks."""
+    return UserError(f"image '{image}' has two masks, {listed((first, second))}: keep one")
 
 
 def refuse(name: str, masks: Sequence[str], why: str) -> UserError:

@@ -28,10 +28,13 @@ from augbench.core.contracts import GOOD, SAMPLE_COLUMNS, Dataset
 from augbench.core.errors import UserError, listed
 from augbench.core.mask_files import MASK_FOLDERS, masks_among, matched, refuse
 from augbench.core.walk import Names, Walk, same_text, spelling, walk
+from augbench.datasets._tables import read_table
 
 SIDES = ("train", "test")
 OTHER_SIDES = ("val", "valid", "validation", "dev", "holdout")
 COLUMNS = ("image", "label", "mask", "split", "group")
+CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
+UNPRINTED = "has a line break or another control character: rename it"
 NORMAL = ("good", "ok", "normal", "no", "0", "negative", "fine", "perfect", "defect-free", "free", "nodefect", "pass")
 """Usual names of the class of normal images, which an error proposes."""
 
@@ -171,7 +174,7 @@ class Folder(Dataset):
     def _read_csv(self, path: Path, needed: tuple[str, ...], known: tuple[str, ...]) -> pd.DataFrame:
         """Read a table; further columns are ignored, unless they look like a misspelt name."""
         try:
-            table = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig")
+            table = read_table(path)
         except UnicodeDecodeError:
             raise UserError(f"dataset 'folder': '{path}' is not UTF-8: save it as UTF-8") from None
         except FileNotFoundError:
@@ -193,7 +196,12 @@ class Folder(Dataset):
             self._notes.append(f"columns of '{path.name}' that are not used: {', '.join(further)}")
         if table.empty:
             raise UserError(f"dataset 'folder': '{path}' has no rows: one per image")
-        return table[[column for column in known if column in table.columns]]
+        table = table[[column for column in known if column in table.columns]]
+        for number, row in enumerate(table.to_dict("records"), start=2):  # the header is line 1
+            for column, value in row.items():
+                if CONTROL.search(value):
+                    raise UserError(f"dataset 'folder': '{path}' line {number}: {column} {value!r} {UNPRINTED}")
+        return table
 
     def _check_cells(self, path: Path, table: pd.DataFrame) -> None:
         """Refuse rows without image or label, and blanks around values."""
@@ -231,6 +239,8 @@ class Folder(Dataset):
         rows = []
         for name in images:
             side, label = self._place(name, sides)
+            if label and CONTROL.search(name):
+                raise UserError(f"dataset 'folder': {name!r} in '{root}' {UNPRINTED}")
             if label:
                 rows.append((name, name, "", label, side, name))
         if not rows and masks:

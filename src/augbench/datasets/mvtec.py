@@ -10,6 +10,7 @@ Their official training splits hold normal images only (except VisA's 2cls split
 from __future__ import annotations
 
 import re
+from collections import defaultdict
 from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path, PurePosixPath
@@ -20,9 +21,10 @@ from pydantic import Field, field_validator
 
 from augbench.core.contracts import GOOD, SAMPLE_COLUMNS, Dataset
 from augbench.core.errors import UserError, did_you_mean
-from augbench.core.mask_files import masks_among, refuse
+from augbench.core.mask_files import masks_among, refuse, two_masks
 from augbench.core.walk import Names, Walk, walk
 from augbench.datasets._mvtec_counts import official_counts
+from augbench.datasets._tables import read_table
 
 DEFECT = "defect"  # the label where the archive has no defect classes (BTech, VisA)
 VISA_SPLITS = {"official": "1cls.csv", "2cls_fewshot": "2cls_fewshot.csv", "2cls_highshot": "2cls_highshot.csv"}
@@ -154,7 +156,7 @@ class MVTec(Dataset):
         file = VISA_SPLITS[self.config.split]
         path = home.resolve().parent / "split_csv" / file
         try:
-            table = pd.read_csv(path, dtype=str, keep_default_na=False)[["object", "split", "image"]]
+            table = read_table(path)[["object", "split", "image"]]
         except FileNotFoundError:
             fix = "copy it from the archive, or set split: folds"
             raise UserError(f"dataset 'mvtec': '{path}' is missing: {fix}") from None
@@ -183,14 +185,19 @@ def _masks(found: Walk, folder: str, ending: str) -> Callable[[str], str | None]
     """Return a function from images of a defect class to their masks; it returns None where the dataset has no masks.
 
     Masks are called ``000_mask.png`` or ``000.png``, with the suffix of any image format. One that does not exist has
-    the ``ending``, for error messages.
+    the ``ending``, for error messages. The function raises UserError where an image has two.
     """
     if folder.rpartition("/")[0] not in found.folders:
         return lambda image: None
-    names = {PurePosixPath(name).stem.removesuffix("_mask"): name for name in _images(found, folder)}
+    names: dict[str, list[str]] = defaultdict(list)
+    for name in _images(found, folder):
+        names[PurePosixPath(name).stem.removesuffix("_mask")].append(name)
 
     def mask_of(image: str) -> str:
         stem = PurePosixPath(image).stem
-        return names.get(stem, f"{folder}/{stem}{ending}")
+        first, *others = names.get(stem, [f"{folder}/{stem}{ending}"])
+        if others:
+            raise two_masks(image, first, others[0])
+        return first
 
     return mask_of

@@ -15,11 +15,10 @@ import augbench
 from augbench.core import registry
 from augbench.core.contracts import GOOD, Dataset
 from augbench.core.errors import UserError
-from augbench.core.images import decode_grey, decode_rgb
 from augbench.core.specs import DataSpec, PoolSpec
 from augbench.export.licences import of_plugin
 from augbench.planning.splits import make_split
-from augbench.storage.store import FIX_HINT, Store
+from augbench.storage.store import Store
 
 TRAIN, TEST = "train", "test"
 
@@ -106,20 +105,9 @@ def pool_source(store: Store, asked: str) -> Source:
 
 def _synthetic(store: Store, pool: PoolSpec, line: dict[str, Any]) -> Sample:
     index = line["index"]
-    image = decode_rgb(*_content(store, store.image_name(pool, index)))
-    has_mask = "mask_file_name" in line
-    mask = decode_grey(*_content(store, store.mask_name(pool, index))) > 127 if has_mask else None
+    image, mask = store.read_image(pool, line)
     about = {"index": index, "seed": line["seed"], **line["meta"]}
     return Sample(f"{index:05d}", TRAIN, line["label"], image, mask, about)
-
-
-def _content(store: Store, name: str) -> tuple[bytes, str]:
-    """Return the content and the place of a pool's file."""
-    place = store.files.where(name)
-    try:
-        return store.files.read(name), place
-    except FileNotFoundError:
-        raise UserError(f"pool image '{place}' is missing: {FIX_HINT}") from None
 
 
 def dataset_source(dataset: Dataset, fold: int | None) -> Source:

@@ -17,7 +17,7 @@ def whole_folder(out: Path) -> Iterator[Path]:
     """Yield a temporary folder beside ``out``, which it becomes at the end; after an error nothing is left of it.
 
     Raises:
-        UserError: ``out`` is a file or a folder with something in it.
+        UserError: ``out`` is a file or a folder with something in it, or a file in it cannot be written.
     """
     if out.exists() and not out.is_dir():
         raise UserError(f"--out '{out}' is a file: give a new or an empty folder")
@@ -36,5 +36,9 @@ def whole_folder(out: Path) -> Iterator[Path]:
             temporary.replace(out)
         except OSError as error:  # where another disk is mounted, for example
             raise UserError(f"--out '{out}' cannot be replaced ({error.strerror}): give a new folder") from None
+    except OSError as error:  # of writing: what cannot be read is a UserError
+        raise UserError(
+            f"--out '{out}' cannot be written ({error.strerror or error}): free space, or give another folder"
+        ) from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)

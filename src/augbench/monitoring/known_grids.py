@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from augbench.core import registry
 from augbench.core.errors import UserError, did_you_mean
+from augbench.planning.library import root_change
 from augbench.planning.outline import COMMAND, CellWork, Outline, outline_of, read_outline
 from augbench.planning.plan import Plan
 from augbench.storage.store import Store
@@ -82,6 +83,6 @@ def _command(run: Mapping[str, Any], arguments: Sequence[str], store: Store) -> 
     if not all(Path(file).is_file() for file in files):
         return None
     plugins = [argument for file in files for argument in ("--plugin", file)]
-    roots = [a for label, root in run.get("roots", {}).items() for a in ("--set", f"datasets.{label}.root={root}")]
+    roots = [a for label, root in run.get("roots", {}).items() for a in ("--set", root_change(label, root))]
     options = [argument for option in run.get("options", {}).items() for argument in option]
     return shlex.join(["augbench", *plugins, "run", *arguments, *roots, "--store", store.url, *options])

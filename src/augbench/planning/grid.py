@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal, NoReturn
 from pydantic import AfterValidator, BeforeValidator, Field, PrivateAttr, ValidationError
 
 from augbench.core import registry
-from augbench.core.documents import Document, parse_yaml
+from augbench.core.documents import Document, parse_value, parse_yaml
 from augbench.core.errors import UserError, brief, did_you_mean
 from augbench.core.filters import Filters
 from augbench.core.hashing import canonical_json, digest
@@ -306,7 +306,10 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _identity(grid: Grid) -> dict[str, Any]:
-    """Return what determines the cells of a grid: no file locations, resources, prose or defaults."""
+    """Return what determines the cells of a grid: no file locations, resources, prose of protocols or defaults.
+
+    The grid's ``about`` counts, although it changes no cell: stores hold grids by the names that follow from it.
+    """
     content = grid.as_dict()
     del content["resources"], content["save_weights"], content["fidelity"]
     for entry, own in zip(content["augmenters"], grid.augmenters, strict=True):
@@ -474,7 +477,7 @@ def _apply_change(raw: dict[str, Any], change: str) -> None:
     change = brief(change)  # for messages
     if not equals:
         raise UserError(f"--set '{change}': write key=value, for example --set seeds=[0,1]")
-    value = parse_yaml(text, f"--set '{change}'").value
+    value = parse_value(text, f"--set '{change}'")
     head, *rest = path.strip().split(".")
     if head not in Grid.model_fields:
         raise UserError(f"--set '{change}': unknown key '{head}'{did_you_mean(head, Grid.model_fields)}")
@@ -497,12 +500,13 @@ _ENTRY_FIELDS = {
 def _change_entry(raw: dict[str, Any], axis: str, rest: list[str], value: Any, change: str) -> None:
     """Apply ``datasets.NAME.SETTING=value``, ``augmenters.NAME.SETTING=value`` or ``protocols.NAME.FIELD=value``."""
     name, *field = rest
-    entries = [e for e in raw.get(axis, []) if name in (e["name"], e.get("as"))]
+    labels = [e.get("as") or e["name"] for e in raw.get(axis, [])]
+    names = labels if name in labels else [e["name"] for e in raw.get(axis, [])]  # one of the grid, else of the plug-in
+    entries = [e for e, own in zip(raw.get(axis, []), names, strict=True) if own == name]
     if entries and not field:
         raise UserError(f"--set '{change}': name what to change: {axis}.{name}.KEY=VALUE")
     if not entries:
-        known = [e.get("as") or e["name"] for e in raw.get(axis, [])]
-        raise UserError(f"--set '{change}': the grid has no {axis} entry '{name}'{did_you_mean(name, known)}")
+        raise UserError(f"--set '{change}': the grid has no {axis} entry '{name}'{did_you_mean(name, labels)}")
     for entry in entries:
         own = _ENTRY_FIELDS[axis]
         setting = axis != "protocols" and field[0] in registry.get(axis, entry["name"]).Config.model_fields

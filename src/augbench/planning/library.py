@@ -52,7 +52,8 @@ def resolve_roots(roots: Iterable[str], datasets: Mapping[str, str]) -> dict[str
 
     Args:
         roots: as written; of two for one dataset the last counts.
-        datasets: those that are meant: name in the grid -> plug-in. NAME may be either of the two.
+        datasets: those that are meant: name in the grid -> plug-in. NAME is the first; where none is called so, it is
+            the second, and means all that have it.
 
     Raises:
         UserError: no such dataset, several where DIR has no NAME, or DIR is not a folder.
@@ -64,7 +65,7 @@ def resolve_roots(roots: Iterable[str], datasets: Mapping[str, str]) -> dict[str
             if len(datasets) != 1:
                 raise UserError(f"--root '{root}': which of the datasets {listed(datasets)}? Write NAME={root}")
             (name,), folder = datasets, root
-        meant = [label for label, plugin in datasets.items() if name in (label, plugin)]
+        meant = [name] if name in datasets else [label for label, plugin in datasets.items() if plugin == name]
         if not meant:
             raise UserError(f"--root '{root}': there is no dataset '{name}' here{did_you_mean(name, datasets)}")
         if not folder or not expanded(folder).is_dir():
@@ -82,9 +83,14 @@ def with_roots(grid: GridLike, changes: Iterable[str] | None, roots: Iterable[st
     every = list(changes or ())
     if roots:
         folders = resolve_roots(roots, {entry.label: entry.name for entry in load_grid(grid, every).datasets})
-        # JSON, since YAML would read a folder called 2026 as a number
-        every += [f"datasets.{name}.root={json.dumps(folder)}" for name, folder in folders.items()]
+        every += [root_change(name, folder) for name, folder in folders.items()]
     return every
+
+
+def root_change(label: str, folder: str) -> str:
+    """Return the change of ``--set`` that gives a dataset its root."""
+    # quoted, since YAML would read a folder called 2026 as a number, and take what follows " #" for a comment
+    return f"datasets.{label}.root={json.dumps(folder, ensure_ascii=False)}"
 
 
 class Library:

@@ -10,7 +10,7 @@ from typing import Literal
 from augbench.core.specs import AdapterSpec, Cell, FeatureSpec, FidelitySpec, PoolSpec, SearchSpec
 from augbench.planning.outline import CellWork, FidelityWork, Outline, outline_of
 from augbench.planning.plan import Plan
-from augbench.storage.store import ADAPTER_MARKER, Store
+from augbench.storage.store import ADAPTER_MARKER, Store, numbered
 from augbench.storage.versions import made_by_others
 
 
@@ -43,8 +43,7 @@ class Holdings:
         if key not in self.keys(kind):
             return {}
         listed = self.store.files.ages(f"{self.store.name(kind, key)}{below}")
-        stems = ((name.removesuffix(suffix), age) for name, age in listed.items() if name.endswith(suffix))
-        return {int(stem): age for stem, age in stems if stem.isdecimal()}
+        return {number: listed[name] for number, name in numbered(listed, suffix).items()}
 
 
 @dataclass(frozen=True)

@@ -14,13 +14,12 @@ import numpy as np
 import pandas as pd
 
 from augbench.classifiers.loader import on_device
-from augbench.core.contracts import Dataset, decode_rgb
-from augbench.core.errors import UserError
+from augbench.core.contracts import Dataset
 from augbench.core.protocol import Protocol
 from augbench.core.specs import PoolSpec
 from augbench.planning.plan import Plan, PoolSlice
 from augbench.planning.splits import checked_samples
-from augbench.storage.store import FIX_HINT, Store
+from augbench.storage.store import Store
 
 if TYPE_CHECKING:
     import torch
@@ -119,13 +118,7 @@ def decode_pool(store: Store, pool: PoolSpec, indices: range, size: Geometry) ->
     out = np.empty((len(indices), size[1], size[0], 3), np.uint8)
     names = [store.image_name(pool, index) for index in indices]
     for number, data in enumerate(store.files.read_many(names)):
-        location = store.files.where(names[number])
-        try:
-            out[number] = prepared(decode_rgb(data or b"", location), size)
-        except UserError:
-            marker = store.files.where(store.chunk_name(pool, indices[number] // pool.chunk_size))
-            problem = f"pool image '{location}' is missing or damaged: chunk '{marker}'"
-            raise UserError(f"{problem}: {FIX_HINT}") from None
+        out[number] = prepared(store.decoded(pool, names[number], data), size)
     return out
 
 

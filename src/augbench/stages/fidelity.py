@@ -14,8 +14,7 @@ import numpy as np
 import pandas as pd
 from threadpoolctl import threadpool_limits
 
-from augbench.core.contracts import GOOD, decode_rgb
-from augbench.core.errors import UserError
+from augbench.core.contracts import GOOD
 from augbench.core.gpu import enough_memory
 from augbench.core.seeds import rng
 from augbench.core.specs import DataSpec, FidelitySpec
@@ -23,7 +22,6 @@ from augbench.features.extractor import aspect_of, thumbnails
 from augbench.metrics import fidelity as measures
 from augbench.planning.library import Library
 from augbench.stages.context import Context, loaded_extractor, repeatable
-from augbench.storage.store import FIX_HINT
 
 log = logging.getLogger(__name__)
 
@@ -123,12 +121,8 @@ def _pool_images(context: Context, spec: FidelitySpec) -> list[np.ndarray]:
     """Read the first images of the pool, each H,W,3 uint8."""
     store = context.store
     names = [store.image_name(spec.pool, index) for index in range(spec.pictures)]
-    found = []
-    for name, data in zip(names, store.files.read_many(names), strict=True):
-        if data is None:
-            raise UserError(f"pool image '{store.files.where(name)}' is missing: {FIX_HINT}")
-        found.append(decode_rgb(data, store.files.where(name)))
-    return found
+    files = zip(names, store.files.read_many(names), strict=True)
+    return [store.decoded(spec.pool, name, data) for name, data in files]
 
 
 def _seconds_per_image(context: Context, spec: FidelitySpec) -> float:

@@ -92,7 +92,11 @@ class Files(ABC):
 
     @abstractmethod
     def remove(self, name: str) -> bool:
-        """Remove a file; False if it does not exist. Only one caller gets True, if the file system supports it."""
+        """Remove a file; False if it does not exist. Only one caller gets True, if the file system supports it.
+
+        Raises:
+            StoreError: it cannot be removed.
+        """
 
     @abstractmethod
     def remove_folder(self, name: str) -> None:
@@ -247,9 +251,11 @@ class LocalFiles(Files):
         removed = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.gone")
         try:
             path.rename(removed)
+            removed.unlink(missing_ok=True)
         except FileNotFoundError:
             return False
-        removed.unlink(missing_ok=True)
+        except OSError as error:
+            raise _cannot_write(path, error) from error
         return True
 
     @override

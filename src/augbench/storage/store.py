@@ -13,10 +13,13 @@ import tempfile
 import time
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, Literal, get_args
 
+import numpy as np
+
 from augbench.core.errors import StoreError, UserError, brief, did_you_mean, listed
+from augbench.core.images import decode_rgb
 from augbench.core.specs import AdapterSpec, FeatureSpec, PoolSpec, SearchSpec
 from augbench.storage.files import Files, LocalFiles, expanded
 from augbench.storage.publication import RECORDS, PublicationFiles
@@ -164,7 +167,7 @@ class Store:
         """Return the numbers of the committed chunks of a pool, or of features."""
         folder, _, marker = self.chunk_name(spec, 0).rpartition("/")
         suffix = marker[marker.index(".") :]
-        return {int(name.removesuffix(suffix)) for name in self.files.names(folder) if name.endswith(suffix)}
+        return set(numbered(self.files.names(folder), suffix))
 
     # -- reading and writing
 
@@ -208,6 +211,35 @@ class Store:
         """Read the metadata of a committed chunk's images."""
         name = self.chunk_name(pool, chunk)
         return parse_lines(self.files.read(name), self.files.where(name))
+
+    def read_image(self, pool: PoolSpec, line: Mapping[str, Any]) -> tuple[np.ndarray, np.ndarray | None]:
+        """Read the image of a line of `chunk_lines`: H,W,3 uint8; and its mask: H,W bool, or None if it has none.
+
+        Raises:
+            UserError: one of them is missing or damaged.
+        """
+        names = [self.image_name(pool, line["index"])]
+        names += [self.mask_name(pool, line["index"])] if "mask_file_name" in line else []
+        files = zip(names, self.files.read_many(names), strict=True)
+        image, *masks = [self.decoded(pool, name, data) for name, data in files]
+        return image, masks[0][..., 0] > 127 if masks else None
+
+    def decoded(self, pool: PoolSpec, name: str, data: bytes | None) -> np.ndarray:
+        """Decode a file of a pool: H,W,3 uint8; masks are grey.
+
+        Args:
+            pool: the pool.
+            name: of an image or a mask.
+            data: its content; None: it does not exist.
+
+        Raises:
+            UserError: it is missing or damaged; the message names the chunk to delete.
+        """
+        try:
+            return decode_rgb(data or b"", name)
+        except UserError:
+            chunk = self.chunk_name(pool, int(PurePosixPath(name).stem) // pool.chunk_size)
+            raise UserError(_broken_image(self.files.where(name), self.files.where(chunk))) from None
 
     def pool_file(self, key: str) -> str:
         """Return the name of a pool's summary: its spec, its committed chunks, its cost."""
@@ -273,17 +305,54 @@ class Store:
     # -- damage
 
     def check(self) -> list[str]:
-        """List damaged files, one sentence each: records, scores and chunks."""
+        """List damaged files, one sentence each."""
         problems: list[str] = []
         intact = [self.name("scores", key) for key in self._intact("cells", problems)]
         for kind in ("audits", "fidelity", "searches"):
             self._intact(kind, problems)
         for name, data in zip(intact, self.files.read_many(intact), strict=True):
             problems += _check_scores(data, self.files.where(name))
-        for pool in sorted(self.files.names("pools")):
-            folder = f"pools/{pool}/chunks"
-            for chunk in sorted(name for name in self.files.names(folder) if name.endswith(".jsonl")):
-                problems += self._check_chunk(f"pools/{pool}", f"{folder}/{chunk}")
+        kinds: tuple[JsonFile, ...] = ("failures", "fingerprints", "grids")
+        problems += self._damaged([self.name(kind, key) for kind in kinds for key in sorted(self.keys(kind))])
+        adapters = [f"{self.name('adapters', key)}/{ADAPTER_MARKER}" for key in sorted(self.keys("adapters"))]
+        problems += self._damaged(adapters, "restore it, or delete its folder: a run that needs it makes it anew")
+        weights = [self.name("weights", key) for key in sorted(self.keys("weights"))]
+        problems += self._damaged(
+            weights, "restore it, or delete it and the record of its cell, and run the grid again"
+        )
+        for folder in sorted(self.name("features", key) for key in self.keys("features")):
+            chunks = sorted(numbered(self.files.names(folder), ".safetensors").values())
+            problems += self._damaged([f"{folder}/{chunk}" for chunk in chunks])
+        for key in sorted(self.keys("pools")):
+            problems += self._check_pool(key)
+        return problems
+
+    def _damaged(self, names: Sequence[str], way_out: str = FIX_HINT) -> list[str]:
+        """Parse files of JSON and of tensors; those that do not exist are of unfinished work."""
+        from safetensors import SafetensorError, deserialize
+
+        problems = []
+        for name, data in zip(names, self.files.read_many(names), strict=True):
+            try:
+                if data is not None:
+                    deserialize(data) if name.endswith(".safetensors") else parse_json(data, name)
+            except (SafetensorError, UserError):
+                problems.append(f"'{self.files.where(name)}' is damaged: {way_out}")
+        return problems
+
+    def _check_pool(self, key: str) -> list[str]:
+        """Check the summary of a pool, its chunks, and their names."""
+        summary, folder = self.pool_file(key), f"{self.name('pools', key)}/chunks"
+        problems = self._damaged([summary])
+        record = None if problems else self.read_pool(key)  # None also of an unfinished pool
+        size = record["spec"]["chunk_size"] if record else None
+        names = {name for name in self.files.names(folder) if name.endswith(".jsonl")}
+        chunks = numbered(names, ".jsonl")
+        for number, name in sorted(chunks.items()):
+            indices = None if size is None else range(number * size, (number + 1) * size)
+            problems += self._check_chunk(self.name("pools", key), f"{folder}/{name}", indices)
+        for name in sorted(names - set(chunks.values())):
+            problems.append(f"'{self.files.where(f'{folder}/{name}')}' is not the name of a chunk: remove it")
         return problems
 
     def _intact(self, kind: Kind, problems: list[str]) -> list[str]:
@@ -297,17 +366,20 @@ class Store:
                 problems.append(str(error))
         return intact
 
-    def _check_chunk(self, pool: str, chunk: str) -> list[str]:
-        """Compare a chunk's images with the digests in its metadata."""
-        location = self.files.where(chunk)
+    def _check_chunk(self, pool: str, chunk: str, indices: range | None) -> list[str]:
+        """Compare a chunk's images with the digests in its metadata, and its lines with ``indices``; None: unknown."""
+        location, data = self.files.where(chunk), self.files.read(chunk)
         try:
-            lines = parse_lines(self.files.read(chunk), location)
+            lines = parse_lines(data, location)
             digests = dict(pair for line in lines for pair in _digests(line))
+            is_whole = indices is None or [line["index"] for line in lines] == list(indices)
         except (UserError, KeyError):
+            is_whole = False
+        if not is_whole:
             return [f"chunk '{location}' is damaged: {FIX_HINT}"]
         contents = self.files.read_many([f"{pool}/{file}" for file in digests])
         return [
-            f"chunk '{location}': '{file}' is missing or damaged: {FIX_HINT}"
+            _broken_image(self.files.where(f"{pool}/{file}"), location)
             for (file, expected), data in zip(digests.items(), contents, strict=True)
             if data is None or hashlib.sha256(data).hexdigest() != expected
         ]
@@ -334,6 +406,12 @@ def open_files(location: str | Path, there: bool = False) -> Files:
     return RemoteFiles(f"{protocol}://{rest.rstrip('/')}", protocol)
 
 
+def numbered(names: Iterable[str], suffix: str) -> dict[int, str]:
+    """Map number -> name of the files of chunks; others, such as copies that a synchronised folder makes, are none."""
+    stems = ((name.removesuffix(suffix), name) for name in names if name.endswith(suffix))
+    return {int(stem): name for stem, name in stems if stem.isdecimal()}
+
+
 def _refuse_half_a_url(text: str) -> None:
     """Refuse ``s3:/bucket/x``, which would be a folder called ``s3:``. Such a folder that exists is one."""
     protocol, colon, rest = text.partition(":")
@@ -355,6 +433,11 @@ def _check_scores(data: bytes | None, location: str) -> list[str]:
     except ValueError:
         return [f"scores '{location}' are damaged: {FIX_HINT}"]
     return []
+
+
+def _broken_image(location: str, chunk: str) -> str:
+    """Say what to do about an image or a mask of a pool: a run makes whole chunks, those without a marker."""
+    return f"pool image '{location}' is missing or damaged: chunk '{chunk}': {FIX_HINT}"
 
 
 def _digests(line: Mapping[str, Any]) -> list[tuple[str, str]]:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from augbench.core import registry
-from augbench.core.documents import parse_yaml
+from augbench.core.documents import parse_value
 from augbench.core.errors import UserError, did_you_mean
 from augbench.core.specs import AdapterSpec, PoolSpec
 from augbench.planning.library import library_of, open_dataset, resolve_roots
@@ -110,7 +110,7 @@ def _settings(asked: Asked) -> dict[str, Any]:
         if not equals:
             raise UserError(f"--set '{change}': write KEY=VALUE, for example --set bundle=micro-sdxl-inpaint")
         found[name.strip()] = value
-    return {name: parse_yaml(value, f"--set {name}").value for name, value in found.items()}
+    return {name: parse_value(value, f"--set {name}") for name, value in found.items()}
 
 
 def _named(asked: Asked) -> tuple[str, dict[str, Any]]:

@@ -42,6 +42,23 @@ def test_the_sheet_has_the_pool_and_real_defects(store, tmp_path):
     assert Image.open(tmp_path / "b.png").width < whole.width
 
 
+@pytest.mark.parametrize("file", ["images/00000.png", "masks/00001.png"])
+def test_the_way_out_of_a_damaged_image_makes_it_again(store, tmp_path, file):
+    copied = shutil.copytree(store, tmp_path / "s")
+    key = pools(copied)[0]
+    damaged = copied / "pools" / key / file
+    whole = damaged.read_bytes()
+    damaged.write_bytes(whole[:60])
+    show = ("pool", "show", key, "--store", copied, "--out", tmp_path / "a.png")
+    told = cli(*show)
+    assert_one_line(told, f"'{damaged}' is missing or damaged: chunk '", "delete it, and run the grid again")
+    (copied / told.stderr.split("'")[3]).unlink()
+    run(tmp_path, seeds=[0, 1])
+    assert cli(*show).returncode == 0 and damaged.read_bytes() == whole
+    damaged.unlink()
+    assert_one_line(cli(*show), f"'{damaged}' is missing or damaged")
+
+
 def test_a_unique_key_prefix_is_enough(store, tmp_path):
     key = pools(store)[1]
     assert cli("pool", "show", key[:-4], "--store", store, "--out", tmp_path / "a.png").returncode == 0

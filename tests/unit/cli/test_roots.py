@@ -71,6 +71,14 @@ def test_a_root_is_the_same_as_set_and_no_part_of_names_and_keys(place):
     assert [cell.key for cell in make_plan(moved).cells] == [cell.key for cell in make_plan(by_set).cells]
 
 
+def test_any_folder_is_that_of_the_root(place, monkeypatch):
+    monkeypatch.chdir(place)
+    for name in ("box #2", "\N{BEETLE}"):
+        (place / name).symlink_to(place / "bottles")
+        (entry,) = load_grid("tiny.yaml", with_roots("tiny.yaml", None, [name])).datasets
+        assert entry.settings["root"] == name
+
+
 def test_a_relative_folder_whose_name_is_a_number(place, monkeypatch):
     monkeypatch.chdir(place)
     (place / "2027").symlink_to(place / "bottles")
@@ -82,6 +90,8 @@ def test_a_name_is_that_in_the_grid_or_that_of_the_plug_in(tmp_path):
     folder, other = str(tmp_path), str(tmp_path.parent)
     assert resolve_roots([f"caps={folder}"], both) == {"caps": folder}
     assert resolve_roots([f"folder={folder}", f"caps={other}"], both) == {"bottles": folder, "caps": other}
+    own = {"bottles": "folder", "folder": "folder"}
+    assert resolve_roots([f"bottles={folder}", f"folder={other}"], own) == {"bottles": folder, "folder": other}
     with pytest.raises(UserError, match=r"which of the datasets 'bottles', 'caps' and 'steel'\? Write NAME="):
         resolve_roots([folder], both)
     with pytest.raises(UserError, match="'' is not a folder"):

@@ -2,7 +2,7 @@
 
 import pytest
 
-from augbench.core.documents import parse_yaml
+from augbench.core.documents import parse_value, parse_yaml
 from augbench.core.errors import UserError
 
 
@@ -11,6 +11,14 @@ def refused(text):
         parse_yaml(text, "g.yaml")
     assert "\n" not in str(error.value) and len(str(error.value)) < 300
     return str(error.value)
+
+
+def test_options_keep_what_yaml_takes_for_a_comment():
+    for text in ("Batch #3", "#3", "[a, b] # c", "a: b # c", "'a' #b"):
+        with pytest.raises(UserError, match=r"--set: YAML takes '#.*' for a comment: put the value in quotes"):
+            parse_value(text, "--set")
+    values = {"'Batch #3'": "Batch #3", "a#b": "a#b", "[1, 2] ": [1, 2], "": None}
+    assert {text: parse_value(text, "--set") for text in values} == values
 
 
 def test_keys_are_taken_as_they_are_written():

@@ -1,5 +1,6 @@
 """Tests of every official layout, of image files, and of `datasets check`, which reports all planted errors at once."""
 
+import errno
 import io
 import os
 import pickle
@@ -18,9 +19,10 @@ from PIL import Image
 from rich.console import Console
 
 from augbench import GOOD
+from augbench.cli import datasets_view
 from augbench.cli.datasets_view import check_dataset, show_dataset, write_sample
 from augbench.core import contracts, images, registry
-from augbench.core.errors import DatasetError, UserError
+from augbench.core.errors import DatasetError, StoreError, UserError
 from augbench.core.images import decode_grey, decode_rgb, look, read_grey, read_rgb
 from augbench.planning.library import open_dataset
 from augbench.report import dataset_findings as findings_module
@@ -289,6 +291,9 @@ def test_visa_layout_and_its_splits(tmp_path):
 
 def test_visa_without_its_csv(tmp_path):
     settings = layouts.draw_visa(tmp_path)
+    (tmp_path / "split_csv/1cls.csv").write_text("object,split,image\ncandle,train,a,b\n")
+    with pytest.raises(UserError, match=r"1cls\.csv' cannot be read \(line 2 has more values than the header"):
+        open_drawn("mvtec", settings).samples()
     shutil.rmtree(tmp_path / "split_csv")
     with pytest.raises(UserError, match=r"1cls\.csv' is missing: .*split: folds"):
         open_drawn("mvtec", settings).samples()
@@ -312,7 +317,13 @@ def test_mvtec_mistakes_are_one_line(tmp_path):
     refused("set category to one of its folders")
     refused("is one of VisA's", category="bottle", split="2cls_fewshot")
     refused("category", category="../x")
-    (tmp_path / "bottle/ground_truth/broken/003_mask.png").unlink()
+    mask = tmp_path / "bottle/ground_truth/broken/003_mask.png"
+    second = shutil.copy(mask, mask.with_name("003.png"))
+    refused(
+        "image 'test/broken/003.png' has two masks, '.*/003.png' and '.*/003_mask.png': keep one", category="bottle"
+    )
+    second.unlink()
+    mask.unlink()
     problems = check("mvtec", tmp_path, "category=bottle")[1]
     assert any("003_mask.png' is missing" in problem for problem in problems)
 
@@ -359,6 +370,27 @@ def test_unreadable_masks_are_one_error_and_check_goes_on(tmp_path, name, broken
         assert sum(f"'{path}'" in problem for problem in problems) == 1, path
     assert "unknown" in text and "fingerprint: none" in text
     assert cli("datasets", "check", name, "--root", tmp_path).returncode == 2
+
+
+def test_a_check_whose_store_or_search_fails_never_says_that_all_is_well(tmp_path, monkeypatch):
+    layouts.draw_folder(tmp_path / "images")
+    assert check("folder", tmp_path / "images", store=str(tmp_path / "store"))[1] == []
+    with (
+        monkeypatch.context() as patch,
+        pytest.raises(StoreError, match=r"cannot write '.*new/fingerprints/folder.json'"),
+    ):
+        patch.setattr(Path, "replace", raising(OSError(errno.EROFS, "Read-only file system")))
+        check("folder", tmp_path / "images", store=str(tmp_path / "new"))
+    monkeypatch.setattr(datasets_view, "audit", raising(UserError("it broke")))
+    with pytest.raises(UserError, match="it broke"):
+        check("folder", tmp_path / "images")
+
+
+def raising(error):
+    def fail(*arguments, **options):
+        raise error
+
+    return fail
 
 
 def test_unused_files_are_reported_as_left_out(tmp_path):

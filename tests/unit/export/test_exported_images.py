@@ -1,6 +1,8 @@
 """Exported pools and datasets, read back by what reads such folders: datasets, pycocotools, `mvtec`."""
 
+import errno
 import json
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -217,7 +219,7 @@ def test_pools_that_cannot_be_read_are_named(pool, tmp_path):
     changed = Store(shutil.copytree(store.files.folder, tmp_path / "changed"))
     image = changed.files.folder / changed.image_name(spec, 7)
     image.unlink()
-    with pytest.raises(UserError, match=r"00007.png' is missing: delete it"):
+    with pytest.raises(UserError, match=r"00007.png' is missing or damaged: chunk '.*/chunks/00000.jsonl': delete it"):
         export_images(pool_source(changed, spec.key), "mvtec", tmp_path / "out")
     changed.files.remove(changed.chunk_name(spec, 0))
     with pytest.raises(UserError, match="has no image yet: run its grid"):
@@ -234,6 +236,17 @@ def test_a_folder_is_whole_or_not_there(tmp_path):
     with whole_folder(tmp_path / "out") as folder:
         (folder / "whole").touch()
     assert [path.name for path in tmp_path.rglob("*")] == ["out", "whole"]
+
+
+def test_a_full_disk_is_one_line_that_names_the_folder(pool, tmp_path, monkeypatch):
+    def full(*arguments):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    store, spec = pool
+    monkeypatch.setattr(Path, "write_bytes", full)
+    told = cli("pool", "export", spec.key, "--store", store.url, "--format", "coco", "--out", tmp_path / "out")
+    assert_one_line(told, f"--out '{tmp_path / 'out'}' cannot be written (No space left on device): free space")
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_link_to_an_empty_folder_is_followed(tmp_path):

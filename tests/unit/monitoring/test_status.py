@@ -384,13 +384,13 @@ def test_the_command_goes_on_as_the_run_did(store, plan, monkeypatch, tmp_path):
     plugin.write_text("")
     with monkeypatch.context() as patch:
         patch.setattr(registry, "_files", {str(plugin): b""})
-        plan.library.settings["surfaces"][1]["root"] = "/data/of the run"
+        plan.library.settings["surfaces"][1]["root"] = "/data/of the #2 run"
         store.write_json("grids", "tiny", stored_grid(plan, {"--address": "auto", "--executor": None}))
     monkeypatch.setattr(registry, "_files", {})
     (known,) = known_from_store(store)
     assert known.again == (
         f"augbench --plugin {plugin} run {store.where('grids', 'tiny')} "
-        f"--set 'datasets.surfaces.root=/data/of the run' --store {store.url} --address auto"
+        f"""--set 'datasets.surfaces.root="/data/of the #2 run"' --store {store.url} --address auto"""
     )
     assert known_from_plan(plan, store, ["g.yaml"]).again.endswith(f"run g.yaml --store {store.url} --address auto")
     plugin.unlink()

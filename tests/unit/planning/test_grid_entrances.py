@@ -69,6 +69,12 @@ def test_root_may_stand_directly_under_a_dataset(tmp_path):
     assert "root" in message(written(tmp_path, both))
 
 
+def test_a_change_is_of_the_entry_of_that_name_else_of_that_plug_in(tmp_path):
+    path = grid_file(tmp_path, augmenters=["memseg", {"name": "memseg", "as": "structure"}, {"name": "nsa", "as": "n"}])
+    changes = ["augmenters.structure.n_aug=8", "augmenters.memseg.n_aug=9", "augmenters.nsa.n_aug=10"]
+    assert [entry.n_aug for entry in load_grid(path, changes).augmenters] == [(9,), (8,), (10,)]
+
+
 @pytest.mark.parametrize(
     "change",
     [
@@ -77,6 +83,7 @@ def test_root_may_stand_directly_under_a_dataset(tmp_path):
         "about.x=1",
         "about={{ x }}",
         "seeds=0123",
+        "about=Batch #3",
         "datasets.surfaces.root=~no-such-user/x",
         "datasets.surfaces.root=3",
         "protocols=[{name: demo, {a: b}: 1}]",

@@ -725,6 +725,8 @@ def test_unpack_refuses_what_it_cannot_do(full, tmp_path):
     store.write_json("cells", key, {**store.read_json("cells", key), "schema": 0})
     with pytest.raises(UserError, match=f"{key}.json' is another one than that of"):
         unpack(Store(tmp_path / "out"), store)
+    with pytest.raises(UserError, match=r"out' is a publication: give --store another folder"):
+        unpack(Store(tmp_path / "out"), Store(tmp_path / "out"))
     nothing = cli("results", "unpack", tmp_path / "nothing", "--store", tmp_path / "new")
     assert_one_line(nothing, "holds no published results")
     (tmp_path / "out" / ARCHIVES["scores"]).write_bytes(b"x")

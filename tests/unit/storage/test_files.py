@@ -1,5 +1,6 @@
 """Stores in a folder, in memory and on S3: equal files and results, and clear errors if a store becomes unreachable."""
 
+import errno
 import subprocess
 import sys
 import time
@@ -135,6 +136,21 @@ def test_unfinished_files_are_found_and_discarded(tmp_path):
     store.files.discard(found)
     store.files.discard(found)  # removed already
     assert store.unfinished([]) == [] and store.keys("cells") == {"a"}
+
+
+def test_a_file_that_cannot_be_removed_is_an_error_of_the_store(tmp_path, monkeypatch):
+    def read_only(*arguments, **options):
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    store = Store(tmp_path)
+    for step in ("rename", "unlink"):
+        store.write_json("cells", "a", {})
+        with (
+            monkeypatch.context() as patch,
+            pytest.raises(StoreError, match=r"cells/a.json' \(Read-only file system\)"),
+        ):
+            patch.setattr(f"pathlib.Path.{step}", read_only)
+            store.files.remove("cells/a.json")
 
 
 def test_a_grid_gives_equal_bytes_in_every_store(any_store, expected):

@@ -9,10 +9,13 @@ import threading
 import time
 
 import layouts
+import numpy as np
 import pytest
 from helpers import library_of, path_of, tiny_plan
+from safetensors.numpy import save
 
 from augbench.core.errors import UserError
+from augbench.planning.remaining import Holdings
 from augbench.storage import leases as leases_module
 from augbench.storage.leases import Leases, abandoned, heartbeat_name, lease_name
 from augbench.storage.store import Store, json_bytes, json_lines
@@ -177,6 +180,41 @@ def test_pool_paths_follow_the_spec(store):
     assert not store.check()
     store.files.write(store.image_name(pool, 60), b"y")
     assert "00003.jsonl" in store.check()[0]
+
+
+def test_every_kind_of_file_is_checked(store):
+    pool = next(iter(tiny_plan().pools.values()))
+    digest = hashlib.sha256(b"x").hexdigest()
+    lines = [
+        {"index": n, "file_name": f"images/{n:05d}.png", "sha256": digest}
+        for n in range(pool.chunk_size, 2 * pool.chunk_size)
+    ]
+    tensors = save({"features": np.zeros(3)})
+    files = {
+        store.name("grids", "g"): json_bytes({"cells": []}),
+        f"{store.name('adapters', 'a')}/adapter.json": json_bytes({"key": "a"}),
+        store.name("weights", "w"): tensors,
+        f"{store.name('features', 'f')}/00000.safetensors": tensors,
+        store.pool_file(pool.key): json_bytes({"spec": pool.as_dict()}),
+        store.chunk_name(pool, 1): json_lines(lines),
+    }
+    for name, data in {**files, **{store.image_name(pool, line["index"]): b"x" for line in lines}}.items():
+        store.files.write(name, data)
+    assert store.check() == []
+    for name, data in files.items():
+        store.files.write(name, json_lines(lines[:-1]) if name.endswith(".jsonl") else data[:-3])
+        (problem,) = store.check()
+        assert f"'{store.files.where(name)}' is damaged: " in problem
+        store.files.write(name, data)
+
+
+def test_a_copy_that_a_synchronised_folder_made_is_no_chunk(store):
+    pool = next(iter(tiny_plan().pools.values()))
+    stray = f"{store.name('pools', pool.key)}/chunks/00000 (conflicted copy).jsonl"
+    for name in (store.chunk_name(pool, 0), stray):
+        store.files.write(name, b"")
+    assert store.chunks(pool) == Holdings(store).chunks(pool.key).keys() == {0}
+    assert store.check() == [f"'{store.files.where(stray)}' is not the name of a chunk: remove it"]
 
 
 def test_reading_scores_starts_no_threads():

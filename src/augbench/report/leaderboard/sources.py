@@ -155,15 +155,7 @@ class Pool:
 
     def load(self, index: int) -> tuple[np.ndarray, np.ndarray | None]:
         """Read the image of a line: H,W,3 uint8; and its mask: H,W bool, or None if it has none."""
-        line = self.lines[index]
-        image = _decoded(self.store.files.read(self.store.image_name(self.spec, line["index"])))
-        if "mask_file_name" not in line:
-            return image, None
-        return image, _decoded(self.store.files.read(self.store.mask_name(self.spec, line["index"])))[..., 0] > 127
-
-
-def _decoded(data: bytes) -> np.ndarray:
-    return np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))
+        return self.store.read_image(self.spec, self.lines[index])
 
 
 def shots_of(spec: PoolSpec) -> int | str | None:

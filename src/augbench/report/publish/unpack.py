@@ -25,8 +25,9 @@ def unpack(published: Store, store: Store) -> str:
         What was done, in a sentence.
 
     Raises:
-        UserError: there are no results, the store holds others, or an archive is damaged.
+        UserError: there are no results, the store holds others or is a publication, or an archive is damaged.
     """
+    store.require_writable()
     if not published.keys("cells"):
         raise UserError(f"'{published.url}' holds no published results: give a folder that `results export` wrote")
     keys = {kind: sorted(published.keys(kind)) for kind in ORDER}  # a damaged archive is refused before any write

@@ -115,7 +115,7 @@ class Files(ABC):
 
     @abstractmethod
     def commit_folder(self, made: Path, name: str, marker: str) -> None:
-        """Move a finished local folder into the store, the file ``marker`` last. An existing folder may stay."""
+        """Move a finished local folder into the store, the file ``marker`` last. One that has its marker may stay."""
 
     @abstractmethod
     def local_folder(self, name: str) -> Path:
@@ -298,6 +298,8 @@ class LocalFiles(Files):
         with self._writing(target):
             try:
                 shutil.move(made, temporary)
+                if target.is_dir() and not (target / marker).is_file():  # deleted, so that it is made anew
+                    shutil.rmtree(target)
                 temporary.rename(target)
             except OSError:
                 shutil.rmtree(temporary, ignore_errors=True)

@@ -315,7 +315,7 @@ class Store:
         kinds: tuple[JsonFile, ...] = ("failures", "fingerprints", "grids")
         problems += self._damaged([self.name(kind, key) for kind in kinds for key in sorted(self.keys(kind))])
         adapters = [f"{self.name('adapters', key)}/{ADAPTER_MARKER}" for key in sorted(self.keys("adapters"))]
-        problems += self._damaged(adapters, "restore it, or delete its folder: a run that needs it makes it anew")
+        problems += self._damaged(adapters)
         weights = [self.name("weights", key) for key in sorted(self.keys("weights"))]
         problems += self._damaged(
             weights, "restore it, or delete it and the record of its cell, and run the grid again"

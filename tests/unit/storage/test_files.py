@@ -68,6 +68,18 @@ def test_a_folder_committed_twice_stays_intact(any_store, tmp_path):
     assert any_store.files.names("adapters") == {"k"}
 
 
+def test_a_folder_whose_marker_was_deleted_is_made_anew(any_store, tmp_path):
+    """The way out of a damaged adapter record: the record alone is deleted, and the grid run again."""
+    for weights in (b"old", b"new"):
+        made = tmp_path / "made"
+        made.mkdir()
+        (made / "adapter.json").write_bytes(b"{}")
+        (made / "x.safetensors").write_bytes(weights)
+        any_store.files.commit_folder(made, "adapters/k", "adapter.json")
+        assert any_store.files.remove("adapters/k/adapter.json")
+    assert any_store.files.read("adapters/k/x.safetensors") == b"new" and any_store.files.names("adapters") == {"k"}
+
+
 def test_many_files_are_read_in_order(any_store, monkeypatch):
     monkeypatch.setattr(remote_files, "READ_TOGETHER", 3)
     names = [f"cells/{i}.json" for i in range(8)]

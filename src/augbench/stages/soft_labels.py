@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from augbench.core.contracts import GOOD, decode_grey
+from augbench.core.contracts import GOOD
 from augbench.core.specs import Cell
 from augbench.planning.plan import PoolSlice
 from augbench.stages.cell_data import CellData
@@ -27,7 +27,8 @@ def soft_labels(context: Context, cell: Cell, slices: Sequence[PoolSlice], data:
         names = [context.store.mask_name(one.pool, index) for index in range(one.n)]
         found = context.store.files.read_many(names)
         masks += [
-            None if file is None else decode_grey(file, name) > 127 for name, file in zip(names, found, strict=True)
+            None if file is None else context.store.decoded(one.pool, name, file)[..., 0] > 127
+            for name, file in zip(names, found, strict=True)
         ]
     return np.array(
         [

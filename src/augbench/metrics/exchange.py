@@ -16,6 +16,7 @@ from math import inf, nan
 
 import numpy as np
 
+from augbench.metrics.inference import Verdict
 from augbench.metrics.resampling import CONFIDENCE, unit_weights
 
 FEWEST_POINTS = 3  # of a curve
@@ -40,6 +41,7 @@ class Rate(StrEnum):
     WORTH = "worth"
     FEWER = "fewer than none"
     UNKNOWN = "not identifiable"
+    TOO_FEW = Verdict.TOO_FEW.value  # the row, or a number of real defects of the curve; there is no number
 
 
 @dataclass(frozen=True)
@@ -47,7 +49,7 @@ class Exchange:
     """How many real defects a row is worth. Counts are of independent defects, as the curve has them."""
 
     count: float  # k: real defects in the row
-    worth: float = nan  # k*; 0 below the curve, infinite above it
+    worth: float = nan  # k*; 0 below the curve, infinite above it, NaN with too few runs
     low: float = nan
     high: float = nan
     leaving: float = nan  # share of resamples that leave the curve

@@ -22,7 +22,7 @@ from augbench.core.contracts import GOOD
 from augbench.core.errors import UserError, did_you_mean
 from augbench.core.seeds import rng
 from augbench.metrics import inference, resampling
-from augbench.metrics.exchange import FEWEST_POINTS, Cells, Exchange, exchange
+from augbench.metrics.exchange import FEWEST_POINTS, Cells, Exchange, Rate, exchange
 from augbench.metrics.resampling import RESAMPLES, Interval
 from augbench.report.evidence.pareto import RowCost, Spending, efficient
 from augbench.report.evidence.real_defects import Counting, counting
@@ -344,6 +344,10 @@ class _Resampled:
         """Return whether anything in these runs is random: a draw, a seed, or the test split."""
         return self.folds_drawn or any(draw >= 0 or seed >= 0 for _, draw, seed, _ in runs)
 
+    def has_enough(self, runs: Collection[Run]) -> bool:
+        """Return whether these runs are enough for a verdict: several, unless nothing in them is random."""
+        return not self.is_random(runs) or self.runs(list(runs)).count >= inference.FEWEST_RUNS
+
     def of(self, keys: Sequence[str], metric: str) -> tuple[np.ndarray, np.ndarray]:
         """Return the metric of R cells: R values, and R,B values under the resamples."""
         values = np.array([self.values[key, metric] for key in keys])
@@ -511,10 +515,14 @@ def _worths(
     if len(points) < FEWEST_POINTS or (shots and shots not in counted.of):  # two numbers of shots may be all there are
         return []
     collapsed = sum(len(set(own.values()) & other.collapsed) for _, other, own in curve)
+    is_known = all(other.has_enough(own) for _, other, own in curve)
+    count = counted.of.get(shots, 0.0)
     return [
         Worth(
             *name,
-            _exchange(points, drawn, runs, counted.of.get(shots, 0.0)),
+            _exchange(points, drawn, runs, count)
+            if is_known and drawn.has_enough(runs)
+            else Exchange(count, rate=Rate.TOO_FEW),
             counted,
             collapsed + len(set(runs.values()) & drawn.collapsed),
         )
@@ -552,11 +560,7 @@ def _compared(
 ) -> list[Comparison]:
     """Compare these pairs of rows, corrected for multiple comparisons."""
     paired = [pair_runs(keys[a], keys[b]) for a, b in wanted]
-    # A verdict needs several runs, unless nothing in them is random.
-    decided = sum(
-        bool(pairs) and (not drawn.is_random(pairs) or drawn.runs(list(pairs)).count >= inference.FEWEST_RUNS)
-        for pairs in paired
-    )
+    decided = sum(bool(pairs) and drawn.has_enough(pairs) for pairs in paired)
     made = [_one(drawn, a, b, pairs, decided) for (a, b), pairs in zip(wanted, paired, strict=True)]
     tested = [index for index, one in enumerate(made) if one.p == one.p]
     for index, p in zip(tested, inference.holm([made[index].p for index in tested]), strict=True):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from math import isnan
 
-from augbench.metrics.exchange import LEAVING, WIDEST
+from augbench.metrics.exchange import LEAVING, WIDEST, Rate
 from augbench.metrics.inference import FEWEST_RUNS, FEWEST_SEEDS, LEVEL, Verdict, seeds_needed, smallest_p
 from augbench.metrics.resampling import CONFIDENCE
 from augbench.report.evidence.build import Comparison, Evidence
@@ -42,6 +42,10 @@ EXCHANGE_CAPTIONS = (
         "below the real defects of the row.",
     ),
 )
+EXCHANGE_TOO_FEW = Legend(
+    f"Too few runs to say: fewer than {FEWEST_RUNS} of the row, or at one of the numbers of shots of the curve, unless "
+    "nothing in them is random."
+)
 COST_CAPTIONS = (
     Legend(DEFINITION, about="cost"),
     Legend("Efficient: no other row is as good at no higher cost. This compares means: see their intervals."),
@@ -66,6 +70,7 @@ def exchange_captions(evidence: Evidence) -> list[str]:
         f"Baseline: none, at {len(counted.of)} numbers of shots, {low:.3g} to {high:.3g} {counted.what}{items}. Here "
         f"{weight_text(evidence.weight)}.",
         *EXCHANGE_CAPTIONS,
+        *([EXCHANGE_TOO_FEW] if any(one.found.rate == Rate.TOO_FEW for one in evidence.worths) else []),
     ]
 
 

@@ -21,6 +21,7 @@ from augbench.report.tables import AP_NAMES
 NAMES = {"ap": "AP", "accuracy": "accuracy", "macro_f1": "macro-F1"}
 DECIDED = (Verdict.BETTER, Verdict.WORSE)
 NAMED_GAINS = 3  # augmenters that a lead names
+NO_NUMBER = (Rate.UNKNOWN, Rate.TOO_FEW)
 MAX_ROWS = 30  # rows of a list of comparisons in the terminal; of a longer list only the decided ones
 AUGMENTER = Column("augmenter", "augmenter", is_text=True)
 N_AUG = Column("n_aug", "N_aug", is_text=True)
@@ -319,14 +320,14 @@ def over_free_text(evidence: Evidence) -> str:
 
 
 def number_text(one: Worth) -> str:
-    """Format k*: ``9.9``, or where it lies beside the curve."""
+    """Format k*: ``9.9``, or where it lies beside the curve; a dash where there is none."""
     low, high = min(one.counting.of.values()), max(one.counting.of.values())
     return _count(one.found.worth, low, high)
 
 
 def worth_span(one: Worth) -> str:
     """Format its interval: ``4.6 to 23``, with ``<`` and ``>`` beside the curve; a dash where it says nothing."""
-    if one.found.rate == Rate.UNKNOWN:
+    if one.found.rate in NO_NUMBER:
         return DASH
     low, high = min(one.counting.of.values()), max(one.counting.of.values())
     return f"{_count(one.found.low, low, high)} to {_count(one.found.high, low, high)}"
@@ -334,12 +335,14 @@ def worth_span(one: Worth) -> str:
 
 def extra_text(one: Worth) -> str:
     """Format k* - k: ``+4.9``, or that it is less than nothing."""
-    if one.found.rate == Rate.UNKNOWN:
+    if one.found.rate in NO_NUMBER:
         return DASH
     return f"{one.found.extra:+.2g}" if one.found.rate == Rate.WORTH else "fewer than none"
 
 
 def _count(value: float, low: float, high: float) -> str:
+    if isnan(value):
+        return DASH
     return f"<{low:.3g}" if value == 0 else f">{high:.3g}" if value == inf else f"{value:.3g}"
 
 
@@ -362,7 +365,7 @@ def worth_sentence(one: Worth) -> str:
     said = {
         Rate.WORTH: f"{what} = {number_text(one)} [{interval}] real ones",
         Rate.FEWER: f"{what} = {number_text(one)} [{interval}] real ones: fewer than none",
-        Rate.UNKNOWN: f"{what}: not identifiable",
+        **{rate: f"{what}: {rate}" for rate in NO_NUMBER},
     }
     return f"{flagged(said[one.found.rate], one.collapsed)}."
 

@@ -198,12 +198,10 @@ def _what_to_do(advice: Advice) -> str:
             "No synthetic images are shown to do better here than what is to be had without a generator; "
             "a gain too small to show may be there."
         )
-    least = min(
-        (one.together for one in advice.over_free[best.name]), key=lambda one: one.low, default=best.gain.together
-    )
+    least = min(one.together.low for one in (best.gain, *advice.over_free[best.name]))  # none is free, too
     text = (
         f"Add {best.name[1]} images of {best.augmenter}, {COUNTED[best.protocol]}: "
-        f"{difference(best.gain)} AP over none, and at least {signed(least.low)} over the best free option."
+        f"{difference(best.gain)} AP over none, and at least {signed(least)} over the best free option."
     )
     null = advice.over_null.get(best.name)
     if null is None or null.verdict == Verdict.BETTER:

@@ -19,6 +19,7 @@ from augbench.core import registry
 from augbench.metrics.inference import Verdict, smallest_difference, verdict
 from augbench.metrics.resampling import Interval
 from augbench.planning.plan import make_plan
+from augbench.report.evidence.build import Comparison
 from augbench.report.render.self_contained import minus
 
 PILOT = Interval(0.02, -0.1, 0.14, 2, 0.05, 1e9, {"items": 0.04, "seed": 0.03})
@@ -260,6 +261,25 @@ def test_mistakes_end_in_one_line(parts, tmp_path):
     (parts / "defect").rename(parts / "red")
     assert_one_line(cli("try", parts, "--out", tmp_path / "out"), "--good")
     assert not (tmp_path / "out" / "store").exists()
+
+
+def over(row, versus, low, high, verdict=Verdict.BETTER):
+    return Comparison(row, 80, versus, 0, *[Interval((low + high) / 2, low, high, 8)] * 2, verdict, 0, float("nan"))
+
+
+def recommended(*over_free, null=None):
+    """Return what is said where memseg is better than none by .002 to .058."""
+    name = ("memseg, counted like real defects", 80)
+    gain = over(name[0], NONE, 0.002, 0.058)
+    best = SimpleNamespace(name=name, gain=gain, augmenter="memseg", protocol=design.ALIKE)
+    over_null = {} if null is None else {name: null}
+    return _what_to_do(SimpleNamespace(recommended=best, over_free={name: over_free}, over_null=over_null))
+
+
+def test_the_least_gain_over_the_free_options_counts_none_among_them():
+    others = [over("memseg", "normal images alone", low, low + 0.2) for low in (0.2, 0.05)]
+    assert "+.030 (+.002 to +.058) AP over none, and at least +.002 over the best free option" in recommended(*others)
+    assert "at least +.001 over" in recommended(over("memseg", "classic", 0.001, 0.1))
 
 
 def test_where_all_is_found_already_there_is_nothing_to_gain():

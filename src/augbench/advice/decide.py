@@ -206,7 +206,8 @@ def _what_to_do(advice: Advice) -> str:
     null = advice.over_null.get(best.name)
     if null is None or null.verdict == Verdict.BETTER:
         return text
-    return f"{text} Plain noise in the same places does as well, as far as can be told: {difference(null)}."
+    as_well = "better" if null.verdict == Verdict.WORSE else "as well, as far as can be told"
+    return f"{text} Plain noise in the same places does {as_well}: {difference(null)}."
 
 
 def _all_is_found(advice: Advice) -> bool:
@@ -250,9 +251,9 @@ def _collecting(advice: Advice) -> Iterator[str]:
     if not advice.curve:
         return
     steps = [f"from {one.versus.split()[0]} to {_number(one, advice)} {difference(one)}" for one in advice.curve]
-    last = advice.curve[-1]
-    helps = last.verdict == Verdict.BETTER
-    yield f"Collecting defects {'helps' if helps else 'is not shown to help any more'}: {', '.join(steps)} AP."
+    helped = [one.verdict == Verdict.BETTER for one in advice.curve]
+    found = "helps" if helped[-1] else "is not shown to help any more" if any(helped) else "is not shown to help"
+    yield f"Collecting defects {found}: {', '.join(steps)} AP."
 
 
 def _number(one: Comparison, advice: Advice) -> str:

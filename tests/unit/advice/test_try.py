@@ -13,7 +13,7 @@ from helpers import assert_one_line, cli
 from PIL import Image
 
 from augbench.advice import design, tryout
-from augbench.advice.decide import NONE, Advice, Option, _guess, _recommended, _what_to_do
+from augbench.advice.decide import NONE, Advice, Option, _collecting, _guess, _recommended, _what_to_do
 from augbench.advice.design import AUGMENTERS, DIFFUSION, POOLS, Speed, choose, confirm_grid, diffusion
 from augbench.core import registry
 from augbench.metrics.inference import Verdict, smallest_difference, verdict
@@ -280,6 +280,23 @@ def test_the_least_gain_over_the_free_options_counts_none_among_them():
     others = [over("memseg", "normal images alone", low, low + 0.2) for low in (0.2, 0.05)]
     assert "+.030 (+.002 to +.058) AP over none, and at least +.002 over the best free option" in recommended(*others)
     assert "at least +.001 over" in recommended(over("memseg", "classic", 0.001, 0.1))
+
+
+def test_noise_that_does_better_is_not_said_to_do_as_well():
+    better, alike = (
+        over("memseg", "noise", *ends) for ends in ((-0.07, -0.01, Verdict.WORSE), (-0.03, 0.01, Verdict.NONE))
+    )
+    assert recommended(null=better).endswith("Plain noise in the same places does better: -.040 (-.070 to -.010).")
+    assert "does as well, as far as can be told: -.010" in recommended(null=alike)
+
+
+@pytest.mark.parametrize(("first", "last", "said"), [
+    (Verdict.BETTER, Verdict.BETTER, "helps"), (Verdict.BETTER, Verdict.NONE, "is not shown to help any more"),
+    (Verdict.NONE, Verdict.WORSE, "is not shown to help"),
+])  # fmt: skip
+def test_collecting_helps_no_more_only_where_it_once_did(first, last, said):
+    curve = [over("20 real defects", "5 real defects", 0, 0.1, first), over(NONE, "20 real defects", 0, 0.1, last)]
+    assert next(_collecting(SimpleNamespace(curve=curve))).startswith(f"Collecting defects {said}: from 5 to 20 ")
 
 
 def test_where_all_is_found_already_there_is_nothing_to_gain():

@@ -17,7 +17,7 @@ from math import inf, nan
 import numpy as np
 
 from augbench.metrics.inference import Verdict
-from augbench.metrics.resampling import CONFIDENCE, unit_weights
+from augbench.metrics.resampling import CONFIDENCE, unit_weights, welch
 
 FEWEST_POINTS = 3  # of a curve
 LEAVING = (1 - CONFIDENCE) / 2  # share of resamples that may leave the curve on either side
@@ -183,15 +183,14 @@ class _Weights:
     def freedom(self, row: Cells, beside: Cells | None, item_freedom: int) -> float:
         """Return the degrees of freedom (Welch and Satterthwaite) of what a row adds to the same real defects."""
         items = row.sampled.mean(0) - (0 if beside is None else beside.sampled.mean(0))
-        variances, freedoms = [float(np.var(items))], [max(item_freedom, 1)]
+        variances, freedoms = {"items": float(np.var(items))}, {"items": max(item_freedom, 1)}
         for name, units in self.of.items():
             strata = len({fold for fold, _ in units}) if name in AXES else 1
             own = [_mean(one.values[:, None], self.factor(name, one.runs)) for one in (row, beside) if one is not None]
             if len(units) > strata:
-                variances.append(float(np.nanvar(own[0] - own[1] if len(own) > 1 else own[0])))
-                freedoms.append(len(units) - strata)
-        total = sum(variances)
-        return total**2 / sum(v**2 / f for v, f in zip(variances, freedoms, strict=True)) if total else inf
+                variances[name] = float(np.nanvar(own[0] - own[1] if len(own) > 1 else own[0]))
+                freedoms[name] = len(units) - strata
+        return welch(variances, freedoms)
 
 
 def _mean(values: np.ndarray, weights: np.ndarray) -> np.ndarray:

@@ -84,20 +84,17 @@ def exchange(
     counts = sorted(curve)
     parts = [curve[number] for number in counts]
     weights = _Weights([run for one in (*parts, row) for run in one.runs], row.sampled.shape[1], rng, folds_drawn)
-    values = isotonic(np.array([one.values.mean() for one in parts])[:, None])
-    resampled = isotonic(np.array([weights.mean(one) for one in parts]))  # K,B
-    level, levels = float(row.values.mean()), weights.mean(row)
-    worth = float(read_off(counts, values, np.array([level]))[0])
-    every = read_off(counts, resampled, levels)
-    below, above = float((every == 0).mean()), float((every == inf).mean())
-    beside = curve.get(count)
-    freedom = weights.freedom(row, beside, item_freedom)
+    means, level = np.array([one.values.mean() for one in parts])[:, None], float(row.values.mean())
+    worth = float(read_off(counts, isotonic(means), np.array([level]))[0])
+    # Few runs widen the resamples of the metric, before they are read off: beside the curve there is nothing to widen.
+    freedom = weights.freedom(row, curve.get(count), item_freedom)
     stretch = stats.t.ppf(1 - LEAVING, freedom) / stats.norm.ppf(1 - LEAVING)
-    low, high = np.quantile(every, [LEAVING, 1 - LEAVING], method="inverted_cdf")
-    if low > 0 and high < inf and 0 < worth < inf:
-        low, high = (worth * (end / worth) ** stretch for end in (min(low, worth), max(high, worth)))
-        low, high = (0.0 if low < counts[0] else float(low)), (inf if high > counts[-1] else float(high))
-    return Exchange(count, worth, float(low), float(high), below + above, _rate(count, low, high, below, above))
+    resampled = means + stretch * (np.array([weights.mean(one) for one in parts]) - means)  # K,B
+    every = read_off(counts, isotonic(resampled), level + stretch * (weights.mean(row) - level))
+    below, above = float((every == 0).mean()), float((every == inf).mean())
+    ends = np.quantile(every, [LEAVING, 1 - LEAVING], method="inverted_cdf")
+    low, high = min(float(ends[0]), worth), max(float(ends[1]), worth)
+    return Exchange(count, worth, low, high, below + above, _rate(count, low, high, below, above))
 
 
 def _rate(count: float, low: float, high: float, below: float, above: float) -> Rate:

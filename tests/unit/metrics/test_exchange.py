@@ -77,6 +77,21 @@ def test_an_interval_that_spans_more_than_tenfold_says_nothing():
     assert exchange(curve, wide, 5, rng, 1000).rate == Rate.UNKNOWN
 
 
+def test_with_few_runs_fewer_than_none_is_rarely_said_beside_the_curve_either():
+    """Where the row does as its own real defects do, one interval in forty may lie below these."""
+    rng = np.random.default_rng(1)
+
+    def cells(level):
+        values = level + rng.normal(0, 0.05, 3)
+        return Cells([(-1, -1, seed, 0) for seed in range(3)], values, np.repeat(values[:, None], B, 1))
+
+    def rate():
+        curve = {count: cells(0.5 + 0.04 * np.log(count / 5)) for count in (5, 10, 20, 40)}
+        return exchange(curve, cells(0.5 + 0.04 * np.log(2)), 10, rng, 100).rate
+
+    assert np.mean([rate() == Rate.FEWER for _ in range(300)]) < 0.06  # 0.14 if only ends on the curve are stretched
+
+
 def test_few_draws_widen_an_interval():
     def width(draws):
         found = [simulated(number, draws=draws, draw=0.05 * (draws / 4) ** 0.5)[0] for number in range(10)]

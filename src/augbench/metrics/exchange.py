@@ -22,6 +22,7 @@ from augbench.metrics.resampling import CONFIDENCE, unit_weights, welch
 FEWEST_POINTS = 3  # of a curve
 LEAVING = (1 - CONFIDENCE) / 2  # share of resamples that may leave the curve on either side
 WIDEST = 10.0  # ratio of the ends of an interval from which on it says nothing
+TOLERANCE = 1e-9  # of the metric: equal up to rounding
 AXES = {"draw": 1, "seed": 2, "adapter": 3}
 """What is resampled within folds -> its place in a run (fold, draw, seed, adapter)."""
 
@@ -91,6 +92,7 @@ def exchange(
     stretch = stats.t.ppf(1 - LEAVING, freedom) / stats.norm.ppf(1 - LEAVING)
     resampled = means + stretch * (np.array([weights.mean(one) for one in parts]) - means)  # K,B
     every = read_off(counts, isotonic(resampled), level + stretch * (weights.mean(row) - level))
+    every = every[~np.isnan(every)]
     below, above = float((every == 0).mean()), float((every == inf).mean())
     ends = np.quantile(every, [LEAVING, 1 - LEAVING], method="inverted_cdf")
     low, high = min(float(ends[0]), worth), max(float(ends[1]), worth)
@@ -133,16 +135,18 @@ def read_off(counts: Sequence[float], curve: np.ndarray, levels: np.ndarray) -> 
         levels: B.
 
     Returns:
-        B: interpolated over the logarithm of the numbers; 0 below the curve, infinite above it.
+        B: interpolated over the logarithm of the numbers; 0 below the curve, infinite above it; NaN where one of the
+        two has no metric, as under a resample without any defect.
     """
-    place = (curve < levels).sum(0)  # points below the level
+    place = (curve < levels - TOLERANCE).sum(0)  # points below the level
     right, each = np.clip(place, 1, len(counts) - 1), np.arange(curve.shape[1])
     start, end = curve[right - 1, each], curve[right, each]
     logs = np.log(np.asarray(counts, np.float64))
     share = np.divide(levels - start, end - start, out=np.zeros(len(levels)), where=end > start).clip(0, 1)
     found = np.exp(logs[right - 1] + share * (logs[right] - logs[right - 1]))
-    found[place == 0] = np.where(levels == curve[0], counts[0], 0.0)[place == 0]
+    found[place == 0] = np.where(levels < curve[0] - TOLERANCE, 0.0, counts[0])[place == 0]
     found[place == len(counts)] = inf
+    found[np.isnan(levels + curve.sum(0))] = nan
     return found
 
 
@@ -180,7 +184,7 @@ class _Weights:
     def freedom(self, row: Cells, beside: Cells | None, item_freedom: int) -> float:
         """Return the degrees of freedom (Welch and Satterthwaite) of what a row adds to the same real defects."""
         items = row.sampled.mean(0) - (0 if beside is None else beside.sampled.mean(0))
-        variances, freedoms = {"items": float(np.var(items))}, {"items": max(item_freedom, 1)}
+        variances, freedoms = {"items": float(np.nanvar(items))}, {"items": max(item_freedom, 1)}
         for name, units in self.of.items():
             strata = len({fold for fold, _ in units}) if name in AXES else 1
             own = [_mean(one.values[:, None], self.factor(name, one.runs)) for one in (row, beside) if one is not None]

@@ -96,6 +96,11 @@ class ArtefactCheck:
     over: Comparison  # the row minus its null
     finding: inference.Finding
 
+    @property
+    def collapsed(self) -> int:
+        """Runs behind the finding whose classifier has collapsed: at least so many."""
+        return max(part.collapsed for part in (self.gain, self.null_gain, self.over))
+
 
 @dataclass(frozen=True)
 class OverFree:

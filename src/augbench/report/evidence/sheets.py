@@ -190,11 +190,11 @@ def _artefact_checks(evidence: Evidence) -> Sheet:
     ]
     rows = []
     for one in evidence.checks:
-        gains = (signed(part.together.estimate) for part in (one.gain, one.null_gain, one.over))
-        gain, null_gain, over = (flagged(text, one.over.collapsed) for text in gains)
+        parts = one.gain, one.null_gain, one.over
+        gain, null_gain, over = (flagged(signed(part.together.estimate), part.collapsed) for part in parts)
         interval, runs = flagged(span(one.over.together, signed), one.over.collapsed), str(one.over.together.runs)
-        names = one.gain.augmenter, str(one.gain.n_aug)
-        rows.append(SheetRow((*names, gain, one.over.versus, null_gain, over, interval, runs, str(one.finding))))
+        names, found = (one.gain.augmenter, str(one.gain.n_aug)), flagged(str(one.finding), one.collapsed)
+        rows.append(SheetRow((*names, gain, one.over.versus, null_gain, over, interval, runs, found)))
     return Sheet(columns, rows, "Artefacts: gains over a null", explanations.ARTEFACT_CAPTIONS)
 
 
@@ -276,7 +276,7 @@ def lead_of(evidence: Evidence) -> str:
     of = {verdict: [one for one in sound if one.verdict == verdict] for verdict in Verdict}
     goal = f"{NAMES[evidence.headline]} over {evidence.baseline}"
     if better := of[Verdict.BETTER]:
-        found = {check.gain.row: f"; {check.finding}" for check in evidence.checks}
+        found = {check.gain.row: f"; {flagged(str(check.finding), check.collapsed)}" for check in evidence.checks}
         ordered = sorted(better, key=lambda one: -one.together.estimate)
         best = list({one.augmenter: one for one in reversed(ordered)}.values())[::-1]  # the best row of each
         each = [_gain(one, found.get(one.row, "")) for one in best[:NAMED_GAINS]]
@@ -378,7 +378,10 @@ def _gain(one: Comparison, finding: str) -> str:
 
 def sentences_of(evidence: Evidence) -> list[str]:
     """Return a sentence per comparison with the baseline, with what the null of the row tells."""
-    found = {check.gain.row: f"; {check.finding} ({check.over.versus})" for check in evidence.checks}
+    found = {
+        check.gain.row: f"; {flagged(str(check.finding), check.collapsed)} ({check.over.versus})"
+        for check in evidence.checks
+    }
     return [_sentence(one, NAMES[evidence.headline], found.get(one.row, "")) for one in evidence.against]
 
 

@@ -3,7 +3,7 @@
 import io
 import json
 import re
-from math import isnan
+from math import inf, isnan
 
 import pytest
 from frozen_cells import BESIDE, NEAREST, NORMALS, PROBE, fill, frozen_plan
@@ -137,6 +137,10 @@ def test_sentences_on_worth():
     found = build.Exchange(4.8, 9.94, 4.6, 23.1, 0.0, Rate.WORTH)
     one = build.Worth("memseg", 80, found, counted)
     assert worth_sentence(one) == "4.8 real + 80 memseg images = 9.94 [4.6, 23.1] real ones."
+    many = build.Counting({2: 2, "all": 1344.2}, real_defects.ITEMS)
+    more = build.Worth("memseg", 80, build.Exchange(700.1, 1045.3, 760, inf, 0.0, Rate.WORTH), many)
+    assert worth_sentence(more) == "700 real + 80 memseg images = 1045 [760, >1344] real ones."
+    assert extra_text(more) == "+345" and extra_text(one) == "+5.1"
     less = build.replace(one, found=build.Exchange(4.8, 0.0, 0.0, 4.1, 0.6, Rate.FEWER))
     assert worth_sentence(less) == "4.8 real + 80 memseg images = <2 [<2, 4.1] real ones: fewer than none."
     assert worth_sentence(build.replace(one, augmenter="shots + normals", n_aug=0)).startswith(

@@ -11,7 +11,7 @@ from augbench.metrics.resampling import CONFIDENCE
 from augbench.report.evidence.build import Comparison, Evidence
 from augbench.report.evidence.lineage import inference_notes
 from augbench.report.evidence.pareto import DEFINITION
-from augbench.report.numbers import COLLAPSED, share
+from augbench.report.numbers import COLLAPSED, count_text, share
 from augbench.report.sheet import Detail, Legend
 from augbench.report.table_notes import FEATURE_SECONDS, FEW_ITEMS, few_items_note, folds_text, plural, run_notes
 
@@ -67,8 +67,8 @@ def exchange_captions(evidence: Evidence) -> list[str]:
     low, high = min(counted.of.values()), max(counted.of.values())
     items = "" if counted.is_of_items else "; which items they show is not known"
     return [
-        f"Baseline: none, at {len(counted.of)} numbers of shots, {low:.3g} to {high:.3g} {counted.what}{items}. Here "
-        f"{weight_text(evidence.weight)}.",
+        f"Baseline: none, at {len(counted.of)} numbers of shots, {count_text(low)} to {count_text(high)} "
+        f"{counted.what}{items}. Here {weight_text(evidence.weight)}.",
         *EXCHANGE_CAPTIONS,
         *([EXCHANGE_TOO_FEW] if any(one.found.rate == Rate.TOO_FEW for one in evidence.worths) else []),
     ]

@@ -12,7 +12,7 @@ from augbench.metrics.resampling import Interval
 from augbench.report.evidence import explanations
 from augbench.report.evidence.build import Comparison, Evidence, Worth
 from augbench.report.evidence.ranking import Ranking
-from augbench.report.numbers import COLLAPSED, DASH, flagged, seconds_text, share, shots_text, signed
+from augbench.report.numbers import COLLAPSED, DASH, count_text, flagged, seconds_text, share, shots_text, signed
 from augbench.report.references import REFERENCES
 from augbench.report.sheet import Column, Detail, Legend, Section, Sheet, SheetRow
 from augbench.report.table_notes import AP_SENTENCES, plural
@@ -172,7 +172,7 @@ def exchange_sheet(evidence: Evidence) -> Sheet:
     for one in evidence.worths:
         numbers = (number_text(one), *(worth_span(one), extra_text(one)))
         texts = (flagged(text, one.collapsed) for text in (*numbers, str(one.found.rate)))
-        rows.append(SheetRow((one.augmenter, str(one.n_aug), f"{one.found.count:.3g}", *texts)))
+        rows.append(SheetRow((one.augmenter, str(one.n_aug), count_text(one.found.count), *texts)))
     return Sheet(columns, rows, "Worth in real defects", explanations.exchange_captions(evidence))
 
 
@@ -337,13 +337,13 @@ def extra_text(one: Worth) -> str:
     """Format k* - k: ``+4.9``, or that it is less than nothing."""
     if one.found.rate in NO_NUMBER:
         return DASH
-    return f"{one.found.extra:+.2g}" if one.found.rate == Rate.WORTH else "fewer than none"
+    return count_text(one.found.extra, 2, "+") if one.found.rate == Rate.WORTH else "fewer than none"
 
 
 def _count(value: float, low: float, high: float) -> str:
     if isnan(value):
         return DASH
-    return f"<{low:.3g}" if value == 0 else f">{high:.3g}" if value == inf else f"{value:.3g}"
+    return f"<{count_text(low)}" if value == 0 else f">{count_text(high)}" if value == inf else count_text(value)
 
 
 def worth_section(evidence: Sequence[Evidence]) -> list[Section]:
@@ -360,7 +360,7 @@ def worth_sentences(worths: Iterable[Worth]) -> list[str]:
 def worth_sentence(one: Worth) -> str:
     """Say what a row is worth in real defects, as far as it can be told."""
     added = f"{one.n_aug} {one.augmenter} images" if one.n_aug else "the distance to normal images"
-    what = f"{one.found.count:.3g} real + {added}"
+    what = f"{count_text(one.found.count)} real + {added}"
     interval = worth_span(one).replace(" to ", ", ")
     said = {
         Rate.WORTH: f"{what} = {number_text(one)} [{interval}] real ones",

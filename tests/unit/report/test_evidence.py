@@ -120,6 +120,15 @@ def test_a_large_difference_is_found_and_none_is_not(store):
     assert one.against[0].alone.estimate == pytest.approx(difference, abs=1e-12)
 
 
+def test_the_order_of_the_runs_does_not_matter(store):
+    filled(store)
+    records = load_records(store)
+    expected = expected_from_records(records)
+    orders = (expected.sort_values(["augmenter", "seed"], ascending=[True, rising]) for rising in (True, False))
+    some, other = (build_evidence(store, cells, records, resamples=200)[0].against[0].together for cells in orders)
+    assert (some.low, some.high) == pytest.approx((other.low, other.high), abs=1e-12)
+
+
 # -- nulls
 
 

@@ -336,12 +336,13 @@ class _Resampled:
         self._runs: dict[tuple[Run, ...], resampling.RunWeights] = {}
 
     def runs(self, runs: Sequence[Run]) -> resampling.RunWeights:
-        """Return the bootstrap weights of these runs: equal for equal runs, whatever the row."""
+        """Return the bootstrap weights of these runs: equal for equal runs, whatever the row and their order."""
         key = tuple(runs)
         if key not in self._runs:
             several = any(run[3] for run in key)
             given = key if several else [run[:3] for run in key]  # one adapter: as before there were seeds of them
-            drawn = rng("compare-runs", *(number for run in given for number in run))
+            ordered = sorted(given, key=lambda run: (*run[1:], run[0]))  # as in most grids, so that numbers stay
+            drawn = rng("compare-runs", *(number for run in ordered for number in run))
             self._runs[key] = resampling.run_weights(key, self.resamples, drawn, self.folds_drawn)
         return self._runs[key]
 

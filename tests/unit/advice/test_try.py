@@ -56,6 +56,12 @@ def test_time_decides_how_many_augmenters_are_compared_and_nothing_else():
         assert {*plan.augmenters, *plan.dropped} == {entry.get("as") or entry["name"] for entry in AUGMENTERS}
 
 
+def test_the_smallest_difference_is_corrected_for_what_may_be_recommended():
+    """Two protocols of MemSeg, CutPaste and MemSeg without texture; the free option and the null are no candidates."""
+    plan = choose(FOLDER, Speed(0.05, 0.03, 0.1), PILOT, 10_000)
+    assert plan.smallest == smallest(2 * 3, {"seed": 2 / plan.pools})
+
+
 @pytest.mark.parametrize(("each", "compared"), [(0.5, True), (60.0, False)])
 def test_diffusion_is_compared_where_there_is_time_for_it_or_where_it_is_asked_for(each, compared):
     speed = Speed(0.05, 0.03, 0.1, diffusion=each, adapting=30)

@@ -74,7 +74,7 @@ class Comparison:
     together: Interval  # simultaneous with the others of the same list (Bonferroni)
     verdict: inference.Verdict
     seeds: int  # number of paired seeds; 0 if neither row has any
-    p: float  # exact test over seeds; NaN below `inference.FEWEST_SEEDS`
+    p: float  # sign-flip test over seeds; NaN below `inference.FEWEST_SEEDS`
     p_holm: float = nan
     collapsed: int = 0  # runs on either side whose classifier has collapsed
 

@@ -6,7 +6,16 @@ from collections.abc import Sequence
 from math import isnan
 
 from augbench.metrics.exchange import LEAVING, WIDEST, Rate
-from augbench.metrics.inference import FEWEST_RUNS, FEWEST_SEEDS, LEVEL, Verdict, seeds_needed, smallest_p
+from augbench.metrics.inference import (
+    ENUMERATED,
+    FEWEST_RUNS,
+    FEWEST_SEEDS,
+    FLIPS,
+    LEVEL,
+    Verdict,
+    seeds_needed,
+    smallest_p,
+)
 from augbench.metrics.resampling import CONFIDENCE
 from augbench.report.evidence.build import Comparison, Evidence
 from augbench.report.evidence.lineage import inference_notes
@@ -194,9 +203,12 @@ def comparison_notes(evidence: Evidence, compared: list[Comparison]) -> list[str
                 f"{_p(smallest_p(seeds))}. There is one from {FEWEST_SEEDS} on ({_p(smallest_p(FEWEST_SEEDS))})."
             ),
         ]
+    test = "exact two-sided sign-flip test"
+    if seeds > ENUMERATED:
+        test = f"two-sided sign-flip test, by {FLIPS:,} random signs,"
     notes.append(
         Legend(
-            "p: exact two-sided sign-flip test of the mean difference over paired seeds, after Holm over "
+            f"p: {test} of the mean difference over paired seeds, after Holm over "
             f"{plural(len(tested), 'comparison')}. It treats the test items as fixed, so it may be small where the "
             "interval, which does not, includes 0.",
             "p",

@@ -198,17 +198,16 @@ def _what_to_do(advice: Advice) -> str:
             "No synthetic images are shown to do better here than what is to be had without a generator; "
             "a gain too small to show may be there."
         )
-    least = min(
-        (one.together for one in advice.over_free[best.name]), key=lambda one: one.low, default=best.gain.together
-    )
+    least = min(one.together.low for one in (best.gain, *advice.over_free[best.name]))  # none is free, too
     text = (
         f"Add {best.name[1]} images of {best.augmenter}, {COUNTED[best.protocol]}: "
-        f"{difference(best.gain)} AP over none, and at least {signed(least.low)} over the best free option."
+        f"{difference(best.gain)} AP over none, and at least {signed(least)} over the best free option."
     )
     null = advice.over_null.get(best.name)
     if null is None or null.verdict == Verdict.BETTER:
         return text
-    return f"{text} Plain noise in the same places does as well, as far as can be told: {difference(null)}."
+    as_well = "better" if null.verdict == Verdict.WORSE else "as well, as far as can be told"
+    return f"{text} Plain noise in the same places does {as_well}: {difference(null)}."
 
 
 def _all_is_found(advice: Advice) -> bool:
@@ -252,9 +251,9 @@ def _collecting(advice: Advice) -> Iterator[str]:
     if not advice.curve:
         return
     steps = [f"from {one.versus.split()[0]} to {_number(one, advice)} {difference(one)}" for one in advice.curve]
-    last = advice.curve[-1]
-    helps = last.verdict == Verdict.BETTER
-    yield f"Collecting defects {'helps' if helps else 'is not shown to help any more'}: {', '.join(steps)} AP."
+    helped = [one.verdict == Verdict.BETTER for one in advice.curve]
+    found = "helps" if helped[-1] else "is not shown to help any more" if any(helped) else "is not shown to help"
+    yield f"Collecting defects {found}: {', '.join(steps)} AP."
 
 
 def _number(one: Comparison, advice: Advice) -> str:

@@ -190,7 +190,8 @@ def choose(understood: Understood, speed: Speed, pilot: Interval, seconds: float
     took = {option: _seconds(speed, sides, len(few), names[: option[0]], option[1]) for option in options}
     fitting = [option for option in options if took[option] <= seconds]
     number, pools = fitting[-1] if fitting else options[0]
-    comparisons = 2 * (number - ("classic" in names[:number]))
+    others = {*FREE, *(_label(entry) for entry in AUGMENTERS if entry.get("null_of"))}  # not to be recommended
+    comparisons = 2 * len(set(names[:number]) - others)
     smallest = smallest_difference(pilot.parts, pilot.freedom, comparisons, {"seed": PILOT_POOLS / pools})
     return Design(
         augmenters=tuple(names[:number]),

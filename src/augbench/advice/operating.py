@@ -150,12 +150,18 @@ class Operation:
     def _at_work(self) -> str:
         option = self.points[0].option
         found = "; ".join(
-            f"{number_text(point.misses(self.defect_rate))} misses and {self.alarms_text(point)} false alarms at a "
-            f"threshold {point.where}"
+            f"{self.misses_text(point)} misses and {self.alarms_text(point)} false alarms at a threshold {point.where}"
             for point in self.points
             if point.option == option
         )
         return f"To expect of {PARTS:,} parts ({self.rate_text}) with {option}: {found}."
+
+    def misses_text(self, point: Point) -> str:
+        """Format the misses among `PARTS` parts; where none was seen, how many that can mean."""
+        if point.recall.value < 1:
+            return number_text(point.misses(self.defect_rate))
+        most, items = PARTS * self.defect_rate * (1 - point.recall.low), point.recall.items
+        return f"0 (0 of {plural(items, 'item')} with a defect show only: below {number_text(most)})"
 
     def alarms_text(self, point: Point) -> str:
         """Format the false alarms among `PARTS` parts; where none was seen, how many that can mean."""
@@ -168,10 +174,14 @@ class Operation:
         if self.costs is None or self.cheapest is None:
             return ""
         point, cost, passing = self.cheapest, self.cost(self.cheapest), PARTS * self.defect_rate * self.costs[0]
-        text = f"Expected cost per {PARTS:,} parts: {cost:,.0f} with {point.option}, threshold {point.where}"
-        if others := [f"{self.cost(other):,.0f}" for other in self.points if other is not point]:
+        text = f"Expected cost per {PARTS:,} parts: {number_text(cost)} with {point.option}, threshold {point.where}"
+        if others := [number_text(self.cost(other)) for other in self.points if other is not point]:
             text += f" (the cheapest; otherwise {', '.join(others)})"
-        return f"{text}; letting every part pass costs {passing:,.0f}{', which is less' if passing < cost else ''}."
+        unseen = {"miss": point.recall.value == 1, "false alarm": point.false_positives.value == 0}
+        if names := [name for name, none in unseen.items() if none]:
+            text += f"; no {' and no '.join(names)} was seen, so it may be more"
+        passing_text = f"{number_text(passing)}{', which is less' if passing < cost else ''}"
+        return f"{text}; letting every part pass costs {passing_text}."
 
     def as_dict(self) -> dict[str, Any]:
         """Return JSON values."""
@@ -316,8 +326,10 @@ def class_sentence(classes: Sequence[DefectClass]) -> str:
 
 
 def percent(value: float) -> str:
-    """Format a share for readers in a factory: ``29 %``, ``2.5 %``."""
+    """Format a share for readers in a factory: ``29 %``, ``2.5 %``; 100 % of all alone."""
     number = 100 * value
+    if 99.5 <= number < 100:
+        return f"{min(number, 99.9):.1f} %"
     return f"{number:.0f} %" if number >= 10 or number == round(number) else f"{number:.2g} %"
 
 

@@ -150,7 +150,7 @@ def _point(operation: Operation, point: Point) -> dict[str, Any]:
         "lowest": "" if point.rate else percent(point.lowest),
         "is_cheapest": point is operation.cheapest,
         "recall": share_text(found),
-        "misses": number_text(point.misses(operation.defect_rate)),
+        "misses": operation.misses_text(point).partition(" ")[::2],
         "rate": share_text(point.false_positives),
         "alarms": operation.alarms_text(point).partition(" ")[::2],
         "cost": "" if operation.costs is None else number_text(operation.cost(point)),

@@ -16,11 +16,13 @@ from math import inf, nan
 
 import numpy as np
 
-from augbench.metrics.resampling import CONFIDENCE, unit_weights
+from augbench.metrics.inference import Verdict
+from augbench.metrics.resampling import CONFIDENCE, unit_weights, welch
 
 FEWEST_POINTS = 3  # of a curve
 LEAVING = (1 - CONFIDENCE) / 2  # share of resamples that may leave the curve on either side
 WIDEST = 10.0  # ratio of the ends of an interval from which on it says nothing
+TOLERANCE = 1e-9  # of the metric: equal up to rounding
 AXES = {"draw": 1, "seed": 2, "adapter": 3}
 """What is resampled within folds -> its place in a run (fold, draw, seed, adapter)."""
 
@@ -40,6 +42,7 @@ class Rate(StrEnum):
     WORTH = "worth"
     FEWER = "fewer than none"
     UNKNOWN = "not identifiable"
+    TOO_FEW = Verdict.TOO_FEW.value  # the row, or a number of real defects of the curve; there is no number
 
 
 @dataclass(frozen=True)
@@ -47,7 +50,7 @@ class Exchange:
     """How many real defects a row is worth. Counts are of independent defects, as the curve has them."""
 
     count: float  # k: real defects in the row
-    worth: float = nan  # k*; 0 below the curve, infinite above it
+    worth: float = nan  # k*; 0 below the curve, infinite above it, NaN with too few runs
     low: float = nan
     high: float = nan
     leaving: float = nan  # share of resamples that leave the curve
@@ -82,20 +85,18 @@ def exchange(
     counts = sorted(curve)
     parts = [curve[number] for number in counts]
     weights = _Weights([run for one in (*parts, row) for run in one.runs], row.sampled.shape[1], rng, folds_drawn)
-    values = isotonic(np.array([one.values.mean() for one in parts])[:, None])
-    resampled = isotonic(np.array([weights.mean(one) for one in parts]))  # K,B
-    level, levels = float(row.values.mean()), weights.mean(row)
-    worth = float(read_off(counts, values, np.array([level]))[0])
-    every = read_off(counts, resampled, levels)
-    below, above = float((every == 0).mean()), float((every == inf).mean())
-    beside = curve.get(count)
-    freedom = weights.freedom(row, beside, item_freedom)
+    means, level = np.array([one.values.mean() for one in parts])[:, None], float(row.values.mean())
+    worth = float(read_off(counts, isotonic(means), np.array([level]))[0])
+    # Few runs widen the resamples of the metric, before they are read off: beside the curve there is nothing to widen.
+    freedom = weights.freedom(row, curve.get(count), item_freedom)
     stretch = stats.t.ppf(1 - LEAVING, freedom) / stats.norm.ppf(1 - LEAVING)
-    low, high = np.quantile(every, [LEAVING, 1 - LEAVING], method="inverted_cdf")
-    if low > 0 and high < inf and 0 < worth < inf:
-        low, high = (worth * (end / worth) ** stretch for end in (min(low, worth), max(high, worth)))
-        low, high = (0.0 if low < counts[0] else float(low)), (inf if high > counts[-1] else float(high))
-    return Exchange(count, worth, float(low), float(high), below + above, _rate(count, low, high, below, above))
+    resampled = means + stretch * (np.array([weights.mean(one) for one in parts]) - means)  # K,B
+    every = read_off(counts, isotonic(resampled), level + stretch * (weights.mean(row) - level))
+    every = every[~np.isnan(every)]
+    below, above = float((every == 0).mean()), float((every == inf).mean())
+    ends = np.quantile(every, [LEAVING, 1 - LEAVING], method="inverted_cdf")
+    low, high = min(float(ends[0]), worth), max(float(ends[1]), worth)
+    return Exchange(count, worth, low, high, below + above, _rate(count, low, high, below, above))
 
 
 def _rate(count: float, low: float, high: float, below: float, above: float) -> Rate:
@@ -134,16 +135,18 @@ def read_off(counts: Sequence[float], curve: np.ndarray, levels: np.ndarray) -> 
         levels: B.
 
     Returns:
-        B: interpolated over the logarithm of the numbers; 0 below the curve, infinite above it.
+        B: interpolated over the logarithm of the numbers; 0 below the curve, infinite above it; NaN where one of the
+        two has no metric, as under a resample without any defect.
     """
-    place = (curve < levels).sum(0)  # points below the level
+    place = (curve < levels - TOLERANCE).sum(0)  # points below the level
     right, each = np.clip(place, 1, len(counts) - 1), np.arange(curve.shape[1])
     start, end = curve[right - 1, each], curve[right, each]
     logs = np.log(np.asarray(counts, np.float64))
     share = np.divide(levels - start, end - start, out=np.zeros(len(levels)), where=end > start).clip(0, 1)
     found = np.exp(logs[right - 1] + share * (logs[right] - logs[right - 1]))
-    found[place == 0] = np.where(levels == curve[0], counts[0], 0.0)[place == 0]
+    found[place == 0] = np.where(levels < curve[0] - TOLERANCE, 0.0, counts[0])[place == 0]
     found[place == len(counts)] = inf
+    found[np.isnan(levels + curve.sum(0))] = nan
     return found
 
 
@@ -181,15 +184,14 @@ class _Weights:
     def freedom(self, row: Cells, beside: Cells | None, item_freedom: int) -> float:
         """Return the degrees of freedom (Welch and Satterthwaite) of what a row adds to the same real defects."""
         items = row.sampled.mean(0) - (0 if beside is None else beside.sampled.mean(0))
-        variances, freedoms = [float(np.var(items))], [max(item_freedom, 1)]
+        variances, freedoms = {"items": float(np.nanvar(items))}, {"items": max(item_freedom, 1)}
         for name, units in self.of.items():
             strata = len({fold for fold, _ in units}) if name in AXES else 1
             own = [_mean(one.values[:, None], self.factor(name, one.runs)) for one in (row, beside) if one is not None]
             if len(units) > strata:
-                variances.append(float(np.nanvar(own[0] - own[1] if len(own) > 1 else own[0])))
-                freedoms.append(len(units) - strata)
-        total = sum(variances)
-        return total**2 / sum(v**2 / f for v, f in zip(variances, freedoms, strict=True)) if total else inf
+                variances[name] = float(np.nanvar(own[0] - own[1] if len(own) > 1 else own[0]))
+                freedoms[name] = len(units) - strata
+        return welch(variances, freedoms)
 
 
 def _mean(values: np.ndarray, weights: np.ndarray) -> np.ndarray:

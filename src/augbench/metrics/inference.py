@@ -126,7 +126,9 @@ def sign_flip_p(differences: np.ndarray, rng: np.random.Generator) -> float:
 
 
 def smallest_p(seeds: int) -> float:
-    """Return the minimum of `sign_flip_p`: 2 of the 2 ** seeds assignments are the most extreme."""
+    """Return the minimum of `sign_flip_p`: 2 of the 2 ** seeds assignments are most extreme; of random ones none."""
+    if seeds > ENUMERATED:
+        return 1 / (FLIPS + 1)
     return min(1.0, 2.0 ** (1 - seeds)) if seeds else 1.0
 
 

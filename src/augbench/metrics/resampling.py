@@ -220,6 +220,7 @@ class Interval:
     parts: Mapping[str, float] = field(
         default_factory=dict
     )  # "items", "draw", "seed", "adapter", "fold" -> standard error
+    freedoms: Mapping[str, int] = field(default_factory=dict)  # degrees of freedom of each
 
     @property
     def includes_zero(self) -> bool:
@@ -252,8 +253,7 @@ def interval(
     means |= {name: _weighted_mean(np.asarray(values)[:, None], w) for name, w in runs.by_factor.items()}
     freedoms = {"items": max(item_freedom, 1), **runs.freedom}
     variances = {name: float(np.nanvar(mean, ddof=1)) for name, mean in means.items()}
-    total = sum(variances.values())
-    freedom = total**2 / sum(v**2 / freedoms[name] for name, v in variances.items()) if total else inf
+    freedom = welch(variances, freedoms)
     every = _weighted_mean(resampled, runs.weights)
     tail = (1 - CONFIDENCE) / 2
     low, high = map(float, np.nanquantile(every, [tail, 1 - tail]))
@@ -266,7 +266,14 @@ def interval(
         sqrt(float(np.nanvar(every, ddof=1))),
         float(freedom),
         {name: sqrt(variance) for name, variance in variances.items()},
+        freedoms,
     )
+
+
+def welch(variances: Mapping[str, float], freedoms: Mapping[str, int]) -> float:
+    """Return the degrees of freedom of a sum of variances (Welch and Satterthwaite)."""
+    total = sum(variances.values())
+    return total**2 / sum(v**2 / freedoms[name] for name, v in variances.items()) if total else inf
 
 
 def _weighted_mean(values: np.ndarray, weights: np.ndarray) -> np.ndarray:

@@ -73,6 +73,17 @@ def decimals(value: float, digits: int) -> str:
     return DASH if isnan(value) else f"{value:z.{digits}f}"
 
 
+def count_text(value: float, digits: int = 3, sign: str = "") -> str:
+    """Format an expected number of defects, never in powers of ten: ``4.8``, ``12.7``, ``1344``.
+
+    Args:
+        value: the number.
+        digits: significant ones; integers are never rounded.
+        sign: "+": positive numbers begin with it.
+    """
+    return f"{value:{sign}.0f}" if abs(value) >= 10**digits - 0.5 else f"{value:{sign}.{digits}g}"
+
+
 def seconds_text(value: float) -> str:
     """Format with two significant digits, but never round integers: ``0.0038``, ``1.2``, ``12``, ``345``."""
     if isnan(value) or value <= 0:

@@ -13,6 +13,7 @@ from augbench.advice.operating import (
     Share,
     at_threshold,
     class_sentence,
+    percent,
     recall_by_class,
     stands_out,
 )
@@ -67,6 +68,21 @@ def test_none_of_n_shows_only_a_rate_below_three_of_n():
     point = operation((0.0,), cells=quiet).points[0]
     assert point.false_positives.value == 0 and point.false_positives.high == pytest.approx(3 / 30)
     assert "0 (0 of 30 normal items show only: below 90) false alarms" in operation((0.0,), cells=quiet).sentences()[0]
+
+
+def test_no_miss_among_a_handful_of_defects_is_no_promise():
+    keen = [scores(range(1, 21), good=[0] * 30, crack=[25] * 12)]
+    made = operation((0.0,), defect_rate=0.02, costs=(50.0, 1.0), cells=keen)
+    low = wilson(1, 12)[0]
+    assert f"0 (0 of 12 items with a defect show only: below {20 * (1 - low):.2g}) misses" in made.sentences()[0]
+    assert "; no miss and no false alarm was seen, so it may be more; letting every part" in made.sentences()[1]
+    seen = operation((0.0,), costs=(50.0, 1.0)).sentences()
+    assert "show only" not in seen[0] and "may be more" not in seen[1]
+
+
+def test_small_costs_are_no_zero_and_nearly_all_is_not_all():
+    assert "costs .5" in operation(costs=(0.005, 1.0)).sentences()[1].replace(" 0.", " .")
+    assert [percent(share) for share in (299 / 300, 0.9999, 1, 0.994)] == ["99.7 %", "99.9 %", "100 %", "99 %"]
 
 
 def test_images_of_one_item_count_once_in_an_interval():

@@ -13,12 +13,13 @@ from helpers import assert_one_line, cli
 from PIL import Image
 
 from augbench.advice import design, tryout
-from augbench.advice.decide import NONE, Advice, Option, _guess, _recommended, _what_to_do
+from augbench.advice.decide import NONE, Advice, Option, _collecting, _guess, _recommended, _what_to_do
 from augbench.advice.design import AUGMENTERS, DIFFUSION, POOLS, Speed, choose, confirm_grid, diffusion
 from augbench.core import registry
 from augbench.metrics.inference import Verdict, smallest_difference, verdict
 from augbench.metrics.resampling import Interval
 from augbench.planning.plan import make_plan
+from augbench.report.evidence.build import Comparison
 from augbench.report.render.self_contained import minus
 
 PILOT = Interval(0.02, -0.1, 0.14, 2, 0.05, 1e9, {"items": 0.04, "seed": 0.03})
@@ -53,6 +54,12 @@ def test_time_decides_how_many_augmenters_are_compared_and_nothing_else():
     for plan, seconds in zip(plans[1:], (100, 250, 600, 10_000), strict=True):
         assert plan.over_budget or plan.seconds <= seconds
         assert {*plan.augmenters, *plan.dropped} == {entry.get("as") or entry["name"] for entry in AUGMENTERS}
+
+
+def test_the_smallest_difference_is_corrected_for_what_may_be_recommended():
+    """Two protocols of MemSeg, CutPaste and MemSeg without texture; the free option and the null are no candidates."""
+    plan = choose(FOLDER, Speed(0.05, 0.03, 0.1), PILOT, 10_000)
+    assert plan.smallest == smallest(2 * 3, {"seed": 2 / plan.pools})
 
 
 @pytest.mark.parametrize(("each", "compared"), [(0.5, True), (60.0, False)])
@@ -260,6 +267,42 @@ def test_mistakes_end_in_one_line(parts, tmp_path):
     (parts / "defect").rename(parts / "red")
     assert_one_line(cli("try", parts, "--out", tmp_path / "out"), "--good")
     assert not (tmp_path / "out" / "store").exists()
+
+
+def over(row, versus, low, high, verdict=Verdict.BETTER):
+    return Comparison(row, 80, versus, 0, *[Interval((low + high) / 2, low, high, 8)] * 2, verdict, 0, float("nan"))
+
+
+def recommended(*over_free, null=None):
+    """Return what is said where memseg is better than none by .002 to .058."""
+    name = ("memseg, counted like real defects", 80)
+    gain = over(name[0], NONE, 0.002, 0.058)
+    best = SimpleNamespace(name=name, gain=gain, augmenter="memseg", protocol=design.ALIKE)
+    over_null = {} if null is None else {name: null}
+    return _what_to_do(SimpleNamespace(recommended=best, over_free={name: over_free}, over_null=over_null))
+
+
+def test_the_least_gain_over_the_free_options_counts_none_among_them():
+    others = [over("memseg", "normal images alone", low, low + 0.2) for low in (0.2, 0.05)]
+    assert "+.030 (+.002 to +.058) AP over none, and at least +.002 over the best free option" in recommended(*others)
+    assert "at least +.001 over" in recommended(over("memseg", "classic", 0.001, 0.1))
+
+
+def test_noise_that_does_better_is_not_said_to_do_as_well():
+    better, alike = (
+        over("memseg", "noise", *ends) for ends in ((-0.07, -0.01, Verdict.WORSE), (-0.03, 0.01, Verdict.NONE))
+    )
+    assert recommended(null=better).endswith("Plain noise in the same places does better: -.040 (-.070 to -.010).")
+    assert "does as well, as far as can be told: -.010" in recommended(null=alike)
+
+
+@pytest.mark.parametrize(("first", "last", "said"), [
+    (Verdict.BETTER, Verdict.BETTER, "helps"), (Verdict.BETTER, Verdict.NONE, "is not shown to help any more"),
+    (Verdict.NONE, Verdict.WORSE, "is not shown to help"),
+])  # fmt: skip
+def test_collecting_helps_no_more_only_where_it_once_did(first, last, said):
+    curve = [over("20 real defects", "5 real defects", 0, 0.1, first), over(NONE, "20 real defects", 0, 0.1, last)]
+    assert next(_collecting(SimpleNamespace(curve=curve))).startswith(f"Collecting defects {said}: from 5 to 20 ")
 
 
 def test_where_all_is_found_already_there_is_nothing_to_gain():

@@ -1,7 +1,7 @@
 """The exchange rate: reading off, intervals with a planted truth, and where nothing can be said."""
 
 from dataclasses import replace
-from math import inf
+from math import inf, nan
 
 import exchange as bench
 import numpy as np
@@ -30,6 +30,23 @@ def test_the_number_is_read_off_over_its_logarithm():
     for level, number in ((0.5, 2), (0.55, 4), (0.6, 8), (0.7, 16), (0.8, 32), (0.49, 0), (0.81, inf)):
         assert read_off(counts, curve, np.array([level]))[0] == pytest.approx(number)
     assert read_off(counts, np.full((3, 1), 0.6), np.array([0.6]))[0] == 2  # flat: the smallest number
+
+
+def test_rounding_does_not_decide_whether_a_level_is_on_the_curve():
+    counts, curve = [5, 10, 20, 40], isotonic(np.array([[0.6], [0.8], [0.95], [1.0]]))
+    for off in (-1e-12, 0, 1e-12):
+        assert read_off(counts, curve, np.array([1 + off]))[0] == pytest.approx(40)
+        assert read_off(counts, curve, np.array([0.6 + off]))[0] == pytest.approx(5)
+
+
+def test_resamples_without_a_metric_are_left_out():
+    counts, curve = [5, 10], np.array([[0.5, nan, 0.5], [0.6, 0.6, 0.6]])
+    assert np.isnan(read_off(counts, curve, np.array([nan, 0.55, 0.55]))).tolist() == [True, True, False]
+    cells = [Cells([(0, -1, -1, 0)], np.array([level]), np.full((1, B), level)) for level in (0.1, 0.5, 0.9, 0.3)]
+    for one in cells:
+        one.sampled[0, ::2] = nan  # the same test items everywhere
+    one = exchange(dict(zip((1, 10, 100), cells, strict=False)), cells[-1], 2, np.random.default_rng(0), 1000)
+    assert one.rate == Rate.WORTH and one.low == pytest.approx(10**0.5) and one.leaving == 0
 
 
 def test_a_curve_is_made_monotone_by_least_squares():
@@ -75,6 +92,21 @@ def test_an_interval_that_spans_more_than_tenfold_says_nothing():
     one = exchange(curve, narrow, 5, rng, 1000)
     assert one.rate == Rate.WORTH and one.high / one.low == pytest.approx(10 ** (2 * 0.15 / 0.4), rel=0.1)
     assert exchange(curve, wide, 5, rng, 1000).rate == Rate.UNKNOWN
+
+
+def test_with_few_runs_fewer_than_none_is_rarely_said_beside_the_curve_either():
+    """Where the row does as its own real defects do, one interval in forty may lie below these."""
+    rng = np.random.default_rng(1)
+
+    def cells(level):
+        values = level + rng.normal(0, 0.05, 3)
+        return Cells([(-1, -1, seed, 0) for seed in range(3)], values, np.repeat(values[:, None], B, 1))
+
+    def rate():
+        curve = {count: cells(0.5 + 0.04 * np.log(count / 5)) for count in (5, 10, 20, 40)}
+        return exchange(curve, cells(0.5 + 0.04 * np.log(2)), 10, rng, 100).rate
+
+    assert np.mean([rate() == Rate.FEWER for _ in range(300)]) < 0.06  # 0.14 if only ends on the curve are stretched
 
 
 def test_few_draws_widen_an_interval():

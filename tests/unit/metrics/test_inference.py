@@ -233,6 +233,7 @@ def test_the_smallest_p_is_that_of_differences_that_all_agree():
     for seeds in (1, 4, 7, 12):
         assert sign_flip_p(np.full(seeds, 0.1), np.random.default_rng(0)) == smallest_p(seeds)
     assert smallest_p(4) == 0.125 and smallest_p(7) == 0.015625
+    assert sign_flip_p(np.ones(30), np.random.default_rng(0)) == smallest_p(30), "of random assignments"
     assert sign_flip_p(np.zeros(7), np.random.default_rng(0)) == 1
 
 

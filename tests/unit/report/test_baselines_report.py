@@ -3,6 +3,7 @@
 import io
 import json
 import re
+from math import inf, isnan
 
 import pytest
 from frozen_cells import BESIDE, NEAREST, NORMALS, PROBE, fill, frozen_plan
@@ -14,7 +15,9 @@ from augbench.report import build_tables, load_expected, load_records
 from augbench.report.evidence import build, real_defects
 from augbench.report.evidence.build import build_evidence
 from augbench.report.evidence.comparison_report import compare
-from augbench.report.evidence.sheets import lead_of, worth_sentence
+from augbench.report.evidence.explanations import exchange_captions
+from augbench.report.evidence.sheets import extra_text, lead_of, worth_sentence, worth_span
+from augbench.report.numbers import DASH
 from augbench.report.references import FREE, REFERENCES, with_reference
 from augbench.report.store_report import report
 from augbench.storage.store import Store
@@ -97,8 +100,9 @@ def test_rows_are_worth_real_defects_where_there_is_a_curve(evidence):
         assert list(one.counting.of.values())[:2] == [2, 5] and one.found.count == (
             0 if not shots else one.counting.of[shots]
         )
-        assert one.found.rate == Rate.UNKNOWN, "memseg is far above the curve"
-        assert worth_sentence(one) == f"{one.found.count:.3g} real + 12 memseg images: not identifiable."
+        rate = Rate.UNKNOWN if shots in (2, 5) else Rate.TOO_FEW  # far above the curve; one seed
+        assert one.found.rate == rate
+        assert worth_sentence(one) == f"{one.found.count:.3g} real + 12 memseg images: {rate}."
     assert evidence[5].weight == 0.5
 
 
@@ -111,11 +115,32 @@ def test_without_a_curve_or_a_point_on_it_nothing_is_worth_anything(filled, cell
         assert not found[5].worths
 
 
+def test_with_too_few_runs_of_the_row_or_the_curve_there_is_no_number(filled, cells):
+    expected, records = cells
+    own = expected[expected["protocol"] == "probing"]
+    two_draws = own["draw"].isin([1, 2])
+    of_row = (own["augmenter"] == "memseg") & (own["shots"] == 5) & (own["n_aug"] == 12)
+    of_curve = (own["augmenter"] == "none") & (own["shots"] == 2)
+    for few, names in ((of_row, {("memseg", 12)}), (of_curve, {("memseg", 6), ("memseg", 12), ("shots + normals", 0)})):
+        found = build_evidence(filled, own[~few | two_draws], records, resamples=50)
+        worths = next(one for one in found if one.table.shots == 5).worths
+        few_runs = [one for one in worths if one.found.rate == Rate.TOO_FEW]
+        assert {(one.augmenter, one.n_aug) for one in few_runs} == names
+        assert all(isnan(one.found.worth) and worth_span(one) == extra_text(one) == DASH for one in few_runs)
+        assert worth_sentence(few_runs[0]).endswith(" images: too few runs to say.")
+        one = next(one for one in found if one.table.shots == 5)
+        assert any(text.startswith("Too few runs to say") for text in exchange_captions(one))
+
+
 def test_sentences_on_worth():
     counted = real_defects.Counting({2: 2, 5: 4.8, "all": 60}, real_defects.ITEMS)
     found = build.Exchange(4.8, 9.94, 4.6, 23.1, 0.0, Rate.WORTH)
     one = build.Worth("memseg", 80, found, counted)
     assert worth_sentence(one) == "4.8 real + 80 memseg images = 9.94 [4.6, 23.1] real ones."
+    many = build.Counting({2: 2, "all": 1344.2}, real_defects.ITEMS)
+    more = build.Worth("memseg", 80, build.Exchange(700.1, 1045.3, 760, inf, 0.0, Rate.WORTH), many)
+    assert worth_sentence(more) == "700 real + 80 memseg images = 1045 [760, >1344] real ones."
+    assert extra_text(more) == "+345" and extra_text(one) == "+5.1"
     less = build.replace(one, found=build.Exchange(4.8, 0.0, 0.0, 4.1, 0.6, Rate.FEWER))
     assert worth_sentence(less) == "4.8 real + 80 memseg images = <2 [<2, 4.1] real ones: fewer than none."
     assert worth_sentence(build.replace(one, augmenter="shots + normals", n_aug=0)).startswith(

@@ -11,8 +11,10 @@ from boards import cell, expect, grid_cells, write
 from helpers import path_of
 
 from augbench.metrics.evaluate import evaluate
+from augbench.report.evidence.build import build_evidence
 from augbench.report.evidence.comparison_report import compare
-from augbench.report.frame import load_records
+from augbench.report.evidence.sheets import section_of, sentences_of
+from augbench.report.frame import expected_from_records, load_records
 from augbench.report.leaderboard.write_page import write_leaderboard
 from augbench.report.store_report import report
 
@@ -94,6 +96,20 @@ def test_comparisons_say_which_verdicts_rest_on_collapsed_runs(made):
     assert all(" ! |" in line for line in rows) and rows
     assert "1 of 15 runs has collapsed" in markdown and "rests on runs that have collapsed" in markdown
     assert pd.read_csv(next(file for file in files if file.endswith(".csv")))["collapsed"].sum() == 1 + 2
+
+
+def test_the_finding_of_a_null_rests_on_the_collapsed_runs_of_the_baseline_and_the_null(made):
+    records = load_records(made)
+    expected = expected_from_records(records)
+    expected["null"] = expected["augmenter"].map({"ddpm": "memseg"})
+    (one,) = build_evidence(made, expected, records, resamples=200)
+    (sheet,) = (sheet for sheet in section_of(one).sheets if str(sheet.title).startswith("Artefacts"))
+    few, many = (dict(zip((column.key for column in sheet.columns), row.texts, strict=True)) for row in sheet.rows)
+    assert not any("!" in text for text in few.values())
+    marked = {name for name, text in many.items() if text.endswith(" !")}
+    assert marked == {"null_gain", "over", "interval", "finding"}, "not the gain, whose runs are sound"
+    sentences = [text for text in sentences_of(one) if text.startswith("ddpm")]
+    assert ["! (memseg)" in text for text in sentences] == [False, True]
 
 
 def test_the_page_marks_collapsed_runs_too(made, tmp_path):

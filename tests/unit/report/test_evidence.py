@@ -25,6 +25,7 @@ from augbench.planning.library import Library
 from augbench.planning.outline import expected_of
 from augbench.report.evidence.build import _item_freedom, _strata, baseline_among, build_evidence, pair_runs
 from augbench.report.evidence.comparison_report import compare
+from augbench.report.evidence.explanations import comparison_notes
 from augbench.report.evidence.exports import to_csv
 from augbench.report.evidence.pareto import RowCost, efficient
 from augbench.report.evidence.part_costs import COSTS, costs_of, read_costs
@@ -118,6 +119,15 @@ def test_a_large_difference_is_found_and_none_is_not(store):
         assert 0 <= found.low < found.estimate < found.high <= 1
     difference = estimates["cutpaste"] - estimates["none"]
     assert one.against[0].alone.estimate == pytest.approx(difference, abs=1e-12)
+
+
+def test_the_order_of_the_runs_does_not_matter(store):
+    filled(store)
+    records = load_records(store)
+    expected = expected_from_records(records)
+    orders = (expected.sort_values(["augmenter", "seed"], ascending=[True, rising]) for rising in (True, False))
+    some, other = (build_evidence(store, cells, records, resamples=200)[0].against[0].together for cells in orders)
+    assert (some.low, some.high) == pytest.approx((other.low, other.high), abs=1e-12)
 
 
 # -- nulls
@@ -354,6 +364,8 @@ def test_from_seven_seeds_on_p_is_exact_and_holds_for_all(store):
     assert one.against[0].p_holm == pytest.approx(3 * 2 / 128)
     text = printed(store)
     assert "exact two-sided sign-flip test" in text and "after Holm over 3 comparisons" in text
+    many = comparison_notes(one, [replace(other, seeds=20) for other in one.against])
+    assert any(note.startswith("p: two-sided sign-flip test, by 100,000 random signs, of the mean") for note in many)
     assert str(one.against[2].verdict) == "worse"
 
 

@@ -19,9 +19,11 @@ from helpers import assert_one_line, cli, path_of, tiny
 from PIL import Image
 
 from augbench.core.errors import UserError
+from augbench.metrics.inference import Verdict
 from augbench.report.evidence.build import build_evidence
 from augbench.report.evidence.pareto import Spending
 from augbench.report.leaderboard.board import board_of
+from augbench.report.leaderboard.gains import verdict_summary
 from augbench.report.leaderboard.headings import span_text
 from augbench.report.leaderboard.merge import gather
 from augbench.report.leaderboard.row_costs import Costs
@@ -125,6 +127,16 @@ def test_a_row_without_seed_is_one_run(store):
     assert memseg["values"]["verdict"]["text"] == "better" and memseg["mark"] == "(1)"
     notes = " ".join(table["notes"])
     assert "none has no seed" in notes and "0.1, 0 in 1 of 3 cells" in notes and "extraction of features" in notes
+
+
+@pytest.mark.parametrize(("verdicts", "said"), [
+    ((Verdict.BETTER, Verdict.NONE), "better at 1 of 2 N_aug"),
+    ((Verdict.WORSE, Verdict.BETTER, Verdict.TOO_FEW), "better at 1, worse at 1, too few runs at 1 of 3 N_aug"),
+    ((Verdict.TOO_FEW, Verdict.TOO_FEW, Verdict.NONE), "no detectable difference at 1, too few runs at 2 of 3 N_aug"),
+    ((Verdict.TOO_FEW,), "too few runs to say"),
+])  # fmt: skip
+def test_a_summary_of_verdicts_counts_rows_with_too_few_runs(verdicts, said):
+    assert verdict_summary([{"values": {"verdict": {"text": str(one)}}} for one in verdicts])[0] == said
 
 
 def test_without_scores_means_have_no_verdicts(store):

@@ -22,7 +22,7 @@ from augbench.core.contracts import GOOD
 from augbench.core.errors import UserError, did_you_mean
 from augbench.core.seeds import rng
 from augbench.metrics import inference, resampling
-from augbench.metrics.exchange import FEWEST_POINTS, Cells, Exchange, exchange
+from augbench.metrics.exchange import FEWEST_POINTS, Cells, Exchange, Rate, exchange
 from augbench.metrics.resampling import RESAMPLES, Interval
 from augbench.report.evidence.pareto import RowCost, Spending, efficient
 from augbench.report.evidence.real_defects import Counting, counting
@@ -74,7 +74,7 @@ class Comparison:
     together: Interval  # simultaneous with the others of the same list (Bonferroni)
     verdict: inference.Verdict
     seeds: int  # number of paired seeds; 0 if neither row has any
-    p: float  # exact test over seeds; NaN below `inference.FEWEST_SEEDS`
+    p: float  # sign-flip test over seeds; NaN below `inference.FEWEST_SEEDS`
     p_holm: float = nan
     collapsed: int = 0  # runs on either side whose classifier has collapsed
 
@@ -95,6 +95,11 @@ class ArtefactCheck:
     null_gain: Comparison  # its null minus the baseline
     over: Comparison  # the row minus its null
     finding: inference.Finding
+
+    @property
+    def collapsed(self) -> int:
+        """Runs behind the finding whose classifier has collapsed: at least so many."""
+        return max(part.collapsed for part in (self.gain, self.null_gain, self.over))
 
 
 @dataclass(frozen=True)
@@ -331,18 +336,23 @@ class _Resampled:
         self._runs: dict[tuple[Run, ...], resampling.RunWeights] = {}
 
     def runs(self, runs: Sequence[Run]) -> resampling.RunWeights:
-        """Return the bootstrap weights of these runs: equal for equal runs, whatever the row."""
+        """Return the bootstrap weights of these runs: equal for equal runs, whatever the row and their order."""
         key = tuple(runs)
         if key not in self._runs:
             several = any(run[3] for run in key)
             given = key if several else [run[:3] for run in key]  # one adapter: as before there were seeds of them
-            drawn = rng("compare-runs", *(number for run in given for number in run))
+            ordered = sorted(given, key=lambda run: (*run[1:], run[0]))  # as in most grids, so that numbers stay
+            drawn = rng("compare-runs", *(number for run in ordered for number in run))
             self._runs[key] = resampling.run_weights(key, self.resamples, drawn, self.folds_drawn)
         return self._runs[key]
 
     def is_random(self, runs: Iterable[Run]) -> bool:
         """Return whether anything in these runs is random: a draw, a seed, or the test split."""
         return self.folds_drawn or any(draw >= 0 or seed >= 0 for _, draw, seed, _ in runs)
+
+    def has_enough(self, runs: Collection[Run]) -> bool:
+        """Return whether these runs are enough for a verdict: several, unless nothing in them is random."""
+        return not self.is_random(runs) or self.runs(list(runs)).count >= inference.FEWEST_RUNS
 
     def of(self, keys: Sequence[str], metric: str) -> tuple[np.ndarray, np.ndarray]:
         """Return the metric of R cells: R values, and R,B values under the resamples."""
@@ -511,10 +521,14 @@ def _worths(
     if len(points) < FEWEST_POINTS or (shots and shots not in counted.of):  # two numbers of shots may be all there are
         return []
     collapsed = sum(len(set(own.values()) & other.collapsed) for _, other, own in curve)
+    is_known = all(other.has_enough(own) for _, other, own in curve)
+    count = counted.of.get(shots, 0.0)
     return [
         Worth(
             *name,
-            _exchange(points, drawn, runs, counted.of.get(shots, 0.0)),
+            _exchange(points, drawn, runs, count)
+            if is_known and drawn.has_enough(runs)
+            else Exchange(count, rate=Rate.TOO_FEW),
             counted,
             collapsed + len(set(runs.values()) & drawn.collapsed),
         )
@@ -552,11 +566,7 @@ def _compared(
 ) -> list[Comparison]:
     """Compare these pairs of rows, corrected for multiple comparisons."""
     paired = [pair_runs(keys[a], keys[b]) for a, b in wanted]
-    # A verdict needs several runs, unless nothing in them is random.
-    decided = sum(
-        bool(pairs) and (not drawn.is_random(pairs) or drawn.runs(list(pairs)).count >= inference.FEWEST_RUNS)
-        for pairs in paired
-    )
+    decided = sum(bool(pairs) and drawn.has_enough(pairs) for pairs in paired)
     made = [_one(drawn, a, b, pairs, decided) for (a, b), pairs in zip(wanted, paired, strict=True)]
     tested = [index for index, one in enumerate(made) if one.p == one.p]
     for index, p in zip(tested, inference.holm([made[index].p for index in tested]), strict=True):

@@ -12,7 +12,7 @@ from augbench.report.evidence.build import Evidence, RowEvidence
 from augbench.report.evidence.explanations import weight_text
 from augbench.report.evidence.ranking import Ranking
 from augbench.report.evidence.sheets import NAMES, p_value_text, span
-from augbench.report.numbers import flagged, seconds_text, share, shots_text
+from augbench.report.numbers import count_text, flagged, seconds_text, share, shots_text
 from augbench.report.references import FREE
 from augbench.report.tables import Table
 
@@ -228,7 +228,7 @@ def _real(part: SubFigure, tables: Sequence[Evidence]) -> str:
     axes.set(xlabel=f"{counted.what} (logarithmic)", ylabel=NAMES[first.headline], xscale="log")
     x = [count for count, _, _ in points]
     handles = {"none": _band(axes, x, first, [row for _, _, row in points], 0)}
-    axes.set_xticks(x, [f"{count:.3g}" for count in x])
+    axes.set_xticks(x, [count_text(count) for count in x])
     axes.minorticks_off()
     names = list(dict.fromkeys(worth.augmenter for one in tables for worth in one.worths))
     for one in tables:
@@ -243,7 +243,7 @@ def _real(part: SubFigure, tables: Sequence[Evidence]) -> str:
             (handles[row.augmenter],) = axes.plot(at, found.estimate, linestyle="none", **plots.look(place + 1))
             axes.vlines(at, found.low, found.high, color=handles[row.augmenter].get_color(), linewidth=1.5)
     plots.legend(part, handles)
-    texts = [f"{count:.3g}: {share(row.intervals[first.headline].estimate)}" for count, _, row in points]
+    texts = [f"{count_text(count)}: {share(row.intervals[first.headline].estimate)}" for count, _, row in points]
     return f"{first.table.dataset}, {first.table.protocol}, AP by {counted.what}: {', '.join(texts)}."
 
 

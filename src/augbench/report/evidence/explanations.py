@@ -5,13 +5,22 @@ from __future__ import annotations
 from collections.abc import Sequence
 from math import isnan
 
-from augbench.metrics.exchange import LEAVING, WIDEST
-from augbench.metrics.inference import FEWEST_RUNS, FEWEST_SEEDS, LEVEL, Verdict, seeds_needed, smallest_p
+from augbench.metrics.exchange import LEAVING, WIDEST, Rate
+from augbench.metrics.inference import (
+    ENUMERATED,
+    FEWEST_RUNS,
+    FEWEST_SEEDS,
+    FLIPS,
+    LEVEL,
+    Verdict,
+    seeds_needed,
+    smallest_p,
+)
 from augbench.metrics.resampling import CONFIDENCE
 from augbench.report.evidence.build import Comparison, Evidence
 from augbench.report.evidence.lineage import inference_notes
 from augbench.report.evidence.pareto import DEFINITION
-from augbench.report.numbers import COLLAPSED, share
+from augbench.report.numbers import COLLAPSED, count_text, share
 from augbench.report.sheet import Detail, Legend
 from augbench.report.table_notes import FEATURE_SECONDS, FEW_ITEMS, few_items_note, folds_text, plural, run_notes
 
@@ -42,6 +51,10 @@ EXCHANGE_CAPTIONS = (
         "below the real defects of the row.",
     ),
 )
+EXCHANGE_TOO_FEW = Legend(
+    f"Too few runs to say: fewer than {FEWEST_RUNS} of the row, or at one of the numbers of shots of the curve, unless "
+    "nothing in them is random."
+)
 COST_CAPTIONS = (
     Legend(DEFINITION, about="cost"),
     Legend("Efficient: no other row is as good at no higher cost. This compares means: see their intervals."),
@@ -63,9 +76,10 @@ def exchange_captions(evidence: Evidence) -> list[str]:
     low, high = min(counted.of.values()), max(counted.of.values())
     items = "" if counted.is_of_items else "; which items they show is not known"
     return [
-        f"Baseline: none, at {len(counted.of)} numbers of shots, {low:.3g} to {high:.3g} {counted.what}{items}. Here "
-        f"{weight_text(evidence.weight)}.",
+        f"Baseline: none, at {len(counted.of)} numbers of shots, {count_text(low)} to {count_text(high)} "
+        f"{counted.what}{items}. Here {weight_text(evidence.weight)}.",
         *EXCHANGE_CAPTIONS,
+        *([EXCHANGE_TOO_FEW] if any(one.found.rate == Rate.TOO_FEW for one in evidence.worths) else []),
     ]
 
 
@@ -189,9 +203,12 @@ def comparison_notes(evidence: Evidence, compared: list[Comparison]) -> list[str
                 f"{_p(smallest_p(seeds))}. There is one from {FEWEST_SEEDS} on ({_p(smallest_p(FEWEST_SEEDS))})."
             ),
         ]
+    test = "exact two-sided sign-flip test"
+    if seeds > ENUMERATED:
+        test = f"two-sided sign-flip test, by {FLIPS:,} random signs,"
     notes.append(
         Legend(
-            "p: exact two-sided sign-flip test of the mean difference over paired seeds, after Holm over "
+            f"p: {test} of the mean difference over paired seeds, after Holm over "
             f"{plural(len(tested), 'comparison')}. It treats the test items as fixed, so it may be small where the "
             "interval, which does not, includes 0.",
             "p",

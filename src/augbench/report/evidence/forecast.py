@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from math import isnan
 from statistics import median
 from typing import Any
@@ -11,6 +11,7 @@ from typing import Any
 import pandas as pd
 
 from augbench.metrics.inference import FEWEST_RUNS, smallest_difference
+from augbench.metrics.resampling import Interval, welch
 from augbench.planning.outline import expected_of
 from augbench.planning.plan import Plan
 from augbench.planning.remaining import Remaining
@@ -23,9 +24,10 @@ from augbench.report.runs import runs_of
 from augbench.storage.store import Store
 
 RESAMPLES = 200  # a standard error needs few
-MOST_RUNS = 16  # of a row that are read for it
+MOST_RUNS, MOST_DRAWS = 16, 8  # of a row that are read for it
 MOST_RECORDS = 200  # that are read for the time of a training
-OVER_RUNS = ("draw", "seed", "adapter")  # sources of variance that more runs shrink
+AXES = {"draw": "draw", "seed": "seed", "adapter": "adapter_seed", "fold": "fold"}
+"""Sources of variance that more of them shrink -> the axis of a cell."""
 
 
 def forecast(plan: Plan, remaining: Remaining, store: Store) -> list[str]:
@@ -61,7 +63,7 @@ def _too_few(expected: pd.DataFrame) -> Iterator[str]:
 
 
 def _smallest(store: Store, expected: pd.DataFrame, done: Collection[str]) -> Iterator[str]:
-    """Yield for each table with two finished rows the smallest difference that it will show."""
+    """Yield for each table with two finished rows the smallest difference that it will show with power `POWER`."""
     if not done:
         yield "which differences would show: not known before some cells are done"
         return
@@ -72,18 +74,33 @@ def _smallest(store: Store, expected: pd.DataFrame, done: Collection[str]) -> It
         one = next((one for each in found for one in each.against if not isnan(one.alone.error)), None)
         if one is None:
             continue
-        planned = runs_of(_rows(table)[dataset, protocol, shots, one.augmenter, one.n_aug], set(table["key"])).complete
-        scale = {name: one.alone.runs / max(len(planned), 1) for name in OVER_RUNS}
+        row = dataset, protocol, shots, one.augmenter, one.n_aug
+        scale, freedom = _planned(one.alone, _rows(pair)[row], _rows(table)[row])
         rows = len({(cell.augmenter, cell.n_aug) for cell in table.itertuples()} - {(one.versus, one.versus_n_aug)})
-        value = smallest_difference(one.alone.parts, one.alone.freedom, rows, scale)
-        which = f"differences above {share(value)} {NAMES[found[0].headline]} will show"
+        value = smallest_difference(one.alone.parts, freedom, rows, scale)
+        which = f"differences above {share(value)} {NAMES[found[0].headline]} will show four times out of five"
         yield f"{dataset}, {shots_text(shots)}, {protocol}: {which}"
+
+
+def _planned(found: Interval, done: Sequence[Any], planned: Sequence[Any]) -> tuple[dict[str, float], float]:
+    """Return what more cells make of an interval: source -> factor of its variance; degrees of freedom of the sum.
+
+    Args:
+        found: the difference over the finished cells.
+        done: these cells of the row.
+        planned: all of its cells.
+    """
+    scale, freedoms, folds = {}, dict(found.freedoms), len({cell.fold for cell in planned})
+    for name in found.parts.keys() & AXES.keys():
+        before, after = (len({(cell.fold, getattr(cell, AXES[name])) for cell in cells}) for cells in (done, planned))
+        scale[name], freedoms[name] = before / after, after - (1 if name == "fold" else folds)
+    return scale, welch({name: error**2 * scale.get(name, 1) for name, error in found.parts.items()}, freedoms)
 
 
 def _pair(table: pd.DataFrame, done: Collection[str]) -> pd.DataFrame | None:
     """Return finished cells of the baseline and of the row that has most of them; None where there are not two rows.
 
-    Of many runs some are enough.
+    Of many runs some are enough: as many of each draw.
     """
     rows = {(name[3], name[4]): cells for name, cells in _rows(table[table["key"].isin(done)]).items()}
     baseline = baseline_among({augmenter for augmenter, _ in rows})
@@ -91,7 +108,11 @@ def _pair(table: pd.DataFrame, done: Collection[str]) -> pd.DataFrame | None:
     if not baseline or not others:
         return None
     longest = max(others, key=lambda row: (len(rows[row]), row[1]))
-    chosen = [cell for run in runs_of(rows[longest], done).complete[:MOST_RUNS] for cell in run]
+    runs: dict[Any, list[list[Any]]] = defaultdict(list)
+    for run in runs_of(rows[longest], done).complete:
+        runs[run[0].draw].append(run)
+    some = list(runs.values())[:MOST_DRAWS]
+    chosen = [cell for own in some for run in own[: MOST_RUNS // len(some)] for cell in run]
     draws = {cell.draw for cell in chosen}
     base = [cell for row, cells in rows.items() if row[0] == baseline for cell in cells if cell.draw in {*draws, None}]
     keys = {cell.key for cell in (*chosen, *base)}

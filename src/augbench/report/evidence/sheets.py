@@ -12,7 +12,7 @@ from augbench.metrics.resampling import Interval
 from augbench.report.evidence import explanations
 from augbench.report.evidence.build import Comparison, Evidence, Worth
 from augbench.report.evidence.ranking import Ranking
-from augbench.report.numbers import COLLAPSED, DASH, flagged, seconds_text, share, shots_text, signed
+from augbench.report.numbers import COLLAPSED, DASH, count_text, flagged, seconds_text, share, shots_text, signed
 from augbench.report.references import REFERENCES
 from augbench.report.sheet import Column, Detail, Legend, Section, Sheet, SheetRow
 from augbench.report.table_notes import AP_SENTENCES, plural
@@ -21,6 +21,7 @@ from augbench.report.tables import AP_NAMES
 NAMES = {"ap": "AP", "accuracy": "accuracy", "macro_f1": "macro-F1"}
 DECIDED = (Verdict.BETTER, Verdict.WORSE)
 NAMED_GAINS = 3  # augmenters that a lead names
+NO_NUMBER = (Rate.UNKNOWN, Rate.TOO_FEW)
 MAX_ROWS = 30  # rows of a list of comparisons in the terminal; of a longer list only the decided ones
 AUGMENTER = Column("augmenter", "augmenter", is_text=True)
 N_AUG = Column("n_aug", "N_aug", is_text=True)
@@ -171,7 +172,7 @@ def exchange_sheet(evidence: Evidence) -> Sheet:
     for one in evidence.worths:
         numbers = (number_text(one), *(worth_span(one), extra_text(one)))
         texts = (flagged(text, one.collapsed) for text in (*numbers, str(one.found.rate)))
-        rows.append(SheetRow((one.augmenter, str(one.n_aug), f"{one.found.count:.3g}", *texts)))
+        rows.append(SheetRow((one.augmenter, str(one.n_aug), count_text(one.found.count), *texts)))
     return Sheet(columns, rows, "Worth in real defects", explanations.exchange_captions(evidence))
 
 
@@ -189,11 +190,11 @@ def _artefact_checks(evidence: Evidence) -> Sheet:
     ]
     rows = []
     for one in evidence.checks:
-        gains = (signed(part.together.estimate) for part in (one.gain, one.null_gain, one.over))
-        gain, null_gain, over = (flagged(text, one.over.collapsed) for text in gains)
+        parts = one.gain, one.null_gain, one.over
+        gain, null_gain, over = (flagged(signed(part.together.estimate), part.collapsed) for part in parts)
         interval, runs = flagged(span(one.over.together, signed), one.over.collapsed), str(one.over.together.runs)
-        names = one.gain.augmenter, str(one.gain.n_aug)
-        rows.append(SheetRow((*names, gain, one.over.versus, null_gain, over, interval, runs, str(one.finding))))
+        names, found = (one.gain.augmenter, str(one.gain.n_aug)), flagged(str(one.finding), one.collapsed)
+        rows.append(SheetRow((*names, gain, one.over.versus, null_gain, over, interval, runs, found)))
     return Sheet(columns, rows, "Artefacts: gains over a null", explanations.ARTEFACT_CAPTIONS)
 
 
@@ -275,7 +276,7 @@ def lead_of(evidence: Evidence) -> str:
     of = {verdict: [one for one in sound if one.verdict == verdict] for verdict in Verdict}
     goal = f"{NAMES[evidence.headline]} over {evidence.baseline}"
     if better := of[Verdict.BETTER]:
-        found = {check.gain.row: f"; {check.finding}" for check in evidence.checks}
+        found = {check.gain.row: f"; {flagged(str(check.finding), check.collapsed)}" for check in evidence.checks}
         ordered = sorted(better, key=lambda one: -one.together.estimate)
         best = list({one.augmenter: one for one in reversed(ordered)}.values())[::-1]  # the best row of each
         each = [_gain(one, found.get(one.row, "")) for one in best[:NAMED_GAINS]]
@@ -319,14 +320,14 @@ def over_free_text(evidence: Evidence) -> str:
 
 
 def number_text(one: Worth) -> str:
-    """Format k*: ``9.9``, or where it lies beside the curve."""
+    """Format k*: ``9.9``, or where it lies beside the curve; a dash where there is none."""
     low, high = min(one.counting.of.values()), max(one.counting.of.values())
     return _count(one.found.worth, low, high)
 
 
 def worth_span(one: Worth) -> str:
     """Format its interval: ``4.6 to 23``, with ``<`` and ``>`` beside the curve; a dash where it says nothing."""
-    if one.found.rate == Rate.UNKNOWN:
+    if one.found.rate in NO_NUMBER:
         return DASH
     low, high = min(one.counting.of.values()), max(one.counting.of.values())
     return f"{_count(one.found.low, low, high)} to {_count(one.found.high, low, high)}"
@@ -334,13 +335,15 @@ def worth_span(one: Worth) -> str:
 
 def extra_text(one: Worth) -> str:
     """Format k* - k: ``+4.9``, or that it is less than nothing."""
-    if one.found.rate == Rate.UNKNOWN:
+    if one.found.rate in NO_NUMBER:
         return DASH
-    return f"{one.found.extra:+.2g}" if one.found.rate == Rate.WORTH else "fewer than none"
+    return count_text(one.found.extra, 2, "+") if one.found.rate == Rate.WORTH else "fewer than none"
 
 
 def _count(value: float, low: float, high: float) -> str:
-    return f"<{low:.3g}" if value == 0 else f">{high:.3g}" if value == inf else f"{value:.3g}"
+    if isnan(value):
+        return DASH
+    return f"<{count_text(low)}" if value == 0 else f">{count_text(high)}" if value == inf else count_text(value)
 
 
 def worth_section(evidence: Sequence[Evidence]) -> list[Section]:
@@ -357,12 +360,12 @@ def worth_sentences(worths: Iterable[Worth]) -> list[str]:
 def worth_sentence(one: Worth) -> str:
     """Say what a row is worth in real defects, as far as it can be told."""
     added = f"{one.n_aug} {one.augmenter} images" if one.n_aug else "the distance to normal images"
-    what = f"{one.found.count:.3g} real + {added}"
+    what = f"{count_text(one.found.count)} real + {added}"
     interval = worth_span(one).replace(" to ", ", ")
     said = {
         Rate.WORTH: f"{what} = {number_text(one)} [{interval}] real ones",
         Rate.FEWER: f"{what} = {number_text(one)} [{interval}] real ones: fewer than none",
-        Rate.UNKNOWN: f"{what}: not identifiable",
+        **{rate: f"{what}: {rate}" for rate in NO_NUMBER},
     }
     return f"{flagged(said[one.found.rate], one.collapsed)}."
 
@@ -375,7 +378,10 @@ def _gain(one: Comparison, finding: str) -> str:
 
 def sentences_of(evidence: Evidence) -> list[str]:
     """Return a sentence per comparison with the baseline, with what the null of the row tells."""
-    found = {check.gain.row: f"; {check.finding} ({check.over.versus})" for check in evidence.checks}
+    found = {
+        check.gain.row: f"; {flagged(str(check.finding), check.collapsed)} ({check.over.versus})"
+        for check in evidence.checks
+    }
     return [_sentence(one, NAMES[evidence.headline], found.get(one.row, "")) for one in evidence.against]
 
 

@@ -104,13 +104,10 @@ def verdict_summary(rows: Sequence[Content]) -> tuple[str, str]:
     counts = Counter(verdicts)
     if len(counts) == 1:
         return verdicts[0], TONES.get(verdicts[0], "")
-    better, worse = counts[Verdict.BETTER], counts[Verdict.WORSE]
-    if better and worse:
-        return f"better at {better}, worse at {worse} of {len(verdicts)} N_aug", ""
-    if better or worse:
-        verdict = Verdict.BETTER if better else Verdict.WORSE
-        return f"{verdict} at {counts[verdict]} of {len(verdicts)} N_aug", ""
-    return Verdict.NONE.value, ""
+    decided = [verdict for verdict in TONES if counts[verdict]]
+    texts = [f"{verdict} at {counts[verdict]}" for verdict in decided or [Verdict.NONE]]
+    few = [f"too few runs at {counts[Verdict.TOO_FEW]}"] if counts[Verdict.TOO_FEW] else []
+    return f"{', '.join([*texts, *few])} of {len(verdicts)} N_aug", ""
 
 
 def _partner(row: Content, rows: Sequence[dict[str, Any]], against: str) -> dict[str, Any] | None:

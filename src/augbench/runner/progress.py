@@ -91,7 +91,7 @@ class RunProgress:
             "features": (scheduler.features_done, features),
             "train": (scheduler.done, cells),
         }
-        rates = {stage: self._paces[stage].rate(done) for stage, (done, _) in stages.items()}
+        rates = {stage: self._paces[stage].rate(done, done + count) for stage, (done, count) in stages.items()}
         if rate := rates["train"]:
             parts.append(f"{rate:.2f} cells/s" if rate >= 0.1 else f"{1 / rate:.0f} s/cell")
         unknown = scheduler.searches or scheduler.adapters or scheduler.fidelity
@@ -107,18 +107,22 @@ class RunProgress:
 class _Pace:
     """How fast a stage goes, from the first item on that it finishes: before that it may have waited for others."""
 
+    FEWEST = 0.1  # share of its items that tell: the first few come in bursts
+
     def __init__(self, done: int) -> None:
         self._before = done
         self._first: tuple[int, float] | None = None
 
-    def rate(self, done: int) -> float | None:
-        """Return items per second; None before the second of this run."""
+    def rate(self, done: int, total: int) -> float | None:
+        """Return items per second; None before the second of this run, and before `FEWEST` of its items."""
         now = time.monotonic()
         if self._first is None and done > self._before:
             self._first = done, now
-        if self._first is None or done == self._first[0] or now == self._first[1]:
+        if self._first is None:
             return None
-        return (done - self._first[0]) / (now - self._first[1])
+        number, seconds = done - self._first[0], now - self._first[1]
+        enough = number >= max(1, self.FEWEST * (total - self._before))
+        return number / seconds if enough and seconds else None
 
 
 def _clock(seconds: float) -> str:

@@ -34,7 +34,10 @@ def test_time_spent_before_the_first_cell_says_nothing_about_cells(clock):
     clock.seconds += 3600
     scheduler.done = 31
     assert shown._note() == ""
-    clock.seconds += 10
+    clock.seconds += 1
+    scheduler.done = 40
+    assert shown._note() == "", "fewer than a tenth of the hundred, which came at once"
+    clock.seconds += 9
     scheduler.done = 51
     assert shown._note() == "2.00 cells/s · 0:40 left"  # 79 cells at two a second
     scheduler.blocked = {"a pool": 19}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from math import inf
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
@@ -10,6 +11,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn
 from augbench.runner.scheduler import Scheduler
 
 PLAIN_EVERY = 10.0  # seconds between lines if the output is not a terminal
+LOOK_EVERY = 0.1  # seconds: thousands of cells may end in each, and nobody reads faster
 
 
 class RunProgress:
@@ -18,7 +20,7 @@ class RunProgress:
     def __init__(self, scheduler: Scheduler, console: Console) -> None:
         self.scheduler = scheduler
         self.console = console
-        self._printed = 0.0
+        self._printed = self._looked = -inf
         self._paces = {"generate": _Pace(scheduler.chunks_done), "features": _Pace(scheduler.features_done)}
         self._paces["train"] = _Pace(scheduler.done)
         self._bars = Progress(
@@ -51,7 +53,11 @@ class RunProgress:
         self._bars.stop()
 
     def update(self, final: bool = False) -> None:
-        """Show the current state of the scheduler."""
+        """Show the current state of the scheduler, unless it was shown a moment ago."""
+        now = time.monotonic()
+        if now - self._looked < LOOK_EVERY and not final:
+            return
+        self._looked = now
         scheduler = self.scheduler
         adapted = scheduler.adapters_total - len(scheduler.adapters)
         searched = scheduler.searches_total - len(scheduler.searches)
@@ -60,10 +66,10 @@ class RunProgress:
         self._bars.update(self._fidelity, completed=scheduler.fidelity_total - len(scheduler.fidelity))
         self._bars.update(self._generate, completed=scheduler.chunks_done, note="chunks")
         self._bars.update(self._features, completed=scheduler.features_done)
-        self._bars.update(self._train, completed=scheduler.done, note=self._note())
-        due = time.monotonic() - self._printed > PLAIN_EVERY
-        if not self.console.is_terminal and (due or final):
-            self._printed = time.monotonic()
+        note = self._note()
+        self._bars.update(self._train, completed=scheduler.done, note=note)
+        if not self.console.is_terminal and (final or now - self._printed > PLAIN_EVERY):
+            self._printed = now
             parts = [f"search {searched}/{scheduler.searches_total}"] if scheduler.searches_total else []
             if scheduler.adapters_total:
                 parts.append(f"adapt {adapted}/{scheduler.adapters_total} {self._learning()}".rstrip())
@@ -71,7 +77,7 @@ class RunProgress:
                 parts.append(f"generate {scheduler.chunks_done}/{scheduler.chunks_total} chunks")
             if scheduler.features_total:
                 parts.append(f"features {scheduler.features_done}/{scheduler.features_total} chunks")
-            line = ", ".join([*parts, f"train {scheduler.done}/{scheduler.total} {self._note()}"])
+            line = ", ".join([*parts, f"train {scheduler.done}/{scheduler.total} {note}"])
             self.console.print(line, markup=False, highlight=False, soft_wrap=True)
 
     def _learning(self) -> str:

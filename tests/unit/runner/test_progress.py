@@ -62,3 +62,17 @@ def test_the_slowest_stage_tells_what_is_left_once_all_are_known(clock):
     assert shown._note().endswith("7:00 left")  # two chunks in two minutes
     scheduler.adapters = {"an adapter": None}
     assert "left" not in shown._note()
+
+
+def test_thousands_of_cells_at_once_are_looked_at_once(clock, monkeypatch):
+    scheduler = run_of()
+    shown = progress.RunProgress(scheduler, Console(quiet=True))
+    looks = []
+    monkeypatch.setattr(shown, "_note", lambda: looks.append(scheduler.done) or "")
+    for scheduler.done in range(31, 131):
+        shown.update()
+    assert looks == [31]
+    clock.seconds += 1
+    shown.update()
+    shown.update(final=True)
+    assert looks == [31, 130, 130]

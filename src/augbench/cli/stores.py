@@ -17,7 +17,6 @@ def store_check(store: Annotated[str, typer.Argument(help="The store to look at:
     augbench store check runs/first_look
     """
     from augbench.core.errors import UserError
-    from augbench.report.table_notes import plural
     from augbench.storage.store import Store
 
     target = Store(store)
@@ -26,7 +25,7 @@ def store_check(store: Annotated[str, typer.Argument(help="The store to look at:
     problems = target.check()
     for problem in problems:
         typer.echo(problem)
-    typer.echo(f"{plural(len(problems), 'problem')} in this store" if problems else "all is well")
+    typer.echo(f"problems: {len(problems)}" if problems else "all is well")
     if problems:
         raise typer.Exit(2)
 

@@ -334,8 +334,10 @@ class Store:
         problems = []
         for name, data in zip(names, self.files.read_many(names), strict=True):
             try:
-                if data is not None:
-                    deserialize(data) if name.endswith(".safetensors") else parse_json(data, name)
+                if data is not None and name.endswith(".safetensors"):
+                    deserialize(data)
+                elif data is not None:
+                    parse_json(data, name)
             except (SafetensorError, UserError):
                 problems.append(f"'{self.files.where(name)}' is damaged: {way_out}")
         return problems

@@ -4,7 +4,7 @@ import pytest
 from fake_cuda import fake_cuda, require_gpu
 
 PLACES = (pytest.param("cpu"), pytest.param("fake"), pytest.param("cuda", marks=pytest.mark.gpu))
-SLOW = {("cpu", "bf16", "precision_of_pipeline")}  # a CPU without bf16 takes minutes for it
+SLOW = {("cpu", "bf16", "precision_of_pipeline")}  # half a minute and more on a CPU without bf16
 PRECISIONS = {"precision": ("fp32", "tf32", "bf16"), "precision_of_pipeline": ("fp32", "tf32", "bf16", "fp16")}
 
 

@@ -257,7 +257,7 @@ def test_a_link_to_an_empty_folder_is_followed(tmp_path):
     assert (tmp_path / "target" / "whole").exists() and (tmp_path / "link").is_symlink()
 
 
-@pytest.mark.parametrize("label", ["../../escaped", "..", "N/A", "a\\b"])
+@pytest.mark.parametrize("label", ["../../escaped", "..", "N/A", "a\\b", "no\u200bwidth"])
 def test_a_class_that_is_no_folder_name_is_refused_in_mvtec(tmp_path, label):
     settings = draw_folder_csv(tmp_path / "data")
     path = tmp_path / "data" / settings["csv"]
